@@ -1,0 +1,84 @@
+"""Published configuration files (`apps/NAME.yml`): what they say about a checkpoint. Training reads more of them.
+
+Keys may repeat, the last one counts; `!include FILE` is understood; nothing in the file can run code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimtrain.errors import UserError
+from slimtrain.registry import split_name
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """`switches` are the widths that the checkpoint may hold statistics for, in the order of the published code."""
+
+    network: str | None = None
+    switches: tuple[float, ...] = ()
+    image_size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def load_yaml(path: Path, depth: int = 0) -> Any:
+    """The YAML of `path`, safely loaded, `!include`d files put in place. UserError where it cannot be read."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def include(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+        if depth > 8:
+            raise UserError(f"{path}: !include goes deeper than 8 files, is it a circle?")
+        assert isinstance(node, yaml.ScalarNode)
+        return load_yaml(path.parent / str(loader.construct_scalar(node)), depth + 1)
+
+    Loader.add_constructor("!include", include)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def read_published_config(path: str | Path) -> PublishedConfig:
+    """What `apps/NAME.yml` says of the network; UserError where a value has the wrong form."""
+    path = Path(path)
+    values = load_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
+    network = None
+    if "model" in values:
+        network = str(values["model"]).removeprefix("models.")
+        if network.endswith("resnet"):
+            network += str(values.get("depth", 50))
+        split_name(network)
+    widths: list[float] = []
+    for key in ("width_mult_range", "width_mult_list", "width_mult_list_test"):
+        if network and network.startswith("autoslim"):
+            break  # there the switches are channel lists
+        if network and network.startswith("us_") and key == "width_mult_list":
+            continue
+        value = values.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(w, int | float) and w > 0 for w in value):
+            raise UserError(f"{path}: {key} is {value!r}, expected a list of positive widths.")
+        widths += [float(w) for w in value if float(w) not in widths]
+    image_size = values.get("image_size", 224)
+    if isinstance(image_size, list) and image_size:
+        image_size = image_size[0]
+    if not isinstance(image_size, int):
+        raise UserError(f"{path}: image_size is {image_size!r}, expected pixels.")
+    if "inception" in str(values.get("data_transforms", "")):
+        return PublishedConfig(network, tuple(widths), image_size, INCEPTION_MEAN, INCEPTION_STD)
+    return PublishedConfig(network, tuple(widths), image_size)

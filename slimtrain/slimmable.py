@@ -1,0 +1,87 @@
+"""The slimmable network: one set of weights, many plans (arXiv 1812.08928)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear, SlimmableLayers, Statistics
+from slimtrain.spec import NetworkSpec
+
+
+class SlimmableNetwork(nn.Module):
+    """The network of `spec`. Its state dict has the published keys, shapes and order.
+
+    It runs at the plan that `at` made active, at first the widest:
+
+        with network.at(plan):
+            logits = network(images)
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        body = spec.arch.build(SlimmableLayers(spec), spec.wiring, spec.classes)
+        # The body runs, but its children are registered here: keys begin at `features`, as published.
+        object.__setattr__(self, "body", body)
+        for name, child in body.named_children():
+            self.add_module(name, child)
+        # Statistics of plans that were calibrated, beside those the layout stores: plan -> norm's path -> (mean, var).
+        self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
+        self.active = spec.widest
+        self._activate(spec.widest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, classes], at the active plan."""
+        return self.body(x)
+
+    @contextmanager
+    def at(self, plan: ChannelPlan) -> Iterator[SlimmableNetwork]:
+        """Make `plan` active within a `with` block; the plan before it comes back whatever happens inside."""
+        before = self.active
+        self._activate(plan)
+        try:
+            yield self
+        finally:
+            self._activate(before)
+
+    def norms(self) -> Iterator[tuple[str, PlanNorm | SharedNorm]]:
+        """Path and module of every norm."""
+        for path, module in self.named_modules():
+            if isinstance(module, PlanNorm | SharedNorm):
+                yield path, module
+
+    def has_statistics(self, plan: ChannelPlan) -> bool:
+        """Whether every norm knows running statistics for `plan`."""
+        return plan in self.calibrated or plan in self.spec.plans
+
+    def set_statistics(self, plan: ChannelPlan, statistics: Mapping[str, Statistics]) -> None:
+        """Give `plan` its own statistics: norm's path -> (mean, variance), each [active channels].
+
+        Raises ValueError unless exactly this network's norms are covered, at the plan's sizes.
+        """
+        expected = {path: self.plan_size(norm, plan) for path, norm in self.norms()}
+        found = {path: mean.numel() for path, (mean, _) in statistics.items()}
+        if found != expected:
+            wrong = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+            raise ValueError(f"plan {plan.name}: statistics do not cover these norms as expected: {', '.join(wrong[:4])}")
+        self.calibrated[plan] = dict(statistics)
+        self._activate(self.active)
+
+    @staticmethod
+    def plan_size(norm: PlanNorm | SharedNorm, plan: ChannelPlan) -> int:
+        """A norm's channels under `plan`."""
+        return norm.num_features if isinstance(norm, SharedNorm) else plan.size(norm.dim)
+
+    def _activate(self, plan: ChannelPlan) -> None:
+        index = self.spec.plans.index(plan) if plan in self.spec.plans else None
+        calibrated = self.calibrated.get(plan, {})
+        for path, module in self.named_modules():
+            if isinstance(module, SlimConv2d | SlimLinear):
+                module.activate(plan)
+            elif isinstance(module, PlanNorm | SharedNorm):
+                module.activate(plan, index, calibrated.get(path))
+        self.active = plan

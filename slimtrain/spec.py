@@ -1,0 +1,151 @@
+"""What a network is, in plain values: architecture, family, switches, classes. Plans come from here. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from slimtrain.channels import ChannelPlan, Wiring, widest_plan, width_label, width_name
+from slimtrain.errors import UserError, WidthError, nearest
+from slimtrain.models.architecture import Architecture
+
+FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One slimmable network.
+
+    `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
+    network's norms know, 1 to n for AutoSlim. `channel_lists` are AutoSlim's, one per switch. `width_range` is a US
+    network's (narrowest, widest).
+    """
+
+    architecture: str
+    family: str
+    switches: tuple[float, ...]
+    classes: int = 1000
+    channel_lists: tuple[tuple[int, ...], ...] = ()
+    width_range: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """As in the registry: `us_mobilenet_v1`."""
+        return f"{self.family}_{self.architecture}"
+
+    @property
+    def arch(self) -> Architecture:
+        from slimtrain.models import ARCHITECTURES
+
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The narrowest and the widest width; switch numbers for AutoSlim."""
+        return self.width_range or (min(self.switches), max(self.switches))
+
+    def channel_list(self, width: float) -> tuple[int, ...]:
+        """The channel list of a width (S, US) or switch number (AutoSlim)."""
+        if self.family == "autoslim":
+            return self.channel_lists[int(width) - 1]
+        return self.arch.channel_list(self.family, width, self.range[1])
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        widths = self.switches if self.width_range is None else (*self.width_range, *self.switches)
+        return self.arch.wire([self.channel_list(width) for width in widths])
+
+    @cached_property
+    def plans(self) -> tuple[ChannelPlan, ...]:
+        """The plans with stored statistics, in stored order."""
+        return tuple(self._plan(width) for width in self.switches)
+
+    @cached_property
+    def widest(self) -> ChannelPlan:
+        """The plan that stored weights have room for: every group's largest count."""
+        plans = self.plans if self.width_range is None else (*self.plans, self._plan(self.range[1]))
+        return widest_plan(plans)
+
+    @property
+    def fixed_groups(self) -> frozenset[str]:
+        """Groups that no width slims: the tail of S- and US-MobileNet v2. Their norm is one for all widths."""
+        if self.family != "autoslim" and self.architecture in ("mobilenet_v2", "mnasnet"):
+            return frozenset(self.wiring.groups[-1:])
+        return frozenset()
+
+    def _plan(self, width: float) -> ChannelPlan:
+        if self.family == "autoslim":
+            return self.wiring.plan(f"s{int(width)}", self.channel_list(width), int(width))
+        return self.wiring.plan(width_name(width), self.channel_list(width), float(width))
+
+    def plan(self, width: float) -> ChannelPlan:
+        """The plan of a width or switch; WidthError where the network has no such width."""
+        if not isinstance(width, int | float) or width != width:
+            raise WidthError(f"width {width}: not a number. Choose from {self.describe_widths()}.")
+        if self.family == "us":
+            low, high = self.range
+            if not low <= width <= high:
+                raise WidthError(
+                    f"width {width:g}: outside the range of this {self.name}, "
+                    f"{width_label(low)} to {width_label(high)}. Choose a width within it."
+                )
+        elif width not in self.switches:
+            kind = "switch" if self.family == "autoslim" else "width"
+            raise WidthError(
+                f"{kind} {width:g}: this {self.name} has {self.describe_widths()} and no other. Choose from these."
+            )
+        return self._plan(width)
+
+    def describe_widths(self) -> str:
+        """The widths with statistics, ascending, as a message names them."""
+        if self.family == "autoslim":
+            return "switches " + ", ".join(str(int(s)) for s in sorted(self.switches))
+        return ("switches " if self.family == "s" else "widths ") + ", ".join(map(width_label, sorted(self.switches)))
+
+    def plan_from_channels(self, name: str, channels: Mapping[str, int]) -> ChannelPlan:
+        """A plan given group by group. WidthError where a group is missing, unknown or impossible."""
+        widest = self.widest.channels
+        for group, count in channels.items():
+            if group not in widest:
+                raise WidthError(
+                    f"plan {name}: {self.name} has no channel group {group!r}{nearest(str(group), widest)}. "
+                    f"Its groups are {', '.join(widest)}."
+                )
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= widest[group]:
+                raise WidthError(
+                    f"plan {name}: group {group} has {count!r} channels, expected a whole number from 1 to "
+                    f"{widest[group]}."
+                )
+            if group in self.fixed_groups and count != widest[group]:
+                raise WidthError(
+                    f"plan {name}: group {group} has {count} channels, but {self.name} never slims it: "
+                    f"expected {widest[group]}."
+                )
+        missing = [group for group in widest if group not in channels]
+        if missing:
+            raise WidthError(f"plan {name}: channels are missing for {', '.join(missing)}.")
+        plan = ChannelPlan(name, {group: channels[group] for group in widest})
+        for known in self.plans:
+            if known == plan:  # a switch under another name: it keeps that switch's width
+                return ChannelPlan(name, plan.channels, known.width)
+        if self.family != "us":
+            raise WidthError(
+                f"plan {name}: an {FAMILIES[self.family]} network has batch-norm parameters for its "
+                f"{self.describe_widths()} only, and these channels are none of them. Export a switch, or train a "
+                "universally slimmable network."
+            )
+        return plan
+
+    def check_image_size(self, image_size: int) -> None:
+        """UserError unless the network can take images of `image_size` x `image_size` pixels."""
+        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < self.arch.stride:
+            raise UserError(
+                f"image size {image_size}: {self.name} halves its input down to 1/{self.arch.stride}, so it takes images of "
+                f"at least {self.arch.stride} pixels. Choose {self.arch.stride} or more (224 as published)."
+            )
+        if image_size > MAX_IMAGE_SIZE:
+            raise UserError(f"image size {image_size}: expected at most {MAX_IMAGE_SIZE} pixels.")
+
+
+MAX_IMAGE_SIZE = 4096

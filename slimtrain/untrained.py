@@ -1,0 +1,70 @@
+"""Untrained networks that behave like trained ones: for trying the pipeline, and for measuring a shape before training.
+
+With default initialization and running statistics of 0 and 1 a deep network's logits are its classifier's bias, and any
+defect in an export would pass its check. Here weights are random (He et al., arXiv 1502.01852), and every plan's norms
+hold the statistics that a few small noise images really have there, so that activations stay of order one at any depth
+and width, and logits depend on the image.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor, nn
+
+from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear
+from slimtrain.noise import noise_images
+from slimtrain.registry import published_spec
+from slimtrain.slimmable import SlimmableNetwork
+
+SEED = 0
+IMAGES = 8  # that statistics are taken from
+IMAGE_SIZE = 64  # pixels: statistics hardly depend on it, and 31 widths are to take well under a second
+
+
+def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> SlimmableNetwork:
+    """The network called `name` with reproducible random weights, float32, in evaluation mode.
+
+    UserError for an unknown name.
+    """
+    spec = published_spec(name, classes)
+    with torch.device("meta"):
+        network = SlimmableNetwork(spec)
+    network.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for path, module in network.named_modules():
+            draw = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{path}".encode()))
+            if isinstance(module, SlimConv2d):
+                module.weight.normal_(0, math.sqrt(2 / module.weight[0].numel()), generator=draw)
+            elif isinstance(module, SlimLinear):
+                module.weight.normal_(0, math.sqrt(1 / module.in_features), generator=draw)
+                module.bias.normal_(0, 0.1, generator=draw)
+            elif isinstance(getattr(module, "weight", None), nn.Parameter):  # whatever norm holds scale and shift
+                module.weight.uniform_(0.8, 1.2, generator=draw)
+                module.bias.normal_(0, 0.1, generator=draw)
+    _take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed)))
+    return network
+
+
+@torch.inference_mode()
+def _take_statistics(network: SlimmableNetwork, images: Tensor) -> None:
+    """Fill every plan's running statistics with those of `images`: each norm takes its input's just before it runs."""
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, PlanNorm | SharedNorm)
+        stored = module.stored() if isinstance(module, PlanNorm) else module
+        assert stored is not None and stored.running_mean is not None and stored.running_var is not None
+        assert stored.num_batches_tracked is not None
+        var, mean = torch.var_mean(inputs[0], (0, 2, 3))
+        stored.running_mean.copy_(mean)
+        stored.running_var.copy_(var)
+        stored.num_batches_tracked.fill_(1)
+
+    hooks = [module.register_forward_pre_hook(take) for _, module in network.norms()]
+    for plan in sorted(network.spec.plans, key=lambda plan: sum(plan.channels.values())):
+        with network.at(plan):  # the widest comes last, so that a shared norm keeps its statistics
+            network(images)
+    for hook in hooks:
+        hook.remove()
