@@ -88,7 +88,7 @@ class PlanNorm(nn.Module, ABC):
         self.active, self.index, self.calibrated = plan.size(self.dim), index, calibrated
 
     @abstractmethod
-    def affine(self) -> Statistics:
+    def scale_and_shift(self) -> Statistics:
         """Scale and shift of the active plan, each [active]."""
     @abstractmethod
     def stored(self) -> nn.BatchNorm2d | None:
@@ -106,7 +106,7 @@ class PlanNorm(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """[N, active, H, W] -> the same shape. In training mode batch statistics are used, and the plan's stored
         statistics, where it has some, follow them."""
-        weight, bias = self.affine()
+        weight, bias = self.scale_and_shift()
         if not self.training:
             mean, var = self.statistics()
             return F.batch_norm(x, mean, var, weight, bias, False, 0.0, BN_EPS)
@@ -132,7 +132,7 @@ class SwitchableNorm(PlanNorm):
         assert isinstance(norm, nn.BatchNorm2d)
         return norm
 
-    def affine(self) -> Statistics:
+    def scale_and_shift(self) -> Statistics:
         norm = self.stored()
         return norm.weight, norm.bias
 
@@ -156,7 +156,7 @@ class UniversalNorm(PlanNorm):
         assert isinstance(norm, nn.BatchNorm2d)
         return norm
 
-    def affine(self) -> Statistics:
+    def scale_and_shift(self) -> Statistics:
         return self.weight[: self.active], self.bias[: self.active]
 
 
@@ -171,7 +171,7 @@ class SharedNorm(nn.BatchNorm2d):
     def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
         self.calibrated = calibrated
 
-    def affine(self) -> Statistics:
+    def scale_and_shift(self) -> Statistics:
         return self.weight, self.bias
 
     def statistics(self) -> Statistics:

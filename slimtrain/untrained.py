@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear
+from slimtrain.network import Block, Bottleneck, ShuffleUnit
 from slimtrain.noise import noise_images
 from slimtrain.registry import published_spec
 from slimtrain.slimmable import SlimmableNetwork
 
 SEED = 0
+BRANCH = 0.25  # scale of a norm that ends a residual branch: sums of dozens of branches stay of order one
 IMAGES = 8  # that statistics are taken from
 IMAGE_SIZE = 64  # pixels: statistics hardly depend on it, and 31 widths are to take well under a second
 
@@ -44,8 +47,22 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> Slimm
             elif isinstance(getattr(module, "weight", None), nn.Parameter):  # whatever norm holds scale and shift
                 module.weight.uniform_(0.8, 1.2, generator=draw)
                 module.bias.normal_(0, 0.1, generator=draw)
+        for norm in _branch_ends(network):
+            for key, value in norm.named_parameters():
+                if key.endswith("weight"):
+                    value.mul_(BRANCH)
     _take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed)))
     return network
+
+
+def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
+    """The last norms of branches that are added to their block's input."""
+    for module in network.modules():
+        if isinstance(module, Bottleneck) and module.shortcut is None or isinstance(module, Block) and module.residual:
+            assert isinstance(module.body, nn.Sequential)
+            yield module.body[-1]
+        elif isinstance(module, ShuffleUnit) and module.pool is None:
+            yield from (third[-1] for name, third in module.named_children() if name.startswith("c_"))
 
 
 @torch.inference_mode()

@@ -1,0 +1,5 @@
+"""`python -m slimexport`."""
+
+from slimexport.cli import main
+
+main(prog_name="slimexport")

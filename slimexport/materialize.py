@@ -1,0 +1,107 @@
+"""A dense network of one plan: for every parameter the leading corner of the slimmable one's, and the matching norm.
+
+The result is a `torch.fx.GraphModule` of ordinary `torch.nn` layers with storage of its own. It carries its forward
+pass as generated code, so it runs, saves and loads where this package is not installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimexport.fold import fold_norms
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.errors import WidthError
+from slimtrain.layers import DenseLayers, PlanNorm, SharedNorm
+from slimtrain.slimmable import SlimmableNetwork
+
+
+def materialize(
+    checkpoint: str | Path | Checkpoint | SlimmableNetwork,
+    width: float | None = None,
+    *,
+    plan: ChannelPlan | None = None,
+    fold: bool = True,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> fx.GraphModule:
+    """The dense network of one width (or AutoSlim switch number, or `plan`), in evaluation mode.
+
+    [N, 3, H, W] normalized images -> [N, classes] logits. `checkpoint` is a path, `random:NETWORK`, or an opened one;
+    `options` are `open_checkpoint`'s (`network`, `switches`, `config`). With `fold`, batch norm is folded into the
+    convolutions. `dtype` (default: the checkpoint's) is set before folding, so float64 folds without rounding.
+
+    Raises CheckpointError for a file that cannot be used, WidthError for a width that the network or its statistics
+    lack.
+    """
+    if isinstance(checkpoint, str | Path):
+        checkpoint = open_checkpoint(checkpoint, **options)
+    name, network = ("the network", checkpoint)
+    if isinstance(checkpoint, Checkpoint):
+        name, network = checkpoint.file, checkpoint.network
+    assert isinstance(network, SlimmableNetwork)
+    if plan is None:
+        if width is None:
+            raise WidthError("materialize needs a width, a switch number or a plan.")
+        plan = network.spec.plan(width)
+    if not network.has_statistics(plan):
+        raise missing_statistics(network, plan, name)
+    return dense_network(network, plan, fold=fold, dtype=dtype)
+
+
+def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str) -> WidthError:
+    """The error for a plan that nobody calibrated."""
+    asked = f"plan {plan.name}" if plan.width is None else f"width {plan.width:g}"
+    known = network.spec.describe_widths().removeprefix("widths ")
+    return WidthError(
+        f"{asked}: {name} has batch-norm statistics only for {known}. Calibrate with --calibration-data FOLDER, or choose "
+        "from these."
+    )
+
+
+def dense_network(
+    network: SlimmableNetwork,
+    plan: ChannelPlan,
+    *,
+    fold: bool = True,
+    statistics: bool = True,
+    dtype: torch.dtype | None = None,
+) -> fx.GraphModule:
+    """As `materialize`, for a plan whose statistics are known; without `statistics` they are left at 0 and 1, to be
+    calibrated."""
+    spec = network.spec
+    with torch.device("meta"):
+        built = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes)
+    dense = fx.GraphModule(built, fx.Tracer().trace(built), class_name=f"{spec.name}_{plan.name}")
+    with torch.no_grad(), network.at(plan):
+        for path, module in dense.named_modules():
+            source = network.get_submodule(path) if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) else None
+            if isinstance(module, nn.BatchNorm2d):
+                assert isinstance(source, PlanNorm | SharedNorm)
+                _take_norm(module, source, statistics, dtype)
+            elif source is not None:
+                for key, parameter in list(module.named_parameters()):
+                    corner = source.get_parameter(key)[tuple(slice(size) for size in parameter.shape)]
+                    setattr(module, key, nn.Parameter(_own(corner, dtype)))
+    dense.eval()
+    return fold_norms(dense) if fold else dense
+
+
+def _take_norm(
+    module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None
+) -> None:
+    """Give a dense norm the active plan's scale, shift and statistics."""
+    weight, bias = source.scale_and_shift()
+    module.weight, module.bias = nn.Parameter(_own(weight, dtype)), nn.Parameter(_own(bias, dtype))
+    mean, var = source.statistics() if statistics else (torch.zeros_like(weight), torch.ones_like(weight))
+    module.running_mean, module.running_var = _own(mean, dtype), _own(var, dtype)
+    module.num_batches_tracked = torch.zeros((), dtype=torch.long)
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A contiguous copy with storage of its own: a saved slice would drag the whole tensor along."""
+    return tensor.detach().to(dtype or tensor.dtype).clone(memory_format=torch.contiguous_format)
