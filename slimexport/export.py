@@ -1,0 +1,320 @@
+"""A checkpoint in, a bundle of verified dense networks out."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from slimexport.bundle import BundleWriter
+from slimexport.materialize import dense_network
+from slimexport.onnx_graph import to_onnx
+from slimexport.select import select_plans
+from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
+from slimexport.target.runners import OnnxRuntimeRunner, require_onnxruntime
+from slimexport.target.verify import (
+    FP32_TOLERANCE,
+    PASSED,
+    SKIPPED,
+    Comparison,
+    compare,
+    fp32_tolerance,
+    run_probes,
+    verdict,
+)
+from slimtrain import __version__
+from slimtrain.calibrate import cumulative_statistics
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.cost import CostCounter
+from slimtrain.errors import UserError
+from slimtrain.images import Preprocessing, image_batches, readable, spread_files
+from slimtrain.noise import noise_images
+
+log = logging.getLogger(__name__)
+
+PROBES = 2
+PROBE_SEED = 1  # untrained networks take their statistics from seed 0
+CALIBRATION_BATCH_SIZE = 64
+OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
+Logits = NDArray[np.float64]
+
+
+class VerificationFailed(UserError):
+    """Some files were not proven right. `manifest` is the bundle's, with the reasons under `rejected`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, manifest: Manifest) -> None:
+        super().__init__(message)
+        self.manifest = manifest
+
+
+def export(
+    checkpoint: str | Path | Checkpoint,
+    *,
+    widths: Sequence[float] | None = None,
+    macs: Sequence[int] = (),
+    channels: Sequence[str | Path] = (),
+    output_dir: str | Path | None = None,
+    image_size: int | None = None,
+    calibration_data: str | Path | None = None,
+    calibration_batch_size: int = CALIBRATION_BATCH_SIZE,
+    verify: bool = True,
+    verify_data: str | Path | None = None,
+    probes: int = PROBES,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    network: str | None = None,
+    switches: Sequence[float] | None = None,
+    config: str | Path | None = None,
+    started: Callable[[int], None] = lambda total: None,
+    finished: Callable[[Artifact], None] = lambda artifact: None,
+) -> Manifest:
+    """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
+
+    `widths` (switch numbers for AutoSlim), `macs` (budgets) and `channels` (plan files) add up; with none of them, all
+    widths that have statistics are exported. `image_size` in pixels (default 224, or the configuration's).
+    `calibration_data` gives statistics to plans that have none. `probes` images are compared, noise or taken from the
+    folder `verify_data`. `dry_run` computes everything but writes and verifies nothing. `network`, `switches` and
+    `config` as for `open_checkpoint`. `started` is called with the number of plans, `finished` with each artifact.
+
+    Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
+    subclasses for anything wrong with the input, MissingBackend without onnxruntime.
+    """
+    if probes < 2:
+        raise UserError(f"probes {probes}: at least 2 images are needed to see that logits depend on the image.")
+    if verify and not dry_run:
+        require_onnxruntime()
+    if not isinstance(checkpoint, Checkpoint):
+        writer = None if output_dir is None or dry_run else BundleWriter(output_dir, overwrite=overwrite)
+        if writer:
+            writer.check()  # before a large file is read
+        checkpoint = open_checkpoint(checkpoint, network=network, switches=switches, config=config)
+    spec = checkpoint.spec
+    size = checkpoint.image_size if image_size is None else image_size
+    spec.check_image_size(size)
+    count = CostCounter(spec, size)
+    plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration_data is not None)
+    preprocessing = Preprocessing(size, checkpoint.mean, checkpoint.std)
+    images = _probe_images(preprocessing, probes, verify_data)
+    if calibration_data is not None:
+        _calibrate(checkpoint, plans, image_batches(calibration_data, preprocessing, calibration_batch_size))
+    job = _Job(checkpoint, preprocessing, count, images)
+    started(len(plans))
+    if dry_run:
+        manifest = job.manifest()
+        for plan in plans:
+            artifact, _ = job.emit(plan)
+            manifest["artifacts"].append(artifact)
+            finished(artifact)
+        return manifest
+    with BundleWriter(output_dir or Path("exports") / spec.name, overwrite=overwrite) as bundle:
+        return _write(job, plans, bundle, verify, finished)
+
+
+def _write(
+    job: _Job, plans: Sequence[ChannelPlan], bundle: BundleWriter, verify: bool, finished: Callable[[Artifact], None]
+) -> Manifest:
+    """Fill a bundle and publish what is proven right."""
+    manifest = job.manifest()
+    rejected: list[Artifact] = []
+    bundle.check_space(sum(4 * job.count(plan).params + OVERHEAD_BYTES for plan in plans) + job.images.nbytes)
+    reference: dict[str, NDArray[Any]] = {"images": job.images}
+    for plan in plans:
+        artifact, content = job.emit(plan)
+        path = bundle.write(artifact["file"], content)
+        del content
+        artifact["sha256"] = sha256(path)
+        logits = job.reference(plan)
+        if verify:
+            artifact["verification"] = job.verify(path, plan, logits)
+        if artifact["verification"]["status"] in (PASSED, SKIPPED):
+            reference[f"logits_{plan.name}"] = logits
+            manifest["artifacts"].append(artifact)
+        else:
+            bundle.remove(artifact["file"])
+            rejected.append({**artifact, "file": None})
+        finished(artifact)
+    if rejected:
+        manifest["rejected"] = rejected
+    publishable = bool(manifest["artifacts"]) and not (rejected and bundle.output.exists())
+    if publishable:
+        with io.BytesIO() as buffer:
+            np.savez(buffer, **reference)  # type: ignore[arg-type]
+            bundle.write(REFERENCE, buffer.getvalue())
+        bundle.write(MANIFEST, dump_manifest(manifest).encode())
+        bundle.publish()
+    if rejected:
+        raise VerificationFailed(_rejection(rejected, manifest, bundle.output, publishable), manifest)
+    return manifest
+
+
+def _rejection(rejected: Sequence[Artifact], manifest: Manifest, output: Path, published: bool) -> str:
+    """What failed, why, what became of the rest, and what to do."""
+    lines = []
+    for artifact in rejected:
+        check = artifact["verification"]
+        if check["status"] == "unverifiable":
+            lines.append(
+                f"{artifact['name']}: unverifiable, the probe images' logits differ by {check['spread']:.1e} of their scale only, "
+                "so that most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof with "
+                "--no-verify)."
+            )
+        else:
+            error = check["max_rel_error"]
+            found = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+            lines.append(
+                f"{artifact['name']}: failed, {found}, expected at most {check['tolerance']:.0e}. The file was not kept. "
+                "Please report this with the checkpoint's layout."
+            )
+    if not manifest["artifacts"]:
+        lines.append("Nothing was written.")
+    elif published:
+        lines.append(f"The other {len(manifest['artifacts'])} files are in {output}.")
+    else:
+        lines.append(f"{output} was left as it was.")
+    return "\n".join(lines)
+
+
+@dataclass
+class _Job:
+    """Everything that exporting one plan needs."""
+
+    checkpoint: Checkpoint
+    preprocessing: Preprocessing
+    count: CostCounter
+    images: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        self.exact = copy.deepcopy(self.checkpoint.network).double()
+        for plan, statistics in self.checkpoint.network.calibrated.items():
+            self.exact.calibrated[plan] = {path: (m.double(), v.double()) for path, (m, v) in statistics.items()}
+
+    def emit(self, plan: ChannelPlan) -> tuple[Artifact, bytes]:
+        """The manifest's entry of a plan, without hash and verification, and the ONNX file's content."""
+        spec = self.checkpoint.spec
+        dense = dense_network(self.checkpoint.network, plan)
+        cost = self.count(plan)
+        name = f"{spec.name}_{plan.name}"
+        model = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
+        content = model.SerializeToString(deterministic=True)
+        onnx.checker.check_model(content, full_check=True)
+        artifact = {
+            "name": name,
+            "width": plan.width,
+            "format": "onnx",
+            "precision": "fp32",
+            "file": f"{name}.onnx",
+            "sha256": None,
+            "size_bytes": len(content),
+            "macs": cost.macs,
+            "params": cost.params,
+            "channels": dict(plan.channels),
+            "verification": {"status": SKIPPED},
+            "accuracy": None,
+            "engine": None,
+        }
+        return artifact, content
+
+    def _metadata(self, plan: ChannelPlan, macs: int, params: int) -> dict[str, str]:
+        return {
+            "network": self.checkpoint.spec.name,
+            "width": plan.name if plan.width is None else str(plan.width),
+            "channels": ",".join(f"{group}={count}" for group, count in plan.channels.items()),
+            "macs": str(macs),
+            "params": str(params),
+            "image_size": str(self.preprocessing.image_size),
+            "mean": ",".join(map(str, self.preprocessing.mean)),
+            "std": ",".join(map(str, self.preprocessing.std)),
+            "source_sha256": self.checkpoint.sha256 or "untrained",
+            "precision": "fp32",
+        }
+
+    def reference(self, plan: ChannelPlan) -> Logits:
+        """Logits [P, classes] of the slimmable network in float64: what every file is held against."""
+        return _logits(self.exact, plan, self.images.astype(np.float64))
+
+    def verify(self, path: Path, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
+        """The verification of one file, read back from disk."""
+        runner = OnnxRuntimeRunner(path)
+        comparison = run_probes(runner, self.images, logits)
+        gap = None
+        if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
+            gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+        return verdict(comparison, logits, runner.backend, fp32_tolerance(gap), gap)
+
+    def manifest(self) -> Manifest:
+        """A manifest without artifacts."""
+        checkpoint, spec = self.checkpoint, self.checkpoint.spec
+        source = {"file": checkpoint.file, "sha256": checkpoint.sha256, "network": spec.name, "switches": list(spec.switches)}
+        if checkpoint.untrained:
+            source["untrained"] = True
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": source,
+            "input": {
+                "name": "input",
+                "channels": 3,
+                "image_size": self.preprocessing.image_size,
+                "mean": list(checkpoint.mean),
+                "std": list(checkpoint.std),
+            },
+            "output": {"name": "output", "classes": spec.classes},
+            "created_by": {"slimexport": __version__, **_versions()},
+            "artifacts": [],
+        }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"torch": str(torch.__version__), "onnx": onnx.__version__, "onnxruntime": None}
+    for package in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            found["onnxruntime"] = importlib.metadata.version(package)
+            break
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@torch.inference_mode()
+def _logits(network: nn.Module, plan: ChannelPlan, images: NDArray[Any]) -> NDArray[Any]:
+    with network.at(plan):  # type: ignore[operator]
+        logits: NDArray[Any] = network(torch.from_numpy(images)).numpy()
+    return logits
+
+
+def _probe_images(preprocessing: Preprocessing, count: int, folder: str | Path | None) -> NDArray[np.float32]:
+    """The images that every file is verified on: photographs of a folder, or noise."""
+    if folder is None:
+        return noise_images(count, preprocessing.image_size, PROBE_SEED)
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder. --verify-data takes a folder of images.")
+    images = list(readable(spread_files(Path(folder), count), preprocessing))
+    if len(images) < 2:
+        raise UserError(f"{folder}: at least 2 readable images are needed for verification, found {len(images)}.")
+    return np.stack(images)
+
+
+def _calibrate(checkpoint: Checkpoint, plans: Sequence[ChannelPlan], batches: Any) -> None:
+    """Give statistics to the plans that have none."""
+    network = checkpoint.network
+    missing = [plan for plan in dict.fromkeys(plans) if not network.has_statistics(plan)]
+    if not missing:
+        log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
+        return
+    log.info("calibrating %s", ", ".join(plan.name for plan in missing))
+    dense = [dense_network(network, plan, fold=False, statistics=False) for plan in missing]
+    for plan, statistics in zip(missing, cumulative_statistics(dense, map(torch.from_numpy, batches)), strict=True):
+        network.set_statistics(plan, statistics)

@@ -1,0 +1,103 @@
+"""Which plans to export: by width or switch, by budget of multiply-accumulates, or group by group from a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimexport.materialize import missing_statistics
+from slimexport.report import format_macs
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint
+from slimtrain.cost import CostCounter
+from slimtrain.errors import BudgetError, UserError, WidthError, nearest
+from slimtrain.published_config import load_yaml
+from slimtrain.slimmable import SlimmableNetwork
+
+STEPS_PER_UNIT = 1000  # budgets are met to a thousandth of a width
+PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def select_plans(
+    checkpoint: Checkpoint,
+    widths: Sequence[float] | None,
+    budgets: Sequence[int],
+    files: Sequence[str | Path],
+    count: CostCounter,
+    *,
+    calibrating: bool,
+) -> list[ChannelPlan]:
+    """The plans asked for, each once: `widths` first (all that have statistics, if nothing is asked for), then budgets,
+    then plan files.
+
+    `calibrating` says that plans without statistics will get some. Raises WidthError for a width that the network
+    does not have or that has no statistics, BudgetError for a budget that even the narrowest width breaks.
+    """
+    network, spec = checkpoint.network, checkpoint.spec
+    plans = []
+    if widths is None and not budgets and not files:
+        plans += sorted(spec.plans, key=lambda plan: plan.width or 0)
+    plans += [spec.plan(width) for width in widths or ()]
+    plans += [widest_within(network, budget, count, calibrating=calibrating) for budget in budgets]
+    plans += [read_plan_file(Path(path), network) for path in files]
+    chosen: dict[str, ChannelPlan] = {}
+    for plan in plans:
+        if chosen.setdefault(plan.name, plan) != plan:
+            raise WidthError(f"two plans are called {plan.name}. Give the plan file another `name:`.")
+        if not calibrating and not network.has_statistics(plan):
+            raise missing_statistics(network, plan, checkpoint.file)
+    return list(chosen.values())
+
+
+def widest_within(network: SlimmableNetwork, budget: int, count: CostCounter, *, calibrating: bool) -> ChannelPlan:
+    """The widest width, or the largest switch, of at most `budget` multiply-accumulates.
+
+    Without calibration only widths with statistics are candidates. Raises BudgetError where none fits.
+    """
+    spec = network.spec
+    candidates = dict.fromkeys(spec.plans)  # of several widths with the same channels the first name stays
+    if calibrating and spec.family == "us":
+        low, high = (round(end * STEPS_PER_UNIT) for end in spec.range)
+        for divisor in (50, 25, 10, 5, 1):  # rounder widths first, so that they give plans their names
+            steps = [step for step in range(low, high + 1) if step % divisor == 0]
+            candidates.update(dict.fromkeys((spec.plan(s / STEPS_PER_UNIT) for s in steps if spec.range[0] <= s / STEPS_PER_UNIT <= spec.range[1])))
+    costs = {plan: count(plan).macs for plan in candidates}
+    fitting = [plan for plan, macs in costs.items() if macs <= budget]
+    if not fitting:
+        least = min(costs, key=lambda plan: costs[plan])
+        raise BudgetError(
+            f"no width meets {format_macs(budget)} MACs: the smallest, {least.name}, takes {format_macs(costs[least])}. "
+            "Raise the budget or lower --image-size."
+        )
+    if spec.family == "autoslim":
+        return max(fitting, key=lambda plan: costs[plan])
+    return max(fitting, key=lambda plan: plan.width or 0)
+
+
+def read_plan_file(path: Path, network: SlimmableNetwork) -> ChannelPlan:
+    """A plan from a YAML file: group to channels, either at the top or under `channels:` beside `network:` and
+    `name:`. UserError or WidthError where it is not one of this network's."""
+    spec = network.spec
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a YAML mapping of channel groups to channels.")
+    name = path.stem
+    channels = content
+    if "channels" in content:
+        channels = content["channels"]
+        name = str(content.get("name", name))
+        made_for = content.get("network", spec.name)
+        if made_for != spec.name:
+            raise WidthError(f"{path}: is a plan for {made_for}, the checkpoint is a {spec.name}.")
+        if not isinstance(channels, dict):
+            raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
+    elif not content.keys() & spec.widest.channels.keys():
+        first = str(next(iter(content), ""))
+        raise WidthError(
+            f"{path}: names no channel group of {spec.name}{nearest(first, spec.widest.channels)}. Its groups are "
+            f"{', '.join(spec.widest.channels)}."
+        )
+    if not PLAN_NAME.fullmatch(name):
+        raise UserError(f"{path}: the plan's name {name!r} goes into file names: letters, digits, - and _ only.")
+    return spec.plan_from_channels(name, channels)

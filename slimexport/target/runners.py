@@ -1,0 +1,68 @@
+"""Running a bundle's files. A runner takes float32 images [N, 3, H, W] and gives logits [N, classes]."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimexport.target.errors import BundleError, MissingBackend
+
+Array = NDArray[Any]
+
+
+class Runner(Protocol):
+    """Something that runs one network."""
+
+    backend: str
+
+    def __call__(self, images: Array) -> Array: ...
+
+
+def onnxruntime_package() -> str:
+    """What to install: the GPU build runs on CPUs too, where there is a wheel of it."""
+    import platform
+
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return "onnxruntime-gpu" if x86 and sys.platform in ("linux", "win32") else "onnxruntime"
+
+
+def require_onnxruntime() -> Any:
+    """The onnxruntime module; MissingBackend, with the command that installs it, where there is none."""
+    try:
+        found = importlib.util.find_spec("onnxruntime") is not None
+    except ValueError:  # a broken entry in sys.modules
+        found = False
+    if not found:
+        raise MissingBackend(
+            f"onnxruntime is not installed, so exported files cannot be verified: pip install {onnxruntime_package()}. "
+            "Or export without proof: --no-verify."
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingBackend(f"onnxruntime is installed but does not load ({error}). Reinstall {onnxruntime_package()}.") from error
+    return onnxruntime
+
+
+class OnnxRuntimeRunner:
+    """An ONNX file in onnxruntime on the CPU, with its default settings, as users run it."""
+
+    backend = "onnxruntime-cpu"
+
+    def __init__(self, path: Path) -> None:
+        onnxruntime = require_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: warnings belong to no table
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
+            raise BundleError(f"{path.name}: onnxruntime does not load it ({str(error).splitlines()[0]}).") from error
+        self.input = self.session.get_inputs()[0].name
+
+    def __call__(self, images: Array) -> Array:
+        return np.asarray(self.session.run(None, {self.input: images})[0])
