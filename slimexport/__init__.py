@@ -1,7 +1,7 @@
 """Every width of a slimmable network as an ordinary, small, verified network. Importing this loads no torch.
 
-    slimexport.materialize("us_mbv1.pt", width=0.5)    # an nn.Module of torch.nn layers
-    slimexport.export("us_mbv1.pt", widths=[0.5, 1.0]) # a bundle on disk; returns its manifest
+slimexport.materialize("us_mbv1.pt", width=0.5)    # an nn.Module of torch.nn layers
+slimexport.export("us_mbv1.pt", widths=[0.5, 1.0]) # a bundle on disk; returns its manifest
 """
 
 from __future__ import annotations

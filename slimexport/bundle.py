@@ -11,7 +11,7 @@ from types import TracebackType
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
-from slimtrain.errors import EnvironmentError_, UserError
+from slimtrain.errors import ResourceError, UserError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -19,7 +19,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 class BundleWriter:
     """A context manager around the folder in which a bundle is made. Unless `publish` was called, nothing stays.
 
-    Raises UserError for a folder that exists (without `overwrite`) or cannot be written, EnvironmentError_ for a full
+    Raises UserError for a folder that exists (without `overwrite`) or cannot be written, ResourceError for a full
     disk.
     """
 
@@ -42,13 +42,13 @@ class BundleWriter:
             raise UserError(f"{self.output}: cannot be made, {parent} is not a folder that you may write to.")
 
     def check_space(self, needed: int) -> None:
-        """EnvironmentError_ where the disk has fewer than `needed` bytes left."""
+        """ResourceError where the disk has fewer than `needed` bytes left."""
         free = shutil.disk_usage(self.staging).free
         if free < needed:
             raise self._full(f"{needed / 2**20:.0f} MiB are needed, {free / 2**20:.0f} MiB are free")
 
-    def _full(self, found: str) -> EnvironmentError_:
-        return EnvironmentError_(
+    def _full(self, found: str) -> ResourceError:
+        return ResourceError(
             f"{self.output}: no space left on its disk ({found}). Nothing was written. Free some space, export fewer widths, "
             "or choose another --output-dir."
         )

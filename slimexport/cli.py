@@ -24,7 +24,7 @@ class Failure(click.ClickException):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
-        self.exit_code = getattr(error, "exit_code", 2)
+        self.exit_code = getattr(error, "exit_code", 2)  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
         click.echo(f"slimexport: {self.message}", err=True)
@@ -56,10 +56,14 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: 224, or the configuration's]")
-@click.option("--calibration-data", metavar="PATH", help="Images for widths without batch-norm statistics: a folder, .npy or .npz.")
+@click.option(
+    "--calibration-data", metavar="PATH", help="Images for widths without batch-norm statistics: a folder, .npy or .npz."
+)
 @click.option("--calibration-batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
 @click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with, in place of noise.")
-@click.option("--probes", type=click.IntRange(2, 256), default=2, show_default=True, metavar="N", help="Images to verify with.")
+@click.option(
+    "--probes", type=click.IntRange(2, 256), default=2, show_default=True, metavar="N", help="Images to verify with."
+)
 @click.option("--no-verify", is_flag=True, help="Write files without proof that they are right.")
 @click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell.")
 @click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell.")

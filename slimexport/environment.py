@@ -11,7 +11,18 @@ from slimexport import __version__
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
 
-PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "numpy", "safetensors", "PyYAML", "click")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt",
+    "numpy",
+    "safetensors",
+    "PyYAML",
+    "click",
+)
 
 
 def describe() -> str:

@@ -27,7 +27,6 @@ from slimexport.target.verify import (
     FP32_TOLERANCE,
     PASSED,
     SKIPPED,
-    Comparison,
     compare,
     fp32_tolerance,
     run_probes,
@@ -258,7 +257,12 @@ class _Job:
     def manifest(self) -> Manifest:
         """A manifest without artifacts."""
         checkpoint, spec = self.checkpoint, self.checkpoint.spec
-        source = {"file": checkpoint.file, "sha256": checkpoint.sha256, "network": spec.name, "switches": list(spec.switches)}
+        source: dict[str, Any] = {
+            "file": checkpoint.file,
+            "sha256": checkpoint.sha256,
+            "network": spec.name,
+            "switches": list(spec.switches),
+        }
         if checkpoint.untrained:
             source["untrained"] = True
         return {

@@ -91,9 +91,7 @@ def dense_network(
     return fold_norms(dense) if fold else dense
 
 
-def _take_norm(
-    module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None
-) -> None:
+def _take_norm(module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None) -> None:
     """Give a dense norm the active plan's scale, shift and statistics."""
     weight, bias = source.scale_and_shift()
     module.weight, module.bias = nn.Parameter(_own(weight, dtype)), nn.Parameter(_own(bias, dtype))

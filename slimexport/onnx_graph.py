@@ -151,7 +151,7 @@ def _refuse(node: fx.Node, module: nn.Module, what: str) -> UnsupportedModule:
     return UnsupportedModule(f"{node.target}: {type(module).__name__} with {what} has no ONNX form here")
 
 
-def _window(node: fx.Node, module: Any, shape: Shape) -> tuple[dict[str, list[int]], tuple[int, int]]:
+def _window(node: fx.Node, module: Any, shape: Shape) -> tuple[dict[str, Any], tuple[int, int]]:
     """Kernel attributes of a convolution or pool, and the size of what it makes."""
     if isinstance(module.padding, str) or _pair(getattr(module, "dilation", 1)) != (1, 1):
         raise _refuse(node, module, "this padding or dilation")

@@ -27,7 +27,12 @@ def width_text(artifact: dict[str, Any]) -> str:
 def artifact_row(artifact: dict[str, Any]) -> list[str]:
     """One line of the table."""
     check = artifact["verification"]
-    row = [width_text(artifact), format_macs(artifact["macs"]), f"{artifact['params']:,}", format_bytes(artifact["size_bytes"])]
+    row = [
+        width_text(artifact),
+        format_macs(artifact["macs"]),
+        f"{artifact['params']:,}",
+        format_bytes(artifact["size_bytes"]),
+    ]
     if "max_rel_error" not in check:
         return [*row, check["status"]]
     error = "not finite" if check["max_rel_error"] is None else f"{check['max_rel_error']:.1e}"

@@ -61,7 +61,11 @@ def widest_within(network: SlimmableNetwork, budget: int, count: CostCounter, *,
         low, high = (round(end * STEPS_PER_UNIT) for end in spec.range)
         for divisor in (50, 25, 10, 5, 1):  # rounder widths first, so that they give plans their names
             steps = [step for step in range(low, high + 1) if step % divisor == 0]
-            candidates.update(dict.fromkeys((spec.plan(s / STEPS_PER_UNIT) for s in steps if spec.range[0] <= s / STEPS_PER_UNIT <= spec.range[1])))
+            candidates.update(
+                dict.fromkeys(
+                    spec.plan(s / STEPS_PER_UNIT) for s in steps if spec.range[0] <= s / STEPS_PER_UNIT <= spec.range[1]
+                )
+            )
     costs = {plan: count(plan).macs for plan in candidates}
     fitting = [plan for plan, macs in costs.items() if macs <= budget]
     if not fitting:

@@ -26,7 +26,7 @@ class BudgetError(UserError):
     exit_code = 1
 
 
-class EnvironmentError_(UserError):
+class ResourceError(UserError):
     """The environment lacks something: a package, a device, space on a disk."""
 
     exit_code = 3

@@ -42,7 +42,7 @@ class _InertType(type):
         if cls.__name__ == "collections.defaultdict":
             return OrderedDict()  # the unpickler fills no other kinds of dictionaries
         if cls.__name__ in INERT_CALLS:
-            return cls.__new__(cls)
+            return object.__new__(cls)
         raise UnpicklingError(f"the file calls {cls.__name__}")
 
 
@@ -146,7 +146,7 @@ def _globals(file: IO[bytes]) -> set[str]:
     for stream in _pickles(file):
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "GLOBAL":
-                module, _, attribute = argument.partition(" ")
+                module, _, attribute = str(argument).partition(" ")
                 if (module, attribute) in _compat_pickle.NAME_MAPPING:
                     module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
                 names.add(f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -233,7 +233,7 @@ def _predictor(architecture: str, family: str) -> Callable[[float], Sizes]:
     wiring, _, norms = _skeleton(architecture)
     fixed = set(wiring.groups[-1:]) if architecture in ("mobilenet_v2", "mnasnet") else set()
 
-    @lru_cache(maxsize=None)
+    @cache
     def predict(width: float) -> Sizes:
         channels = dict(zip(wiring.groups, arch.channel_list(family, width), strict=True))
         return {n.path: n.dim.active(channels) for n in norms if not {g for g, _ in n.dim.terms} & fixed}

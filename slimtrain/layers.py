@@ -31,9 +31,7 @@ Statistics = tuple[Tensor, Tensor]  # running mean and variance, each [channels]
 class SlimConv2d(nn.Conv2d):
     """A bias-free convolution whose input and output channels follow the active plan; depthwise or ordinary."""
 
-    def __init__(
-        self, inp: Dim | int, out: Dim | int, kernel: int, stride: int, depthwise: bool, widest: ChannelPlan
-    ) -> None:
+    def __init__(self, inp: Dim | int, out: Dim | int, kernel: int, stride: int, depthwise: bool, widest: ChannelPlan) -> None:
         in_channels, out_channels = widest.size(inp), widest.size(out)
         super().__init__(
             in_channels,
@@ -90,9 +88,11 @@ class PlanNorm(nn.Module, ABC):
     @abstractmethod
     def scale_and_shift(self) -> Statistics:
         """Scale and shift of the active plan, each [active]."""
+
     @abstractmethod
     def stored(self) -> nn.BatchNorm2d | None:
         """The norm that stores the active plan's running statistics."""
+
     def statistics(self) -> Statistics:
         """Running mean and variance of the active plan, each [active]; LookupError where it has none."""
         if self.calibrated is not None:
@@ -145,9 +145,7 @@ class UniversalNorm(PlanNorm):
         channels = widest.size(dim)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.bn = nn.ModuleList(
-            nn.BatchNorm2d(plan.size(dim), BN_EPS, BN_MOMENTUM, affine=False) for plan in plans
-        )
+        self.bn = nn.ModuleList(nn.BatchNorm2d(plan.size(dim), BN_EPS, BN_MOMENTUM, affine=False) for plan in plans)
 
     def stored(self) -> nn.BatchNorm2d | None:
         if self.index is None:
@@ -249,9 +247,7 @@ class Layers(ABC):
     ) -> nn.Module:
         return ShuffleUnit(a, b, c, pool, whole)
 
-    def network(
-        self, features: Sequence[nn.Module], out: Dim, classes: int, heads: Sequence[nn.Module] = ()
-    ) -> Network:
+    def network(self, features: Sequence[nn.Module], out: Dim, classes: int, heads: Sequence[nn.Module] = ()) -> Network:
         return Network(features, self.linear(out, classes), heads)
 
 

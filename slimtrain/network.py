@@ -75,9 +75,7 @@ class Network(nn.Module):
     image and the features read their concatenation.
     """
 
-    def __init__(
-        self, features: Sequence[nn.Module], classifier: nn.Module, heads: Sequence[nn.Module] = ()
-    ) -> None:
+    def __init__(self, features: Sequence[nn.Module], classifier: nn.Module, heads: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.heads = len(heads)
         for i, head in enumerate(heads):

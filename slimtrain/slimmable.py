@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class SlimmableNetwork(nn.Module):
         self.spec = spec
         body = spec.arch.build(SlimmableLayers(spec), spec.wiring, spec.classes)
         # The body runs, but its children are registered here: keys begin at `features`, as published.
+        self.body: Callable[[Tensor], Tensor]
         object.__setattr__(self, "body", body)
         for name, child in body.named_children():
             self.add_module(name, child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +82,7 @@ class NetworkSpec:
 
     def plan(self, width: float) -> ChannelPlan:
         """The plan of a width or switch; WidthError where the network has no such width."""
-        if not isinstance(width, int | float) or width != width:
+        if not isinstance(width, int | float) or math.isnan(width):
             raise WidthError(f"width {width}: not a number. Choose from {self.describe_widths()}.")
         if self.family == "us":
             low, high = self.range
@@ -114,8 +115,7 @@ class NetworkSpec:
                 )
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= widest[group]:
                 raise WidthError(
-                    f"plan {name}: group {group} has {count!r} channels, expected a whole number from 1 to "
-                    f"{widest[group]}."
+                    f"plan {name}: group {group} has {count!r} channels, expected a whole number from 1 to {widest[group]}."
                 )
             if group in self.fixed_groups and count != widest[group]:
                 raise WidthError(

@@ -58,11 +58,11 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> Slimm
 def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
     """The last norms of branches that are added to their block's input."""
     for module in network.modules():
-        if isinstance(module, Bottleneck) and module.shortcut is None or isinstance(module, Block) and module.residual:
+        if (isinstance(module, Bottleneck) and module.shortcut is None) or (isinstance(module, Block) and module.residual):
             assert isinstance(module.body, nn.Sequential)
             yield module.body[-1]
         elif isinstance(module, ShuffleUnit) and module.pool is None:
-            yield from (third[-1] for name, third in module.named_children() if name.startswith("c_"))
+            yield from (module.get_submodule(f"c_{i}.1") for i in range(module.groups))
 
 
 @torch.inference_mode()

@@ -44,7 +44,9 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BundleError(f"{bundle}: holds no {MANIFEST}, so it is no bundle. Give the folder that slimexport wrote.") from error
+        raise BundleError(
+            f"{bundle}: holds no {MANIFEST}, so it is no bundle. Give the folder that slimexport wrote."
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Export again.") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None

@@ -45,7 +45,9 @@ def require_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingBackend(f"onnxruntime is installed but does not load ({error}). Reinstall {onnxruntime_package()}.") from error
+        raise MissingBackend(
+            f"onnxruntime is installed but does not load ({error}). Reinstall {onnxruntime_package()}."
+        ) from error
     return onnxruntime
 
 

@@ -104,9 +104,7 @@ def verify_bundle(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict
         logits = reference[f"logits_{plan_name(manifest, artifact)}"]
         runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
         tolerance = artifact["verification"].get("tolerance") or FP32_TOLERANCE
-        results.append(
-            (artifact, verdict(run_probes(runner, reference["images"], logits), logits, runner.backend, tolerance))
-        )
+        results.append((artifact, verdict(run_probes(runner, reference["images"], logits), logits, runner.backend, tolerance)))
     return results
 
 

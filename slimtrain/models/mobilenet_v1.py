@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
 from slimtrain.models.architecture import Architecture, ChannelList, check_lengths
@@ -33,7 +33,7 @@ class MobileNetV1(Architecture):
 
     def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
         inp = Dim.of(wiring.groups[0])
-        features = [layers.unit(3, inp, 3, stride=2, act=layers.relu6())]
+        features: list[Any] = [layers.unit(3, inp, 3, stride=2, act=layers.relu6())]
         for group, (_, stride) in zip(wiring.groups[1:], BLOCKS, strict=True):
             out = Dim.of(group)
             body = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
 from slimtrain.models.architecture import Architecture, ChannelList, check_lengths, same
@@ -95,7 +95,7 @@ class InvertedResidualNetwork(Architecture):
         return Wiring((*groups, self.tail_name), tuple(wired))
 
     def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
-        features = [layers.unit(3, Dim.of("features.0"), 3, stride=2, act=layers.relu6())]
+        features: list[Any] = [layers.unit(3, Dim.of("features.0"), 3, stride=2, act=layers.relu6())]
         inp = Dim.of("features.0")
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBlock)

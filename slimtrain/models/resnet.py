@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
 from slimtrain.models.architecture import Architecture, ChannelList, check_lengths
@@ -69,7 +69,7 @@ class ResNet(Architecture):
 
     def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
         stem = Dim.of("features.0")
-        features = [layers.unit(3, stem, 7, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
+        features: list[Any] = [layers.unit(3, stem, 7, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
         out = stem
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBottleneck)

@@ -1,0 +1,1 @@
+"""What things cost, measured: scripts whose results, with their environment, are kept in `results/`."""

@@ -1,0 +1,82 @@
+"""Checkpoints in the published layouts, made once per session from the layouts in `tests/reference`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+REFERENCE = HERE / "reference"
+
+PUBLISHED = (
+    "s_mobilenet_v1",
+    "s_mobilenet_v2",
+    "s_resnet50",
+    "s_shufflenet",
+    "us_mobilenet_v1",
+    "us_mobilenet_v2",
+    "autoslim_mobilenet_v1",
+    "autoslim_mobilenet_v2",
+    "autoslim_mnasnet",
+    "autoslim_resnet50",
+)
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_checkpoint = _load(REFERENCE / "make_checkpoint.py")
+
+
+def published_state(name: str) -> dict[str, torch.Tensor]:
+    """The reference state dict of a published network, bare keys."""
+    return {key: torch.from_numpy(value) for key, value in make_checkpoint.state_dict(name, prefix="").items()}
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name of a published network -> a file in its layout, as published: keys beginning with `module.`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def path(name: str) -> Path:
+        file = folder / f"{name}.pt"
+        if not file.exists():
+            torch.save({f"module.{key}": value for key, value in published_state(name).items()}, file)
+        return file
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_images() -> np.ndarray:
+    """The images of the golden logits: float32 [2, 3, 224, 224]."""
+    images: np.ndarray = make_checkpoint.images(0, 2, 224)
+    return images
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A test that changes the number of threads does not change it for the next."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` or `tensorrt` skip, with the reason, where there is none."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+        if item.get_closest_marker("tensorrt") and importlib.util.find_spec("tensorrt") is None:
+            item.add_marker(pytest.mark.skip(reason="TensorRT is not installed"))
