@@ -167,8 +167,8 @@ def _rejection(rejected: Sequence[Artifact], manifest: Manifest, output: Path, p
         check = artifact["verification"]
         if check["status"] == "unverifiable":
             lines.append(
-                f"{artifact['name']}: unverifiable, the probe images' logits differ by {check['spread']:.1e} of their scale only, "
-                "so that most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof with "
+                f"{artifact['name']}: unverifiable, the probe images' logits differ by {check['spread']:.1e} of their scale "
+                "only, so that most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof with "
                 "--no-verify)."
             )
         else:

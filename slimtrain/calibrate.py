@@ -38,8 +38,8 @@ def cumulative_statistics(networks: Iterable[nn.Module], batches: Iterable[Tenso
                 network(batch)
             except ValueError as error:  # torch's: "Expected more than 1 value per channel when training"
                 raise UserError(
-                    f"calibration batch {seen} has {len(batch)} image{'s' * (len(batch) > 1)} of {batch.shape[-1]} pixels: some "
-                    "layer sees one value per channel, which has no variance. Choose another --calibration-batch-size."
+                    f"calibration batch {seen} has {len(batch)} image{'s' * (len(batch) > 1)} of {batch.shape[-1]} pixels: "
+                    "some layer sees one value per channel, which has no variance. Choose another --calibration-batch-size."
                 ) from error
     if not seen:
         raise UserError("there are no images to calibrate with.")

@@ -42,7 +42,7 @@ class _InertType(type):
         if cls.__name__ == "collections.defaultdict":
             return OrderedDict()  # the unpickler fills no other kinds of dictionaries
         if cls.__name__ in INERT_CALLS:
-            return object.__new__(cls)
+            return object.__new__(cls)  # type: ignore[arg-type]
         raise UnpicklingError(f"the file calls {cls.__name__}")
 
 

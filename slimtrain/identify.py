@@ -312,7 +312,8 @@ def _assign(
     """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used."""
     if complete and len(widths) != len(entries):
         raise UserError(
-            f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, in stored order."
+            f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "
+            "in stored order."
         )
     left = list(widths)
     assigned = []

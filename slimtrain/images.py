@@ -136,4 +136,4 @@ def read_array(path: Path, image_size: int) -> Images:
     for start in range(0, len(loaded), 256):
         if not np.isfinite(loaded[start : start + 256]).all():
             raise UserError(f"{path}: holds NaN or infinite values, expected {expected}.")
-    return loaded  # type: ignore[no-any-return]
+    return loaded
