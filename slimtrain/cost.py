@@ -1,4 +1,4 @@
-"""Multiply-accumulates and weights of a plan, counted on shapes alone.
+"""Multiply-accumulates and weights of a plan. No torch: the architecture's own loop is run with layers that count.
 
 A MAC is not a FLOP: the papers' "FLOPs" are MACs at batch 1, of convolutions and linear layers, plus one per input
 element of every average pool. `Cost.macs` leaves the pools out, `Cost.pools` holds them.
@@ -6,14 +6,14 @@ element of every average pool. `Cost.macs` leaves the pools out, `Cost.pools` ho
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from slimtrain.channels import ChannelPlan, Dim
-from slimtrain.layers import SlimConv2d, SlimLinear, SlimmableLayers
+from slimtrain.models.architecture import Layers
 from slimtrain.spec import NetworkSpec
+
+Shape = tuple[int, int, int]  # channels, height, width
 
 
 @dataclass(frozen=True)
@@ -31,41 +31,130 @@ class Cost:
         return self.macs + self.pools
 
 
-class _WithoutNorms(SlimmableLayers):
-    """Norms cost nothing once folded, and are most of a slimmable network's modules."""
-
-    def norm(self, dim: Dim) -> nn.Module:
-        return nn.Identity()
-
-
 class CostCounter:
-    """Costs of any plan of one network at one image size (pixels). Holds shapes only: everything is on `meta`."""
+    """Costs of any plan of one network at one image size (pixels)."""
 
     def __init__(self, spec: NetworkSpec, image_size: int) -> None:
-        with torch.device("meta"):
-            self.network = spec.arch.build(_WithoutNorms(spec), spec.wiring, spec.classes)
-            self.image = torch.empty(1, 3, image_size, image_size)
-        self.macs = self.pools = self.params = 0
-        for module in self.network.modules():
-            if isinstance(module, SlimConv2d | SlimLinear | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-                module.register_forward_hook(self._count)
+        self.image = (3, image_size, image_size)
+        self.network = spec.arch.build(_CountingLayers(), spec.wiring, spec.classes)
 
-    def _count(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if isinstance(module, SlimConv2d):
-            per_output = (1 if module.depthwise else module.active_in) * module.kernel_size[0] * module.kernel_size[1]
-            self.macs += per_output * output.numel()
-            self.params += module.active_out * (per_output + 1)
-        elif isinstance(module, SlimLinear):
-            self.macs += module.active_in * output.numel()
-            self.params += module.out_features * (module.active_in + 1)
-        else:
-            self.pools += inputs[0].numel()
-
-    @torch.inference_mode()
     def __call__(self, plan: ChannelPlan) -> Cost:
-        for module in self.network.modules():
-            if isinstance(module, SlimConv2d | SlimLinear):
-                module.activate(plan)
+        tally = _Tally(plan)
+        self.network(self.image, tally)
+        return Cost(tally.macs, tally.pools, tally.params)
+
+
+class _Tally:
+    """What has been counted so far, at one plan."""
+
+    def __init__(self, plan: ChannelPlan) -> None:
+        self.size = plan.size
         self.macs = self.pools = self.params = 0
-        self.network(self.image)
-        return Cost(self.macs, self.pools, self.params)
+
+    def weighted(self, outputs: int, per_output: int, positions: int) -> None:
+        """A layer with bias: `outputs` channels of `per_output` weights, applied at `positions` places."""
+        self.macs += outputs * per_output * positions
+        self.params += outputs * (per_output + 1)
+
+
+Step = Callable[[Shape, _Tally], Shape]  # a layer: the shape it reads and the tally it adds to -> the shape it makes
+
+
+def _keep(shape: Shape, tally: _Tally) -> Shape:
+    return shape
+
+
+def _window(shape: Shape, channels: int, kernel: int, stride: int, padding: int) -> Shape:
+    """The shape after a convolution or pool."""
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in shape[1:])
+    return channels, height, width
+
+
+class _CountingLayers(Layers[Step]):
+    """Layers that are functions from shape to shape."""
+
+    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            made = _window(shape, tally.size(out), kernel, stride, kernel // 2)
+            assert shape[0] == tally.size(inp), f"{shape[0]} channels arrive where the plan has {tally.size(inp)}"
+            tally.weighted(made[0], shape[0] * kernel * kernel, made[1] * made[2])
+            return made
+
+        return step
+
+    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            made = _window(shape, shape[0], kernel, stride, kernel // 2)
+            tally.weighted(made[0], kernel * kernel, made[1] * made[2])
+            return made
+
+        return step
+
+    def norm(self, dim: Dim) -> Step:
+        return _keep
+
+    def relu(self) -> Step:
+        return _keep
+
+    def relu6(self) -> Step:
+        return _keep
+
+    def shuffle(self, groups: int) -> Step:
+        return _keep
+
+    def max_pool(self, kernel: int, stride: int, padding: int) -> Step:
+        return lambda shape, tally: _window(shape, shape[0], kernel, stride, padding)
+
+    def average_pool(self, kernel: int, stride: int, padding: int) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            tally.pools += shape[0] * shape[1] * shape[2]
+            return _window(shape, shape[0], kernel, stride, padding)
+
+        return step
+
+    def sequential(self, modules: Sequence[Step]) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            for module in modules:
+                shape = module(shape, tally)
+            return shape
+
+        return step
+
+    def block(self, body: Step, residual: bool) -> Step:
+        return body
+
+    def bottleneck(self, body: Step, shortcut: Step | None) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            added = shortcut(shape, tally) if shortcut else shape
+            made = body(shape, tally)
+            assert made == added, "a residual sum of two shapes"
+            return made
+
+        return step
+
+    def shuffle_unit(self, a: Sequence[Step], b: Step, c: Sequence[Step], pool: Step | None, whole: bool) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            third = shape if whole else (shape[0] // len(a), *shape[1:])
+            inner = b(_side_by_side(a, third, tally), tally)
+            made = _side_by_side(c, (inner[0] // len(c), *inner[1:]), tally)
+            return made if pool is None else (made[0] + pool(shape, tally)[0], *made[1:])
+
+        return step
+
+    def network(self, features: Sequence[Step], out: Dim, classes: int, heads: Sequence[Step] = ()) -> Step:
+        def step(shape: Shape, tally: _Tally) -> Shape:
+            if heads:
+                shape = _side_by_side(heads, shape, tally)
+            channels, height, width = self.sequential(features)(shape, tally)
+            assert channels == tally.size(out), "the classifier reads another number of channels"
+            tally.pools += channels * height * width
+            tally.weighted(classes, channels, 1)
+            return classes, 1, 1
+
+        return step
+
+
+def _side_by_side(steps: Sequence[Step], shape: Shape, tally: _Tally) -> Shape:
+    """Steps that read the same shape, concatenated."""
+    made = [step(shape, tally) for step in steps]
+    return sum(shape[0] for shape in made), made[0][1], made[0][2]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan, Dim
+from slimtrain.models.architecture import Layers
 from slimtrain.network import Block, Bottleneck, Network, ShuffleUnit
 
 if TYPE_CHECKING:
@@ -185,20 +186,8 @@ class SharedNorm(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, BN_EPS)
 
 
-class Layers(ABC):
-    """What an architecture is built of. The four weighted layers are left to the two sets below."""
-
-    @abstractmethod
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> nn.Module: ...
-
-    @abstractmethod
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> nn.Module: ...
-
-    @abstractmethod
-    def norm(self, dim: Dim) -> nn.Module: ...
-
-    @abstractmethod
-    def linear(self, inp: Dim, classes: int) -> nn.Module: ...
+class TorchLayers(Layers[nn.Module]):
+    """What slimmable and dense networks have in common."""
 
     def relu(self) -> nn.Module:
         return nn.ReLU(inplace=True)
@@ -215,43 +204,29 @@ class Layers(ABC):
     def shuffle(self, groups: int) -> nn.Module:
         return nn.ChannelShuffle(groups)
 
-    def sequential(self, modules: Sequence[nn.Module]) -> nn.Sequential:
+    def sequential(self, modules: Sequence[nn.Module]) -> nn.Module:
         return nn.Sequential(*modules)
 
-    def unit(
-        self,
-        inp: Dim | int,
-        out: Dim,
-        kernel: int,
-        stride: int = 1,
-        act: nn.Module | None = None,
-        pool: nn.Module | None = None,
-    ) -> nn.Sequential:
-        """Convolution, norm, and where given an activation and a pool."""
-        parts = (self.conv(inp, out, kernel, stride), self.norm(out), act, pool)
-        return nn.Sequential(*(part for part in parts if part is not None))
-
-    def block(self, body: nn.Sequential, residual: bool) -> nn.Module:
+    def block(self, body: nn.Module, residual: bool) -> nn.Module:
         return Block(body, residual)
 
-    def bottleneck(self, body: nn.Sequential, shortcut: nn.Module | None) -> nn.Module:
+    def bottleneck(self, body: nn.Module, shortcut: nn.Module | None) -> nn.Module:
         return Bottleneck(body, shortcut)
 
     def shuffle_unit(
-        self,
-        a: Sequence[nn.Module],
-        b: nn.Module,
-        c: Sequence[nn.Module],
-        pool: nn.Module | None,
-        whole: bool,
+        self, a: Sequence[nn.Module], b: nn.Module, c: Sequence[nn.Module], pool: nn.Module | None, whole: bool
     ) -> nn.Module:
         return ShuffleUnit(a, b, c, pool, whole)
 
-    def network(self, features: Sequence[nn.Module], out: Dim, classes: int, heads: Sequence[nn.Module] = ()) -> Network:
+    def network(self, features: Sequence[nn.Module], out: Dim, classes: int, heads: Sequence[nn.Module] = ()) -> nn.Module:
         return Network(features, self.linear(out, classes), heads)
 
+    @abstractmethod
+    def linear(self, inp: Dim, classes: int) -> nn.Module:
+        """The classifier."""
 
-class SlimmableLayers(Layers):
+
+class SlimmableLayers(TorchLayers):
     """The layers of the network that trains, sized for all plans of `spec`."""
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -273,7 +248,7 @@ class SlimmableLayers(Layers):
         return SlimLinear(inp, classes, self.widest)
 
 
-class DenseLayers(Layers):
+class DenseLayers(TorchLayers):
     """Ordinary `torch.nn` layers at the size of one plan."""
 
     def __init__(self, plan: ChannelPlan) -> None:

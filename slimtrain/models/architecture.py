@@ -4,15 +4,70 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
-from slimtrain.channels import Wiring
-
-if TYPE_CHECKING:
-    from slimtrain.layers import Layers
-    from slimtrain.network import Network
+from slimtrain.channels import Dim, Wiring
 
 ChannelList = Sequence[int]
+M = TypeVar("M")
+
+
+class Layers(ABC, Generic[M]):
+    """The layers that an architecture is built of; `M` is what a layer is (a torch module, or a function that counts).
+
+    A `Dim` is an input's or output's channels; padding of convolutions is half the kernel.
+    """
+
+    @abstractmethod
+    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> M: ...
+
+    @abstractmethod
+    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> M: ...
+
+    @abstractmethod
+    def norm(self, dim: Dim) -> M: ...
+
+    @abstractmethod
+    def relu(self) -> M: ...
+
+    @abstractmethod
+    def relu6(self) -> M: ...
+
+    @abstractmethod
+    def max_pool(self, kernel: int, stride: int, padding: int) -> M: ...
+
+    @abstractmethod
+    def average_pool(self, kernel: int, stride: int, padding: int) -> M:
+        """Padding counts as zeros."""
+
+    @abstractmethod
+    def shuffle(self, groups: int) -> M:
+        """ShuffleNet's channel shuffle."""
+
+    @abstractmethod
+    def sequential(self, modules: Sequence[M]) -> M: ...
+
+    @abstractmethod
+    def block(self, body: M, residual: bool) -> M:
+        """`body`, its input added where `residual`."""
+
+    @abstractmethod
+    def bottleneck(self, body: M, shortcut: M | None) -> M:
+        """ReLU of `body` plus `shortcut`, or plus the input where there is none."""
+
+    @abstractmethod
+    def shuffle_unit(self, a: Sequence[M], b: M, c: Sequence[M], pool: M | None, whole: bool) -> M:
+        """ShuffleNet's unit: thirds `a`, then `b`, then thirds `c`; with `pool` the pooled input is concatenated,
+        without it the input is added. `whole`: every one of `a` reads the whole input."""
+
+    @abstractmethod
+    def network(self, features: Sequence[M], out: Dim, classes: int, heads: Sequence[M] = ()) -> M:
+        """Heads side by side where there are any, features, global average pool, linear classifier."""
+
+    def unit(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1, act: M | None = None, pool: M | None = None) -> M:
+        """Convolution, norm, and where given an activation and a pool."""
+        parts = (self.conv(inp, out, kernel, stride), self.norm(out), act, pool)
+        return self.sequential([part for part in parts if part is not None])
 
 
 class Architecture(ABC):
@@ -33,7 +88,7 @@ class Architecture(ABC):
         """Groups and blocks, from the channel lists of *all* plans; ValueError where a list does not fit."""
 
     @abstractmethod
-    def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
         """The network, built of `layers`."""
 
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
-from slimtrain.models.architecture import Architecture, ChannelList, check_lengths
-
-if TYPE_CHECKING:
-    from slimtrain.layers import Layers
-    from slimtrain.network import Network
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
 
 STEM = 32
 # (output channels at 1.0x, stride) of every depthwise separable block
@@ -31,9 +26,9 @@ class MobileNetV1(Architecture):
         check_lengths(self.name, lists, 1 + len(BLOCKS))
         return Wiring(tuple(f"features.{i}" for i in range(1 + len(BLOCKS))), BLOCKS)
 
-    def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
         inp = Dim.of(wiring.groups[0])
-        features: list[Any] = [layers.unit(3, inp, 3, stride=2, act=layers.relu6())]
+        features = [layers.unit(3, inp, 3, stride=2, act=layers.relu6())]
         for group, (_, stride) in zip(wiring.groups[1:], BLOCKS, strict=True):
             out = Dim.of(group)
             body = [

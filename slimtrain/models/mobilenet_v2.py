@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
-from slimtrain.models.architecture import Architecture, ChannelList, check_lengths, same
-
-if TYPE_CHECKING:
-    from slimtrain.layers import Layers
-    from slimtrain.network import Network
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths, same
 
 TAIL = 1280
 
@@ -94,8 +89,8 @@ class InvertedResidualNetwork(Architecture):
             inp = out
         return Wiring((*groups, self.tail_name), tuple(wired))
 
-    def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
-        features: list[Any] = [layers.unit(3, Dim.of("features.0"), 3, stride=2, act=layers.relu6())]
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
+        features = [layers.unit(3, Dim.of("features.0"), 3, stride=2, act=layers.relu6())]
         inp = Dim.of("features.0")
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBlock)

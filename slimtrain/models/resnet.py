@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from slimtrain.channels import Dim, Wiring, make_divisible
-from slimtrain.models.architecture import Architecture, ChannelList, check_lengths
-
-if TYPE_CHECKING:
-    from slimtrain.layers import Layers
-    from slimtrain.network import Network
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
 
 STEM = 64
 EXPANSION = 4
@@ -67,9 +62,9 @@ class ResNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
         stem = Dim.of("features.0")
-        features: list[Any] = [layers.unit(3, stem, 7, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
+        features = [layers.unit(3, stem, 7, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
         out = stem
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBottleneck)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from slimtrain.channels import Dim, Wiring
-from slimtrain.models.architecture import Architecture, ChannelList, check_lengths
-
-if TYPE_CHECKING:
-    from slimtrain.layers import Layers
-    from slimtrain.network import Network
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
 
 GROUPS = 3
 COMPRESSION = 4  # a block's inner channels are its output's over this
@@ -61,7 +56,7 @@ class ShuffleNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers, wiring: Wiring, classes: int) -> Network:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
         head = Dim.of("head")
         heads = [
             layers.unit(3, head // GROUPS, 3, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=0))
