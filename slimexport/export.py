@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from slimexport.bundle import BundleWriter
-from slimexport.materialize import dense_network
+from slimexport.materialize import dense_network, traced
 from slimexport.onnx_graph import to_onnx
 from slimexport.select import select_plans
 from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
@@ -217,6 +217,7 @@ class _Job:
     images: NDArray[np.float32]
 
     def __post_init__(self) -> None:
+        traced(self.checkpoint.spec)  # before there are threads
         self.exact = copy.deepcopy(self.checkpoint.network).double()
         for plan, statistics in self.checkpoint.network.calibrated.items():
             self.exact.calibrated[plan] = {path: (m.double(), v.double()) for path, (m, v) in statistics.items()}

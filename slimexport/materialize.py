@@ -6,6 +6,8 @@ pass as generated code, so it runs, saves and loads where this package is not in
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.errors import WidthError
 from slimtrain.layers import DenseLayers, PlanNorm, SharedNorm
 from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
 
 
 def materialize(
@@ -76,7 +79,7 @@ def dense_network(
     spec = network.spec
     with torch.device("meta"):
         built = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes)
-    dense = fx.GraphModule(built, fx.Tracer().trace(built), class_name=f"{spec.name}_{plan.name}")
+    dense = fx.GraphModule(built, copy.deepcopy(traced(spec)), class_name=f"{spec.name}_{plan.name}")
     with torch.no_grad(), network.at(plan):
         for path, module in dense.named_modules():
             source = network.get_submodule(path) if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) else None
@@ -89,6 +92,18 @@ def dense_network(
                     setattr(module, key, nn.Parameter(_own(corner, dtype)))
     dense.eval()
     return fold_norms(dense) if fold else dense
+
+
+@lru_cache(maxsize=8)
+def traced(spec: NetworkSpec) -> fx.Graph:
+    """The forward pass of a network's dense forms, the same for all plans.
+
+    Tracing changes `nn.Module` for the whole process while it lasts, so no other thread may run a network meanwhile:
+    who uses threads calls this first.
+    """
+    with torch.device("meta"):
+        built = spec.arch.build(DenseLayers(spec.widest), spec.wiring, spec.classes)
+    return fx.Tracer().trace(built)
 
 
 def _take_norm(module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None) -> None:
