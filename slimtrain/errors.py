@@ -33,6 +33,6 @@ class ResourceError(UserError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`", did you mean ...?"` for a mistyped name, or nothing where no known name is close."""
+    """`" (did you mean ...?)"` for a mistyped name, or nothing where no known name is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -30,6 +30,9 @@ class SlimmableNetwork(nn.Module):
         object.__setattr__(self, "body", body)
         for name, child in body.named_children():
             self.add_module(name, child)
+        # Most modules store statistics; switching plans is to touch only those that follow them.
+        self.weighted = [m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)]
+        self.norms = {path: m for path, m in self.named_modules() if isinstance(m, PlanNorm | SharedNorm)}
         # Statistics of plans that were calibrated, beside those the layout stores: plan -> norm's path -> (mean, var).
         self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
         self.active = spec.widest
@@ -49,12 +52,6 @@ class SlimmableNetwork(nn.Module):
         finally:
             self._activate(before)
 
-    def norms(self) -> Iterator[tuple[str, PlanNorm | SharedNorm]]:
-        """Path and module of every norm."""
-        for path, module in self.named_modules():
-            if isinstance(module, PlanNorm | SharedNorm):
-                yield path, module
-
     def has_statistics(self, plan: ChannelPlan) -> bool:
         """Whether every norm knows running statistics for `plan`."""
         return plan in self.calibrated or plan in self.spec.plans
@@ -64,7 +61,7 @@ class SlimmableNetwork(nn.Module):
 
         Raises ValueError unless exactly this network's norms are covered, at the plan's sizes.
         """
-        expected = {path: self.plan_size(norm, plan) for path, norm in self.norms()}
+        expected = {path: self.plan_size(norm, plan) for path, norm in self.norms.items()}
         found = {path: mean.numel() for path, (mean, _) in statistics.items()}
         if found != expected:
             wrong = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
@@ -80,9 +77,8 @@ class SlimmableNetwork(nn.Module):
     def _activate(self, plan: ChannelPlan) -> None:
         index = self.spec.plans.index(plan) if plan in self.spec.plans else None
         calibrated = self.calibrated.get(plan, {})
-        for path, module in self.named_modules():
-            if isinstance(module, SlimConv2d | SlimLinear):
-                module.activate(plan)
-            elif isinstance(module, PlanNorm | SharedNorm):
-                module.activate(plan, index, calibrated.get(path))
+        for layer in self.weighted:
+            layer.activate(plan)
+        for path, norm in self.norms.items():
+            norm.activate(plan, index, calibrated.get(path))
         self.active = plan

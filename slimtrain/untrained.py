@@ -79,7 +79,7 @@ def _take_statistics(network: SlimmableNetwork, images: Tensor) -> None:
         stored.running_var.copy_(var)
         stored.num_batches_tracked.fill_(1)
 
-    hooks = [module.register_forward_pre_hook(take) for _, module in network.norms()]
+    hooks = [module.register_forward_pre_hook(take) for module in network.norms.values()]
     for plan in sorted(network.spec.plans, key=lambda plan: sum(plan.channels.values())):
         with network.at(plan):  # the widest comes last, so that a shared norm keeps its statistics
             network(images)

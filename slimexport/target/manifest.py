@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -80,5 +82,5 @@ def read_reference(bundle: Path) -> dict[str, NDArray[Any]]:
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError as error:
         raise BundleError(f"{path}: not there, so nothing can be verified. Copy the whole bundle, or export again.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again, or export again.") from error
