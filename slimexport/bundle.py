@@ -112,6 +112,8 @@ class BundleWriter:
             if not self.output.exists():
                 os.rename(self.staging, self.output)
                 return
+            if not self.overwrite:
+                raise UserError(f"{self.output}: was made by another process in the meantime. Nothing was changed.")
             kept = [p.name for p in self.output.iterdir() if p.name not in _own_files(self.output)]
             os.rename(self.output, old)
             try:

@@ -85,10 +85,8 @@ def main(**options: Any) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _run(**options)
-    except (ValueError, click.ClickException) as error:
-        if isinstance(error, click.ClickException):
-            raise
-        if not hasattr(error, "exit_code"):
+    except ValueError as error:
+        if not hasattr(error, "exit_code"):  # not a user's mistake but ours
             raise
         raise Failure(error) from error
     except KeyboardInterrupt:

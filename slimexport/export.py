@@ -39,7 +39,7 @@ from slimtrain.calibrate import cumulative_statistics
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
+from slimtrain.errors import CheckpointError, UserError
 from slimtrain.images import Preprocessing, image_batches, readable, spread_files
 from slimtrain.noise import noise_images
 
@@ -264,7 +264,13 @@ class _Job:
 
     def reference(self, plan: ChannelPlan) -> Logits:
         """Logits [P, classes] of the slimmable network in float64: what every file is held against."""
-        return _logits(self.exact, plan, self.images.astype(np.float64))
+        logits = _logits(self.exact, plan, self.images.astype(np.float64))
+        if not np.isfinite(logits).all():
+            raise CheckpointError(
+                f"{self.checkpoint.file}: at {plan.name} the checkpoint itself computes logits that are not finite. Its "
+                "weights or statistics are damaged, take an earlier checkpoint."
+            )
+        return logits
 
     def verify(self, path: Path, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
         """The verification of one file, read back from disk."""

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.manifest import Artifact, Manifest, artifact_path, read_reference
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import REFERENCE, Artifact, Manifest, artifact_path, read_reference
 from slimexport.target.runners import OnnxRuntimeRunner, Runner
 
 FP32_TOLERANCE = 1e-4
@@ -84,7 +85,7 @@ def verdict(
         "max_rel_error": comparison.max_rel_error if finite else None,
         "tolerance": tolerance,
         "tolerance_from": "float32 gap" if tolerance > FP32_TOLERANCE else "default",
-        "float32_gap": gap,
+        "float32_gap": gap if gap is not None and np.isfinite(gap) else None,
         "top1_agreement": comparison.top1_agreement,
         "probes": len(reference),
         "spread": seen,
@@ -98,13 +99,17 @@ def verify_bundle(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict
     """
     reference = read_reference(bundle)
     results = []
-    for artifact in manifest["artifacts"]:
-        if artifact["format"] != "onnx":
-            continue
-        logits = reference[f"logits_{plan_name(manifest, artifact)}"]
-        runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
-        tolerance = artifact["verification"].get("tolerance") or FP32_TOLERANCE
-        results.append((artifact, verdict(run_probes(runner, reference["images"], logits), logits, runner.backend, tolerance)))
+    try:
+        for artifact in manifest["artifacts"]:
+            if artifact["format"] != "onnx":
+                continue
+            logits = reference[f"logits_{plan_name(manifest, artifact)}"]
+            runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
+            tolerance = artifact["verification"].get("tolerance") or FP32_TOLERANCE
+            comparison = run_probes(runner, reference["images"], logits)
+            results.append((artifact, verdict(comparison, logits, runner.backend, tolerance)))
+    except KeyError as error:
+        raise BundleError(f"{bundle}: its manifest or {REFERENCE} has no {error}. Copy it again, or export again.") from error
     return results
 
 
