@@ -62,7 +62,7 @@ def image_batches(source: str | Path, preprocessing: Preprocessing, batch_size: 
         return _folder_batches(source, preprocessing, batch_size)
     if source.suffix.lower() in (".npy", ".npz"):
         array = read_array(source, preprocessing.image_size)
-        return (array[i : i + batch_size] for i in range(0, len(array), batch_size))
+        return (np.array(array[i : i + batch_size]) for i in range(0, len(array), batch_size))
     if not source.exists():
         raise UserError(f"{source}: no such folder or file. Expected a folder of images, or a .npy or .npz file.")
     raise UserError(f"{source}: expected a folder of images, or a .npy or .npz file of normalized images.")
