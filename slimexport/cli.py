@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,8 @@ def main(**options: Any) -> None:
     lacks something.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         _run(**options)
     except ValueError as error:
@@ -92,6 +96,11 @@ def main(**options: Any) -> None:
     except KeyboardInterrupt:
         click.echo("slimexport: interrupted, nothing was written.", err=True)
         sys.exit(130)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """A polite kill ends as Ctrl-C does: what was begun is cleaned up."""
+    raise KeyboardInterrupt
 
 
 def _run(*, env: bool, bundle: str | None, verify_only: bool, ckpt: str | None, as_json: bool, **options: Any) -> None:
