@@ -45,7 +45,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
 
     import torch
 
-    from slimexport.materialize import dense_network
+    from slimexport.dense import dense_network
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimexport.target.verify import FP32_TOLERANCE, run_probes
     from slimexport.widths import parse_widths

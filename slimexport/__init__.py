@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from slimtrain import __version__
 
 if TYPE_CHECKING:
-    from slimexport.export import export
-    from slimexport.materialize import materialize
+    from slimexport.dense import materialize
+    from slimexport.exporter import export
 
 __all__ = ["__version__", "export", "materialize"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "materialize":
-        from slimexport.materialize import materialize
+        from slimexport.dense import materialize
 
         return materialize
     if name == "export":
-        from slimexport.export import export
+        from slimexport.exporter import export
 
         return export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

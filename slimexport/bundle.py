@@ -24,13 +24,19 @@ class BundleWriter:
     """
 
     def __init__(self, output: str | Path, *, overwrite: bool = False) -> None:
-        self.output = Path(output).absolute()
+        self.output = Path(os.path.abspath(output))
         self.overwrite = overwrite
         self.staging = self.output.parent / f".{self.output.name}.partial-{os.getpid()}"
         self.created: list[Path] = []  # parents that were not there, outermost first
 
     def check(self) -> None:
         """What can be told before any work: whether the folder may be written."""
+        try:
+            self._check()
+        except OSError as error:  # such as a name that the file system cannot have
+            raise self._failed(error) from error
+
+    def _check(self) -> None:
         if self.output.is_symlink() or (self.output.exists() and not self.output.is_dir()):
             raise UserError(f"{self.output}: exists and is no ordinary folder. Choose another --output-dir.")
         if self.output.exists() and not self.overwrite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -13,8 +14,9 @@ from typing import Any
 import click
 
 from slimexport import __version__
-from slimexport.widths import parse_macs, parse_widths
+from slimexport.widths import ALL, parse_macs, parse_widths
 from slimtrain.errors import UserError, nearest
+from slimtrain.registry import published_spec, split_name
 
 FORMATS = ("onnx",)
 PRECISIONS = ("fp32",)
@@ -57,7 +59,12 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option("--precision", metavar="LIST", default="fp32", show_default=True, help="Number formats: fp32.")
 @click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
-@click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: 224, or the configuration's]")
+@click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Side of the images.  [default: 224, or the configuration's]",
+)
 @click.option(
     "--calibration-data", metavar="PATH", help="Images for widths without batch-norm statistics: a folder, .npy or .npz."
 )
@@ -128,19 +135,19 @@ def _run(*, env: bool, bundle: str | None, verify_only: bool, ckpt: str | None, 
 def _export(
     ckpt: str, as_json: bool, *, widths: str | None, macs: str | None, switches: str | None, no_verify: bool, **options: Any
 ) -> None:
-    chosen = parse_widths(widths) if widths is not None else None
+    chosen = None if widths is None else parse_widths(widths) or ALL
     stored = parse_widths(switches) if switches is not None else None
     budgets = parse_macs(macs) if macs is not None else []
     if switches is not None and stored is None:
         raise UserError("--switches: expected widths, as in 0.25,0.5,1.0.")
+    if options["network"] is not None:
+        split_name(options["network"])  # a mistyped name is told before torch is loaded
     if ckpt.startswith("random:"):
-        from slimtrain.registry import published_spec
-
-        published_spec(ckpt.removeprefix("random:"))  # a mistyped name is told before torch is loaded
-    elif not Path(ckpt).exists():
+        published_spec(ckpt.removeprefix("random:"))
+    elif not os.path.exists(ckpt):
         raise UserError(f"{ckpt}: no such file. Give the path of a checkpoint, or random:NETWORK.")
     progress = Progress()
-    from slimexport.export import VerificationFailed, export
+    from slimexport.exporter import VerificationFailed, export
 
     try:
         manifest = export(

@@ -6,6 +6,8 @@ s * w and bias shift - s * mean.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -22,16 +24,18 @@ def folded(
 
 def fold_norms(network: fx.GraphModule) -> fx.GraphModule:
     """Fold every norm that directly follows a convolution nothing else reads, in place. Others stay as they are."""
+    uses = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
     for node in list(network.graph.nodes):
         if node.op != "call_module" or not isinstance(norm := network.get_submodule(node.target), nn.BatchNorm2d):
             continue
         before = node.args[0]
-        if before.op != "call_module" or len(before.users) > 1:
-            continue
+        if before.op != "call_module" or len(before.users) > 1 or uses[before.target] > 1 or uses[node.target] > 1:
+            continue  # somebody else needs the convolution as it is, or the norm
         convolution = network.get_submodule(before.target)
-        if not isinstance(convolution, nn.Conv2d):
+        if not isinstance(convolution, nn.Conv2d) or norm.training or not norm.affine:
             continue
-        assert norm.running_mean is not None and norm.running_var is not None
+        if norm.running_mean is None or norm.running_var is None:
+            continue
         weight, bias = folded(
             convolution.weight.detach(),
             None if convolution.bias is None else convolution.bias.detach(),

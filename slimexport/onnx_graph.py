@@ -58,7 +58,8 @@ class _Writer:
         self.initializers: list[TensorProto] = []
         self.names: dict[Any, str | list[str]] = {}  # fx node -> value name, or names where it has several
         self.shapes: dict[Any, Shape] = {}
-        self.taken: set[str] = set()
+        self.taken = {OUTPUT}
+        self.named: dict[str, str] = {}  # a weight's key -> the initializer that holds it
 
     def write(self, shape: Shape) -> Shape:
         """Write all nodes; the shape of the network's output."""
@@ -80,8 +81,8 @@ class _Writer:
 
     def _finish(self, node: Any) -> Shape:
         """Name the last value `output`."""
-        last = self.nodes[-1]
-        if not isinstance(node, fx.Node) or list(last.output) != [self.names[node]]:
+        last = self.nodes[-1] if self.nodes else None
+        if last is None or not isinstance(node, fx.Node) or list(last.output) != [self.names[node]]:
             raise UnsupportedModule("the network does not return its last layer's result")
         last.output[0] = OUTPUT
         return self.shapes[node]
@@ -112,7 +113,16 @@ class _Writer:
         path = self._path(node)
         return self.unique(f"{path}.{kind}" if path else kind)
 
+    def weight(self, key: str, value: Tensor) -> str:
+        """The initializer of a module's weight; a module that runs twice has one."""
+        if key not in self.named:
+            if value.dtype != torch.float32:
+                raise UnsupportedModule(f"{key}: is {value.dtype}, expected float32. Convert the network with .float()")
+            self.named[key] = self.initializer(key, value)
+        return self.named[key]
+
     def initializer(self, name: str, value: NDArray[Any] | Tensor) -> str:
+        name = self.unique(name)
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
         tensor = TensorProto(
@@ -123,10 +133,9 @@ class _Writer:
 
     def constant(self, name: str, values: Any) -> str:
         """A small initializer that is shared by all who ask for it under this name."""
-        if name not in self.taken:
-            self.taken.add(name)
-            self.initializer(name, values)
-        return name
+        if name not in self.named:
+            self.named[name] = self.initializer(name, values)
+        return self.named[name]
 
     def emit(self, op: str, name: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, outputs or [name], name=name, **attributes))
@@ -165,17 +174,17 @@ def _conv(writer: _Writer, node: fx.Node, module: nn.Conv2d) -> None:
     if module.padding_mode != "zeros":
         raise _refuse(node, module, f"padding mode {module.padding_mode}")
     attributes, size = _window(node, module, writer.shapes[node.args[0]])
-    more = [writer.initializer(f"{node.target}.weight", module.weight)]
+    more = [writer.weight(f"{node.target}.weight", module.weight)]
     if module.bias is not None:
-        more.append(writer.initializer(f"{node.target}.bias", module.bias))
+        more.append(writer.weight(f"{node.target}.bias", module.bias))
     writer.add(node, "Conv", (module.out_channels, *size), *more, group=module.groups, dilations=[1, 1], **attributes)
 
 
 def _norm(writer: _Writer, node: fx.Node, module: nn.BatchNorm2d) -> None:
-    if not module.affine or module.running_mean is None:
-        raise _refuse(node, module, "no scale or no statistics")
+    if not module.affine or module.running_mean is None or module.training:
+        raise _refuse(node, module, "no scale, no statistics or in training mode")
     keys = ("weight", "bias", "running_mean", "running_var")
-    more = [writer.initializer(f"{node.target}.{key}", getattr(module, key)) for key in keys]
+    more = [writer.weight(f"{node.target}.{key}", getattr(module, key)) for key in keys]
     writer.add(node, "BatchNormalization", writer.shapes[node.args[0]], *more, epsilon=module.eps)
 
 
@@ -219,9 +228,11 @@ def _flatten(writer: _Writer, node: fx.Node, module: nn.Flatten) -> None:
 
 
 def _linear(writer: _Writer, node: fx.Node, module: nn.Linear) -> None:
-    more = [writer.initializer(f"{node.target}.weight", module.weight)]
+    if len(writer.shapes[node.args[0]]) != 1:
+        raise _refuse(node, module, "an input of more than two dimensions")
+    more = [writer.weight(f"{node.target}.weight", module.weight)]
     if module.bias is not None:
-        more.append(writer.initializer(f"{node.target}.bias", module.bias))
+        more.append(writer.weight(f"{node.target}.bias", module.bias))
     writer.add(node, "Gemm", (module.out_features,), *more, transB=1)
 
 
@@ -238,15 +249,25 @@ def _shuffle(writer: _Writer, node: fx.Node, module: nn.ChannelShuffle) -> None:
     writer.names[node], writer.shapes[node] = name, shape
 
 
+def _arguments(node: fx.Node, *names: str) -> list[Any]:
+    """A function's arguments, given by position or by name; UnsupportedModule for others than `names`."""
+    if len(node.args) > len(names) or set(node.kwargs) - set(names):
+        raise UnsupportedModule(f"{node.name}: these arguments have no ONNX form here")
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    return [given.get(name, 0) for name in names]  # where torch has a default, as for `dim`, it is 0
+
+
 def _add(writer: _Writer, node: fx.Node) -> None:
     if not all(isinstance(argument, fx.Node) for argument in node.args) or node.kwargs:
         raise UnsupportedModule(f"{node.name}: only sums of two layers have an ONNX form here")
+    if writer.shapes[node.args[0]] != writer.shapes[node.args[1]]:
+        raise UnsupportedModule(f"{node.name}: a sum of two shapes has no ONNX form here")
     name = writer.function_name(node, "add")
     writer.add(node, "Add", writer.shapes[node.args[0]], writer.value(node.args[1]), name=name)
 
 
 def _cat(writer: _Writer, node: fx.Node) -> None:
-    parts, axis = list(node.args[0]), node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)  # type: ignore[arg-type]
+    parts, axis = _arguments(node, "tensors", "dim")
     if axis != 1:
         raise UnsupportedModule(f"{node.name}: concatenation along dimension {axis} has no ONNX form here")
     name = writer.function_name(node, "concat")
@@ -256,7 +277,7 @@ def _cat(writer: _Writer, node: fx.Node) -> None:
 
 
 def _chunk(writer: _Writer, node: fx.Node) -> None:
-    x, number, axis = node.args
+    x, number, axis = _arguments(node, "input", "chunks", "dim")
     channels, *rest = writer.shapes[x]
     if axis != 1 or not isinstance(number, int) or channels % number:
         raise UnsupportedModule(f"{node.name}: this chunk has no ONNX form here")

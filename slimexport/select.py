@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from slimexport.materialize import missing_statistics
+from slimexport.dense import missing_statistics
 from slimexport.report import format_macs
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 def select_plans(
     checkpoint: Checkpoint,
-    widths: Sequence[float] | None,
+    widths: Sequence[float] | Literal["all"] | None,
     budgets: Sequence[int],
     files: Sequence[str | Path],
     count: CostCounter,
@@ -36,11 +37,14 @@ def select_plans(
     """
     network, spec = checkpoint.network, checkpoint.spec
     plans = []
-    if widths is None and not budgets and not files:
+    if widths == "all" or (widths is None and not budgets and not files):
         plans += sorted(spec.plans, key=lambda plan: plan.width or 0)
-    plans += [spec.plan(width) for width in widths or ()]
+    else:
+        plans += [spec.plan(width) for width in widths or ()]
     plans += [widest_within(network, budget, count, calibrating=calibrating) for budget in budgets]
     plans += [read_plan_file(Path(path), network) for path in files]
+    if not plans:
+        raise WidthError("no widths: the list is empty. Give some, or all.")
     chosen: dict[str, ChannelPlan] = {}
     for plan in plans:
         if chosen.setdefault(plan.name, plan) != plan:

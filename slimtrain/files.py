@@ -66,8 +66,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: no such file. Give the path of a checkpoint, or random:NETWORK.") from error
     except IsADirectoryError as error:
         raise CheckpointError(f"{path}: is a folder, expected a checkpoint file (.pt, .pt.zip or .safetensors).") from error
-    except PermissionError as error:
-        raise CheckpointError(f"{path}: cannot be read, permission denied.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
     return _state_dict(content, path.name)
 
 

@@ -64,7 +64,11 @@ class OnnxRuntimeRunner:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
             raise BundleError(f"{path.name}: onnxruntime does not load it ({str(error).splitlines()[0]}).") from error
+        self.name = path.name
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, images: Array) -> Array:
-        return np.asarray(self.session.run(None, {self.input: images})[0])
+        try:
+            return np.asarray(self.session.run(None, {self.input: images})[0])
+        except Exception as error:  # as above: such as images of another size
+            raise BundleError(f"{self.name}: onnxruntime does not run it ({str(error).splitlines()[0]}).") from error

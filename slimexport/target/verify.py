@@ -40,7 +40,9 @@ class Comparison:
 def spread(reference: NDArray[Any]) -> float:
     """How far logits [P, classes] differ between probe images, relative to their scale: the largest over classes."""
     scale = np.abs(reference).max()
-    return float((reference.max(0) - reference.min(0)).max() / scale) if scale > 0 else 0.0
+    if not 0 < scale < np.inf:  # a reference of zeros, NaN or infinities tells nothing apart
+        return 0.0
+    return float((reference.max(0) - reference.min(0)).max() / scale)
 
 
 def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
@@ -49,7 +51,8 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
         return Comparison(float("inf"), 0.0)
     scale = np.abs(reference).max()
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = float(np.abs(outputs.astype(np.float64) - reference).max() / scale)
+        difference = np.abs(outputs.astype(np.float64) - reference).max()
+        error = 0.0 if difference == 0 else float(difference / scale)
     return Comparison(error, float((outputs.argmax(1) == reference.argmax(1)).mean()))
 
 

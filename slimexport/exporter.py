@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from slimexport.bundle import BundleWriter
-from slimexport.materialize import dense_network, traced
+from slimexport.dense import dense_network, traced
 from slimexport.onnx_graph import to_onnx
 from slimexport.select import select_plans
 from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
@@ -65,7 +65,7 @@ class VerificationFailed(UserError):
 def export(
     checkpoint: str | Path | Checkpoint,
     *,
-    widths: Sequence[float] | None = None,
+    widths: Sequence[float] | Literal["all"] | None = None,
     macs: Sequence[int] = (),
     channels: Sequence[str | Path] = (),
     output_dir: str | Path | None = None,
@@ -85,8 +85,8 @@ def export(
 ) -> Manifest:
     """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
 
-    `widths` (switch numbers for AutoSlim), `macs` (budgets) and `channels` (plan files) add up; with none of them, all
-    widths that have statistics are exported. `image_size` in pixels (default 224, or the configuration's).
+    `widths` (switch numbers for AutoSlim; "all" that have statistics), `macs` (budgets) and `channels` (plan files) add
+    up; none of them means all widths. `image_size` in pixels (default 224, or the configuration's).
     `calibration_data` gives statistics to plans that have none. `probes` images are compared, noise or taken from the
     folder `verify_data`. `dry_run` computes everything but writes and verifies nothing. `network`, `switches` and
     `config` as for `open_checkpoint`. `started` is called with the number of plans, `finished` with each artifact.
