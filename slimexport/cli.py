@@ -61,9 +61,9 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @click.option(
     "--image-size",
-    type=click.IntRange(1),
+    type=int,
     metavar="PIXELS",
-    help="Side of the images.  [default: 224, or the configuration's]",
+    help="Side of the images.  [default: 224]",
 )
 @click.option(
     "--calibration-data", metavar="PATH", help="Images for widths without batch-norm statistics: a folder, .npy or .npz."
@@ -140,6 +140,8 @@ def _export(
     budgets = parse_macs(macs) if macs is not None else []
     if switches is not None and stored is None:
         raise UserError("--switches: expected widths, as in 0.25,0.5,1.0.")
+    if options["image_size"] is not None and options["image_size"] < 1:
+        raise UserError(f"image size {options['image_size']}: expected a positive number of pixels.")
     if options["network"] is not None:
         split_name(options["network"])  # a mistyped name is told before torch is loaded
     if ckpt.startswith("random:"):

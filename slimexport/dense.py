@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
-from slimtrain.channels import ChannelPlan
+from slimtrain.channels import ChannelPlan, number_text
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.errors import WidthError
 from slimtrain.layers import DenseLayers, PlanNorm, SharedNorm
@@ -58,7 +58,7 @@ def materialize(
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str) -> WidthError:
     """The error for a plan that nobody calibrated."""
-    asked = f"plan {plan.name}" if plan.width is None else f"width {plan.width:g}"
+    asked = f"plan {plan.name}" if plan.width is None else f"width {number_text(plan.width)}"
     known = network.spec.describe_widths().removeprefix("widths ")
     return WidthError(
         f"{asked}: {name} has batch-norm statistics only for {known}. Calibrate with --calibration-data FOLDER, or choose "

@@ -6,6 +6,7 @@ import copy
 import importlib.metadata
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -219,8 +220,6 @@ class _Job:
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
         self.exact = copy.deepcopy(self.checkpoint.network).double()
-        for plan, statistics in self.checkpoint.network.calibrated.items():
-            self.exact.calibrated[plan] = {path: (m.double(), v.double()) for path, (m, v) in statistics.items()}
 
     def emit(self, plan: ChannelPlan) -> tuple[Artifact, bytes]:
         """The manifest's entry of a plan, without hash and verification, and the ONNX file's content."""
@@ -330,7 +329,7 @@ def _probe_images(preprocessing: Preprocessing, count: int, folder: str | Path |
     """The images that every file is verified on: photographs of a folder, or noise."""
     if folder is None:
         return noise_images(count, preprocessing.image_size, PROBE_SEED)
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder. --verify-data takes a folder of images.")
     images = list(readable(spread_files(Path(folder), count), preprocessing))
     if len(images) < 2:

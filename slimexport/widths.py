@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, InvalidOperation
+from typing import Literal
 
 from slimtrain.errors import UserError
 
-ALL = "all"
+ALL: Literal["all"] = "all"
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 MAX_WIDTHS = 1000
+MAX_DIGITS = 15  # of a number, before or behind the point
 
 
 def parse_number(text: str, what: str) -> Decimal:
@@ -18,7 +20,7 @@ def parse_number(text: str, what: str) -> Decimal:
         value = Decimal(text.strip())
     except InvalidOperation as error:
         raise UserError(f"{what} {text.strip()!r}: not a number. Expected something like 0.5.") from error
-    if not value.is_finite() or value <= 0:
+    if not value.is_finite() or value <= 0 or abs(value.adjusted()) > MAX_DIGITS:
         raise UserError(f"{what} {text.strip()}: expected a positive number.")
     return value
 
@@ -55,5 +57,5 @@ def parse_macs(text: str) -> list[int]:
     for part in text.split(","):
         number = part.strip().upper()
         unit = UNITS.get(number[-1:], 1)
-        budgets.append(math.floor(parse_number(number.rstrip("KMG") if unit > 1 else number, "MACs") * unit))
+        budgets.append(math.floor(parse_number(number[:-1] if unit > 1 else number, "MACs") * unit))
     return list(dict.fromkeys(budgets))

@@ -26,6 +26,11 @@ def width_label(width: float) -> str:
     return str(float(width))
 
 
+def number_text(width: float) -> str:
+    """A width or switch number as a user typed it: `2`, `0.33`, all digits kept."""
+    return str(int(width)) if float(width).is_integer() else str(float(width))
+
+
 def width_name(width: float) -> str:
     """A width in a file name, torchvision style, without a dot: `x0_5`."""
     return "x" + width_label(width).replace(".", "_")

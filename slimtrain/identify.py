@@ -51,27 +51,28 @@ def identify(
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
     norms = _norms(architecture)
     layout = _norm_layout(state, norms, name, architecture)
-    if family is None:
-        families = FAMILIES_OF[architecture]
-        candidates = ["us"] if layout == "universal" else [f for f in families if f != "us"]
-        if architecture == "mobilenet_v2" and layout == "switchable":  # S keeps one plain tail norm, AutoSlim switches it
-            candidates = ["autoslim" if f"{norms[-1].path}.bn.0.weight" in state else "s"]
-    else:
-        candidates = [family]
-    classes = state["classifier.0.weight"].shape[0] if "classifier.0.weight" in state else 1000
-    entries = _entries(state, norms, layout)
-    if not entries:
-        raise CheckpointError(f"{name}: looks like a {architecture}, but holds no batch-norm statistics.")
+    families = [family] if family else [f for f in FAMILIES_OF[architecture] if (f == "us") == (layout == "universal")]
+    if not family and architecture == "mobilenet_v2" and layout == "switchable":
+        # S keeps one plain tail norm, AutoSlim switches it.
+        families = ["autoslim" if any(key.startswith(f"{norms[-1].path}.bn.") for key in state) else "s"]
+    classes = _classes(state, name, architecture)
+    entries = _entries(state, norms, layout, name, architecture)
     failure: CheckpointError | None = None
-    for candidate in candidates:
+    for candidate in families:
         try:
             spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
             _compare_layout(spec, state, name)
             return spec
-        except CheckpointError as error:
+        except _NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
             failure = failure or error
+        except CheckpointError as error:
+            failure = error if failure is None or isinstance(failure, _NoSuchWidthsError) else failure
     assert failure is not None
     raise failure
+
+
+class _NoSuchWidthsError(CheckpointError):
+    """The norms are nothing like those of any widths."""
 
 
 # ---------------------------------------------------------------------------------------------------- architecture
@@ -177,23 +178,62 @@ def _norm_layout(state: State, norms: Sequence[_Norm], name: str, architecture: 
     return layout
 
 
-def _entries(state: State, norms: Sequence[_Norm], layout: str) -> list[Sizes]:
-    """For every switch or width, in stored order: the size of each norm that stores statistics for it."""
-    suffix = "weight" if layout == "switchable" else "running_mean"
-    counts = Counter(
-        sum(1 for _ in _consecutive(state, norm.path, suffix)) for norm in norms if f"{norm.path}.bn.0.{suffix}" in state
-    )
-    number = counts.most_common(1)[0][0] if counts else 0
-    return [
-        {n.path: state[key].numel() for n in norms if (key := f"{n.path}.bn.{i}.{suffix}") in state} for i in range(number)
-    ]
+def _entries(state: State, norms: Sequence[_Norm], layout: str, name: str, architecture: str) -> list[Sizes]:
+    """For every switch or width, in stored order: the size of each norm that stores statistics for it.
+
+    CheckpointError, naming the tensors, where one is missing or differs from the others of its norm.
+    """
+    kinds = ("weight", "bias", "running_mean", "running_var") if layout == "switchable" else ("running_mean", "running_var")
+    switched = [norm.path for norm in norms if any(f"{norm.path}.bn.0.{kind}" in state for kind in kinds)]
+    # A norm that is there, but not per switch: the shared tail. A norm that is not there at all is missing.
+    absent = [norm.path for norm in norms if norm.path not in switched and f"{norm.path}.running_mean" not in state]
+    counts = Counter(sum(1 for _ in _consecutive(state, path, kinds)) for path in switched)
+    number = counts.most_common(1)[0][0]
+    problems = [f"{path}.bn.{i}.{kind} is missing" for path in absent for i in range(number) for kind in kinds]
+    entries = []
+    for i in range(number):
+        sizes = {}
+        for path in switched:
+            keys = [f"{path}.bn.{i}.{kind}" for kind in kinds]
+            found = {key: list(state[key].shape) for key in keys if key in state}
+            problems += [f"{key} is missing" for key in keys if key not in found]
+            usual = Counter(map(tuple, found.values())).most_common(2)
+            sure = len(usual) == 1 or (len(usual) > 1 and usual[0][1] > usual[1][1])
+            if len(usual) > 1:
+                odd = {k: shape for k, shape in found.items() if not sure or tuple(shape) != usual[0][0]}
+                problems += [f"{k} is {shape}, unlike the rest of its norm" for k, shape in odd.items()]
+            if usual:
+                sizes[path] = usual[0][0][0] if len(usual[0][0]) == 1 else 0
+        entries.append(sizes)
+    if problems:
+        raise CheckpointError(f"{name}: looks like a {architecture}, but {_some(problems)}. The file is damaged.")
+    return _with_tail(entries, state, norms)
 
 
-def _consecutive(state: State, path: str, suffix: str) -> Iterator[int]:
+def _with_tail(entries: list[dict[str, int]], state: State, norms: Sequence[_Norm]) -> list[Sizes]:
+    """Count a shared tail norm to the widest entry: above 1.0x its size tells that width."""
+    shared = {n.path: state[key].numel() for n in norms if n.path not in entries[0] and (key := f"{n.path}.weight") in state}
+    max(entries, key=lambda entry: sum(entry.values())).update(shared)
+    return list(entries)
+
+
+def _consecutive(state: State, path: str, kinds: Sequence[str]) -> Iterator[int]:
     i = 0
-    while f"{path}.bn.{i}.{suffix}" in state:
+    while any(f"{path}.bn.{i}.{kind}" in state for kind in kinds):
         yield i
         i += 1
+
+
+def _classes(state: State, name: str, architecture: str) -> int:
+    """The number of classes. CheckpointError where the classifier's two tensors do not tell one."""
+    weight, bias = (state.get(f"classifier.0.{kind}") for kind in ("weight", "bias"))
+    if weight is not None and bias is not None and weight.dim() == 2 and weight.shape[:1] == bias.shape:
+        return bias.shape[0]
+    shapes = [None if tensor is None else list(tensor.shape) for tensor in (weight, bias)]
+    raise CheckpointError(
+        f"{name}: looks like a {architecture}, but classifier.0.weight is {shapes[0] or 'missing'} and classifier.0.bias is "
+        f"{shapes[1] or 'missing'}, expected [classes, channels] and [classes]. The file is damaged."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- widths
@@ -228,15 +268,14 @@ def _spec(
 
 
 def _predictor(architecture: str, family: str) -> Callable[[float], Sizes]:
-    """Width -> the size of every norm that widths change."""
+    """Width -> the size of every norm, the shared tail's as if that width were the widest."""
     arch = ARCHITECTURES[architecture]
     wiring, _, norms = _skeleton(architecture)
-    fixed = set(wiring.groups[-1:]) if architecture in ("mobilenet_v2", "mnasnet") else set()
 
     @cache
     def predict(width: float) -> Sizes:
-        channels = dict(zip(wiring.groups, arch.channel_list(family, width), strict=True))
-        return {n.path: n.dim.active(channels) for n in norms if not {g for g, _ in n.dim.terms} & fixed}
+        channels = dict(zip(wiring.groups, arch.channel_list(family, width, width), strict=True))
+        return {n.path: n.dim.active(channels) for n in norms}
 
     return predict
 
@@ -262,7 +301,7 @@ def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: st
         if not fitting:
             nearest, agreement = _nearest_width(entry, predict)
             if agreement < MOSTLY:
-                raise CheckpointError(
+                raise _NoSuchWidthsError(
                     f"{name}: switch {index + 1} of its norms fits no single width; {width_label(nearest)} comes nearest, "
                     f"with {agreement:.0%} of the norms. The file is damaged, or of a network that --network would name."
                 )
@@ -297,7 +336,7 @@ def _nearest_width(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[flo
 
     def agreement(width: float) -> float:
         sizes = predict(width)
-        return sum(entry.get(path) == size for path, size in sizes.items()) / len(sizes)
+        return sum(size == sizes[path] for path, size in entry.items()) / len(entry)
 
     return max(((k / UNIT, agreement(k / UNIT)) for k in range(50, WIDEST_LABEL + 1, 50)), key=lambda pair: pair[1])
 
@@ -315,6 +354,9 @@ def _assign(
             f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "
             "in stored order."
         )
+    for width in widths:
+        if not 0 < width <= WIDEST_LABEL / UNIT:
+            raise UserError(f"switch {width}: expected a width above 0 and up to {WIDEST_LABEL // UNIT}. Correct --switches.")
     left = list(widths)
     assigned = []
     for index, entry in enumerate(entries):

@@ -7,7 +7,7 @@ interpolation, center-cropped and normalized: the published validation transform
 from __future__ import annotations
 
 import logging
-import zipfile
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,12 @@ def image_batches(source: str | Path, preprocessing: Preprocessing, batch_size: 
     source = Path(source)
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: expected at least 1.")
-    if source.is_dir():
+    if os.path.isdir(source):
         return _folder_batches(source, preprocessing, batch_size)
     if source.suffix.lower() in (".npy", ".npz"):
         array = read_array(source, preprocessing.image_size)
         return (np.array(array[i : i + batch_size]) for i in range(0, len(array), batch_size))
-    if not source.exists():
+    if not os.path.exists(source):
         raise UserError(f"{source}: no such folder or file. Expected a folder of images, or a .npy or .npz file.")
     raise UserError(f"{source}: expected a folder of images, or a .npy or .npz file of normalized images.")
 
@@ -93,7 +93,7 @@ def readable(files: list[Path], preprocessing: Preprocessing) -> Iterator[Images
     for path in files:
         try:
             image = preprocessing(path)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
             failed += 1
             log.warning("%s: not a readable image (%s), left out", path, error)
             continue
@@ -128,9 +128,11 @@ def read_array(path: Path, image_size: int) -> Images:
         raise UserError(f"{path}: no such file.") from error
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on a damaged file
         raise UserError(f"{path}: not a readable numpy file ({error}).") from error
     expected = f"normalized float32 images [N, 3, {image_size}, {image_size}]"
+    if not isinstance(loaded, np.ndarray):
+        raise UserError(f"{path}: holds no array, expected {expected}.")
     if loaded.dtype != np.float32 or loaded.ndim != 4 or loaded.shape[1:] != (3, image_size, image_size) or not len(loaded):
         raise UserError(f"{path}: holds {loaded.dtype} {list(loaded.shape)}, expected {expected}.")
     for start in range(0, len(loaded), 256):

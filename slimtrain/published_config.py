@@ -5,6 +5,7 @@ Keys may repeat, the last one counts; `!include FILE` is understood; nothing in 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,14 @@ def load_yaml(path: Path, depth: int = 0) -> Any:
         raise UserError(f"{path}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def read_published_config(path: str | Path) -> PublishedConfig:
@@ -71,13 +78,13 @@ def read_published_config(path: str | Path) -> PublishedConfig:
         if network and network.startswith("us_") and key == "width_mult_list":
             continue
         value = values.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(w, int | float) and w > 0 for w in value):
+        if not isinstance(value, list) or not all(_is_width(w) for w in value):
             raise UserError(f"{path}: {key} is {value!r}, expected a list of positive widths.")
         widths += [float(w) for w in value if float(w) not in widths]
     image_size = values.get("image_size", 224)
     if isinstance(image_size, list) and image_size:
         image_size = image_size[0]
-    if not isinstance(image_size, int):
+    if isinstance(image_size, bool) or not isinstance(image_size, int):
         raise UserError(f"{path}: image_size is {image_size!r}, expected pixels.")
     if "inception" in str(values.get("data_transforms", "")):
         return PublishedConfig(network, tuple(widths), image_size, INCEPTION_MEAN, INCEPTION_STD)

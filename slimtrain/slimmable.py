@@ -62,9 +62,9 @@ class SlimmableNetwork(nn.Module):
         Raises ValueError unless exactly this network's norms are covered, at the plan's sizes.
         """
         expected = {path: self.plan_size(norm, plan) for path, norm in self.norms.items()}
-        found = {path: mean.numel() for path, (mean, _) in statistics.items()}
-        if found != expected:
-            wrong = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+        wrong = sorted(expected.keys() ^ statistics.keys())
+        wrong += [p for p, pair in statistics.items() if p in expected and any(t.shape != (expected[p],) for t in pair)]
+        if wrong:
             raise ValueError(f"plan {plan.name}: statistics do not cover these norms as expected: {', '.join(wrong[:4])}")
         self.calibrated[plan] = dict(statistics)
         self._activate(self.active)
@@ -74,7 +74,19 @@ class SlimmableNetwork(nn.Module):
         """A norm's channels under `plan`."""
         return norm.num_features if isinstance(norm, SharedNorm) else plan.size(norm.dim)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SlimmableNetwork:
+        """Statistics of calibrated plans go along to other devices and dtypes."""
+        super()._apply(fn, recurse)
+        self.calibrated = {
+            plan: {path: (fn(mean), fn(var)) for path, (mean, var) in statistics.items()}
+            for plan, statistics in self.calibrated.items()
+        }
+        self._activate(self.active)
+        return self
+
     def _activate(self, plan: ChannelPlan) -> None:
+        if plan.channels.keys() != self.spec.widest.channels.keys():
+            raise ValueError(f"plan {plan.name} has other channel groups than this {self.spec.name}")
         index = self.spec.plans.index(plan) if plan in self.spec.plans else None
         calibrated = self.calibrated.get(plan, {})
         for layer in self.weighted:

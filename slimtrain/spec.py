@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from slimtrain.channels import ChannelPlan, Wiring, widest_plan, width_label, width_name
+from slimtrain.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
 from slimtrain.errors import UserError, WidthError, nearest
 from slimtrain.models.architecture import Architecture
 
@@ -54,7 +54,7 @@ class NetworkSpec:
 
     @cached_property
     def wiring(self) -> Wiring:
-        widths = self.switches if self.width_range is None else (*self.width_range, *self.switches)
+        widths = self.switches if self.width_range is None else (*self.width_range, *self.switches, 1.0)
         return self.arch.wire([self.channel_list(width) for width in widths])
 
     @cached_property
@@ -88,13 +88,13 @@ class NetworkSpec:
             low, high = self.range
             if not low <= width <= high:
                 raise WidthError(
-                    f"width {width:g}: outside the range of this {self.name}, "
+                    f"width {number_text(width)}: outside the range of this {self.name}, "
                     f"{width_label(low)} to {width_label(high)}. Choose a width within it."
                 )
         elif width not in self.switches:
             kind = "switch" if self.family == "autoslim" else "width"
             raise WidthError(
-                f"{kind} {width:g}: this {self.name} has {self.describe_widths()} and no other. Choose from these."
+                f"{kind} {number_text(width)}: this {self.name} has {self.describe_widths()} and no other. Choose from these."
             )
         return self._plan(width)
 

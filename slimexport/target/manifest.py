@@ -52,11 +52,13 @@ def read_manifest(bundle: Path) -> Manifest:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Export again.") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    artifacts = manifest.get("artifacts") if isinstance(manifest, dict) else None
-    if version == SCHEMA_VERSION and not (isinstance(artifacts, list) and all(isinstance(a, dict) for a in artifacts)):
-        raise BundleError(f"{path}: its `artifacts` are no list of entries. It is damaged, export again.")
-    if version != SCHEMA_VERSION:
-        raise BundleError(f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Use the slimexport that wrote it.")
+    if version != SCHEMA_VERSION or not isinstance(manifest.get("artifacts"), list):
+        raise BundleError(
+            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION} and a list of artifacts. Use the slimexport that "
+            "wrote it, or export again."
+        )
+    if not all(isinstance(artifact, dict) for artifact in manifest["artifacts"]):
+        raise BundleError(f"{path}: its artifacts are no entries. The manifest is damaged, export again.")
     return manifest
 
 

@@ -101,19 +101,47 @@ def verify_bundle(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict
     Raises BundleError for a missing, changed or unreadable file, MissingBackend without onnxruntime.
     """
     reference = read_reference(bundle)
+    images = reference.get("images", np.empty(0))
+    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
+        raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
     results = []
-    try:
-        for artifact in manifest["artifacts"]:
-            if artifact["format"] != "onnx":
-                continue
-            logits = reference[f"logits_{plan_name(manifest, artifact)}"]
-            runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
-            tolerance = artifact["verification"].get("tolerance") or FP32_TOLERANCE
-            comparison = run_probes(runner, reference["images"], logits)
-            results.append((artifact, verdict(comparison, logits, runner.backend, tolerance)))
-    except KeyError as error:
-        raise BundleError(f"{bundle}: its manifest or {REFERENCE} has no {error}. Copy it again, or export again.") from error
+    for artifact in manifest["artifacts"]:
+        _check_entry(bundle, manifest, artifact)
+        if artifact["format"] != "onnx":
+            continue
+        key = f"logits_{plan_name(manifest, artifact)}"
+        logits = reference.get(key, np.empty(0))
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
+        runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
+        tolerance = artifact["verification"].get("tolerance") or FP32_TOLERANCE
+        results.append((artifact, verdict(run_probes(runner, images, logits), logits, runner.backend, tolerance)))
+    if not results:
+        raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
     return results
+
+
+ENTRY: dict[str, type] = {
+    "name": str,
+    "file": str,
+    "sha256": str,
+    "format": str,
+    "verification": dict,
+    "macs": int,
+    "params": int,
+    "size_bytes": int,
+}
+
+
+def _check_entry(bundle: Path, manifest: Manifest, artifact: Artifact) -> None:
+    """BundleError unless an artifact has what verifying and showing it needs."""
+    wrong = [key for key, kind in ENTRY.items() if not isinstance(artifact.get(key), kind)]
+    if "width" not in artifact:
+        wrong.append("width")
+    if not isinstance(manifest.get("source"), dict) or "network" not in manifest["source"]:
+        wrong.append("source")
+    if wrong:
+        raise BundleError(f"{bundle}: its manifest was edited or damaged, {', '.join(wrong)} cannot be used. Export again.")
 
 
 def plan_name(manifest: Manifest, artifact: Artifact) -> str:
