@@ -145,6 +145,10 @@ def _export(
     if options["network"] is not None:
         split_name(options["network"])  # a mistyped name is told before torch is loaded
     if ckpt.startswith("random:"):
+        if options["network"] or options["config"] or switches:
+            raise click.UsageError(
+                "random:NETWORK says all there is to say: --network, --switches and --config are for files."
+            )
         published_spec(ckpt.removeprefix("random:"))
     elif not os.path.exists(ckpt):
         raise UserError(f"{ckpt}: no such file. Give the path of a checkpoint, or random:NETWORK.")

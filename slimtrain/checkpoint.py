@@ -18,6 +18,7 @@ from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
 RANDOM = "random:"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass
@@ -92,10 +93,17 @@ def check_values(state: Mapping[str, Tensor], name: str) -> None:
     """CheckpointError where a tensor is not numbers, holds NaN or infinite values, or a variance is negative."""
     bad = []
     for key, tensor in state.items():
-        if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
-            raise CheckpointError(f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor, expected plain real numbers.")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad.append(f"{key} ({int((~torch.isfinite(tensor)).sum())} of {tensor.numel()})")
+        counter = key.endswith("num_batches_tracked")
+        if tensor.layout != torch.strided or tensor.is_meta or not (counter or tensor.dtype in FLOATS):
+            raise CheckpointError(
+                f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor on {tensor.device}, expected plain floating-point "
+                "numbers."
+            )
+        if counter:
+            continue
+        finite = torch.isfinite(tensor.float())  # as the network will hold them
+        if not finite.all():
+            bad.append(f"{key} ({int((~finite).sum())} of {tensor.numel()})")
         elif key.endswith("running_var") and (tensor < 0).any():
             raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")
     if bad:

@@ -9,11 +9,11 @@ devices, a checkpoint still zipped (`NAME.pt.zip`) and safetensors are read.
 from __future__ import annotations
 
 import _compat_pickle
+import codecs
 import io
 import pickletools
 import struct
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +26,8 @@ from slimtrain.errors import CheckpointError
 
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
+PROTOCOL = 2  # of pickle: the only one that torch's restricted unpickler reads
+MAX_HEADER = 100_000_000  # bytes, of a safetensors file
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
 # numpy's scalars and arrays are rebuilt by calls; these calls make inert objects too, they never reach numpy.
 INERT_CALLS = frozenset(
@@ -81,7 +83,7 @@ def _read(file: IO[bytes], name: str) -> Any:
         return _read_zip(file, name)
     if head[:1] == b"\x80":
         return _torch_load(file, name)
-    if len(head) > 8 and head[8:9] == b"{":
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER:
         return _read_safetensors(file, name)
     raise CheckpointError(f"{name}: {_guess(head)}. Expected a file written by torch.save, a zip of one, or safetensors.")
 
@@ -94,15 +96,23 @@ def _guess(head: bytes) -> str:
     if start.startswith(b"version https:"):
         return "is a Git LFS pointer, not the file itself: run `git lfs pull`"
     try:
-        return f"is a text file beginning with {head.decode('ascii')!r}, not a checkpoint"
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last letter may be cut off
     except UnicodeDecodeError:
-        return f"begins with {head[:8].hex(' ')}, which no known checkpoint does"
+        text = "\0"
+    if all(letter.isprintable() or letter.isspace() for letter in text):
+        return f"is a text file beginning with {text!r}, not a checkpoint"
+    return f"begins with {head[:8].hex(' ')}, which no known checkpoint does"
 
 
 def _read_zip(file: IO[bytes], name: str) -> Any:
     try:
         with zipfile.ZipFile(file) as archive:
             members = [m for m in archive.namelist() if not m.startswith("__MACOSX/")]
+            if any(m.split("/")[-1] == "constants.pkl" for m in members):
+                raise CheckpointError(
+                    f"{name}: is a TorchScript archive, expected a state dict. Load it with torch.jit.load where it is "
+                    "trusted, and save its state_dict()."
+                )
             if any(m.split("/")[-1] == "data.pkl" for m in members):
                 file.seek(0)
                 return _torch_load(file, name)
@@ -111,10 +121,12 @@ def _read_zip(file: IO[bytes], name: str) -> Any:
                 listed = ", ".join(members[:5]) or "nothing"
                 raise CheckpointError(f"{name}: a zip archive holding {listed}. Expected exactly one checkpoint in it.")
             return _read(io.BytesIO(archive.read(inside[0])), f"{name}/{inside[0]}")
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise CheckpointError(f"{name}: truncated or damaged zip archive ({error}). Download or copy it again.") from error
-    except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that this Python lacks
+    except CheckpointError:
+        raise
+    except RuntimeError as error:  # encrypted, or a compression that this Python lacks
         raise CheckpointError(f"{name}: the zip archive cannot be opened ({error}). Unzip it first.") from error
+    except Exception as error:  # zipfile and its decompressors raise a dozen kinds on damaged archives
+        raise CheckpointError(f"{name}: truncated or damaged zip archive ({error}). Download or copy it again.") from error
 
 
 def _read_safetensors(file: IO[bytes], name: str) -> dict[str, torch.Tensor]:
@@ -140,11 +152,16 @@ def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
             yield file  # each is read up to its end, where the next begins
 
 
-def _globals(file: IO[bytes]) -> set[str]:
+def _globals(file: IO[bytes], name: str) -> set[str]:
     """Every class or function that the pickles name, under its Python 3 name."""
     names = set()
     for stream in _pickles(file):
         for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "PROTO" and argument != PROTOCOL:
+                raise CheckpointError(
+                    f"{name}: written with pickle protocol {argument}, expected {PROTOCOL}, which torch.save uses by itself. "
+                    "Save it again without pickle_protocol."
+                )
             if opcode.name == "GLOBAL":
                 module, _, attribute = str(argument).partition(" ")
                 if (module, attribute) in _compat_pickle.NAME_MAPPING:
@@ -157,15 +174,17 @@ def _globals(file: IO[bytes]) -> set[str]:
 def _torch_load(file: IO[bytes], name: str) -> Any:
     try:
         # torch's own safe list comes first: an inert class under a name that is on it is never used.
-        with torch.serialization.safe_globals([(_inert(full), full) for full in sorted(_globals(file))]):
+        with torch.serialization.safe_globals([(_inert(full), full) for full in sorted(_globals(file, name))]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except UnpicklingError as error:
+        reason = _first_line(error.__context__ or error)
+        if "persistent_load" in reason:  # how legacy files keep modules
+            raise CheckpointError(_WHOLE_MODULE.format(name, "module")) from error
         raise CheckpointError(
-            f"{name}: refused, because loading it would run code or needs what torch does not count as safe "
-            f"({_first_line(error)}). Expected tensors and plain values: save the state dict, and nothing else, with "
-            "torch.save(model.state_dict(), ...)."
+            f"{name}: refused, because loading it would run code or needs what torch does not count as safe ({reason}). "
+            "Expected tensors and plain values: save the state dict, and nothing else, with torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:  # torch and pickle raise nearly everything on damaged files
         raise CheckpointError(
@@ -174,22 +193,22 @@ def _torch_load(file: IO[bytes], name: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    """The part of torch's message that says what happened, without its advice to load the file unsafely."""
-    text = str(error)
-    for marker in ("WeightsUnpickler error:", "Weights only load failed."):
-        if marker in text:
-            text = text.split(marker, 1)[1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """What a message says first; torch's goes on with the advice to load the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).split(" was not an allowed")[0][:200]
+
+
+_WHOLE_MODULE = (
+    "{}: holds a whole pickled {}, expected its state dict. Load it where its code is and it is trusted, and save "
+    "model.state_dict()."
+)
 
 
 def _state_dict(content: Any, name: str) -> dict[str, torch.Tensor]:
     """The state dict within whatever was saved."""
-    if isinstance(type(content), _InertType):
-        raise CheckpointError(
-            f"{name}: holds a whole pickled {type(content).__name__}, expected its state dict. Load it where its code "
-            "is and save model.state_dict()."
-        )
+    for inside in (content, *(content.get(wrapper) for wrapper in WRAPPERS)) if isinstance(content, dict) else (content,):
+        if isinstance(type(inside), _InertType):
+            raise CheckpointError(_WHOLE_MODULE.format(name, type(inside).__name__))
     if not isinstance(content, dict):
         raise CheckpointError(f"{name}: holds a {type(content).__name__}, expected a state dict (name to tensor).")
     for wrapper in WRAPPERS:

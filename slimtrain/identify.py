@@ -19,6 +19,7 @@ from slimtrain.channels import ChannelPlan, Dim, Wiring, width_label
 from slimtrain.errors import CheckpointError, UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
+from slimtrain.models.mobilenet_v2 import InvertedResidualNetwork
 from slimtrain.registry import FAMILIES_OF, split_name
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
@@ -49,7 +50,8 @@ def identify(
     or one with something missing, added or of a wrong shape; UserError where widths stay tied.
     """
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
-    norms = _norms(architecture)
+    unexpanded = _unexpanded(state, architecture)
+    norms = _skeleton(architecture, unexpanded)[2]
     layout = _norm_layout(state, norms, name, architecture)
     families = [family] if family else [f for f in FAMILIES_OF[architecture] if (f == "us") == (layout == "universal")]
     if not family and architecture == "mobilenet_v2" and layout == "switchable":
@@ -60,7 +62,11 @@ def identify(
     failure: CheckpointError | None = None
     for candidate in families:
         try:
-            spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
+            if candidate == "autoslim":
+                lists = tuple(_channel_list(architecture, unexpanded, entry, name) for entry in entries)
+                spec = NetworkSpec(architecture, candidate, tuple(range(1, len(lists) + 1)), classes, lists)
+            else:
+                spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
             _compare_layout(spec, state, name)
             return spec
         except _NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
@@ -99,27 +105,35 @@ class _Skeleton(DenseLayers):
         return module
 
 
+def _unexpanded(state: State, architecture: str) -> frozenset[int]:
+    """The blocks of a MobileNet v2 or MNasNet without an expansion: AutoSlim lists may make one superfluous."""
+    arch = ARCHITECTURES[architecture]
+    if not isinstance(arch, InvertedResidualNetwork):
+        return frozenset()
+    later = {key.split(".")[1] for key in state if (key.startswith("features.") and ".body.6." in key) or ".body.7." in key}
+    return frozenset(i for i, block in enumerate(arch.blocks, 1) if block.ratio != 1 and str(i) not in later)
+
+
 @lru_cache
-def _skeleton(architecture: str) -> tuple[Wiring, nn.Module, tuple[_Norm, ...]]:
+def _skeleton(architecture: str, unexpanded: frozenset[int] = frozenset()) -> tuple[Wiring, nn.Module, tuple[_Norm, ...]]:
     """An architecture with every channel-list entry in a group of its own, as far as its structure allows."""
     arch = ARCHITECTURES[architecture]
-    ones = arch.channel_list("s", 1.0)
-    if architecture == "shufflenet":
-        distinct: Sequence[int] = ones  # its groups are tied whatever the list says
-    elif architecture.startswith("resnet"):
-        distinct = ones
-    else:
-        distinct = [8 * (i + 1) for i in range(len(ones))]  # no two alike: no sums, and every expansion is there
+    distinct = list(arch.channel_list("s", 1.0))  # ResNets' and ShuffleNet's groups are tied whatever the list says
+    if isinstance(arch, InvertedResidualNetwork):
+        distinct = [8 * (i + 1) for i in range(len(distinct))]  # no two alike: no sums, and every expansion is there
+        inp, position = 0, 1
+        for index, block in enumerate(arch.blocks, 1):
+            if block.ratio != 1:
+                if index in unexpanded:
+                    distinct[position] = distinct[inp]
+                position += 1
+            inp, position = position, position + 1
     wiring = arch.wire([distinct])
     layers = _Skeleton(wiring.plan("skeleton", distinct))
     with torch.device("meta"):
         network = arch.build(layers, wiring, 1000)
     norms = [_Norm(path, layers.dims[m]) for path, m in network.named_modules() if m in layers.dims]
     return wiring, network, tuple(norms)
-
-
-def _norms(architecture: str) -> tuple[_Norm, ...]:
-    return _skeleton(architecture)[2]
 
 
 def _weights(architecture: str) -> dict[str, tuple[int, ...]]:
@@ -178,43 +192,49 @@ def _norm_layout(state: State, norms: Sequence[_Norm], name: str, architecture: 
     return layout
 
 
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
 def _entries(state: State, norms: Sequence[_Norm], layout: str, name: str, architecture: str) -> list[Sizes]:
     """For every switch or width, in stored order: the size of each norm that stores statistics for it.
 
     CheckpointError, naming the tensors, where one is missing or differs from the others of its norm.
     """
-    kinds = ("weight", "bias", "running_mean", "running_var") if layout == "switchable" else ("running_mean", "running_var")
+    kinds = NORM if layout == "switchable" else NORM[2:]
     switched = [norm.path for norm in norms if any(f"{norm.path}.bn.0.{kind}" in state for kind in kinds)]
     # A norm that is there, but not per switch: the shared tail. A norm that is not there at all is missing.
-    absent = [norm.path for norm in norms if norm.path not in switched and f"{norm.path}.running_mean" not in state]
+    shared = [n.path for n in norms if n.path not in switched and f"{n.path}.running_mean" in state]
     counts = Counter(sum(1 for _ in _consecutive(state, path, kinds)) for path in switched)
     number = counts.most_common(1)[0][0]
-    problems = [f"{path}.bn.{i}.{kind} is missing" for path in absent for i in range(number) for kind in kinds]
-    entries = []
-    for i in range(number):
-        sizes = {}
-        for path in switched:
-            keys = [f"{path}.bn.{i}.{kind}" for kind in kinds]
-            found = {key: list(state[key].shape) for key in keys if key in state}
-            problems += [f"{key} is missing" for key in keys if key not in found]
-            usual = Counter(map(tuple, found.values())).most_common(2)
-            sure = len(usual) == 1 or (len(usual) > 1 and usual[0][1] > usual[1][1])
-            if len(usual) > 1:
-                odd = {k: shape for k, shape in found.items() if not sure or tuple(shape) != usual[0][0]}
-                problems += [f"{k} is {shape}, unlike the rest of its norm" for k, shape in odd.items()]
-            if usual:
-                sizes[path] = usual[0][0][0] if len(usual[0][0]) == 1 else 0
-        entries.append(sizes)
+    problems = [
+        f"{path}.{kind} is missing"
+        for path in (norm.path for norm in norms if norm.path not in (*switched, *shared))
+        for kind in (*(NORM[:2] if layout == "universal" else ()), *(f"bn.{i}.{k}" for i in range(number) for k in kinds))
+    ]
+    tail = {path: _norm_size(state, path, NORM, problems) for path in shared}
+    entries = [{path: _norm_size(state, f"{path}.bn.{i}", kinds, problems) for path in switched} for i in range(number)]
     if problems:
         raise CheckpointError(f"{name}: looks like a {architecture}, but {_some(problems)}. The file is damaged.")
-    return _with_tail(entries, state, norms)
-
-
-def _with_tail(entries: list[dict[str, int]], state: State, norms: Sequence[_Norm]) -> list[Sizes]:
-    """Count a shared tail norm to the widest entry: above 1.0x its size tells that width."""
-    shared = {n.path: state[key].numel() for n in norms if n.path not in entries[0] and (key := f"{n.path}.weight") in state}
-    max(entries, key=lambda entry: sum(entry.values())).update(shared)
+    widest = max(entries, key=lambda entry: sum(entry.values()))
+    weights = {path: state[key].numel() for path in switched if (key := f"{path}.weight") in state}
+    if all(widest[path] == size for path, size in weights.items()):
+        widest.update(tail)  # above 1.0x the tail's size tells the widest width
     return list(entries)
+
+
+def _norm_size(state: State, path: str, kinds: Sequence[str], problems: list[str]) -> int:
+    """A norm's channels, by most of its tensors; what is missing or unlike the others is added to `problems`."""
+    found = {f"{path}.{kind}": tuple(state[f"{path}.{kind}"].shape) for kind in kinds if f"{path}.{kind}" in state}
+    problems += [f"{path}.{kind} is missing" for kind in kinds if f"{path}.{kind}" not in found]
+    shapes = Counter(found.values()).most_common()
+    if len(shapes) > 1:
+        tie = shapes[0][1] == shapes[1][1]
+        odd = {key: shape for key, shape in found.items() if tie or shape != shapes[0][0]}
+        problems += [f"{key} is {list(shape)}, unlike the rest of its norm" for key, shape in odd.items()]
+    if not shapes or len(shapes[0][0]) != 1:
+        problems += [f"{key} is {list(shape)}, expected [channels]" for key, shape in found.items()]
+        return 0
+    return shapes[0][0][0]
 
 
 def _consecutive(state: State, path: str, kinds: Sequence[str]) -> Iterator[int]:
@@ -250,14 +270,11 @@ def _spec(
     switches: Sequence[float] | None,
     expected_widths: Sequence[float],
 ) -> NetworkSpec:
-    if family == "autoslim":
-        lists = tuple(_channel_list(architecture, entry, name) for entry in entries)
-        return NetworkSpec(architecture, family, tuple(range(1, len(lists) + 1)), classes, lists)
     predict = _predictor(architecture, family)
     if switches or expected_widths:
         widths = _assign(entries, switches or expected_widths, predict, name, complete=bool(switches))
     else:
-        widths = _label(entries, predict, name, family)
+        widths = _label(entries, predict, name, f"{family}_{architecture}")
     if family == "s":
         return NetworkSpec(architecture, family, tuple(widths), classes)
     stored = {norm.path: state[key].numel() for norm in norms if (key := f"{norm.path}.weight") in state}
@@ -293,7 +310,7 @@ def _candidates(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[list[f
     return [], 0
 
 
-def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: str, family: str) -> list[float]:
+def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: str, what: str) -> list[float]:
     """A width for every entry. UserError where several stay, CheckpointError where an entry fits no width."""
     labels = []
     for index, entry in enumerate(entries):
@@ -302,14 +319,14 @@ def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: st
             nearest, agreement = _nearest_width(entry, predict)
             if agreement < MOSTLY:
                 raise _NoSuchWidthsError(
-                    f"{name}: switch {index + 1} of its norms fits no single width; {width_label(nearest)} comes nearest, "
-                    f"with {agreement:.0%} of the norms. The file is damaged, or of a network that --network would name."
+                    f"{name}: is no {what}: switch {index + 1} of its norms fits no width; {width_label(nearest)} comes "
+                    f"nearest, with {agreement:.0%} of the norms. The file is damaged, or of a network that --network would name."
                 )
             fitting = [nearest]  # a damaged file: comparing the layout will name what is wrong
         labels.append(fitting)
     tied = [i for i, fitting in enumerate(labels) if len(fitting) > 1 or labels.count(fitting) > 1]
     if tied:
-        kind = "width" if family == "us" else "switch"
+        kind = "width" if what.startswith("us_") else "switch"
         lines = []
         for i in tied:
             finer = _finer(entries[i], predict, labels[i], sum(labels[i] == other for other in labels))
@@ -373,16 +390,16 @@ def _assign(
     return assigned
 
 
-def _channel_list(architecture: str, entry: Sizes, name: str) -> tuple[int, ...]:
+def _channel_list(architecture: str, unexpanded: frozenset[int], entry: Sizes, name: str) -> tuple[int, ...]:
     """An AutoSlim switch's channel list, read off its norms: what most norms of a group say."""
-    wiring, _, norms = _skeleton(architecture)
+    wiring, _, norms = _skeleton(architecture, unexpanded)
     votes: dict[str, Counter[int]] = {group: Counter() for group in wiring.groups}
     for norm in norms:
         if norm.path in entry:
             votes[norm.dim.terms[0][0]][entry[norm.path]] += 1
     empty = [group for group, counter in votes.items() if not counter]
     if empty:
-        raise CheckpointError(f"{name}: the norms of {', '.join(empty[:SHOWN])} are missing. The file is damaged.")
+        raise CheckpointError(f"{name}: is no autoslim_{architecture}: no norms per switch in {', '.join(empty[:SHOWN])}.")
     return tuple(votes[group].most_common(1)[0][0] for group in wiring.groups)
 
 

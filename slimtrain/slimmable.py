@@ -76,7 +76,7 @@ class SlimmableNetwork(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SlimmableNetwork:
         """Statistics of calibrated plans go along to other devices and dtypes."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.calibrated = {
             plan: {path: (fn(mean), fn(var)) for path, (mean, var) in statistics.items()}
             for plan, statistics in self.calibrated.items()

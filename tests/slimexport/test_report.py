@@ -1,0 +1,77 @@
+"""The table that the command prints: units, alignment, and a star where a tolerance is not the default one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slimexport.report import format_bytes, format_macs, table
+
+PASSED = {
+    "status": "passed",
+    "max_rel_error": 1.1e-6,
+    "tolerance": 1e-4,
+    "tolerance_from": "default",
+    "top1_agreement": 1.0,
+    "spread": 0.13,
+}
+
+
+def artifact(width: object = 0.5, **check: Any) -> dict[str, Any]:
+    return {
+        "name": "us_mobilenet_v1_x0_5",
+        "width": width,
+        "macs": 149_497_088,
+        "params": 1_326_120,
+        "size_bytes": 5 * 2**20,
+        "verification": check or PASSED,
+    }
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"), [(149_497_088, "149.5M"), (4_089_184_256, "4.089G"), (12_500, "12.5K"), (999, "999"), (0, "0")]
+)
+def test_macs_have_four_digits_and_a_unit(macs: int, text: str) -> None:
+    assert format_macs(macs) == text
+
+
+def test_sizes_are_in_mebibytes() -> None:
+    assert format_bytes(2**20 * 3 // 2) == "1.50 MiB"
+
+
+def test_a_row_shows_width_cost_size_and_the_whole_verification() -> None:
+    header, row = table([artifact()]).splitlines()
+    assert header.split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "top-1", "spread"]
+    assert row.split() == ["0.5", "149.5M", "1,326,120", "5.00", "MiB", "passed", "1.1e-06", "1e-04", "100%", "0.13"]
+
+
+def test_columns_line_up_to_the_right() -> None:
+    lines = table([artifact(0.25), artifact(0.3141)]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_an_unverified_table_leaves_the_columns_of_verification_out() -> None:
+    text = table([artifact(0.5, status="skipped")])
+    assert text.splitlines()[0].split()[-1] == "check"
+    assert text.splitlines()[1].endswith("skipped")
+
+
+def test_a_plan_without_width_is_shown_by_name() -> None:
+    assert "us_mobilenet_v1_x0_5" in table([artifact(None)])
+
+
+def test_a_tolerance_that_follows_the_float32_gap_has_a_star_that_is_explained() -> None:
+    text = table([artifact(0.5, **{**PASSED, "tolerance": 4e-3, "tolerance_from": "float32 gap"})])
+    assert "4e-03 *" in text
+    assert text.splitlines()[-1].startswith("* 20 times")
+
+
+def test_outputs_that_are_not_finite_are_said_to_be_so() -> None:
+    assert "not finite" in table([artifact(0.5, **{**PASSED, "status": "failed", "max_rel_error": None})])
+
+
+def test_skipped_and_verified_rows_share_a_table() -> None:
+    lines = table([artifact(), artifact(0.25, status="skipped")]).splitlines()
+    assert lines[2].split()[-1] == "skipped"
+    assert "spread" in lines[0]

@@ -1,0 +1,81 @@
+"""Running files with onnxruntime, and saying what to install where it is missing or broken."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from export_helpers import conv
+from torch import nn
+
+from slimexport.onnx_graph import to_onnx
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, require_onnxruntime
+
+
+def test_a_runner_takes_images_and_gives_logits_of_any_batch(tmp_path: Path) -> None:
+    layer = conv(3, 2, 1)
+    layer.load_state_dict({"weight": torch.ones(2, 3, 1, 1), "bias": torch.tensor([0.25, -1.5])})
+    network = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    (tmp_path / "x.onnx").write_bytes(to_onnx(network.eval(), 4, {}).SerializeToString())
+    runner = OnnxRuntimeRunner(tmp_path / "x.onnx")
+    assert runner.backend == "onnxruntime-cpu"
+    for batch in (1, 5):
+        logits = runner(np.zeros((batch, 3, 4, 4), np.float32))
+        assert logits.shape == (batch, 2)
+        np.testing.assert_allclose(logits, [[0.25, -1.5]] * batch, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08"])
+def test_a_file_that_does_not_load_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"x\.onnx: onnxruntime does not load it"):
+        OnnxRuntimeRunner(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("machine", "system", "package"),
+    [
+        ("x86_64", "linux", "onnxruntime-gpu"),
+        ("AMD64", "win32", "onnxruntime-gpu"),
+        ("aarch64", "linux", "onnxruntime"),
+        ("arm64", "darwin", "onnxruntime"),
+        ("x86_64", "darwin", "onnxruntime"),
+    ],
+)
+def test_the_package_to_install_is_the_one_that_has_a_wheel_there(
+    monkeypatch: pytest.MonkeyPatch, machine: str, system: str, package: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "platform", system)
+    assert onnxruntime_package() == package
+
+
+def test_where_onnxruntime_is_missing_the_command_that_installs_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingBackend, match=r"not installed.*pip install onnxruntime.*--no-verify") as error:
+        require_onnxruntime()
+    assert error.value.exit_code == 3
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingBackend, match="not installed"):
+        require_onnxruntime()
+
+
+def test_where_onnxruntime_is_broken_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libsomething.so: cannot open')")
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingBackend, match=r"does not load \(libsomething"):
+        require_onnxruntime()
+
+
+def test_the_module_that_comes_back_is_onnxruntime() -> None:
+    found: Any = require_onnxruntime()
+    assert "CPUExecutionProvider" in found.get_available_providers()

@@ -1,0 +1,206 @@
+"""What counts as proof: the rules of tolerance, spread, NaN and shape, each from its definition."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slimexport.target.verify import compare, fp32_tolerance, run_probes, spread, verdict
+
+REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
+Array = NDArray[Any]
+
+
+class Fake:
+    """A runner that gives prepared logits: `alone` at batch 1, else `together`."""
+
+    backend = "fake"
+
+    def __init__(self, alone: Array, together: Array) -> None:
+        self.alone, self.together = alone, together
+        self.batches: list[int] = []
+
+    def __call__(self, images: Array) -> Array:
+        self.batches.append(len(images))
+        if len(images) > 1:
+            return self.together
+        i = int(images[0, 0, 0, 0])
+        return self.alone[i : i + 1]
+
+
+def images() -> Array:
+    return np.arange(2, dtype=np.float32).reshape(2, 1, 1, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- error
+
+
+def test_the_error_is_the_largest_difference_over_the_largest_logit() -> None:
+    outputs = REFERENCE.copy()
+    outputs[1, 0] += 0.02
+    outputs[0, 1] -= 0.01
+    found = compare(outputs.astype(np.float32), REFERENCE)
+    assert found.max_rel_error == pytest.approx(0.02 / 4.0, rel=1e-5)
+    assert found.top1_agreement == 1.0
+
+
+def test_the_error_does_not_depend_on_the_logits_scale() -> None:
+    for scale in (1e-6, 1.0, 1e6):
+        assert compare(1.001 * scale * REFERENCE, scale * REFERENCE).max_rel_error == pytest.approx(1e-3)
+
+
+def test_float32_outputs_are_compared_in_float64() -> None:
+    """1 + 1e-9 and 1 are one number in float32: the reference must not be rounded to it."""
+    reference = np.array([[1.0 + 1e-9, 0.0]])
+    assert compare(np.array([[1.0, 0.0]], np.float32), reference).max_rel_error == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_top1_agreement_is_the_share_of_images_with_the_same_largest_logit() -> None:
+    outputs = REFERENCE.copy()
+    outputs[0] = [0.0, 0.0, 0.0]  # ties go to the first class
+    outputs[1] = [0.0, 0.0, 9.0]
+    assert compare(outputs, REFERENCE).top1_agreement == 0.0
+    outputs[1] = REFERENCE[1]
+    assert compare(outputs, REFERENCE).top1_agreement == 0.5
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_single_value_that_is_not_finite_fails(bad: float) -> None:
+    outputs = REFERENCE.copy()
+    outputs[1, 2] = bad
+    result = verdict(compare(outputs, REFERENCE), REFERENCE, "x", 1e-2)
+    assert result["status"] == "failed"
+    assert result["max_rel_error"] is None
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 2), (2, 3, 1), (3, 2), (2, 0), (2,)])
+def test_another_shape_fails(shape: tuple[int, ...]) -> None:
+    result = verdict(compare(np.zeros(shape), REFERENCE), REFERENCE, "x", 1e-2)
+    assert result["status"] == "failed"
+    assert result["top1_agreement"] == 0.0
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reference_that_is_not_finite_never_passes_and_its_entry_is_still_json(bad: float) -> None:
+    reference = REFERENCE.copy()
+    reference[0, 0] = bad
+    for outputs in (REFERENCE, reference):
+        result = verdict(compare(outputs, reference), reference, "x", 1e-2)
+        assert result["status"] != "passed"
+        json.dumps(result, allow_nan=False)
+
+
+def test_an_error_at_the_tolerance_passes_and_the_next_number_above_fails() -> None:
+    error = compare(1.0625 * REFERENCE, REFERENCE)
+    assert error.max_rel_error == 0.0625
+    assert verdict(error, REFERENCE, "x", 0.0625)["status"] == "passed"
+    assert verdict(error, REFERENCE, "x", np.nextafter(0.0625, 0.0))["status"] == "failed"
+
+
+# --------------------------------------------------------------------------------------------------------- tolerance
+
+
+@pytest.mark.parametrize(
+    ("gap", "tolerance"),
+    [
+        (None, 1e-4),
+        (0.0, 1e-4),
+        (1e-6, 1e-4),
+        (5e-6, 1e-4),
+        (6e-6, 1.2e-4),
+        (3e-4, 6e-3),
+        (5e-4, 1e-2),
+        (3e-3, 1e-2),
+        (1.0, 1e-2),
+        (float("nan"), 1e-4),
+        (float("inf"), 1e-4),
+    ],
+)
+def test_the_tolerance_is_1e_4_or_20_gaps_and_never_above_1e_2(gap: float | None, tolerance: float) -> None:
+    assert fp32_tolerance(gap) == pytest.approx(tolerance)
+
+
+def test_the_entry_says_when_the_gap_made_the_tolerance() -> None:
+    error = compare(1.0005 * REFERENCE, REFERENCE)
+    wide = verdict(error, REFERENCE, "x", fp32_tolerance(5e-5), 5e-5)
+    assert (wide["status"], wide["tolerance_from"], wide["float32_gap"]) == ("passed", "float32 gap", 5e-5)
+    usual = verdict(error, REFERENCE, "x", fp32_tolerance(1e-6), 1e-6)
+    assert (usual["status"], usual["tolerance_from"], usual["tolerance"]) == ("failed", "default", 1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------ spread
+
+
+def test_the_spread_is_the_largest_difference_between_images_over_the_scale() -> None:
+    assert spread(REFERENCE) == pytest.approx(7.0 / 4.0)  # class 1: from -4 to 3
+    assert spread(np.array([[2.0, 1.0], [2.0, 1.1], [2.0, 0.9]])) == pytest.approx(0.1)
+
+
+def test_logits_that_do_not_depend_on_the_image_have_no_spread() -> None:
+    assert spread(np.tile(REFERENCE[0], (5, 1))) == 0.0
+    assert spread(np.zeros((2, 3))) == 0.0
+
+
+@pytest.mark.parametrize(("difference", "status"), [(0.0, "unverifiable"), (0.0099, "unverifiable"), (0.0101, "passed")])
+def test_probes_that_a_network_cannot_tell_apart_prove_nothing(difference: float, status: str) -> None:
+    reference = np.array([[1.0, 0.5], [1.0, 0.5 + difference]])
+    result = verdict(compare(reference, reference), reference, "x", 1e-4)
+    assert result["status"] == status
+    assert result["spread"] == pytest.approx(difference)
+
+
+def test_a_wrong_file_fails_even_where_it_could_not_have_been_proven_right() -> None:
+    reference = np.ones((2, 3))
+    assert verdict(compare(2 * reference, reference), reference, "x", 1e-4)["status"] == "failed"
+
+
+def test_all_logits_zero_is_unverifiable_and_is_not_reported_as_not_finite() -> None:
+    reference = np.zeros((2, 3))
+    assert verdict(compare(reference, reference), reference, "x", 1e-4)["status"] == "unverifiable"
+    wrong = verdict(compare(reference + 1, reference), reference, "x", 1e-4)
+    assert wrong["status"] in ("failed", "unverifiable")
+
+
+# ------------------------------------------------------------------------------------------------------------ probes
+
+
+def test_each_image_runs_alone_and_all_run_together() -> None:
+    runner = Fake(REFERENCE, REFERENCE)
+    assert run_probes(runner, images(), REFERENCE).max_rel_error == 0.0
+    assert sorted(runner.batches) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("wrong", ["alone", "together"])
+def test_the_worse_of_both_runs_counts(wrong: str) -> None:
+    right = {"alone": REFERENCE, "together": REFERENCE}
+    found = run_probes(Fake(**{**right, wrong: 1.5 * REFERENCE}), images(), REFERENCE)
+    assert found.max_rel_error == pytest.approx(0.5)
+    swapped = run_probes(Fake(**{**right, wrong: REFERENCE[::-1]}), images(), REFERENCE)
+    assert swapped.top1_agreement == 0.0
+
+
+@pytest.mark.parametrize("wrong", ["alone", "together"])
+def test_a_nan_in_one_of_both_runs_fails(wrong: str) -> None:
+    outputs = {"alone": REFERENCE, "together": REFERENCE, wrong: REFERENCE * np.nan}
+    assert not run_probes(Fake(**outputs), images(), REFERENCE).within(1e-2)
+
+
+def test_the_entry_has_what_the_manifest_promises() -> None:
+    result = verdict(compare(REFERENCE, REFERENCE), REFERENCE, "onnxruntime-cpu", 1e-4)
+    assert result == {
+        "status": "passed",
+        "backend": "onnxruntime-cpu",
+        "max_rel_error": 0.0,
+        "tolerance": 1e-4,
+        "tolerance_from": "default",
+        "float32_gap": None,
+        "top1_agreement": 1.0,
+        "probes": 2,
+        "spread": pytest.approx(1.75),
+    }

@@ -1,0 +1,194 @@
+"""`slimexport --bundle DIR --verify-only`: a bundle proves itself again, and whatever was changed in it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from export_helpers import Outcome, edit_weight, negate_largest, refused, run, tree, write_checkpoint
+
+NAME = "s_mobilenet_v1_x0_5.onnx"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    path = write_checkpoint(folder / "small.pt")
+    assert run("--ckpt", path, "--image-size", "64", "--output-dir", folder / "b").code == 0
+    return folder / "b"
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    """A bundle of two widths that a test may damage."""
+    shutil.copytree(made, tmp_path / "b")
+    return tmp_path / "b"
+
+
+def verify(bundle: Path, *more: str) -> Outcome:
+    return run("--bundle", bundle, "--verify-only", *more)
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def edit_reference(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with np.load(bundle / "reference.npz") as archive:
+        arrays = dict(archive)
+    change(arrays)
+    np.savez(bundle / "reference.npz", **arrays)
+
+
+def test_an_untouched_bundle_passes_with_a_table_and_is_not_written_to(bundle: Path) -> None:
+    before = tree(bundle)
+    outcome = verify(bundle)
+    assert outcome.code == 0, outcome
+    assert [line.split()[5] for line in outcome.out.splitlines()[1:]] == ["passed", "passed"]
+    assert tree(bundle) == before
+
+
+def test_json_gives_the_results(bundle: Path) -> None:
+    outcome = verify(bundle, "--json")
+    found = json.loads(outcome.out)
+    artifacts = found["artifacts"] if isinstance(found, dict) else found
+    assert {artifact["name"]: artifact["verification"]["status"] for artifact in artifacts} == {
+        "s_mobilenet_v1_x0_25": "passed",
+        "s_mobilenet_v1_x0_5": "passed",
+    }
+
+
+def test_a_bundle_that_was_moved_and_renamed_still_passes(bundle: Path, tmp_path: Path) -> None:
+    bundle.rename(tmp_path / "elsewhere")
+    assert verify(tmp_path / "elsewhere").code == 0
+
+
+def test_a_changed_file_is_told_by_its_hash(bundle: Path) -> None:
+    content = bytearray((bundle / NAME).read_bytes())
+    content[-1] ^= 1
+    (bundle / NAME).write_bytes(content)
+    refused(verify(bundle), 2, NAME, "SHA-256", "changed")
+
+
+def test_a_changed_file_whose_hash_was_changed_too_fails_verification(bundle: Path) -> None:
+    model = onnx.load(bundle / NAME)
+    edit_weight(model, "features.0.0.weight", negate_largest)
+    onnx.save(model, bundle / NAME)
+    digest = hashlib.sha256((bundle / NAME).read_bytes()).hexdigest()
+    edit_manifest(bundle, lambda manifest: manifest["artifacts"][1].update(sha256=digest))
+    outcome = verify(bundle)
+    refused(outcome, 1, "s_mobilenet_v1_x0_5")
+    assert "s_mobilenet_v1_x0_25" not in outcome.err
+    assert [line.split()[5] for line in outcome.out.splitlines()[1:]] == ["passed", "failed"]
+
+
+def test_a_missing_file_is_told(bundle: Path) -> None:
+    (bundle / NAME).unlink()
+    refused(verify(bundle), 2, NAME, "not there")
+
+
+def test_a_folder_without_manifest_is_told(tmp_path: Path) -> None:
+    refused(verify(tmp_path), 2, "holds no manifest.json")
+    refused(verify(tmp_path / "none"), 2, "holds no manifest.json")
+
+
+def test_changed_reference_logits_fail(bundle: Path) -> None:
+    edit_reference(bundle, lambda arrays: arrays.update(logits_x0_5=arrays["logits_x0_5"] * 1.001))
+    refused(verify(bundle), 1, "s_mobilenet_v1_x0_5")
+
+
+def test_reference_logits_that_are_not_finite_never_pass(bundle: Path) -> None:
+    for bad in (np.nan, np.inf):
+        edit_reference(bundle, lambda arrays, bad=bad: arrays.update(logits_x0_5=arrays["logits_x0_5"] * bad))  # type: ignore[misc]
+        outcome = verify(bundle)
+        assert outcome.code in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.pop("logits_x0_5"),
+        lambda arrays: arrays.pop("images"),
+        lambda arrays: arrays.update(images=arrays["images"][:, :, :32]),
+        lambda arrays: arrays.update(images=arrays["images"].astype(np.float64)),
+        lambda arrays: arrays.update(images=arrays["images"][:0]),
+        lambda arrays: arrays.update(images=np.float32(1)),
+        lambda arrays: arrays.update(logits_x0_5=np.float64(1)),
+        lambda arrays: arrays.update(logits_x0_5=arrays["logits_x0_5"][:0]),
+    ],
+    ids=["logits", "images", "size", "dtype", "no images", "no array", "no logits array", "no logits"],
+)
+def test_a_reference_that_does_not_fit_is_bad_input_and_no_traceback(
+    bundle: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    edit_reference(bundle, change)
+    outcome = verify(bundle)
+    assert outcome.code in (1, 2), outcome
+    assert "slimexport:" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(artifacts=[1]),
+        lambda manifest: manifest.update(artifacts=[{}]),
+        lambda manifest: manifest.pop("source"),
+        lambda manifest: manifest["artifacts"][0].pop("sha256"),
+        lambda manifest: manifest["artifacts"][0].update(sha256=None),
+        lambda manifest: manifest["artifacts"][0].update(file=None),
+        lambda manifest: manifest["artifacts"][0].pop("verification"),
+        lambda manifest: manifest["artifacts"][0].update(verification=None),
+        lambda manifest: manifest["artifacts"][0].pop("macs"),
+    ],
+    ids=[
+        *("entry is a number", "entry is empty", "no source", "no hash", "hash is null", "file is null"),
+        *("no verification", "verification is null", "no macs"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_bad_input_and_no_traceback(
+    bundle: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    edit_manifest(bundle, change)
+    refused(verify(bundle), 2, "slimexport:", "manifest")
+
+
+def test_a_bundle_with_nothing_in_it_is_not_called_proven(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest.update(artifacts=[]))
+    assert verify(bundle).code != 0
+
+
+def test_a_file_that_is_no_onnx_is_told(bundle: Path) -> None:
+    (bundle / NAME).write_bytes(b"not onnx")
+    digest = hashlib.sha256(b"not onnx").hexdigest()
+    edit_manifest(bundle, lambda manifest: manifest["artifacts"][1].update(sha256=digest))
+    refused(verify(bundle), 2, NAME, "onnxruntime does not load it")
+
+
+def test_a_file_of_another_network_fails(bundle: Path) -> None:
+    """Same bundle, same hash in the manifest, but the narrow network under the wide one's name."""
+    shutil.copy(bundle / "s_mobilenet_v1_x0_25.onnx", bundle / NAME)
+    digest = hashlib.sha256((bundle / NAME).read_bytes()).hexdigest()
+    edit_manifest(bundle, lambda manifest: manifest["artifacts"][1].update(sha256=digest))
+    refused(verify(bundle), 1, "s_mobilenet_v1_x0_5")
+
+
+def test_an_artifact_of_another_format_is_left_to_who_can_run_it(bundle: Path) -> None:
+    engine = {"format": "trt", "precision": "fp16", "file": "s_mobilenet_v1_x0_5.fp16.plan"}
+    edit_manifest(bundle, lambda manifest: manifest["artifacts"].append({**manifest["artifacts"][1], **engine}))
+    assert verify(bundle).code == 0
+
+
+def test_usage_a_bundle_goes_with_verify_only_and_not_with_a_checkpoint(bundle: Path) -> None:
+    refused(run("--bundle", bundle), 2, "--verify-only")
+    refused(run("--bundle", bundle, "--verify-only", "--ckpt", "x.pt"), 2, "not both")
+    refused(run("--verify-only", "--ckpt", "random:s_mobilenet_v1"), 2, "--bundle")

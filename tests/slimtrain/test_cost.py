@@ -1,0 +1,84 @@
+"""Multiply-accumulates: all 86 published figures to the last digit, and layer by layer against a network that ran."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from slimtrain_states import PUBLISHED, REFERENCE, layout
+from torch import Tensor, nn
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.cost import Cost, CostCounter
+from slimtrain.layers import DenseLayers
+from slimtrain.models import ARCHITECTURES
+from slimtrain.registry import published_spec
+from slimtrain.spec import NetworkSpec
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_macs_of_every_switch_are_the_published_ones(name: str) -> None:
+    spec = published_spec(name)
+    count = CostCounter(spec, 224)
+    table = {row["switch"]: row["macs"] for row in json.loads((REFERENCE / "published.json").read_text())["networks"][name]}
+    assert {plan.width: count(plan).published_macs for plan in spec.plans} == table
+    assert {str(plan.width): count(plan).published_macs for plan in spec.plans} == layout(name)["macs"]
+
+
+def measured(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:
+    """The cost of a dense network that runs, counted on weights and on what each layer really made."""
+    macs = pools = 0
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs, pools
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            macs += module.weight.numel() * output.numel() // output.shape[1]  # every weight, at every position
+        elif isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            pools += inputs[0].numel()
+
+    with torch.device("meta"):
+        dense = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes).eval()
+    for module in dense.modules():
+        module.register_forward_hook(hook)
+    dense(torch.empty(1, 3, image_size, image_size, device="meta"))
+    # folded: a norm turns into its convolution's bias
+    params = sum(p.numel() for m in dense.modules() if isinstance(m, nn.Conv2d | nn.Linear) for p in m.parameters())
+    params += sum(m.out_channels for m in dense.modules() if isinstance(m, nn.Conv2d))
+    return Cost(macs, pools, params)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("image_size", [33, 160])
+def test_costs_are_those_of_the_dense_network_that_runs(name: str, image_size: int) -> None:
+    spec = published_spec(name, classes=10)
+    for plan in (spec.plans[0], spec.plans[-1]):
+        assert CostCounter(spec, image_size)(plan) == measured(spec, plan, image_size)
+
+
+def test_costs_of_a_plan_that_no_width_describes() -> None:
+    spec = published_spec("us_mobilenet_v2")
+    channels = {group: max(1, count // (2 + i % 3)) for i, (group, count) in enumerate(spec.widest.channels.items())}
+    plan = ChannelPlan("mine", channels)
+    assert CostCounter(spec, 96)(plan) == measured(spec, plan, 96)
+
+
+@pytest.mark.parametrize("architecture", ["resnet101", "resnet152"])
+def test_costs_of_deeper_resnets(architecture: str) -> None:
+    spec = NetworkSpec(architecture, "us", (0.25, 1.0), width_range=(0.25, 1.0))
+    assert CostCounter(spec, 64)(spec.plan(0.7)) == measured(spec, spec.plan(0.7), 64)
+    assert architecture in ARCHITECTURES
+
+
+def test_a_counter_keeps_nothing_from_one_plan_to_the_next() -> None:
+    spec = published_spec("us_mobilenet_v1")
+    count = CostCounter(spec, 224)
+    narrow, wide = count(spec.plan(0.25)), count(spec.plan(1.0))
+    assert count(spec.plan(0.25)) == narrow != wide == count(spec.plan(1.0))
+
+
+def test_pools_are_counted_apart() -> None:
+    spec = published_spec("us_mobilenet_v1")
+    cost = CostCounter(spec, 224)(spec.plan(0.5))
+    assert (cost.macs, cost.pools) == (149497088, 512 * 49)  # DESIGN.md's example, and a 7x7 map of 512 channels
+    assert cost.published_macs == cost.macs + cost.pools

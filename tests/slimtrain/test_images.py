@@ -1,0 +1,85 @@
+"""Preprocessing is the published validation transform: resize, center crop and normalize as torchvision does them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2  # type: ignore[import-untyped]
+
+from slimtrain.images import Preprocessing
+from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+
+STANDARD = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
+SHAPES = [(640, 480), (480, 640), (500, 333), (333, 500), (256, 256), (224, 224), (225, 1000), (1000, 225), (60, 31), (7, 5)]
+
+
+def photograph(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Noise over gradients, width by height."""
+    rng, (width, height) = np.random.default_rng(seed), size
+    ramp = np.linspace(0, 160, width)[None, :, None] + np.linspace(0, 60, height)[:, None, None]
+    pixels = (ramp + rng.integers(0, 36, (height, width, 3))).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(rng.integers(0, 256, (height, width)).astype(np.uint8)))
+        return image
+    return image.convert(mode)
+
+
+def by_torchvision(path: Path, how: Preprocessing, resize: int) -> np.ndarray:
+    transform = v2.Compose(
+        [
+            v2.Resize(resize),
+            v2.CenterCrop(how.image_size),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(how.mean, how.std),
+        ]
+    )
+    with Image.open(path) as image:
+        made: torch.Tensor = transform(image.convert("RGB"))
+    return made.numpy()
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_images_of_any_shape_are_prepared_as_torchvision_does(size: tuple[int, int], tmp_path: Path) -> None:
+    photograph(size).save(tmp_path / "a.png")
+    found = STANDARD(tmp_path / "a.png")
+    assert found.shape == (3, 224, 224) and found.dtype == np.float32 and found.flags.c_contiguous
+    np.testing.assert_allclose(found, by_torchvision(tmp_path / "a.png", STANDARD, 256), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_images_of_any_mode_are_read_as_rgb(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    photograph((301, 260), mode).save(path)
+    found = STANDARD(path)
+    np.testing.assert_allclose(found, by_torchvision(path, STANDARD, 256), rtol=0, atol=1e-5)
+    if mode in ("L", "1", "LA"):
+        pixels = found * np.array(IMAGENET_STD)[:, None, None] + np.array(IMAGENET_MEAN)[:, None, None]
+        np.testing.assert_allclose(pixels[0], pixels[1], atol=1e-6)  # three equal channels
+
+
+@pytest.mark.parametrize(("image_size", "resize"), [(224, 256), (160, 183), (192, 219), (32, 37), (97, 111), (299, 342)])
+def test_other_image_sizes_keep_the_ratio_of_crop_and_resize(image_size: int, resize: int, tmp_path: Path) -> None:
+    photograph((333, 251)).save(tmp_path / "a.png")
+    how = Preprocessing(image_size, INCEPTION_MEAN, INCEPTION_STD)
+    found = how(tmp_path / "a.png")
+    np.testing.assert_allclose(found, by_torchvision(tmp_path / "a.png", how, resize), rtol=0, atol=1e-5)
+
+
+def test_normalization_is_per_channel(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 300), (255, 0, 51)).save(tmp_path / "a.png")
+    found = Preprocessing(224, (0.5, 0.25, 0.1), (0.5, 0.5, 0.2))(tmp_path / "a.png")
+    for channel, value in enumerate((1.0, -0.5, 0.5)):
+        np.testing.assert_allclose(found[channel], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "ppm", "tif", "gif"])
+def test_formats(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    photograph((300, 260)).save(path)
+    np.testing.assert_allclose(STANDARD(path), by_torchvision(path, STANDARD, 256), rtol=0, atol=1e-5)
