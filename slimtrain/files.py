@@ -184,7 +184,7 @@ def _torch_load(file: IO[bytes], name: str) -> Any:
             raise CheckpointError(_WHOLE_MODULE.format(name, "module")) from error
         raise CheckpointError(
             f"{name}: refused, because loading it would run code or needs what torch does not count as safe ({reason}). "
-            "Expected tensors and plain values: save the state dict, and nothing else, with torch.save(model.state_dict(), ...)."
+            "Expected tensors and plain values: save the state dict alone, with torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:  # torch and pickle raise nearly everything on damaged files
         raise CheckpointError(

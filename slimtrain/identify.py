@@ -319,7 +319,7 @@ def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: st
             nearest, agreement = _nearest_width(entry, predict)
             if agreement < MOSTLY:
                 raise _NoSuchWidthsError(
-                    f"{name}: is no {what}: switch {index + 1} of its norms fits no width; {width_label(nearest)} comes "
+                    f"{name}: is no {what}: switch {index + 1} fits no width; {width_label(nearest)} comes "
                     f"nearest, with {agreement:.0%} of the norms. The file is damaged, or of a network that --network would name."
                 )
             fitting = [nearest]  # a damaged file: comparing the layout will name what is wrong
