@@ -92,8 +92,9 @@ def main(**options: Any) -> None:
     lacks something.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    before = None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        before = signal.signal(signal.SIGTERM, _stop)
     try:
         _run(**options)
     except ValueError as error:
@@ -103,6 +104,9 @@ def main(**options: Any) -> None:
     except KeyboardInterrupt:
         click.echo("slimexport: interrupted, nothing was written.", err=True)
         sys.exit(130)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
-from slimtrain.channels import ChannelPlan, number_text
+from slimtrain.channels import ChannelPlan, number_text, width_label
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.errors import WidthError
 from slimtrain.layers import DenseLayers, PlanNorm, SharedNorm
@@ -59,10 +59,15 @@ def materialize(
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str) -> WidthError:
     """The error for a plan that nobody calibrated."""
     asked = f"plan {plan.name}" if plan.width is None else f"width {number_text(plan.width)}"
-    known = network.spec.describe_widths().removeprefix("widths ")
+    filled = sorted(plan.width or 0 for plan in network.spec.plans if network.has_statistics(plan))
+    if not filled:
+        return WidthError(
+            f"{asked}: {name} has no batch-norm statistics at all, its running means are all 0 and variances 1: it was never "
+            "calibrated. Calibrate with --calibration-data FOLDER."
+        )
     return WidthError(
-        f"{asked}: {name} has batch-norm statistics only for {known}. Calibrate with --calibration-data FOLDER, or choose "
-        "from these."
+        f"{asked}: {name} has batch-norm statistics only for {', '.join(map(width_label, filled))}. Calibrate with "
+        "--calibration-data FOLDER, or choose from these."
     )
 
 

@@ -38,7 +38,8 @@ def select_plans(
     network, spec = checkpoint.network, checkpoint.spec
     plans = []
     if widths == "all" or (widths is None and not budgets and not files):
-        plans += sorted(spec.plans, key=lambda plan: plan.width or 0)
+        stored = [plan for plan in spec.plans if calibrating or network.has_statistics(plan)]
+        plans += sorted(stored or spec.plans, key=lambda plan: plan.width or 0)
     else:
         plans += [spec.plan(width) for width in widths or ()]
     plans += [widest_within(network, budget, count, calibrating=calibrating) for budget in budgets]
@@ -60,7 +61,8 @@ def widest_within(network: SlimmableNetwork, budget: int, count: CostCounter, *,
     Without calibration only widths with statistics are candidates. Raises BudgetError where none fits.
     """
     spec = network.spec
-    candidates = dict.fromkeys(spec.plans)  # of several widths with the same channels the first name stays
+    stored = [plan for plan in spec.plans if calibrating or network.has_statistics(plan)]
+    candidates = dict.fromkeys(stored or spec.plans)  # of several widths with the same channels the first name stays
     if calibrating and spec.family == "us":
         low, high = (round(end * STEPS_PER_UNIT) for end in spec.range)
         for divisor in (50, 25, 10, 5, 1):  # rounder widths first, so that they give plans their names

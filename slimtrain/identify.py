@@ -319,8 +319,8 @@ def _label(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: st
             nearest, agreement = _nearest_width(entry, predict)
             if agreement < MOSTLY:
                 raise _NoSuchWidthsError(
-                    f"{name}: is no {what}: switch {index + 1} fits no width; {width_label(nearest)} comes "
-                    f"nearest, with {agreement:.0%} of the norms. The file is damaged, or of a network that --network would name."
+                    f"{name}: is no {what}: switch {index + 1} fits no width; {width_label(nearest)} comes nearest, with "
+                    f"{agreement:.0%} of the norms. The file is damaged, or of another network: name it with --network."
                 )
             fitting = [nearest]  # a damaged file: comparing the layout will name what is wrong
         labels.append(fitting)

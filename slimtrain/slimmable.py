@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
-from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear, SlimmableLayers, Statistics
+from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear, SlimmableLayers, Statistics, UniversalNorm
 from slimtrain.spec import NetworkSpec
 
 
@@ -53,8 +53,15 @@ class SlimmableNetwork(nn.Module):
             self._activate(before)
 
     def has_statistics(self, plan: ChannelPlan) -> bool:
-        """Whether every norm knows running statistics for `plan`."""
-        return plan in self.calibrated or plan in self.spec.plans
+        """Whether every norm knows running statistics for `plan`.
+
+        Statistics at 0 and 1 everywhere, as the published calibration of US networks leaves them, are none.
+        """
+        if plan in self.calibrated or plan not in self.spec.plans:
+            return plan in self.calibrated
+        index = self.spec.plans.index(plan)
+        norms = [norm.bn[index] for norm in self.norms.values() if isinstance(norm, UniversalNorm)]
+        return not norms or any(_filled(norm) for norm in norms)
 
     def set_statistics(self, plan: ChannelPlan, statistics: Mapping[str, Statistics]) -> None:
         """Give `plan` its own statistics: norm's path -> (mean, variance), each [active channels].
@@ -94,3 +101,9 @@ class SlimmableNetwork(nn.Module):
         for path, norm in self.norms.items():
             norm.activate(plan, index, calibrated.get(path))
         self.active = plan
+
+
+def _filled(norm: nn.Module) -> bool:
+    """Whether a norm's statistics differ from what they begin with."""
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    return bool((norm.running_mean != 0).any() or (norm.running_var != 1).any())
