@@ -141,3 +141,19 @@ def test_a_copy_is_a_network_of_its_own(us_v1: Made, through: str) -> None:
         assert network.active == network.spec.widest
         norms = [m for m in twin.modules() if isinstance(m, PlanNorm)]
         assert {norm.active for norm in norms} <= set(network.spec.plan(1.0).channels.values())
+
+
+def test_statistics_left_at_their_beginning_are_none(us_v1: Made) -> None:
+    # the published calibration of US networks resets them to 0 and 1 and then never updates them
+    spec, state = us_v1
+    narrow, wide = spec.plans
+    reset = dict(state)
+    for key, value in state.items():
+        if ".bn.1." in key:
+            reset[key] = torch.full_like(value, key.endswith("running_var"))
+    network = network_of(spec, reset)
+    assert network.has_statistics(narrow) and not network.has_statistics(wide)
+    key = "features.13.body.4.bn.1.running_mean"
+    assert network_of(spec, {**reset, key: state[key]}).has_statistics(wide)
+    network.set_statistics(wide, {p: (torch.zeros(s), torch.ones(s)) for p, s in sizes_at(network, wide).items()})
+    assert network.has_statistics(wide)  # what was set counts, whatever it is
