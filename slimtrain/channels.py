@@ -10,7 +10,7 @@ Source of the rounding rules: arXiv 1812.08928 and 1903.05134, as pinned down by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -112,15 +112,3 @@ class Wiring:
             if channels.setdefault(group, count) != count:
                 raise ValueError(f"group {group} has {channels[group]} and {count} channels in plan {name}")
         return ChannelPlan(name, channels, width)
-
-
-def iter_widths(start: str, stop: str, step: str) -> Iterator[float]:
-    """The widths of `start:stop:step`, both ends included, in exact decimal arithmetic."""
-    from decimal import Decimal
-
-    low, high, pace = Decimal(start), Decimal(stop), Decimal(step)
-    if pace <= 0 or low > high:
-        raise ValueError(f"{start}:{stop}:{step} is not an ascending range with a positive step")
-    while low <= high:
-        yield float(low)
-        low += pace

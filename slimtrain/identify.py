@@ -203,7 +203,7 @@ def _entries(state: State, norms: Sequence[_Norm], layout: str, name: str, archi
     kinds = NORM if layout == "switchable" else NORM[2:]
     switched = [norm.path for norm in norms if any(f"{norm.path}.bn.0.{kind}" in state for kind in kinds)]
     # A norm that is there, but not per switch: the shared tail. A norm that is not there at all is missing.
-    shared = [n.path for n in norms if n.path not in switched and f"{n.path}.running_mean" in state]
+    shared = [n.path for n in norms if n.path not in switched and any(f"{n.path}.{k}" in state for k in NORM[2:])]
     counts = Counter(sum(1 for _ in _consecutive(state, path, kinds)) for path in switched)
     number = counts.most_common(1)[0][0]
     problems = [
@@ -247,7 +247,7 @@ def _consecutive(state: State, path: str, kinds: Sequence[str]) -> Iterator[int]
 def _classes(state: State, name: str, architecture: str) -> int:
     """The number of classes. CheckpointError where the classifier's two tensors do not tell one."""
     weight, bias = (state.get(f"classifier.0.{kind}") for kind in ("weight", "bias"))
-    if weight is not None and bias is not None and weight.dim() == 2 and weight.shape[:1] == bias.shape:
+    if weight is not None and bias is not None and weight.dim() == 2 and weight.shape[:1] == bias.shape and len(bias):
         return bias.shape[0]
     shapes = [None if tensor is None else list(tensor.shape) for tensor in (weight, bias)]
     raise CheckpointError(
