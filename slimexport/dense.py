@@ -108,7 +108,10 @@ def traced(spec: NetworkSpec) -> fx.Graph:
     """
     with torch.device("meta"):
         built = spec.arch.build(DenseLayers(spec.widest), spec.wiring, spec.classes)
-    return fx.Tracer().trace(built)
+    graph = fx.Tracer().trace(built)
+    for node in graph.nodes:
+        node.type = None  # annotations are strings here, and torch 2.11 cannot pickle a module with such a type
+    return graph
 
 
 def _take_norm(module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None) -> None:
