@@ -28,6 +28,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from slimexport import exporter
+from slimexport.bundle import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_graph import to_onnx as real_to_onnx
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
@@ -245,3 +246,26 @@ def negate_largest(array: NDArray[Any]) -> None:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, hidden ones included: relative path -> content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ------------------------------------------------------------------------------------ what several files begin with
+
+
+def export(checkpoint: str | Path, out: Path, *more: str | Path) -> Outcome:
+    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", out / "new" / "b", *more)
+
+
+def bundle(folder: Path, *files: str) -> dict[str, bytes]:
+    """A bundle that an earlier export left."""
+    folder.mkdir(parents=True)
+    manifest = {"schema_version": 1, "artifacts": [{"file": file} for file in files]}
+    for file in files:
+        (folder / file).write_text(f"old {file}")
+    (folder / "reference.npz").write_text("old reference")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return tree(folder)
+
+
+def fill(writer: BundleWriter, *files: str) -> None:
+    for file in files:
+        writer.write(file, f"new {file}".encode())

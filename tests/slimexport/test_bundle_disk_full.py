@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from export_helpers import tree
+from export_helpers import bundle, fill, tree
 
 from slimexport.bundle import BundleWriter
 from slimtrain.errors import ResourceError, UserError
-
-
-def bundle(folder: Path, *files: str) -> dict[str, bytes]:
-    """A bundle that an earlier export left."""
-    folder.mkdir(parents=True)
-    manifest = {"schema_version": 1, "artifacts": [{"file": file} for file in files]}
-    for file in files:
-        (folder / file).write_text(f"old {file}")
-    (folder / "reference.npz").write_text("old reference")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return tree(folder)
-
-
-def fill(writer: BundleWriter, *files: str) -> None:
-    for file in files:
-        writer.write(file, f"new {file}".encode())
 
 
 def full_disk(*args: Any, **kwargs: Any) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_helpers import Outcome, State, last_norm, leaves_nothing, refused, run, small_spec, write_checkpoint
+from export_helpers import State, export, last_norm, leaves_nothing, refused, small_spec, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,6 @@ def out(tmp_path: Path) -> Path:
     """A folder that has to be as empty after a failure as it was before."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
-
-
-def export(checkpoint: str | Path, out: Path, *more: str | Path) -> Outcome:
-    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", out / "new" / "b", *more)
 
 
 def test_a_missing_file(out: Path, tmp_path: Path) -> None:

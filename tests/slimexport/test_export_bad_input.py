@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_helpers import Outcome, corrupt, leaves_nothing, refused, run, small_spec, tree, write_checkpoint
+from export_helpers import corrupt, export, leaves_nothing, refused, run, small_spec, tree, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,6 @@ def out(tmp_path: Path) -> Path:
     """A folder that has to be as empty after a failure as it was before."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
-
-
-def export(checkpoint: str | Path, out: Path, *more: str | Path) -> Outcome:
-    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", out / "new" / "b", *more)
 
 
 # ---------------------------------------------------------------------------------------------------- widths and sizes
