@@ -3,7 +3,6 @@ gets the final name at the end, at once."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,9 +10,8 @@ from types import TracebackType
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
+from slimtrain.atomic import NO_SPACE
 from slimtrain.errors import ResourceError, UserError
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BundleWriter:

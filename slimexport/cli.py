@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from slimexport import __version__
-from slimexport.widths import ALL, parse_macs, parse_widths
 from slimtrain.errors import UserError, nearest
 from slimtrain.registry import published_spec, split_name
+from slimtrain.widths import ALL, parse_macs, parse_widths
 
 FORMATS = ("onnx",)
 PRECISIONS = ("fp32",)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
-from slimtrain.channels import ChannelPlan, number_text, width_label
-from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.errors import WidthError
-from slimtrain.layers import DenseLayers, PlanNorm, SharedNorm
+from slimtrain.layers import DenseLayers, PlanNorm
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
@@ -56,41 +56,25 @@ def materialize(
     return dense_network(network, plan, fold=fold, dtype=dtype)
 
 
-def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str) -> WidthError:
-    """The error for a plan that nobody calibrated."""
-    asked = f"plan {plan.name}" if plan.width is None else f"width {number_text(plan.width)}"
-    filled = sorted(plan.width or 0 for plan in network.spec.plans if network.has_statistics(plan))
-    if not filled:
-        return WidthError(
-            f"{asked}: {name} has no batch-norm statistics at all, its running means are all 0 and variances 1: it was never "
-            "calibrated. Calibrate with --calibration-data FOLDER."
-        )
-    return WidthError(
-        f"{asked}: {name} has batch-norm statistics only for {', '.join(map(width_label, filled))}. Calibrate with "
-        "--calibration-data FOLDER, or choose from these."
-    )
-
-
 def dense_network(
     network: SlimmableNetwork,
     plan: ChannelPlan,
     *,
     fold: bool = True,
-    statistics: bool = True,
     dtype: torch.dtype | None = None,
 ) -> fx.GraphModule:
     """As `materialize`, for a plan whose statistics are known; without `statistics` they are left at 0 and 1, to be
     calibrated."""
     spec = network.spec
     with torch.device("meta"):
-        built = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes)
+        built = spec.build(DenseLayers(plan))
     dense = fx.GraphModule(built, copy.deepcopy(traced(spec)), class_name=f"{spec.name}_{plan.name}")
     with torch.no_grad(), network.at(plan):
         for path, module in dense.named_modules():
             source = network.get_submodule(path) if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) else None
             if isinstance(module, nn.BatchNorm2d):
-                assert isinstance(source, PlanNorm | SharedNorm)
-                _take_norm(module, source, statistics, dtype)
+                assert isinstance(source, PlanNorm)
+                _take_norm(module, source, dtype)
             elif source is not None:
                 for key, parameter in list(module.named_parameters()):
                     corner = source.get_parameter(key)[tuple(slice(size) for size in parameter.shape)]
@@ -107,18 +91,18 @@ def traced(spec: NetworkSpec) -> fx.Graph:
     who uses threads calls this first.
     """
     with torch.device("meta"):
-        built = spec.arch.build(DenseLayers(spec.widest), spec.wiring, spec.classes)
+        built = spec.build(DenseLayers(spec.widest))
     graph = fx.Tracer().trace(built)
     for node in graph.nodes:
         node.type = None  # annotations are strings here, and torch 2.11 cannot pickle a module with such a type
     return graph
 
 
-def _take_norm(module: nn.BatchNorm2d, source: PlanNorm | SharedNorm, statistics: bool, dtype: torch.dtype | None) -> None:
+def _take_norm(module: nn.BatchNorm2d, source: PlanNorm, dtype: torch.dtype | None) -> None:
     """Give a dense norm the active plan's scale, shift and statistics."""
     weight, bias = source.scale_and_shift()
     module.weight, module.bias = nn.Parameter(_own(weight, dtype)), nn.Parameter(_own(bias, dtype))
-    mean, var = source.statistics() if statistics else (torch.zeros_like(weight), torch.ones_like(weight))
+    mean, var = source.statistics()
     module.running_mean, module.running_var = _own(mean, dtype), _own(var, dtype)
     module.num_batches_tracked = torch.zeros((), dtype=torch.long)
 

@@ -36,7 +36,7 @@ from slimexport.target.verify import (
     verdict,
 )
 from slimtrain import __version__
-from slimtrain.calibrate import cumulative_statistics
+from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.cost import CostCounter
@@ -345,6 +345,4 @@ def _calibrate(checkpoint: Checkpoint, plans: Sequence[ChannelPlan], batches: An
         log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
         return
     log.info("calibrating %s", ", ".join(plan.name for plan in missing))
-    dense = [dense_network(network, plan, fold=False, statistics=False) for plan in missing]
-    for plan, statistics in zip(missing, cumulative_statistics(dense, map(torch.from_numpy, batches)), strict=True):
-        network.set_statistics(plan, statistics)
+    calibrate(network, missing, map(torch.from_numpy, batches))

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
-def format_macs(macs: int) -> str:
-    """`149.5M`, `4.089G`."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
-        if macs >= size:
-            return f"{macs / size:.4g}{unit}"
-    return str(macs)
+from slimtrain.cost import format_macs
 
 
 def format_bytes(size: int) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from slimexport.dense import missing_statistics
-from slimexport.report import format_macs
 from slimtrain.channels import ChannelPlan
-from slimtrain.checkpoint import Checkpoint
-from slimtrain.cost import CostCounter
-from slimtrain.errors import BudgetError, UserError, WidthError, nearest
-from slimtrain.published_config import load_yaml
+from slimtrain.checkpoint import Checkpoint, missing_statistics
+from slimtrain.cost import CostCounter, format_macs
+from slimtrain.errors import BudgetError, WidthError
+from slimtrain.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork
 
 STEPS_PER_UNIT = 1000  # budgets are met to a thousandth of a width
-PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def select_plans(
@@ -38,12 +34,12 @@ def select_plans(
     network, spec = checkpoint.network, checkpoint.spec
     plans = []
     if widths == "all" or (widths is None and not budgets and not files):
-        stored = [plan for plan in spec.plans if calibrating or network.has_statistics(plan)]
+        stored = [plan for plan in network.known_plans if calibrating or network.has_statistics(plan)]
         plans += sorted(stored or spec.plans, key=lambda plan: plan.width or 0)
     else:
         plans += [spec.plan(width) for width in widths or ()]
     plans += [widest_within(network, budget, count, calibrating=calibrating) for budget in budgets]
-    plans += [read_plan_file(Path(path), network) for path in files]
+    plans += [read_plan_file(Path(path), spec) for path in files]
     if not plans:
         raise WidthError("no widths: the list is empty. Give some, or all.")
     chosen: dict[str, ChannelPlan] = {}
@@ -61,7 +57,7 @@ def widest_within(network: SlimmableNetwork, budget: int, count: CostCounter, *,
     Without calibration only widths with statistics are candidates. Raises BudgetError where none fits.
     """
     spec = network.spec
-    stored = [plan for plan in spec.plans if calibrating or network.has_statistics(plan)]
+    stored = [plan for plan in network.known_plans if calibrating or network.has_statistics(plan)]
     candidates = dict.fromkeys(stored or spec.plans)  # of several widths with the same channels the first name stays
     if calibrating and spec.family == "us":
         low, high = (round(end * STEPS_PER_UNIT) for end in spec.range)
@@ -83,31 +79,3 @@ def widest_within(network: SlimmableNetwork, budget: int, count: CostCounter, *,
     if spec.family == "autoslim":
         return max(fitting, key=lambda plan: costs[plan])
     return max(fitting, key=lambda plan: plan.width or 0)
-
-
-def read_plan_file(path: Path, network: SlimmableNetwork) -> ChannelPlan:
-    """A plan from a YAML file: group to channels, either at the top or under `channels:` beside `network:` and
-    `name:`. UserError or WidthError where it is not one of this network's."""
-    spec = network.spec
-    content = load_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a YAML mapping of channel groups to channels.")
-    name = path.stem
-    channels = content
-    if "channels" in content:
-        channels = content["channels"]
-        name = str(content.get("name", name))
-        made_for = content.get("network", spec.name)
-        if made_for != spec.name:
-            raise WidthError(f"{path}: is a plan for {made_for}, the checkpoint is a {spec.name}.")
-        if not isinstance(channels, dict):
-            raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
-    elif not content.keys() & spec.widest.channels.keys():
-        first = str(next(iter(content), ""))
-        raise WidthError(
-            f"{path}: names no channel group of {spec.name}{nearest(first, spec.widest.channels)}. Its groups are "
-            f"{', '.join(spec.widest.channels)}."
-        )
-    if not PLAN_NAME.fullmatch(name):
-        raise UserError(f"{path}: the plan's name {name!r} goes into file names: letters, digits, - and _ only.")
-    return spec.plan_from_channels(name, channels)

@@ -6,46 +6,62 @@ batch mean and of the unbiased batch variance, each batch counting alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from slimtrain.channels import ChannelPlan
 from slimtrain.errors import UserError
-from slimtrain.layers import Statistics
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.sync_norm import Statistics
 
 
 @torch.no_grad()
-def cumulative_statistics(networks: Iterable[nn.Module], batches: Iterable[Tensor]) -> list[dict[str, Statistics]]:
-    """For each dense network: path of every `BatchNorm2d` -> (mean [C], unbiased variance [C]) over `batches`.
+def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: Iterable[Tensor]) -> int:
+    """Give every plan of `plans` the statistics of `batches`, each [N, 3, H, W]; the number of batches.
 
-    All networks see each batch [N, 3, H, W] in turn, so the images are read once. The networks' norms are changed.
-    Raises UserError for a batch with one value per channel somewhere, which has no variance, and for no batches.
+    All plans see each batch in turn, so the images are read once. Statistics that a plan had are replaced once all is
+    done: an error leaves the network as it was. Raises UserError for a batch with one value per channel somewhere,
+    which has no variance, and for no batches.
+
+    Under several processes each gives its share of every batch, with norms synchronized: all get the statistics that
+    one process would.
     """
-    networks = list(networks)
-    norms = [{p: m for p, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)} for net in networks]
-    for network, found in zip(networks, norms, strict=True):
-        network.eval()
-        for norm in found.values():
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's spelling of a cumulative average
-            norm.train()
+    before = network.calibrated
+    training = network.training
+    network.eval()
     seen = 0
-    for batch in batches:
-        seen += 1
-        for network in networks:
-            try:
-                network(batch)
-            except ValueError as error:  # torch's: "Expected more than 1 value per channel when training"
-                raise UserError(
-                    f"calibration batch {seen} has {len(batch)} image{'s' * (len(batch) > 1)} of {batch.shape[-1]} pixels: "
-                    "some layer sees one value per channel, which has no variance. Choose another --calibration-batch-size."
-                ) from error
+    try:
+        for plan in plans:
+            network.set_statistics(plan, _blank(network, plan))
+        for batch in batches:
+            seen += 1
+            with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
+                for plan in plans:
+                    with network.at(plan):
+                        network(batch)
+    except ValueError as error:
+        network.replace_calibrated(before)
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"calibration batch {seen} has {len(batch)} image{'s' * (len(batch) > 1)} of {batch.shape[-1]} pixels: "
+            "some layer sees one value per channel, which has no variance. Choose larger batches: --calibration-batch-size, "
+            "or batch_size."
+        ) from error
+    except BaseException:
+        network.replace_calibrated(before)
+        raise
+    finally:
+        network.train(training)
     if not seen:
+        network.replace_calibrated(before)
         raise UserError("there are no images to calibrate with.")
-    return [{path: _statistics(norm) for path, norm in found.items()} for found in norms]
+    return seen
 
 
-def _statistics(norm: nn.BatchNorm2d) -> Statistics:
-    assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean, norm.running_var
+def _blank(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Statistics]:
+    with network.at(plan):
+        scales = {path: norm.scale_and_shift()[0] for path, norm in network.norms.items()}
+    return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from slimtrain.errors import CheckpointError
-from slimtrain.files import read_state_dict
+from slimtrain.channels import ChannelPlan, number_text, width_label
+from slimtrain.errors import CheckpointError, UserError, WidthError
+from slimtrain.files import find_state_dict, read_content
 from slimtrain.identify import identify
+from slimtrain.loading import check_values, load_network
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
+from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
 RANDOM = "random:"
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CALIBRATE = "Calibrate with --calibration-data FOLDER"
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Checkpoint:
     image_size: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    class_names: tuple[str, ...] = ()  # where the file tells them
+    described: bool = False  # the file itself says which images it takes
 
     @property
     def spec(self) -> NetworkSpec:
@@ -63,7 +67,10 @@ def open_checkpoint(
         return Checkpoint(source, None, untrained_network(source.removeprefix(RANDOM)))
     path = Path(source)
     settings = read_published_config(config) if config else PublishedConfig()
-    state = read_state_dict(path)
+    content = read_content(path)
+    if is_own(content):
+        return _open_own(content, path, network, switches)
+    state = find_state_dict(content, path.name)
     spec = identify(
         state,
         path.name,
@@ -77,41 +84,38 @@ def open_checkpoint(
     )
 
 
-def load_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> SlimmableNetwork:
-    """The network of `spec` holding `state`, float32, in evaluation mode."""
-    with torch.device("meta"):
-        network = SlimmableNetwork(spec)
-    tensors = {}
-    for key, empty in network.state_dict().items():
-        value = state.get(key)
-        tensors[key] = torch.zeros(empty.shape, dtype=empty.dtype) if value is None else value.to(empty.dtype)
-    network.load_state_dict(tensors, assign=True)
-    return network.eval()
+def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None) -> Checkpoint:
+    """The checkpoint of one of our own files, which says itself what it holds."""
+    loaded = read_own(content, path.name)
+    if network not in (None, loaded.spec.name):
+        raise CheckpointError(f"{path.name}: holds a {loaded.spec.name}, not a {network}. Leave --network out.")
+    if switches is not None:
+        raise UserError(f"{path.name}: names its own switches or widths. Leave --switches out.")
+    made = content.get("input")
+    try:
+        assert isinstance(made, dict)
+        image_size, mean, std = int(made["image_size"]), *(tuple(map(float, made[key])) for key in ("mean", "std"))
+        names = tuple(map(str, content.get("class_names", ())))
+        if image_size < 1 or len(mean) != 3 or len(std) != 3 or not all(0 < s < math.inf for s in std):
+            raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error
+    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, described=True)
 
 
-def check_values(state: Mapping[str, Tensor], name: str) -> None:
-    """CheckpointError where a tensor is not numbers, holds NaN or infinite values, or a variance is negative."""
-    bad = []
-    for key, tensor in state.items():
-        counter = key.endswith("num_batches_tracked")
-        if tensor.layout != torch.strided or tensor.is_meta or not (counter or tensor.dtype in FLOATS):
-            raise CheckpointError(
-                f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor on {tensor.device}, expected plain floating-point "
-                "numbers."
-            )
-        if counter:
-            continue
-        finite = torch.isfinite(tensor.float())  # as the network will hold them
-        if not finite.all():
-            bad.append(f"{key} ({int((~finite).sum())} of {tensor.numel()})")
-        elif key.endswith("running_var") and (tensor < 0).any():
-            raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")
-    if bad:
-        more = f" and {len(bad) - 4} more tensors" if len(bad) > 4 else ""
-        raise CheckpointError(
-            f"{name}: NaN or infinite values in {', '.join(bad[:4])}{more}. Expected finite weights: the training diverged "
-            "or the file is damaged, take an earlier checkpoint."
+def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:
+    """The error for a plan that nobody calibrated; `remedy` says how to."""
+    asked = f"plan {plan.name}" if plan.width is None else f"width {number_text(plan.width)}"
+    filled = sorted(plan.width or 0 for plan in network.known_plans if plan.width and network.has_statistics(plan))
+    if not filled:
+        return WidthError(
+            f"{asked}: {name} has no batch-norm statistics at all, its running means are all 0 and variances 1: it was never "
+            f"calibrated. {remedy}."
         )
+    return WidthError(
+        f"{asked}: {name} has batch-norm statistics only for {', '.join(map(width_label, filled))}. "
+        f"{remedy}, or choose from these."
+    )
 
 
 def file_sha256(path: Path) -> str:

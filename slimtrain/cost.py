@@ -31,12 +31,20 @@ class Cost:
         return self.macs + self.pools
 
 
+def format_macs(macs: int) -> str:
+    """`149.5M`, `4.089G`."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if macs >= size:
+            return f"{macs / size:.4g}{unit}"
+    return str(macs)
+
+
 class CostCounter:
     """Costs of any plan of one network at one image size (pixels)."""
 
     def __init__(self, spec: NetworkSpec, image_size: int) -> None:
         self.image = (3, image_size, image_size)
-        self.network = spec.arch.build(_CountingLayers(), spec.wiring, spec.classes)
+        self.network = spec.build(_CountingLayers())
 
     def __call__(self, plan: ChannelPlan) -> Cost:
         tally = _Tally(plan)

@@ -26,6 +26,12 @@ class BudgetError(UserError):
     exit_code = 1
 
 
+class TrainingError(UserError):
+    """Training came to nothing: the loss is no longer finite."""
+
+    exit_code = 1
+
+
 class ResourceError(UserError):
     """The environment lacks something: a package, a device, space on a disk."""
 

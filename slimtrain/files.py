@@ -60,17 +60,24 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises CheckpointError, with what was found and what to do, for anything else.
     """
+    return find_state_dict(read_content(path), Path(path).name)
+
+
+def read_content(path: str | Path) -> Any:
+    """Whatever was saved: tensors on the CPU, plain values, inert objects in place of unknown classes.
+
+    Raises CheckpointError, with what was found and what to do, for anything else.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            content = _read(file, path.name)
+            return _read(file, path.name)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file. Give the path of a checkpoint, or random:NETWORK.") from error
     except IsADirectoryError as error:
         raise CheckpointError(f"{path}: is a folder, expected a checkpoint file (.pt, .pt.zip or .safetensors).") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    return _state_dict(content, path.name)
 
 
 def _read(file: IO[bytes], name: str) -> Any:
@@ -204,7 +211,7 @@ _WHOLE_MODULE = (
 )
 
 
-def _state_dict(content: Any, name: str) -> dict[str, torch.Tensor]:
+def find_state_dict(content: Any, name: str) -> dict[str, torch.Tensor]:
     """The state dict within whatever was saved."""
     for inside in (content, *(content.get(wrapper) for wrapper in WRAPPERS)) if isinstance(content, dict) else (content,):
         if isinstance(type(inside), _InertType):

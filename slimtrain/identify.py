@@ -67,7 +67,7 @@ def identify(
                 spec = NetworkSpec(architecture, candidate, tuple(range(1, len(lists) + 1)), classes, lists)
             else:
                 spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
-            _compare_layout(spec, state, name)
+            compare_layout(spec, state, name)
             return spec
         except _NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
             failure = failure or error
@@ -406,7 +406,7 @@ def _channel_list(architecture: str, unexpanded: frozenset[int], entry: Sizes, n
 # ---------------------------------------------------------------------------------------------------------- layout
 
 
-def _compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
+def compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
     """CheckpointError unless the file has exactly the keys and shapes of `spec`. Counters of batches may be absent:
     old versions of torch wrote none."""
     try:

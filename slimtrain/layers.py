@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.models.architecture import Layers
 from slimtrain.network import Block, Bottleneck, Network, ShuffleUnit
+from slimtrain.sync_norm import Statistics, synchronized_batch_norm
 
 if TYPE_CHECKING:
     from slimtrain.spec import NetworkSpec
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
-Statistics = tuple[Tensor, Tensor]  # running mean and variance, each [channels]
 
 
 class SlimConv2d(nn.Conv2d):
@@ -74,14 +74,21 @@ class SlimLinear(nn.Linear):
 
 class PlanNorm(nn.Module, ABC):
     """A batch norm whose statistics belong to a plan. `index` is the active plan's stored entry, None if it has none;
-    `calibrated` are statistics computed for exactly the active plan, which win over stored ones."""
+    `calibrated` the active plan's own statistics, which go before the stored ones.
 
-    def __init__(self, dim: Dim) -> None:
-        super().__init__()
+    In training mode batch statistics are used, and the plan's stored statistics, where it has some, follow them with
+    momentum 0.1. While `averaging` is set, it is the calibrated statistics that follow, with that momentum.
+    `synchronized`: batch statistics are those of all processes' images.
+    """
+
+    def __init__(self, dim: Dim, *norm: Any) -> None:
+        super().__init__(*norm)
         self.dim = dim
-        self.active = 0
         self.index: int | None = None
+        self.active = 0
         self.calibrated: Statistics | None = None
+        self.averaging: float | None = None
+        self.synchronized = False
 
     def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
         self.active, self.index, self.calibrated = plan.size(self.dim), index, calibrated
@@ -105,18 +112,23 @@ class PlanNorm(nn.Module, ABC):
         return stored.running_mean, stored.running_var
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, active, H, W] -> the same shape. In training mode batch statistics are used, and the plan's stored
-        statistics, where it has some, follow them."""
+        """[N, active, H, W] -> the same shape."""
         weight, bias = self.scale_and_shift()
-        if not self.training:
-            mean, var = self.statistics()
-            return F.batch_norm(x, mean, var, weight, bias, False, 0.0, BN_EPS)
-        stored = self.stored()
-        if stored is None:
-            return F.batch_norm(x, None, None, weight, bias, True, 0.0, BN_EPS)
-        assert stored.num_batches_tracked is not None
-        stored.num_batches_tracked.add_(1)
-        return F.batch_norm(x, stored.running_mean, stored.running_var, weight, bias, True, BN_MOMENTUM, BN_EPS)
+        if not self.training and self.averaging is None:
+            return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, BN_EPS)
+        running, momentum = self.calibrated, self.averaging
+        if momentum is None:
+            running, momentum = None, BN_MOMENTUM
+            stored = self.stored()
+            if stored is not None:
+                assert stored.num_batches_tracked is not None
+                assert stored.running_mean is not None and stored.running_var is not None
+                stored.num_batches_tracked.add_(1)
+                running = stored.running_mean, stored.running_var
+        if self.synchronized:
+            return synchronized_batch_norm(x, running, weight, bias, momentum, BN_EPS)
+        mean, var = running or (None, None)
+        return F.batch_norm(x, mean, var, weight, bias, True, momentum, BN_EPS)
 
 
 class SwitchableNorm(PlanNorm):
@@ -159,31 +171,18 @@ class UniversalNorm(PlanNorm):
         return self.weight[: self.active], self.bias[: self.active]
 
 
-class SharedNorm(nn.BatchNorm2d):
+class SharedNorm(PlanNorm, nn.BatchNorm2d):
     """The tail norm of S- and US-MobileNet v2: one for all widths in the published layout, until a plan is calibrated
     and brings its own statistics."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, BN_EPS, BN_MOMENTUM)
-        self.calibrated: Statistics | None = None
+    def __init__(self, dim: Dim, widest: ChannelPlan) -> None:
+        super().__init__(dim, widest.size(dim), BN_EPS, BN_MOMENTUM)
 
-    def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
-        self.calibrated = calibrated
+    def stored(self) -> nn.BatchNorm2d:
+        return self
 
     def scale_and_shift(self) -> Statistics:
         return self.weight, self.bias
-
-    def statistics(self) -> Statistics:
-        if self.calibrated is not None:
-            return self.calibrated
-        assert self.running_mean is not None and self.running_var is not None
-        return self.running_mean, self.running_var
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        mean, var = self.statistics()
-        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, BN_EPS)
 
 
 class TorchLayers(Layers[nn.Module]):
@@ -241,7 +240,7 @@ class SlimmableLayers(TorchLayers):
 
     def norm(self, dim: Dim) -> nn.Module:
         if {group for group, _ in dim.terms} <= self.fixed:
-            return SharedNorm(self.widest.size(dim))
+            return SharedNorm(dim, self.widest)
         return UniversalNorm(dim, self.plans, self.widest) if self.universal else SwitchableNorm(dim, self.plans)
 
     def linear(self, inp: Dim, classes: int) -> nn.Module:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
-from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear, SlimmableLayers, Statistics, UniversalNorm
+from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear, SlimmableLayers, UniversalNorm
 from slimtrain.spec import NetworkSpec
+from slimtrain.sync_norm import Statistics
 
 
 class SlimmableNetwork(nn.Module):
@@ -24,7 +25,7 @@ class SlimmableNetwork(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        body = spec.arch.build(SlimmableLayers(spec), spec.wiring, spec.classes)
+        body = spec.build(SlimmableLayers(spec))
         # The body runs, but its children are registered here: keys begin at `features`, as published.
         self.body: Callable[[Tensor], Tensor]
         object.__setattr__(self, "body", body)
@@ -32,7 +33,7 @@ class SlimmableNetwork(nn.Module):
             self.add_module(name, child)
         # Most modules store statistics; switching plans is to touch only those that follow them.
         self.weighted = [m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)]
-        self.norms = {path: m for path, m in self.named_modules() if isinstance(m, PlanNorm | SharedNorm)}
+        self.norms = {path: m for path, m in self.named_modules() if isinstance(m, PlanNorm)}
         # Statistics of plans that were calibrated, beside those the layout stores: plan -> norm's path -> (mean, var).
         self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
         self.active = spec.widest
@@ -68,18 +69,44 @@ class SlimmableNetwork(nn.Module):
 
         Raises ValueError unless exactly this network's norms are covered, at the plan's sizes.
         """
-        expected = {path: self.plan_size(norm, plan) for path, norm in self.norms.items()}
+        expected = {path: plan.size(norm.dim) for path, norm in self.norms.items()}
         wrong = sorted(expected.keys() ^ statistics.keys())
         wrong += [p for p, pair in statistics.items() if p in expected and any(t.shape != (expected[p],) for t in pair)]
         if wrong:
             raise ValueError(f"plan {plan.name}: statistics do not cover these norms as expected: {', '.join(wrong[:4])}")
-        self.calibrated[plan] = dict(statistics)
+        self.replace_calibrated({**self.calibrated, plan: dict(statistics)})
+
+    def replace_calibrated(self, calibrated: Mapping[ChannelPlan, dict[str, Statistics]]) -> None:
+        """Take `calibrated` for all the statistics that are kept beside the layout's."""
+        self.calibrated = dict(calibrated)
         self._activate(self.active)
 
-    @staticmethod
-    def plan_size(norm: PlanNorm | SharedNorm, plan: ChannelPlan) -> int:
-        """A norm's channels under `plan`."""
-        return norm.num_features if isinstance(norm, SharedNorm) else plan.size(norm.dim)
+    @property
+    def known_plans(self) -> list[ChannelPlan]:
+        """The plans that statistics are kept for: the layout's, in stored order, then those calibrated beside them."""
+        return [*self.spec.plans, *(plan for plan in self.calibrated if plan not in self.spec.plans)]
+
+    def statistics(self, plan: ChannelPlan) -> dict[str, Statistics]:
+        """Norm's path -> (mean, variance) of `plan`, as used in evaluation; LookupError where it has none."""
+        with self.at(plan):
+            return {path: norm.statistics() for path, norm in self.norms.items()}
+
+    def synchronize(self, synchronized: bool) -> None:
+        """Whether norms take batch statistics over all processes' images."""
+        for norm in self.norms.values():
+            norm.synchronized = synchronized
+
+    @contextmanager
+    def averaging(self, momentum: float) -> Iterator[None]:
+        """Within the block every norm normalizes by the batch, and the active plan's calibrated statistics follow it
+        with `momentum`."""
+        for norm in self.norms.values():
+            norm.averaging = momentum
+        try:
+            yield
+        finally:
+            for norm in self.norms.values():
+                norm.averaging = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SlimmableNetwork:
         """Statistics of calibrated plans go along to other devices and dtypes."""

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from slimtrain.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
 from slimtrain.errors import UserError, WidthError, nearest
-from slimtrain.models.architecture import Architecture
+from slimtrain.models.architecture import Architecture, Layers, M
 
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
 
@@ -20,7 +20,7 @@ class NetworkSpec:
 
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
     network's norms know, 1 to n for AutoSlim. `channel_lists` are AutoSlim's, one per switch. `width_range` is a US
-    network's (narrowest, widest).
+    network's (narrowest, widest). `stem_stride` is the first convolution's: 2 as published, 1 for small images.
     """
 
     architecture: str
@@ -29,6 +29,7 @@ class NetworkSpec:
     classes: int = 1000
     channel_lists: tuple[tuple[int, ...], ...] = ()
     width_range: tuple[float, float] | None = None
+    stem_stride: int = 2
 
     @property
     def name(self) -> str:
@@ -40,6 +41,15 @@ class NetworkSpec:
         from slimtrain.models import ARCHITECTURES
 
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def stride(self) -> int:
+        """The whole network's downsampling in pixels."""
+        return self.arch.stride * self.stem_stride // 2
+
+    def build(self, layers: Layers[M]) -> M:
+        """The network, built of `layers`."""
+        return self.arch.build(layers, self.wiring, self.classes, self.stem_stride)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -139,10 +149,10 @@ class NetworkSpec:
 
     def check_image_size(self, image_size: int) -> None:
         """UserError unless the network can take images of `image_size` x `image_size` pixels."""
-        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < self.arch.stride:
+        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < self.stride:
             raise UserError(
-                f"image size {image_size}: {self.name} halves its input down to 1/{self.arch.stride}, so it takes images of "
-                f"at least {self.arch.stride} pixels. Choose {self.arch.stride} or more (224 as published)."
+                f"image size {image_size}: {self.name} halves its input down to 1/{self.stride}, so it takes images of "
+                f"at least {self.stride} pixels. Choose {self.stride} or more (224 as published)."
             )
         if image_size > MAX_IMAGE_SIZE:
             raise UserError(f"image size {image_size}: expected at most {MAX_IMAGE_SIZE} pixels.")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from slimtrain.layers import PlanNorm, SharedNorm, SlimConv2d, SlimLinear
+from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear
 from slimtrain.network import Block, Bottleneck, ShuffleUnit
 from slimtrain.noise import noise_images
 from slimtrain.registry import published_spec
@@ -70,8 +70,8 @@ def _take_statistics(network: SlimmableNetwork, images: Tensor) -> None:
     """Fill every plan's running statistics with those of `images`: each norm takes its input's just before it runs."""
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, PlanNorm | SharedNorm)
-        stored = module.stored() if isinstance(module, PlanNorm) else module
+        assert isinstance(module, PlanNorm)
+        stored = module.stored()
         assert stored is not None and stored.running_mean is not None and stored.running_var is not None
         assert stored.num_batches_tracked is not None
         var, mean = torch.var_mean(inputs[0], (0, 2, 3))

@@ -71,7 +71,8 @@ class Layers(ABC, Generic[M]):
 
 
 class Architecture(ABC):
-    """A network family's shape. `name` as in the registry; `stride` is the whole network's downsampling in pixels.
+    """A network family's shape. `name` as in the registry; `stride` is the whole network's downsampling in
+    pixels, with a stem stride of 2.
 
     A *channel list* has one count per slimmable position, in the order of AutoSlim's `channel_num_list`.
     """
@@ -88,8 +89,8 @@ class Architecture(ABC):
         """Groups and blocks, from the channel lists of *all* plans; ValueError where a list does not fit."""
 
     @abstractmethod
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
-        """The network, built of `layers`."""
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+        """The network, built of `layers`. `stem_stride` is the first convolution's: 2 as published."""
 
 
 def check_lengths(name: str, lists: Sequence[ChannelList], expected: int) -> None:

@@ -89,8 +89,8 @@ class InvertedResidualNetwork(Architecture):
             inp = out
         return Wiring((*groups, self.tail_name), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
-        features = [layers.unit(3, Dim.of("features.0"), 3, stride=2, act=layers.relu6())]
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+        features = [layers.unit(3, Dim.of("features.0"), 3, stride=stem_stride, act=layers.relu6())]
         inp = Dim.of("features.0")
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBlock)

@@ -62,9 +62,9 @@ class ResNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
         stem = Dim.of("features.0")
-        features = [layers.unit(3, stem, 7, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
+        features = [layers.unit(3, stem, 7, stride=stem_stride, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
         out = stem
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBottleneck)

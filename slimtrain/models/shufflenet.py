@@ -56,10 +56,10 @@ class ShuffleNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
         head = Dim.of("head")
         heads = [
-            layers.unit(3, head // GROUPS, 3, stride=2, act=layers.relu(), pool=layers.max_pool(3, 2, padding=0))
+            layers.unit(3, head // GROUPS, 3, stride=stem_stride, act=layers.relu(), pool=layers.max_pool(3, 2, padding=0))
             for _ in range(GROUPS)
         ]
         features = []

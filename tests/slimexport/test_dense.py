@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import slimexport
 from slimexport.dense import materialize
 from slimtrain.channels import ChannelPlan
-from slimtrain.checkpoint import Checkpoint, load_network, open_checkpoint
+from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.errors import CheckpointError, WidthError
 from slimtrain.files import read_state_dict
 from slimtrain.layers import DenseLayers
+from slimtrain.loading import load_network
 from slimtrain.noise import noise_images
 from slimtrain.spec import NetworkSpec
 
@@ -36,7 +37,7 @@ def images(dtype: torch.dtype = torch.float32) -> Tensor:
 def built(spec: NetworkSpec, plan: ChannelPlan) -> nn.Module:
     """The architecture at a plan, of ordinary layers, without weights."""
     with torch.device("meta"):
-        return spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes).eval()
+        return spec.build(DenseLayers(plan)).eval()
 
 
 def sliced(state: State, shapes: dict[str, torch.Size], index: int) -> State:

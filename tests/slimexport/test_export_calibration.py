@@ -61,7 +61,7 @@ def calibrated_logits(
     spec: NetworkSpec, plan: ChannelPlan, state: State, images: NDArray[Any], batch: int, probes: NDArray[Any]
 ) -> NDArray[Any]:
     """The logits that the network of `state` has at `plan` once it is calibrated on `images`, in float64."""
-    dense = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes).double()
+    dense = spec.build(DenseLayers(plan)).double()
     norms = []
     for path, module in list(dense.named_modules()):
         if isinstance(module, nn.BatchNorm2d):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from slimexport.report import format_bytes, format_macs, table
+from slimexport.report import format_bytes, table
+from slimtrain.cost import format_macs
 
 PASSED = {
     "status": "passed",

@@ -8,11 +8,13 @@ import pytest
 import torch
 from export_helpers import random_state, small_spec
 
-from slimexport.select import read_plan_file, select_plans, widest_within
+from slimexport.select import select_plans, widest_within
 from slimtrain.channels import ChannelPlan
-from slimtrain.checkpoint import Checkpoint, load_network
+from slimtrain.checkpoint import Checkpoint
 from slimtrain.cost import CostCounter
 from slimtrain.errors import BudgetError, UserError, WidthError
+from slimtrain.loading import load_network
+from slimtrain.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
@@ -150,7 +152,7 @@ def widest(source: Checkpoint) -> dict[str, object]:
 
 def test_a_plan_file_may_be_a_bare_mapping_named_by_the_file(us: Checkpoint, tmp_path: Path) -> None:
     channels = {**widest(us), "features.3": 40}
-    plan = read_plan_file(write(tmp_path / "slim-3.yml", flat(channels)), us.network)
+    plan = read_plan_file(write(tmp_path / "slim-3.yml", flat(channels)), us.spec)
     assert plan.name == "slim-3"
     assert dict(plan.channels) == channels
     assert plan.width is None
@@ -158,12 +160,12 @@ def test_a_plan_file_may_be_a_bare_mapping_named_by_the_file(us: Checkpoint, tmp
 
 def test_a_plan_file_may_be_what_the_search_writes(us: Checkpoint, tmp_path: Path) -> None:
     text = nested({**widest(us), "features.3": 40}, "network: us_mobilenet_v1\nname: found_1\nmacs: 5\nparams: 7\nerror: 0.3")
-    assert read_plan_file(write(tmp_path / "p.yml", text), us.network).name == "found_1"
+    assert read_plan_file(write(tmp_path / "p.yml", text), us.spec).name == "found_1"
 
 
 def test_a_plan_of_another_network_is_refused(us: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(WidthError, match="plan for us_resnet50, the checkpoint is a us_mobilenet_v1"):
-        read_plan_file(write(tmp_path / "p.yml", nested(widest(us), "network: us_resnet50")), us.network)
+        read_plan_file(write(tmp_path / "p.yml", nested(widest(us), "network: us_resnet50")), us.spec)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_group(
 ) -> None:
     channels = {group: count for group, count in {**widest(us), **change}.items() if count is not None}
     with pytest.raises(WidthError, match=message):
-        read_plan_file(write(tmp_path / "p.yml", flat(channels)), us.network)
+        read_plan_file(write(tmp_path / "p.yml", flat(channels)), us.spec)
 
 
 @pytest.mark.parametrize(
@@ -192,29 +194,29 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_group(
 )
 def test_a_file_that_is_no_mapping_is_refused(us: Checkpoint, tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"p\.yml"):
-        read_plan_file(write(tmp_path / "p.yml", text), us.network)
+        read_plan_file(write(tmp_path / "p.yml", text), us.spec)
 
 
 def test_a_missing_plan_file_and_a_folder_are_refused(us: Checkpoint, tmp_path: Path) -> None:
     for path in (tmp_path / "none.yml", tmp_path):
         with pytest.raises(UserError, match=str(path)):
-            read_plan_file(path, us.network)
+            read_plan_file(path, us.spec)
 
 
 @pytest.mark.parametrize("name", ["a b", "../up", "x.y", "-dash", "ü"])
 def test_a_name_that_does_not_belong_into_a_file_name_is_refused(us: Checkpoint, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="goes into file names"):
-        read_plan_file(write(tmp_path / "p.yml", nested(widest(us), f"name: {name!r}")), us.network)
+        read_plan_file(write(tmp_path / "p.yml", nested(widest(us), f"name: {name!r}")), us.spec)
 
 
 def test_a_switch_written_out_group_by_group_keeps_its_width_and_an_s_network_has_no_other(
     s: Checkpoint, tmp_path: Path
 ) -> None:
     same = dict(s.spec.plans[0].channels)
-    plan = read_plan_file(write(tmp_path / "again.yml", flat({**same})), s.network)
+    plan = read_plan_file(write(tmp_path / "again.yml", flat({**same})), s.spec)
     assert (plan.name, plan.width) == ("again", 0.25)
     with pytest.raises(WidthError, match="Export a switch"):
-        read_plan_file(write(tmp_path / "other.yml", flat({**same, "features.3": 8})), s.network)
+        read_plan_file(write(tmp_path / "other.yml", flat({**same, "features.3": 8})), s.spec)
 
 
 def test_tied_dimensions_are_one_group_so_a_plan_cannot_untie_them() -> None:

@@ -3,18 +3,19 @@ norm of the dense network, the shared tail norm included. Expected values come f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import slimtrain_oracle as oracle
 import torch
-from slimtrain_states import State, images, random_state
+from slimtrain_states import State, images, network_of, random_state
 from torch import Tensor, nn
 
-from slimtrain.calibrate import cumulative_statistics
+from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan
 from slimtrain.errors import UserError
 from slimtrain.layers import DenseLayers
+from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
 Forward = Callable[[State, Sequence[int], oracle.Norm, Tensor], Tensor]
@@ -32,7 +33,7 @@ def us_spec(architecture: str) -> NetworkSpec:
 def dense(spec: NetworkSpec, plan: ChannelPlan, seed: int = 0) -> nn.Module:
     """A dense network of ordinary layers in float64: leading corners of random weights of the widest plan."""
     with torch.device("meta"):
-        network = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes)
+        network = spec.build(DenseLayers(plan))
     source, state = random_state(spec, seed), {}
     for key, empty in network.state_dict().items():
         wide = source.get(key)
@@ -68,14 +69,19 @@ def assert_as_by_hand(found: dict[str, tuple[Tensor, Tensor]], expected: dict[st
             torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-11, msg=path)
 
 
+def calibrated(spec: NetworkSpec, plans: Sequence[ChannelPlan], batches: Iterable[Tensor]) -> SlimmableNetwork:
+    network = network_of(spec, random_state(spec))
+    calibrate(network, plans, batches)
+    return network
+
+
 @pytest.mark.parametrize("architecture", list(FORWARD))
 def test_statistics_are_the_cumulative_average_also_with_a_smaller_last_batch(architecture: str) -> None:
     spec = us_spec(architecture)
     plan = spec.plan(0.4)
-    network = dense(spec, plan)
     batches = [images(4, 64, seed=1), images(4, 64, seed=2) * 2 + 1, images(2, 64, seed=3) - 1]
-    expected = by_hand(network, FORWARD[architecture], spec.channel_list(0.4), batches)
-    (found,) = cumulative_statistics([network], batches)
+    expected = by_hand(dense(spec, plan), FORWARD[architecture], spec.channel_list(0.4), batches)
+    found = calibrated(spec, [plan], batches).statistics(plan)
     assert_as_by_hand(found, expected)
     assert len(found) == {"mobilenet_v1": 27, "mobilenet_v2": 52, "resnet50": 53}[architecture]
     assert architecture != "mobilenet_v2" or "features.18.1" in found  # the tail's, shared in the published layout
@@ -83,56 +89,90 @@ def test_statistics_are_the_cumulative_average_also_with_a_smaller_last_batch(ar
 
 def test_one_batch_is_its_own_average() -> None:
     spec = us_spec("mobilenet_v1")
-    network = dense(spec, spec.plan(0.25))
-    expected = by_hand(network, oracle.mobilenet_v1, spec.channel_list(0.25), [images(2)])
-    assert_as_by_hand(cumulative_statistics([network], [images(2)])[0], expected)
+    plan = spec.plan(0.25)
+    expected = by_hand(dense(spec, plan), oracle.mobilenet_v1, spec.channel_list(0.25), [images(2)])
+    assert_as_by_hand(calibrated(spec, [plan], [images(2)]).statistics(plan), expected)
 
 
-def test_several_networks_share_one_reading_of_the_batches() -> None:
+def test_a_plan_that_no_width_describes() -> None:
+    spec = us_spec("mobilenet_v1")
+    counts = [8 * (1 + i % 2) for i in range(14)]
+    plan = spec.wiring.plan("odd", counts)
+    expected = by_hand(dense(spec, plan), oracle.mobilenet_v1, counts, [images(3)])
+    assert_as_by_hand(calibrated(spec, [plan], [images(3)]).statistics(plan), expected)
+
+
+def test_several_plans_share_one_reading_of_the_batches() -> None:
     spec = us_spec("mobilenet_v1")
     batches = [images(3, 64, seed=1), images(3, 64, seed=2)]
-    networks = [dense(spec, spec.plan(width), seed) for seed, width in enumerate((0.25, 0.4, 0.6))]
-    alone = [cumulative_statistics([network], batches)[0] for network in networks]
-    read = iter(batches)  # a second reading would find nothing
-    together = cumulative_statistics(iter(networks), read)
-    for one, other in zip(alone, together, strict=True):
+    plans = [spec.plan(width) for width in (0.25, 0.4, 0.6)]
+    alone = [calibrated(spec, [plan], batches).statistics(plan) for plan in plans]
+    together = calibrated(spec, plans, iter(batches))  # a second reading would find nothing
+    for plan, one in zip(plans, alone, strict=True):
+        other = together.statistics(plan)
         assert all(torch.equal(a, b) for path in one for a, b in zip(one[path], other[path], strict=True))
+
+
+@pytest.mark.parametrize("family", ["s", "us", "autoslim"])
+def test_only_the_statistics_of_the_plans_asked_for_change(family: str) -> None:
+    if family == "autoslim":
+        spec = NetworkSpec("mobilenet_v1", family, (1, 2), 10, ((8, 16) * 7, (16, 24) * 7))
+    else:
+        spec = NetworkSpec("mobilenet_v2", family, (0.25, 0.6), 10, width_range=(0.25, 0.6) if family == "us" else None)
+    network = network_of(spec, random_state(spec))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    other = {path: pair[0].clone() for path, pair in network.statistics(spec.plans[1]).items()}
+    calibrate(network, [spec.plans[0]], [images(4)])
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert all(torch.equal(other[path], pair[0]) for path, pair in network.statistics(spec.plans[1]).items())
+    assert not torch.equal(other["features.0.1"][:8], network.statistics(spec.plans[0])["features.0.1"][0][:8])
+    assert list(network.calibrated) == [spec.plans[0]]
+    assert network.active == spec.widest
 
 
 def test_what_norms_held_before_does_not_matter() -> None:
     spec = us_spec("mobilenet_v1")
-    network = dense(spec, spec.plan(0.25))
-    first = {path: (m.clone(), v.clone()) for path, (m, v) in cumulative_statistics([network], [images(4)])[0].items()}
-    cumulative_statistics([network], [images(4, seed=9) * 5])
-    again = cumulative_statistics([network.eval()], [images(4)])[0]
+    plan = spec.plan(0.25)
+    network = calibrated(spec, [plan], [images(4)])
+    first = network.statistics(plan)
+    calibrate(network, [plan], [images(4, seed=9) * 5])
+    assert not torch.equal(first["features.0.1"][0], network.statistics(plan)["features.0.1"][0])
+    calibrate(network, [plan], [images(4)])
+    again = network.statistics(plan)
     assert all(torch.equal(a, b) for path in first for a, b in zip(first[path], again[path], strict=True))
 
 
-def test_no_gradients_are_kept() -> None:
+def test_no_gradients_are_kept_and_the_mode_stays() -> None:
     spec = us_spec("mobilenet_v1")
-    network = dense(spec, spec.plan(0.25))
-    (found,) = cumulative_statistics([network], [images(4)])
-    assert not any(t.requires_grad for pair in found.values() for t in pair)
+    network = network_of(spec, random_state(spec)).train()
+    calibrate(network, [spec.plan(0.25)], [images(4)])
+    assert not any(t.requires_grad for pair in network.statistics(spec.plan(0.25)).values() for t in pair)
     assert all(p.grad is None for p in network.parameters())
+    assert network.training
 
 
 @pytest.mark.parametrize(("counts", "bad"), [((1,), 1), ((4, 4, 1), 3)])
-def test_a_batch_with_one_value_per_channel_is_named(counts: tuple[int, ...], bad: int) -> None:
+def test_a_batch_with_one_value_per_channel_is_named_and_nothing_changes(counts: tuple[int, ...], bad: int) -> None:
     spec = us_spec("mobilenet_v1")
-    network = dense(spec, spec.plan(0.25))
-    batches = [images(count, 32) for count in counts]  # 32 pixels end as one
+    plan = spec.plan(0.25)
+    network = calibrated(spec, [plan], [images(4)])
+    before = network.statistics(plan)
+    batches = [images(count, 32, seed=5) for count in counts]  # 32 pixels end as one
     with pytest.raises(UserError, match=rf"calibration batch {bad} has 1 image of 32 pixels.*--calibration-batch-size"):
-        cumulative_statistics([network], batches)
+        calibrate(network, [plan, spec.plan(0.6)], batches)
+    assert list(network.calibrated) == [plan]
+    after = network.statistics(plan)
+    assert all(torch.equal(a, b) for path in before for a, b in zip(before[path], after[path], strict=True))
 
 
 def test_one_image_of_more_pixels_is_enough() -> None:
     spec = us_spec("mobilenet_v1")
-    network = dense(spec, spec.plan(0.25))
-    (found,) = cumulative_statistics([network], [images(1, 64)])
-    assert_as_by_hand(found, by_hand(network, oracle.mobilenet_v1, spec.channel_list(0.25), [images(1, 64)]))
+    plan = spec.plan(0.25)
+    expected = by_hand(dense(spec, plan), oracle.mobilenet_v1, spec.channel_list(0.25), [images(1, 64)])
+    assert_as_by_hand(calibrated(spec, [plan], [images(1, 64)]).statistics(plan), expected)
 
 
 def test_no_batches_are_an_error() -> None:
     spec = us_spec("mobilenet_v1")
     with pytest.raises(UserError, match="no images to calibrate with"):
-        cumulative_statistics([dense(spec, spec.plan(0.25))], [])
+        calibrated(spec, [spec.plan(0.25)], [])

@@ -38,7 +38,7 @@ def measured(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:
             pools += inputs[0].numel()
 
     with torch.device("meta"):
-        dense = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes).eval()
+        dense = spec.build(DenseLayers(plan)).eval()
     for module in dense.modules():
         module.register_forward_hook(hook)
     dense(torch.empty(1, 3, image_size, image_size, device="meta"))

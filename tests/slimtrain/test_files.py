@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from slimtrain_states import State, identified, random_state
 from torch import nn
 
-from slimtrain.checkpoint import load_network
 from slimtrain.files import read_state_dict
+from slimtrain.loading import load_network
 from slimtrain.spec import NetworkSpec
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))

@@ -42,7 +42,7 @@ def test_a_plan_gives_the_sizes_its_own_norms_have_in_the_published_file(name: s
     spec, shapes = published_spec(name), {key: shape for key, shape, _ in layout(name)["layout"]}
     for index, plan in enumerate(spec.plans):
         with torch.device("meta"):
-            dense = spec.arch.build(DenseLayers(plan), spec.wiring, spec.classes)
+            dense = spec.build(DenseLayers(plan))
         norms = {path: m for path, m in dense.named_modules() if isinstance(m, nn.BatchNorm2d)}
         assert len(norms) > 20
         for path, norm in norms.items():
@@ -54,7 +54,7 @@ def test_a_plan_gives_the_sizes_its_own_norms_have_in_the_published_file(name: s
 def test_dense_networks_have_the_names_of_the_slimmable_one(name: str) -> None:
     spec = published_spec(name)
     with torch.device("meta"):
-        dense = spec.arch.build(DenseLayers(spec.plans[0]), spec.wiring, spec.classes)
+        dense = spec.build(DenseLayers(spec.plans[0]))
     slim = [key for key in empty_state(spec) if ".bn." not in key or ".bn.0." in key]
     slim = [key.replace(".bn.0.", ".") for key in slim]
     assert set(dense.state_dict()) == set(slim)
@@ -98,7 +98,7 @@ def test_deeper_resnets_follow_the_same_rule(depth: int, blocks: int, weights: i
     assert len(shortcuts) == 4
     # parameters of torchvision's ResNet with the same depth
     with torch.device("meta"):
-        dense = spec.arch.build(DenseLayers(spec.plans[1]), spec.wiring, 1000)
+        dense = spec.build(DenseLayers(spec.plans[1]))
     assert sum(p.numel() for p in dense.parameters()) == {50: 25557032, 101: 44549160, 152: 60192808}[depth]
 
 

@@ -72,7 +72,7 @@ def test_non_uniform_plans_slice_every_group_on_its_own(architecture: str) -> No
     plan = ChannelPlan("mine", counts)
     statistics = {}
     for path, norm in network.norms.items():
-        size = network.plan_size(norm, plan)
+        size = plan.size(norm.dim)
         statistics[path] = (torch.randn(size, dtype=torch.float64) / 10, torch.rand(size, dtype=torch.float64) + 0.5)
     network.set_statistics(plan, statistics)
     x = images()

@@ -32,7 +32,7 @@ def logits(network: SlimmableNetwork, plan: ChannelPlan, x: Tensor) -> Tensor:
 
 
 def sizes_at(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, int]:
-    return {path: network.plan_size(norm, plan) for path, norm in network.norms.items()}
+    return {path: plan.size(norm.dim) for path, norm in network.norms.items()}
 
 
 def test_at_restores_the_earlier_plan_also_nested_and_after_an_exception(us_v1: Made) -> None:

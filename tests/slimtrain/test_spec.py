@@ -116,7 +116,7 @@ def test_the_tail_of_us_mobilenet_v2_is_never_slimmed() -> None:
 def test_image_sizes_from_the_stride_up_run_and_smaller_ones_are_refused(name: str) -> None:
     spec = published_spec(name)
     with torch.device("meta"):
-        dense = spec.arch.build(DenseLayers(spec.plans[0]), spec.wiring, spec.classes).eval()
+        dense = spec.build(DenseLayers(spec.plans[0])).eval()
     for size in (32, 33, 47, 96, 224, 225, 4096):
         spec.check_image_size(size)
         assert dense(torch.empty(1, 3, size, size, device="meta")).shape == (1, 1000), size

@@ -8,8 +8,8 @@ import torch
 from slimtrain_states import PUBLISHED
 from torch import Tensor
 
-from slimtrain.checkpoint import check_values
 from slimtrain.errors import UserError
+from slimtrain.loading import check_values
 from slimtrain.noise import noise_images
 from slimtrain.registry import NETWORKS, published_spec
 from slimtrain.slimmable import SlimmableNetwork

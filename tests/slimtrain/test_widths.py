@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from slimexport.widths import parse_macs, parse_widths
 from slimtrain.errors import UserError
+from slimtrain.widths import parse_macs, parse_widths
 
 
 @pytest.mark.parametrize(

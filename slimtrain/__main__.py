@@ -1,0 +1,5 @@
+"""`python -m slimtrain`."""
+
+from slimtrain.cli import main
+
+main()

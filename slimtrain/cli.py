@@ -1,0 +1,222 @@
+"""The `python -m slimtrain` command: parse, call, print. torch is imported only once the options are known to be right."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from slimtrain import __version__
+from slimtrain.config import APP, Config, config_names, dump_config, read_config
+from slimtrain.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Failure(click.ClickException):
+    """A user's mistake: one message, the error's exit code, no traceback."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"slimtrain: {self.message}", err=True)
+
+
+@contextmanager
+def _messages(hint: str = "") -> Iterator[None]:
+    """A user's mistake ends as one message, Ctrl-C and a polite kill as one line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    except UserError as error:
+        raise Failure(error) from error
+    except KeyboardInterrupt:
+        click.echo(f"slimtrain: interrupted. {hint}".rstrip(), err=True)
+        sys.exit(130)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class _Group(click.Group):
+    """Published files are run as they always were: `app:apps/NAME.yml` stands for `train app:apps/NAME.yml`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0].startswith(APP):
+            args = ["train", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings=CONTEXT)
+@click.version_option(__version__, message="slimtrain %(version)s")
+def main() -> None:
+    """Train, test, calibrate and profile slimmable networks.
+
+    \b
+      python -m slimtrain train digits
+      python -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet --amp bf16
+      torchrun --nproc-per-node=8 -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet
+      python -m slimtrain app:apps/us_mobilenet_v1_train_val.yml
+
+    CONFIG is one of ours by its name, a YAML file with the same keys, or app:PATH, a published file. `--set key=value`
+    changes any of its keys.
+
+    Exit codes: 0 done; 1 training diverged; 2 usage or bad input; 3 the environment lacks something.
+    """
+
+
+def _config_options(command: F) -> F:
+    """CONFIG and what changes it."""
+    for decorate in reversed(
+        (
+            click.argument("config", metavar="CONFIG"),
+            click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable."),
+            click.option("--data-dir", metavar="DIR", help="Folder of the images."),
+            click.option("--batch-size", type=int, metavar="N", help="Images per step, over all processes."),
+            click.option("--workers", type=int, metavar="N", help="Processes that load images."),
+            click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
+            click.option("--amp", metavar="FORMAT", help="none, bf16 or fp16."),
+            click.option("--channels-last/--no-channels-last", default=None, help="Memory layout of images and weights."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def _checkpoint_options(command: F) -> F:
+    for decorate in reversed(
+        (
+            click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one."),
+            click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: all it knows]"),
+            click.option("--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@main.command(context_settings=CONTEXT)
+@_config_options
+@click.option("--epochs", type=int, metavar="N")
+@click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
+@click.option("--pretrained", metavar="PATH", help="Weights to start from.")
+@click.option("--resume", metavar="WHAT", help="none, auto (the folder's last.pt where there is one), or a path.")
+@click.option("--ema", type=float, metavar="DECAY", help="Average the weights, as in 0.9999.")
+@click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile.")
+@click.option("--layout", metavar="NAME", help="own or published, of the finished checkpoint.")
+@click.option("--checkpoint-every", type=int, metavar="STEPS", help="Write last.pt within epochs too.")
+@click.option("--best-by", metavar="RULE", help="What best.pt follows: widest, narrowest, mean or a width.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration, and do one step on fake data.")
+def train(config: str, changes: Sequence[str], dry_run: bool, compile_: bool | None, **options: Any) -> None:
+    """Train CONFIG, calibrate and test it. Ours are named without a path."""
+    with _messages():
+        settings = read_config(config, changes, compile=compile_, **options)
+    hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
+    with _messages(hint):
+        if dry_run:
+            click.echo(dump_config(settings), nl=False)
+        elif settings.test_only:
+            _test(settings, settings.pretrained, None, (), False)
+            return
+        from slimtrain.distributed import processes
+
+        with processes(settings.device) as joined:
+            if dry_run:
+                from slimtrain.dry_run import dry_run as try_out
+
+                click.echo(try_out(settings, joined))
+            else:
+                from slimtrain.training import train as run
+
+                run(settings, joined)
+
+
+@main.command(context_settings=CONTEXT)
+@_config_options
+@_checkpoint_options
+@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+def test(
+    config: str, changes: Sequence[str], ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, **options: Any
+) -> None:
+    """Loss and accuracy of a checkpoint's widths on CONFIG's test images."""
+    with _messages():
+        settings = read_config(config, changes, **options)
+        _test(settings, ckpt, widths, channels, as_json)
+
+
+def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool) -> None:
+    from slimtrain.distributed import processes
+    from slimtrain.testing import test_checkpoint
+    from slimtrain.training import results_table
+
+    with processes(settings.device) as joined:
+        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels)
+        if not joined.first:
+            return
+        if as_json:
+            rows = [
+                {"plan": plan.name, "width": plan.width, **vars(result)} for plan, result in zip(plans, results, strict=True)
+            ]
+            click.echo(json.dumps(rows, indent=1))
+        else:
+            click.echo(f"{ckpt}, on {results[0].images} test images\n{results_table(plans, results)}")
+
+
+@main.command(context_settings=CONTEXT)
+@_config_options
+@_checkpoint_options
+@click.option("--output", metavar="PATH", help="The calibrated checkpoint.  [default: NAME_calibrated.pt beside it]")
+@click.option("--layout", metavar="NAME", help="own or published.")
+def calibrate(
+    config: str,
+    changes: Sequence[str],
+    ckpt: str,
+    widths: str | None,
+    channels: Sequence[str],
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Give a checkpoint's widths batch-norm statistics from CONFIG's training images, all in one pass."""
+    with _messages():
+        settings = read_config(config, changes, **options)
+        from slimtrain.distributed import processes
+        from slimtrain.testing import calibrate_checkpoint
+
+        with processes(settings.device) as joined:
+            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)
+            if joined.first:
+                click.echo(f"{path}: {len(plans)} widths calibrated: {', '.join(plan.name for plan in plans)}")
+
+
+@main.command(context_settings=CONTEXT)
+@click.argument("config", metavar="CONFIG")
+@click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable.")
+@click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.")
+@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
+    """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
+    with _messages():
+        from slimtrain.profiling import cost_table, costs
+
+        settings = read_config(config, changes)
+        rows = costs(settings, widths)
+        click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows))
+
+
+@main.command(context_settings=CONTEXT)
+def configs() -> None:
+    """The names of our own configurations."""
+    click.echo("\n".join(config_names()))

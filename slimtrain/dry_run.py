@@ -1,0 +1,62 @@
+"""One step of a configuration on fake data: does it fit, does it run?"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import torch
+
+from slimtrain.augment import train_transform
+from slimtrain.channels import number_text
+from slimtrain.config import Config
+from slimtrain.data import open_data
+from slimtrain.distributed import Processes
+from slimtrain.loader import training_batches
+from slimtrain.training import Run
+
+CLASSES = 10  # where neither the configuration nor its data tells
+
+
+def dry_run(config: Config, processes: Processes) -> str:
+    """Train one step on random images of the configuration's size, number of classes and batch; what happened, as a
+    line. Nothing is written."""
+    fake = dataclasses.replace(
+        config,
+        data="fake",
+        classes=config.known_classes or CLASSES,
+        augmentation="none",
+        workers=0,
+        holdout=0,
+        pretrained="",
+        resume="none",
+        tensorboard=False,
+    )
+    run = Run(fake, processes, open_data(fake))
+    batch = next(
+        training_batches(
+            run.data.train,
+            train_transform(fake),
+            epochs=1,
+            batch_size=fake.batch_size,
+            seed=fake.seed,
+            rank=processes.rank,
+            world=processes.world,
+        )
+    )
+    began = time.perf_counter()
+    losses = run.train_step(batch)
+    run.check_losses()
+    seconds = time.perf_counter() - began
+    plans = run.sampler(0)
+    shown = ", ".join(
+        f"{plan.name if plan.width is None else number_text(plan.width)}: {loss:.3f}"
+        for plan, loss in zip(plans, losses.tolist(), strict=True)
+    )
+    memory = ""
+    if processes.device.type == "cuda":
+        memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
+    return (
+        f"# dry run: one step of {config.batch_size} fake images on {processes.describe()} in {seconds:.2f} s{memory}; "
+        f"loss {shown}"
+    )

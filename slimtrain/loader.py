@@ -1,0 +1,274 @@
+"""Batches, in an order that depends on the seed alone.
+
+The order of an epoch is a permutation drawn from (seed, epoch); the augmentation of a sample is drawn from (seed, epoch,
+sample). So a run sees the same images however many processes train and load, and a resumed run sees those that the
+uninterrupted one would have seen.
+"""
+# ruff: noqa: PT028 (test_batches is no test)
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from slimtrain.augment import Transform
+from slimtrain.errors import ResourceError, UserError
+from slimtrain.samples import Picture, Samples
+
+UNREADABLE_RUN = 100  # so many unreadable images in a row are no accident
+
+
+class Batch(NamedTuple):
+    """This process's share of one step's images."""
+
+    step: int  # counted over all epochs
+    epoch: int
+    images: Tensor  # float32 [n, 3, S, S]
+    labels: Tensor  # int64 [n]
+    total: int  # images of the step over all processes; in testing, n
+    unreadable: tuple[str, ...]  # images that were replaced (training) or left out (testing)
+
+
+class _Job(NamedTuple):
+    """What a batch is to hold."""
+
+    step: int
+    epoch: int
+    indices: tuple[int, ...]
+    total: int
+
+
+class _Failed(NamedTuple):
+    """What a worker could not do. As a value: an exception would come back wrapped in the worker's traceback."""
+
+    message: str
+
+
+def steps_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
+    """Batches of an epoch: the last, short one counts unless it is dropped."""
+    return samples // batch_size if drop_last else -(-samples // batch_size)
+
+
+def training_batches(
+    samples: Samples,
+    transform: Transform,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    drop_last: bool = True,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The batches of steps `start_step` to the end of all epochs: of each step's `batch_size` images, the share of
+    process `rank` of `world`.
+
+    An unreadable image is replaced by the next readable one. Raises UserError, at once, where an epoch has no batch or a
+    process would get no image, and later, where no image can be read.
+    """
+    count = len(samples)
+    steps = steps_per_epoch(count, batch_size, drop_last)
+    if not steps:
+        raise UserError(
+            f"there are {count} training images, fewer than one batch of {batch_size}, and short batches are dropped. Set "
+            f"batch_size to at most {count}, or drop_last to false."
+        )
+    shortest = batch_size if drop_last or count % batch_size == 0 else count % batch_size
+    if shortest < world:
+        raise UserError(
+            f"a batch of {shortest} of {count} training images (batch_size {batch_size}) cannot be shared by {world} "
+            "processes. Set drop_last to true, or batch_size to another number, at least that of the processes."
+        )
+    jobs = _training_jobs(count, epochs * steps, steps, batch_size, seed, start_step, rank, world)
+    return _batches(_TrainingBatches(samples, transform, seed), jobs, workers, pin_memory)
+
+
+def test_batches(
+    samples: Samples,
+    transform: Transform,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Every image once: process `rank` of `world` gets every world-th, in batches of about `batch_size` / `world`.
+
+    Unreadable images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole batches.
+    """
+    jobs = _test_jobs(len(samples), max(batch_size // world, 1), rank, world)
+    return _without_empty(_batches(_TestBatches(samples, transform), jobs, workers, pin_memory))
+
+
+test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
+
+
+def _training_jobs(
+    count: int, end: int, steps: int, batch_size: int, seed: int, start_step: int, rank: int, world: int
+) -> Iterator[_Job]:
+    order, ordered = torch.empty(0), -1
+    for step in range(start_step, end):
+        epoch, position = divmod(step, steps)
+        if epoch != ordered:
+            draw = torch.Generator().manual_seed(_seed(seed, epoch))
+            order, ordered = torch.randperm(count, generator=draw), epoch
+        batch = order[position * batch_size : (position + 1) * batch_size]
+        total = len(batch)
+        share = batch[rank * total // world : (rank + 1) * total // world]
+        yield _Job(step, epoch, tuple(share.tolist()), total)
+
+
+def _test_jobs(count: int, batch_size: int, rank: int, world: int) -> Iterator[_Job]:
+    own = range(rank, count, world)
+    for step, start in enumerate(range(0, len(own), batch_size)):
+        indices = tuple(own[start : start + batch_size])
+        yield _Job(step, 0, indices, len(indices))
+
+
+def _seed(*numbers: int) -> int:
+    """A seed that differs in all bits between neighboring numbers. Torch's generator for the CPU uses 32 bits."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), "little")
+
+
+class _TrainingBatches(Dataset[Batch | _Failed]):
+    """Makes a job's batch; torch's global generator is left as it was."""
+
+    def __init__(self, samples: Samples, transform: Transform, seed: int) -> None:
+        self.samples, self.transform, self.seed = samples, transform, seed
+
+    def __getitem__(self, job: _Job) -> Batch | _Failed:
+        images, labels, unreadable = [], [], []
+        with torch.random.fork_rng(devices=[]):
+            for index in job.indices:
+                # Not torch.manual_seed: that would seed the GPU's generators, which training may use.
+                torch.default_generator.manual_seed(_seed(self.seed, job.epoch, index))
+                last = index + min(UNREADABLE_RUN, len(self.samples))
+                positions = (candidate % len(self.samples) for candidate in range(index, last))
+                opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
+                if opened is None:
+                    return _Failed(_none_readable(self.samples.name(index), last - index))
+                position, image = opened
+                if position != index:
+                    unreadable.append(self.samples.name(index))
+                images.append(self.transform(image))
+                labels.append(self.samples.label(position))
+        return Batch(job.step, job.epoch, torch.stack(images), torch.tensor(labels), job.total, tuple(unreadable))
+
+
+class _TestBatches(Dataset[Batch | _Failed]):
+    """Makes a job's batch of what can be read, which may be nothing."""
+
+    def __init__(self, samples: Samples, transform: Transform) -> None:
+        self.samples, self.transform = samples, transform
+
+    def __getitem__(self, job: _Job) -> Batch | _Failed:
+        images, labels, unreadable, run = [], [], [], 0
+        for index in job.indices:
+            image = _open(self.samples, index)
+            if image is None:
+                unreadable.append(self.samples.name(index))
+                run += 1
+                if run == UNREADABLE_RUN:
+                    return _Failed(_none_readable(unreadable[-1], run))
+                continue
+            run = 0
+            images.append(self.transform(image))
+            labels.append(self.samples.label(index))
+        stacked = torch.stack(images) if images else torch.empty(0)
+        return Batch(job.step, 0, stacked, torch.tensor(labels), len(labels), tuple(unreadable))
+
+
+def _open(samples: Samples, index: int) -> Picture | None:
+    """The image, or None where it cannot be read."""
+    try:
+        return samples.image(index)
+    except Exception:  # Pillow's decoders raise nearly anything on a damaged file
+        return None
+
+
+def _none_readable(name: str, count: int) -> str:
+    return f"{count} images in a row, such as {name}, cannot be read. Check the disk and the files, or correct data_dir."
+
+
+def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Leaves out batches without images; what was unreadable in them is told with a neighbor."""
+    held: Batch | None = None
+    names: tuple[str, ...] = ()
+    for batch in batches:
+        if not batch.total:
+            names += batch.unreadable
+            if len(names) >= UNREADABLE_RUN:
+                raise UserError(_none_readable(names[-1], len(names)))
+            continue
+        if held is not None:
+            yield held
+        held, names = batch._replace(unreadable=names + batch.unreadable), ()
+    if held is not None:
+        yield held._replace(unreadable=held.unreadable + names)
+    elif names:
+        raise UserError(_none_readable(names[-1], len(names)))
+
+
+def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: int, pin_memory: bool) -> Iterator[Batch]:
+    """The jobs' batches in their order, made by `workers` processes that live as long as the iterator."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,  # a job makes a whole batch
+        sampler=jobs,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # seeds the workers, else drawn from the global generator
+    )
+    iterator = iter(loader)
+    try:
+        while True:
+            try:
+                made = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error) or "Caught" in str(error):
+                    raise
+                raise ResourceError(
+                    f"a process that loads images ended ({error}). It may have lacked memory: load with fewer (--set "
+                    "workers=N, or 0), or give a container more shared memory (--shm-size)."
+                ) from error
+            if isinstance(made, _Failed):
+                raise UserError(made.message)
+            yield made
+    finally:
+        # Not left to the iterator's own end: after Ctrl-C the exception's traceback still holds it.
+        shutdown = getattr(iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C is for the main process, which ends its workers. (torch has set this one to a single thread.)"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Of a worker's threads, the one that hands images over meets a broken connection whenever the main process is
+    interrupted while it takes them: nothing to tell."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)

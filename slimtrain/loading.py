@@ -1,0 +1,51 @@
+"""A state dict into a slimmable network, after a look at its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from slimtrain.errors import CheckpointError
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def load_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> SlimmableNetwork:
+    """The network of `spec` holding `state`, float32, in evaluation mode."""
+    with torch.device("meta"):
+        network = SlimmableNetwork(spec)
+    tensors = {}
+    for key, empty in network.state_dict().items():
+        value = state.get(key)
+        tensors[key] = torch.zeros(empty.shape, dtype=empty.dtype) if value is None else value.to(empty.dtype)
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
+
+
+def check_values(state: Mapping[str, Tensor], name: str) -> None:
+    """CheckpointError where a tensor is not numbers, holds NaN or infinite values, or a variance is negative."""
+    bad = []
+    for key, tensor in state.items():
+        counter = key.endswith("num_batches_tracked")
+        if tensor.layout != torch.strided or tensor.is_meta or not (counter or tensor.dtype in FLOATS):
+            raise CheckpointError(
+                f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor on {tensor.device}, expected plain floating-point "
+                "numbers."
+            )
+        if counter:
+            continue
+        finite = torch.isfinite(tensor.float())  # as the network will hold them
+        if not finite.all():
+            bad.append(f"{key} ({int((~finite).sum())} of {tensor.numel()})")
+        elif key.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")
+    if bad:
+        more = f" and {len(bad) - 4} more tensors" if len(bad) > 4 else ""
+        raise CheckpointError(
+            f"{name}: NaN or infinite values in {', '.join(bad[:4])}{more}. Expected finite weights: the training diverged "
+            "or the file is damaged, take an earlier checkpoint."
+        )

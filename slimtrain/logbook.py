@@ -1,0 +1,72 @@
+"""What a run says: plain lines on standard output and in `train.log`, tables, `summary.csv`. First process only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slimtrain.atomic import write_atomically
+from slimtrain.errors import ResourceError
+
+SUMMARY = "summary.csv"
+LOG = "train.log"
+Row = dict[str, float | int | str]
+
+
+class Logbook:
+    """Lines and figures of one run in `folder`; of a process that is not the first, nothing."""
+
+    def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:
+        self.folder = folder
+        self.board: Any = None
+        if folder is not None and tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ResourceError("tensorboard is not installed: pip install tensorboard, or leave it off.") from error
+            self.board = SummaryWriter(folder / "tensorboard")
+
+    def say(self, text: str) -> None:
+        """One or more lines."""
+        if self.folder is None:
+            return
+        click.echo(text)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def record(self, rows: Sequence[Row], step: int) -> None:
+        """Write all rows so far to `summary.csv`, the last step's to TensorBoard too."""
+        if self.folder is None or not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder / SUMMARY, text.getvalue().encode())
+        if self.board is not None:
+            for row in rows:
+                if row["step"] == step:
+                    for key in ("train_loss", "loss", "top1", "top5"):
+                        if row[key] != "":
+                            self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
+                    self.board.add_scalar("lr", row["lr"], step)
+            self.board.flush()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Right-aligned columns under a header."""
+    lines = [header, *rows]
+    sizes = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """`0:41`, `3:05:12`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

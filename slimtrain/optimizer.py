@@ -1,0 +1,39 @@
+"""The optimizer, and the weights that training begins with."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from slimtrain.layers import SlimConv2d, SlimLinear
+from slimtrain.slimmable import SlimmableNetwork
+
+
+def sgd(network: SlimmableNetwork, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> torch.optim.SGD:
+    """SGD with weight decay on ordinary convolutions and linear weights only: none on depthwise kernels, biases and
+    norms, as published."""
+    decayed = [
+        module.weight
+        for module in network.modules()
+        if isinstance(module, SlimLinear) or (isinstance(module, SlimConv2d) and not module.depthwise)
+    ]
+    chosen = {id(weight) for weight in decayed}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+@torch.no_grad()
+def initialize(network: SlimmableNetwork, seed: int) -> None:
+    """Random weights: He et al. (arXiv 1502.01852, fan out) for convolutions, N(0, 0.01) for the classifier, norms as
+    the identity. The same for the same seed."""
+    draw = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, SlimConv2d):
+            fan_out = module.out_channels * module.weight[0, 0].numel() / module.groups
+            module.weight.normal_(0, math.sqrt(2 / fan_out), generator=draw)
+        elif isinstance(module, SlimLinear):
+            module.weight.normal_(0, 0.01, generator=draw)
+            nn.init.zeros_(module.bias)

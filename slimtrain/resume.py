@@ -1,0 +1,111 @@
+"""Going on with a run, and making room for a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimtrain.config import Config, plain
+from slimtrain.errors import CheckpointError, UserError
+from slimtrain.files import read_content
+from slimtrain.saving import is_own, read_own
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+
+LAST = "last.pt"
+AUTO = "auto"
+# What may differ between a run and its continuation without making it another run.
+FREE = {
+    *("device", "workers", "threads", "compile", "channels_last", "amp", "sync_norm", "accumulate", "data_dir"),
+    *("output_dir", "weights", "layout", "checkpoint_every", "log_every", "best_by", "tensorboard"),
+    *("test_batch_size", "test_every", "test_only", "test_widths", "calibration_batches", "pretrained", "reset_classifier"),
+    *("resume", "lr", "warmup_epochs"),  # what a diverged run is told to change
+}
+
+
+def run_to_resume(config: Config) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that `config.resume` asks to go on from, and its content; None where `auto` finds none.
+
+    CheckpointError for a file that is none; UserError where `pretrained` names weights that the run did not start from:
+    a resumed run would not use them.
+    """
+    path = Path(config.output_dir) / LAST if config.resume == AUTO else Path(config.resume)
+    if config.resume == AUTO and not path.exists():
+        return None
+    content = read_content(path)
+    if not is_own(content) or not isinstance(content.get("training"), dict):
+        raise CheckpointError(
+            f"{path}: is no checkpoint of a run that could go on (those are called {LAST}). To start from its weights, set "
+            f"pretrained={path}."
+        )
+    began = content["training"].get("config", {})
+    if config.pretrained and config.pretrained != began.get("pretrained"):
+        raise UserError(
+            f"resume {config.resume} and pretrained {config.pretrained}: {path} is of a run that started from "
+            f"{began.get('pretrained') or 'random weights'}, resuming it would ignore the pretrained ones. Choose one: leave "
+            "pretrained out, or set resume=none."
+        )
+    return path, content
+
+
+def read_run(
+    path: Path, content: Mapping[str, Any], config: Config, spec: NetworkSpec
+) -> tuple[SlimmableNetwork, dict[str, Any]]:
+    """The network and the training state of `last.pt`; CheckpointError where it is of another network, UserError where the
+    configuration now asks for another run."""
+    network = read_own(content, path.name)
+    if network.spec != spec:
+        found, expected = network.spec, spec
+        what = "widths" if found.name == expected.name else "network"
+        raise CheckpointError(
+            f"{path}: is a {found.name} with {found.describe_widths()} and {found.classes} classes, the configuration trains "
+            f"a {expected.name} with {expected.describe_widths()} and {expected.classes} classes. Another {what} is another "
+            "run: set resume=none, or another output_dir."
+        )
+    training: dict[str, Any] = content["training"]
+    before, now = training.get("config", {}), plain(config)
+    changed = [key for key in now if key in before and before[key] != now[key] and key not in FREE]
+    if changed:
+        listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
+        raise UserError(
+            f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
+            "begin a new run with resume=none."
+        )
+    return network, training
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename a folder that holds a run to the first free `NAME.1`, `NAME.2`, ...; None where it holds none.
+
+    Nothing is overwritten: rerunning a configuration keeps what the last run made.
+    """
+    if not any((folder / name).exists() for name in (LAST, "config.yml")):
+        return None
+    number = 1
+    while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    try:
+        folder.rename(moved)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: holds a run and cannot be renamed ({error.strerror}). Choose another output_dir."
+        ) from error
+    return moved
+
+
+def generators(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generators(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Undo what happened since `generators`."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,139 @@
+"""Sets of labeled images that are opened one by one: files, arrays in memory, generated ones, and parts of these.
+
+Workers hold copies of a set, so a set is a few large arrays, not a million small objects.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from slimtrain.errors import UserError
+
+Picture = Image.Image | Tensor  # RGB, or uint8 [3, H, W]
+
+
+class Samples(Protocol):
+    """Images with a class each. Opening one raises whatever its decoder does on a damaged file."""
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> int:
+        """The class's number."""
+        ...
+
+    def image(self, index: int) -> Picture:
+        """The opened image."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages call it: a path, or as in `digits test 17`."""
+        ...
+
+
+class FileSamples:
+    """Image files of class folders: `folder/CLASS/FILE`. Opened as RGB."""
+
+    def __init__(self, folder: Path, classes: Sequence[str], files: Sequence[Sequence[str]]) -> None:
+        """`files[i]` are the names of the files of `classes[i]`."""
+        encoded = [os.fsencode(name) for names in files for name in names]
+        self.folder, self.classes = str(folder), tuple(classes)
+        self.labels = np.repeat(np.arange(len(files)), [len(names) for names in files])
+        self.ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self.names = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+    def image(self, index: int) -> Picture:
+        with Image.open(self.name(index)) as opened:
+            return opened.convert("RGB")
+
+    def name(self, index: int) -> str:
+        start = int(self.ends[index - 1]) if index else 0
+        file = os.fsdecode(self.names[start : int(self.ends[index])])
+        return os.path.join(self.folder, self.classes[self.label(index)], file)
+
+
+class ArraySamples:
+    """Images in memory: uint8 [N, 3, H, W], and their N classes."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[Any], title: str) -> None:
+        self.images, self.labels, self.title = torch.from_numpy(images), labels, title
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+    def image(self, index: int) -> Picture:
+        return self.images[index]
+
+    def name(self, index: int) -> str:
+        return f"{self.title} {index}"
+
+
+class FakeSamples:
+    """Noise made on demand, the same for the same `part` and index; classes take turns."""
+
+    def __init__(self, count: int, classes: int, image_size: int, part: str) -> None:
+        self.count, self.classes, self.image_size, self.part = count, classes, image_size, part
+
+    def __len__(self) -> int:
+        return self.count
+
+    def label(self, index: int) -> int:
+        return index % self.classes
+
+    def image(self, index: int) -> Picture:
+        draw = torch.Generator().manual_seed(2 * index + (self.part == "test"))
+        return torch.randint(0, 256, (3, self.image_size, self.image_size), dtype=torch.uint8, generator=draw)
+
+    def name(self, index: int) -> str:
+        return f"fake {self.part} {index}"
+
+
+class PartSamples:
+    """Those of `samples` that `indices` name, in that order."""
+
+    def __init__(self, samples: Samples, indices: NDArray[np.int64]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def label(self, index: int) -> int:
+        return self.samples.label(int(self.indices[index]))
+
+    def image(self, index: int) -> Picture:
+        return self.samples.image(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.samples.name(int(self.indices[index]))
+
+
+def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
+    """(the rest, `count` samples held out): the split of the published `imagenet1k_val50k`, which shuffles with Python's
+    generator and takes the first. UserError where nothing would be left."""
+    if count >= len(samples):
+        raise UserError(
+            f"holdout is {count}, but there are {len(samples)} training images: none would be left to train on. "
+            "Hold out fewer: --set holdout=N."
+        )
+    order = list(range(len(samples)))
+    random.Random(seed).shuffle(order)  # noqa: S311 (no secret)
+    indices = np.asarray(order, np.int64)
+    return PartSamples(samples, indices[count:]), PartSamples(samples, indices[:count])

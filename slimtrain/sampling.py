@@ -1,0 +1,78 @@
+"""Which plans a training step runs. No torch.
+
+Slimmable and AutoSlim networks run every switch (arXiv 1812.08928, sec. 3.3). Universally slimmable ones follow the
+sandwich rule (1903.05134, sec. 3.2): the widest, the narrowest, and widths drawn uniformly between; non-uniform: every
+channel group draws a width of its own.
+
+Draws depend on (seed, step) alone, so a resumed run and every process of a run draw the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """`sampler(step)` gives the plans of a step, the widest first: it is the teacher of the others.
+
+    `sandwich` widths per step of a US network; `width_step` above 0 draws from a grid that begins at the narrowest.
+    """
+
+    spec: NetworkSpec
+    seed: int = 0
+    sandwich: int = 4
+    nonuniform: bool = False
+    width_step: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Plans per step."""
+        return self.sandwich if self.spec.family == "us" else len(self.spec.plans)
+
+    @property
+    def fixed(self) -> list[ChannelPlan]:
+        """The plans that every step runs, the widest first."""
+        if self.spec.family == "us":
+            low, high = self.spec.range
+            return [self.spec.plan(high), self.spec.plan(low)]
+        return sorted(self.spec.plans, key=lambda plan: -sum(plan.channels.values()))
+
+    @property
+    def grid(self) -> list[float]:
+        """The widths that are drawn from, where they are finitely many."""
+        if not self.width_step:
+            return []
+        low, high = self.spec.range
+        steps = int((high - low) / self.width_step + 1e-9)
+        return [round(low + i * self.width_step, 9) for i in range(steps + 1)]
+
+    def __call__(self, step: int) -> list[ChannelPlan]:
+        plans = self.fixed
+        if self.spec.family != "us":
+            return plans
+        draw = random.Random(f"{self.seed}:{step}")  # noqa: S311 (no secret)
+        return [*plans, *(self._draw(draw, i) for i in range(self.sandwich - 2))]
+
+    def _draw(self, draw: random.Random, number: int) -> ChannelPlan:
+        low, high = self.spec.range
+        if self.width_step:
+            return self.spec.plan(draw.choice(self.grid))
+        if not self.nonuniform:
+            return self.spec.plan(draw.uniform(low, high))
+        return mixed_plan(self.spec, f"nonuniform_{number}", [draw.uniform(low, high) for _ in self.spec.wiring.groups])
+
+
+def mixed_plan(spec: NetworkSpec, name: str, widths: Sequence[float]) -> ChannelPlan:
+    """A plan whose channel groups have widths of their own, one per entry of the channel list; of entries that share a
+    group the first decides."""
+    channels: dict[str, int] = {}
+    for position, (group, width) in enumerate(zip(spec.wiring.groups, widths, strict=True)):
+        if group not in channels:
+            channels[group] = spec.channel_list(width)[position]
+    return ChannelPlan(name, channels)

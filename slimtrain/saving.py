@@ -1,0 +1,205 @@
+"""Checkpoints of our own: they say what they hold, and consist of tensors and plain values only.
+
+A file is a dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`,
+`model` (the state dict), `calibrated` (statistics of plans beside those the layout stores: every norm's, the shared
+tail's too), and in `last.pt` `training` (what a resumed run goes on from).
+
+The published layout is a state dict with keys beginning with `module.`, `{"model": ...}`: what the published code loads.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimtrain import __version__
+from slimtrain.atomic import write_atomically
+from slimtrain.channels import ChannelPlan
+from slimtrain.errors import CheckpointError, UserError
+from slimtrain.identify import compare_layout
+from slimtrain.layers import SharedNorm, UniversalNorm
+from slimtrain.loading import check_values, load_network
+from slimtrain.registry import split_name
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+
+FORMAT = "slimtrain"
+VERSION = 1
+
+
+def is_own(content: Any) -> bool:
+    """Whether a file's content is one of our checkpoints."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def own_content(
+    network: SlimmableNetwork,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] = (),
+    training: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The dictionary that `save` writes for `network`, its tensors on the CPU."""
+    spec = network.spec
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "slimtrain": __version__,
+        "network": {key: _listed(value) for key, value in asdict(spec).items()},
+        "input": {"image_size": image_size, "mean": list(mean), "std": list(std)},
+        "class_names": list(class_names),
+        "model": {key: value.detach().cpu() for key, value in network.state_dict().items()},
+        "calibrated": [
+            {
+                "name": plan.name,
+                "width": plan.width,
+                "channels": dict(plan.channels),
+                "statistics": {path: [t.detach().cpu() for t in pair] for path, pair in statistics.items()},
+            }
+            for plan, statistics in network.calibrated.items()
+        ],
+    }
+    if training is not None:
+        content["training"] = dict(training)
+    return content
+
+
+def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
+    """The network of one of our files' content, float32, in evaluation mode. CheckpointError where it is damaged or
+    was written by a later version."""
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{name}: has version {content.get('version')!r} of slimtrain's format, this slimtrain {__version__} reads "
+            f"{VERSION}. Take the slimtrain that wrote it ({content.get('slimtrain', 'unknown')})."
+        )
+    state = content.get("model")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{name}: its `model` holds no tensors. The file is damaged.")
+    spec = _spec(content.get("network"), name)
+    compare_layout(spec, state, name)
+    check_values(state, name)
+    network = load_network(spec, state)
+    calibrated = {}
+    try:
+        for entry in content.get("calibrated", ()):
+            plan = _plan(spec, entry)
+            statistics = {str(path): (pair[0].float(), pair[1].float()) for path, pair in entry["statistics"].items()}
+            check_values(
+                {f"{path}.{kind}": t for path, pair in statistics.items() for kind, t in zip(_KINDS, pair, strict=True)},
+                f"{name}, plan {plan.name}",
+            )
+            calibrated[plan] = statistics
+            network.set_statistics(plan, statistics)
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{name}: its calibrated statistics are damaged ({error}).") from error
+    return network
+
+
+_KINDS = ("running_mean", "running_var")
+
+
+def _plan(spec: NetworkSpec, entry: Mapping[str, Any]) -> ChannelPlan:
+    plan = spec.plan_from_channels(str(entry["name"]), entry["channels"])
+    width = entry["width"]
+    return ChannelPlan(plan.name, plan.channels, width if width is None else spec.plan(width).width)
+
+
+def _spec(value: Any, name: str) -> NetworkSpec:
+    """The spec of a file's `network`; CheckpointError where it describes none."""
+    try:
+        fields = {key: _tupled(inside) for key, inside in value.items()}
+        spec = NetworkSpec(**fields)
+        split_name(spec.name)
+        if not isinstance(spec.classes, int) or spec.classes < 1 or spec.stem_stride not in (1, 2):
+            raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
+        _ = spec.wiring, spec.plans, spec.widest
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
+        raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
+    return spec
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+
+
+def published_content(network: SlimmableNetwork) -> dict[str, Any]:
+    """`{"model": state dict}` in the published layout, with the statistics of every known width.
+
+    A US network's norms hold range minimum, range maximum, then the further widths; a shared tail stays as training
+    left it. UserError for what the layout has no place for: plans without a width, a stem stride of 1.
+    """
+    spec = network.spec
+    odd = [plan.name for plan in network.known_plans if plan.width is None]
+    if odd:
+        raise UserError(
+            f"the published layout has no place for plans that no width describes ({', '.join(odd)}). Save them with "
+            "--layout own."
+        )
+    if spec.stem_stride != 2:
+        raise UserError(
+            "the published layout has no place for a stem stride of 1, its readers would take 2. Use --layout own."
+        )
+    plans = list(spec.plans)
+    if spec.family == "us":
+        plans = [plan for plan in network.known_plans if network.has_statistics(plan)]
+        ends = [plan for end in spec.range for plan in plans if plan.width == end]
+        plans = [*ends, *(plan for plan in plans if plan not in ends)]
+        if len(ends) != len(spec.range):
+            raise UserError("the published layout begins with the ends of the range: calibrate these too.")
+    own = network.state_dict()
+    state = {}
+    with torch.no_grad():
+        statistics = [network.statistics(plan) for plan in plans]
+    for key, value in own.items():
+        path, _, _ = key.partition(".bn.")
+        norm = network.norms.get(path)
+        if norm is None or isinstance(norm, SharedNorm) or ".bn." not in key:
+            state[f"module.{key}"] = value.detach().cpu()
+        elif isinstance(norm, UniversalNorm) and f"module.{path}.bn.0.running_mean" not in state:
+            for i, plan_statistics in enumerate(statistics):
+                state.update(_stored(f"module.{path}.bn.{i}", plan_statistics[path]))
+        elif not isinstance(norm, UniversalNorm):
+            index = int(key.removeprefix(f"{path}.bn.").split(".")[0])
+            kind = key.rsplit(".", 1)[1]
+            mean_var = dict(zip(_KINDS, statistics[index][path], strict=True))
+            state[f"module.{key}"] = mean_var.get(kind, value).detach().cpu()
+    return {"model": state}
+
+
+def _stored(path: str, statistics: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """A norm's entry in the published layout."""
+    mean, var = (t.detach().cpu() for t in statistics)
+    return {f"{path}.running_mean": mean, f"{path}.running_var": var, f"{path}.num_batches_tracked": torch.tensor(1)}
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that `path` holds either what it held before or the whole new file.
+
+    ResourceError for a full disk, UserError where it cannot be written; the old file stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(_own_storage(content), buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def _own_storage(value: Any) -> Any:
+    """`value` with tensors that are not views: torch.save writes a view's whole storage."""
+    if isinstance(value, Tensor):
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        return value if whole else value.clone()
+    if isinstance(value, Mapping):
+        return {key: _own_storage(inside) for key, inside in value.items()}
+    return [_own_storage(inside) for inside in value] if isinstance(value, list) else value

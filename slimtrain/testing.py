@@ -1,0 +1,128 @@
+"""Testing and calibrating a checkpoint on a configuration's images."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from slimtrain.augment import test_transform
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.config import Config
+from slimtrain.data import Data, open_data
+from slimtrain.distributed import Processes
+from slimtrain.errors import CheckpointError, UserError
+from slimtrain.evaluate import Result, evaluate
+from slimtrain.loader import test_batches
+from slimtrain.plan_file import read_plan_file
+from slimtrain.saving import own_content, published_content, save
+from slimtrain.training import calibrate_on
+from slimtrain.widths import parse_widths
+
+log = logging.getLogger(__name__)
+
+REMEDY = "Calibrate with `python -m slimtrain calibrate`"
+
+
+def test_checkpoint(
+    config: Config, processes: Processes, ckpt: str, widths: str | None, channels: Sequence[str]
+) -> tuple[list[ChannelPlan], list[Result]]:
+    """Plans of a checkpoint and their results on `config`'s test images; without `widths` all that have statistics.
+
+    Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
+    """
+    checkpoint, config, data = _open(config, processes, ckpt)
+    network = checkpoint.network
+    plans = _plans(checkpoint, widths, channels, list(config.test_widths), calibrated=True)
+    for plan in plans:
+        if not network.has_statistics(plan):
+            raise missing_statistics(network, plan, checkpoint.file, REMEDY)
+    batches = test_batches(
+        data.test,
+        test_transform(config),
+        batch_size=config.test_batch_size or config.batch_size,
+        rank=processes.rank,
+        world=processes.world,
+        workers=config.workers,
+    )
+    results = evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
+    return plans, results
+
+
+test_checkpoint.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
+
+
+def calibrate_checkpoint(
+    config: Config,
+    processes: Processes,
+    ckpt: str,
+    widths: str | None,
+    channels: Sequence[str] = (),
+    output: str | None = None,
+) -> tuple[Path, list[ChannelPlan]]:
+    """Write a checkpoint in which the plans asked for have statistics of `config`'s training images; its path and the
+    plans. Without `widths`: the ends of a US network's range and `config.test_widths`, or all switches."""
+    checkpoint, config, data = _open(config, processes, ckpt)
+    if not config.calibration_batches:
+        raise UserError("calibration_batches is 0: set it to the number of batches, as in --set calibration_batches=5.")
+    spec = checkpoint.spec
+    usual = [*spec.range, *config.test_widths] if spec.family == "us" else list(spec.switches)
+    plans = _plans(checkpoint, widths, channels, usual, calibrated=False)
+    path = Path(output) if output else Path(ckpt).with_name(f"{Path(ckpt).name.split('.')[0]}_calibrated.pt")
+    calibrate_on(data, config, processes, checkpoint.network, plans)
+    if processes.first:
+        if config.layout == "published":
+            save(published_content(checkpoint.network), path)
+        else:
+            network = checkpoint.network
+            save(own_content(network, config.image_size, config.mean, config.std, data.classes), path)
+    return path, plans
+
+
+def _plans(
+    checkpoint: Checkpoint, widths: str | None, files: Sequence[str], usual: Sequence[float], calibrated: bool
+) -> list[ChannelPlan]:
+    """The plans asked for, each once: widths, then plan files; with neither, `usual` or those that are known."""
+    spec, network = checkpoint.spec, checkpoint.network
+    chosen = parse_widths(widths) if widths else None
+    if chosen is not None:
+        plans = [spec.plan(width) for width in chosen]
+    elif files and not widths:
+        plans = []
+    elif calibrated or widths:  # all
+        plans = [plan for plan in network.known_plans if not calibrated or network.has_statistics(plan)]
+        plans = sorted(plans or spec.plans, key=lambda plan: plan.width or 0)
+    else:
+        plans = [spec.plan(width) for width in usual]
+    return list(dict.fromkeys([*plans, *(read_plan_file(Path(file), spec) for file in files)]))
+
+
+def _open(config: Config, processes: Processes, ckpt: str) -> tuple[Checkpoint, Config, Data]:
+    """A checkpoint, the configuration with the images that it takes, and these."""
+    checkpoint = open_checkpoint(ckpt, network=config.network)
+    spec = checkpoint.spec
+    told = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    if checkpoint.described and any(getattr(config, key) != value for key, value in told.items()):
+        log.warning("%s says which images it takes: %s", checkpoint.file, told)
+        config = dataclasses.replace(config, **told)  # type: ignore[arg-type]
+    spec.check_image_size(config.image_size)
+    data = open_data(config)
+    if len(data.classes) != spec.classes:
+        raise UserError(
+            f"{checkpoint.file}: has {spec.classes} classes, the data has {len(data.classes)}. Test it on the images that it "
+            "was trained for."
+        )
+    if checkpoint.class_names and checkpoint.class_names != data.classes:
+        pairs = zip(checkpoint.class_names, data.classes, strict=True)
+        theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
+        raise CheckpointError(
+            f"{checkpoint.file}: has a class {theirs!r} where the data has {ours!r}: labels would not mean the same. Test it "
+            "on the images that it was trained for."
+        )
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    checkpoint.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
+    return checkpoint, config, data
