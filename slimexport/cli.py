@@ -73,6 +73,7 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option(
     "--probes", type=click.IntRange(2, 256), default=2, show_default=True, metavar="N", help="Images to verify with."
 )
+@click.option("--accuracy-data", metavar="DATA", help="Labeled images to test the files on: class folders, or `digits`.")
 @click.option("--no-verify", is_flag=True, help="Write files without proof that they are right.")
 @click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell.")
 @click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell.")

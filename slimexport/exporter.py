@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle import BundleWriter
 from slimexport.dense import dense_network, traced
 from slimexport.onnx_graph import to_onnx
@@ -76,6 +77,7 @@ def export(
     verify: bool = True,
     verify_data: str | Path | None = None,
     probes: int = PROBES,
+    accuracy_data: str | Path | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     network: str | None = None,
@@ -89,7 +91,8 @@ def export(
     `widths` (switch numbers for AutoSlim; "all" that have statistics), `macs` (budgets) and `channels` (plan files) add
     up; none of them means all widths. `image_size` in pixels (default 224, or the configuration's).
     `calibration_data` gives statistics to plans that have none. `probes` images are compared, noise or taken from the
-    folder `verify_data`. `dry_run` computes everything but writes and verifies nothing. `network`, `switches` and
+    folder `verify_data`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's accuracy is measured
+    on. `dry_run` computes everything but writes and verifies nothing. `network`, `switches` and
     `config` as for `open_checkpoint`. `started` is called with the number of plans, `finished` with each artifact.
 
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
@@ -97,7 +100,9 @@ def export(
     """
     if probes < 2:
         raise UserError(f"probes {probes}: at least 2 images are needed to see that logits depend on the image.")
-    if verify and not dry_run:
+    if accuracy_data is not None and dry_run:
+        raise UserError("accuracy is measured on files, and a dry run writes none: leave out --accuracy-data or --dry-run.")
+    if (verify or accuracy_data is not None) and not dry_run:
         require_onnxruntime()
     if not isinstance(checkpoint, Checkpoint):
         writer = None if output_dir is None or dry_run else BundleWriter(output_dir, overwrite=overwrite)
@@ -111,6 +116,7 @@ def export(
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration_data is not None)
     preprocessing = Preprocessing(size, checkpoint.mean, checkpoint.std)
     images = _probe_images(preprocessing, probes, verify_data)
+    labeled = None if accuracy_data is None else labeled_images(accuracy_data, checkpoint, size)
     if calibration_data is not None:
         _calibrate(checkpoint, plans, image_batches(calibration_data, preprocessing, calibration_batch_size))
     job = _Job(checkpoint, preprocessing, count, images)
@@ -123,11 +129,16 @@ def export(
             finished(artifact)
         return manifest
     with BundleWriter(output_dir or Path("exports") / spec.name, overwrite=overwrite) as bundle:
-        return _write(job, plans, bundle, verify, finished)
+        return _write(job, plans, bundle, verify, labeled, finished)
 
 
 def _write(
-    job: _Job, plans: Sequence[ChannelPlan], bundle: BundleWriter, verify: bool, finished: Callable[[Artifact], None]
+    job: _Job,
+    plans: Sequence[ChannelPlan],
+    bundle: BundleWriter,
+    verify: bool,
+    labeled: LabeledImages | None,
+    finished: Callable[[Artifact], None],
 ) -> Manifest:
     """Fill a bundle and publish what is proven right."""
     manifest = job.manifest()
@@ -150,6 +161,10 @@ def _write(
                 bundle.remove(artifact["file"])
                 rejected.append({**artifact, "file": None})
             finished(artifact)
+    if labeled is not None:
+        runners = [OnnxRuntimeRunner(bundle.path(artifact["file"])) for artifact in manifest["artifacts"]]
+        for artifact, accuracy in zip(manifest["artifacts"], measure(runners, labeled), strict=True):
+            artifact["accuracy"] = accuracy
     if rejected:
         manifest["rejected"] = rejected
     publishable = bool(manifest["artifacts"]) and not (rejected and bundle.output.exists())

@@ -36,7 +36,8 @@ def artifact_row(artifact: dict[str, Any]) -> list[str]:
     return [*row, check["status"], error, tolerance, f"{check['top1_agreement']:.0%}", f"{check['spread']:.2g}"]
 
 
-HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "top-1", "spread"]
+HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
+ACCURACY = "accuracy"
 
 
 def table(artifacts: Sequence[dict[str, Any]]) -> str:
@@ -44,8 +45,15 @@ def table(artifacts: Sequence[dict[str, Any]]) -> str:
     rows = [artifact_row(artifact) for artifact in artifacts]
     columns = max(map(len, rows), default=5)
     lines = [HEADER[:columns], *([*row, *[""] * (columns - len(row))] for row in rows)]
-    sizes = [max(len(line[i]) for line in lines) for i in range(columns)]
+    measured = [artifact.get("accuracy") for artifact in artifacts]
+    if any(measured):
+        lines[0].append(ACCURACY)
+        for line, accuracy in zip(lines[1:], measured, strict=True):
+            line.append(f"{accuracy['top1']:.2%}" if accuracy else "")
+    sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
     if any(artifact["verification"].get("tolerance_from", "default") != "default" for artifact in artifacts):
         text.append("* 20 times what float32 costs the slimmable network on the same images, at most 1e-2")
+    for found in dict.fromkeys((a["data"], a["images"]) for a in measured if a):
+        text.append("accuracy: the files' top-1 on the {1} images of {0}".format(*found))
     return "\n".join(text)

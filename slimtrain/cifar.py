@@ -189,7 +189,8 @@ def _load(content: bytes, where: str) -> dict[str, Any]:
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # pickle raises nearly everything on damaged files
-        raise UserError(f"{where}: truncated, or no file of CIFAR ({type(error).__name__}: {error}). {_AGAIN}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{where}: truncated, or no file of CIFAR ({reason}). {_AGAIN}") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{where}: no file of CIFAR: holds a {type(loaded).__name__}, expected a dictionary. {_AGAIN}")
     return {_text(key): value for key, value in loaded.items()}

@@ -126,9 +126,7 @@ def train(config: str, changes: Sequence[str], dry_run: bool, compile_: bool | N
         settings = read_config(config, changes, compile=compile_, **options)
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
     with _messages(hint):
-        if dry_run:
-            click.echo(dump_config(settings), nl=False)
-        elif settings.test_only:
+        if settings.test_only and not dry_run:
             _test(settings, settings.pretrained, None, (), False)
             return
         from slimtrain.distributed import processes
@@ -137,7 +135,11 @@ def train(config: str, changes: Sequence[str], dry_run: bool, compile_: bool | N
             if dry_run:
                 from slimtrain.dry_run import dry_run as try_out
 
-                click.echo(try_out(settings, joined))
+                if joined.first:
+                    click.echo(dump_config(settings), nl=False)
+                line = try_out(settings, joined)
+                if joined.first:
+                    click.echo(line)
             else:
                 from slimtrain.training import train as run
 

@@ -9,6 +9,7 @@ widths finitely many, these too. Any other plan runs eagerly. The number of comp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -22,18 +23,23 @@ MOST_PLANS = 64
 class CompiledForward:
     """Runs `network` at its active plan, compiled for the plans of `plans` (at most 64, the first ones).
 
-    `compiled` holds the plans that have been compiled so far.
+    `compiled` holds the plans that have been compiled so far; `backend` is torch.compile's.
     """
 
-    def __init__(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
+    def __init__(
+        self, network: SlimmableNetwork, plans: Sequence[ChannelPlan], backend: str | Callable[..., Any] = "inductor"
+    ) -> None:
         import torch._dynamo
 
         self.network = network
         self.plans = frozenset(list(dict.fromkeys(plans))[:MOST_PLANS])
         self.compiled: set[ChannelPlan] = set()
-        # One cache holds all plans' graphs; each may need a second one, for a last batch of another size.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(self.plans) + 2)
-        self.run = torch.compile(network, dynamic=False)
+        # One cache holds all plans' graphs. Each may need four: the parts of a batch have two sizes where it cannot be
+        # divided evenly, and those of an epoch's last, short batch two others.
+        config, graphs = torch._dynamo.config, 4 * len(self.plans) + 2
+        config.recompile_limit = max(config.recompile_limit, graphs)
+        config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, graphs)
+        self.run = torch.compile(network, dynamic=False, backend=backend)
 
     def __call__(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, classes]."""

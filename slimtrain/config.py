@@ -58,7 +58,7 @@ class Config:
     )  # see augment.py
     mean: tuple[float, ...] = IMAGENET_MEAN  # per channel, of values from 0 to 1
     std: tuple[float, ...] = IMAGENET_STD
-    workers: int = field(default=4, metadata=_least(0))  # processes that load images, per training process
+    workers: int = field(default=4, metadata=_least(0))  # processes that load images, per training process, up to its cores
     batch_size: int = field(default=256, metadata=_least(1))  # images per step, over all processes
     test_batch_size: int = field(default=0, metadata=_least(0))  # over all processes; batch_size
     drop_last: bool = True  # leave out an epoch's last batch where it is short
@@ -117,6 +117,12 @@ class Config:
     def family(self) -> str:
         """`s`, `us` or `autoslim`."""
         return split_name(self.network)[0]
+
+    @property
+    def loaders(self) -> int:
+        """Processes that load images here: more than cores would only be in each other's way."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(self.workers, cores)
 
     @cached_property
     def known_classes(self) -> int:
@@ -253,7 +259,7 @@ _WRONG = object()
 def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the other)
     if isinstance(kind, types.GenericAlias):  # tuple[X, ...]
         inner = typing.get_args(kind)[0]
-        if value is None:
+        if value is None or value == "":  # --set test_widths=
             return ()
         items = list(value) if isinstance(value, list | tuple) else [value]
         converted = tuple(_as(inner, item) for item in items)

@@ -28,8 +28,8 @@ class DigitsSplit(NamedTuple):
 def digits_split() -> DigitsSplit:
     """1,437 digits to train and 360 to test, each class in the same share. ResourceError without scikit-learn."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-        from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise ResourceError(
             f"data: digits needs scikit-learn, which cannot be imported ({error}). Install it: "

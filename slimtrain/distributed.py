@@ -31,7 +31,7 @@ class Processes:
         """The device, as a person names it."""
         if self.device.type == "cuda":
             return f"{self.world} x {torch.cuda.get_device_name(self.device)}"
-        return f"the CPU ({torch.get_num_threads()} threads)"
+        return f"the CPU ({torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)})"
 
     def sum(self, tensor: Tensor) -> Tensor:
         """`tensor`, changed in place to its sum over all processes."""

@@ -8,7 +8,6 @@ import time
 import torch
 
 from slimtrain.augment import train_transform
-from slimtrain.channels import number_text
 from slimtrain.config import Config
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
@@ -30,6 +29,7 @@ def dry_run(config: Config, processes: Processes) -> str:
         holdout=0,
         pretrained="",
         resume="none",
+        test_only=False,
         tensorboard=False,
     )
     run = Run(fake, processes, open_data(fake))
@@ -48,15 +48,10 @@ def dry_run(config: Config, processes: Processes) -> str:
     losses = run.train_step(batch)
     run.check_losses()
     seconds = time.perf_counter() - began
-    plans = run.sampler(0)
-    shown = ", ".join(
-        f"{plan.name if plan.width is None else number_text(plan.width)}: {loss:.3f}"
-        for plan, loss in zip(plans, losses.tolist(), strict=True)
-    )
     memory = ""
     if processes.device.type == "cuda":
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
     return (
         f"# dry run: one step of {config.batch_size} fake images on {processes.describe()} in {seconds:.2f} s{memory}; "
-        f"loss {shown}"
+        f"loss {run.shown(losses.tolist())}"
     )

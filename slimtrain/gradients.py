@@ -24,7 +24,7 @@ class Gradients:
             self.averaged = [b for b in network.buffers() if b.is_floating_point()]
         sizes = [p.numel() for p in parameters]
         statistics = sum(b.numel() for b in self.averaged)
-        self.flat = torch.zeros(sum(sizes) + plans + statistics, device=processes.device)
+        self.flat = torch.zeros(sum(sizes) + plans + statistics, dtype=parameters[0].dtype, device=processes.device)
         offset = 0
         for parameter, size in zip(parameters, sizes, strict=True):
             # The parameter's own strides: optimizers work on many tensors at once where layouts agree.

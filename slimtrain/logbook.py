@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import click
 
 from slimtrain.atomic import write_atomically
 from slimtrain.errors import ResourceError
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "summary.csv"
 LOG = "train.log"
@@ -36,8 +39,11 @@ class Logbook:
         if self.folder is None:
             return
         click.echo(text)
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        try:
+            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:  # a line less is no reason to stop: checkpoints say what cannot be saved
+            log.warning("%s: cannot be written (%s)", self.folder / LOG, error.strerror or error)
 
     def record(self, rows: Sequence[Row], step: int) -> None:
         """Write all rows so far to `summary.csv`, the last step's to TensorBoard too."""
@@ -63,6 +69,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, *rows]
     sizes = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
+
+
+def count(number: int, what: str, several: str = "") -> str:
+    """`1 step`, `22 steps`."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,13 +25,17 @@ def torch_smoothing(smoothing: float, classes: int) -> float:
     return smoothing * classes / (classes - 1)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """bf16 and fp16 as float32, others as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Cross entropy with labels [N], smoothed as published."""
-    return F.cross_entropy(
-        logits.float(), labels, reduction="sum", label_smoothing=torch_smoothing(smoothing, logits.shape[1])
-    )
+    spread = torch_smoothing(smoothing, logits.shape[1])
+    return F.cross_entropy(full_precision(logits), labels, reduction="sum", label_smoothing=spread)
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     """Cross entropy with the teacher's probabilities [N, classes] (inplace distillation, arXiv 1903.05134, sec. 3.3)."""
-    return -(teacher * logits.float().log_softmax(1)).sum()
+    return -(teacher * full_precision(logits).log_softmax(1)).sum()

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from slimtrain.errors import UserError
-from slimtrain.registry import split_name
+from slimtrain.registry import published_spec, split_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
@@ -60,11 +60,24 @@ def _is_width(value: Any) -> bool:
 
 
 def read_published_config(path: str | Path) -> PublishedConfig:
-    """What `apps/NAME.yml` says of the network; UserError where a value has the wrong form."""
+    """What a published `apps/NAME.yml`, or a configuration of ours, says of the network; UserError where a value has the
+    wrong form."""
     path = Path(path)
     values = load_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
+    if "network" in values:  # one of our own
+        from slimtrain.config import read_config
+
+        own = read_config(str(path))
+        ends = published_spec(own.network).range if own.family == "us" else ()
+        return PublishedConfig(
+            own.network,
+            tuple(dict.fromkeys([*own.switches, *(own.width_range or ends), *own.test_widths])),
+            own.image_size,
+            (own.mean[0], own.mean[1], own.mean[2]),
+            (own.std[0], own.std[1], own.std[2]),
+        )
     network = None
     if "model" in values:
         network = str(values["model"]).removeprefix("models.")

@@ -35,13 +35,17 @@ def run_to_resume(config: Config) -> tuple[Path, dict[str, Any]] | None:
     path = Path(config.output_dir) / LAST if config.resume == AUTO else Path(config.resume)
     if config.resume == AUTO and not path.exists():
         return None
+    if path.is_dir():
+        path = path / LAST
     content = read_content(path)
     if not is_own(content) or not isinstance(content.get("training"), dict):
         raise CheckpointError(
             f"{path}: is no checkpoint of a run that could go on (those are called {LAST}). To start from its weights, set "
             f"pretrained={path}."
         )
-    began = content["training"].get("config", {})
+    began = content["training"].get("config")
+    if not isinstance(began, dict):
+        raise CheckpointError(f"{path}: does not say which run it belongs to. The file is damaged, take another.")
     if config.pretrained and config.pretrained != began.get("pretrained"):
         raise UserError(
             f"resume {config.resume} and pretrained {config.pretrained}: {path} is of a run that started from "
@@ -66,7 +70,7 @@ def read_run(
             "run: set resume=none, or another output_dir."
         )
     training: dict[str, Any] = content["training"]
-    before, now = training.get("config", {}), plain(config)
+    before, now = training["config"], plain(config)
     changed = [key for key in now if key in before and before[key] != now[key] and key not in FREE]
     if changed:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
@@ -84,6 +88,9 @@ def move_aside(folder: Path) -> Path | None:
     """
     if not any((folder / name).exists() for name in (LAST, "config.yml")):
         return None
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder}: holds a run already, and the working folder cannot be renamed. Choose another output_dir.")
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
     number = 1
     while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

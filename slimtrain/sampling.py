@@ -50,7 +50,8 @@ class Sampler:
             return []
         low, high = self.spec.range
         steps = int((high - low) / self.width_step + 1e-9)
-        return [round(low + i * self.width_step, 9) for i in range(steps + 1)]
+        # Rounded to what a person would write, which may lie a digit outside of a range with more digits.
+        return [min(max(round(low + i * self.width_step, 9), low), high) for i in range(steps + 1)]
 
     def __call__(self, step: int) -> list[ChannelPlan]:
         plans = self.fixed

@@ -25,6 +25,7 @@ from slimtrain.errors import CheckpointError, UserError
 from slimtrain.identify import compare_layout
 from slimtrain.layers import SharedNorm, UniversalNorm
 from slimtrain.loading import check_values, load_network
+from slimtrain.plan_file import PLAN_NAME
 from slimtrain.registry import split_name
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
@@ -83,14 +84,23 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{name}: its `model` holds no tensors. The file is damaged.")
     spec = _spec(content.get("network"), name)
-    compare_layout(spec, state, name)
+    try:
+        compare_layout(spec, state, name)
+    except (TypeError, ArithmeticError, RuntimeError) as error:  # torch's messages go on for pages
+        raise CheckpointError(
+            f"{name}: describes a network of sizes that no tensor can have ({spec.classes} classes, "
+            f"{spec.describe_widths()}). The file is damaged."
+        ) from error
     check_values(state, name)
+    names = content.get("class_names", [])
+    if not isinstance(names, list) or len(names) not in (0, spec.classes):
+        raise CheckpointError(f"{name}: does not name its {spec.classes} classes as expected. The file is damaged.")
     network = load_network(spec, state)
     calibrated = {}
     try:
         for entry in content.get("calibrated", ()):
             plan = _plan(spec, entry)
-            statistics = {str(path): (pair[0].float(), pair[1].float()) for path, pair in entry["statistics"].items()}
+            statistics = {path: (mean.float(), var.float()) for path, (mean, var) in entry["statistics"].items()}
             check_values(
                 {f"{path}.{kind}": t for path, pair in statistics.items() for kind, t in zip(_KINDS, pair, strict=True)},
                 f"{name}, plan {plan.name}",
@@ -99,7 +109,7 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
             network.set_statistics(plan, statistics)
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"{name}: its calibrated statistics are damaged ({error}).") from error
     return network
 
@@ -108,9 +118,15 @@ _KINDS = ("running_mean", "running_var")
 
 
 def _plan(spec: NetworkSpec, entry: Mapping[str, Any]) -> ChannelPlan:
-    plan = spec.plan_from_channels(str(entry["name"]), entry["channels"])
+    if not PLAN_NAME.fullmatch(entry["name"]):
+        raise ValueError(f"the plan's name {entry['name']!r} is none: it goes into file names")
+    plan = spec.plan_from_channels(entry["name"], entry["channels"])
     width = entry["width"]
-    return ChannelPlan(plan.name, plan.channels, width if width is None else spec.plan(width).width)
+    if width is None:
+        return ChannelPlan(plan.name, plan.channels, None)
+    if spec.plan(width) != plan:
+        raise ValueError(f"plan {plan.name} has other channels than width {width}")
+    return ChannelPlan(plan.name, plan.channels, spec.plan(width).width)
 
 
 def _spec(value: Any, name: str) -> NetworkSpec:
@@ -119,10 +135,12 @@ def _spec(value: Any, name: str) -> NetworkSpec:
         fields = {key: _tupled(inside) for key, inside in value.items()}
         spec = NetworkSpec(**fields)
         split_name(spec.name)
-        if not isinstance(spec.classes, int) or spec.classes < 1 or spec.stem_stride not in (1, 2):
+        if type(spec.classes) is not int or spec.classes < 1 or type(spec.stem_stride) is not int:
             raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
+        if spec.stem_stride not in (1, 2):
+            raise ValueError(f"stem stride {spec.stem_stride}")
         _ = spec.wiring, spec.plans, spec.widest
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError) as error:
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
     return spec
 

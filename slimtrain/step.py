@@ -13,7 +13,7 @@ from torch import Tensor
 from slimtrain.channels import ChannelPlan
 from slimtrain.compiling import Forward
 from slimtrain.gradients import Gradients
-from slimtrain.losses import distillation_loss, label_loss
+from slimtrain.losses import distillation_loss, full_precision, label_loss
 from slimtrain.slimmable import SlimmableNetwork
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +53,7 @@ def accumulate_gradients(
             loss = loss / total
             (loss * scale).backward()  # type: ignore[no-untyped-call]
         if distill and teacher is None:
-            teacher = logits.detach().float().softmax(1)
+            teacher = full_precision(logits.detach()).softmax(1)
         if losses is not None:
             losses[i] += loss.detach()
 

@@ -31,23 +31,28 @@ REMEDY = "Calibrate with `python -m slimtrain calibrate`"
 def test_checkpoint(
     config: Config, processes: Processes, ckpt: str, widths: str | None, channels: Sequence[str]
 ) -> tuple[list[ChannelPlan], list[Result]]:
-    """Plans of a checkpoint and their results on `config`'s test images; without `widths` all that have statistics.
+    """Plans of a checkpoint and their results on `config`'s test images; without `widths` all that have statistics, or, of
+    a configuration that is for testing only, those that it names, calibrated where they have none.
 
     Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
     """
     checkpoint, config, data = _open(config, processes, ckpt)
     network = checkpoint.network
-    plans = _plans(checkpoint, widths, channels, list(config.test_widths), calibrated=True)
-    for plan in plans:
-        if not network.has_statistics(plan):
-            raise missing_statistics(network, plan, checkpoint.file, REMEDY)
+    usual = sorted({*checkpoint.spec.range, *config.test_widths})
+    plans = _plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
+    missing = [plan for plan in plans if not network.has_statistics(plan)]
+    if missing and config.test_only and config.calibration_batches:  # what a published file for testing asks for
+        log.info("calibrating %s over %d batches", ", ".join(p.name for p in missing), config.calibration_batches)
+        calibrate_on(data, config, processes, network, missing)
+    elif missing:
+        raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
     batches = test_batches(
         data.test,
         test_transform(config),
         batch_size=config.test_batch_size or config.batch_size,
         rank=processes.rank,
         world=processes.world,
-        workers=config.workers,
+        workers=config.loaders,
     )
     results = evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
     return plans, results

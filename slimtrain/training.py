@@ -17,7 +17,7 @@ import click
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from slimtrain.atomic import write_atomically
+from slimtrain.atomic import remove_partials, write_atomically
 from slimtrain.augment import test_transform, train_transform
 from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan, number_text
@@ -31,7 +31,7 @@ from slimtrain.errors import CheckpointError, TrainingError, UserError
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.gradients import Gradients
 from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batches
-from slimtrain.logbook import Logbook, Row, table
+from slimtrain.logbook import Logbook, Row, count, table
 from slimtrain.optimizer import initialize, sgd
 from slimtrain.resume import generators, move_aside, read_run, run_to_resume, set_generators
 from slimtrain.sampling import Sampler
@@ -54,13 +54,13 @@ def train(config: Config, processes: Processes) -> Path:
     Raises UserError and its subclasses for anything wrong with configuration, data or files, TrainingError where the
     loss is no longer finite.
     """
-    resumed = run_to_resume(config) if config.resume != "none" else None
+    resumed = run_to_resume(config) if config.resume not in ("none", "") else None
     run = Run(config, processes, open_data(config))
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
         adopt(run.network, open_checkpoint(config.pretrained), reset_classifier=config.reset_classifier)
-    run.begin(resumed=resumed is not None)
+    run.begin(None if resumed is None else resumed[0])
     run.train()
     return run.finish()
 
@@ -130,14 +130,17 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ the run
 
-    def begin(self, resumed: bool) -> None:
-        """Make the folder, and say what is going to happen."""
+    def begin(self, resumed: Path | None) -> None:
+        """Make the folder, and say what is going to happen. Going on with the checkpoint `resumed` of this folder keeps
+        what is in it; any other run is moved aside."""
         config, processes = self.config, self.processes
+        processes.wait()  # others may still read a checkpoint in the folder
         if processes.first:
-            if not resumed:
+            if resumed is None or resumed.resolve().parent != self.folder.resolve():
                 moved = move_aside(self.folder)
                 if moved:
                     click.echo(f"{self.folder} held a run already: it is now {moved}")
+            remove_partials(self.folder)
             write_atomically(self.folder / RESOLVED, dump_config(config).encode())
             self.logbook = Logbook(self.folder, config.tensorboard)
         processes.wait()
@@ -145,11 +148,13 @@ class Run:
         images = f"{len(self.data.train):,} images to train, {len(self.data.test):,} to test, {len(self.data.classes)} classes"
         self.logbook.say(f"{self.spec.name}, {self._widths()}: {images}")
         self.logbook.say(
-            f"batch {config.batch_size} = {processes.world} processes x {config.accumulate} parts x {share:g} images, "
-            f"{self.sampler.count} widths each; {self.steps} steps an epoch, {config.epochs} epochs, on {processes.describe()}"
+            f"batch {config.batch_size} = {count(processes.world, 'process', 'processes')} x "
+            f"{count(config.accumulate, 'part')} x {share:g} images, {self.sampler.count} widths each; "
+            f"{count(self.steps, 'step')} an epoch, "
+            f"{count(config.epochs, 'epoch')}, on {processes.describe()}"
         )
-        if resumed:
-            self.logbook.say(f"resumed after step {self.step}, epoch {self.step / max(self.steps, 1):.2f}")
+        if resumed is not None:
+            self.logbook.say(f"resumed {resumed} after step {self.step}, epoch {self.step / max(self.steps, 1):.2f}")
 
     def _widths(self) -> str:
         if self.spec.family == "us":
@@ -169,7 +174,7 @@ class Run:
             start_step=self.step,
             rank=processes.rank,
             world=processes.world,
-            workers=config.workers,
+            workers=config.loaders,
             pin_memory=processes.device.type == "cuda",
         )
         clock = Clock(self.step, config.epochs * self.steps, config.batch_size)
@@ -183,6 +188,8 @@ class Run:
                 self.check_losses()
             if self.step % config.log_every == 0 and not ends:
                 self.logbook.say(self._progress(losses, clock))
+            if ends or saves:
+                self.check_weights()
             if ends:
                 self.end_epoch(clock)
             if ends or saves:
@@ -220,16 +227,29 @@ class Run:
                 first = int((~torch.isfinite(found)).nonzero()[0])
                 plan = self.sampler(step)[first]
                 where = f"plan {plan.name}" if plan.width is None else f"width {number_text(plan.width)}"
-                last = self.folder / LAST
-                kept = (
-                    f"{last} holds the last good state: go on with --resume auto" if last.exists() else "Nothing was saved yet"
-                )
                 raise TrainingError(
                     f"step {step} (epoch {step // self.steps}): the loss at {where} is {found[first].item()}, expected a "
-                    f"finite number. Training stopped. {kept}, and lower lr (now "
-                    f"{learning_rate(self.config, step, self.steps):.4g}) or lengthen warmup_epochs."
+                    f"finite number. Training stopped. {self._advice(step)}"
                 )
         self.unchecked.clear()
+
+    def check_weights(self) -> None:
+        """TrainingError where weights are not finite: a step may spoil them although its losses were finite."""
+        named = list(self.network.named_parameters())
+        sums = torch.stack([parameter.detach().sum() for _, parameter in named]).cpu()
+        if not torch.isfinite(sums).all():
+            name = named[int((~torch.isfinite(sums)).nonzero()[0])][0]
+            raise TrainingError(
+                f"step {self.step - 1} (epoch {(self.step - 1) // self.steps}): {name} is no longer finite. Training stopped, "
+                f"nothing was saved over. {self._advice(self.step - 1)}"
+            )
+
+    def _advice(self, step: int) -> str:
+        """What to do about a training that diverged."""
+        last = self.folder / LAST
+        kept = "Begin again" if not last.exists() else f"{last} holds the last good state: go on with --resume auto"
+        rate = learning_rate(self.config, step, self.steps)
+        return f"{kept}, and lower lr (the step's was {rate:.4g}) or lengthen warmup_epochs."
 
     def note_unreadable(self, batch: Batch) -> None:
         """Name every unreadable image once."""
@@ -238,18 +258,19 @@ class Run:
                 self.unreadable.add(name)
                 log.warning("%s: cannot be read, another image takes its place (%d so far)", name, len(self.unreadable))
 
+    def shown(self, losses: Sequence[float]) -> str:
+        """A loss per plan of a step, in the sampler's order."""
+        names = [number_text(plan.width or 0) for plan in self.sampler.fixed]
+        names += ["drawn"] * (self.sampler.count - len(names))
+        return ", ".join(f"{name}: {loss:.3f}" for name, loss in zip(names, losses, strict=True))
+
     def _progress(self, losses: torch.Tensor, clock: Clock) -> str:
-        plans = self.sampler(self.step - 1)
-        shown = ", ".join(
-            f"{'drawn' if plan.width is None else format(plan.width, '.3g')} {loss:.3f}"
-            for plan, loss in zip(plans, losses.tolist(), strict=True)
-        )
         epoch = (self.step - 1) // self.steps + 1
         position = (self.step - 1) % self.steps + 1
         rate = learning_rate(self.config, self.step - 1, self.steps)
         return (
-            f"epoch {epoch}/{self.config.epochs} step {position}/{self.steps}  loss {shown}  lr {rate:.4g}  "
-            f"{clock.describe(self.step)}"
+            f"epoch {epoch}/{self.config.epochs} step {position}/{self.steps}  loss {self.shown(losses.tolist())}  "
+            f"lr {rate:.4g}  {clock.describe(self.step)}"
         )
 
     # -------------------------------------------------------------------------------------------- testing and saving
@@ -272,7 +293,7 @@ class Run:
             batch_size=config.test_batch_size or config.batch_size,
             rank=processes.rank,
             world=processes.world,
-            workers=config.workers,
+            workers=config.loaders,
             pin_memory=processes.device.type == "cuda",
         )
         results = evaluate(
@@ -299,8 +320,7 @@ class Run:
         rate = learning_rate(config, self.step - 1, self.steps)
         head = f"epoch {epoch}/{config.epochs}  lr {rate:.4g}  {clock_text}"
         if not (config.test_every and epoch % config.test_every == 0) and epoch < config.epochs:
-            shown = ", ".join(f"{mean:.3f}" for mean in means)
-            self.logbook.say(f"{head}  loss {shown}")
+            self.logbook.say(f"{head}  loss {self.shown(means)}")
             return
         plans = sorted(self.spec.plans, key=lambda plan: plan.width or 0)
         results = self.test(self.tested, plans)
@@ -368,11 +388,14 @@ class Run:
         self.network.load_state_dict(network.state_dict())
         try:
             self.optimizer.load_state_dict(training["optimizer"])
-            self.stepper.scaler.load_state_dict(training["scaler"])
+            if training["scaler"]:  # empty where the run so far did without one
+                self.stepper.scaler.load_state_dict(training["scaler"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(training["ema"])
             self.loss_sums.copy_(training["loss_sums"])
             self.step, self.rows, self.best = int(training["step"]), list(training["rows"]), float(training["best"])
+            if training["config"].get("best_by") != self.config.best_by:
+                self.best = math.inf  # of another width's errors
             set_generators(training["generators"], self.processes.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: its training state is damaged ({error}). Take another checkpoint.") from error
@@ -424,7 +447,7 @@ def calibrate_on(
         seed=config.seed + CALIBRATION_EPOCH,
         rank=processes.rank,
         world=processes.world,
-        workers=config.workers,
+        workers=config.loaders,
         pin_memory=processes.device.type == "cuda",
     )
 

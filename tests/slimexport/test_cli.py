@@ -33,7 +33,7 @@ def test_the_table_has_a_line_per_network_with_what_the_manifest_says(s: Path, t
     outcome = run("--ckpt", s, *SIZE, "--output-dir", tmp_path / "b")
     assert outcome.code == 0
     lines = outcome.out.splitlines()
-    assert lines[0].split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "top-1", "spread"]
+    assert lines[0].split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
     assert lines[-1] == f"2 networks in {tmp_path / 'b'}"
     for line, artifact in zip(lines[1:3], read_manifest(tmp_path / "b")["artifacts"], strict=True):
         cells = line.split()

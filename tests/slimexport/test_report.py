@@ -43,7 +43,7 @@ def test_sizes_are_in_mebibytes() -> None:
 
 def test_a_row_shows_width_cost_size_and_the_whole_verification() -> None:
     header, row = table([artifact()]).splitlines()
-    assert header.split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "top-1", "spread"]
+    assert header.split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
     assert row.split() == ["0.5", "149.5M", "1,326,120", "5.00", "MiB", "passed", "1.1e-06", "1e-04", "100%", "0.13"]
 
 

@@ -1,0 +1,104 @@
+"""Accuracy of exported files: the files themselves, run on labeled images."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimtrain.augment import test_transform
+from slimtrain.checkpoint import Checkpoint
+from slimtrain.config import Config
+from slimtrain.data import Samples, open_data
+from slimtrain.errors import UserError
+from slimtrain.folders import scan
+from slimtrain.loader import Batch, test_batches
+
+log = logging.getLogger(__name__)
+
+DIGITS = "digits"
+BATCH_SIZE = 64
+MOST_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images with the labels that a network's outputs are numbered by. `name` goes into the manifest."""
+
+    name: str
+    samples: Samples
+    transform: Callable[[Any], Any]
+    workers: int
+
+    def batches(self) -> Iterator[Batch]:
+        """All images once; unreadable ones are named and left out."""
+        failed = 0
+        for batch in test_batches(self.samples, self.transform, batch_size=BATCH_SIZE, workers=self.workers):
+            failed += len(batch.unreadable)
+            for name in batch.unreadable:
+                log.warning("%s: not a readable image, left out", name)
+            yield batch
+        if failed:
+            log.warning("%d of %d images could not be read", failed, len(self.samples))
+
+
+def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) -> LabeledImages:
+    """The images of `source`: `digits`, the 360 test digits of scikit-learn, or a folder of class folders.
+
+    Raises UserError where the folder is none, or its classes are not the network's: by name where the checkpoint knows
+    names, else by number.
+    """
+    spec = checkpoint.spec
+    digits = str(source) == DIGITS
+    config = Config(
+        network=spec.name,
+        data=DIGITS if digits else "folder",
+        image_size=image_size,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+    )
+    if digits:
+        data = open_data(config)
+        samples, names = data.test, data.classes
+    else:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
+        files = scan(folder)
+        samples, names = files, files.classes
+    if len(names) != spec.classes:
+        raise UserError(
+            f"{source}: has {len(names)} classes, {checkpoint.file} has {spec.classes}. Give images of its classes: "
+            "a folder with one folder per class."
+        )
+    if checkpoint.class_names and checkpoint.class_names != tuple(names):
+        pairs = zip(checkpoint.class_names, names, strict=True)
+        theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{source}: has a class {ours!r} where {checkpoint.file} has {theirs!r}. Give the folders the names that it was "
+            "trained with."
+        )
+    workers = 0 if digits else min(MOST_WORKERS, os.cpu_count() or 1)
+    return LabeledImages(DIGITS if digits else Path(source).name, samples, test_transform(config), workers)
+
+
+def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> list[dict[str, Any]]:
+    """What the manifest says under `accuracy`, for every runner; the images are read once.
+
+    Raises UserError where no image can be read.
+    """
+    right = [0] * len(runners)
+    total = 0
+    for batch in images.batches():
+        pixels, labels = batch.images.numpy(), batch.labels.numpy()
+        total += len(labels)
+        for i, run in enumerate(runners):
+            right[i] += int((np.asarray(run(pixels)).argmax(1) == labels).sum())
+    if not total:
+        raise UserError(f"{images.name}: holds no readable images to measure accuracy with.")
+    return [{"top1": count / total, "images": total, "data": images.name} for count in right]
