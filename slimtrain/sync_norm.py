@@ -53,13 +53,15 @@ def synchronized_batch_norm(
     channels = x.shape[1]
     values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
-    own = torch.cat([mean, variance, mean.new_tensor([float(x.numel() // channels)])])
+    count = x.numel() // channels
+    own = torch.cat([mean, variance, mean.new_full((1,), count)])
     # Every process fills a row of its own: one sum gathers all of them, and can be differentiated.
     rows = _Sum.apply(torch.cat([own.new_zeros(rank, len(own)), own[None], own.new_zeros(world - rank - 1, len(own))]))
     counts = rows[:, -1:].detach()
     mean, variance = combine(counts, rows[:, :channels], rows[:, channels:-1])
-    total = float(counts.sum())
-    if total < 2:
+    total = counts.sum()
+    # Who has two values knows enough; looking at a tensor makes a GPU wait, and interrupts what torch.compile sees.
+    if count < 2 and float(total) < 2:
         raise ValueError("Expected more than 1 value per channel when training")
     if running is not None:
         with torch.no_grad():

@@ -32,6 +32,7 @@ from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.gradients import Gradients
 from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.logbook import Logbook, Row, count, table
+from slimtrain.losses import torch_smoothing
 from slimtrain.optimizer import initialize, sgd
 from slimtrain.resume import generators, move_aside, read_run, run_to_resume, set_generators
 from slimtrain.sampling import Sampler
@@ -114,6 +115,7 @@ class Run:
     def _check(self) -> None:
         """What can be told before the first image is read."""
         config = self.config
+        torch_smoothing(config.label_smoothing, self.spec.classes)
         shortest = config.batch_size
         if not config.drop_last and len(self.data.train) % config.batch_size:
             shortest = len(self.data.train) % config.batch_size
@@ -122,11 +124,21 @@ class Run:
                 f"accumulate {config.accumulate}: a batch of {shortest} images over {self.processes.world} processes leaves "
                 "parts without images. Lower accumulate, or raise batch_size."
             )
+        alone = shortest // self.processes.world // config.accumulate == 1
+        if alone and config.image_size <= self.spec.stride and not (config.sync_norm and self.processes.world > 1):
+            raise self._one_value()  # the last maps are of 1 x 1
         if config.best_by not in ("widest", "narrowest", "mean"):
             wanted = float(config.best_by)
             if wanted not in [plan.width for plan in self.spec.plans]:
                 known = ", ".join(number_text(plan.width or 0) for plan in self.spec.plans)
                 raise UserError(f"best_by {config.best_by}: while training, {known} are tested. Choose one of these.")
+
+    def _one_value(self) -> UserError:
+        return UserError(
+            f"batch_size {self.config.batch_size}: a part of one image of {self.config.image_size} pixels leaves some norm "
+            "one value per channel, which has no variance. Raise batch_size, lower accumulate, or drop an epoch's last, "
+            "short batch (drop_last)."
+        )
 
     # ------------------------------------------------------------------------------------------------------ the run
 
@@ -204,11 +216,7 @@ class Run:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            raise UserError(
-                f"batch_size {self.config.batch_size}: a part of {len(labels) // self.config.accumulate} image of "
-                f"{self.config.image_size} pixels leaves some norm one value per channel, which has no variance. Raise "
-                "batch_size, or lower accumulate."
-            ) from error
+            raise self._one_value() from error
         self.unchecked.append((batch.step, losses))
         if self.processes.device.type == "cpu" or len(self.unchecked) >= CHECK_EVERY:
             self.check_losses()

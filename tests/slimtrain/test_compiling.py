@@ -1,0 +1,233 @@
+"""How often a network that changes its width is compiled, and that it computes the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from slimtrain_processes import alone, in_processes
+from slimtrain_states import State, gap, images, network_of, random_state
+from torch import Tensor
+
+from slimtrain.channels import ChannelPlan, Dim, Wiring
+from slimtrain.compiling import MOST_PLANS, CompiledForward
+from slimtrain.distributed import Processes
+from slimtrain.gradients import Gradients
+from slimtrain.models import ARCHITECTURES
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M
+from slimtrain.optimizer import sgd
+from slimtrain.sampling import Sampler
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+from slimtrain.step import Stepper
+
+RANGE = (0.25, 1.0)
+
+
+class Tiny(Architecture):
+    """Two units: quick to compile, and 76 widths of it differ."""
+
+    name = "tiny"
+
+    def channel_list(self, family: str, width: float, widest: float = 1.0) -> tuple[int, ...]:
+        return round(100 * width), round(40 * width)
+
+    def wire(self, lists: Sequence[ChannelList]) -> Wiring:
+        return Wiring(("a", "b"), ())
+
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+        a, b = Dim.of("a"), Dim.of("b")
+        body = [layers.depthwise(a, 3), layers.norm(a), layers.relu6(), layers.conv(a, b, 1), layers.norm(b)]
+        return layers.network([layers.unit(3, a, 3, 2, layers.relu6()), layers.sequential(body)], b, classes)
+
+
+class Counting:
+    """A backend of torch.compile that counts graphs and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A compiler that has seen nothing, with the limits it comes with, which come back."""
+    import torch._dynamo
+
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny())
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=256):
+        yield
+    torch._dynamo.reset()
+
+
+def us(architecture: str = "tiny") -> NetworkSpec:
+    return NetworkSpec(architecture, "us", RANGE, 10, width_range=RANGE)
+
+
+def s(*switches: float) -> NetworkSpec:
+    return NetworkSpec("tiny", "s", switches, 10)
+
+
+def network_for(spec: NetworkSpec) -> SlimmableNetwork:
+    return network_of(spec, random_state(spec)).train()
+
+
+def run(
+    network: SlimmableNetwork, forward: CompiledForward, steps: Sequence[Sequence[ChannelPlan]], sizes: Sequence[int] = (4,)
+) -> None:
+    for plans in steps:
+        for size in sizes:
+            for plan in plans:
+                with network.at(plan):
+                    forward(images(size, 8)).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def grid_plans(sampler: Sampler) -> list[ChannelPlan]:
+    return [*sampler.fixed, *(sampler.spec.plan(width) for width in sampler.grid)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (Sampler(s(0.25, 0.5, 0.75, 1.0)), 4),
+        (Sampler(us()), 2),
+        (Sampler(us(), width_step=0.05), 16),
+    ],
+    ids=["s", "us", "grid"],
+)
+def test_every_plan_that_comes_back_is_compiled_once(
+    sampler: Sampler, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    network, count = network_for(sampler.spec), Counting()
+    forward = CompiledForward(network, grid_plans(sampler), count)
+    assert (len(forward.plans), len(forward.compiled), count.graphs) == (expected, 0, 0)
+    with caplog.at_level(logging.WARNING):
+        run(network, forward, [sampler(step) for step in range(60)])
+        assert count.graphs == len(forward.compiled) == expected
+        run(network, forward, [sampler(step) for step in range(60, 100)])
+    assert count.graphs == expected
+    assert forward.compiled == forward.plans
+    assert "recompile" not in caplog.text
+
+
+def test_giving_up_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
+    """What the test before looks for: with torch's own limit the compiler gives up on 16 widths, and says so."""
+    import torch._dynamo
+
+    sampler, count = Sampler(us(), width_step=0.05), Counting()
+    network = network_for(sampler.spec)
+    forward = CompiledForward(network, grid_plans(sampler), count)
+    with torch._dynamo.config.patch(recompile_limit=8), caplog.at_level(logging.WARNING):
+        run(network, forward, [grid_plans(sampler)])
+    assert count.graphs == 8
+    assert "recompile_limit" in caplog.text
+
+
+def test_batches_in_parts_of_four_sizes_stay_within_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """7 images in two parts, and a last batch of 3 in two parts."""
+    sampler, count = Sampler(s(0.25, 0.5, 1.0)), Counting()
+    network = network_for(sampler.spec)
+    forward = CompiledForward(network, grid_plans(sampler), count)
+    with caplog.at_level(logging.WARNING):
+        run(network, forward, [sampler(step) for step in range(2)], sizes=(4, 3, 2, 1))
+    assert count.graphs == 12
+    assert "recompile" not in caplog.text
+
+
+def test_drawn_widths_run_eagerly() -> None:
+    sampler, count = Sampler(us()), Counting()
+    network = network_for(sampler.spec)
+    forward = CompiledForward(network, sampler.fixed, count)
+    drawn = [plan for step in range(10) for plan in sampler(step)[2:] if plan not in sampler.fixed]
+    run(network, forward, [drawn])
+    assert len(drawn) > 10 and count.graphs == 0 and forward.compiled == set()
+    plan, x = drawn[0], images(4, 8)
+    with network.at(plan):
+        assert torch.equal(forward(x), network(x))
+
+
+def test_at_most_64_plans_are_compiled_the_first_ones() -> None:
+    sampler = Sampler(us(), width_step=0.01)
+    plans = grid_plans(sampler)
+    assert len(dict.fromkeys(plans)) == 76
+    forward = CompiledForward(network_for(sampler.spec), plans, Counting())
+    assert len(forward.plans) == MOST_PLANS == 64
+    assert forward.plans == set(list(dict.fromkeys(plans))[:64]) and forward.plans >= set(sampler.fixed)
+
+
+def test_limits_that_a_user_raised_are_kept() -> None:
+    import torch._dynamo
+
+    with torch._dynamo.config.patch(recompile_limit=5000):
+        CompiledForward(network_for(us()), us().plans, Counting())
+        assert torch._dynamo.config.recompile_limit == 5000
+
+
+@pytest.mark.parametrize("sampler", [Sampler(s(0.25, 1.0)), Sampler(us())], ids=["s", "us"])
+def test_compiled_steps_are_those_of_the_eager_network(sampler: Sampler) -> None:
+    made: list[tuple[State, State, list[float]]] = []
+    for compiled in (False, True):
+        network = network_for(sampler.spec)
+        gradients = Gradients(network, sampler.count, alone(), synchronized=False)
+        forward = CompiledForward(network, sampler.fixed, "aot_eager") if compiled else None
+        steps = Stepper(
+            network, sgd(network, 0.1, 0.9, True, 1e-4), gradients, smoothing=0.1, distill=True, amp="none", forward=forward
+        )
+        losses: list[float] = []
+        for step in range(3):
+            losses += steps.compute(sampler(step), images(4, 8, seed=step), torch.tensor([1, 5, 2, 2]), 4).tolist()
+            steps.apply(0.01)
+        grads = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+        assert all(p.grad is not None for p in network.parameters())
+        made.append((dict(network.state_dict()), grads, losses))
+        assert forward is None or len(forward.compiled) == 2
+    (state, grads, losses), (compiled_state, compiled_grads, compiled_losses) = made
+    assert compiled_losses == pytest.approx(losses, rel=1e-12)
+    scale = max(float(value.abs().max()) for value in grads.values())
+    for key, value in grads.items():
+        assert float((compiled_grads[key] - value).abs().max()) < 1e-10 * scale, key
+    for key, value in state.items():  # running statistics, and how often they were updated, included
+        torch.testing.assert_close(compiled_state[key], value, rtol=1e-9, atol=1e-11, msg=key)
+
+
+def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
+    """Graphs, and the gradients without and with them, of norms that take statistics over processes."""
+    ARCHITECTURES["tiny"] = Tiny()
+    sampler, count, made = Sampler(us(), sandwich=2), Counting(), []
+    for compiled in (False, True):
+        network = network_for(sampler.spec)
+        network.synchronize(True)
+        forward = CompiledForward(network, sampler.fixed, count) if compiled else network
+        for step in range(2):
+            for plan in sampler(step):
+                with network.at(plan):
+                    forward(images(3 + joined.rank, 8, seed=joined.rank)).square().sum().backward()
+        made.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    return count.graphs, made[0], made[1]
+
+
+def test_norms_over_processes_are_part_of_the_graph() -> None:
+    for graphs, eager, compiled in in_processes(2, synchronized_gradients):
+        assert graphs == 2
+        assert eager.keys() == compiled.keys() and len(eager) == 11
+        scale = max(float(value.abs().max()) for value in eager.values())
+        assert all(float((compiled[key] - value).abs().max()) < 1e-10 * scale for key, value in eager.items())
+
+
+def test_a_published_architecture_is_one_graph_per_plan() -> None:
+    """Nothing in a network's forward pass makes the compiler stop and start again."""
+    spec = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)
+    network, count = network_for(spec), Counting()
+    forward = CompiledForward(network, spec.plans[:1], count)
+    x = images(4, 16)
+    with network.at(spec.plans[0]):
+        made = forward(x)
+        assert gap(made.detach(), network(x).detach()) < 1e-12
+    assert count.graphs == 1
