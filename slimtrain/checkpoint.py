@@ -55,11 +55,12 @@ def open_checkpoint(
     network: str | None = None,
     switches: Sequence[float] | None = None,
     config: str | Path | None = None,
+    expected_widths: Sequence[float] = (),
 ) -> Checkpoint:
     """The checkpoint at a path, or an untrained network for `random:NETWORK`.
 
-    `network`, `switches` (widths in stored order) and `config` (a published `apps/NAME.yml`) settle what shapes leave
-    open. Raises CheckpointError for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
+    `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`) and `expected_widths` (those that
+    the file may hold, in any order) settle what shapes leave open. Raises CheckpointError for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         from slimtrain.untrained import untrained_network
@@ -76,7 +77,7 @@ def open_checkpoint(
         path.name,
         network=network or settings.network,
         switches=switches,
-        expected_widths=settings.switches,
+        expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
     return Checkpoint(
@@ -88,15 +89,18 @@ def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switc
     """The checkpoint of one of our own files, which says itself what it holds."""
     loaded = read_own(content, path.name)
     if network not in (None, loaded.spec.name):
-        raise CheckpointError(f"{path.name}: holds a {loaded.spec.name}, not a {network}. Leave --network out.")
+        raise CheckpointError(
+            f"{path.name}: holds a {loaded.spec.name}, not a {network}. Take another file, or name the right network."
+        )
     if switches is not None:
         raise UserError(f"{path.name}: names its own switches or widths. Leave --switches out.")
     made = content.get("input")
     try:
         assert isinstance(made, dict)
-        image_size, mean, std = int(made["image_size"]), *(tuple(map(float, made[key])) for key in ("mean", "std"))
+        image_size, mean, std = made["image_size"], *(tuple(map(float, made[key])) for key in ("mean", "std"))
         names = tuple(map(str, content.get("class_names", ())))
-        if image_size < 1 or len(mean) != 3 or len(std) != 3 or not all(0 < s < math.inf for s in std):
+        whole = type(image_size) is int and image_size > 0
+        if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error

@@ -26,6 +26,7 @@ from slimtrain.spec import NetworkSpec
 
 CONFIGS = Path(__file__).parent / "configs"
 APP = "app:"
+RESERVED = ("last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "tensorboard", ".", "..")
 
 
 def _choice(*values: str) -> dict[str, Any]:
@@ -334,5 +335,9 @@ def _check(config: Config) -> None:  # noqa: PLR0912 (one rule after the other)
             raise UserError(f"best_by is {config.best_by!r}, expected widest, narrowest, mean, or a width.") from error
     if config.weights and Path(config.weights).name != config.weights:
         raise UserError(f"weights is {config.weights!r}, expected a file name: it goes into output_dir.")
+    if config.weights in RESERVED:
+        raise UserError(
+            f"weights is {config.weights!r}, a name that a run uses otherwise. Expected another, such as NETWORK.pt."
+        )
     if config.layout == "published" and config.stem_stride != 2:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")

@@ -108,7 +108,13 @@ def _plans(
 
 def _open(config: Config, processes: Processes, ckpt: str) -> tuple[Checkpoint, Config, Data]:
     """A checkpoint, the configuration with the images that it takes, and these."""
-    checkpoint = open_checkpoint(ckpt, network=config.network)
+    try:
+        checkpoint = open_checkpoint(ckpt, network=config.network)
+    except CheckpointError:
+        raise
+    except UserError:  # the file's shapes leave its widths open; the configuration may tell them
+        named = (*config.switches, *config.width_range, *config.test_widths)
+        checkpoint = open_checkpoint(ckpt, network=config.network, expected_widths=named)
     spec = checkpoint.spec
     told = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
     if checkpoint.described and any(getattr(config, key) != value for key, value in told.items()):

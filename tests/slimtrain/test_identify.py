@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 from slimtrain.errors import CheckpointError, UserError
