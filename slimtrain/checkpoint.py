@@ -59,8 +59,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint at a path, or an untrained network for `random:NETWORK`.
 
-    `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`) and `expected_widths` (those that
-    the file may hold, in any order) settle what shapes leave open. Raises CheckpointError for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
+    `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
+    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. Raises CheckpointError
+    for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         from slimtrain.untrained import untrained_network
