@@ -232,6 +232,7 @@ def test_a_process_that_dies_is_told_with_what_to_do() -> None:
 def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests/slimtrain'); from test_loader import *\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it would be ignored
         "batches = training_batches(Numbered(1000), noisy, epochs=10**6, batch_size=2, seed=0, workers=2)\n"
         "try:\n"
         "    for batch in batches:\n"
@@ -245,5 +246,9 @@ def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "running\n"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
-        out, errors = process.communicate(timeout=60)
+        try:
+            out, errors = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     assert (out, errors) == ("interrupted 0\n", "")
