@@ -125,7 +125,10 @@ def main(**options: Any) -> None:
             raise
         raise Failure(error) from error
     except KeyboardInterrupt:
-        click.echo("slimexport: interrupted, nothing was written.", err=True)
+        kept = "what was finished is kept, nothing is half-written" if options["bundle"] else "nothing was written"
+        if "trt" in options["formats"] and not options["bundle"]:
+            kept = "the ONNX files and engines that were finished are kept"
+        click.echo(f"slimexport: interrupted, {kept}.", err=True)
         sys.exit(130)
     finally:
         if before is not None:

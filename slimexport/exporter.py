@@ -351,8 +351,7 @@ class _Job:
             if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
                 gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
             tolerance = fp32_tolerance(gap)
-        source = "float32 gap" if precision == "fp32" and tolerance > FP32_TOLERANCE else "default"
-        return verdict(comparison, logits, runner.backend, tolerance, gap, source)
+        return verdict(comparison, logits, runner.backend, tolerance, gap)
 
     def manifest(self) -> Manifest:
         """A manifest without artifacts."""

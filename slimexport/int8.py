@@ -58,8 +58,7 @@ def calibration_batches(
 ) -> Iterator[Images]:
     """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
     if str(source) != DIGITS:
-        yield from image_batches(source, preprocessing, batch_size)
-        return
+        return image_batches(source, preprocessing, batch_size)
     from slimtrain.augment import test_transform
     from slimtrain.config import Config
     from slimtrain.data import open_data
@@ -72,5 +71,5 @@ def calibration_batches(
         mean=preprocessing.mean,
         std=preprocessing.std,
     )
-    for batch in test_batches(open_data(config).train, test_transform(config), batch_size=batch_size):
-        yield batch.images.numpy()
+    found = test_batches(open_data(config).train, test_transform(config), batch_size=batch_size)
+    return (batch.images.numpy() for batch in found)

@@ -53,7 +53,7 @@ class TensorRTRunner:
         self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, Device] | None = None
     ) -> None:
         self.trt = require_tensorrt() if trt is None else trt
-        self.cuda, self.device = require_gpu() if gpu is None else gpu
+        self.cuda, self.device = require_gpu() if gpu is None else gpu  # first: without a GPU, 8.6's Runtime crashes
         self.name = path.name
         engine_record = (artifact or {}).get("engine")
         plan = _read_plan(path, artifact)
@@ -164,7 +164,6 @@ class TensorRTRunner:
         inspector = self.engine.create_engine_inspector()
         inspector.execution_context = self.context
         information = inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)
-        inspector.execution_context = None
         return count_layers(information)
 
     def _forget(self) -> None:

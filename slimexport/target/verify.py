@@ -83,7 +83,7 @@ def verdict(
     backend: str,
     tolerance: float,
     gap: float | None = None,
-    tolerance_from: str = "default",
+    tolerance_from: str = "",
 ) -> dict[str, Any]:
     """The manifest's `verification` entry. `max_rel_error` is null where outputs were not finite."""
     seen = spread(reference)
@@ -96,7 +96,7 @@ def verdict(
         "backend": backend,
         "max_rel_error": comparison.max_rel_error if finite else None,
         "tolerance": tolerance,
-        "tolerance_from": tolerance_from,
+        "tolerance_from": tolerance_from or ("float32 gap" if gap is not None and tolerance > FP32_TOLERANCE else "default"),
         "float32_gap": gap if gap is not None and np.isfinite(gap) else None,
         "top1_agreement": comparison.top1_agreement,
         "probes": len(reference),

@@ -149,7 +149,7 @@ def test_the_newest_runtime_that_the_driver_runs_is_taken(monkeypatch: pytest.Mo
 def test_runtimes_that_are_all_too_new_are_refused_with_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         MissingBackend, match=r"CUDA up to 12\.2, but only CUDA 13\.0 was found.*nvidia-cuda-runtime-cu12"
-    ) as e:
+    ) as caught:
         load_from(monkeypatch, FakeCudart(runtime=13000, driver=12020))
     assert caught.value.exit_code == 3
 

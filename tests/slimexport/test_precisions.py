@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
+from slimexport.quantize import quantize
 from slimexport.target.manifest import read_manifest
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle
 from slimtrain.checkpoint import Checkpoint
@@ -159,14 +160,12 @@ def test_a_weight_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 
 def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import slimexport.exporter as exporter
-
-    real = exporter.quantize
+    real = quantize
 
     def spoiled(model: Any, scales: Any, half: bool = False) -> Any:
         return real(model, {name: value / 50 for name, value in scales.items()}, half)  # everything saturates
 
-    monkeypatch.setattr(exporter, "quantize", spoiled)
+    monkeypatch.setattr("slimexport.exporter.quantize", spoiled)
     with pytest.raises(VerificationFailed, match="point elsewhere"):
         export(small(), widths=[0.25], precisions=["fp32", "int8"], calibration_data=images, output_dir=tmp_path / "b")
     assert not list((tmp_path / "b").glob("*int8*"))
