@@ -98,7 +98,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             elif artifact["precision"] == "int8":
                 row["method"] = artifact["int8"]["method"]
     return {
-        "command": f"python -m benchmarks.int8 --ckpt {Path(ckpt).name} --widths {','.join(map(str, widths))}",
+        "command": f"python -m benchmarks.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),
         "checkpoint_sha256": checkpoint.sha256,
         "top1": found,
