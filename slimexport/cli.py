@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from slimtrain.errors import UserError, nearest
 from slimtrain.registry import published_spec, split_name
 from slimtrain.widths import ALL, parse_macs, parse_widths
 
-FORMATS = ("onnx",)
-PRECISIONS = ("fp32",)
-PLANNED = {"trt": "TensorRT engines", "tf32": "tf32 engines", "fp16": "fp16 files", "bf16": "bf16 files", "int8": "int8 files"}
+FORMATS = ("onnx", "trt")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+BACKENDS = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
+# Which ONNX files engines of a precision are built from, on one TensorRT or another.
+NEEDED = {"fp32": ("fp32",), "tf32": ("fp32",), "fp16": ("fp32", "fp16"), "bf16": ("bf16",), "int8": ("int8",)}
 
 
 class Failure(click.ClickException):
@@ -38,10 +41,6 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
     """A comma-separated list of known names; UserError with the nearest one otherwise."""
     names = [name.strip().lower() for name in text.split(",")]
     for name in names:
-        if name in PLANNED and name not in known:
-            raise UserError(
-                f"{what} {name!r}: slimexport {__version__} does not make {PLANNED[name]} yet. Available: {', '.join(known)}."
-            )
         if name not in known:
             raise UserError(f"{what} {name!r}: not known{nearest(name, known)}. Available: {', '.join(known)}.")
     return names
@@ -50,13 +49,23 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="slimexport %(version)s")
 @click.option("--ckpt", metavar="PATH", help="Checkpoint (.pt, .pt.zip, .safetensors), or random:NETWORK, an untrained one.")
-@click.option("--bundle", metavar="DIR", help="A bundle to verify again (with --verify-only); needs no torch.")
+@click.option(
+    "--bundle", metavar="DIR", help="A bundle: build its engines (--format trt), verify it, serve it; needs no torch."
+)
 @click.option("--verify-only", is_flag=True, help="With --bundle: run its files against its reference.npz.")
+@click.option("--backend", metavar="NAME", help="What verifies a bundle: onnxruntime-cpu, onnxruntime-cuda or tensorrt.")
+@click.option("--triton", metavar="DIR", help="With --bundle: write a model repository for Triton Inference Server.")
 @click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all; switch numbers for AutoSlim.  [default: all]")
 @click.option("--macs", metavar="LIST", help="Budgets, as in 150M,300M: for each the widest width that fits.")
 @click.option("--channels", metavar="FILE", multiple=True, help="A plan file: YAML, channel group to channels. Repeatable.")
-@click.option("--format", "formats", metavar="LIST", default="onnx", show_default=True, help="File formats: onnx.")
-@click.option("--precision", metavar="LIST", default="fp32", show_default=True, help="Number formats: fp32.")
+@click.option("--format", "formats", metavar="LIST", default="onnx", show_default=True, help="File formats: onnx, trt.")
+@click.option(
+    "--precision",
+    metavar="LIST",
+    default="fp32",
+    show_default=True,
+    help="Number formats: fp32, tf32 (engines), fp16, bf16, int8.",
+)
 @click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @click.option(
@@ -66,7 +75,12 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
     help="Side of the images.  [default: 224]",
 )
 @click.option(
-    "--calibration-data", metavar="PATH", help="Images for widths without batch-norm statistics: a folder, .npy or .npz."
+    "--calibration-data",
+    metavar="PATH",
+    help="Images for widths without batch-norm statistics, and for int8: a folder, .npy, .npz or `digits`.",
+)
+@click.option(
+    "--int8-calibration", metavar="METHOD", default="auto", show_default=True, help="Ranges for int8: max, percentile or auto."
 )
 @click.option("--calibration-batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
 @click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with, in place of noise.")
@@ -75,6 +89,12 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 )
 @click.option("--accuracy-data", metavar="DATA", help="Labeled images to test the files on: class folders, or `digits`.")
 @click.option("--no-verify", is_flag=True, help="Write files without proof that they are right.")
+@click.option("--batch", metavar="MIN:OPT:MAX", default="1:8:32", show_default=True, help="Images per call of an engine.")
+@click.option("--opt-level", type=int, metavar="N", default=3, show_default=True, help="TensorRT's effort, 0 to 5.")
+@click.option("--workspace", type=int, metavar="MIB", help="Limit of an engine's scratch memory.  [default: the GPU's]")
+@click.option("--aux-streams", type=int, metavar="N", help="Auxiliary streams of an engine.  [default: TensorRT's choice]")
+@click.option("--version-compatible", is_flag=True, help="Engines that later TensorRT versions load; slower.")
+@click.option("--hardware-compatible", is_flag=True, help="Engines that every GPU from Ampere on loads; slower.")
 @click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell.")
 @click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell.")
 @click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with.")
@@ -82,12 +102,14 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table.")
 @click.option("--env", is_flag=True, help="Print versions and providers, and nothing else.")
 def main(**options: Any) -> None:
-    """Export widths of a slimmable network as small, verified ONNX networks.
+    """Export widths of a slimmable network as small, verified ONNX networks and TensorRT engines.
 
     \b
       slimexport --ckpt us_mbv1.pt --widths 0.5,1.0
       slimexport --ckpt us_mbv1.pt --widths 0.33 --calibration-data train/
       slimexport --ckpt random:us_mobilenet_v1 --widths all --dry-run
+      slimexport --ckpt us_mbv1.pt --widths 0.5,1.0 --format trt --precision fp16
+      slimexport --bundle exports/us_mobilenet_v1 --format trt
 
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
@@ -103,7 +125,10 @@ def main(**options: Any) -> None:
             raise
         raise Failure(error) from error
     except KeyboardInterrupt:
-        click.echo("slimexport: interrupted, nothing was written.", err=True)
+        kept = "what was finished is kept, nothing is half-written" if options["bundle"] else "nothing was written"
+        if "trt" in options["formats"] and not options["bundle"]:
+            kept = "the ONNX files and engines that were finished are kept"
+        click.echo(f"slimexport: interrupted, {kept}.", err=True)
         sys.exit(130)
     finally:
         if before is not None:
@@ -115,31 +140,138 @@ def _stop(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _run(*, env: bool, bundle: str | None, verify_only: bool, ckpt: str | None, as_json: bool, **options: Any) -> None:
+ENGINE_OPTIONS = ("batch", "opt_level", "workspace", "aux_streams", "version_compatible", "hardware_compatible")
+
+
+def _run(
+    *,
+    env: bool,
+    bundle: str | None,
+    verify_only: bool,
+    backend: str | None,
+    triton: str | None,
+    ckpt: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     if env:
         from slimexport.environment import describe
 
         click.echo(describe())
         return
-    choices(options.pop("formats"), FORMATS, "format")
-    choices(options.pop("precision"), PRECISIONS, "precision")
+    formats = choices(options.pop("formats"), FORMATS, "format")
+    precisions = list(dict.fromkeys(choices(options.pop("precision"), PRECISIONS, "precision")))
+    engines = Engines(precisions, {key: options.pop(key) for key in ENGINE_OPTIONS})
     if bundle:
         if ckpt:
             raise click.UsageError("give --ckpt or --bundle, not both.")
-        if not verify_only:
-            raise click.UsageError("--bundle needs --verify-only: there is nothing else to do with a bundle yet.")
-        _verify_bundle(Path(bundle), as_json)
+        _bundle(Path(bundle), as_json, verify_only, backend, triton, engines if "trt" in formats else None, options)
         return
     if not ckpt:
         raise click.UsageError("give a checkpoint: --ckpt PATH, or --ckpt random:us_mobilenet_v1 to try it out.")
-    if verify_only:
-        raise click.UsageError("--verify-only goes with --bundle; a new export is verified anyway.")
-    _export(ckpt, as_json, **options)
+    if verify_only or backend:
+        raise click.UsageError("--verify-only and --backend go with --bundle; a new export is verified anyway.")
+    if triton:
+        raise click.UsageError("--triton goes with --bundle: export first, then write the repository from the bundle.")
+    if "trt" not in formats:
+        if "tf32" in precisions:
+            raise UserError("precision tf32: is a way to compute, not to store; it is for engines: add --format trt.")
+        _export(ckpt, as_json, precisions=precisions, **options)
+        return
+    engines.settings()  # a wrong option is told before anything is written
+    files = list(dict.fromkeys(["fp32", *(file for precision in precisions for file in NEEDED[precision])]))
+    folder = _export(ckpt, as_json, precisions=files, **options)
+    if folder is not None:
+        engines.build(folder, None, as_json)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What the command line says about engines."""
+
+    precisions: list[str]
+    options: dict[str, Any]
+
+    def settings(self) -> Any:
+        """The build settings; BundleError for impossible ones."""
+        from slimexport.target.build_settings import BuildSettings, parse_batch
+
+        options = self.options
+        return BuildSettings(
+            batch=parse_batch(options["batch"]),
+            workspace_bytes=None if options["workspace"] is None else options["workspace"] * 2**20,
+            optimization_level=options["opt_level"],
+            aux_streams=options["aux_streams"],
+            version_compatible=options["version_compatible"],
+            hardware_compatible=options["hardware_compatible"],
+        )
+
+    def build(self, folder: Path, widths: list[float] | None, as_json: bool) -> None:
+        """Build and verify a bundle's engines, and print them."""
+        from slimexport.report import table
+        from slimexport.target.engines import EnginesFailed, build_engines
+
+        def building(file: str) -> None:
+            click.echo(f"building {file}", err=True)
+
+        def finished(artifact: dict[str, Any]) -> None:
+            engine = artifact["engine"] or {}
+            click.echo(f"{artifact['verification']['status']}, {engine.get('build_seconds', 0):.1f} s", err=True)
+
+        try:
+            manifest = build_engines(
+                folder,
+                widths=widths,
+                precisions=self.precisions,
+                settings=self.settings(),
+                building=building,
+                finished=finished,
+            )
+        except EnginesFailed as error:
+            _print(error.manifest, as_json)
+            raise
+        except ValueError as error:
+            if getattr(error, "exit_code", 0) == 3:
+                command = f"slimexport --bundle {folder} --format trt --precision {','.join(self.precisions)}"
+                later = UserError(f"{error}\nOn the machine that is to run the engines: {command}")
+                later.exit_code = 3
+                raise later from error
+            raise
+        if as_json:
+            _print(manifest, as_json)
+        else:
+            click.echo(table([a for a in manifest["artifacts"] if a["format"] == "trt"]))
+
+
+def _bundle(
+    folder: Path,
+    as_json: bool,
+    verify_only: bool,
+    backend: str | None,
+    triton: str | None,
+    engines: Engines | None,
+    options: dict[str, Any],
+) -> None:
+    """What can be done with a bundle, without torch."""
+    if verify_only or backend:
+        _verify_bundle(folder, as_json, choices(backend or BACKENDS[0], BACKENDS, "backend")[0])
+    if engines is not None:
+        widths = parse_widths(options["widths"]) if options["widths"] else None
+        engines.build(folder, widths, as_json)
+    if triton:
+        from slimexport.target.manifest import read_manifest
+        from slimexport.target.triton import write_repository
+
+        names = write_repository(folder, read_manifest(folder), Path(triton), overwrite=options["overwrite"])
+        click.echo(f"{len(names)} models in {triton}: {', '.join(names)}")
+    if not (verify_only or backend or engines or triton):
+        raise click.UsageError("--bundle needs something to do: --format trt, --verify-only, or --triton DIR.")
 
 
 def _export(
     ckpt: str, as_json: bool, *, widths: str | None, macs: str | None, switches: str | None, no_verify: bool, **options: Any
-) -> None:
+) -> Path | None:
+    """Export, and print; the bundle's folder, None of a dry run."""
     chosen = None if widths is None else parse_widths(widths) or ALL
     stored = parse_widths(switches) if switches is not None else None
     budgets = parse_macs(macs) if macs is not None else []
@@ -178,9 +310,13 @@ def _export(
     finally:
         progress.close()
     _print(manifest, as_json)
-    if not as_json and not options["dry_run"]:
-        folder = options["output_dir"] or Path("exports") / manifest["source"]["network"]
-        click.echo(f"{len(manifest['artifacts'])} networks in {folder}")
+    if options["dry_run"]:
+        return None
+    folder = Path(options["output_dir"] or Path("exports") / manifest["source"]["network"])
+    if not as_json:
+        count = len(manifest["artifacts"])
+        click.echo(f"{count} {'network' if set(options['precisions']) == {'fp32'} else 'file'}{'s' * (count > 1)} in {folder}")
+    return folder
 
 
 def _print(manifest: dict[str, Any], as_json: bool) -> None:
@@ -195,16 +331,21 @@ def _print(manifest: dict[str, Any], as_json: bool) -> None:
         click.echo(table([*manifest["artifacts"], *manifest.get("rejected", [])]))
 
 
-def _verify_bundle(folder: Path, as_json: bool) -> None:
+def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
     from slimexport.report import table
     from slimexport.target.manifest import read_manifest
-    from slimexport.target.verify import PASSED, verify_bundle
+    from slimexport.target.verify import PASSED, SKIPPED, verify_bundle
 
     manifest = read_manifest(folder)
-    results = verify_bundle(folder, manifest)
+    if backend == "tensorrt":
+        from slimexport.target.engines import verify_engines
+
+        results = verify_engines(folder, manifest)
+    else:
+        results = verify_bundle(folder, manifest, backend)
     shown = [{**artifact, "verification": verification} for artifact, verification in results]
     click.echo(json.dumps(shown, indent=1) if as_json else table(shown))
-    failed = [artifact["name"] for artifact in shown if artifact["verification"]["status"] != PASSED]
+    failed = [artifact["file"] for artifact in shown if artifact["verification"]["status"] not in (PASSED, SKIPPED)]
     if failed:
         error = ValueError(f"not proven right: {', '.join(failed)}.")
         error.exit_code = 1  # type: ignore[attr-defined]
@@ -228,12 +369,17 @@ class Progress:
     def finished(self, artifact: dict[str, Any]) -> None:
         self.number += 1
         if self.bar is not None:
-            self.bar.set_postfix_str(artifact["name"])
+            self.bar.set_postfix_str(_file(artifact))
             self.bar.update()
         else:
-            click.echo(f"{self.number}/{self.total} {artifact['name']}: {artifact['verification']['status']}", err=True)
+            click.echo(f"{self.number}/{self.total} {_file(artifact)}: {artifact['verification']['status']}", err=True)
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _file(artifact: dict[str, Any]) -> str:
+    """What progress calls an artifact: its name, and its precision where it is not fp32."""
+    return artifact["name"] if artifact["precision"] == "fp32" else f"{artifact['name']}.{artifact['precision']}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -11,6 +10,7 @@ from slimexport import __version__
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -39,19 +39,10 @@ def describe() -> str:
                 lines.append(f"{package}: not installed")
     try:
         providers = require_onnxruntime().get_available_providers()
-        lines.append(f"onnxruntime providers built in: {', '.join(providers)} (verification runs on the CPU)")
+        lines.append(f"onnxruntime providers built in: {', '.join(providers)}")
+        lines.append("  verifies on the CPU" + (", with CUDA and cuDNN on a GPU too" if CUDA_PROVIDER in providers else ""))
     except MissingBackend:
         lines.append(f"onnxruntime: not installed, files cannot be verified (pip install {onnxruntime_package()})")
-    lines.append(f"GPU: {_gpu()}")
-    return "\n".join(lines)
+    from slimexport.target.capabilities import engine_lines
 
-
-def _gpu() -> str:
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError:
-        return "unknown without torch"
-    if not torch.cuda.is_available():
-        return "none that torch can use; exporting to ONNX and verifying need none"
-    count = torch.cuda.device_count()
-    return ", ".join(torch.cuda.get_device_name(i) for i in range(count)) + f" (CUDA {torch.version.cuda})"
+    return "\n".join([*lines, *engine_lines(), "exporting to ONNX and verifying need neither"])

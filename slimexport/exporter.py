@@ -23,26 +23,33 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle import BundleWriter
 from slimexport.dense import dense_network, traced
+from slimexport.int8 import Calibration, calibration_batches
+from slimexport.lowprec_runner import onnx_runner
 from slimexport.onnx_graph import to_onnx
+from slimexport.quantize import METHODS, Choice, quantize
 from slimexport.select import select_plans
 from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
-from slimexport.target.runners import OnnxRuntimeRunner, require_onnxruntime
+from slimexport.target.runners import require_onnxruntime
 from slimexport.target.verify import (
     FP32_TOLERANCE,
+    INT8,
     PASSED,
     SKIPPED,
+    TOLERANCES,
     compare,
     fp32_tolerance,
+    int8_verdict,
     run_probes,
     verdict,
 )
+from slimexport.typed import TYPES, to_typed
 from slimtrain import __version__
 from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.cost import CostCounter
 from slimtrain.errors import CheckpointError, UserError
-from slimtrain.images import Preprocessing, image_batches, readable, spread_files
+from slimtrain.images import Preprocessing, readable, spread_files
 from slimtrain.noise import noise_images
 
 log = logging.getLogger(__name__)
@@ -50,6 +57,8 @@ log = logging.getLogger(__name__)
 PROBES = 2
 PROBE_SEED = 1  # untrained networks take their statistics from seed 0
 CALIBRATION_BATCH_SIZE = 64
+EMISSIONS = {"int8": ("int8", "int8-fp16")}  # one for each kind of target
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int8-fp16": 2}  # per weight
 OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
 Logits = NDArray[np.float64]
 
@@ -69,6 +78,8 @@ def export(
     *,
     widths: Sequence[float] | Literal["all"] | None = None,
     macs: Sequence[int] = (),
+    precisions: Sequence[str] = ("fp32",),
+    int8_calibration: str = "auto",
     channels: Sequence[str | Path] = (),
     output_dir: str | Path | None = None,
     image_size: int | None = None,
@@ -88,6 +99,10 @@ def export(
 ) -> Manifest:
     """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
 
+    `precisions` are fp32, fp16, bf16 and int8 (which makes two files: float32 around the int8 operators, for TensorRT 8.6
+    and onnxruntime, and fp16 around them, for TensorRT 10 and later). Int8 is calibrated on `calibration_data` by
+    `int8_calibration`: max, percentile, or auto, the one that agrees better with fp32 on a fifth of the images.
+
     `widths` (switch numbers for AutoSlim; "all" that have statistics), `macs` (budgets) and `channels` (plan files) add
     up; none of them means all widths. `image_size` in pixels (default 224, or the configuration's).
     `calibration_data` gives statistics to plans that have none. `probes` images are compared, noise or taken from the
@@ -98,6 +113,10 @@ def export(
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
     subclasses for anything wrong with the input, MissingBackend without onnxruntime.
     """
+    if int8_calibration not in ("auto", *METHODS):
+        raise UserError(f"int8 calibration {int8_calibration!r}: expected auto, {' or '.join(METHODS)}.")
+    if "int8" in precisions and calibration_data is None:
+        raise UserError("int8 needs images to measure activations on: give --calibration-data FOLDER, a .npy file, or digits.")
     if probes < 2:
         raise UserError(f"probes {probes}: at least 2 images are needed to see that logits depend on the image.")
     if accuracy_data is not None and dry_run:
@@ -118,15 +137,20 @@ def export(
     images = _probe_images(preprocessing, probes, verify_data)
     labeled = None if accuracy_data is None else labeled_images(accuracy_data, checkpoint, size)
     if calibration_data is not None:
-        _calibrate(checkpoint, plans, image_batches(calibration_data, preprocessing, calibration_batch_size))
-    job = _Job(checkpoint, preprocessing, count, images)
-    started(len(plans))
+        batches = calibration_batches(calibration_data, checkpoint, preprocessing, calibration_batch_size)
+        _calibrate(checkpoint, plans, batches, needed="int8" not in precisions)
+    job = _Job(checkpoint, preprocessing, count, images, tuple(precisions))
+    if "int8" in precisions:
+        assert calibration_data is not None
+        batches = calibration_batches(calibration_data, checkpoint, preprocessing, calibration_batch_size)
+        job.int8 = Calibration.of(batches, int8_calibration)
+    started(len(plans) * len(job.files))
     if dry_run:
         manifest = job.manifest()
         for plan in plans:
-            artifact, _ = job.emit(plan)
-            manifest["artifacts"].append(artifact)
-            finished(artifact)
+            for artifact, _ in job.emit(plan):
+                manifest["artifacts"].append(artifact)
+                finished(artifact)
         return manifest
     with BundleWriter(output_dir or Path("exports") / spec.name, overwrite=overwrite) as bundle:
         return _write(job, plans, bundle, verify, labeled, finished)
@@ -143,26 +167,27 @@ def _write(
     """Fill a bundle and publish what is proven right."""
     manifest = job.manifest()
     rejected: list[Artifact] = []
-    bundle.check_space(sum(4 * job.count(plan).params + OVERHEAD_BYTES for plan in plans) + job.images.nbytes)
+    each = sum(BYTES[precision] for precision in job.files)
+    overhead = OVERHEAD_BYTES * len(job.files)
+    bundle.check_space(sum(each * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
     reference: dict[str, NDArray[Any]] = {"images": job.images}
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
-            artifact, content = job.emit(plan)
-            path = bundle.write(artifact["file"], content)
-            del content
-            artifact["sha256"] = sha256(path)
-            logits = pending.result()
-            if verify:
-                artifact["verification"] = job.verify(path, plan, logits)
-            if artifact["verification"]["status"] in (PASSED, SKIPPED):
-                reference[f"logits_{plan.name}"] = logits
-                manifest["artifacts"].append(artifact)
-            else:
-                bundle.remove(artifact["file"])
-                rejected.append({**artifact, "file": None})
-            finished(artifact)
+            for artifact, content in job.emit(plan):
+                path = bundle.write(artifact["file"], content)
+                artifact["sha256"] = sha256(path)
+                logits = pending.result()
+                if verify:
+                    artifact["verification"] = job.verify(path, artifact["precision"], plan, logits)
+                if artifact["verification"]["status"] in (PASSED, SKIPPED):
+                    reference[f"logits_{plan.name}"] = logits
+                    manifest["artifacts"].append(artifact)
+                else:
+                    bundle.remove(artifact["file"])
+                    rejected.append({**artifact, "file": None})
+                finished(artifact)
     if labeled is not None:
-        runners = [OnnxRuntimeRunner(bundle.path(artifact["file"])) for artifact in manifest["artifacts"]]
+        runners = [onnx_runner(bundle.path(a["file"]), a["precision"]) for a in manifest["artifacts"]]
         for artifact, accuracy in zip(manifest["artifacts"], measure(runners, labeled), strict=True):
             artifact["accuracy"] = accuracy
     if rejected:
@@ -208,6 +233,13 @@ def _rejection(rejected: Sequence[Artifact], manifest: Manifest, output: Path, p
                 "with --no-verify)."
             )
         else:
+            if "cosine" in check:
+                lines.append(
+                    f"{artifact['name']} {artifact['precision']}: failed, its logits point elsewhere (cosine "
+                    f"{check['cosine'] or float('nan'):.3f}, expected at least {check['least_cosine']}). The file was not "
+                    "kept. Calibrate with more images, or with --int8-calibration max."
+                )
+                continue
             error = check["max_rel_error"]
             found = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
             lines.append(
@@ -231,36 +263,57 @@ class _Job:
     preprocessing: Preprocessing
     count: CostCounter
     images: NDArray[np.float32]
+    precisions: tuple[str, ...] = ("fp32",)
+    int8: Calibration | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """The precisions of the files of each plan."""
+        return [file for precision in self.precisions for file in EMISSIONS.get(precision, (precision,))]
 
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
         self.exact = copy.deepcopy(self.checkpoint.network).double()
 
-    def emit(self, plan: ChannelPlan) -> tuple[Artifact, bytes]:
-        """The manifest's entry of a plan, without hash and verification, and the ONNX file's content."""
+    def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes]]:
+        """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
         spec = self.checkpoint.spec
         dense = dense_network(self.checkpoint.network, plan)
         cost = self.count(plan)
         name = f"{spec.name}_{plan.name}"
-        model = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
-        content = model.SerializeToString(deterministic=True)
-        onnx.checker.check_model(content, full_check=True)
-        artifact = {
-            "name": name,
-            "width": plan.width,
-            "format": "onnx",
-            "precision": "fp32",
-            "file": f"{name}.onnx",
-            "sha256": None,
-            "size_bytes": len(content),
-            "macs": cost.macs,
-            "params": cost.params,
-            "channels": dict(plan.channels),
-            "verification": {"status": SKIPPED},
-            "accuracy": None,
-            "engine": None,
-        }
-        return artifact, content
+        exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
+        del dense
+        choice: Choice | None = None
+        for precision in self.files:
+            model, details = exact, {}
+            if precision in TYPES:
+                model, rounding = to_typed(exact, precision)
+                details = {"rounding": rounding.as_dict()}
+            elif precision in INT8:
+                assert self.int8 is not None
+                choice = choice or self.int8.choose(exact)
+                model = quantize(exact, choice.scales, half=precision == "int8-fp16")
+                details = {"int8": choice.as_dict()}
+            _set_metadata(model, "precision", precision)
+            content = model.SerializeToString(deterministic=True)
+            onnx.checker.check_model(content, full_check=True)
+            artifact = {
+                "name": name,
+                "width": plan.width,
+                "format": "onnx",
+                "precision": precision,
+                "file": f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx",
+                "sha256": None,
+                "size_bytes": len(content),
+                "macs": cost.macs,
+                "params": cost.params,
+                "channels": dict(plan.channels),
+                "verification": {"status": SKIPPED},
+                "accuracy": None,
+                "engine": None,
+                **details,
+            }
+            yield artifact, content
 
     def _metadata(self, plan: ChannelPlan, macs: int, params: int) -> dict[str, str]:
         return {
@@ -286,14 +339,19 @@ class _Job:
             )
         return logits
 
-    def verify(self, path: Path, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
         """The verification of one file, read back from disk."""
-        runner = OnnxRuntimeRunner(path)
+        runner = onnx_runner(path, precision)
+        if precision in INT8:
+            return int8_verdict(runner, self.images, logits)
         comparison = run_probes(runner, self.images, logits)
         gap = None
-        if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
-            gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
-        return verdict(comparison, logits, runner.backend, fp32_tolerance(gap), gap)
+        tolerance = TOLERANCES[precision]
+        if precision == "fp32":
+            if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
+                gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+            tolerance = fp32_tolerance(gap)
+        return verdict(comparison, logits, runner.backend, tolerance, gap)
 
     def manifest(self) -> Manifest:
         """A manifest without artifacts."""
@@ -352,12 +410,19 @@ def _probe_images(preprocessing: Preprocessing, count: int, folder: str | Path |
     return np.stack(images)
 
 
-def _calibrate(checkpoint: Checkpoint, plans: Sequence[ChannelPlan], batches: Any) -> None:
-    """Give statistics to the plans that have none."""
+def _calibrate(checkpoint: Checkpoint, plans: Sequence[ChannelPlan], batches: Any, needed: bool) -> None:
+    """Give statistics to the plans that have none; `needed`: the images are for nothing else."""
     network = checkpoint.network
     missing = [plan for plan in dict.fromkeys(plans) if not network.has_statistics(plan)]
     if not missing:
-        log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
+        if needed:
+            log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
         return
     log.info("calibrating %s", ", ".join(plan.name for plan in missing))
     calibrate(network, missing, map(torch.from_numpy, batches))
+
+
+def _set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
+    for entry in model.metadata_props:
+        if entry.key == key:
+            entry.value = value

@@ -30,9 +30,12 @@ def artifact_row(artifact: dict[str, Any]) -> list[str]:
     if "max_rel_error" not in check:
         return [*row, check["status"]]
     error = "not finite" if check["max_rel_error"] is None else f"{check['max_rel_error']:.1e}"
-    tolerance = f"{check['tolerance']:.0e}"
-    if check["tolerance_from"] != "default":
-        tolerance += " *"
+    if "cosine" in check:
+        tolerance = "cosine nan" if check["cosine"] is None else f"cosine {check['cosine']:.4f}"
+    else:
+        tolerance = f"{check['tolerance']:.0e}"
+        if check["tolerance_from"] != "default":
+            tolerance += " *"
     return [*row, check["status"], error, tolerance, f"{check['top1_agreement']:.0%}", f"{check['spread']:.2g}"]
 
 
@@ -45,6 +48,10 @@ def table(artifacts: Sequence[dict[str, Any]]) -> str:
     rows = [artifact_row(artifact) for artifact in artifacts]
     columns = max(map(len, rows), default=5)
     lines = [HEADER[:columns], *([*row, *[""] * (columns - len(row))] for row in rows)]
+    precisions = [artifact.get("precision", "fp32") for artifact in artifacts]
+    if set(precisions) - {"fp32"}:
+        for line, precision in zip(lines, ["precision", *precisions], strict=True):
+            line.insert(1, precision)
     measured = [artifact.get("accuracy") for artifact in artifacts]
     if any(measured):
         lines[0].append(ACCURACY)

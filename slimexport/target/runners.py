@@ -51,19 +51,39 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
+CPU, CUDA = "onnxruntime-cpu", "onnxruntime-cuda"
+PROVIDERS: dict[str, list[Any]] = {
+    CPU: ["CPUExecutionProvider"],
+    CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"})],  # fp32 is fp32
+}
+
+
 class OnnxRuntimeRunner:
-    """An ONNX file in onnxruntime on the CPU, with its default settings, as users run it."""
+    """An ONNX file in onnxruntime with its default settings, as users run it, on the CPU or on a GPU (`device`).
 
-    backend = "onnxruntime-cpu"
+    `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
+    Raises MissingBackend where CUDA is asked for and onnxruntime falls back to the CPU.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None, backend: str = "", device: str = CPU) -> None:
+        self.backend = backend or device
         onnxruntime = require_onnxruntime()
+        if device == CUDA:
+            onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings belong to no table
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(content or str(path), options, providers=PROVIDERS[device])
         except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
             raise BundleError(f"{path.name}: onnxruntime does not load it ({str(error).splitlines()[0]}).") from error
+        wanted, found = _provider(device), self.session.get_providers()[0]
+        if found != wanted:
+            raise MissingBackend(
+                f"{device}: onnxruntime could not load {wanted} and would use {found} in its place. Install "
+                f"{onnxruntime_package()}, CUDA and cuDNN for it, or verify with --backend {CPU}."
+            )
         self.name = path.name
         self.input = self.session.get_inputs()[0].name
 
@@ -72,3 +92,9 @@ class OnnxRuntimeRunner:
             return np.asarray(self.session.run(None, {self.input: images})[0])
         except Exception as error:  # as above: such as images of another size
             raise BundleError(f"{self.name}: onnxruntime does not run it ({str(error).splitlines()[0]}).") from error
+
+
+def _provider(device: str) -> str:
+    """The execution provider that `device` stands for."""
+    first = PROVIDERS[device][0]
+    return str(first if isinstance(first, str) else first[0])

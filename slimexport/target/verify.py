@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Artifact, Manifest, artifact_path, read_reference
-from slimexport.target.runners import OnnxRuntimeRunner, Runner
+from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner
 
 FP32_TOLERANCE = 1e-4
+# Largest differences relative to the scale. Int8 is held to directions instead: its steps are coarse by design.
+TOLERANCES = {"fp32": FP32_TOLERANCE, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
+INT8 = ("int8", "int8-fp16")
+LEAST_COSINE = 0.97  # between an int8 file's logits and the reference's, over all probes
 GAP_FACTOR = 20  # an fp32 file may be off by this many times what fp32 itself costs the slimmable network
 MAX_TOLERANCE = 1e-2
 MIN_SPREAD = 1e-2
@@ -74,7 +78,12 @@ def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) ->
 
 
 def verdict(
-    comparison: Comparison, reference: NDArray[Any], backend: str, tolerance: float, gap: float | None = None
+    comparison: Comparison,
+    reference: NDArray[Any],
+    backend: str,
+    tolerance: float,
+    gap: float | None = None,
+    tolerance_from: str = "",
 ) -> dict[str, Any]:
     """The manifest's `verification` entry. `max_rel_error` is null where outputs were not finite."""
     seen = spread(reference)
@@ -87,7 +96,7 @@ def verdict(
         "backend": backend,
         "max_rel_error": comparison.max_rel_error if finite else None,
         "tolerance": tolerance,
-        "tolerance_from": "float32 gap" if tolerance > FP32_TOLERANCE else "default",
+        "tolerance_from": tolerance_from or ("float32 gap" if gap is not None and tolerance > FP32_TOLERANCE else "default"),
         "float32_gap": gap if gap is not None and np.isfinite(gap) else None,
         "top1_agreement": comparison.top1_agreement,
         "probes": len(reference),
@@ -95,8 +104,39 @@ def verdict(
     }
 
 
-def verify_bundle(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict[str, Any]]]:
-    """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records.
+def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
+    """The cosine between two sets of logits, each image's mean taken off: what all classes share decides nothing."""
+    if outputs.shape != reference.shape or not np.isfinite(outputs).all():
+        return float("nan")
+    a, b = (logits.astype(np.float64) - logits.mean(1, keepdims=True) for logits in (outputs, reference))
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float((a * b).sum() / norms) if norms else float("nan")
+
+
+def int8_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> dict[str, Any]:
+    """The manifest's `verification` entry of an int8 file: by cosine; top-1 agreement and largest difference are told."""
+    outputs = runner(images)
+    seen = spread(reference)
+    found = compare(outputs, reference)
+    alike = cosine(outputs, reference)
+    status = PASSED if alike >= LEAST_COSINE else FAILED  # FAILED for NaN
+    if status == PASSED and seen < MIN_SPREAD:
+        status = UNVERIFIABLE
+    return {
+        "status": status,
+        "backend": runner.backend,
+        "max_rel_error": found.max_rel_error if np.isfinite(found.max_rel_error) else None,
+        "cosine": alike if np.isfinite(alike) else None,
+        "least_cosine": LEAST_COSINE,
+        "top1_agreement": found.top1_agreement,
+        "probes": len(reference),
+        "spread": seen,
+    }
+
+
+def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, dict[str, Any]]]:
+    """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records, in
+    onnxruntime on `device`.
 
     Raises BundleError for a missing, changed or unreadable file, MissingBackend without onnxruntime.
     """
@@ -113,13 +153,26 @@ def verify_bundle(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict
         logits = reference.get(key, np.empty(0))
         if logits.ndim != 2 or len(logits) != len(images):
             raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
-        runner = OnnxRuntimeRunner(artifact_path(bundle, artifact))
-        recorded = artifact["verification"].get("tolerance")
-        tolerance = min(recorded, MAX_TOLERANCE) if isinstance(recorded, float) else FP32_TOLERANCE
-        results.append((artifact, verdict(run_probes(runner, images, logits), logits, runner.backend, tolerance)))
+        path = artifact_path(bundle, artifact)
+        results.append((artifact, _verify_onnx(path, artifact, images, logits, device)))
     if not results:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
     return results
+
+
+def _verify_onnx(path: Path, artifact: Artifact, images: NDArray[Any], logits: NDArray[Any], device: str) -> dict[str, Any]:
+    """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records."""
+    precision = artifact.get("precision", "fp32")
+    if precision == "bf16" and device == CPU:  # needs the onnx package, which targets lack
+        return {"status": SKIPPED, "reason": "onnxruntime's CPU has no bf16 kernels"}
+    runner = OnnxRuntimeRunner(path, device=device)
+    if precision in INT8:
+        return int8_verdict(runner, images, logits)
+    recorded, source = (artifact["verification"].get(key) for key in ("tolerance", "tolerance_from"))
+    tolerance = TOLERANCES.get(precision, FP32_TOLERANCE)
+    if precision == "fp32" and isinstance(recorded, float):
+        tolerance = min(recorded, MAX_TOLERANCE)
+    return verdict(run_probes(runner, images, logits), logits, runner.backend, tolerance, None, str(source or "default"))
 
 
 ENTRY: dict[str, type] = {

@@ -83,7 +83,7 @@ def test_env_names_versions_and_providers() -> None:
         f"onnx {onnx.__version__}",
         "torch ",
         "CPUExecutionProvider",
-        "GPU:",
+        "GPU for engines:",
     ):
         assert part in outcome.out
 
@@ -218,11 +218,13 @@ def test_a_published_configuration_gives_image_size_and_normalization(us: Path, 
 @pytest.mark.parametrize(
     ("args", "parts"),
     [
-        (("--format", "trt"), ("'trt'", "TensorRT", "onnx")),
+        (("--format", "tensorrt"), ("'tensorrt'", "trt", "onnx")),
         (("--format", "onxx"), ("'onxx'", "did you mean 'onnx'")),
         (("--format", "onnx,"), ("''", "onnx")),
-        (("--precision", "fp16"), ("'fp16'", "fp32")),
-        (("--precision", "int8,fp32"), ("'int8'", "fp32")),
+        (("--precision", "tf32"), ("tf32", "--format trt")),
+        (("--precision", "int8,fp32"), ("int8", "--calibration-data")),
+        (("--format", "trt", "--batch", "8:1:4"), ("batch 8:1:4", "MIN <= OPT")),
+        (("--format", "trt", "--opt-level", "9"), ("optimization level 9",)),
         (("--precision", "fp23"), ("'fp23'", "did you mean 'fp32'")),
         (("--network", "us_mobilnet_v1"), ("'us_mobilnet_v1'", "did you mean 'us_mobilenet_v1'")),
         (("--widht", "0.5"), ("--widht", "--widths")),

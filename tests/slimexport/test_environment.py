@@ -38,9 +38,11 @@ def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch
     assert "tensorrt: not installed" in lines
 
 
-def test_without_torch_the_device_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_not_asked_and_tensorrt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert "GPU: unknown without torch" in describe()
+    lines = describe().splitlines()
+    assert sum(line.startswith("GPU for engines: ") for line in lines) == 1
+    assert sum("TensorRT" in line and "Provider" not in line for line in lines) == 1
 
 
 def test_without_onnxruntime_the_command_that_installs_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,111 @@
+"""Builds and verifies engines on this machine's GPU, and tries what must fail.
+
+    python -m benchmarks.gpu.engines BUNDLE... [--precision fp32,tf32,fp16,int8] [--json results.json]
+
+For every bundle: engines of all its widths, built with a cold timing cache, verified on the device, then built again with
+the cache warm. Then an engine whose manifest says another GPU, and one with a damaged plan, must be refused with a
+message before TensorRT sees them. Prints a table, writes JSON with its environment. Bundles are copied first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import environment
+from slimexport.report import table
+from slimexport.target.build_settings import BuildSettings
+from slimexport.target.device import require_gpu
+from slimexport.target.engines import EnginesFailed, build_engines
+from slimexport.target.manifest import MANIFEST, dump_manifest, read_manifest
+from slimexport.target.tensorrt_api import require_tensorrt
+from slimexport.target.tensorrt_engine import TensorRTRunner
+
+TRT = "trt"
+
+
+def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[dict[str, Any], str]:
+    """A bundle's manifest with its engines, and what failed."""
+    try:
+        return build_engines(bundle, precisions=precisions, settings=BuildSettings(), timing_cache_folder=cache), ""
+    except EnginesFailed as error:
+        return error.manifest, str(error)
+
+
+def measure(bundle: Path, precisions: list[str], cache: Path) -> dict[str, Any]:
+    """Cold and warm builds of one bundle."""
+    cold, failed = engines(bundle, precisions, cache)
+    made = [artifact for artifact in cold["artifacts"] if artifact["format"] == TRT]
+    print(f"{bundle.name}\n{table(made)}\n{failed}".rstrip(), flush=True)
+    warm, _ = engines(bundle, precisions, cache)
+    seconds = {artifact["file"]: artifact["engine"]["build_seconds"] for artifact in made}
+    again = {
+        artifact["file"]: artifact["engine"]["build_seconds"] for artifact in warm["artifacts"] if artifact["format"] == TRT
+    }
+    for file, cold_seconds in seconds.items():
+        print(f"{file}: {cold_seconds:.1f} s cold, {again.get(file, float('nan')):.1f} s with a warm timing cache", flush=True)
+    return {"engines": made, "failed": failed, "rejected": cold.get("rejected", []), "warm_build_seconds": again}
+
+
+def refusals(bundle: Path) -> dict[str, str]:
+    """The messages for an engine of another GPU, and for a damaged plan."""
+    manifest = read_manifest(bundle)
+    artifact = next(artifact for artifact in manifest["artifacts"] if artifact["format"] == TRT)
+    path = bundle / artifact["file"]
+    found = {}
+    foreign = {**artifact, "engine": {**artifact["engine"], "compute_capability": "5.3", "gpu": "another GPU"}}
+    found["another GPU"] = message(path, foreign)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    found["damaged plan"] = message(path, artifact)
+    (bundle / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
+    return found
+
+
+def message(path: Path, artifact: dict[str, Any]) -> str:
+    """What loading an engine says; "" where it loads, which is wrong here."""
+    try:
+        with TensorRTRunner(path, artifact):
+            return ""
+    except ValueError as error:
+        return str(error)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("--precision", default="fp32,tf32,fp16,int8")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_args()
+    try:
+        trt, (_, device) = require_tensorrt(), require_gpu()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)
+    result: dict[str, Any] = {
+        "command": f"python -m benchmarks.gpu.engines {' '.join(b.name for b in arguments.bundles)} "
+        f"--precision {arguments.precision}",
+        "environment": {**environment(), "tensorrt": trt.__version__, "device": device.as_dict()},
+        "bundles": {},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        for bundle in arguments.bundles:
+            copy = Path(shutil.copytree(bundle, Path(name) / bundle.name))
+            result["bundles"][bundle.name] = measure(copy, arguments.precision.split(","), Path(name) / "cache")
+        result["refusals"] = refusals(Path(name) / arguments.bundles[0].name)
+    for what, said in result["refusals"].items():
+        print(f"{what}: {said or 'WAS LOADED'}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not all(result["refusals"].values()) or any(bundle["failed"] for bundle in result["bundles"].values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

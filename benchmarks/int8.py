@@ -1,0 +1,124 @@
+"""What int8 costs in accuracy, beside onnxruntime's own quantizer on the same networks and images.
+
+    python -m benchmarks.int8 --ckpt runs/digits/us_mbv1.pt [--widths 0.25,0.5,1.0] [--json results.json]
+
+Both quantize the same fp32 ONNX files, calibrated on the same training digits, and every file is run on the 360 test
+digits in onnxruntime on the CPU. onnxruntime's is `quantize_static` with the settings that correspond to ours: QDQ,
+symmetric int8, per-channel weights, by min-max and by percentile 99.99. Needs the `digits` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.environment import environment
+
+Images = NDArray[np.float32]
+CALIBRATION_IMAGES = 512
+
+
+def theirs(source: Path, target: Path, images: list[Images], method: str) -> None:
+    """onnxruntime's static quantization of `source`, by `minmax` or `percentile`."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left: Iterator[Images] = iter(images)
+
+        def get_next(self) -> dict[str, Images] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {"input": batch}
+
+    prepared = target.with_suffix(".prepared.onnx")
+    quant_pre_process(str(source), str(prepared))
+    chosen = CalibrationMethod.MinMax if method == "minmax" else CalibrationMethod.Percentile
+    options: dict[str, Any] = {"ActivationSymmetric": True, "WeightSymmetric": True}
+    if method == "percentile":
+        options["CalibPercentile"] = 99.99
+    quantize_static(
+        str(prepared),
+        str(target),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=chosen,
+        extra_options=options,
+    )
+
+
+def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
+    """Top-1 of every way, in plain values."""
+    from slimexport.accuracy import DIGITS, labeled_images, measure
+    from slimexport.exporter import export
+    from slimexport.int8 import calibration_batches
+    from slimexport.target.runners import OnnxRuntimeRunner
+    from slimtrain.checkpoint import open_checkpoint
+    from slimtrain.images import Preprocessing
+
+    checkpoint = open_checkpoint(ckpt)
+    preprocessing = Preprocessing(checkpoint.image_size, checkpoint.mean, checkpoint.std)
+    batches = list(calibration_batches(DIGITS, checkpoint, preprocessing, 64))
+    images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
+    labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
+    found: dict[str, dict[str, float]] = {}
+
+    def accuracy(run: Callable[[Any], Any]) -> float:
+        return float(measure([run], labeled)[0]["top1"])
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = export(
+            ckpt,
+            widths=widths,
+            precisions=["fp32", "int8"],
+            calibration_data=DIGITS,
+            accuracy_data=DIGITS,
+            output_dir=folder / "bundle",
+        )
+        for artifact in manifest["artifacts"]:
+            row = found.setdefault(str(artifact["width"]), {})
+            row[artifact["precision"]] = artifact["accuracy"]["top1"]
+            if artifact["precision"] == "fp32":
+                for method in ("minmax", "percentile"):
+                    target = folder / f"{artifact['name']}.{method}.onnx"
+                    theirs(folder / "bundle" / artifact["file"], target, images, method)
+                    row[f"onnxruntime {method}"] = accuracy(OnnxRuntimeRunner(target))
+            elif artifact["precision"] == "int8":
+                row["method"] = artifact["int8"]["method"]
+    return {
+        "command": f"python -m benchmarks.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
+        "environment": environment(),
+        "checkpoint_sha256": checkpoint.sha256,
+        "top1": found,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, help="a checkpoint trained on the digits")
+    parser.add_argument("--widths", default="0.25,0.5,1.0")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    result = compare(arguments.ckpt, [float(width) for width in arguments.widths.split(",")])
+    for width, row in result["top1"].items():
+        shown = "  ".join(f"{way} {value:.2%}" if isinstance(value, float) else f"({value})" for way, value in row.items())
+        print(f"{width:>5}  {shown}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Running a file of any precision in onnxruntime on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from slimexport.target.runners import OnnxRuntimeRunner
+from slimexport.typed import cast_twin
+
+
+def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
+    """A runner of the ONNX file at `path`. onnxruntime's CPU has no bf16 kernels: such a file runs as its cast twin, and
+    the runner's `backend` says so."""
+    if precision != "bf16":
+        return OnnxRuntimeRunner(path)
+    return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")

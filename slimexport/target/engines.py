@@ -1,0 +1,227 @@
+"""A bundle's ONNX files in, verified TensorRT engines beside them out. Runs on the device that runs the engines.
+
+Each engine is built, loaded back from disk, verified, given its name, and written into the manifest before the next begins:
+whatever ends the work, what is there is whole and proven right.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimexport.target.build_settings import BuildSettings
+from slimexport.target.cuda import Cuda
+from slimexport.target.device import Device, require_gpu
+from slimexport.target.engine_check import Probes, check_engine, probes_of, why_failed
+from slimexport.target.errors import BundleError
+from slimexport.target.files import partial_file, replace_both
+from slimexport.target.inspector import NOT_USED, PARTLY, UNKNOWN, Layers
+from slimexport.target.manifest import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    artifact_path,
+    dump_manifest,
+    read_manifest,
+    read_reference,
+    sha256,
+)
+from slimexport.target.orders import FORMAT, Order, entry_of, key_of, orders, with_entry
+from slimexport.target.tensorrt_api import Emission, require_tensorrt
+from slimexport.target.tensorrt_build import BuildFailed, Built, build
+from slimexport.target.tensorrt_engine import TensorRTRunner
+from slimexport.target.timing_cache import TimingCache, cache_path
+from slimexport.target.verify import FAILED, PASSED
+
+log = logging.getLogger(__name__)
+
+AFTER = "The ONNX files are written; run again with --format trt."
+
+
+class EnginesFailed(BundleError):
+    """Some engines could not be built or were not proven right. `manifest` is the bundle's, reasons under `rejected`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, manifest: Manifest) -> None:
+        super().__init__(message)
+        self.manifest = manifest
+
+
+def build_engines(
+    bundle: Path,
+    *,
+    widths: Sequence[float | str] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    settings: BuildSettings | None = None,
+    timing_cache_folder: Path | None = None,
+    started: Callable[[int], None] = lambda total: None,
+    building: Callable[[str], None] = lambda file: None,
+    finished: Callable[[Artifact], None] = lambda artifact: None,
+) -> Manifest:
+    """Build and verify engines of a bundle's networks on this machine's GPU, one after the other; the new manifest.
+
+    `widths` (None: all; names too) and `precisions` of fp32, tf32, fp16, bf16, int8. An engine that was there is replaced
+    once the new one is proven right. `started` is called with the number of engines, `building` with each file's name before
+    its build, `finished` with each entry.
+
+    Raises EnginesFailed at the end where some were not proven right: they are not in the bundle. Raises BundleError for a
+    bundle that is damaged or lacks what an engine needs, MissingBackend without TensorRT or a GPU, CudaError where
+    the device fails.
+    """
+    settings = settings or BuildSettings()
+    manifest = read_manifest(bundle)
+    reference = read_reference(bundle)
+    trt = require_tensorrt(AFTER)
+    work = orders(bundle, manifest, trt, widths, precisions)
+    probes = {order.source["name"]: probes_of(bundle, manifest, order.source, reference) for order in work}
+    gpu = require_gpu(AFTER)
+    started(len(work))
+    failures = []
+    for order in work:
+        building(order.file)
+        job = _Job(bundle, trt, gpu, settings, timing_cache_folder)
+        artifact, failure = job.make(manifest, order, probes[order.source["name"]])
+        if failure:
+            failures.append(failure)
+        finished(artifact)
+    if failures:
+        raise EnginesFailed("\n".join(failures), manifest)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What building any engine of a bundle needs."""
+
+    bundle: Path
+    trt: Any
+    gpu: tuple[Cuda, Device]
+    settings: BuildSettings
+    cache_folder: Path | None
+
+    def make(self, manifest: Manifest, order: Order, probes: Probes) -> tuple[Artifact, str]:
+        """Build and verify one engine; its entry, and why it is not in the bundle, if so. `manifest` is updated."""
+        onnx = artifact_path(self.bundle, order.source)
+        try:
+            built = build(self.trt, onnx, order.emission, self.settings, self._timing_cache(order.emission))
+        except BuildFailed as error:
+            artifact = {**entry_of(order), "verification": {"status": FAILED, "reason": str(error)}}
+            return self._reject(manifest, order, artifact, str(error))
+        final = self.bundle / order.file
+        with partial_file(final, built.plan) as partial:
+            artifact = self._verified(partial, order, built, probes)
+            verification, layers = artifact["verification"], artifact["engine"]["precision_used"]
+            if verification["status"] != PASSED:
+                return self._reject(manifest, order, artifact, f"{order.file}: {why_failed(verification)}.")
+            if layers == NOT_USED:
+                verification["status"] = FAILED
+                verification["reason"] = f"no layer computes in {order.emission.precision}"
+                counts = ", ".join(f"{count} {name}" for name, count in artifact["engine"]["layers_by_precision"].items())
+                return self._reject(
+                    manifest, order, artifact, f"{order.file}: no layer computes in {order.emission.precision} ({counts})."
+                )
+            if layers in (PARTLY, UNKNOWN):
+                log.warning("%s: %s", order.file, _told(layers, order.emission.precision, artifact["engine"]))
+            updated = with_entry(manifest, artifact)
+            path = self.bundle / MANIFEST
+            with partial_file(path, dump_manifest(updated).encode()) as described:
+                replace_both((partial, final), (described, path))
+        manifest.clear()
+        manifest.update(updated)
+        return artifact, ""
+
+    def _timing_cache(self, wanted: Emission) -> TimingCache:
+        flags = [*wanted.flags, *(["TF32"] if wanted.precision != "fp32" else [])]
+        if self.settings.version_compatible:
+            flags.append("VC")
+        if self.settings.hardware_compatible:
+            flags.append("HC")
+        return TimingCache(cache_path(self.gpu[1], self.trt.__version__, flags, self.cache_folder))
+
+    def _verified(self, partial: Path, order: Order, built: Built, probes: Probes) -> Artifact:
+        """The entry of a plan, loaded back from disk and run."""
+        artifact = {**entry_of(order), "sha256": sha256(partial), "size_bytes": len(built.plan)}
+        record = {"tensorrt": self.trt.__version__, "flags": list(built.flags)}
+        with TensorRTRunner(partial, {**artifact, "engine": record}, trt=self.trt, gpu=self.gpu) as runner:
+            layers = runner.layers()
+            memory = runner.device_memory_bytes()
+            artifact["verification"] = check_engine(
+                runner, probes, order.emission.precision, self.settings.batch.sizes(), order.source["verification"]
+            )
+        artifact["engine"] = self._record(order, built, layers, memory)
+        return artifact
+
+    def _record(self, order: Order, built: Built, layers: Layers, memory: int) -> dict[str, Any]:
+        device, settings = self.gpu[1], self.settings.as_dict()
+        return {
+            "tensorrt": self.trt.__version__,
+            "cuda": device.cuda,
+            "driver": device.driver,
+            "driver_cuda": device.driver_cuda,
+            "gpu": device.gpu,
+            "compute_capability": device.compute_capability,
+            "flags": list(built.flags),
+            **settings,
+            "build_seconds": round(built.build_seconds, 3),
+            "timing_cache": built.timing_cache,
+            "plan_bytes": len(built.plan),
+            "device_memory_bytes": memory,
+            "layers_by_precision": layers.all,
+            "weighted_layers_by_precision": layers.weighted,
+            "precision_used": layers.verdict(order.emission.precision),
+            "warnings": list(built.warnings),
+            "onnx": order.source["file"],
+            "onnx_sha256": order.source["sha256"],
+        }
+
+    def _reject(self, manifest: Manifest, order: Order, artifact: Artifact, message: str) -> tuple[Artifact, str]:
+        """Note in the manifest why an engine is not there; an earlier one of this name stays."""
+        rejected = {**artifact, "file": None}
+        updated = copy.deepcopy(manifest)
+        updated["rejected"] = [*(old for old in updated.get("rejected", []) if key_of(old) != key_of(rejected)), rejected]
+        path = self.bundle / MANIFEST
+        with partial_file(path, dump_manifest(updated).encode()) as described:
+            described.replace(path)
+        manifest.clear()
+        manifest.update(updated)
+        earlier = (self.bundle / order.file).exists()
+        return rejected, message + (" The earlier engine was left as it was." if earlier else " The engine was not kept.")
+
+
+def _told(verdict: str, precision: str, engine: dict[str, Any]) -> str:
+    counts = engine["weighted_layers_by_precision"] or engine["layers_by_precision"]
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none told"
+    if verdict == PARTLY:
+        return f"fewer than half of the layers with weights compute in {precision} ({listed})"
+    return f"TensorRT does not tell whether {precision} is used (layers: {listed})"
+
+
+def verify_engines(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict[str, Any]]]:
+    """Verify every engine of a bundle on this machine against its `reference.npz`; as `verify.verify_bundle`.
+
+    Raises as `build_engines` does, PlanMismatch for engines that were built for another machine.
+    """
+    engines = [artifact for artifact in manifest["artifacts"] if artifact.get("format") == FORMAT]
+    if not engines:
+        raise BundleError(f"{bundle}: its manifest names no engine. Build some with --bundle {bundle} --format trt.")
+    reference = read_reference(bundle)
+    trt, gpu = require_tensorrt(), require_gpu()
+    sources = {
+        (artifact["name"], artifact["file"]): artifact["verification"]
+        for artifact in manifest["artifacts"]
+        if artifact.get("format") == "onnx"
+    }
+    results = []
+    for artifact in engines:
+        probes = probes_of(bundle, manifest, artifact, reference)
+        engine = artifact.get("engine") or {}
+        with TensorRTRunner(artifact_path(bundle, artifact), artifact, trt=trt, gpu=gpu) as runner:
+            sizes = sorted({runner.tensors.min_batch, runner.tensors.opt_batch, runner.tensors.max_batch})
+            source = sources.get((artifact["name"], engine.get("onnx")), {})
+            results.append((artifact, check_engine(runner, probes, artifact["precision"], sizes, source)))
+    return results

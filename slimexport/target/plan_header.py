@@ -1,0 +1,96 @@
+"""What a plan file was built for, told from the manifest or from its first bytes, before TensorRT is given it.
+
+A plan begins with a tag and the version of its serialization; with version 0, bytes 24 to 27 are TensorRT's version. (From
+the samples that come with TensorRT, `sampleEngines.cpp`.)
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from slimexport.target.device import Device, sm
+from slimexport.target.errors import BundleError, MissingBackend
+
+TAG = 0x74727466
+HEADER_BYTES = 28
+AMPERE = (8, 0)
+VERSION_COMPATIBLE = ((8, 10), (10, 11))  # majors: a version-compatible plan of the one runs on the other
+LEAST_NUMBERS = 3
+
+
+class PlanMismatch(MissingBackend):
+    """A plan that is whole, but not for this machine."""
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """`tensorrt` as `8.6.0.12`; None where this serialization version is not known."""
+
+    serialization: int
+    tensorrt: str | None
+
+
+def read_header(plan: bytes, name: str) -> PlanHeader:
+    """The header of a plan's bytes. BundleError where they are none."""
+    if len(plan) < HEADER_BYTES:
+        raise BundleError(f"{name}: {len(plan)} bytes are no TensorRT plan. The file is damaged, build it again.")
+    tag, serialization = struct.unpack_from("<II", plan)
+    if tag != TAG:
+        raise BundleError(
+            f"{name}: begins with {plan[:4]!r}, a TensorRT plan begins with {struct.pack('<I', TAG)!r}. It is no plan, or "
+            "something was put before it: build it again."
+        )
+    version = ".".join(map(str, plan[HEADER_BYTES - 4 : HEADER_BYTES])) if serialization == 0 else None
+    return PlanHeader(serialization, version)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """(10, 13, 3, 9) for `10.13.3.9`; a suffix such as `.post1` ends it."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found.group().split("."))) if found else ()
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two versions are one: some say three numbers where others say four."""
+    count = min(len(numbers(one)), len(numbers(other)))
+    return count >= LEAST_NUMBERS and numbers(one)[:count] == numbers(other)[:count]
+
+
+def check_plan(plan: bytes, name: str, engine: dict[str, Any] | None, tensorrt: str, device: Device) -> None:
+    """PlanMismatch unless a plan can run on this machine, as far as can be told; BundleError where it is none.
+
+    `engine`: the manifest's entry, where there is one. `tensorrt`: the version that is installed.
+    """
+    header = read_header(plan, name)
+    record = engine or {}
+    flags = record.get("flags", [])
+    built = record.get("tensorrt") or header.tensorrt
+    capability = record.get("compute_capability")
+    if _version_fits(built, tensorrt, "VERSION_COMPATIBLE" in flags) and _gpu_fits(
+        capability, device.compute_capability, "AMPERE_PLUS" in flags
+    ):
+        return
+    target = f" for {sm(capability)}" if capability else ""
+    source = record.get("onnx") or f"{name.split('.', 1)[0]}.onnx"
+    raise PlanMismatch(
+        f"engine {name} was built with TensorRT {built}{target}; this machine has {tensorrt} and {device.sm}. Engines are not "
+        f"portable: rebuild from {source}."
+    )
+
+
+def _version_fits(built: str | None, installed: str, compatible: bool) -> bool:
+    if built is None or same_version(built, installed):
+        return True
+    old, new = numbers(built), numbers(installed)
+    if not compatible or not old or old > new:
+        return False
+    return old[0] == new[0] or (old[0], new[0]) in VERSION_COMPATIBLE
+
+
+def _gpu_fits(built: str | None, here: str, compatible: bool) -> bool:
+    if built is None or built == here:
+        return True
+    return compatible and numbers(built) >= AMPERE and numbers(here) >= AMPERE

@@ -1,0 +1,193 @@
+"""Loading a plan and running it: the TensorRT runner beside `runners.OnnxRuntimeRunner`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimexport.target.cuda import Cuda, DeviceMemory
+from slimexport.target.device import Device, require_gpu
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.inspector import Layers, count_layers
+from slimexport.target.manifest import Artifact, sha256
+from slimexport.target.plan_header import check_plan
+from slimexport.target.tensorrt_api import create, logger, messages, require_tensorrt, said
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """An engine's input and output: names, shapes without the batch, and the batches that it takes."""
+
+    input: str
+    output: str
+    image_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    min_batch: int
+    opt_batch: int
+    max_batch: int
+
+
+class TensorRTRunner:
+    """A plan file on this machine's GPU, for a `with` block. Takes float32 images [N, 3, H, W], gives float32 logits.
+
+    More images than the engine's largest batch are run one batch after the other, fewer than its least are padded.
+
+    `artifact`: the manifest's entry, where there is one; then its SHA-256 is checked before TensorRT sees a byte (a plan
+    can hold code), and its record of what it was built for. Without one the plan's own header tells its version.
+
+    Raises BundleError for a damaged file, PlanMismatch for one that was built for another TensorRT or GPU, MissingBackend
+    without TensorRT or a GPU, CudaError where the device fails.
+    """
+
+    backend = "tensorrt"
+
+    def __init__(
+        self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, Device] | None = None
+    ) -> None:
+        self.trt = require_tensorrt() if trt is None else trt
+        self.cuda, self.device = require_gpu() if gpu is None else gpu  # first: without a GPU, 8.6's Runtime crashes
+        self.name = path.name
+        engine_record = (artifact or {}).get("engine")
+        plan = _read_plan(path, artifact)
+        check_plan(plan, path.name, engine_record, self.trt.__version__, self.device)
+        with ExitStack() as resources:
+            resources.callback(self._forget)
+            self._load(plan, trusted_code="VERSION_COMPATIBLE" in (engine_record or {}).get("flags", []))
+            del plan
+            self.tensors = self._tensors()
+            largest = self.tensors.max_batch
+            self.stream = resources.enter_context(self.cuda.stream())
+            self.input = resources.enter_context(self._memory(largest, self.tensors.image_shape))
+            self.output = resources.enter_context(self._memory(largest, self.tensors.output_shape))
+            self._bind()
+            resources.callback(self._forget)  # the context goes before the memory that it was given
+            self.resources = resources.pop_all()
+
+    def _memory(self, batch: int, shape: tuple[int, ...]) -> DeviceMemory:
+        return self.cuda.memory(batch * int(np.prod(shape)) * np.dtype(np.float32).itemsize)
+
+    def _load(self, plan: bytes, trusted_code: bool) -> None:
+        with messages(self.trt) as collected:
+            self.runtime = create("a runtime", self.trt.Runtime, logger(self.trt))
+            if trusted_code:  # such plans bring a runtime of their own
+                self.runtime.engine_host_code_allowed = True
+            self.engine = self.runtime.deserialize_cuda_engine(plan)
+            if self.engine is None:
+                reason = said(collected) or "it gives no reason"
+                raise BundleError(
+                    f"{self.name}: TensorRT {self.trt.__version__} does not load it ({reason}). Build it again here."
+                )
+            self.context = self.engine.create_execution_context()
+            if self.context is None:
+                reason = said(collected) or "TensorRT gives no reason"
+                raise MissingBackend(
+                    f"{self.name}: TensorRT cannot prepare to run it, for lack of memory perhaps ({reason}). Build it with a "
+                    "smaller --batch, or end what else uses the GPU."
+                )
+
+    def _tensors(self) -> Tensors:
+        """The engine's one input and one output. BundleError where it is not a network of ours."""
+        engine, trt = self.engine, self.trt
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BundleError(f"{self.name}: has inputs {inputs} and outputs {outputs}, expected images and logits.")
+        for name in names:
+            if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
+                raise BundleError(f"{self.name}: {name} is {engine.get_tensor_dtype(name)}, expected float32. Build it again.")
+        least, usual, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
+        return Tensors(
+            input=inputs[0],
+            output=outputs[0],
+            image_shape=largest[1:],
+            output_shape=tuple(engine.get_tensor_shape(outputs[0]))[1:],
+            min_batch=least[0],
+            opt_batch=usual[0],
+            max_batch=largest[0],
+        )
+
+    def _bind(self) -> None:
+        for name, memory in ((self.tensors.input, self.input), (self.tensors.output, self.output)):
+            if not self.context.set_tensor_address(name, memory.address):
+                raise BundleError(f"{self.name}: TensorRT does not take an address for {name}. Build it again.")
+
+    def set_batch(self, batch: int) -> None:
+        """Prepare for `batch` images per call."""
+        if not self.context.set_input_shape(self.tensors.input, (batch, *self.tensors.image_shape)):
+            raise BundleError(
+                f"{self.name}: does not take {batch} images at once, expected {self.tensors.min_batch} to "
+                f"{self.tensors.max_batch}. Build it with another --batch."
+            )
+
+    def enqueue(self) -> None:
+        """Queue one run on `stream`, from and to device memory."""
+        with messages(self.trt) as collected:
+            if not self.context.execute_async_v3(self.stream.address):
+                raise MissingBackend(f"{self.name}: TensorRT does not run it ({said(collected) or 'it gives no reason'}).")
+
+    def __call__(self, images: Array) -> Array:
+        expected = self.tensors.image_shape
+        if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+            raise BundleError(f"{self.name}: takes images [N, {', '.join(map(str, expected))}], got {list(images.shape)}.")
+        largest = self.tensors.max_batch
+        return np.concatenate([self._run(images[start : start + largest]) for start in range(0, len(images), largest)])
+
+    def _run(self, images: Array) -> Array:
+        missing = self.tensors.min_batch - len(images)
+        padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
+        batch = np.ascontiguousarray(padded, np.float32)
+        logits = np.empty((len(batch), *self.tensors.output_shape), np.float32)
+        self.set_batch(len(batch))
+        self.stream.upload(self.input, batch)
+        self.enqueue()
+        self.stream.download(logits, self.output)
+        self.stream.synchronize()
+        return logits[: len(images)]
+
+    def device_memory_bytes(self) -> int:
+        """What running the engine takes beside its inputs and outputs."""
+        engine = self.engine
+        return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+
+    def layers(self) -> Layers:
+        """The precisions of the engine's layers, at the batch that it is tuned for."""
+        self.set_batch(self.tensors.opt_batch)
+        inspector = self.engine.create_engine_inspector()
+        inspector.execution_context = self.context
+        information = inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)
+        return count_layers(information)
+
+    def _forget(self) -> None:
+        """TensorRT's objects free what they hold when the last reference goes: innermost first."""
+        self.context = self.engine = self.runtime = None
+
+    def close(self) -> None:
+        """Release memory, stream, context and engine; nothing happens the second time."""
+        self.resources.close()
+
+    def __enter__(self) -> TensorRTRunner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.resources.__exit__(kind, error, trace)
+
+
+def _read_plan(path: Path, artifact: Artifact | None) -> bytes:
+    """The plan's bytes, once their SHA-256 is seen to be the manifest's."""
+    if not path.is_file():
+        raise BundleError(f"{path}: not there. Copy the whole bundle, or build the engine again.")
+    if artifact is not None and (found := sha256(path)) != artifact["sha256"]:
+        raise BundleError(
+            f"{path}: SHA-256 is {found[:12]}..., the manifest says {str(artifact['sha256'])[:12]}...: the file was changed "
+            "or damaged. Copy the bundle again, or build the engine again."
+        )
+    return path.read_bytes()

@@ -1,0 +1,97 @@
+"""TensorRT's timing cache on disk: how long each way of computing a layer took, so that no build measures it again.
+
+One file per GPU, TensorRT, CUDA and those builder flags that change what is measured; all networks and widths share
+it. The file begins with a line of ours and the SHA-256 of TensorRT's bytes: a damaged one never reaches TensorRT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slimexport.target.device import Device
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"slimexport timing cache 1\n"
+DIGEST_BYTES = 32
+COLD, WARM, DISCARDED = "cold", "warm", "discarded"
+
+
+def cache_folder() -> Path:
+    """Where the user's caches lie: XDG_CACHE_HOME, ~/.cache or LOCALAPPDATA."""
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    root = os.environ.get(variable)
+    if not root:
+        root = str(Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache"))
+    return Path(root) / "slimexport"
+
+
+def cache_path(device: Device, tensorrt: str, flags: Sequence[str] = (), folder: Path | None = None) -> Path:
+    """The file for a GPU, a TensorRT version and builder `flags`."""
+    parts = [device.gpu, f"trt{tensorrt}", f"cuda{device.cuda}", *sorted(flags)]
+    name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
+    return (folder or cache_folder()) / f"{name}.timing"
+
+
+class TimingCache:
+    """The cache at `path`. Nothing that is wrong with it stops a build; `state` says what was found at the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = COLD
+
+    def attach(self, config: Any) -> None:
+        """Give the stored measurements, or none, to a builder's configuration."""
+        content = self.read()
+        if content:
+            cache = config.create_timing_cache(content)
+            if cache is not None and config.set_timing_cache(cache, False):
+                self.state = WARM
+                return
+            self._discard("TensorRT does not take it")
+        cache = config.create_timing_cache(b"")
+        if cache is None or not config.set_timing_cache(cache, False):
+            log.warning("TensorRT makes no timing cache here: builds take longer")
+
+    def read(self) -> bytes:
+        """TensorRT's bytes; none where there is no file or it is damaged."""
+        self.state = COLD
+        try:
+            stored = self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            log.warning("timing cache %s cannot be read (%s): builds take longer", self.path, error.strerror or error)
+            return b""
+        start = len(MAGIC) + DIGEST_BYTES
+        content = stored[start:]
+        if not stored.startswith(MAGIC) or hashlib.sha256(content).digest() != stored[len(MAGIC) : start] or not content:
+            self._discard("it is damaged")
+            return b""
+        return content
+
+    def _discard(self, reason: str) -> None:
+        self.state = DISCARDED
+        log.warning("timing cache %s is discarded, %s: this build measures anew", self.path, reason)
+
+    def keep(self, config: Any) -> None:
+        """Store what a build has measured."""
+        cache = config.get_timing_cache()
+        serialized = None if cache is None else cache.serialize()
+        if serialized is None:
+            return
+        content = bytes(serialized)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, MAGIC + hashlib.sha256(content).digest() + content)
+        except (OSError, BundleError, MissingBackend) as error:
+            log.warning("timing cache %s cannot be written (%s): the next build takes as long", self.path, error)

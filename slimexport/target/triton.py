@@ -1,0 +1,235 @@
+"""A model repository for the Triton Inference Server: one model per artifact of a bundle.
+
+Triton serves the latest version of a model only, so each width, format and precision is a model of its own:
+`NAME/config.pbtxt` and `NAME/1/model.onnx` or `NAME/1/model.plan`. The form is that of `model_config.proto` in
+triton-inference-server/common.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 32  # of ONNX files, whose batch is dynamic; an engine's is its profile's
+PREFERRED = 8  # a batch that most devices run at nearly the latency of one image
+VERSION = "1"
+CONFIG = "config.pbtxt"
+MARK = "# written by slimexport"  # in the first line of a config.pbtxt: what --overwrite may replace
+FILES = {"onnx": "model.onnx", "trt": "model.plan"}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def write_repository(
+    bundle: Path, manifest: Manifest, folder: Path, *, max_batch: int | None = None, overwrite: bool = False
+) -> list[str]:
+    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. bf16 ONNX files are left out,
+    with a warning: a server does not start that has a model which does not load, and onnxruntime has no kernels for them.
+
+    `max_batch` is that of ONNX files (default 32). Files are hard links where the file system has them, else copies.
+    `folder` appears at once and whole. With `overwrite`, a repository that was there loses the models that this wrote
+    before and those of the same names; other models stay.
+
+    Raises BundleError for a folder that exists or cannot be written, a missing or changed file or a damaged manifest,
+    MissingBackend for a full disk.
+    """
+    batch = MAX_BATCH if max_batch is None else max_batch
+    if batch < 1:
+        raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more.")
+    folder = Path(os.path.abspath(folder))
+    _check_folder(bundle, folder, overwrite)
+    models = []
+    for name, artifact in model_names(bundle, manifest):
+        config = model_config(bundle, manifest, artifact, name, batch)
+        models.append((name, artifact_path(bundle, artifact), FILES[artifact["format"]], config))
+    staging = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had this one's number
+        staging.mkdir()
+        for name, source, file, config in models:
+            _write_model(staging / name, source, file, config)
+        _publish(staging, folder, overwrite)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MissingBackend(
+                f"{folder}: no space left on its disk. Nothing was changed. Free some space, or choose another folder."
+            ) from error
+        raise BundleError(
+            f"{folder}: cannot be written ({error.strerror or error}). Nothing was changed. Choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return [name for name, *_ in models]
+
+
+def _check_folder(bundle: Path, folder: Path, overwrite: bool) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BundleError(f"{folder}: exists and is no ordinary folder. Choose another.")
+    if folder.exists() and not overwrite:
+        raise BundleError(f"{folder}: exists. Choose another folder, or replace its models with --overwrite.")
+    if folder.resolve() == bundle.resolve():
+        raise BundleError(f"{folder}: is the bundle itself. Choose another folder for the model repository.")
+
+
+# ------------------------------------------------------------------------------------------------------- what is served
+
+
+def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
+    """The artifacts to serve with their models' names: the artifact's, its precision unless that is fp32, `trt` for an
+    engine. BundleError where there are none, or names are no names or not unique."""
+    named: dict[str, Artifact] = {}
+    for artifact in manifest["artifacts"]:
+        name, precision, kind = (str(artifact.get(key)) for key in ("name", "precision", "format"))
+        if not all(isinstance(artifact.get(key), str) for key in ("file", "sha256")):
+            raise BundleError(f"{bundle / MANIFEST}: {name} has no file or no SHA-256. Export again.")
+        if kind not in FILES:
+            raise BundleError(f"{bundle / MANIFEST}: {name} has format {kind!r}, expected one of {', '.join(FILES)}.")
+        if (kind, precision) == ("onnx", "bf16"):
+            log.warning("%s: onnxruntime has no bf16 kernels, so this file is not served. Serve fp16, or an engine.", name)
+            continue
+        ends = [precision.replace("-", "_")] * (precision != "fp32") + ["trt"] * (kind == "trt")
+        model = "_".join([name, *ends])
+        if not NAME.fullmatch(model) or model in named:
+            raise BundleError(
+                f"{bundle / MANIFEST}: {model!r} cannot name a model, expected letters, digits and underscores, and no two "
+                "the same. The manifest was edited or damaged, export again."
+            )
+        named[model] = artifact
+    if not named:
+        raise BundleError(f"{bundle}: has no file that Triton could serve. Export fp32, fp16 or int8, or build engines.")
+    return list(named.items())
+
+
+def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str, max_batch: int) -> str:
+    """The text of an artifact's `config.pbtxt`. BundleError where the manifest lacks what it says."""
+    plan = artifact["format"] == "trt"
+    try:
+        image, result = str(manifest["input"]["name"]), str(manifest["output"]["name"])
+        size, channels = int(manifest["input"]["image_size"]), int(manifest["input"]["channels"])
+        classes = int(manifest["output"]["classes"])
+        smallest, best, largest = _profile(artifact) if plan else (1, min(PREFERRED, max_batch), max_batch)
+        digest = str(artifact["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle / MANIFEST}: lacks what {name} needs to be served ({type(error).__name__}: {error}). Export again."
+        ) from error
+    if not (1 <= smallest <= best <= largest and min(size, channels, classes) >= 1):
+        raise BundleError(
+            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, {size} pixels and "
+            f"{classes} classes, expected positive numbers and batches in order. Export again."
+        )
+    if not (NAME.fullmatch(image) and NAME.fullmatch(result)):
+        raise BundleError(f"{bundle / MANIFEST}: {image!r} and {result!r} are no names of tensors. Export again.")
+    lines = [
+        f"{MARK}, sha256 {digest}",
+        f'name: "{name}"',
+        'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
+        f"max_batch_size: {largest}",
+        *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {channels}, {size}, {size} ]"),
+        *_block("output [", f'name: "{result}"', "data_type: TYPE_FP32", f"dims: [ {classes} ]"),
+    ]
+    if largest > 1:
+        sizes = ", ".join(map(str, sorted({best, largest} - {1})))
+        lines += ["dynamic_batching {", f"  preferred_batch_size: [ {sizes} ]", "}"]
+    if plan:
+        lines += _block("instance_group [", "count: 1", "kind: KIND_GPU")
+    for batch in sorted({smallest, largest}):
+        lines += _warmup(batch, image, f"{channels}, {size}, {size}")
+    return "\n".join(lines) + "\n"
+
+
+def _profile(artifact: Artifact) -> tuple[int, int, int]:
+    """The smallest, the best and the largest batch of an engine: {"min": 1, "opt": 8, "max": 32}, or the three in a list."""
+    batch = artifact["engine"]["batch"]
+    smallest, best, largest = (batch[key] for key in ("min", "opt", "max")) if isinstance(batch, dict) else batch
+    return int(smallest), int(best), int(largest)
+
+
+def _block(opening: str, *fields: str) -> Iterator[str]:
+    """A list of one message."""
+    yield from (opening, "  {", *(f"    {field}" for field in fields), "  }", "]")
+
+
+def _warmup(batch: int, image: str, dims: str) -> Iterator[str]:
+    """Random images of one batch size that run before the model takes requests."""
+    yield from (
+        "model_warmup {",
+        f'  name: "batch_{batch}"',
+        f"  batch_size: {batch}",
+        "  inputs {",
+        f'    key: "{image}"',
+        "    value {",
+        "      data_type: TYPE_FP32",
+        f"      dims: [ {dims} ]",
+        "      random_data: true",
+        "    }",
+        "  }",
+        "}",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def _write_model(model: Path, source: Path, file: str, config: str) -> None:
+    """One model's folder."""
+    (model / VERSION).mkdir(parents=True)
+    target = model / VERSION / file
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+        _flush(target)
+    path = model / CONFIG
+    path.write_text(config, encoding="ascii")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _publish(staging: Path, folder: Path, overwrite: bool) -> None:
+    """Give the repository its final name, or its models theirs in a repository that is there: others' do not move."""
+    if not folder.exists():
+        os.rename(staging, folder)
+        return
+    if not overwrite:
+        raise BundleError(f"{folder}: was made by another process in the meantime. Nothing was changed.")
+    new = sorted(staging.iterdir())
+    names = {model.name for model in new}
+    old = staging / "old"  # removed with it
+    while old.name in names:
+        old = old.with_name(f"{old.name}_")
+    old.mkdir()
+    moves = [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name in names or _is_own(entry)]
+    moves += [(model, folder / model.name) for model in new]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for move in moves:
+            os.rename(*move)
+            done.append(move)
+    except BaseException:
+        for source, target in reversed(done):
+            os.rename(target, source)
+        raise
+
+
+def _is_own(model: Path) -> bool:
+    """Whether a model's folder was written here."""
+    try:
+        with (model / CONFIG).open("rb") as file:
+            return file.read(len(MARK)) == MARK.encode()
+    except OSError:
+        return False

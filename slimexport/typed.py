@@ -1,0 +1,152 @@
+"""fp16 and bf16 networks: an fp32 ONNX model whose tensors get another type, with one cast at each end.
+
+Input and output stay float32, so that a file of any precision is run alike. Nothing is decided by the runtime: a
+strongly typed builder (TensorRT 10 and later) does what the types say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from slimtrain.errors import UserError
+
+TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+ARRAYS = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+# fp16 needs nothing new; Conv and the pools take bf16 from opset 22 on, which IR 10 can hold.
+VERSIONS = {"fp16": (17, 8), "bf16": (22, 10)}
+SHOWN = 3  # tensors that a message names
+
+
+@dataclass
+class Rounding:
+    """What a change of type does to the weights (not to scalars such as Clip's bounds): how many are lost (rounded to
+    zero), how many are subnormal and thus less exact, and which tensors overflow."""
+
+    values: int = 0
+    lost: int = 0
+    subnormal: int = 0
+    overflowing: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, int]:
+        """For the manifest."""
+        return {"weights": self.values, "underflow_to_zero": self.lost, "subnormal": self.subnormal}
+
+
+def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, Rounding]:
+    """`model` (float32) computed in `precision`, fp16 or bf16, and what that does to its weights.
+
+    Reshape's and Split's integers and int8 zero points stay. UserError where a weight is larger than the type can hold.
+    """
+    assert precision in TYPES, precision
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    rounding = Rounding()
+    del typed.graph.value_info[:]  # of the types that were
+    graph = typed.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(_round(tensor, precision, rounding))
+    if rounding.overflowing:
+        more = f" and {len(rounding.overflowing) - SHOWN} more" if len(rounding.overflowing) > SHOWN else ""
+        raise UserError(
+            f"{precision}: weights of {', '.join(rounding.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
+            f"({_limits(precision)[1]:.4g}). Export fp32" + (" or bf16." if precision == "fp16" else ".")
+        )
+    _cast_ends(graph, TYPES[precision])
+    declare(typed, precision, *VERSIONS[precision])
+    return typed, rounding
+
+
+def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:
+    """Set a model's opset and IR version, and the `precision` of its metadata where it has one."""
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset))
+    model.ir_version = ir_version
+    for entry in model.metadata_props:
+        if entry.key == "precision":
+            entry.value = precision
+
+
+def _limits(precision: str) -> tuple[float, float]:
+    """The smallest normal number and the largest."""
+    info = ml_dtypes.finfo(ARRAYS[precision])  # type: ignore[no-untyped-call]
+    return float(info.tiny), float(info.max)
+
+
+def _round(tensor: TensorProto, precision: str, rounding: Rounding) -> TensorProto:
+    """A float32 initializer in `precision`; what it costs is added to `rounding`."""
+    values = numpy_helper.to_array(tensor)
+    kind = ARRAYS[precision]
+    with np.errstate(over="ignore"):
+        rounded = values.astype(kind)
+    if values.ndim:
+        back = np.abs(rounded.astype(np.float32))
+        rounding.values += values.size
+        rounding.lost += int(((back == 0) & (values != 0)).sum())
+        rounding.subnormal += int(((back != 0) & (back < _limits(precision)[0])).sum())
+    if not np.isfinite(rounded.astype(np.float32)).all():
+        rounding.overflowing.append(tensor.name)
+    return TensorProto(name=tensor.name, data_type=TYPES[precision], dims=tensor.dims, raw_data=rounded.tobytes())
+
+
+def _cast_ends(graph: onnx.GraphProto, kind: int) -> None:
+    """Cast the input right after it comes in and the output right before it goes out; both keep their names."""
+    (image,), (result,) = graph.input, graph.output
+    inside, last = f"{image.name}.typed", f"{result.name}.typed"
+    renamed = {image.name: inside, result.name: last}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+        for i, name in enumerate(node.output):
+            node.output[i] = renamed.get(name, name)
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.append(helper.make_node("Cast", [image.name], [inside], name=inside, to=kind))
+    graph.node.extend(nodes)
+    graph.node.append(helper.make_node("Cast", [last], [result.name], name=result.name, to=TensorProto.FLOAT))
+
+
+def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 model that rounds as `typed` does: the same rounded weights, and every node's result cast to the type and
+    back. It runs where there are no kernels of that type."""
+    twin = onnx.ModelProto()
+    twin.CopyFrom(typed)
+    graph = twin.graph
+    kinds = {tensor.data_type for tensor in graph.initializer} & set(TYPES.values())
+    assert len(kinds) == 1, "a typed model has weights of one type"
+    (kind,) = kinds
+    for tensor in graph.initializer:
+        if tensor.data_type == kind:
+            values: NDArray[np.float32] = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    nodes = list(_rounding_nodes(graph, kind))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return twin
+
+
+def _rounding_nodes(graph: onnx.GraphProto, kind: int) -> Iterator[onnx.NodeProto]:
+    """The nodes of a typed graph, in float32, each followed by casts of its results to `kind` and back."""
+    (result,) = graph.output
+    for node in graph.node:
+        if node.op_type == "Cast" and node.output[0] == result.name:
+            yield helper.make_node("Identity", list(node.input), list(node.output), name=node.name)
+            continue
+        exact = onnx.NodeProto()
+        exact.CopyFrom(node)
+        for i, name in enumerate(node.output):
+            exact.output[i] = f"{name}.exact"
+        if node.op_type == "Cast":
+            exact = helper.make_node("Identity", list(node.input), list(exact.output), name=node.name)
+        yield exact
+        for name in node.output:
+            rounded = f"{name}.rounded"
+            yield helper.make_node("Cast", [f"{name}.exact"], [rounded], name=rounded, to=kind)
+            yield helper.make_node("Cast", [rounded], [name], name=f"{name}.back", to=TensorProto.FLOAT)

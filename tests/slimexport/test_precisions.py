@@ -1,0 +1,191 @@
+"""Files of every precision: what is written, what the manifest says of it, and that the checks can fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import TensorProto
+
+from slimexport.cli import main
+from slimexport.exporter import VerificationFailed, export
+from slimexport.quantize import quantize
+from slimexport.target.manifest import read_manifest
+from slimexport.target.verify import cosine, int8_verdict, verify_bundle
+from slimtrain.checkpoint import Checkpoint
+from slimtrain.errors import UserError
+from slimtrain.noise import noise_images
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+from slimtrain.untrained import _branch_ends, _take_statistics
+
+SIZE = 64
+WEIGHTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+def small() -> Checkpoint:
+    """A network of two widths whose logits depend on the image, and which coarse steps do not throw off: of a chaotic one,
+    as deep untrained networks without residual sums are, nothing would be left in int8."""
+    torch.manual_seed(0)
+    network = SlimmableNetwork(NetworkSpec("resnet50", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25)))
+    torch.nn.init.normal_(network.get_parameter("classifier.0.weight"), 0, 0.2)
+    with torch.no_grad():
+        for norm in _branch_ends(network):
+            for key, value in norm.named_parameters():
+                if key.endswith("weight"):
+                    value.mul_(0.25)
+    _take_statistics(network.eval(), torch.from_numpy(noise_images(8, SIZE, 3)))
+    return Checkpoint("small.pt", "0" * 64, network, SIZE)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "images.npy"
+    np.save(path, noise_images(40, SIZE, 7))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("bundle") / "b"
+    manifest = export(small(), precisions=["fp32", "fp16", "bf16", "int8"], calibration_data=images, output_dir=folder)
+    return folder, manifest
+
+
+def test_every_precision_is_a_file_with_its_infix(bundle: tuple[Path, dict[str, Any]]) -> None:
+    folder, manifest = bundle
+    infixes = ["", ".fp16", ".bf16", ".int8", ".int8-fp16"]
+    expected = [f"us_resnet50_{width}{infix}.onnx" for width in ("x0_125", "x0_25") for infix in infixes]
+    assert [artifact["file"] for artifact in manifest["artifacts"]] == expected
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*expected, "manifest.json", "reference.npz"])
+    assert read_manifest(folder)["artifacts"] == json.loads(json.dumps(manifest["artifacts"]))
+
+
+def test_files_say_their_precision_and_hold_it(bundle: tuple[Path, dict[str, Any]]) -> None:
+    folder, manifest = bundle
+    for artifact in manifest["artifacts"]:
+        model = onnx.load(folder / artifact["file"])
+        onnx.checker.check_model(model, full_check=True)
+        assert {p.key: p.value for p in model.metadata_props}["precision"] == artifact["precision"]
+        assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+        assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        if artifact["precision"] in WEIGHTS:
+            assert kinds == {WEIGHTS[artifact["precision"]]}
+        quantized = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        assert bool(quantized) == artifact["precision"].startswith("int8")
+        opset = model.opset_import[0].version
+        assert opset == {"bf16": 22, "int8-fp16": 19}.get(artifact["precision"], 17)
+
+
+def test_each_is_verified_at_its_own_tolerance(bundle: tuple[Path, dict[str, Any]]) -> None:
+    for artifact in bundle[1]["artifacts"]:
+        check = artifact["verification"]
+        assert check["status"] == "passed"
+        if artifact["precision"].startswith("int8"):
+            assert check["cosine"] >= check["least_cosine"] == 0.97
+            tried = artifact["int8"]["tried"]
+            assert artifact["int8"]["method"] == min(tried, key=lambda method: tried[method]["logit_distance"])
+            assert (artifact["int8"]["images"], artifact["int8"]["held_back"]) == (32, 8)
+        else:
+            assert check["tolerance"] == {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}[artifact["precision"]]
+            assert 0 < check["max_rel_error"] <= check["tolerance"]
+        assert check["backend"] == ("onnxruntime-cpu (cast twin)" if artifact["precision"] == "bf16" else "onnxruntime-cpu")
+        assert ("rounding" in artifact) == (artifact["precision"] in WEIGHTS)
+
+
+def test_what_was_written_is_what_plain_onnxruntime_runs(bundle: tuple[Path, dict[str, Any]]) -> None:
+    folder, manifest = bundle
+    with np.load(folder / "reference.npz") as reference:
+        for artifact in manifest["artifacts"]:
+            if artifact["precision"] == "bf16":
+                continue  # onnxruntime's CPU has no kernels for it
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            session = onnxruntime.InferenceSession(folder / artifact["file"], options, providers=["CPUExecutionProvider"])
+            (logits,) = session.run(None, {"input": reference["images"]})
+            expected = reference["logits_" + artifact["name"].removeprefix("us_resnet50_")]
+            error = np.abs(logits - expected).max() / np.abs(expected).max()
+            assert error <= {"fp32": 1e-4, "fp16": 1e-2}.get(artifact["precision"], 0.3)
+
+
+def test_a_bundle_verifies_itself_again(bundle: tuple[Path, dict[str, Any]]) -> None:
+    folder, manifest = bundle
+    statuses = {artifact["file"]: check["status"] for artifact, check in verify_bundle(folder, manifest)}
+    skipped = {artifact["file"] for artifact in manifest["artifacts"] if artifact["precision"] == "bf16"}
+    assert statuses == {a["file"]: "skipped" if a["file"] in skipped else "passed" for a in manifest["artifacts"]}
+
+
+def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) -> None:
+    from slimtrain.saving import own_content, save
+
+    checkpoint = small()
+    save(own_content(checkpoint.network, SIZE, checkpoint.mean, checkpoint.std), tmp_path / "small.pt")
+    options = ["--precision", "fp32,int8", "--widths", "0.125", "--calibration-data", str(images)]
+    done = CliRunner().invoke(main, ["--ckpt", str(tmp_path / "small.pt"), *options, "--output-dir", str(tmp_path / "b")])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:2] == ["width", "precision"]
+    assert [line.split()[1] for line in lines[1:4]] == ["fp32", "int8", "int8-fp16"]
+    assert "cosine 0.9" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precisions": ["int8"]}, "int8 needs images"),
+        ({"precisions": ["int8"], "int8_calibration": "entropy"}, "expected auto, max or percentile"),
+    ],
+)
+def test_what_int8_needs_is_said(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        export(small(), output_dir=tmp_path / "b", **options)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_weight_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    checkpoint = small()
+    with torch.no_grad():
+        checkpoint.network.get_parameter("classifier.0.weight")[0, 0] = 1e6
+    with pytest.raises(UserError, match=r"fp16: weights of classifier\.0\.weight are larger.*bf16"):
+        export(checkpoint, widths=[0.25], precisions=["fp16"], output_dir=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = quantize
+
+    def spoiled(model: Any, scales: Any, half: bool = False) -> Any:
+        return real(model, {name: value / 50 for name, value in scales.items()}, half)  # everything saturates
+
+    monkeypatch.setattr("slimexport.exporter.quantize", spoiled)
+    with pytest.raises(VerificationFailed, match="point elsewhere"):
+        export(small(), widths=[0.25], precisions=["fp32", "int8"], calibration_data=images, output_dir=tmp_path / "b")
+    assert not list((tmp_path / "b").glob("*int8*"))
+
+
+def test_the_cosine_by_hand() -> None:
+    a, b = np.array([[1.0, 2, 3], [0, 1, 0]]), np.array([[2.0, 4, 6], [0, 2, 0]])
+    assert cosine(a, b) == pytest.approx(1)
+    assert cosine(a + 5, b) == pytest.approx(1)  # what all classes share decides nothing
+    assert cosine(-a, b) == pytest.approx(-1)
+    assert np.isnan(cosine(np.full_like(a, np.nan), b))
+    assert np.isnan(cosine(a[:1], b))
+
+
+def test_a_nan_fails_an_int8_file() -> None:
+    class Broken:
+        backend = "broken"
+
+        def __call__(self, images: Any) -> Any:
+            return np.full((len(images), 3), np.nan)
+
+    verdict = int8_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]))
+    assert (verdict["status"], verdict["cosine"], verdict["max_rel_error"]) == ("failed", None, None)

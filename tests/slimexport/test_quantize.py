@@ -1,0 +1,686 @@
+"""Int8: scales by hand, where pairs sit on every kind of network, both emissions, the numbers next to numpy's and to
+onnxruntime.quantization's, and the choice of a calibration method."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime.quantization as ort_quantization
+import pytest
+import torch
+from export_helpers import Wired, conv
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from test_typed import ARCHITECTURES, SIZE, logits, network_model, relative, stored
+from torch import nn
+from torch.nn import functional as F
+
+from slimexport.onnx_graph import to_onnx
+from slimexport.quantize import (
+    BINS,
+    Range,
+    activation_scales,
+    agreement,
+    choose_method,
+    measure_ranges,
+    quantize,
+    quantized_inputs,
+    weight_scales,
+)
+from slimtrain.errors import UserError
+from slimtrain.noise import noise_images
+
+Array = NDArray[Any]
+FLOORS = {False: np.float32(1e-6), True: np.float32(2.0**-14)}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A quantize-dequantize pair as it stands in a graph."""
+
+    source: str
+    axis: int | None
+    scale: Array
+    zero: Array
+
+
+def pairs(model: onnx.ModelProto) -> dict[str, Pair]:
+    """Every pair of a model by the name of its result, once its two halves are seen to fit."""
+    arrays = {name: numpy_helper.to_array(tensor) for name, tensor in stored(model).items()}
+    nodes = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            quantizer = nodes[node.input[0]]
+            assert quantizer.op_type == "QuantizeLinear"
+            assert quantizer.input[1:] == node.input[1:] and len(node.input) == 3, "a zero point is always given"
+            assert quantizer.attribute == node.attribute
+            axis = {attribute.name: attribute.i for attribute in node.attribute}
+            assert axis.keys() <= {"axis"}
+            found[node.output[0]] = Pair(quantizer.input[0], axis.get("axis"), *(arrays[name] for name in node.input[1:]))
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantizers) == len(found) == len({pair.source for pair in found.values()}), "one pair per value"
+    return found
+
+
+def scaled(model: onnx.ModelProto, half: bool = False, scale: float = 0.05) -> onnx.ModelProto:
+    """`model` with a made-up scale on every activation that is quantized."""
+    return quantize(model, dict.fromkeys(quantized_inputs(model), scale), half)
+
+
+def quantized_layers(model: onnx.ModelProto) -> set[str]:
+    """The names of weighted operators that read both operands through pairs."""
+    through = pairs(model)
+    return {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm") and node.input[0] in through}
+
+
+def build(network: nn.Module, size: int = 9, seed: int = 4) -> onnx.ModelProto:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(generator=draw)
+            if parameter.ndim > 1:
+                parameter.mul_(parameter[0].numel() ** -0.5)
+    return to_onnx(network.eval(), size, {"precision": "fp32"})
+
+
+def small(channels: int = 16) -> nn.Sequential:
+    """conv (not quantized), ReLU, conv, pool, classifier."""
+    return nn.Sequential(
+        *(conv(3, channels), nn.ReLU(), conv(channels, 20), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(20, 5)),
+    )
+
+
+def images(count: int = 4, size: int = 9, seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, 3, size, size)).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------- scales
+
+
+def test_scales_by_hand() -> None:
+    ranges = {"a": Range(), "b": Range(), "dead": Range()}
+    for name, values in {"a": [0.5, -12.7, 3], "b": [254, 1], "dead": [0, 0]}.items():
+        ranges[name].widen(np.array(values, np.float32))
+        ranges[name].count(np.array(values, np.float32))
+    scales = activation_scales(ranges, "max")
+    assert scales == {"a": pytest.approx(0.1), "b": 2.0, "dead": pytest.approx(1e-6)}
+    assert activation_scales(ranges, "percentile") == pytest.approx(scales)
+    weight = np.array([[[[1.27, -0.1]]], [[[0, -254]]], [[[0, 0]]]], np.float32)
+    found = weight_scales(weight)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [0.01, 2, 1e-6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("percent", [50, 90, 99, 99.99, 100])
+def test_percentiles_are_numpys_to_the_width_of_a_bin(percent: float) -> None:
+    draw = np.random.default_rng(0)
+    batches = [draw.standard_normal((5, 40, 50)).astype(np.float32) ** 3 for _ in range(4)]
+    batches[2][0, 0, 0] = -200
+    found = Range()
+    for batch in batches:
+        found.widen(batch)
+    for batch in batches:
+        found.count(batch)
+    everything = np.abs(np.concatenate(batches))
+    assert found.largest == everything.max() == 200
+    assert found.counts.sum() == everything.size
+    np.testing.assert_array_equal(np.abs(found.counts - np.histogram(everything, BINS, (0, 200))[0]) <= 2, True)
+    exact = np.percentile(everything, percent, method="inverted_cdf")
+    assert exact <= found.percentile(percent) * (1 + 1e-6) and found.percentile(percent) <= exact + 1.001 * 200 / BINS
+
+
+def test_a_percentile_is_of_all_values_zeros_too() -> None:
+    found = Range()
+    values = np.concatenate([np.zeros(9990), np.full(9, 1.0), [100.0]]).astype(np.float32)
+    found.widen(values)
+    found.count(values)
+    assert found.percentile(99.9) == pytest.approx(100 / BINS)
+    assert found.percentile(99.99) == pytest.approx(1, abs=100 / BINS)
+    assert found.percentile(100) == 100
+
+
+def test_ranges_are_those_that_torch_sees_over_all_batches() -> None:
+    network = small()
+    model = build(network)
+    batches = [images(3, seed=1), images(1, seed=2), 4 * images(2, seed=3)]
+    names = quantized_inputs(model)
+    assert names == ["1", "5"]
+    found = measure_ranges(model, iter(batches), names)
+    with torch.no_grad():
+        seen = [network[:2](torch.from_numpy(batch)).numpy() for batch in batches]
+        pooled = [network[:6](torch.from_numpy(batch)).numpy() for batch in batches]
+    for name, expected in zip(names, (seen, pooled), strict=True):
+        assert found[name].largest == pytest.approx(max(float(np.abs(values).max()) for values in expected), rel=1e-5)
+        assert found[name].counts.sum() == sum(values.size for values in expected)
+
+
+def test_the_input_itself_can_be_measured() -> None:
+    model = build(small())
+    for names in (["input"], ["input", "1"]):
+        found = measure_ranges(model, [images()], names)
+        assert found["input"].largest == np.abs(images()).max()
+        assert list(found) == names
+
+
+def test_calibration_without_images_or_with_broken_ones_is_refused() -> None:
+    model = build(small())
+    with pytest.raises(UserError, match="no images to calibrate int8"):
+        measure_ranges(model, [], quantized_inputs(model))
+    broken = images()
+    broken[0, 0, 4, 4] = np.nan
+    with pytest.raises(UserError, match="1: is not finite"):
+        measure_ranges(model, [images(), broken], quantized_inputs(model))
+
+
+# ---------------------------------------------------------------------------------------------------------- placement
+
+
+@pytest.fixture(params=[(name, half) for name in ARCHITECTURES for half in (False, True)], ids=lambda p: f"{p[0]}-{p[1]}")
+def placed(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, onnx.ModelProto, bool]:
+    """An fp32 network, its int8 form, and whether that has fp16 around its pairs."""
+    name, half = request.param
+    model = network_model(name)
+    return model, scaled(model, half), half
+
+
+Placed = tuple[onnx.ModelProto, onnx.ModelProto, bool]
+
+
+def test_every_pair_follows_the_rules(placed: Placed) -> None:
+    model, made, half = placed
+    through, weights = pairs(made), stored(model)
+    readers: dict[str, list[tuple[str, int]]] = {}
+    for node in made.graph.node:
+        for i, name in enumerate(node.input):
+            if name in through:
+                readers.setdefault(name, []).append((node.op_type, i))
+    assert readers.keys() == through.keys(), "every pair is read"
+    for name, pair in through.items():
+        assert pair.zero.dtype == np.int8 and not pair.zero.any() and pair.zero.shape == pair.scale.shape
+        assert pair.scale.dtype == (np.float16 if half else np.float32)
+        assert (pair.scale > 0).all() and np.isfinite(pair.scale).all()
+        if pair.source in weights:
+            assert pair.axis == 0
+            assert pair.scale.shape == (weights[pair.source].dims[0],)
+            assert set(readers[name]) <= {("Conv", 1), ("Gemm", 1)}
+        else:
+            assert pair.axis is None and pair.scale.shape == ()
+            assert set(readers[name]) <= {("Conv", 0), ("Gemm", 0), ("Add", 0), ("Add", 1)}
+    for node in made.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            assert (node.input[0] in through) == (node.input[1] in through), "both operands or neither"
+            assert node.input[2] in weights, "biases stay float"
+
+
+def test_pairs_are_all_that_is_added(placed: Placed) -> None:
+    """Taking them out again gives the network that was."""
+    model, made, half = placed
+    through = pairs(made)
+    left = []
+    for node in made.graph.node:
+        if not node.op_type.endswith("Linear") and node.op_type != "Cast":
+            node.input[:] = [through[name].source if name in through else name for name in node.input]
+            left.append(node)
+    if half:
+        first, last = model.graph.input[0].name, model.graph.output[0].name
+        for node in left:
+            node.input[:] = [first if name == f"{first}.typed" else name for name in node.input]
+            node.output[:] = [last if name == f"{last}.typed" else name for name in node.output]
+    assert left == list(model.graph.node)
+    assert [tensor.name for tensor in made.graph.initializer][: len(model.graph.initializer)] == list(stored(model))
+
+
+def test_both_emissions_are_valid_and_say_what_they_are(placed: Placed) -> None:
+    model, made, half = placed
+    assert [(entry.domain, entry.version) for entry in made.opset_import] == [("", 19 if half else 17)]
+    assert made.ir_version == (9 if half else 8)
+    assert {entry.key: entry.value for entry in made.metadata_props}["precision"] == "int8"
+    assert {entry.key: entry.value for entry in model.metadata_props}["precision"] == "fp32", "the source is not changed"
+    onnx.checker.check_model(made.SerializeToString(), full_check=True)
+    graph = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    around = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    for node in made.graph.node:
+        for name in node.output:
+            if name != "output":
+                assert kinds[name] == (TensorProto.INT8 if node.op_type == "QuantizeLinear" else around), name
+    assert (made.graph.input, made.graph.output) == (model.graph.input, model.graph.output)
+    assert sum(node.op_type == "Cast" for node in made.graph.node) == (2 if half else 0)
+
+
+def sources(model: onnx.ModelProto) -> dict[str, int]:
+    """What made the activations that have a pair: operators, with their number."""
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    found: dict[str, int] = {}
+    for pair in pairs(model).values():
+        if pair.source in made_by:
+            found[made_by[pair.source]] = found.get(made_by[pair.source], 0) + 1
+    return found
+
+
+def test_mobilenet_v1_has_pairs_after_the_clip_and_none_below_16_channels() -> None:
+    model = network_model("mobilenet_v1")
+    made = scaled(model)
+    layers = {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+    # 3 -> 8 (the stem), 8 depthwise, 8 -> 16: too few channels; from the depthwise convolution of 16 on all are quantized
+    assert layers - quantized_layers(made) == {"features.0.0", "features.1.body.0", "features.1.body.3"}
+    assert sources(made) == {"Clip": 24, "Flatten": 1}
+    readers = [node for node in made.graph.node if node.op_type == "Clip"]
+    made_by = {name: node.op_type for node in made.graph.node for name in node.output}
+    assert {made_by[node.input[0]] for node in readers} == {"Conv"}, "nothing between a convolution and its Clip"
+
+
+@pytest.mark.parametrize(("width", "sums"), [(0.35, 9), (0.5, 10)])  # at 0.35 the first sum has 8 channels
+def test_mobilenet_v2_sums_have_a_pair_on_the_identity_branch_only(width: float, sums: int) -> None:
+    model = network_model("mobilenet_v2", width)
+    made = scaled(model)
+    through = pairs(made)
+    made_by = {name: node for node in made.graph.node for name in node.output}
+    seen = 0
+    for node in made.graph.node:
+        if node.op_type == "Add":
+            block = node.name.removesuffix(".add")
+            branch = [name for name in node.input if name == f"{block}.body.6"]
+            assert len(branch) == 1 and made_by[branch[0]].op_type == "Conv", "the branch ends in its convolution, unpaired"
+            (identity,) = (name for name in node.input if name not in branch)
+            if branch[0] in quantized_layers(made):
+                source = through[identity].source
+                assert not source.startswith(block) and made_by[source].op_type in ("Conv", "Add")
+                expand = made_by[f"{block}.body.0"].input[0]
+                assert expand == identity, "the block's input has one pair for both of its readers"
+                seen += 1
+            else:
+                assert identity not in through
+    assert seen == sums
+    assert set(sources(made)) == {"Clip", "Conv", "Add", "Flatten"}
+
+
+def test_resnet_sums_have_a_pair_on_the_shortcut_so_that_the_main_branch_fuses() -> None:
+    made = scaled(network_model("resnet50"))
+    through = pairs(made)
+    made_by = {name: node for node in made.graph.node for name in node.output}
+    kinds = []
+    for node in made.graph.node:
+        if node.op_type == "Add":
+            block = node.name.removesuffix(".add")
+            (main,) = (name for name in node.input if name == f"{block}.body.6")
+            (other,) = (name for name in node.input if name != main)
+            assert made_by[main].op_type == "Conv" and main in quantized_layers(made)
+            source = made_by[through[other].source]
+            kinds.append(source.op_type)
+            assert source.name == f"{block}.shortcut.0" if source.op_type == "Conv" else not source.name.startswith(block)
+    assert (kinds.count("Conv"), kinds.count("Relu")) == (4, 12)
+    assert sources(made)["MaxPool"] == 1, "the pair of the first block is after the pool"
+    assert quantized_layers(made) == {
+        node.name for node in made.graph.node if node.op_type in ("Conv", "Gemm") and node.name != "features.0.0"
+    }
+
+
+def test_shufflenet_sums_do_not_fuse_with_a_convolution_and_have_no_pair() -> None:
+    made = scaled(network_model("shufflenet", 1.0))
+    through = pairs(made)
+    sums = [node for node in made.graph.node if node.op_type == "Add"]
+    assert len(sums) == 13
+    assert not any(name in through for node in sums for name in node.input)
+    # thirds of 24 // 3 = 8 head channels and of 60 // 3 = 20 inner ones, and the first unit's 24 -> 20 on all channels
+    left = {node.name for node in made.graph.node if node.op_type == "Conv"} - quantized_layers(made)
+    assert left == {"head_0.0", "head_1.0", "head_2.0"}
+
+
+def residual(project: bool, before: int, inner: int = 16, swap: bool = False) -> onnx.ModelProto:
+    """A block whose input has `before` channels, with a plain identity or with a convolution on its shortcut."""
+
+    def wiring(self: Any, x: torch.Tensor) -> torch.Tensor:
+        x = self.start(x)
+        branch, shortcut = self.end(self.relu(self.body(x))), self.shortcut(x) if project else x
+        return self.fc(self.flatten(self.pool(shortcut + branch if swap else branch + shortcut)))
+
+    parts: dict[str, nn.Module] = {
+        "start": conv(3, before),
+        "body": conv(before, inner, 1),
+        "relu": nn.ReLU(),
+        "end": conv(inner, before, 1),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(1),
+        "fc": nn.Linear(before, 4),
+    }
+    if project:
+        parts["shortcut"] = conv(before, before, 1)
+    return build(Wired(wiring, **parts))
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize(("project", "expected"), [(False, "start"), (True, "shortcut")])
+def test_a_sum_takes_its_pair_on_either_side(project: bool, expected: str, swap: bool) -> None:
+    made = scaled(residual(project, 16, swap=swap))
+    through = pairs(made)
+    (node,) = (node for node in made.graph.node if node.op_type == "Add")
+    assert [through[name].source if name in through else name for name in node.input] == (
+        [expected, "end"] if swap else ["end", expected]
+    )
+    assert sum(name in through for name in node.input) == 1
+    onnx.checker.check_model(made.SerializeToString(), full_check=True)
+
+
+def test_a_sum_after_a_convolution_that_stays_float_has_no_pair() -> None:
+    made = scaled(residual(False, 15))
+    assert quantized_layers(made) == {"fc"}
+    (node,) = (node for node in made.graph.node if node.op_type == "Add")
+    assert not any(name in pairs(made) for name in node.input)
+
+
+def test_a_sum_of_anything_but_convolutions_has_no_pair() -> None:
+    model = build(
+        Wired(
+            lambda self, x: self.last(self.relu(self.a(x)) + self.relu6(self.b(x))),
+            **{"a": conv(3, 16), "b": conv(3, 16), "relu": nn.ReLU(), "relu6": nn.ReLU6(), "last": conv(16, 16)},
+        )
+    )
+    assert [pair.source for pair in pairs(scaled(model)).values()] == ["last.weight", "add"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "gains"),
+    [
+        (conv(16, 16, 1), True),
+        (conv(15, 16), False),
+        (conv(16, 15), False),
+        (conv(16, 16, groups=16), True),
+        (conv(16, 16, 1, groups=16), False),
+        (conv(12, 12, groups=12), False),
+        (conv(32, 32, groups=2), True),
+        (conv(24, 24, groups=2), False),
+        (nn.Conv2d(16, 16, (1, 3), groups=16), True),
+    ],
+    ids=str,
+)
+def test_convolutions_that_gain_nothing_are_left_alone(layer: nn.Conv2d, gains: bool) -> None:
+    model = build(nn.Sequential(conv(3, layer.in_channels), nn.ReLU(), layer))
+    assert quantized_layers(scaled(model)) == ({"2"} if gains else set())
+    assert quantized_inputs(model) == (["1"] if gains else [])
+
+
+def test_an_activation_without_a_scale_stays_float() -> None:
+    model = build(small())
+    made = quantize(model, {"5": 0.1})
+    assert quantized_layers(made) == {"6"}
+    assert quantize(model, {}).graph == model.graph
+
+
+def test_weights_that_run_twice_have_one_pair() -> None:
+    def twice(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.same(self.relu(self.same(self.start(x))))
+
+    made = scaled(build(Wired(twice, start=conv(3, 16), same=conv(16, 16), relu=nn.ReLU())))
+    assert [pair.source for pair in pairs(made).values()] == ["same.weight", "start", "relu"]
+    onnx.checker.check_model(made.SerializeToString(), full_check=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def fake(values: Array, scale: Array | float) -> Array:
+    """`values` as int8 holds them: to the nearest multiple of `scale`, halves to even, 127 at most. In float64."""
+    steps = np.asarray(scale, np.float64)
+    if steps.ndim:
+        steps = steps.reshape(-1, *[1] * (values.ndim - 1))
+    return np.clip(np.round(values.astype(np.float64) / steps), -128, 127) * steps
+
+
+def outputs(model: onnx.ModelProto, names: list[str], kind: int, x: Array) -> list[Array]:
+    """Inner values of a model, in onnxruntime without its optimizations."""
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [np.asarray(value) for value in session.run(names, {"input": x})]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_dequantized_weights_are_numpys_fake_quantization(half: bool) -> None:
+    model = network_model("mobilenet_v1")
+    made = scaled(model, half)
+    weights = {name: pair for name, pair in pairs(made).items() if pair.source in stored(model)}
+    assert len(weights) == 25
+    kind = np.dtype(np.float16 if half else np.float32)
+    found = outputs(made, list(weights), TensorProto.FLOAT16 if half else TensorProto.FLOAT, noise_images(1, SIZE))
+    for pair, values in zip(weights.values(), found, strict=True):
+        exact = numpy_helper.to_array(stored(model)[pair.source])
+        largest = np.abs(exact.reshape(len(exact), -1)).max(1)
+        by_hand = np.maximum(np.float32(largest / 127), FLOORS[half]).astype(kind)
+        np.testing.assert_allclose(pair.scale, by_hand, rtol=2e-7, atol=0)
+        wanted = fake(exact.astype(kind), pair.scale).astype(kind)
+        assert values.dtype == kind
+        if half:  # dividing in fp16 may round the other way where a value is halfway
+            steps = pair.scale.astype(np.float64).reshape(-1, *[1] * (exact.ndim - 1))
+            assert (np.abs(values.astype(np.float64) - wanted) <= 1.01 * steps).all()
+            assert (values != wanted).mean() < 0.01
+        else:
+            np.testing.assert_array_equal(values, wanted)
+        assert np.abs(values - exact).max() <= pair.scale.max() * (0.5 + 0.1 * half)
+        reached = np.abs(values.reshape(len(exact), -1)).max(1) / pair.scale.astype(np.float64)
+        np.testing.assert_allclose(reached[largest > 127 * FLOORS[half]], 127, rtol=1e-3)
+
+
+def test_a_network_computes_what_fake_quantization_computes() -> None:
+    """With activations that reach beyond their scale's range, so that clipping shows."""
+    network = small()
+    model = build(network)
+    made = quantize(model, {"1": 0.01, "5": 0.02})
+    first, second, last = (network[i] for i in (0, 2, 6))
+    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and isinstance(last, nn.Linear)
+
+    def faked(tensor: torch.Tensor, scale: Array | float) -> torch.Tensor:
+        return torch.from_numpy(fake(tensor.detach().numpy(), scale))
+
+    with torch.no_grad():
+        x = F.relu(first(torch.from_numpy(images())))
+        assert (x > 1.5).any() and second.bias is not None
+        x = F.conv2d(
+            faked(x, float(np.float32(0.01))), faked(second.weight, weight_scales(second.weight.numpy())), second.bias.double()
+        )
+        x = x.clamp(0, 6).mean((2, 3))
+        expected = F.linear(
+            faked(x.float(), float(np.float32(0.02))),
+            faked(last.weight, weight_scales(last.weight.numpy())),
+            last.bias.double(),
+        ).numpy()
+    assert relative(logits(made, images()), expected) <= 1e-5
+    assert relative(logits(model, images()), expected) > 1e-2
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_dead_channels_give_zeros_and_no_division_by_zero(half: bool) -> None:
+    network = small()
+    model = build(network)
+    dead = next(tensor for tensor in model.graph.initializer if tensor.name == "2.weight")
+    values = numpy_helper.to_array(dead).copy()
+    values[3] = 0
+    dead.CopyFrom(numpy_helper.from_array(values, dead.name))
+    ranges = measure_ranges(model, [np.zeros_like(images())], quantized_inputs(model))
+    ranges["1"] = Range()  # as where every ReLU is closed
+    made = quantize(model, activation_scales(ranges, "max"), half)
+    through = {pair.source: (name, pair) for name, pair in pairs(made).items()}
+    floor = FLOORS[half].astype(np.float16 if half else np.float32)
+    assert through["1"][1].scale == floor and float(floor) > 0
+    assert through["2.weight"][1].scale[3] == floor and (np.delete(through["2.weight"][1].scale, 3) > floor).all()
+    (found,) = outputs(made, [through["2.weight"][0]], TensorProto.FLOAT16 if half else TensorProto.FLOAT, images())
+    assert not found[3].any() and found[4].any()
+    assert np.isfinite(logits(made, images())).all()
+
+
+def test_activations_beyond_fp16_are_refused_for_the_fp16_emission_only() -> None:
+    model = build(small())
+    scales = {"1": 600.0, "5": 0.1}
+    with pytest.raises(UserError, match=r"1: activations of up to 7.62e\+04 .* fp16 holds 65504"):
+        quantize(model, scales, half=True)
+    assert len(pairs(quantize(model, scales))) == 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_int8_logits_are_near_float32s_in_both_emissions(architecture: str) -> None:
+    model, probes = network_model(architecture), noise_images(4, SIZE, 9)
+    ranges = measure_ranges(model, [noise_images(8, SIZE, 5)], quantized_inputs(model))
+    made = {half: quantize(model, activation_scales(ranges, "max"), half) for half in (False, True)}
+    expected = logits(model, probes)
+    found = {half: logits(made[half], probes) for half in made}
+    for half in made:
+        assert found[half].dtype == np.float32
+        near = agreement(found[half], expected)
+        assert 1e-4 < near.distance < 0.05 and near.cosine > 0.99, near
+    assert agreement(found[True], found[False]).distance < 0.03
+
+
+# ---------------------------------------------------------------------------------------------- next to onnxruntime's
+
+
+class Reader(ort_quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Batches, as onnxruntime.quantization wants them."""
+
+    def __init__(self, batches: list[NDArray[np.float32]]) -> None:
+        self.left: Iterator[NDArray[np.float32]] = iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self.left, None)
+        return None if batch is None else {"input": batch}
+
+
+def onnxruntimes(model: onnx.ModelProto, batches: list[NDArray[np.float32]], folder: Path) -> onnx.ModelProto:
+    """`model` quantized by onnxruntime under the same rules: symmetric, per channel, the same operators, float biases."""
+    onnx.save(model, folder / "fp32.onnx")
+    ours = quantized_inputs(model)
+    left = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm") and node.input[0] not in ours]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ort_quantization.quantize_static(
+            folder / "fp32.onnx",
+            folder / "int8.onnx",
+            Reader(batches),
+            quant_format=ort_quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm"],
+            nodes_to_exclude=left,
+            per_channel=True,
+            activation_type=ort_quantization.QuantType.QInt8,
+            weight_type=ort_quantization.QuantType.QInt8,
+            calibrate_method=ort_quantization.CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
+            },
+        )
+    return onnx.load(folder / "int8.onnx")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "distance"),
+    # It does not quantize residual sums, and shares scales through a channel shuffle.
+    [("mobilenet_v1", 1e-6), ("shufflenet", 0.01), ("resnet50", 0.02)],
+)
+def test_side_by_side_with_onnxruntimes_quantization(architecture: str, distance: float, tmp_path: Path) -> None:
+    model, batches, held = network_model(architecture), [noise_images(8, SIZE, 5)], noise_images(8, SIZE, 9)
+    theirs = onnxruntimes(model, batches, tmp_path)
+    ranges = measure_ranges(model, batches, quantized_inputs(model))
+    ours = quantize(model, activation_scales(ranges, "max"))
+    exact, found, other = (logits(m, held) for m in (model, ours, theirs))
+    assert agreement(found, other).distance <= distance
+    assert agreement(found, exact).distance <= 1.1 * agreement(other, exact).distance + 1e-4
+    their_scales = {name: numpy_helper.to_array(tensor) for name, tensor in stored(theirs).items() if name.endswith("_scale")}
+    compared = 0
+    for pair in pairs(ours).values():
+        scale = their_scales.get(f"{pair.source}_scale")
+        if scale is not None and architecture == "mobilenet_v1":
+            np.testing.assert_allclose(scale, pair.scale, rtol=1e-6)
+            compared += 1
+    assert compared == (50 if architecture == "mobilenet_v1" else 0)
+
+
+# --------------------------------------------------------------------------------------------------- choosing a method
+
+
+def test_agreement_by_hand() -> None:
+    reference = np.array([[3.0, 4.0], [-8.0, 6.0]])
+    found = np.array([[4.0, 3.0], [-8.0, 6.0]])
+    near = agreement(found, reference)
+    assert near.distance == pytest.approx(np.sqrt(2 / 4) / 8)
+    assert near.top1 == 0.5
+    assert near.cosine == pytest.approx((24 / 25 + 1) / 2)
+    assert agreement(reference, reference).distance == 0
+    assert np.isnan(agreement(found * np.nan, reference).distance)
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mnasnet"])
+def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: str) -> None:
+    model = network_model(architecture)
+    fit, held = [noise_images(4, SIZE, 5), noise_images(3, SIZE, 6)], [noise_images(4, SIZE, 9), noise_images(2, SIZE, 8)]
+    choice = choose_method(model, iter(fit), iter(held))
+    distances = {}
+    ranges = measure_ranges(model, fit, quantized_inputs(model))
+    exact = logits(model, np.concatenate(held)).astype(np.float64)
+    for method in ("max", "percentile"):
+        found = logits(quantize(model, activation_scales(ranges, method)), np.concatenate(held))
+        distances[method] = float(np.sqrt(((found - exact) ** 2).mean()) / np.abs(exact).max())
+    assert choice.method == min(distances, key=distances.__getitem__)
+    assert choice.scales == activation_scales(ranges, choice.method)
+    figures = choice.as_dict()
+    assert (figures["method"], figures["images"], figures["held_back"]) == (choice.method, 7, 6)
+    assert {method: tried["logit_distance"] for method, tried in figures["tried"].items()} == pytest.approx(
+        distances, rel=0.05
+    )
+    assert all(0 <= tried["top1_agreement"] <= 1 and 0.9 < tried["cosine"] <= 1 for tried in figures["tried"].values())
+
+
+def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
+    model = build(small(), size=48)
+    fit = images(64, 48)
+    fit[7, :, 20, 20] = 300  # 9 of 46 * 46 * 64 places see it, under 0.01 %
+    choice = choose_method(model, [fit], [images(8, 48, seed=2)])
+    assert choice.method == "percentile"
+    assert choice.tried["percentile"].distance < 0.2 * choice.tried["max"].distance
+    assert choose_method(model, [fit], [images(8, 48, seed=2)], methods=["max"]).method == "max"
+
+
+def test_rare_values_that_decide_make_it_the_maximum() -> None:
+    """One bright pixel of 110 * 110, under 0.01 %, is what a network with maximum pooling answers to."""
+    model = build(nn.Sequential(conv(3, 16, 1), conv(16, 16, 1), nn.MaxPool2d(110), nn.Flatten(1)), size=110)
+    draw = np.random.default_rng(0)
+
+    def bright(count: int) -> NDArray[np.float32]:
+        made = np.zeros((count, 3, 110, 110), np.float32)
+        made[:, :, 50, 50] = draw.uniform(1, 100, (count, 3))
+        return made
+
+    choice = choose_method(model, [bright(6)], [bright(6)])
+    assert choice.method == "max"
+    assert choice.tried["max"].distance < 0.2 * choice.tried["percentile"].distance
+
+
+def test_equals_take_the_first_method() -> None:
+    model = build(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)))  # nothing gains, so nothing is quantized
+    choice = choose_method(model, [images()], [images(seed=2)])
+    assert (choice.method, dict(choice.scales)) == ("max", {})
+    assert [tried.distance for tried in choice.tried.values()] == [0, 0]
+
+
+def test_a_choice_needs_images_on_both_sides() -> None:
+    model = build(small())
+    with pytest.raises(UserError, match="no images to calibrate"):
+        choose_method(model, [], [images()])
+    with pytest.raises(UserError, match="no calibration images were held back"):
+        choose_method(model, [images()], [])
+    with pytest.raises(UserError, match="not finite"):
+        choose_method(model, [images()], [images() * np.float32(np.inf)])

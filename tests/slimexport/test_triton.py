@@ -1,0 +1,535 @@
+"""The Triton model repository: config.pbtxt read by a strict parser of protobuf's text format, against the fields and types
+of model_config.proto; files byte by byte; and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_helpers import tree
+
+from slimexport.target import triton
+from slimexport.target.build_settings import BuildSettings
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.triton import write_repository
+
+# --------------------------------------------------------------------------------------- a parser of the text format
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of model_config.proto, as far as it may be used here: scalar fields with their types, enumerations by their
+    values, messages; which are repeated, and which exclude each other."""
+
+    fields: dict[str, Any]
+    repeated: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+    one_of: frozenset[str] = field(default_factory=frozenset)
+
+
+DATA_TYPE = ("TYPE_FP32", "TYPE_FP16", "TYPE_BF16", "TYPE_INT8", "TYPE_INT32", "TYPE_INT64", "TYPE_UINT8", "TYPE_BOOL")
+TENSOR = Message(
+    {"name": str, "data_type": DATA_TYPE, "dims": int}, frozenset({"dims"}), frozenset({"name", "data_type", "dims"})
+)
+WARMUP_INPUT = Message(
+    {"data_type": DATA_TYPE, "dims": int, "zero_data": bool, "random_data": bool, "input_data_file": str},
+    frozenset({"dims"}),
+    frozenset({"data_type", "dims"}),
+    frozenset({"zero_data", "random_data", "input_data_file"}),
+)
+MODEL_CONFIG = Message(
+    {
+        "name": str,
+        "platform": str,
+        "backend": str,
+        "max_batch_size": int,
+        "input": TENSOR,
+        "output": TENSOR,
+        "dynamic_batching": Message(
+            {"preferred_batch_size": int, "max_queue_delay_microseconds": int}, frozenset({"preferred_batch_size"})
+        ),
+        "instance_group": Message(
+            {"count": int, "kind": ("KIND_AUTO", "KIND_GPU", "KIND_CPU"), "gpus": int}, frozenset({"gpus"})
+        ),
+        "model_warmup": Message(
+            {
+                "name": str,
+                "batch_size": int,
+                "inputs": Message({"key": str, "value": WARMUP_INPUT}, required=frozenset({"key", "value"})),
+                "count": int,
+            },
+            frozenset({"inputs"}),
+            frozenset({"name", "batch_size", "inputs"}),
+        ),
+    },
+    frozenset({"input", "output", "instance_group", "model_warmup"}),
+    frozenset({"name", "max_batch_size", "input", "output"}),
+    frozenset({"platform", "backend"}),
+)
+TOKEN = re.compile(
+    r'(?P<space>\s+|#[^\n]*)|(?P<string>"[^"\\\n]*")|(?P<number>-?\d+)|(?P<word>[A-Za-z_]\w*)|(?P<mark>[][{}:,])'
+)
+
+
+def tokens(text: str) -> Iterator[tuple[str, str]]:
+    """(kind, text) of each token; ValueError for a character that belongs to none."""
+    at = 0
+    while at < len(text):
+        match = TOKEN.match(text, at)
+        if match is None:
+            raise ValueError(f"no token at {text[at : at + 20]!r}")
+        at = match.end()
+        if match.lastgroup != "space":
+            assert match.lastgroup is not None
+            yield match.lastgroup, match.group()
+    yield "end", ""
+
+
+class Parser:
+    """Recursive descent; ValueError for anything that protobuf would refuse, and for what is set twice or missing."""
+
+    def __init__(self, text: str) -> None:
+        self.left = list(tokens(text))
+
+    def take(self, kind: str, text: str | None = None) -> str:
+        found = self.left.pop(0)
+        if found[0] != kind or text not in (None, found[1]):
+            raise ValueError(f"found {found}, expected {kind} {text or ''}")
+        return found[1]
+
+    def next_is(self, text: str) -> bool:
+        return self.left[0] == ("mark", text)
+
+    def message(self, kind: Message, closing: str | None) -> dict[str, Any]:
+        """Fields up to `closing`, or to the end of the text."""
+        found: dict[str, Any] = {}
+        while self.left[0][0] != "end" if closing is None else not self.next_is(closing):
+            name = self.take("word")
+            if name not in kind.fields:
+                raise ValueError(f"unknown field {name}")
+            values = self.values(kind.fields[name], name in kind.repeated)
+            if name in kind.repeated:
+                found.setdefault(name, []).extend(values)
+            elif name in found:
+                raise ValueError(f"{name} is set twice")
+            else:
+                (found[name],) = values
+        self.take("end") if closing is None else self.take("mark", closing)
+        missing = kind.required - found.keys()
+        if missing or len(kind.one_of & found.keys()) > 1:
+            raise ValueError(f"missing {sorted(missing)}, or more than one of {sorted(kind.one_of)}")
+        return found
+
+    def values(self, kind: Any, repeated: bool) -> list[Any]:
+        if self.next_is(":"):
+            self.take("mark", ":")
+        elif not isinstance(kind, Message):
+            raise ValueError("a scalar without a colon")
+        if not self.next_is("["):
+            return [self.value(kind)]
+        if not repeated:
+            raise ValueError("a list for a field that is not repeated")
+        self.take("mark", "[")
+        found = []
+        while not self.next_is("]"):
+            found.append(self.value(kind))
+            if not self.next_is("]"):
+                self.take("mark", ",")
+                if self.next_is("]"):
+                    raise ValueError("a comma at the end of a list")
+        self.take("mark", "]")
+        return found
+
+    def value(self, kind: Any) -> Any:
+        if isinstance(kind, Message):
+            self.take("mark", "{")
+            return self.message(kind, "}")
+        if kind is str:
+            return self.take("string")[1:-1]
+        if kind is int:
+            return int(self.take("number"))
+        word = self.take("word")
+        if kind is bool:
+            return {"true": True, "false": False}[word]
+        if word not in kind:
+            raise ValueError(f"{word} is none of {kind}")
+        return word
+
+
+def parse(text: str) -> dict[str, Any]:
+    return Parser(text).message(MODEL_CONFIG, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_batch_size", "max_batch"),
+        ("max_batch_size: 32", 'max_batch_size: "32"'),
+        ("max_batch_size: 32", "max_batch_size: 32 max_batch_size: 32"),
+        ("max_batch_size: 32", "max_batch_size 32"),
+        ("TYPE_FP32", '"TYPE_FP32"'),
+        ("TYPE_FP32", "FP32"),
+        ("random_data: true", "random_data: 1"),
+        ("random_data: true", "random_data: true zero_data: true"),
+        ('backend: "onnxruntime"', 'backend: "onnxruntime" platform: "onnxruntime_onnx"'),
+        ("dims: [ 10 ]", "dims: [ 10, ]"),
+        ("dims: [ 10 ]", "dims: [ 10 20 ]"),
+        ("dims: [ 10 ]", ""),
+        ("model_warmup {", "model_warmup {{"),
+        ("model_warmup {", "model_warmup [ {"),
+        ('name: "batch_1"', "name: 'batch_1"),
+    ],
+)
+def test_the_parser_of_these_tests_refuses_what_protobuf_refuses(tmp_path: Path, old: str, new: str) -> None:
+    text = written(tmp_path)["net_x0_5/config.pbtxt"].decode()
+    parse(text)
+    assert old in text
+    with pytest.raises((ValueError, KeyError)):
+        parse(text.replace(old, new, 1))
+
+
+# ----------------------------------------------------------------------------------------------------------- a bundle
+
+
+def entry(bundle: Path, kind: str = "onnx", precision: str = "fp32", name: str = "net_x0_5", **more: Any) -> dict[str, Any]:
+    """An artifact with a file of some content."""
+    infix = "" if precision == "fp32" else f".{precision}"
+    file = f"{name}{infix}.{'onnx' if kind == 'onnx' else 'plan'}"
+    content = f"content of {file}\0".encode() * 100
+    bundle.mkdir(exist_ok=True)
+    (bundle / file).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return {"name": name, "format": kind, "precision": precision, "file": file, "sha256": digest, "engine": None, **more}
+
+
+def engine(bundle: Path, precision: str = "fp32", batch: Any = (1, 4, 16), **more: Any) -> dict[str, Any]:
+    return entry(bundle, "trt", precision, engine={"tensorrt": "10.3.0", "batch": batch}, **more)
+
+
+def manifest(*artifacts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "source": {"network": "net"},
+        "input": {"name": "input", "channels": 3, "image_size": 48},
+        "output": {"name": "output", "classes": 10},
+        "artifacts": list(artifacts),
+    }
+
+
+def written(tmp_path: Path, *artifacts: dict[str, Any], **options: Any) -> dict[str, bytes]:
+    """All files of the repository of some artifacts (one fp32 ONNX file)."""
+    bundle = tmp_path / "bundle"
+    write_repository(bundle, manifest(*(artifacts or [entry(bundle)])), tmp_path / "models", **options)
+    return tree(tmp_path / "models")
+
+
+def config(files: dict[str, bytes], model: str) -> dict[str, Any]:
+    return parse(files[f"{model}/config.pbtxt"].decode("ascii"))
+
+
+# -------------------------------------------------------------------------------------------------------- what is made
+
+
+def test_one_model_per_width_format_and_precision_with_the_artifacts_bytes(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    artifacts = {
+        "net_x0_5": entry(bundle),
+        "net_x1_0": entry(bundle, name="net_x1_0"),
+        "net_x0_5_fp16": entry(bundle, precision="fp16"),
+        "net_x0_5_int8": entry(bundle, precision="int8"),
+        "net_x0_5_int8_fp16": entry(bundle, precision="int8-fp16"),
+        "net_x0_5_trt": engine(bundle),
+        "net_x0_5_tf32_trt": engine(bundle, "tf32"),
+        "net_x0_5_bf16_trt": engine(bundle, "bf16"),
+    }
+    before = tree(bundle)
+    names = write_repository(bundle, manifest(*artifacts.values()), tmp_path / "models")
+    assert names == list(artifacts)
+    files = tree(tmp_path / "models")
+    expected = {}
+    for name, artifact in artifacts.items():
+        model = "model.onnx" if artifact["format"] == "onnx" else "model.plan"
+        expected[f"{name}/1/{model}"] = before[artifact["file"]]
+        assert config(files, name)["name"] == name, "Triton wants the folder's name"
+    assert {name: content for name, content in files.items() if not name.endswith("config.pbtxt")} == expected
+    assert len(files) == 2 * len(artifacts)
+    assert tree(bundle) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
+
+
+def test_the_configuration_of_an_onnx_file(tmp_path: Path) -> None:
+    images = {"data_type": "TYPE_FP32", "dims": [3, 48, 48]}
+    warm = {"inputs": [{"key": "input", "value": {**images, "random_data": True}}]}
+    assert config(written(tmp_path), "net_x0_5") == {
+        "name": "net_x0_5",
+        "backend": "onnxruntime",
+        "max_batch_size": 32,
+        "input": [{"name": "input", **images}],
+        "output": [{"name": "output", "data_type": "TYPE_FP32", "dims": [10]}],
+        "dynamic_batching": {"preferred_batch_size": [8, 32]},
+        "model_warmup": [{"name": f"batch_{batch}", "batch_size": batch, **warm} for batch in (1, 32)],
+    }
+
+
+def test_the_configuration_of_an_engine(tmp_path: Path) -> None:
+    found = config(written(tmp_path, engine(tmp_path / "bundle", "fp16"), max_batch=64), "net_x0_5_fp16_trt")
+    assert found["platform"] == "tensorrt_plan" and "backend" not in found
+    assert found["max_batch_size"] == 16, "the profile's, whatever ONNX files get"
+    assert found["dynamic_batching"] == {"preferred_batch_size": [4, 16]}
+    assert found["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
+    assert [warm["batch_size"] for warm in found["model_warmup"]] == [1, 16]
+    assert {tensor["data_type"] for tensor in (*found["input"], *found["output"])} == {"TYPE_FP32"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "preferred", "warm"),
+    [
+        ((1, 1, 1), None, [1]),
+        ((1, 8, 8), [8], [1, 8]),
+        ((1, 1, 8), [8], [1, 8]),
+        ((4, 4, 4), [4], [4]),
+        ((2, 3, 5), [3, 5], [2, 5]),
+        (BuildSettings().as_dict()["batch"], [8, 32], [1, 32]),
+    ],
+)
+def test_the_batches_of_a_profile(tmp_path: Path, batch: Any, preferred: list[int] | None, warm: list[int]) -> None:
+    found = config(written(tmp_path, engine(tmp_path / "bundle", batch=batch)), "net_x0_5_trt")
+    assert found["max_batch_size"] == warm[-1]
+    assert found.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
+    assert [entry["batch_size"] for entry in found["model_warmup"]] == warm
+
+
+@pytest.mark.parametrize(("max_batch", "preferred"), [(1, None), (4, [4]), (8, [8]), (100, [8, 100])])
+def test_the_largest_batch_of_onnx_files_can_be_chosen(tmp_path: Path, max_batch: int, preferred: list[int] | None) -> None:
+    found = config(written(tmp_path, max_batch=max_batch), "net_x0_5")
+    assert found["max_batch_size"] == max_batch
+    assert found.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
+    assert [entry["batch_size"] for entry in found["model_warmup"]] == sorted({1, max_batch})
+
+
+def test_files_are_links_where_links_can_be_made_and_copies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    source = tmp_path / "bundle" / "net_x0_5.onnx"
+    assert source.samefile(tmp_path / "models" / "net_x0_5" / "1" / "model.onnx")
+
+    def no_link(*args: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_link)
+    write_repository(tmp_path / "bundle", manifest(entry(tmp_path / "bundle")), tmp_path / "copied")
+    copied = tmp_path / "copied" / "net_x0_5" / "1" / "model.onnx"
+    assert not source.samefile(copied) and source.read_bytes() == copied.read_bytes()
+
+
+def test_a_file_that_is_a_symbolic_link_is_served_as_what_it_points_to(tmp_path: Path) -> None:
+    artifact = entry(tmp_path / "bundle")
+    file = tmp_path / "bundle" / artifact["file"]
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    written(tmp_path, artifact)
+    served = tmp_path / "models" / "net_x0_5" / "1" / "model.onnx"
+    assert not served.is_symlink() and served.read_bytes() == file.read_bytes()
+
+
+def test_bf16_onnx_files_are_left_out_since_onnxruntime_cannot_load_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = tmp_path / "bundle"
+    with caplog.at_level(logging.WARNING):
+        files = written(tmp_path, entry(bundle, precision="bf16"), entry(bundle))
+    assert {name.split("/")[0] for name in files} == {"net_x0_5"}
+    assert "net_x0_5: onnxruntime has no bf16 kernels" in caplog.text
+    with pytest.raises(BundleError, match="no file that Triton could serve"):
+        write_repository(bundle, manifest(entry(bundle, precision="bf16")), tmp_path / "other")
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+def refused(tmp_path: Path, wrong: dict[str, Any], *parts: str, **options: Any) -> None:
+    """Refused with these words, and nothing stays."""
+    before = tree(tmp_path)
+    with pytest.raises(BundleError) as caught:
+        write_repository(tmp_path / "bundle", wrong, tmp_path / "new" / "models", **options)
+    for part in parts:
+        assert part in str(caught.value), caught.value
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.glob("new/.*"))
+
+
+def test_changed_and_missing_files_are_refused(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    artifacts = [entry(bundle), engine(bundle)]
+    (bundle / artifacts[1]["file"]).write_bytes(b"another engine")
+    refused(tmp_path, manifest(*artifacts), "net_x0_5.plan", "SHA-256")
+    (bundle / artifacts[1]["file"]).unlink()
+    refused(tmp_path, manifest(*artifacts), "net_x0_5.plan", "not there")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("max_batch", [0, -1])
+def test_an_impossible_batch_is_refused(tmp_path: Path, max_batch: int) -> None:
+    refused(tmp_path, manifest(entry(tmp_path / "bundle")), f"largest batch {max_batch}", max_batch=max_batch)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"name": "../evil"}, ("'../evil_trt' cannot name a model",)),
+        ({"name": 'a"b'}, ("cannot name a model",)),
+        ({"name": "a\nb"}, ("cannot name a model",)),
+        ({"name": ""}, ("cannot name", "export again")),
+        ({"file": "../x.plan"}, ("in the bundle's own folder",)),
+        ({"file": None}, ("no file",)),
+        ({"sha256": None}, ("no file or no SHA-256",)),
+        ({"format": "torch"}, ("'torch'", "onnx, trt")),
+        ({"engine": None}, ("net_x0_5_trt", "TypeError")),
+        ({"engine": {}}, ("KeyError: 'batch'",)),
+        ({"engine": {"batch": [1, 8]}}, ("ValueError",)),
+        ({"engine": {"batch": [1, 8, "x"]}}, ("ValueError",)),
+        ({"engine": {"batch": {"min": 1, "max": 2}}}, ("KeyError: 'opt'",)),
+        ({"engine": {"batch": [0, 8, 32]}}, ("0:8:32", "in order")),
+        ({"engine": {"batch": [1, 64, 32]}}, ("1:64:32", "in order")),
+    ],
+)
+def test_a_damaged_entry_is_refused(tmp_path: Path, change: dict[str, Any], parts: tuple[str, ...]) -> None:
+    refused(tmp_path, manifest({**engine(tmp_path / "bundle"), **change}), *parts)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("input", {}, "KeyError: 'name'"),
+        ("input", {"name": "input", "channels": 3, "image_size": 0}, "0 pixels"),
+        ("input", {"name": 'in"put', "channels": 3, "image_size": 4}, "no names of tensors"),
+        ("output", {"name": "output", "classes": None}, "TypeError"),
+        ("output", None, "TypeError"),
+        ("artifacts", [], "no file that Triton could serve"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, key: str, value: Any, part: str) -> None:
+    refused(tmp_path, {**manifest(entry(tmp_path / "bundle")), key: value}, part)
+
+
+def test_two_artifacts_of_one_name_are_refused(tmp_path: Path) -> None:
+    artifact = entry(tmp_path / "bundle")
+    refused(tmp_path, manifest(artifact, copy.deepcopy(artifact)), "'net_x0_5' cannot name a model", "no two the same")
+
+
+# ------------------------------------------------------------------------------------------ folders that are there
+
+
+def test_a_folder_that_exists_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    before = written(tmp_path)
+    for options in ({}, {"max_batch": 4}):
+        with pytest.raises(BundleError, match=r"exists\. Choose another folder, or replace its models with --overwrite"):
+            written(tmp_path, **options)
+    assert tree(tmp_path / "models") == before
+
+
+def test_files_links_and_the_bundle_itself_are_refused_even_to_overwrite(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    made = manifest(entry(bundle))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(bundle)
+    before = tree(tmp_path)
+    for name, part in {"file": "no ordinary folder", "link": "no ordinary folder", "bundle": "the bundle itself"}.items():
+        with pytest.raises(BundleError, match=part):
+            write_repository(bundle, made, tmp_path / name, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_overwriting_replaces_what_was_written_here_and_keeps_the_models_of_others(tmp_path: Path) -> None:
+    bundle, models = tmp_path / "bundle", tmp_path / "models"
+    written(tmp_path, entry(bundle, name="old"), entry(bundle))
+    for name in ("theirs", "net_x0_5_trt", "old_too"):
+        shutil.copytree(models / "net_x0_5", models / name)
+        (models / name / "config.pbtxt").write_text(f'name: "{name}"\n')
+    (models / "old_too" / "config.pbtxt").unlink()
+    (models / "README").write_text("mine")
+    before = tree(models)
+    after = written(tmp_path, entry(bundle), engine(bundle), overwrite=True, max_batch=4)
+    assert {name.split("/")[0] for name in after} == {"net_x0_5", "net_x0_5_trt", "theirs", "old_too", "README"}
+    for name, content in before.items():
+        if name.split("/")[0] in ("theirs", "old_too", "README"):
+            assert after[name] == content
+    assert config(after, "net_x0_5")["max_batch_size"] == 4
+    assert "net_x0_5_trt/1/model.onnx" not in after, "a model of this name is replaced as a whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
+
+
+def test_a_new_repository_may_be_made_with_overwrite(tmp_path: Path) -> None:
+    assert set(written(tmp_path, overwrite=True)) == {"net_x0_5/config.pbtxt", "net_x0_5/1/model.onnx"}
+
+
+@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_an_interrupted_replacement_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
+) -> None:
+    bundle = tmp_path / "bundle"
+    before = written(tmp_path, entry(bundle, name="old"), entry(bundle))
+    artifacts = [entry(bundle), entry(bundle, name="new")]
+    rename, calls = os.rename, iter(range(100))
+
+    def failing_rename(source: Path, target: Path) -> None:
+        if next(calls) == failing:
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing_rename)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else BundleError):
+        written(tmp_path, *artifacts, overwrite=True)
+    assert tree(tmp_path / "models") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected", "code", "part"),
+    [(errno.ENOSPC, MissingBackend, 3, "no space left"), (errno.EROFS, BundleError, 2, "Read-only file system")],
+)
+def test_a_failure_on_the_way_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception], code: int, part: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    artifacts = [entry(bundle), entry(bundle, name="second")]
+
+    def flush(path: Path) -> None:
+        if "second" in str(path):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(triton, "_flush", flush)
+    with pytest.raises(expected) as caught:
+        written(tmp_path, *artifacts)
+    assert part in str(caught.value) and caught.value.exit_code == code  # type: ignore[attr-defined]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_a_repository_made_by_another_process_meanwhile_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flush(path: Path) -> None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "theirs").write_text("theirs")
+
+    monkeypatch.setattr(triton, "_flush", flush)
+    with pytest.raises(BundleError, match="made by another process"):
+        written(tmp_path)
+    assert tree(tmp_path / "models") == {"theirs": b"theirs"}
+
+
+def test_what_a_killed_process_left_does_not_matter(tmp_path: Path) -> None:
+    left = tmp_path / f".models.partial-{os.getpid()}"
+    (left / "half").mkdir(parents=True)
+    assert set(written(tmp_path)) == {"net_x0_5/config.pbtxt", "net_x0_5/1/model.onnx"}
+    assert not left.exists()

@@ -1,0 +1,138 @@
+"""The timing cache: one for a device and its software, shared by all builds; a damaged one costs time, never a build."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from trt_fake import VERSIONS
+from trt_helpers import Machine, build, engines_of, machine, write_bundle
+
+from slimexport.target.device import Device
+from slimexport.target.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
+
+DEVICE = Device("NVIDIA H200", "9.0", "12.4", "12.8", None, 1)
+
+
+@pytest.fixture(params=[VERSIONS[0], VERSIONS[-1]])
+def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return machine(monkeypatch, request.param)
+
+
+def stored(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def states(bundle: Path) -> list[str]:
+    return [artifact["engine"]["timing_cache"] for artifact in engines_of(bundle).values()]
+
+
+def test_widths_share_one_file_and_a_later_run_finds_it(board: Machine, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b")
+    build(bundle)
+    assert states(bundle) == ["cold", "warm"]
+    path = stored(tmp_path / "cache")
+    assert path.read_bytes().endswith(b"measured;measured;")
+    build(bundle)
+    assert states(bundle) == ["warm", "warm"]
+    assert stored(tmp_path / "cache") == path
+
+
+def test_what_changes_the_measurements_changes_the_file() -> None:
+    paths = {
+        cache_path(DEVICE, "10.3.0"),
+        cache_path(DEVICE, "10.3.1"),
+        cache_path(replace(DEVICE, gpu="NVIDIA H100"), "10.3.0"),
+        cache_path(replace(DEVICE, cuda="12.5"), "10.3.0"),
+        cache_path(DEVICE, "10.3.0", ["TF32"]),
+        cache_path(DEVICE, "10.3.0", ["TF32", "FP16"]),
+    }
+    assert len(paths) == 6
+    assert cache_path(replace(DEVICE, driver="1", memory_bytes=2), "10.3.0") in paths
+    assert cache_path(DEVICE, "10.3.0", ["TF32"]).name == "NVIDIA_H200-trt10.3.0-cuda12.4-TF32.timing"
+
+
+def test_odd_names_of_gpus_make_no_folders() -> None:
+    path = cache_path(replace(DEVICE, gpu="GPU (../nvgpu) / Orin"), "8.6.0", folder=Path("c"))
+    assert path.parent == Path("c") and "/" not in path.name
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:10],
+        lambda content: content[:-1],
+        lambda content: content[:-1] + b"?",
+        lambda content: content[:30] + b"\0" + content[31:],
+        lambda content: b"something else",
+        lambda content: content[: len(MAGIC) + 32],
+    ],
+)
+def test_a_damaged_file_is_discarded_with_a_notice(
+    board: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object
+) -> None:
+    bundle = write_bundle(tmp_path / "b", widths=(0.5,))
+    build(bundle)
+    path = stored(tmp_path / "cache")
+    good = path.read_bytes()
+    path.write_bytes(damage(good))  # type: ignore[operator]
+    build(bundle)
+    assert states(bundle) == ["discarded"]
+    assert f"timing cache {path} is discarded, it is damaged" in caplog.text
+    assert path.read_bytes() == good
+
+
+def test_a_file_that_tensorrt_refuses_is_discarded_too(
+    board: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = write_bundle(tmp_path / "b", widths=(0.5,))
+    build(bundle)
+    board.behaviour.takes_cache = False
+    build(bundle)
+    assert states(bundle) == ["discarded"]
+    assert "TensorRT does not take it" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_costs_no_build(
+    board: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    bundle = write_bundle(tmp_path / "b", widths=(0.5,))
+    build(bundle)
+    assert list(engines_of(bundle)) == ["net_x0_5.plan"]
+    assert "cannot be written" in caplog.text
+
+
+def test_nothing_half_written_stays(board: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TimingCache(tmp_path / "c" / "x.timing")
+    config = board.trt.IBuilderConfig()
+    config._cache = board.trt.ITimingCache()
+    config._cache._content = b"measured"
+    cache.keep(config)
+    before = cache.path.read_bytes()
+    config._cache._content = b"measured more"
+
+    def interrupted(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.keep(config)
+    assert [path.read_bytes() for path in cache.path.parent.iterdir()] == [before]
+
+
+def test_the_users_cache_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache_folder() == tmp_path / "x" / "slimexport"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "slimexport"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
+    assert cache_folder() == tmp_path / "Local" / "slimexport"

@@ -1,0 +1,388 @@
+"""TensorRT in Python, one for each inventory of the real bindings: a name that a version lacks is an AttributeError.
+
+Builds "networks" that are JSON, `{"size": 4, "classes": 5, "precision": "fp32"}`, into plans that have a real header, and runs
+them on the memory of a `FakeCudart`: logits are a fixed function of the images (`logits_of`), with what `defect` makes of
+them. Numbers of enumerations are drawn anew per version, as a reminder that nobody may store them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import struct
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cuda_fake import FakeCudart
+from numpy.typing import NDArray
+
+from slimexport.target.plan_header import numbers
+
+INVENTORIES = Path(__file__).parents[1] / "reference" / "tensorrt_api"
+FILES = {path.name.removesuffix(".json"): path for path in INVENTORIES.glob("*.json")}
+VERSIONS = sorted(FILES, key=lambda version: [int(part) for part in version.split(".")])
+ENUMS = (
+    "BuilderFlag",
+    "DataType",
+    "HardwareCompatibilityLevel",
+    "LayerInformationFormat",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "ProfilingVerbosity",
+    "TacticSource",
+    "TensorIOMode",
+)
+WEIGHTS = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8", "int8-fp16": "Int8"}
+
+
+@functools.cache
+def inventory(version: str) -> dict[str, Any]:
+    """Names -> members (None for what is no class)."""
+    names: dict[str, Any] = json.loads(FILES[version].read_text())
+    return names
+
+
+def network(precision: str = "fp32", size: int = 4, classes: int = 5, **more: Any) -> bytes:
+    """What passes for an ONNX file here."""
+    return json.dumps({"precision": precision, "size": size, "classes": classes, **more}).encode()
+
+
+def logits_of(images: NDArray[Any], classes: int) -> NDArray[Any]:
+    """What every network computes: images [N, 3, H, W] -> [N, classes]."""
+    return images.astype(np.float64).mean((2, 3)) @ np.cos(np.arange(3 * classes)).reshape(3, classes)
+
+
+class Value:
+    """A member of an enumeration, as pybind11 makes them: has a number, but is none."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+
+    def __int__(self) -> int:
+        return self.number
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass
+class Behaviour:
+    """What the fake does, and what it saw."""
+
+    library: FakeCudart
+    defect: Callable[[NDArray[Any], int], NDArray[Any]] = lambda logits, batch: logits
+    parser_errors: list[str] = field(default_factory=list)
+    builds: bool = True  # else `build_serialized_network` gives None
+    build_steps: Callable[[Callable[[], bool]], bool] = lambda step: step()
+    deserializes: bool = True
+    has_context: bool = True
+    takes_cache: bool = True
+    runs: bool = True
+    layers: list[Any] | None = None  # of the inspector, else three of the plan's precision
+    says: list[tuple[str, str]] = field(default_factory=list)  # (level, text) that a build logs
+    mentioned: set[tuple[str, str]] = field(default_factory=set)
+    configs: list[Any] = field(default_factory=list)
+    networks: list[int] = field(default_factory=list)  # creation flags
+
+
+def fake_tensorrt(version: str, behaviour: Behaviour) -> Any:
+    """The module `tensorrt` of one version, with exactly the names that its inventory lists."""
+    names = inventory(version)
+    module = types.ModuleType("tensorrt")
+    members = _members(module, behaviour)
+    drawing = random.Random(version)
+    for name, listed in names.items():
+        if listed is None:
+            setattr(module, name, Value(name, -1))
+        elif name in ENUMS:
+            drawn = drawing.sample(range(1, 40), len(listed))
+            own = {member: Value(f"{name}.{member}", number) for member, number in zip(listed, drawn, strict=True)}
+            setattr(module, name, _restricted(name, listed, own, behaviour))
+        elif isinstance(listed, list):
+            setattr(module, name, _restricted(name, listed, members.get(name, {}), behaviour))
+    module.__version__ = names["__version__"]  # type: ignore[attr-defined]
+    return module
+
+
+def _restricted(name: str, listed: list[str], members: dict[str, Any], behaviour: Behaviour) -> type:
+    """A class with the listed names, and no others: `members` where given, else data of the instance."""
+
+    class Meta(type):
+        def __getattribute__(cls, key: str) -> Any:
+            if key in listed:
+                behaviour.mentioned.add((name, key))
+            return super().__getattribute__(key)
+
+    def get(self: Any, key: str) -> Any:
+        if key in listed:
+            behaviour.mentioned.add((name, key))
+        return object.__getattribute__(self, key)
+
+    def put(self: Any, key: str, value: Any) -> None:
+        if type(self) is made and not key.startswith("_") and key not in listed:  # subclasses have names of their own
+            raise AttributeError(f"{name} has no {key}")
+        if key in listed:
+            behaviour.mentioned.add((name, key))
+        object.__setattr__(self, key, value)
+
+    body = {key: members.get(key) for key in listed if not key.startswith("__")}
+    inner = {key: value for key, value in members.items() if key.startswith("_")}
+    made = Meta(name, (), {**body, **inner, "__getattribute__": get, "__setattr__": put})
+    return made
+
+
+def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
+    """The behaviour of the classes, by name. Names that a version lacks never reach it."""
+
+    def text(value: Any, kind: str) -> None:
+        assert isinstance(value, getattr(trt, kind)), f"{value!r} is no {kind}"
+
+    # ------------------------------------------------------------------------------------------------- building
+    def builder_init(self: Any, logger: Any) -> None:
+        text(logger, "ILogger")
+        self._logger = logger
+
+    def create_network(self: Any, flags: int) -> Any:
+        behaviour.networks.append(flags)
+        made = trt.INetworkDefinition()
+        made._content = None
+        return made
+
+    def create_config(self: Any) -> Any:
+        made = trt.IBuilderConfig()
+        made._flags, made._profiles, made._cache, made._limits = {"TF32"}, [], None, {}
+        made._sources = sum(1 << int(getattr(trt.TacticSource, name)) for name in inventory_of(trt)["TacticSource"])
+        behaviour.configs.append(made)
+        return made
+
+    def create_profile(self: Any) -> Any:
+        return trt.IOptimizationProfile()
+
+    def build(self: Any, defined: Any, config: Any) -> Any:
+        text(defined, "INetworkDefinition")
+        text(config, "IBuilderConfig")
+        assert defined._parser is not None
+        for level, message in behaviour.says:
+            self._logger.log(getattr(trt.ILogger, level), message)
+        monitor = config.__dict__.get("progress_monitor")
+
+        def step() -> bool:
+            return monitor is None or monitor.step_complete("building", 0)
+
+        if monitor is not None:
+            monitor.phase_start("building", None, 1)
+        finished = behaviour.build_steps(step)
+        if monitor is not None:
+            monitor.phase_finish("building")
+        if not finished or not behaviour.builds:
+            return None
+        (profile,) = config._profiles
+        described = json.loads(defined._content)
+        version = (*numbers(trt.__version__), 0)[:4]
+        header = struct.pack("<II16x4B", 0x74727466, 0, *version)
+        flags = sorted(config._flags)
+        batches = [list(shape) for shape in profile._shapes]
+        made = trt.IHostMemory()
+        made._content = header + json.dumps({**described, "flags": flags, "batches": batches}).encode()
+        if config._cache is not None:
+            config._cache._content += b"measured;"
+        return made
+
+    def parse(self: Any, content: bytes) -> bool:
+        if behaviour.parser_errors:
+            return False
+        self._network._content, self._network._parser = content, self
+        return True
+
+    def parser_init(self: Any, defined: Any, logger: Any) -> None:
+        text(logger, "ILogger")
+        self._network = defined
+        self.num_errors = len(behaviour.parser_errors)
+
+    def get_error(self: Any, index: int) -> Any:
+        made = trt.ParserError()
+        made._text = behaviour.parser_errors[index]
+        return made
+
+    def get_input(self: Any, index: int) -> Any:
+        described = json.loads(self._content)
+        made = trt.ITensor()
+        made.name = "input"
+        made.shape = tuple(described.get("shape", (-1, 3, described["size"], described["size"])))
+        return made
+
+    def set_shape(self: Any, name: str, least: Any, usual: Any, largest: Any) -> None:
+        assert name == "input"
+        self._shapes = (least, usual, largest)
+
+    def add_profile(self: Any, profile: Any) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def create_cache(self: Any, content: bytes) -> Any:
+        if not behaviour.takes_cache and content:
+            return None
+        made = trt.ITimingCache()
+        made._content = content
+        return made
+
+    def set_cache(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
+        assert ignore_mismatch is False
+        self._cache = cache
+        return True
+
+    def serialize(self: Any) -> Any:
+        made = trt.IHostMemory()
+        made._content = self._content
+        return made
+
+    def set_sources(self: Any, sources: int) -> bool:
+        self._sources = sources
+        return True
+
+    def set_flag(self: Any, flag: Any) -> None:
+        owner, name = flag.name.split(".")
+        assert owner == "BuilderFlag"
+        typed = any(1 << int(value) & behaviour.networks[-1] for value in _flags(trt, "STRONGLY_TYPED"))
+        assert not (typed and name in ("FP16", "INT8", "BF16")), "a strongly typed network takes no such flag"
+        self._flags.add(name)
+
+    def clear_flag(self: Any, flag: Any) -> None:
+        self._flags.discard(flag.name.split(".")[1])
+
+    # -------------------------------------------------------------------------------------------------- running
+    def runtime_init(self: Any, logger: Any) -> None:
+        text(logger, "ILogger")
+        self._logger = logger
+
+    def deserialize(self: Any, plan: bytes) -> Any:
+        if not behaviour.deserializes:
+            self._logger.log(trt.ILogger.ERROR, "the plan's checksum\n is wrong")
+            return None
+        made = trt.ICudaEngine()
+        made._plan = json.loads(plan[28:])
+        if "VERSION_COMPATIBLE" in made._plan["flags"]:
+            assert self.engine_host_code_allowed
+        made.num_io_tensors = 2
+        for key in ("device_memory_size", "device_memory_size_v2"):
+            if key in inventory_of(trt)["ICudaEngine"]:
+                object.__setattr__(made, key, 12345)
+        return made
+
+    def mode(self: Any, name: str) -> Any:
+        return {"input": trt.TensorIOMode.INPUT, "output": trt.TensorIOMode.OUTPUT}[name]
+
+    def shape(self: Any, name: str) -> Any:
+        size = self._plan["size"]
+        return {"input": (-1, 3, size, size), "output": (-1, self._plan["classes"])}[name]
+
+    def create_context(self: Any) -> Any:
+        if not behaviour.has_context:
+            return None
+        made = trt.IExecutionContext()
+        made._plan, made._addresses, made._shape = self._plan, {}, None
+        return made
+
+    def set_input_shape(self: Any, name: str, wanted: Any) -> bool:
+        least, _, largest = self._plan["batches"]
+        fits = name == "input" and least[0] <= wanted[0] <= largest[0] and list(wanted[1:]) == largest[1:]
+        self._shape = wanted if fits else self._shape
+        return fits
+
+    def set_address(self: Any, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute(self: Any, stream: int) -> bool:
+        assert self._shape is not None
+        if not behaviour.runs:
+            return False
+        images_at, logits_at, wanted = self._addresses["input"], self._addresses["output"], self._shape
+
+        def run() -> None:
+            memory = behaviour.library.memory
+            images = np.frombuffer(memory[images_at], np.float32, int(np.prod(wanted))).reshape(wanted)
+            logits = behaviour.defect(logits_of(images, self._plan["classes"]), wanted[0]).astype(np.float32).tobytes()
+            memory[logits_at][: len(logits)] = logits
+
+        behaviour.library.streams[stream].append(run)
+        return True
+
+    def information(self: Any, kind: Any) -> str:
+        assert kind is trt.LayerInformationFormat.JSON
+        assert self.execution_context._shape is not None
+        weights = "Half" if "FP16" in self._plan["flags"] else WEIGHTS[self._plan["precision"]]
+        if "INT8" in self._plan["flags"]:
+            weights = "Int8"
+        conv = {"LayerType": "CaskConvolution", "Weights": {"Type": weights, "Count": 9}}
+        layers = behaviour.layers if behaviour.layers is not None else [{"LayerType": "Reformat"}, conv, conv]
+        extra = {"I/O Tensors": [{"Name": "input"}]} if trt.__version__.startswith("11") else {"Bindings": ["input"]}
+        return json.dumps({"Layers": layers, **extra})
+
+    def create_inspector(self: Any) -> Any:
+        made = trt.EngineInspector()
+        made._plan = self._plan
+        return made
+
+    return {
+        "Builder": {
+            "__init__": builder_init,
+            "create_network": create_network,
+            "create_builder_config": create_config,
+            "create_optimization_profile": create_profile,
+            "build_serialized_network": build,
+        },
+        "INetworkDefinition": {"get_input": get_input, "num_inputs": 1},
+        "OnnxParser": {"__init__": parser_init, "parse": parse, "get_error": get_error},
+        "ParserError": {
+            "desc": lambda self: self._text,
+            "node": lambda self: 7,
+            "node_operator": lambda self: "Conv",
+            "node_name": lambda self: "stem",
+        },
+        "IOptimizationProfile": {"set_shape": set_shape},
+        "IBuilderConfig": {
+            "set_flag": set_flag,
+            "clear_flag": clear_flag,
+            "add_optimization_profile": add_profile,
+            "create_timing_cache": create_cache,
+            "set_timing_cache": set_cache,
+            "get_timing_cache": lambda self: self._cache,
+            "get_tactic_sources": lambda self: self._sources,
+            "set_tactic_sources": set_sources,
+            "set_memory_pool_limit": lambda self, pool, limit: self._limits.update({pool.name: limit}),
+        },
+        "ITimingCache": {"serialize": serialize},
+        "IHostMemory": {"__bytes__": lambda self: self._content},
+        "ILogger": {name: Value(name, number) for number, name in enumerate(("INTERNAL_ERROR", "ERROR", "WARNING", "INFO"))},
+        "Runtime": {"__init__": runtime_init, "deserialize_cuda_engine": deserialize},
+        "ICudaEngine": {
+            "get_tensor_name": lambda self, index: ("input", "output")[index],
+            "get_tensor_mode": mode,
+            "get_tensor_dtype": lambda self, name: getattr(trt.DataType, self._plan.get("io", "FLOAT")),
+            "get_tensor_shape": shape,
+            "get_tensor_profile_shape": lambda self, name, index: [tuple(s) for s in self._plan["batches"]],
+            "create_execution_context": create_context,
+            "create_engine_inspector": create_inspector,
+        },
+        "EngineInspector": {"get_engine_information": information},
+        "IExecutionContext": {
+            "set_input_shape": set_input_shape,
+            "set_tensor_address": set_address,
+            "execute_async_v3": execute,
+        },
+    }
+
+
+def _flags(trt: Any, name: str) -> list[Any]:
+    flags = trt.NetworkDefinitionCreationFlag
+    return [getattr(flags, name)] if hasattr(flags, name) else []
+
+
+def inventory_of(trt: Any) -> dict[str, Any]:
+    return inventory(next(version for version in VERSIONS if inventory(version)["__version__"] == trt.__version__))

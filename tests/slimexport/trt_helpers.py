@@ -1,0 +1,114 @@
+"""What the tests of engines share: a machine with a made-up TensorRT and GPU, and a bundle for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_fake import FakeCudart
+from trt_fake import Behaviour, fake_tensorrt, logits_of, network
+
+from slimexport.target import device
+from slimexport.target.build_settings import BatchRange, BuildSettings
+from slimexport.target.cuda import Cuda
+from slimexport.target.engines import build_engines
+from slimexport.target.manifest import dump_manifest, read_manifest, sha256
+
+CLASSES, SIZE = 5, 4
+SETTINGS = BuildSettings(batch=BatchRange(1, 4, 6))
+
+
+@dataclass
+class Machine:
+    """A board: its TensorRT, its CUDA runtime, and what they do."""
+
+    trt: Any
+    library: FakeCudart
+    behaviour: Behaviour
+
+    @property
+    def gpu(self) -> tuple[Cuda, device.Device]:
+        return device.require_gpu()
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", library: FakeCudart | None = None) -> Machine:
+    """This machine is such a board until the test ends; without a cache folder of its own."""
+    library = library or FakeCudart()
+    behaviour = Behaviour(library)
+    trt = fake_tensorrt(version, behaviour)
+    trt.__spec__ = ModuleSpec("tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(device, "load_cuda", lambda: Cuda(library))
+    monkeypatch.setattr(device, "device_name", lambda: "NVIDIA Test GPU")
+    return Machine(trt, library, behaviour)
+
+
+def write_bundle(
+    folder: Path, precisions: Sequence[str] = ("fp32",), widths: Sequence[float | None] = (0.5, 1.0), probes: int = 3
+) -> Path:
+    """A bundle of networks that the made-up TensorRT runs."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).normal(size=(probes, 3, SIZE, SIZE)).astype(np.float32)
+    reference: dict[str, Any] = {"images": images}
+    artifacts = []
+    for width in widths:
+        plan = "p" if width is None else f"x{width}".replace(".", "_")
+        reference[f"logits_{plan}"] = logits_of(images, CLASSES)
+        for precision in precisions:
+            file = f"net_{plan}" + ("" if precision == "fp32" else f".{precision}") + ".onnx"
+            (folder / file).write_bytes(network(precision, SIZE, CLASSES))
+            artifacts.append(
+                {
+                    "name": f"net_{plan}",
+                    "width": width,
+                    "format": "onnx",
+                    "precision": precision,
+                    "file": file,
+                    "sha256": sha256(folder / file),
+                    "size_bytes": 10,
+                    "macs": 1000,
+                    "params": 10,
+                    "channels": {"stem": 8},
+                    "verification": {"status": "passed", "tolerance": 1e-4, "top1_agreement": 1.0, "cosine": 0.999},
+                    "accuracy": {"top1": 0.9, "images": 10, "data": "digits"},
+                    "engine": None,
+                }
+            )
+    np.savez(folder / "reference.npz", **reference)
+    manifest = {
+        "schema_version": 1,
+        "source": {"file": "net.pt", "sha256": "0" * 64, "network": "net"},
+        "input": {"name": "input", "channels": 3, "image_size": SIZE},
+        "output": {"name": "output", "classes": CLASSES},
+        "artifacts": artifacts,
+    }
+    (folder / "manifest.json").write_text(dump_manifest(manifest))
+    return folder
+
+
+def build(bundle: Path, **options: Any) -> dict[str, Any]:
+    """`build_engines` with small batches, and its timing cache beside the bundle."""
+    options = {"settings": SETTINGS, "timing_cache_folder": bundle.parent / "cache", **options}
+    return build_engines(bundle, **options)
+
+
+def engines_of(bundle: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a bundle's engines on disk, by file."""
+    return {a["file"]: a for a in read_manifest(bundle)["artifacts"] if a["format"] == "trt"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def edit_manifest(bundle: Path, change: Any) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
