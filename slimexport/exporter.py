@@ -289,6 +289,8 @@ class _Job:
             if precision in TYPES:
                 model, rounding = to_typed(exact, precision)
                 details = {"rounding": rounding.as_dict()}
+                if rounding.lost:
+                    log.warning("%s: %d of %d weights become 0 in %s", name, rounding.lost, rounding.values, precision)
             elif precision in INT8:
                 assert self.int8 is not None
                 choice = choice or self.int8.choose(exact)

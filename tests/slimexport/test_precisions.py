@@ -159,6 +159,17 @@ def test_a_weight_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = small()
+    with torch.no_grad():
+        checkpoint.network.get_parameter("classifier.0.weight")[0, :5] = 1e-9
+    with caplog.at_level("WARNING"):
+        manifest = export(checkpoint, widths=[0.125], precisions=["fp16", "bf16"], output_dir=tmp_path / "b")
+    assert [a["rounding"]["underflow_to_zero"] for a in manifest["artifacts"]] == [5, 0]
+    (line,) = [record.getMessage() for record in caplog.records if "become 0" in record.getMessage()]
+    assert line.startswith("us_resnet50_x0_125: 5 of") and line.endswith("in fp16")
+
+
 def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = quantize
 
