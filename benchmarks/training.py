@@ -226,6 +226,7 @@ def main() -> None:
     for key in ("network", "batch_size", "image_size", "steps", "workers", "threads", "device"):
         own += [f"--{key.replace('_', '-')}", str(getattr(arguments, key))]
     own += ["--resident"] if arguments.resident else []
+    own += ["--ways", *arguments.ways] if arguments.ways != list(WAYS) else []
     result = compare(arguments, own)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
