@@ -6,13 +6,13 @@ from pathlib import Path
 
 import onnx
 
-from slimexport.target.runners import OnnxRuntimeRunner
+from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
 from slimexport.typed import cast_twin
 
 
 def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
-    """A runner of the ONNX file at `path`. onnxruntime's CPU has no bf16 kernels: such a file runs as its cast twin, and
-    the runner's `backend` says so."""
-    if precision != "bf16":
+    """A runner of the ONNX file at `path`. Where onnxruntime's CPU has no kernels for its type, or wrong ones, the file runs
+    as its cast twin, and the runner's `backend` says so."""
+    if runs_on_cpu(precision):
         return OnnxRuntimeRunner(path)
     return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")

@@ -139,6 +139,9 @@ def _rounding_nodes(graph: onnx.GraphProto, kind: int) -> Iterator[onnx.NodeProt
         if node.op_type == "Cast" and node.output[0] == result.name:
             yield helper.make_node("Identity", list(node.input), list(node.output), name=node.name)
             continue
+        if node.op_type == "QuantizeLinear":  # its results are integers
+            yield node
+            continue
         exact = onnx.NodeProto()
         exact.CopyFrom(node)
         for i, name in enumerate(node.output):

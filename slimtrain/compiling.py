@@ -11,13 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slimtrain.channels import ChannelPlan
+from slimtrain.errors import ResourceError
 from slimtrain.slimmable import SlimmableNetwork
 
 Forward = Callable[[Tensor], Tensor]
 MOST_PLANS = 64
+SYNCHRONIZES = (2, 14)  # the first torch that was seen to compile collectives in norms rightly
+
+
+def check_compiling(synchronized: bool) -> None:
+    """ResourceError where this torch compiles norms over several processes to wrong gradients: 2.11 does, 2.14 does not."""
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if synchronized and version < SYNCHRONIZES:
+        raise ResourceError(
+            f"compile with sync_norm on several processes: torch {torch.__version__} computes wrong gradients there, 2.14 and "
+            "later are right. Set one of them to false, or update torch."
+        )
 
 
 class CompiledForward:

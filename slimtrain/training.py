@@ -23,7 +23,7 @@ from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan, number_text
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.clock import Clock
-from slimtrain.compiling import CompiledForward
+from slimtrain.compiling import CompiledForward, check_compiling
 from slimtrain.config import Config, dump_config, plain
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
@@ -85,6 +85,7 @@ class Run:
         gradients = Gradients(self.network, self.sampler.count, processes, config.sync_norm)
         forward = None
         if config.compile:
+            check_compiling(config.sync_norm and processes.world > 1)
             grid = [self.spec.plan(width) for width in self.sampler.grid]
             forward = CompiledForward(self.network, [*self.sampler.fixed, *grid])
         self.optimizer = sgd(self.network, config.lr, config.momentum, config.nesterov, config.weight_decay)

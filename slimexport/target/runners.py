@@ -51,6 +51,19 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
+# The first version that was seen to quantize fp16 rightly on a CPU; 1.23 is off by one step where 1.31 is not.
+QUANTIZES_FP16 = (1, 31)
+
+
+def runs_on_cpu(precision: str) -> bool:
+    """Whether this onnxruntime computes files of `precision` on a CPU: it has no bf16 kernels, and old versions quantize fp16
+    wrongly."""
+    if precision == "int8-fp16":
+        version = require_onnxruntime().__version__.split(".")
+        return tuple(int(part) for part in version[:2]) >= QUANTIZES_FP16
+    return precision != "bf16"
+
+
 CPU, CUDA = "onnxruntime-cpu", "onnxruntime-cuda"
 PROVIDERS: dict[str, list[Any]] = {
     CPU: ["CPUExecutionProvider"],

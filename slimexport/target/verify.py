@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Artifact, Manifest, artifact_path, read_reference
-from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner
+from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner, runs_on_cpu
 
 FP32_TOLERANCE = 1e-4
 # Largest differences relative to the scale. Int8 is held to directions instead: its steps are coarse by design.
@@ -163,8 +163,8 @@ def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[t
 def _verify_onnx(path: Path, artifact: Artifact, images: NDArray[Any], logits: NDArray[Any], device: str) -> dict[str, Any]:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records."""
     precision = artifact.get("precision", "fp32")
-    if precision == "bf16" and device == CPU:  # needs the onnx package, which targets lack
-        return {"status": SKIPPED, "reason": "onnxruntime's CPU has no bf16 kernels"}
+    if device == CPU and not runs_on_cpu(precision):  # a twin needs the onnx package, which targets lack
+        return {"status": SKIPPED, "reason": f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones"}
     runner = OnnxRuntimeRunner(path, device=device)
     if precision in INT8:
         return int8_verdict(runner, images, logits)

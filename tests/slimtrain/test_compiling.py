@@ -13,8 +13,9 @@ from slimtrain_states import State, gap, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.channels import ChannelPlan, Dim, Wiring
-from slimtrain.compiling import MOST_PLANS, CompiledForward
+from slimtrain.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
 from slimtrain.distributed import Processes
+from slimtrain.errors import ResourceError
 from slimtrain.gradients import Gradients
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M
@@ -213,6 +214,19 @@ def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
     return count.graphs, made[0], made[1]
 
 
+def test_an_old_torch_is_not_trusted_with_norms_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compiling(False)
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cpu")
+    check_compiling(False)
+    with pytest.raises(ResourceError, match=r"torch 2\.11.*wrong gradients"):
+        check_compiling(True)
+    monkeypatch.setattr(torch, "__version__", "2.14.1")
+    check_compiling(True)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < SYNCHRONIZES, reason="this torch compiles collectives wrongly"
+)
 def test_norms_over_processes_are_part_of_the_graph() -> None:
     for graphs, eager, compiled in in_processes(2, synchronized_gradients):
         assert graphs == 2
