@@ -296,7 +296,6 @@ class _Job:
                 choice = choice or self.int8.choose(exact)
                 model = quantize(exact, choice.scales, half=precision == "int8-fp16")
                 details = {"int8": choice.as_dict()}
-            _set_metadata(model, "precision", precision)
             content = model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = {
@@ -422,9 +421,3 @@ def _calibrate(checkpoint: Checkpoint, plans: Sequence[ChannelPlan], batches: An
         return
     log.info("calibrating %s", ", ".join(plan.name for plan in missing))
     calibrate(network, missing, map(torch.from_numpy, batches))
-
-
-def _set_metadata(model: onnx.ModelProto, key: str, value: str) -> None:
-    for entry in model.metadata_props:
-        if entry.key == key:
-            entry.value = value

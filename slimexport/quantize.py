@@ -195,7 +195,7 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
         made.graph.node.append(node)
     if half:
         made, _ = to_typed(made, "fp16")
-    declare(made, "int8", *VERSIONS[half])
+    declare(made, "int8-fp16" if half else "int8", *VERSIONS[half])
     return made
 
 

@@ -247,7 +247,7 @@ def test_both_emissions_are_valid_and_say_what_they_are(placed: Placed) -> None:
     model, made, half = placed
     assert [(entry.domain, entry.version) for entry in made.opset_import] == [("", 19 if half else 17)]
     assert made.ir_version == (9 if half else 8)
-    assert {entry.key: entry.value for entry in made.metadata_props}["precision"] == "int8"
+    assert {entry.key: entry.value for entry in made.metadata_props}["precision"] == ("int8-fp16" if half else "int8")
     assert {entry.key: entry.value for entry in model.metadata_props}["precision"] == "fp32", "the source is not changed"
     onnx.checker.check_model(made.SerializeToString(), full_check=True)
     graph = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True).graph
