@@ -308,6 +308,8 @@ class _Job:
                 "size_bytes": len(content),
                 "macs": cost.macs,
                 "params": cost.params,
+                "activations": cost.activations,
+                "layers": cost.layers,
                 "channels": dict(plan.channels),
                 "verification": {"status": SKIPPED},
                 "accuracy": None,

@@ -19,11 +19,14 @@ Shape = tuple[int, int, int]  # channels, height, width
 @dataclass(frozen=True)
 class Cost:
     """`macs`: convolutions and linear layers, batch 1. `pools`: input elements of average pools. `params`: weights
-    and biases once batch norm is folded."""
+    and biases once batch norm is folded. `activations`: elements that convolutions and linear layers write for one image.
+    `layers`: how many convolutions and linear layers there are."""
 
     macs: int
     pools: int
     params: int
+    activations: int
+    layers: int
 
     @property
     def published_macs(self) -> int:
@@ -49,7 +52,7 @@ class CostCounter:
     def __call__(self, plan: ChannelPlan) -> Cost:
         tally = _Tally(plan)
         self.network(self.image, tally)
-        return Cost(tally.macs, tally.pools, tally.params)
+        return Cost(tally.macs, tally.pools, tally.params, tally.activations, tally.layers)
 
 
 class _Tally:
@@ -57,12 +60,14 @@ class _Tally:
 
     def __init__(self, plan: ChannelPlan) -> None:
         self.size = plan.size
-        self.macs = self.pools = self.params = 0
+        self.macs = self.pools = self.params = self.activations = self.layers = 0
 
     def weighted(self, outputs: int, per_output: int, positions: int) -> None:
         """A layer with bias: `outputs` channels of `per_output` weights, applied at `positions` places."""
         self.macs += outputs * per_output * positions
         self.params += outputs * (per_output + 1)
+        self.activations += outputs * positions
+        self.layers += 1
 
 
 Step = Callable[[Shape, _Tally], Shape]  # a layer: the shape it reads and the tally it adds to -> the shape it makes

@@ -28,12 +28,14 @@ def test_macs_of_every_switch_are_the_published_ones(name: str) -> None:
 
 def measured(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:
     """The cost of a dense network that runs, counted on weights and on what each layer really made."""
-    macs = pools = 0
+    macs = pools = activations = layers = 0
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs, pools
+        nonlocal macs, pools, activations, layers
         if isinstance(module, nn.Conv2d | nn.Linear):
             macs += module.weight.numel() * output.numel() // output.shape[1]  # every weight, at every position
+            activations += output.numel()
+            layers += 1
         elif isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             pools += inputs[0].numel()
 
@@ -45,7 +47,7 @@ def measured(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:
     # folded: a norm turns into its convolution's bias
     params = sum(p.numel() for m in dense.modules() if isinstance(m, nn.Conv2d | nn.Linear) for p in m.parameters())
     params += sum(m.out_channels for m in dense.modules() if isinstance(m, nn.Conv2d))
-    return Cost(macs, pools, params)
+    return Cost(macs, pools, params, activations, layers)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
