@@ -29,8 +29,8 @@ MEASURED, INTERRUPTED, NOT_MEASURED = "measured", "interrupted", "not measured"
 class Cell:
     """One thing to measure.
 
-    `bundle`: the bundle's folder, by name. `name` and `plan` as in the manifest (`us_mobilenet_v1_x0_5`, `x0_5`); `width` is the
-    width, an AutoSlim switch's number, or None; `label` is how tables name it (`0.5x`, `s1`). `file`: the artifact's file;
+    `bundle`: the bundle's folder, by name. `name` and `plan` as in the manifest (`us_mobilenet_v1_x0_5`, `x0_5`); `width` is
+    the width, an AutoSlim switch's number, or None; `label` is how tables name it (`0.5x`, `s1`). `file`: the artifact's file;
     for torch backends the fp32 ONNX file whose network they run. `macs`, `activations` (elements that its convolutions and
     linear layers write) and `layers` (how many of them) are per image; the latter two are None for bundles that
     do not tell. `accuracy`: {"top1", "images", "data"} or None.
