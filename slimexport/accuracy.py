@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,20 +48,28 @@ class LabeledImages:
 
 
 def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) -> LabeledImages:
+    """The images of `source` for a checkpoint's networks; see `images_for`."""
+    spec = checkpoint.spec
+    preprocessing = {"image_size": image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    return images_for(source, spec.name, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
+
+
+def images_for(
+    source: str | Path,
+    network: str,
+    classes: int,
+    preprocessing: Mapping[str, Any],
+    owner: str,
+    class_names: Sequence[str] = (),
+) -> LabeledImages:
     """The images of `source`: `digits`, the 360 test digits of scikit-learn, or a folder of class folders.
 
-    Raises UserError where the folder is none, or its classes are not the network's: by name where the checkpoint knows
-    names, else by number.
+    `preprocessing`: `image_size` in pixels, `mean` and `std` of the three channels. `owner` is what messages call the
+    network's file. Raises UserError where the folder is none, or its classes are not the network's: by name where
+    `class_names` are known, else by number.
     """
-    spec = checkpoint.spec
     digits = str(source) == DIGITS
-    config = Config(
-        network=spec.name,
-        data=DIGITS if digits else "folder",
-        image_size=image_size,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-    )
+    config = Config(network=network, data=DIGITS if digits else "folder", **preprocessing)
     if digits:
         data = open_data(config)
         samples, names = data.test, data.classes
@@ -71,17 +79,16 @@ def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) 
             raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
         files = scan(folder)
         samples, names = files, files.classes
-    if len(names) != spec.classes:
+    if len(names) != classes:
         raise UserError(
-            f"{source}: has {len(names)} classes, {checkpoint.file} has {spec.classes}. Give images of its classes: "
+            f"{source}: has {len(names)} classes, {owner} has {classes}. Give images of its classes: "
             "a folder with one folder per class."
         )
-    if checkpoint.class_names and checkpoint.class_names != tuple(names):
-        pairs = zip(checkpoint.class_names, names, strict=True)
+    if class_names and tuple(class_names) != tuple(names):
+        pairs = zip(class_names, names, strict=True)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
         raise UserError(
-            f"{source}: has a class {ours!r} where {checkpoint.file} has {theirs!r}. Give the folders the names that it was "
-            "trained with."
+            f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained with."
         )
     workers = 0 if digits else min(MOST_WORKERS, os.cpu_count() or 1)
     return LabeledImages(DIGITS if digits else Path(source).name, samples, test_transform(config), workers)

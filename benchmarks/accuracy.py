@@ -1,0 +1,44 @@
+"""`--accuracy-data`: the accuracy of a bundle's files, measured where the manifest does not know it. Needs torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.cells import Cell
+from benchmarks.plan_cells import Bundle
+from slimexport.target.errors import MissingBackend
+
+
+def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str) -> list[Cell]:
+    """The cells, each with the accuracy of its ONNX file on `source`: a folder of class folders, or `digits`.
+
+    An engine has that of the ONNX file of its name and precision. Raises UserError where the images are not of the
+    network's classes, MissingBackend without torch and torchvision, which read them.
+    """
+    measured = _measure(bundle, source, {(cell.name, cell.precision) for cell in cells})
+    return [replace(cell, accuracy=measured.get((cell.name, cell.precision), cell.accuracy)) for cell in cells]
+
+
+def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
+        raise MissingBackend(
+            "--accuracy-data reads images with torch and torchvision, which are not installed here. Measure accuracy where "
+            "you export (slimexport --accuracy-data), it travels in the manifest."
+        )
+    from slimexport.accuracy import images_for, measure
+    from slimexport.lowprec_runner import onnx_runner
+
+    image = bundle.manifest["input"]
+    preprocessing = {key: image[key] if key == "image_size" else tuple(image[key]) for key in ("image_size", "mean", "std")}
+    images = images_for(source, bundle.network, bundle.manifest["output"]["classes"], preprocessing, bundle.name)
+    files = {
+        (artifact["name"], artifact["precision"]): artifact["file"]
+        for artifact in bundle.manifest["artifacts"]
+        if artifact["format"] == "onnx" and (artifact["name"], artifact["precision"]) in wanted
+    }
+    runners = [onnx_runner(bundle.folder / file, key[1]) for key, file in files.items()]
+    found = measure(runners, images)
+    return {key: {**accuracy, "measured_on": file} for (key, file), accuracy in zip(files.items(), found, strict=True)}

@@ -1,0 +1,209 @@
+"""From bundles to the cells that are to be measured: every width, on every backend, at every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import (
+    BACKENDS,
+    NOT_MEASURED,
+    ONNXRUNTIME_CPU,
+    ONNXRUNTIME_CUDA,
+    SLIMMABLE,
+    TENSORRT,
+    Cell,
+    Result,
+)
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
+from slimexport.target.verify import plan_name
+
+AUTO, ALL = "auto", "all"
+TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
+NEEDED = {
+    "name": str,
+    "format": str,
+    "precision": str,
+    "file": str,
+    "sha256": str,
+    "macs": int,
+    "params": int,
+    "size_bytes": int,
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder and manifest, every entry of which has what measuring needs."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def network(self) -> str:
+        return str(self.manifest["source"]["network"])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure. Empty `precisions` or `widths`: all that the bundle has."""
+
+    backends: tuple[str, ...]
+    batches: tuple[int, ...]
+    precisions: tuple[str, ...] = ()
+    widths: tuple[float, ...] = ()
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """A bundle whose manifest can be used. BundleError (exit code 2) otherwise."""
+    manifest = read_manifest(folder)
+    source, image = manifest.get("source"), manifest.get("input")
+    if not isinstance(source, dict) or not isinstance(source.get("network"), str):
+        raise BundleError(f"{folder / MANIFEST}: does not name its network under `source`. Export again.")
+    if not isinstance(image, dict) or not isinstance(image.get("image_size"), int):
+        raise BundleError(f"{folder / MANIFEST}: gives no image size under `input`. Export again.")
+    for artifact in manifest["artifacts"]:
+        wrong = [key for key, kind in NEEDED.items() if not isinstance(artifact.get(key), kind)]
+        if wrong or "width" not in artifact:
+            raise BundleError(
+                f"{folder / MANIFEST}: the entry of {artifact.get('file', 'a file')} lacks {', '.join(wrong or ['width'])}. "
+                "The manifest was edited or damaged, export again."
+            )
+    if not manifest["artifacts"]:
+        raise BundleError(f"{folder}: its manifest lists no files. Export again.")
+    return Bundle(folder, manifest)
+
+
+def choose_backends(text: str, has_gpu: bool, bundles: Sequence[Bundle], checkpoint: bool) -> tuple[str, ...]:
+    """The backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT where a bundle
+    has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
+    if text == ALL:
+        return BACKENDS
+    if text == AUTO:
+        engines = any(artifact["format"] == "trt" for bundle in bundles for artifact in bundle.manifest["artifacts"])
+        found = [ONNXRUNTIME_CUDA, *[TENSORRT] * engines] if has_gpu else [ONNXRUNTIME_CPU]
+        return (*found, *[SLIMMABLE] * checkpoint)
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def label_of(artifact: Artifact) -> str:
+    """`0.5x` for a width, `s1` for a switch's number, a plan's own name else."""
+    width = artifact["width"]
+    if width is None:
+        return str(artifact["name"])
+    return f"s{width}" if isinstance(width, int) else f"{width}x"
+
+
+def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]]:
+    """What can be tried, in order of backends, precisions and batches; and, as results with their reasons, what the bundle
+    has no file for. BundleError where a width or precision is in no file at all, or a file is damaged."""
+    artifacts = _asked_for(bundle, wanted)
+    cells: list[Cell] = []
+    refused: list[Result] = []
+    checked = set()
+    for backend in wanted.backends:
+        mine = [artifact for artifact in artifacts if _runs(backend, artifact)]
+        for artifact in mine:
+            if artifact["file"] not in checked:
+                artifact_path(bundle.folder, artifact)
+                checked.add(artifact["file"])
+        groups = {artifact["precision"]: None for artifact in mine}
+        for precision in groups:
+            for batch in wanted.batches:
+                cells += [_cell(bundle, backend, batch, each) for each in mine if each["precision"] == precision]
+        if not mine:
+            reason = _missing(bundle, backend, wanted)
+            plans = {artifact["name"]: artifact for artifact in artifacts}.values()
+            refused += [
+                Result(_cell(bundle, backend, batch, artifact), NOT_MEASURED, reason)
+                for batch in wanted.batches
+                for artifact in plans
+            ]
+    return cells, refused
+
+
+def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
+    """The entries of the widths and precisions that are wanted."""
+    artifacts: list[Artifact] = bundle.manifest["artifacts"]
+    widths = {artifact["width"] for artifact in artifacts if artifact["width"] is not None}
+    if missing := [width for width in wanted.widths if width not in widths]:
+        raise BundleError(
+            f"{bundle.folder}: has no width {', '.join(map(str, missing))}, it has {', '.join(map(str, sorted(widths)))}. "
+            "Export more of them, or choose from these."
+        )
+    precisions = {artifact["precision"] for artifact in artifacts}
+    if missing_precisions := [each for each in wanted.precisions if each not in precisions]:
+        raise BundleError(
+            f"{bundle.folder}: has no {', '.join(missing_precisions)} files, it has {', '.join(sorted(precisions))}. "
+            f"Export with --precision {missing_precisions[0]}."
+        )
+    return [
+        artifact
+        for artifact in artifacts
+        if (not wanted.widths or artifact["width"] in wanted.widths)
+        and (not wanted.precisions or artifact["precision"] in wanted.precisions)
+    ]
+
+
+def _runs(backend: str, artifact: Artifact) -> bool:
+    """Whether `backend` is tried on a file: torch runs the networks that ONNX files hold, the slimmable network is fp32."""
+    if backend == TENSORRT:
+        return bool(artifact["format"] == "trt")
+    if artifact["format"] != "onnx":
+        return False
+    if backend == SLIMMABLE:
+        return bool(artifact["precision"] == "fp32")
+    return backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA) or artifact["precision"] in TORCH_PRECISIONS
+
+
+def _missing(bundle: Bundle, backend: str, wanted: Wanted) -> str:
+    """Why a backend has nothing to run."""
+    if backend == TENSORRT:
+        return f"the bundle has no engines: slimexport --bundle {bundle.folder} --format trt, on this machine"
+    needs = "an ONNX file"
+    if backend == SLIMMABLE:
+        needs = "an fp32 ONNX file, to say which width is meant"
+    elif backend.startswith("torch"):
+        needs = f"an ONNX file in {', '.join(TORCH_PRECISIONS)}"
+    return f"needs {needs}, the bundle has none" + (f" in {', '.join(wanted.precisions)}" if wanted.precisions else "")
+
+
+def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:
+    return Cell(
+        bundle=bundle.name,
+        network=bundle.network,
+        name=artifact["name"],
+        plan=plan_name(bundle.manifest, artifact),
+        width=artifact["width"],
+        label=label_of(artifact),
+        file=artifact["file"],
+        backend=backend,
+        precision=artifact["precision"],
+        batch=batch,
+        image_size=bundle.manifest["input"]["image_size"],
+        macs=artifact["macs"],
+        params=artifact["params"],
+        size_bytes=artifact["size_bytes"],
+        activations=artifact.get("activations"),
+        layers=artifact.get("layers"),
+        accuracy=accuracy_of(bundle.manifest, artifact),
+    )
+
+
+def accuracy_of(manifest: Manifest, artifact: Artifact) -> Mapping[str, Any] | None:
+    """A file's measured accuracy; an engine without one has that of the ONNX file of its name and precision."""
+    if artifact.get("accuracy"):
+        found: Mapping[str, Any] = artifact["accuracy"]
+        return found
+    for other in manifest["artifacts"]:
+        same = (other["name"], other["precision"]) == (artifact["name"], artifact["precision"])
+        if same and other.get("accuracy"):
+            return {**other["accuracy"], "measured_on": other["file"]}
+    return None

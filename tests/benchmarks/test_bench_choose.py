@@ -1,0 +1,84 @@
+"""Choosing a width by its measured latency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.cells import MEASURED, NOT_MEASURED, Cell, Result, Round
+from benchmarks.choose import choose, sentences
+
+
+def result(width: float, rounds: list[list[float]], top1: float | None = None, **more: Any) -> Result:
+    accuracy = None if top1 is None else {"top1": top1, "images": 360, "data": "digits"}
+    cell = Cell(
+        bundle="b", network="net", name=f"net_{width}", plan=f"x{width}", width=width, label=f"{width}x", file="f.onnx",
+        backend="onnxruntime-cpu", precision="fp32", batch=8, image_size=64, macs=int(1000 * width), params=1, size_bytes=4,
+        accuracy=accuracy,
+    )  # fmt: skip
+    return Result(cell, more.pop("status", MEASURED), rounds=tuple(Round({"wall": each}) for each in rounds), **more)
+
+
+def test_the_widest_within_the_budget_at_the_percentile() -> None:
+    tail = [4.0] * 90 + [9.0] * 10
+    results = [result(0.25, [[2.0] * 10]), result(0.5, [[3.0] * 10]), result(0.75, [tail]), result(1.0, [[6.0] * 10])]
+    assert choose(results, 5, 50).chosen.cell.width == 0.75  # type: ignore[union-attr]
+    strict = choose(results, 5, 95)
+    assert strict.chosen is not None and strict.chosen.cell.width == 0.5
+    assert [each.cell.width for each in strict.misses] == [1.0, 0.75]
+    assert strict.misses[1].latency_ms == np.percentile(tail, 95) == 9.0
+    assert [each.cell.width for each in strict.fitting] == [0.5, 0.25]
+
+
+def test_a_budget_that_is_met_exactly_is_met() -> None:
+    assert choose([result(0.5, [[3.0] * 3])], 3.0, 99).chosen is not None
+
+
+def test_the_most_accurate_where_all_know_their_accuracy() -> None:
+    results = [result(0.5, [[3.0]], 0.98), result(0.75, [[4.0]], 0.97), result(1.0, [[9.0]], 0.99)]
+    choice = choose(results, 5, 50)
+    assert choice.by == "accuracy"
+    assert choice.chosen is not None and choice.chosen.cell.width == 0.5
+    assert "most accurate" in sentences(choice)[0] and "98.00%" in sentences(choice)[0]
+    partly = choose([*results[:2], result(0.6, [[3.0]])], 5, 50)
+    assert partly.by == "MACs" and partly.chosen is not None and partly.chosen.cell.width == 0.75
+
+
+def test_of_equally_accurate_widths_the_faster_one() -> None:
+    assert choose([result(0.75, [[4.0]], 0.9), result(0.5, [[3.0]], 0.9)], 5, 50).chosen.cell.width == 0.5  # type: ignore[union-attr]
+
+
+def test_accuracies_on_different_images_are_not_compared() -> None:
+    other = result(0.75, [[4.0]], 0.5)
+    accuracy = {"top1": 0.5, "images": 10, "data": "digits"}
+    other = Result(Cell(**{**other.cell.__dict__, "accuracy": accuracy}), MEASURED, rounds=other.rounds)
+    assert choose([result(0.5, [[3.0]], 0.9), other], 5, 50).by == "MACs"
+
+
+def test_nearest_misses() -> None:
+    choice = choose([result(w, [[10 * w] * 3]) for w in (0.25, 0.5, 0.75, 1.0)], 2, 50)
+    assert choice.chosen is None
+    lines = sentences(choice)
+    assert lines[0].startswith("no width meets 2 ms (median per batch)")
+    assert [line.split()[0] for line in lines[1:]] == ["net_0.25", "net_0.5", "net_0.75"]
+    assert "0.5 ms over" in lines[1]
+
+
+def test_what_was_not_measured_is_no_candidate() -> None:
+    assert choose([result(0.5, [], status=NOT_MEASURED)], 5, 50).chosen is None
+    assert sentences(choose([], 5, 50)) == ["no width could be measured, so none can be chosen"]
+
+
+def test_a_round_over_the_budget_is_told() -> None:
+    choice = choose([result(0.5, [[4.0] * 10, [4.0] * 10, [5.5] * 9])], 5, 50)
+    assert choice.chosen is not None and choice.close
+    assert "5.5 ms" in sentences(choice)[1]
+    assert not choose([result(0.5, [[4.0] * 10])], 5, 50).close
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 99])
+def test_percentiles_are_named(percentile: int) -> None:
+    name = {50: "median"}.get(percentile, f"p{percentile}")
+    assert name in sentences(choose([result(0.5, [[1.0]])], 5, percentile))[0]
