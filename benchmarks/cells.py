@@ -1,7 +1,7 @@
 """What is measured and what comes out of it, in plain values: cells, rounds of raw samples, results.
 
 A *cell* is one network (a file of a bundle, or the slimmable network at its width) on one backend at one batch. A *round* is
-an uninterrupted stretch of iterations of one cell; a cell has several, with other cells' rounds between them. A cell that
+iterations of one cell, in one turn or two; a cell has several rounds, with other cells' between them. A cell that
 could not be measured is a result too, with its reason.
 """
 
@@ -89,7 +89,8 @@ class Round:
 class Result:
     """What came out for a cell. `settings` are the runner's: device, threads, CUDA graph or not, transfers or not.
 
-    `status` is MEASURED, INTERRUPTED (some rounds are missing) or NOT_MEASURED, with `reason`.
+    `status` is MEASURED, INTERRUPTED (some rounds are missing) or NOT_MEASURED, with `reason` and the `exit_code` that it
+    stands for: 1 a wrong output, 2 bad input, 3 something that the machine lacks.
     """
 
     cell: Cell
@@ -98,6 +99,7 @@ class Result:
     rounds: tuple[Round, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    exit_code: int = 0
 
     @property
     def latency_kind(self) -> str:
@@ -118,7 +120,8 @@ class Result:
         """The inverse of `as_dict`. Raises KeyError or TypeError for something else."""
         rounds = tuple(Round(**each) for each in content["rounds"])
         values = {key: content[key] for key in ("status", "reason", "settings")}
-        return Result(cell=Cell(**content["cell"]), rounds=rounds, warnings=tuple(content["warnings"]), **values)
+        more = {"warnings": tuple(content["warnings"]), "exit_code": content.get("exit_code", 0)}
+        return Result(cell=Cell(**content["cell"]), rounds=rounds, **more, **values)
 
 
 class NotMeasured(ValueError):

@@ -15,6 +15,7 @@ from benchmarks.cells import (
     SLIMMABLE,
     TENSORRT,
     Cell,
+    NotMeasured,
     Result,
 )
 from slimexport.target.errors import BundleError
@@ -122,7 +123,7 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
             reason = _missing(bundle, backend, wanted)
             plans = {artifact["name"]: artifact for artifact in artifacts}.values()
             refused += [
-                Result(_cell(bundle, backend, batch, artifact), NOT_MEASURED, reason)
+                Result(_cell(bundle, backend, batch, artifact), NOT_MEASURED, reason, exit_code=NotMeasured.exit_code)
                 for batch in wanted.batches
                 for artifact in plans
             ]

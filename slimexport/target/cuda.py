@@ -1,4 +1,5 @@
 """The part of the CUDA runtime that running an engine takes, through ctypes: memory, streams, copies, events.
+Graphs are in `cuda_graph`.
 
 Every return code is checked. Memory, streams and events are context managers: they are released once, whatever happens
 in the block. Importing this module loads nothing; `load_cuda` does.
@@ -21,8 +22,8 @@ Array = NDArray[Any]
 
 # Values of the CUDA runtime's interface, the same since CUDA 5
 NON_BLOCKING_STREAM = 1
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
-COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
+L2_CACHE_SIZE, COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 38, 75, 76
 
 ADVICE = {
     "cudaErrorNoDevice": "Is the GPU visible here (CUDA_VISIBLE_DEVICES, a container without --gpus)?",
@@ -39,6 +40,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaMemGetInfo": (_pointer, _pointer),
     "cudaMalloc": (_pointer, _size),
     "cudaFree": (_pointer,),
+    "cudaMallocHost": (_pointer, _size),
+    "cudaFreeHost": (_pointer,),
     "cudaMemcpyAsync": (_pointer, _pointer, _size, _int, _pointer),
     "cudaStreamCreateWithFlags": (_pointer, ctypes.c_uint),
     "cudaStreamSynchronize": (_pointer,),
@@ -48,7 +51,14 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaEventSynchronize": (_pointer,),
     "cudaEventElapsedTime": (_pointer, _pointer, _pointer),
     "cudaEventDestroy": (_pointer,),
+    "cudaStreamBeginCapture": (_pointer, _int),
+    "cudaStreamEndCapture": (_pointer, _pointer),
+    "cudaGraphInstantiateWithFlags": (_pointer, _pointer, ctypes.c_ulonglong),
+    "cudaGraphLaunch": (_pointer, _pointer),
+    "cudaGraphExecDestroy": (_pointer,),
+    "cudaGraphDestroy": (_pointer,),
 }
+SINCE_11_4 = ("cudaGraphInstantiateWithFlags",)  # cudaGraphInstantiate takes other arguments from CUDA 12 on
 
 
 class CudaError(MissingBackend):
@@ -68,8 +78,10 @@ class Cuda:
     def __init__(self, library: Any) -> None:
         self.library = library
         for name, arguments in SIGNATURES.items():
-            function = getattr(library, name)
-            function.argtypes, function.restype = arguments, ctypes.c_int
+            if name not in SINCE_11_4 or hasattr(library, name):
+                function = getattr(library, name)
+                function.argtypes, function.restype = arguments, ctypes.c_int
+        library.cudaGetLastError.argtypes, library.cudaGetLastError.restype = (), ctypes.c_int
         for name in ("cudaGetErrorName", "cudaGetErrorString"):
             function = getattr(library, name)
             function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_char_p
@@ -101,6 +113,10 @@ class Cuda:
         major = self._number(what, "cudaDeviceGetAttribute", COMPUTE_CAPABILITY_MAJOR, device)
         return major, self._number(what, "cudaDeviceGetAttribute", COMPUTE_CAPABILITY_MINOR, device)
 
+    def l2_cache_bytes(self, device: int = 0) -> int:
+        """The size of a GPU's last-level cache."""
+        return self._number("asking for the cache's size", "cudaDeviceGetAttribute", L2_CACHE_SIZE, device)
+
     def runtime_version(self) -> int:
         """12040 for CUDA 12.4."""
         return self._number("asking for the runtime's version", "cudaRuntimeGetVersion")
@@ -118,6 +134,10 @@ class Cuda:
     def memory(self, nbytes: int) -> DeviceMemory:
         """`nbytes` of device memory, for a `with` block."""
         return DeviceMemory(self, nbytes)
+
+    def host_memory(self, nbytes: int) -> HostMemory:
+        """`nbytes` of the host's memory that the device copies from and to by itself, for a `with` block."""
+        return HostMemory(self, nbytes)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the default one, for a `with` block."""
@@ -170,6 +190,26 @@ class DeviceMemory(Resource):
         return self
 
 
+class HostMemory(Resource):
+    """Page-locked bytes of the host."""
+
+    destroy = "cudaFreeHost"
+
+    def __init__(self, cuda: Cuda, nbytes: int) -> None:
+        assert nbytes > 0
+        self.kind, self.nbytes = f"{nbytes} bytes of page-locked memory", nbytes
+        super().__init__(cuda, "cudaMallocHost", nbytes)
+
+    def __enter__(self) -> HostMemory:
+        return self
+
+    def array(self, shape: tuple[int, ...]) -> Array:
+        """The memory as a float32 array. It must not be used after the memory is released."""
+        count = int(np.prod(shape))
+        assert count * ctypes.sizeof(ctypes.c_float) <= self.nbytes
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.address)).reshape(shape)
+
+
 class Stream(Resource):
     """A queue of work on the device. Arrays that it copies are held until `synchronize`."""
 
@@ -190,6 +230,12 @@ class Stream(Resource):
         """Begin to fill a contiguous array from the device; its values are there after `synchronize`."""
         assert array.flags.writeable
         self._copy(memory, array, DEVICE_TO_HOST, array.ctypes.data, memory.address)
+
+    def copy(self, to: DeviceMemory, source: DeviceMemory) -> None:
+        """Begin to copy all of `source` to `to`, on the device."""
+        assert source.nbytes <= to.nbytes
+        what = f"copying {source.nbytes} bytes on the device"
+        self.cuda.call(what, "cudaMemcpyAsync", to.address, source.address, source.nbytes, DEVICE_TO_DEVICE, self.address)
 
     def _copy(self, memory: DeviceMemory, array: Array, direction: int, to: int, source: int) -> None:
         assert isinstance(array, np.ndarray) and array.flags.c_contiguous and array.nbytes <= memory.nbytes

@@ -1,4 +1,8 @@
-"""A CUDA runtime in Python: memory is bytes at made-up addresses, and a stream's work waits until somebody does."""
+"""A CUDA runtime in Python: memory is bytes at made-up addresses, and a stream's work waits until somebody does.
+
+A stream that captures has its earlier work put aside: what is queued meanwhile is the graph's. The thread that captures
+must neither wait nor allocate; if it does, the capture is lost, as with the real one.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,24 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-NAMES = {2: "cudaErrorMemoryAllocation", 100: "cudaErrorNoDevice", 700: "cudaErrorIllegalAddress"}
+NAMES = {
+    2: "cudaErrorMemoryAllocation",
+    100: "cudaErrorNoDevice",
+    700: "cudaErrorIllegalAddress",
+    900: "cudaErrorStreamCaptureUnsupported",
+    901: "cudaErrorStreamCaptureInvalidated",
+}
+UNSUPPORTED, INVALIDATED = 900, 901
+NOT_IN_A_CAPTURE = (
+    "cudaMalloc",
+    "cudaFree",
+    "cudaMallocHost",
+    "cudaFreeHost",
+    "cudaStreamSynchronize",
+    "cudaEventSynchronize",
+)
 MEBIBYTE = 1 << 20
+L2_CACHE_BYTES = 1 << 10  # small, so that a few buffers of a test exceed it
 
 
 class Function:
@@ -23,9 +43,14 @@ class Function:
         for kind, argument in zip(self.argtypes, arguments, strict=True):
             kind.from_param(argument)
         self.library.calls.append(self.name)
-        if self.name.startswith("cudaGetError"):
+        if self.name.startswith("cudaGet") and "Error" in self.name:
             return self.work(*arguments)
         code = self.library.failing.get(self.name, 0)
+        if not code and self.library.capturing and self.name in NOT_IN_A_CAPTURE:
+            self.library.capture_is_lost = True
+            return UNSUPPORTED
+        if self.name == "cudaStreamEndCapture":  # ends the capture also where it fails
+            return self.work(*arguments, code)
         if not code:
             self.work(*arguments)
         return code
@@ -41,6 +66,11 @@ class FakeCudart:
         self.memory: dict[int, bytearray] = {}
         self.streams: dict[int, list[Callable[[], object]]] = {}
         self.events: dict[int, int] = {}
+        self.host: dict[int, Any] = {}
+        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        self.executables: dict[int, list[Callable[[], object]]] = {}
+        self.capturing: dict[int, list[Callable[[], object]]] = {}  # stream -> what was queued before
+        self.capture_is_lost = False
         self.next_handle, self.time = 0x7F00_0000_0000, 0
 
         def give(value: int) -> Callable[..., None]:
@@ -48,12 +78,14 @@ class FakeCudart:
 
         functions: dict[str, Callable[..., object]] = {
             "cudaGetDeviceCount": give(devices),
-            "cudaDeviceGetAttribute": lambda target, which, device: give(self.capability[{75: 0, 76: 1}[which]])(target),
+            "cudaDeviceGetAttribute": lambda target, which, device: give(self._attribute(which))(target),
             "cudaRuntimeGetVersion": give(runtime),
             "cudaDriverGetVersion": give(driver),
             "cudaMemGetInfo": lambda free, total: (give(3 * MEBIBYTE)(free), give(4 * MEBIBYTE)(total)),
             "cudaMalloc": lambda target, nbytes: self._new(target, self.memory, bytearray(b"\xff" * nbytes)),
             "cudaFree": self._free,
+            "cudaMallocHost": self._new_host,
+            "cudaFreeHost": self.host.pop,
             "cudaMemcpyAsync": self._copy,
             "cudaStreamCreateWithFlags": lambda target, flags: self._new(target, self.streams, []),
             "cudaStreamSynchronize": self.synchronize,
@@ -63,6 +95,15 @@ class FakeCudart:
             "cudaEventSynchronize": lambda event: self._synchronize_all(),
             "cudaEventElapsedTime": lambda target, a, b: give(self.events[b] - self.events[a])(target),
             "cudaEventDestroy": self.events.pop,
+            "cudaStreamBeginCapture": self._begin_capture,
+            "cudaStreamEndCapture": self._end_capture,
+            "cudaGraphInstantiateWithFlags": lambda target, graph, flags: self._new(
+                target, self.executables, list(self.graphs[graph])
+            ),
+            "cudaGraphLaunch": lambda executable, stream: self.streams[stream].extend(self.executables[executable]),
+            "cudaGraphExecDestroy": self.executables.pop,
+            "cudaGraphDestroy": self.graphs.pop,
+            "cudaGetLastError": lambda: 0,
             "cudaGetErrorName": lambda code: NAMES.get(code, "unrecognized").encode(),
             "cudaGetErrorString": lambda code: f"message {code}".encode(),
         }
@@ -73,6 +114,25 @@ class FakeCudart:
         self.next_handle += 16 * MEBIBYTE
         table[self.next_handle] = value
         target._obj.value = self.next_handle
+
+    def _attribute(self, which: int) -> int:
+        return {38: L2_CACHE_BYTES, 75: self.capability[0], 76: self.capability[1]}[which]
+
+    def _new_host(self, target: Any, nbytes: int) -> None:
+        content = ctypes.create_string_buffer(b"\xff" * nbytes, nbytes)
+        self.host[ctypes.addressof(content)] = content
+        target._obj.value = ctypes.addressof(content)
+
+    def _begin_capture(self, stream: int, mode: int) -> None:
+        assert mode == 1 and stream not in self.capturing
+        self.capturing[stream], self.streams[stream] = self.streams[stream], []
+
+    def _end_capture(self, stream: int, target: Any, code: int) -> int:
+        captured, self.streams[stream] = self.streams[stream], self.capturing.pop(stream)
+        code, self.capture_is_lost = INVALIDATED if self.capture_is_lost else code, False
+        if not code:
+            self._new(target, self.graphs, captured)
+        return code
 
     def _free(self, address: int) -> None:
         self._synchronize_all()  # as the real one does
@@ -90,8 +150,12 @@ class FakeCudart:
         def down() -> None:
             ctypes.memmove(to, bytes(self.memory[source][:nbytes]), nbytes)
 
-        assert nbytes <= len(self.memory[to if direction == 1 else source])
-        self.streams[stream].append({1: up, 2: down}[direction])
+        def across() -> None:
+            self.memory[to][:nbytes] = self.memory[source][:nbytes]
+
+        for address in {1: [to], 2: [source], 3: [to, source]}[direction]:
+            assert nbytes <= len(self.memory[address])
+        self.streams[stream].append({1: up, 2: down, 3: across}[direction])
 
     def synchronize(self, stream: int) -> None:
         """Do what was queued."""
@@ -106,4 +170,4 @@ class FakeCudart:
     @property
     def leaks(self) -> list[int]:
         """Everything that was made and not released."""
-        return [*self.memory, *self.streams, *self.events]
+        return [*self.memory, *self.streams, *self.events, *self.host, *self.graphs, *self.executables]

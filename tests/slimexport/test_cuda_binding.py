@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_fake import FakeCudart
+from cuda_fake import INVALIDATED, L2_CACHE_BYTES, UNSUPPORTED, FakeCudart
 from export_helpers import python
 
 from slimexport.target import cuda as cuda_module
 from slimexport.target import cuda_library, device
-from slimexport.target.cuda import SIGNATURES, Cuda, CudaError, load_cuda, version_text
+from slimexport.target.cuda import SIGNATURES, SINCE_11_4, Cuda, CudaError, DeviceMemory, Stream, load_cuda, version_text
+from slimexport.target.cuda_graph import Graph
 from slimexport.target.errors import MissingBackend
 
 ILLEGAL = 700
@@ -36,6 +37,9 @@ def use_everything(cuda: Cuda) -> None:
         end.synchronize()
         start.elapsed_ms(end)
         stream.synchronize()
+        with cuda.host_memory(16) as host, Graph(stream, lambda: stream.upload(memory, host.array((2, 2)))) as graph:
+            graph.launch(stream)
+            stream.synchronize()
 
 
 def test_values_come_back() -> None:
@@ -45,6 +49,7 @@ def test_values_come_back() -> None:
     assert version_text(cuda.runtime_version()) == "12.4"
     assert version_text(cuda.driver_version()) == "12.8"
     assert cuda.memory_info() == (3 << 20, 4 << 20)
+    assert cuda.l2_cache_bytes() == L2_CACHE_BYTES
 
 
 def test_data_go_to_the_device_and_back_in_order_and_not_before_they_are_waited_for() -> None:
@@ -77,7 +82,11 @@ def test_every_return_code_is_checked_and_nothing_leaks(name: str) -> None:
         "cudaFree": library.memory,
         "cudaStreamDestroy": library.streams,
         "cudaEventDestroy": library.events,
+        "cudaFreeHost": library.host,
+        "cudaGraphDestroy": library.graphs,
+        "cudaGraphExecDestroy": library.executables,
     }
+    assert not library.capturing
     assert library.leaks == list(stay.get(name, ()))
 
 
@@ -131,6 +140,129 @@ def test_a_full_device_is_told_with_what_to_do() -> None:
     library.failing["cudaMalloc"] = 2
     with pytest.raises(CudaError, match=r"making 64 bytes of device memory failed: message 2 .*, 2\).*smaller --batch"):
         Cuda(library).memory(64)
+
+
+def test_data_are_copied_on_the_device() -> None:
+    library = FakeCudart()
+    cuda = Cuda(library)
+    values = np.arange(4, dtype=np.float32)
+    back = np.zeros(4, np.float32)
+    with cuda.stream() as stream, cuda.memory(16) as source, cuda.memory(32) as to:
+        stream.upload(source, values)
+        stream.copy(to, source)
+        stream.download(back, to)
+        stream.synchronize()
+        assert back.tolist() == [0, 1, 2, 3]
+        with pytest.raises(AssertionError):
+            stream.copy(source, to)
+
+
+def test_page_locked_memory_is_an_array_of_floats() -> None:
+    library = FakeCudart()
+    with Cuda(library).host_memory(24) as host:
+        array = host.array((2, 3))
+        array[:] = [[1, 2, 3], [4, 5, 6]]
+        assert array.ctypes.data == host.address
+        assert host.array((3,)).tolist() == [1, 2, 3]
+        assert array.flags.writeable and array.flags.c_contiguous
+    assert library.leaks == []
+
+
+# ----------------------------------------------------------------------------------------------------------- graphs
+
+
+def test_captured_work_is_done_at_every_launch_and_not_before() -> None:
+    library = FakeCudart()
+    cuda = Cuda(library)
+    values, back = np.ones(2, np.float32), np.zeros(2, np.float32)
+    with cuda.stream() as stream, cuda.memory(8) as memory:
+        with Graph(stream, lambda: stream.upload(memory, values)) as graph:
+            stream.download(back, memory)
+            stream.synchronize()
+            assert np.isnan(back).all()  # what the memory held: the upload was captured only
+            for value in (3, 4):
+                values[:] = value
+                graph.launch(stream)
+                stream.download(back, memory)
+                assert back[0] != value
+                stream.synchronize()
+                assert back.tolist() == [value, value]
+        assert library.executables == {}
+    assert library.leaks == []
+    assert library.calls.count("cudaGraphInstantiateWithFlags") == 1
+
+
+def test_what_was_queued_before_a_capture_stays_queued() -> None:
+    cuda = Cuda(FakeCudart())
+    back = np.zeros(2, np.float32)
+    with cuda.stream() as stream, cuda.memory(8) as memory, cuda.memory(8) as other:
+        stream.upload(memory, np.ones(2, np.float32))
+        with Graph(stream, lambda: stream.copy(other, memory)):
+            stream.download(back, memory)
+            stream.synchronize()
+            assert back.tolist() == [1, 1]
+
+
+def waits(stream: Stream) -> None:
+    stream.synchronize()
+
+
+def fails(stream: Stream) -> None:
+    raise KeyError("not of CUDA")
+
+
+@pytest.mark.parametrize(("work", "told"), [(waits, CudaError), (fails, KeyError)])
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(work: Callable[[Stream], None], told: type[Exception]) -> None:
+    library = FakeCudart()
+    cuda = Cuda(library)
+    with cuda.stream() as stream, cuda.memory(8) as memory:
+
+        def begin() -> None:
+            stream.upload(memory, np.ones(2, np.float32))
+            work(stream)
+
+        with pytest.raises(told) as caught:
+            Graph(stream, begin)
+        if isinstance(caught.value, CudaError):
+            assert caught.value.code == UNSUPPORTED  # the first failure, not that the capture was lost by it
+        assert not library.capturing and library.graphs == library.executables == {}
+        upload_and_check(stream, memory)
+    assert library.leaks == []
+
+
+def upload_and_check(stream: Stream, memory: DeviceMemory) -> None:
+    back = np.zeros(2, np.float32)
+    stream.upload(memory, np.full(2, 7, np.float32))
+    stream.download(back, memory)
+    stream.synchronize()
+    assert back.tolist() == [7, 7]
+
+
+def test_a_capture_that_is_lost_without_a_word_is_told_at_its_end_and_cuda_forgets_it() -> None:
+    library = FakeCudart()
+    cuda = Cuda(library)
+
+    def lose() -> None:
+        library.capture_is_lost = True
+
+    with cuda.stream() as stream, pytest.raises(CudaError, match="ending a capture failed") as caught:
+        Graph(stream, lose)
+    assert caught.value.code == INVALIDATED
+    assert library.calls.count("cudaGetLastError") == 1
+    assert library.leaks == []
+
+
+def test_a_cuda_before_graphs_of_this_kind_does_all_the_rest() -> None:
+    library = FakeCudart(runtime=11020)
+    for name in SINCE_11_4:
+        delattr(library, name)
+    cuda = Cuda(library)
+    with cuda.stream() as stream, cuda.memory(8) as memory:
+        with pytest.raises(MissingBackend, match=r"CUDA 11\.4") as caught:
+            Graph(stream, lambda: stream.upload(memory, np.ones(2, np.float32)))
+        assert caught.value.exit_code == 3
+        upload_and_check(stream, memory)
+    assert library.leaks == []
 
 
 # ---------------------------------------------------------------------------------------------------------- loading
@@ -192,8 +324,8 @@ def test_on_windows_the_names_are_those_of_dlls(tmp_path: Path, monkeypatch: pyt
 
 def test_importing_loads_no_library() -> None:
     code = (
-        "import ctypes\nctypes.CDLL = None\nimport slimexport.target.cuda, slimexport.target.tensorrt_engine, "
-        "slimexport.target.engines, slimexport.target.device"
+        "import ctypes\nctypes.CDLL = None\nimport slimexport.target.cuda, slimexport.target.cuda_graph, "
+        "slimexport.target.tensorrt_engine, slimexport.target.engines, slimexport.target.device"
     )
     assert python(code, without=("torch", "onnx", "tensorrt", "onnxruntime")).returncode == 0
 

@@ -1,0 +1,198 @@
+"""What a device does at best, as each library drives it: a large matrix product, a large copy, many tiny operators.
+
+A network's achieved MACs per second mean something only beside what the same library reaches on the same device with the
+same threads (the roofline of Williams, Waterman and Patterson, 2009). A ceiling is a maximum, so the fastest of many tries
+counts. Nothing is computed from data sheets: what could not be measured is None, with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.cells import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Array, NotMeasured, Options
+from benchmarks.runners.failures import OF_THE_TARGET, first_line, reasons
+
+ENOUGH_S = 0.02  # a product that takes this long is large enough
+LEAST_SAMPLES = 3
+CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 4096, 8192), (1024, 2048, 4096, 8192, 16384)  # of matrices, to try
+PERIOD = 1_000_003  # a prime, so that no row of a matrix begins like another
+MEMORY_SHARE = 0.25  # of what is free, for all matrices, or source and target of a copy
+
+Clocked = Callable[[], float]  # does something once, and gives the seconds that it took
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Of one backend in one precision: multiply-accumulates per second of a large matrix product, bytes per second (read and
+    written) of a large copy, seconds per tiny operator. `how` tells library, device, sizes and samples, and under
+    `unavailable` why a figure is None."""
+
+    macs_per_s: float | None = None
+    bytes_per_s: float | None = None
+    seconds_per_operator: float | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A copy, the bytes that it reads and writes together, and the cache that these must exceed."""
+
+    clocked: Clocked
+    moved_bytes: int
+    cache_bytes: int
+
+
+class Probe(Protocol):
+    """A library on a device. `how` describes it. All methods raise NotMeasured where it cannot do something.
+
+    `sizes` are those of products to try, from the smallest; `lengths` two numbers of operators in a chain.
+    """
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    @property
+    def lengths(self) -> tuple[int, int]: ...
+
+    @property
+    def how(self) -> Mapping[str, Any]: ...
+
+    def product(self, size: int) -> AbstractContextManager[Clocked]:
+        """A product of two random [size, size] matrices."""
+
+    def copy(self) -> AbstractContextManager[Copying]:
+        """A copy, larger than the cache if there is room."""
+
+    def chain(self, length: int) -> AbstractContextManager[Clocked]:
+        """`length` operators, each too small to take time by itself."""
+
+
+def measure_ceilings(backend: str, precision: str, options: Options, seconds: float = 1.0) -> Ceilings:
+    """The ceilings of `backend` in `precision`, each figure measured for about `seconds`, after finding sizes."""
+    found: dict[str, float] = {}
+    how: dict[str, Any] = {}
+    unavailable: dict[str, str] = {}
+    try:
+        with reasons(*OF_THE_TARGET), open_probe(backend, precision, options) as probe:
+            how |= probe.how
+            for name, measure in FIGURES.items():
+                try:
+                    with reasons(*OF_THE_TARGET):
+                        found[name], how[name] = measure(probe, seconds)
+                except NotMeasured as error:
+                    unavailable[name] = first_line(error)
+    except NotMeasured as error:
+        unavailable = {name: first_line(error) for name in FIGURES if name not in found} | unavailable
+    return Ceilings(**found, how=how | ({"unavailable": unavailable} if unavailable else {}))
+
+
+@contextmanager
+def open_probe(backend: str, precision: str, options: Options) -> Iterator[Probe]:
+    """The probe of a backend. NotMeasured where it does not work here."""
+    opened: AbstractContextManager[Probe]
+    if backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA):
+        from benchmarks.ceilings_onnxruntime import cpu_probe, cuda_probe
+
+        opened = cpu_probe(precision, options) if backend == ONNXRUNTIME_CPU else cuda_probe(precision, options)
+    elif backend == TENSORRT:
+        from benchmarks.ceilings_tensorrt import tensorrt_probe
+
+        opened = tensorrt_probe(precision, options)
+    else:
+        from benchmarks.ceilings_torch import torch_probe
+
+        opened = torch_probe(backend, precision, options)
+    with opened as probe:
+        yield probe
+
+
+def require_room(nbytes: int, free: int | None) -> None:
+    """NotMeasured where three matrices of `nbytes` together are more than a fair share of the memory that is free."""
+    if free is not None and nbytes > MEMORY_SHARE * free:
+        raise NotMeasured(f"three matrices take {nbytes >> 20} MiB, and {free >> 20} MiB of memory are free")
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Standard normal float32 values. Beyond a million they repeat, at other places of each row: no device can tell."""
+    drawn = np.random.default_rng(seed).standard_normal(min(PERIOD, math.prod(shape)), np.float32)
+    return np.resize(drawn, shape)
+
+
+def samples(clocked: Clocked, seconds: float, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """What `clocked` takes, again and again for `seconds`, at least LEAST_SAMPLES times; the first time does not count."""
+    clocked()
+    found: list[float] = []
+    until = clock() + seconds
+    while len(found) < LEAST_SAMPLES or clock() < until:
+        found.append(clocked())
+    return found
+
+
+def best(found: Sequence[float]) -> float:
+    """The fastest sample. NotMeasured where a clock gave no time."""
+    fastest = min(found)
+    if not 0 < fastest < math.inf:
+        raise NotMeasured(f"its clock gave {fastest} s")
+    return fastest
+
+
+def _product(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
+    """MACs per second, of the first size that takes long enough, or of the largest that works and has room."""
+    works = None
+    for size in probe.sizes:
+        try:
+            with reasons(*OF_THE_TARGET), probe.product(size) as clocked:
+                if best([clocked() for _ in range(LEAST_SAMPLES)]) >= ENOUGH_S or size == probe.sizes[-1]:
+                    return _rate(size, samples(clocked, seconds))
+        except NotMeasured:
+            if works is None:
+                raise
+            break
+        works = size
+    assert works is not None
+    with probe.product(works) as clocked:
+        return _rate(works, samples(clocked, seconds))
+
+
+def _rate(size: int, found: Sequence[float]) -> tuple[float, dict[str, Any]]:
+    return size**3 / best(found), {"size": size, "samples": len(found), "best_ms": 1e3 * best(found)}
+
+
+def _copy(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
+    """Bytes per second. NotMeasured where source and target fit in the cache: that would be the cache's speed."""
+    with probe.copy() as copying:
+        moved, cache = copying.moved_bytes, copying.cache_bytes
+        if moved <= cache:
+            raise NotMeasured(f"there is room to copy {moved >> 21} MiB only, and the cache holds {cache >> 20} MiB")
+        found = samples(copying.clocked, seconds)
+    fastest, sizes = best(found), {"bytes": moved, "cache_bytes": cache}
+    return moved / fastest, {**sizes, "samples": len(found), "best_ms": 1e3 * fastest}
+
+
+def _chain(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
+    """Seconds per operator: what a chain takes longer than a short one, by operator, so that the cost of a call cancels."""
+    fastest, count = [], 0
+    for length in probe.lengths:
+        with probe.chain(length) as clocked:
+            found = samples(clocked, seconds / 2)
+        fastest.append(best(found))
+        count += len(found)
+    (few, many), (short, long) = probe.lengths, fastest
+    each = (long - short) / (many - few)
+    if each <= 0:
+        raise NotMeasured(f"{many} operators took no longer than {few}, so their cost cannot be told")
+    return each, {"operators": list(probe.lengths), "samples": count, "best_ms": [1e3 * short, 1e3 * long]}
+
+
+FIGURES: dict[str, Callable[[Probe, float], tuple[float, dict[str, Any]]]] = {
+    "macs_per_s": _product,
+    "bytes_per_s": _copy,
+    "seconds_per_operator": _chain,
+}

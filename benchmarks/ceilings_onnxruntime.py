@@ -1,0 +1,154 @@
+"""onnxruntime's ceilings: tiny models (`tiny_onnx`) in sessions like those that are measured, on the CPU or on CUDA."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, noise, require_room
+from benchmarks.cells import Array, NotMeasured, Options
+from benchmarks.copies import by_events, copy_on_cpu, copy_on_gpu
+from benchmarks.runners.failures import reasons
+from benchmarks.runners.on_gpu import Launch
+from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
+from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
+from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
+from slimexport.target.cuda import Cuda
+from slimexport.target.device import require_gpu
+from slimexport.target.runners import CPU, PROVIDERS
+
+LENGTHS = (32, 288)
+
+
+def random_matrices(precision: str, size: int) -> tuple[Array, Array]:
+    """Two random [size, size] matrices as `product_model` takes them."""
+    a, b = noise((size, size), 0), noise((size, size), 1)
+    if precision == "int8":
+        return (128 + 40 * a).clip(0, 255).astype(np.uint8), (40 * b).clip(-127, 127).astype(np.int8)
+    return (a.astype(np.float16), b.astype(np.float16)) if precision == "fp16" else (a, b)
+
+
+def random_vectors(precision: str) -> Array:
+    """A random input of `chain_model`."""
+    drawn = noise((CHAIN_SIZE, CHAIN_SIZE))
+    return drawn.astype(np.float16) if precision == "fp16" else drawn
+
+
+def model_precision(precision: str) -> str:
+    """The precision of the model: TF32 is a way to compute an fp32 one. NotMeasured for those without a model."""
+    if precision == "bf16":
+        raise NotMeasured("numpy has no bfloat16 to give to onnxruntime")
+    return {"tf32": "fp32", "int8-fp16": "int8"}.get(precision, precision)
+
+
+@contextmanager
+def cpu_probe(precision: str, options: Options) -> Iterator[OnCpu]:
+    """onnxruntime on the CPU."""
+    if precision == "tf32":
+        raise NotMeasured(NO_TF32)
+    yield OnCpu(model_precision(precision), options.threads)
+
+
+class OnCpu:
+    """Products, copies and chains with `threads` threads."""
+
+    sizes, lengths = CPU_SIZES, LENGTHS
+
+    def __init__(self, precision: str, threads: int) -> None:
+        self.precision, self.threads = precision, threads
+        version = load_onnxruntime().__version__
+        self.how: Mapping[str, Any] = {"library": f"onnxruntime {version}", "device": "cpu", "threads": threads}
+
+    @contextmanager
+    def product(self, size: int) -> Iterator[Clocked]:
+        a, b = random_matrices(self.precision, size)
+        yield self._clocked(product_model(self.precision), {"a": a, "b": b})
+
+    @contextmanager
+    def chain(self, length: int) -> Iterator[Clocked]:
+        precision = chain_precision(self.precision)
+        yield self._clocked(chain_model(length, precision), {"x": random_vectors(precision)})
+
+    def copy(self) -> AbstractContextManager[Copying]:
+        return copy_on_cpu(self.threads)
+
+    def _clocked(self, model: bytes, feed: dict[str, Array]) -> Clocked:
+        run = open_session(model, session_options(self.threads), PROVIDERS[CPU]).run
+
+        def clocked() -> float:
+            with reasons(*onnxruntime_errors()):
+                started = time.perf_counter()
+                run(None, feed)
+                return time.perf_counter() - started
+
+        return clocked
+
+
+def chain_precision(precision: str) -> str:
+    """An operator costs what it costs; int8 chains would need twice as many of them."""
+    return "fp16" if precision == "fp16" else "fp32"
+
+
+@contextmanager
+def cuda_probe(precision: str, options: Options) -> Iterator[OnCuda]:
+    """onnxruntime on the GPU."""
+    if precision.startswith("int8"):
+        raise NotMeasured("what onnxruntime makes of int8 products on CUDA is not known, so none is measured")
+    cuda, device = require_gpu()
+    require_cuda_provider()
+    yield OnCuda(precision, options.threads, cuda, device.gpu)
+
+
+class OnCuda:
+    """Products, copies and chains on a stream of their own, timed by events."""
+
+    sizes, lengths = GPU_SIZES, LENGTHS
+
+    def __init__(self, precision: str, threads: int, cuda: Cuda, gpu: str) -> None:
+        self.precision, self.threads, self.cuda = precision, threads, cuda
+        self.model = model_precision(precision)
+        self.how: Mapping[str, Any] = {"library": f"onnxruntime {load_onnxruntime().__version__}", "device": gpu}
+
+    @contextmanager
+    def product(self, size: int) -> Iterator[Clocked]:
+        require_room(3 * size**2 * (2 if self.model == "fp16" else 4), self.cuda.memory_info()[0])
+        a, b = random_matrices(self.model, size)
+        with self._clocked(product_model(self.model), {"a": a, "b": b}, "c") as clocked:
+            yield clocked
+
+    @contextmanager
+    def chain(self, length: int) -> Iterator[Clocked]:
+        precision = chain_precision(self.model)
+        with self._clocked(chain_model(length, precision), {"x": random_vectors(precision)}, "y") as clocked:
+            yield clocked
+
+    def copy(self) -> AbstractContextManager[Copying]:
+        return copy_on_gpu(self.cuda)
+
+    @contextmanager
+    def _clocked(self, model: bytes, feed: Mapping[str, Array], output: str) -> Iterator[Clocked]:
+        """The model's run on `feed`; its output is of the inputs' shape and type."""
+        with reasons(*onnxruntime_errors()), ExitStack() as resources:
+            stream = resources.enter_context(self.cuda.stream())
+            session = open_on_stream(model, stream, self.precision, strict_options(self.threads))
+            binding = session.io_binding()
+            for name, values in feed.items():
+                memory = resources.enter_context(self.cuda.memory(values.nbytes))
+                stream.upload(memory, values)
+                binding.bind_input(name, "cuda", 0, values.dtype.type, values.shape, memory.address)
+            result = resources.enter_context(self.cuda.memory(values.nbytes))
+            binding.bind_output(output, "cuda", 0, values.dtype.type, values.shape, result.address)
+            launches: list[Launch] = [functools.partial(session.run_with_iobinding, binding, unsynchronized())]
+            resources.callback(launches.clear)  # the session, which it holds, goes before its stream and memory
+            del session, binding
+
+            def launch() -> None:
+                launches[0]()
+
+            with by_events(stream, launch) as clocked:
+                yield clocked

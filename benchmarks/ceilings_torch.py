@@ -1,0 +1,130 @@
+"""torch's ceilings on a CPU or a GPU: `torch.mm`, a tensor's copy, and chains of tiny products in each way of running."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
+from benchmarks.cells import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
+from benchmarks.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
+from benchmarks.host_memory import HostMemory
+from benchmarks.inputs import cache_bytes
+from benchmarks.tiny_onnx import orthogonal
+
+DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+LENGTHS = (16, 80)
+
+
+@contextmanager
+def torch_probe(backend: str, precision: str, options: Options) -> Iterator[WithTorch]:
+    """torch on `options.device`, run as `backend` runs networks. NotMeasured where it is missing or finds no GPU."""
+    if precision not in DTYPES or (precision == "tf32" and options.device != "cuda"):
+        raise NotMeasured(f"torch computes no {precision} products on {options.device}")
+    try:
+        import torch
+
+        from benchmarks.runners.torch_modes import held, modes_for
+    except ImportError as error:
+        raise NotMeasured(f"torch is not installed or does not load ({error}): pip install torch") from error
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise NotMeasured(f"torch {torch.__version__} finds no GPU here")
+    if backend == TORCH_GRAPH and options.device != "cuda":
+        raise NotMeasured("CUDA graphs need a GPU")
+    with held(modes_for(options.device, precision, options.threads)), torch.inference_mode():
+        yield WithTorch(backend, DTYPES[precision], options)
+
+
+class WithTorch:
+    """Products, copies and chains of torch tensors."""
+
+    lengths = LENGTHS
+
+    def __init__(self, backend: str, dtype: str, options: Options) -> None:
+        import torch
+
+        from benchmarks.runners.torch_errors import told
+
+        self.torch: Any = torch
+        self.told = functools.partial(told, options.device)
+        self.backend, self.device = backend, options.device
+        self.on_gpu = options.device == "cuda"
+        self.sizes = GPU_SIZES if self.on_gpu else CPU_SIZES
+        self.dtype = getattr(torch, dtype)
+        device = {"device": torch.cuda.get_device_name()} if self.on_gpu else {"device": "cpu", "threads": options.threads}
+        self.how: Mapping[str, Any] = {"library": f"torch {torch.__version__}", **device}
+
+    def _random(self, *shape: int) -> Any:
+        return self.torch.randn(shape, dtype=self.dtype, device=self.device)
+
+    def _free_bytes(self) -> int | None:
+        return int(self.torch.cuda.mem_get_info()[0]) if self.on_gpu else HostMemory().left_bytes()
+
+    @contextmanager
+    def product(self, size: int) -> Iterator[Clocked]:
+        require_room(3 * size**2 * self.dtype.itemsize, self._free_bytes())
+        with self.told():
+            a, b, c = (self._random(size, size) for _ in range(3))
+            yield self._clocked(lambda: self.torch.mm(a, b, out=c))
+
+    @contextmanager
+    def copy(self) -> Iterator[Copying]:
+        cache = self.torch.cuda.get_device_properties().L2_cache_size if self.on_gpu else cache_bytes()
+        count = copy_size(cache, self._free_bytes(), LEAST_ON_GPU if self.on_gpu else LEAST_ON_CPU) // 4
+        with self.told():
+            source = self.torch.rand(count, device=self.device)
+            to = self.torch.ones_like(source)
+            yield Copying(self._clocked(lambda: to.copy_(source)), 8 * count, cache)
+
+    @contextmanager
+    def chain(self, length: int) -> Iterator[Clocked]:
+        weight = self.torch.from_numpy(orthogonal()).to(self.device, self.dtype)
+        first = self._random(*weight.shape)
+
+        def steps() -> Any:
+            x = first
+            for _ in range(length):
+                x = self.torch.mm(x, weight)
+            return x
+
+        with self.told():
+            yield self._clocked(self._as_networks_run(steps))
+
+    def _as_networks_run(self, steps: Callable[[], Any]) -> Callable[[], Any]:
+        """`steps` compiled, or captured, or as they are."""
+        if self.backend == TORCH_COMPILE:
+            compiled: Callable[[], Any] = self.torch.compile(steps)
+            return compiled
+        if self.backend != TORCH_GRAPH:
+            return steps
+        steps()  # cuBLAS prepares itself at its first product, which cannot be captured
+        self.torch.cuda.synchronize()
+        graph = self.torch.cuda.CUDAGraph()
+        with self.torch.cuda.graph(graph):
+            steps()
+        replay: Callable[[], Any] = graph.replay
+        return replay
+
+    def _clocked(self, run: Callable[[], Any]) -> Clocked:
+        if not self.on_gpu:
+            return lambda: _on_cpu(run)
+        events = self.torch.cuda.Event
+        start, end = events(enable_timing=True), events(enable_timing=True)
+
+        def clocked() -> float:
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            return 1e-3 * float(start.elapsed_time(end))
+
+        return clocked
+
+
+def _on_cpu(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started

@@ -1,0 +1,305 @@
+"""`python -m benchmarks channels`: how long a network's layers take at other numbers of channels, and where that steps.
+
+Measures single layers of a network, in its own shapes, over a grid of channel counts; writes the latency table that a search
+can use as its cost, the staircases as pictures, and says in words where time steps.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+
+import click
+
+from benchmarks.cells import ONNXRUNTIME_CPU
+from benchmarks.channel_grid import Entry
+from benchmarks.channel_run import Device, Grid, Measured, Staircase, Work, run_channels
+from benchmarks.channel_steps import sentence
+from benchmarks.layer_times import LayerTime
+from benchmarks.model_timer import BACKENDS, ModelTimer
+from slimexport.target.manifest import MANIFEST, read_manifest
+from slimtrain.cost import CostCounter
+from slimtrain.errors import ResourceError, UserError, nearest
+from slimtrain.latency_table import write_latency_table
+from slimtrain.registry import NETWORKS, published_spec
+from slimtrain.spec import NetworkSpec
+
+TABLE, ROWS = "latency_table.json", "channels.csv"
+OUTPUT = Path("measured")
+STEM_STRIDES = (2, 1)
+DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 1000, 224
+LAYER_COLUMNS = ("name", "kind", "kernel", "stride", "side")
+
+
+def find_network(
+    name: str,
+    *,
+    image_size: int | None = None,
+    classes: int | None = None,
+    stem_stride: int | None = None,
+    widths: tuple[float, float] | None = None,
+) -> tuple[NetworkSpec, int]:
+    """The network called `name`, or the one of a bundle's folder, and the image size. What is not given is as published, or as
+    in the bundle. `widths`: narrowest and widest of a universally slimmable network.
+
+    Raises UserError for what is neither, BundleError for a damaged bundle.
+    """
+    plan_channels: dict[str, int] = {}
+    macs = None
+    if name not in NETWORKS:
+        folder = Path(name)
+        if not (folder / MANIFEST).is_file():
+            raise UserError(
+                f"{name!r}: neither a network{nearest(name, NETWORKS)} nor a bundle's folder with a {MANIFEST}. The networks "
+                f"are {', '.join(NETWORKS)}."
+            )
+        manifest = read_manifest(folder)
+        try:
+            name = manifest["source"]["network"]
+            image_size = manifest["input"]["image_size"] if image_size is None else image_size
+            classes = manifest["output"]["classes"] if classes is None else classes
+            first = manifest["artifacts"][0]
+            plan_channels, macs, size = first["channels"], first["macs"], manifest["input"]["image_size"]
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(f"{folder / MANIFEST}: lacks {error}. The manifest is damaged, export again.") from error
+    spec = published_spec(name, DEFAULT_CLASSES if classes is None else classes)
+    if widths is not None:
+        if spec.family != "us":
+            raise UserError(f"--range: {name} has no range of widths, it has {spec.describe_widths()}.")
+        middle = tuple(width for width in spec.switches if widths[0] < width < widths[1])
+        spec = replace(spec, switches=(widths[0], *middle, widths[1]), width_range=widths)
+    if stem_stride is None and macs is not None:
+        stem_stride = _stem_stride(spec, plan_channels, macs, size, name)
+    spec = replace(spec, stem_stride=stem_stride or STEM_STRIDES[0])
+    image_size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
+    spec.check_image_size(image_size)
+    return spec, image_size
+
+
+def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_size: int, name: str) -> int:
+    """The stride that gives a bundle's network its MACs: the manifest does not name it."""
+    from slimtrain.channels import ChannelPlan
+
+    plan = ChannelPlan("bundle", channels)
+    for stride in STEM_STRIDES:
+        try:
+            if CostCounter(replace(spec, stem_stride=stride), image_size)(plan).macs == macs:
+                return stride
+        except (KeyError, AssertionError):
+            break
+    raise UserError(
+        f"this bundle's {name} is not the published one: its channels and MACs are of another network. Name one of "
+        f"{', '.join(NETWORKS)} instead, with --range, --classes and --image-size."
+    )
+
+
+class Rows:
+    """`channels.csv`, written line by line: what was measured before Ctrl-C stays. For a `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}). Choose another --output-dir.") from error
+        self.writer = csv.writer(self.file, lineterminator="\n")
+        self.writer.writerow(("purpose", *LAYER_COLUMNS, *(each.name for each in fields(LayerTime))))
+
+    def add(self, purpose: str, entry: Entry, time: LayerTime) -> None:
+        layer = [getattr(entry.layer, column) for column in LAYER_COLUMNS]
+        self.writer.writerow((purpose, *layer, *(getattr(time, each.name) for each in fields(LayerTime))))
+        self.file.flush()
+        self.count += 1
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.file.close()
+
+
+def summary_lines(measured: Measured) -> list[str]:
+    """Where time steps, a line for each staircase, and what to doubt."""
+    said = []
+    for stairs in measured.staircases:
+        text = sentence(
+            [*stairs.line.counts],
+            [time.ms for time in stairs.times],
+            [time.noise_ms for time in stairs.times],
+            stairs.step,
+            stairs.line.what,
+        )
+        said.append(f"{title(stairs)}: {text}")
+    table = measured.table
+    said.append(
+        f"a network takes {table.constant_ms:.3g} ms + {table.factor:.3f} x the sum of its {len(table.layers)} layers' times"
+    )
+    return [*said, *measured.notes]
+
+
+def title(stairs: Staircase) -> str:
+    """A line's layer: `features.7.body.3, 1x1 at 14x14`."""
+    layer = stairs.line.entry.layer
+    if layer.kind == "linear":
+        return f"{layer.name}, linear"
+    kind = "depthwise " if layer.kind == "depthwise" else ""
+    stride = f" stride {layer.stride}" if layer.stride > 1 else ""
+    return f"{layer.name}, {kind}{layer.kernel}x{layer.kernel}{stride} at {layer.side}x{layer.side}"
+
+
+def this_device(backend: str, batch: int, threads: int | None) -> Device:
+    """The CPU or GPU that `backend` runs on here, with the environment."""
+    from benchmarks.environment import environment
+
+    found = environment()
+    name = found["cpu"]
+    if backend != ONNXRUNTIME_CPU:
+        from slimexport.target.device import device_name
+
+        name = device_name()
+    return Device(str(name or "unknown"), backend, batch, threads, found)
+
+
+def _range(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = (float(part) for part in value.split(":"))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: expected LOW:HIGH, as in 0.15:1.5.") from None
+    if not 0 < low < high < float("inf"):
+        raise click.BadParameter(f"{value!r}: expected LOW below HIGH, both above 0, as in 0.15:1.5.")
+    return low, high
+
+
+@click.command("channels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("network", metavar="NETWORK_OR_BUNDLE")
+@click.option("--backend", type=click.Choice(BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per run.")
+@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="[default: the bundle's, or 224]")
+@click.option("--classes", type=click.IntRange(1), metavar="N", help="[default: the bundle's, or 1000]")
+@click.option(
+    "--stem-stride", type=click.IntRange(1, 2), metavar="N", help="1 for small images.  [default: the bundle's, or 2]"
+)
+@click.option(
+    "--range", "widths", callback=_range, metavar="LOW:HIGH", help="Widths of a US network.  [default: as published]"
+)
+@click.option(
+    "--points", type=click.IntRange(2), default=Grid.points, show_default=True, metavar="N", help="Counts per dimension."
+)
+@click.option(
+    "--unit",
+    type=click.IntRange(1),
+    default=Grid.unit,
+    show_default=True,
+    metavar="N",
+    help="Channels between staircase counts.",
+)
+@click.option(
+    "--line", type=click.IntRange(2), default=Grid.line, show_default=True, metavar="N", help="Counts per staircase."
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    default=Grid.duration_s,
+    show_default=True,
+    metavar="S",
+    help="Per model, all rounds.",
+)
+@click.option("--threads", type=int, metavar="N", help="On CPUs.  [default: one per physical core]")
+@click.option("--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="[default: measured/channels_NETWORK]")
+@click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
+@click.option("--no-plots", is_flag=True, help="Write no pictures.")
+def command(
+    network: str,
+    backend: str,
+    batch: int,
+    image_size: int | None,
+    classes: int | None,
+    stem_stride: int | None,
+    widths: tuple[float, float] | None,
+    points: int,
+    unit: int,
+    line: int,
+    duration: float,
+    threads: int | None,
+    output_dir: Path | None,
+    overwrite: bool,
+    no_plots: bool,
+) -> None:
+    """Where latency steps as a network's layers lose channels, and the latency table that a search uses as its cost.
+
+    \b
+      python -m benchmarks channels us_mobilenet_v1
+      python -m benchmarks channels us_mobilenet_v2 --range 0.15:1.5
+      python -m benchmarks channels exports/us_mobilenet_v1 --batch 8 --unit 2 --line 48
+
+    Writes latency_table.json, channels.csv and staircase_*.png. Needs the onnx package, no torch. No clock or power setting
+    is changed.
+    """
+    from benchmarks.cli import messages
+
+    with messages():
+        spec, size = find_network(network, image_size=image_size, classes=classes, stem_stride=stem_stride, widths=widths)
+        folder = output_dir or OUTPUT / f"channels_{spec.name}"
+        if (folder / TABLE).exists() and not overwrite:
+            raise UserError(
+                f"{folder / TABLE}: is there already. Choose another --output-dir, or replace it with --overwrite."
+            )
+        require_onnx()
+        _run(Work(spec, size, Grid(points, unit, line, duration)), backend, batch, threads, folder, not no_plots)
+
+
+def require_onnx() -> None:
+    """ResourceError where the models that are measured cannot be written."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ResourceError(
+            f"onnx is not installed, or does not load ({error}): pip install onnx. Layers are measured as ONNX files."
+        ) from error
+
+
+def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
+    from benchmarks.progress import Progress
+    from benchmarks.threads import pinned
+
+    with ExitStack() as stack:
+        pinning = stack.enter_context(pinned(threads))
+        timer = ModelTimer(backend, batch, pinning["threads"])
+        device = this_device(backend, batch, pinning["threads"] if backend == ONNXRUNTIME_CPU else None)
+        click.echo(
+            f"{work.spec.name} at {work.image_size} px: {work.models} models of {len(work.entries)} different layers, "
+            f"{work.grid.duration_s:g} s each: about {work.expected_s / 60:.1f} minutes",
+            err=True,
+        )
+        rows = stack.enter_context(Rows(folder / ROWS))
+        progress = stack.enter_context(Progress())
+        try:
+            measured = run_channels(work, device, timer, taken=rows.add, progress=progress)
+        except KeyboardInterrupt:
+            click.echo(
+                f"benchmarks: interrupted; the {rows.count} layer times that were measured are in {folder / ROWS}, too few "
+                f"for a {TABLE}.",
+                err=True,
+            )
+            sys.exit(130)
+    settings = {**measured.table.settings, "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])}
+    write_latency_table(folder / TABLE, replace(measured.table, settings=settings))
+    written = [TABLE, ROWS]
+    if plots:
+        try:
+            from benchmarks.channel_plots import draw
+
+            written += [path.name for path in draw(measured, folder)]
+        except ValueError as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            click.echo(f"no plots: {error}", err=True)
+    click.echo("\n".join(summary_lines(measured)))
+    click.echo(f"{folder}: {', '.join(written)}", err=True)

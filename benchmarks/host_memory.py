@@ -1,0 +1,32 @@
+"""How much memory the host has left, and how much of it this process holds: a kernel that runs out kills without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.cgroups import memory_limit_mib
+from benchmarks.plain_files import field
+
+
+class HostMemory:
+    """Memory as Linux tells it under `root`; None where it does not."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def left_bytes(self) -> int | None:
+        """What can still be had: of the machine or, where that is less, of this process's control group."""
+        left, limit_mib = self._kib("proc/meminfo", "MemAvailable"), memory_limit_mib(self.root)
+        if limit_mib is None:
+            return left
+        allowed = int(limit_mib * 2**20) - (self.held_bytes() or 0)
+        return allowed if left is None else min(left, allowed)
+
+    def held_bytes(self) -> int | None:
+        """This process's resident memory."""
+        return self._kib("proc/self/status", "VmRSS")
+
+    def _kib(self, path: str, name: str) -> int | None:
+        """The value of a `name: 123 kB` line, in bytes."""
+        number = (field(self.root / path, name) or "").partition(" ")[0]
+        return int(number) * 1024 if number.isdigit() else None

@@ -1,0 +1,81 @@
+"""The time of a single layer at given channels: the difference of two models (`layer_models`), divided by its copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.layer_models import COPIES, with_layer, without_layer
+from benchmarks.model_timer import Model, Timer
+from slimtrain.layer_shapes import DEPTHWISE, LayerShape
+
+Point = tuple[int, int]  # input and output channels
+MOST_MODELS = 12  # open at once: they take turns, and all their weights are in memory
+MOST_WEIGHTS = 1 << 21  # of all copies together, 8 MiB: more than a core's cache holds
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer's time at `inp` and `out` channels: (with_ms - without_ms) / copies. `noise_ms`: how much the rounds of both
+    models differ, over the copies: half of highest less lowest median."""
+
+    inp: int
+    out: int
+    ms: float
+    noise_ms: float
+    with_ms: float
+    without_ms: float
+    copies: int
+
+
+def copies_of(layer: LayerShape, points: Iterable[Point]) -> int:
+    """How many copies of a layer one model holds: COPIES, fewer of a layer with many weights."""
+    kind = 0 if layer.kind == DEPTHWISE else 1
+    most = max(out * inp**kind for inp, out in points) * layer.kernel**2
+    return max(1, min(COPIES, MOST_WEIGHTS // most))
+
+
+def measure_layer(
+    timer: Timer,
+    layer: LayerShape,
+    points: Sequence[Point],
+    duration_s: float,
+    taken: Callable[[LayerTime], None] = lambda time: None,
+) -> dict[Point, LayerTime]:
+    """The times of `layer` at all `points`, each of its models for `duration_s`; `taken` is told of each at once.
+
+    Points of one input share the model without the layer. Both models of a point take turns with each other, so that a
+    drift of the machine cancels.
+    """
+    copies = copies_of(layer, points)
+    found: dict[Point, LayerTime] = {}
+    for group in groups(points):
+        models: dict[tuple[int, int | None], Model] = {}
+        for inp, out in group:
+            models[inp, None] = Model(layer.side, lambda inp=inp: without_layer(layer, inp, copies))  # type: ignore[misc]
+            models[inp, out] = Model(layer.side, lambda inp=inp, out=out: with_layer(layer, inp, out, copies))  # type: ignore[misc]
+        samples = timer(models, duration_s)
+        for inp, out in group:
+            whole, rest = samples[inp, out], samples[inp, None]
+            noise = (whole.high_ms - whole.ms + rest.high_ms - rest.ms) / 2
+            time = LayerTime(inp, out, (whole.ms - rest.ms) / copies, noise / copies, whole.ms, rest.ms, copies)
+            found[inp, out] = time
+            taken(time)
+    return found
+
+
+def groups(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """`points` in order, so many at a time that their models are at most MOST_MODELS."""
+    group: list[Point] = []
+    for point in dict.fromkeys(points):
+        if len({*group, point}) + len({inp for inp, _ in (*group, point)}) > MOST_MODELS:
+            yield group
+            group = []
+        group.append(point)
+    if group:
+        yield group
+
+
+def models_of(points: Sequence[Point]) -> int:
+    """How many models measuring `points` takes."""
+    return sum(len(group) + len({inp for inp, _ in group}) for group in groups(points))

@@ -1,0 +1,100 @@
+"""Times of ONNX models that belong to no bundle, measured as bundles are: see `measure`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from benchmarks.cells import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, Cell, Inputs, NotMeasured, Options, Runner
+from benchmarks.inputs import RandomImages
+from benchmarks.measure import measure
+from benchmarks.method import Method
+from benchmarks.statistics import summary
+
+K = TypeVar("K", bound=Hashable)
+BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA)
+REPEATS = 4
+WARMUP_S = 0.01
+INPUT_BYTES = 32 << 20  # a size's images: they are read once in both models of a pair, and cancel
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ONNX file to be, `make()`, for images [batch, 3, side, side]."""
+
+    side: int
+    make: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A model's time: the lowest median of a round, for whatever disturbs a machine adds time and takes none; and the highest,
+    in milliseconds."""
+
+    ms: float
+    high_ms: float
+
+
+class Timer(Protocol):
+    """Measures models in turns, each for `duration_s`; the runner's settings are in `settings` afterwards."""
+
+    settings: Mapping[str, Any]
+
+    def __call__(self, models: Mapping[K, Model], duration_s: float) -> dict[K, Sample]: ...
+
+
+@dataclass
+class ModelTimer:
+    """Times on `backend` at `batch` images. Raises NotMeasured where a model does not run, `measure.Interrupted` (a
+    KeyboardInterrupt) on Ctrl-C."""
+
+    backend: str
+    batch: int
+    threads: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, models: Mapping[K, Model], duration_s: float) -> dict[K, Sample]:
+        images: dict[int, RandomImages] = {}
+        with tempfile.TemporaryDirectory(prefix="channels-") as name:
+            folder = Path(name)
+            cells = []
+            for number, model in enumerate(models.values()):
+                file = f"{number}.onnx"
+                (folder / file).write_bytes(model.make())
+                cells.append(Cell("", "", file, file, None, file, file, self.backend, "fp32", self.batch, model.side, 0, 0, 0))
+            results = measure(
+                cells,
+                lambda cell: folder,
+                open_model,
+                Method(duration_s, REPEATS, WARMUP_S),
+                inputs_of=lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
+                options=Options(threads=self.threads),
+            )
+        found = {}
+        for key, result in zip(models, results, strict=True):
+            figures = summary(result)
+            if result.status == NOT_MEASURED or figures is None:
+                raise NotMeasured(f"{key}: {result.reason}")
+            self.settings = {**result.settings, "input_buffers": None, "input_bytes": None}
+            found[key] = Sample(*figures.interval_ms)
+        return found
+
+
+def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+    """A runner of an ONNX file that no manifest describes. Raises NotMeasured for backends other than onnxruntime."""
+    path = folder / cell.file
+    if cell.backend == ONNXRUNTIME_CPU:
+        from benchmarks.runners.ort import OnnxRuntimeCpu
+
+        return OnnxRuntimeCpu(cell, path, inputs, options)
+    if cell.backend == ONNXRUNTIME_CUDA:
+        from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
+
+        return OnnxRuntimeCuda(cell, path, inputs, options)
+    raise NotMeasured(
+        f"{cell.backend}: a table takes hundreds of small models, and this backend would have to build each of them. Choose "
+        f"from {', '.join(BACKENDS)}."
+    )

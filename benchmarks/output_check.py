@@ -1,0 +1,62 @@
+"""Before a network is measured: does it compute, on this backend and at this batch, what its bundle says it computes?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.cells import Array, Cell, Runner, WrongOutput
+from slimexport.target.verify import (
+    FP32_TOLERANCE,
+    INT8,
+    LEAST_COSINE,
+    MAX_TOLERANCE,
+    MIN_SPREAD,
+    TOLERANCES,
+    compare,
+    cosine,
+    spread,
+)
+
+Reference = tuple[Array, Array, float | None]
+
+
+def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
+    """Compare a runner's logits with a reference: probe images [P, 3, H, W], logits [P, classes], and the tolerance recorded
+    for them, or None for that of the precision. An int8 network is held to a cosine instead.
+
+    Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
+    warning where the reference proves nothing, else "". Raises WrongOutput.
+    """
+    images, logits, recorded = reference
+    count = -(-len(images) // cell.batch) * cell.batch
+    places = np.arange(count) % len(images)
+    batches = [places[at : at + cell.batch] for at in range(0, count, cell.batch)]
+    outputs = [np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches]
+    expected = logits[places]
+    found = np.concatenate(outputs)
+    if found.shape != expected.shape:
+        raise WrongOutput(f"its output is {list(found.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
+    if not np.isfinite(found).all():
+        raise WrongOutput(f"its output is not finite. {ADVICE}")
+    if cell.precision in INT8:
+        alike = cosine(found, expected)
+        if not alike >= LEAST_COSINE:
+            raise WrongOutput(f"its output has a cosine of {alike:.3f} with the reference (at least {LEAST_COSINE}). {ADVICE}")
+    else:
+        error, tolerance = compare(found, expected).max_rel_error, _tolerance(cell.precision, recorded)
+        if not error <= tolerance:
+            raise WrongOutput(
+                f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
+            )
+    if spread(logits) < MIN_SPREAD:
+        return "its output is not proven right: the bundle's probe images all give nearly the same. Export with --verify-data."
+    return ""
+
+
+ADVICE = "Its speed would mean nothing. See what slimexport --bundle DIR --verify-only says, and export or build again."
+
+
+def _tolerance(precision: str, recorded: float | None) -> float:
+    """The recorded tolerance, as far as verifying a bundle would accept it, or the precision's own."""
+    own = TOLERANCES.get(precision, FP32_TOLERANCE)
+    return min(recorded, max(own, MAX_TOLERANCE)) if isinstance(recorded, float) else own

@@ -1,0 +1,119 @@
+"""Names beside points that cover neither each other nor the points nor leave the panel: each is tried at eight places around
+its point, and left out where none is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks.cells import Cell
+from benchmarks.plot_style import INK, TEXT_PT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+# Where a name is tried: its side of the mark, and points between the mark's middle and the name
+PLACES = (
+    *((0, 1, 0, 8), (-1, 1, 2, 6), (0, -1, 0, 8), (1, -1, 2, 6)),
+    *((1, 1, 2, 6), (-1, -1, 2, 6), (-1, 0, 8, 0), (1, 0, 8, 0)),
+)
+MARK = 4.5  # points from a mark's middle to its edge
+Point = tuple[float, float]
+Line = tuple[Point, Point]
+ROOM = 3.0  # points kept free between names
+
+
+def short_name(cell: Cell) -> str:
+    """A cell's label, or its plan's name, which lacks the network's, where it has no width."""
+    return cell.plan if cell.width is None else cell.label
+
+
+def order_of_importance(count: int) -> list[int]:
+    """Indices of `count` points: the two ends, then the middle, the quarters, ... so that the first few are spread evenly."""
+    found = [count - 1, 0] if count > 1 else list(range(count))
+    gaps = [(0, count - 1)]
+    while gaps:
+        low, high = gaps.pop(0)
+        if high - low > 1:
+            middle = (low + high) // 2
+            found.append(middle)
+            gaps += [(low, middle), (middle, high)]
+    return found
+
+
+def place_names(
+    axes: Axes,
+    points: Sequence[Point],
+    names: Sequence[tuple[int, str]],
+    lines: Sequence[Line] = (),
+    bars: Sequence[Line] = (),
+    most: int = 9,
+) -> list[Text]:
+    """Write `names` (index of a point, text) beside their points, the first come first, at most `most`.
+
+    No name covers one of `points`, a line, or another name; nor one of `bars`, where there is such a place. All in data
+    coordinates. The figure's layout must be final. Returns what was written.
+    """
+    scale = axes.figure.dpi / 72
+    marks = [_square(_pixels(axes, point), MARK * scale) for point in points]
+    strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in each] for each in (lines, bars))
+    inside = axes.get_window_extent()
+    taken: list[Bbox] = []
+    written: list[Text] = []
+    for index, name in names:
+        if len(written) == most:
+            break
+        for place, avoided in [*((place, [*strokes, *thin]) for place in PLACES), *((place, strokes) for place in PLACES)]:
+            text = _write(axes, name, points[index], place)
+            box = text.get_window_extent()
+            covers = any(box.overlaps(each) for each in (*marks, *taken)) or any(_crosses(box, *each) for each in avoided)
+            if not covers and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
+                taken.append(box.padded(ROOM * scale))
+                written.append(text)
+                break
+            text.remove()
+    return written
+
+
+def _write(axes: Axes, name: str, point: Point, place: tuple[int, int, int, int]) -> Text:
+    x, y, aside, above = place
+    text = axes.annotate(
+        name,
+        point,
+        (x * aside, y * above),
+        textcoords="offset points",
+        fontsize=TEXT_PT,
+        color=INK,
+        ha={-1: "right", 0: "center", 1: "left"}[x],
+        va={-1: "top", 0: "center", 1: "bottom"}[y],
+    )
+    text.set_in_layout(False)
+    return text
+
+
+def _pixels(axes: Axes, point: Point) -> Point:
+    x, y = axes.transData.transform(point)
+    return float(x), float(y)
+
+
+def _square(middle: Point, half: float) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    x, y = middle
+    return Bbox([[x - half, y - half], [x + half, y + half]])
+
+
+def _crosses(box: Bbox, start: Point, end: Point) -> bool:
+    """Whether a line passes through a box (Liang and Barsky's clipping)."""
+    enter, leave = 0.0, 1.0
+    for axis, (low, high) in enumerate(((box.x0, box.x1), (box.y0, box.y1))):
+        step = end[axis] - start[axis]
+        if step == 0:
+            if not low <= start[axis] <= high:
+                return False
+            continue
+        first, second = sorted(((low - start[axis]) / step, (high - start[axis]) / step))
+        enter, leave = max(enter, first), min(leave, second)
+    return enter <= leave

@@ -1,0 +1,111 @@
+"""The Pareto front: accuracy, or MACs in its place, against latency. A panel per batch.
+
+Three marks: dark, worth shipping; grey, on the front but no faster than the next by more than noise; hollow, beaten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from benchmarks.analysis import ACCURACY, Group, Row, capability
+from benchmarks.plot_labels import Line, Point, order_of_importance, place_names, short_name
+from benchmarks.plot_style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARGIN = 0.14  # around the points, of their range
+FILLS = (("worth shipping", INK), ("on the front, but within noise of the next", "#b5b5b5"), ("beaten by another", "white"))
+
+
+def pareto_figure(groups: Sequence[Group], heading: str, setting: str) -> Figure:
+    """The picture for the measured groups of one bundle, backend and precision."""
+    figure, axes = new_figure(len(groups))
+    scale, unit = mac_unit(groups)
+    for group, panel in zip(groups, axes, strict=True):
+        _panel(panel, group, _points(group, scale), unit)
+    against = " or ".join(dict.fromkeys(group.against for group in groups))
+    titles(figure, heading, f"{against} against latency, {setting}")
+    from matplotlib.lines import Line2D
+
+    used = {_fill(group, row) for group in groups for row in group.measured}
+    shown = [(name, fill) for name, fill in FILLS if fill in used]
+    handles = [Line2D([], [], marker="o", markersize=8, color=INK, markerfacecolor=fill, linestyle="") for _, fill in shown]
+    error = ", a standard error of the accuracy" * any(group.against == ACCURACY for group in groups)
+    bars = Line2D([], [], color=GREY, linewidth=1.0)
+    legend(figure, [*handles, bars], [*(name for name, _ in shown), f"bars: medians of rounds{error}"])
+    freeze(figure)
+    for group, panel in zip(groups, axes, strict=True):
+        _names(panel, group, _points(group, scale))
+    return figure
+
+
+def _points(group: Group, scale: float) -> list[Point]:
+    """Latency in ms, and accuracy in percent or MACs, of the measured rows."""
+    unit = 100.0 if group.against == ACCURACY else scale
+    return [(row.summary.median_ms, unit * capability(row, group.against)) for row in group.measured if row.summary]
+
+
+def _fill(group: Group, row: Row) -> str:
+    place = 0 if row in group.worth else 1 if row in group.front else 2
+    return FILLS[place][1]
+
+
+def _panel(axes: Axes, group: Group, points: Sequence[Point], unit: str) -> None:
+    for lines, wide, order in ((_steps(group, points), 1.6, 1), (_bars(group, points), 1.0, 2)):
+        for start, end in lines:
+            axes.plot([start[0], end[0]], [start[1], end[1]], color=GREY, linewidth=wide, zorder=order)
+    for row, (x, y) in zip(group.measured, points, strict=True):
+        axes.plot([x], [y], marker="o", markersize=7.5, color=INK, markerfacecolor=_fill(group, row), linestyle="", zorder=3)
+    values = [y for _, y in points]
+    spread = (max(values) - min(values)) or (1.0 if group.against == ACCURACY else max(values))
+    margin = max(MARGIN * spread, 1.3 * max(_error(group, row) for row in group.measured))
+    axes.set_xlim(0, max(*((1 + MARGIN) * x for x, _ in points), *(1.02 * end[0] for _, end in _bars(group, points))))
+    axes.set_ylim(min(values) - margin, max(values) + margin)
+    few_ticks(axes.xaxis, axes.yaxis)
+    if group.against == ACCURACY:  # there is room for names above 100 %, but nothing to be read there
+        low, high = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
+    what = "top-1 accuracy (%)" if group.against == ACCURACY else f"MACs per image ({unit})"
+    label_axes(axes, "latency per batch (ms)", what, f"batch {group.key[3]}")
+
+
+def _steps(group: Group, points: Sequence[Point]) -> list[Line]:
+    """The front as stairs: along, up, along, up."""
+    front = [points[group.measured.index(row)] for row in group.front]
+    lines: list[Line] = []
+    for (x, y), (next_x, next_y) in pairwise(front):
+        lines += [((x, y), (next_x, y)), ((next_x, y), (next_x, next_y))]
+    return lines
+
+
+def _bars(group: Group, points: Sequence[Point]) -> list[Line]:
+    """Lowest to highest median of a round, and a standard error of an accuracy to both sides."""
+    lines: list[Line] = []
+    for row, (x, y) in zip(group.measured, points, strict=True):
+        assert row.summary is not None
+        low, high = row.summary.interval_ms
+        error = _error(group, row)
+        lines += [((low, y), (high, y)), ((x, y - error), (x, y + error))]
+    return lines
+
+
+def _error(group: Group, row: Row) -> float:
+    """A standard error of an accuracy, in points: what the number of images leaves open."""
+    accuracy = row.cell.accuracy
+    if group.against != ACCURACY or not accuracy or not accuracy.get("images"):
+        return 0.0
+    top1 = float(accuracy["top1"])
+    return 100 * sqrt(top1 * (1 - top1) / accuracy["images"])
+
+
+def _names(axes: Axes, group: Group, points: Sequence[Point]) -> None:
+    """Those worth shipping first."""
+    order = order_of_importance(len(points))
+    order.sort(key=lambda index: group.measured[index] not in group.worth)
+    names = [(index, short_name(group.measured[index].cell)) for index in order]
+    place_names(axes, points, names, _steps(group, points), _bars(group, points))

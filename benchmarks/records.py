@@ -1,0 +1,234 @@
+"""A run's files: `results.jsonl`, which grows while measuring, and `results.csv`, a row per cell.
+
+`results.jsonl` has a line `{"kind": "run", ...}` that says how and where, a line `{"kind": "cell", ...}` per result with its
+raw samples, as they come, and a last line `{"kind": "end", ...}`. Whatever ends a run, the lines before are whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.cells import Cell, Result
+from benchmarks.plain_json import to_json
+from benchmarks.statistics import Summary, summary
+from slimexport.target.files import write_atomically
+
+SCHEMA_VERSION = 1
+RESULTS, TABLE = "results.jsonl", "results.csv"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class RecordError(ValueError):
+    """A file of results cannot be read or written where the user said."""
+
+    exit_code = 2
+
+
+class NoSpace(ValueError):
+    """The disk is full."""
+
+    exit_code = 3
+
+
+Key = tuple[str, str, str, str, int, int]
+
+
+def key_of(cell: Cell) -> Key:
+    """What makes a cell the same one in two runs: network, name, backend, precision, batch and image size."""
+    return cell.network, cell.name, cell.backend, cell.precision, cell.batch, cell.image_size
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a file of results holds. `end` is None, and `note` says so, for a run that was killed."""
+
+    run: Mapping[str, Any]
+    results: tuple[Result, ...]
+    end: Mapping[str, Any] | None = None
+    note: str = ""
+
+
+class Records:
+    """`results.jsonl` at `path`, for a `with` block: first `run`, then `add` for every result, last `end`.
+
+    Each line is on its way to the disk before a method returns. Raises RecordError where nothing can be written, or a file is
+    there already, and NoSpace for a full disk; what was written before stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Records:
+        try:
+            self._file = self.path.open("x", encoding="utf-8")
+        except OSError as error:
+            raise _refusal(self.path, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def run(
+        self,
+        command: str,
+        environment: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        ceilings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """How and where: the command line, the machine, the method, and the ceilings that were measured."""
+        content = {"command": command, "environment": environment, "settings": settings, "ceilings": ceilings or {}}
+        self._write({"kind": "run", "schema_version": SCHEMA_VERSION, **content})
+
+    def add(self, result: Result) -> None:
+        """A result, whatever its status."""
+        self._write({"kind": "cell", **result.as_dict()})
+
+    def end(self, environment_after: Mapping[str, Any], seconds: float, interrupted: bool = False) -> None:
+        """The machine after the run, how long it took, and whether Ctrl-C ended it."""
+        self._write(
+            {"kind": "end", "environment_after": environment_after, "seconds": seconds, "interrupted": interrupted},
+        )
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        line = to_json(content) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise _refusal(self.path, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> ValueError:
+    if error.errno in NO_SPACE:
+        return NoSpace(f"{path}: no space left on its disk. What was measured before stays. Free some space and run again.")
+    return RecordError(f"{path}: cannot be written ({error.strerror or error}). Choose another folder.")
+
+
+def read_records(path: Path) -> Recorded:
+    """What `Records` wrote to `path`. The last line of a killed run may be cut off, and is left out then, with a note.
+
+    Raises RecordError for a file that is not there, none of results, damaged, or of another schema version.
+    """
+    path = path / RESULTS if path.is_dir() else path
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: not there. Give the {RESULTS} of an earlier run, or its folder.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({error}). Give the {RESULTS} of an earlier run.") from error
+    lines, cut = _lines(path, text)
+    if not lines or lines[0].get("kind") != "run":
+        raise RecordError(f"{path}: does not begin with a run's line, so it is no {RESULTS}. Give that of an earlier run.")
+    if (version := lines[0].get("schema_version")) != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Read it with the version that wrote it, or "
+            "measure again."
+        )
+    results: dict[Key, Result] = {}
+    end: Mapping[str, Any] | None = None
+    for number, line in enumerate(lines[1:], 2):
+        if line.get("kind") == "end":
+            end = line
+            continue
+        result = _result(path, number, line)
+        if key_of(result.cell) in results:
+            raise RecordError(
+                f"{path}, line {number}: {result.cell.name} is there twice. Two runs were joined, take them apart."
+            )
+        results[key_of(result.cell)] = result
+    note = "" if end else f"{path}: its run was killed before its end" + (", its last line is cut off" if cut else "")
+    return Recorded(lines[0], tuple(results.values()), end, note)
+
+
+def _lines(path: Path, text: str) -> tuple[list[dict[str, Any]], bool]:
+    """The lines' contents, and whether the last one is cut off and left out."""
+    lines = text.split("\n")
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines) and found:  # no line end behind it
+                return found, True
+            raise RecordError(
+                f"{path}, line {number}: is no JSON ({error.msg}). The file is damaged, take another."
+            ) from error
+        if not isinstance(content, dict):
+            raise RecordError(f"{path}, line {number}: is no entry of a {RESULTS}. Give that of an earlier run.")
+        found.append(content)
+    return found, False
+
+
+def _result(path: Path, number: int, line: Mapping[str, Any]) -> Result:
+    try:
+        if line.get("kind") != "cell":
+            raise KeyError("kind")
+        return Result.from_dict(line)
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{path}, line {number}: is no result ({error}). The file is damaged, take another.") from error
+
+
+CELL_COLUMNS = (
+    *("bundle", "network", "name", "plan", "width", "label", "file", "backend", "precision", "batch", "image_size", "macs"),
+    *("params", "size_bytes", "activations", "layers"),
+)
+
+
+def write_csv(path: Path, results: Sequence[Result]) -> None:
+    """One row per cell: what it is, its figures (empty where it was not measured) and its warnings; at once.
+
+    Raises BundleError (exit code 2) where nothing can be written, MissingBackend (3) for a full disk.
+    """
+    rows = [_row(result) for result in results]
+    text = io.StringIO(newline="")
+    figures = [name for name in Summary.__dataclass_fields__ if name != "interval_ms"]
+    columns = (
+        *CELL_COLUMNS,
+        *("accuracy_top1", "accuracy_images", "accuracy_data", "status", "reason", "latency_kind", *figures),
+        *("interval_low_ms", "interval_high_ms", "settings", "warnings"),
+    )
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _row(result: Result) -> dict[str, Any]:
+    cell, found = result.cell, summary(result)
+    row: dict[str, Any] = {name: getattr(cell, name) for name in CELL_COLUMNS}
+    row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ("top1", "images", "data")}
+    row |= {"status": result.status, "reason": result.reason, "settings": to_json(result.settings)}
+    row["warnings"] = " | ".join(result.warnings)
+    if found is not None:
+        figures = asdict(found)
+        low, high = figures.pop("interval_ms")
+        row |= {**figures, "interval_low_ms": low, "interval_high_ms": high, "latency_kind": result.latency_kind}
+    return row
+
+
+def claim_folder(folder: Path) -> Path | None:
+    """Make `folder`. One that holds a run already is renamed first, to the first free `NAME.1`, `NAME.2`, ..., which is
+    returned: no run is overwritten. Raises RecordError where that cannot be done, NoSpace for a full disk."""
+    moved = None
+    try:
+        if (folder / RESULTS).exists():
+            if Path.cwd().is_relative_to(folder.resolve()):
+                raise RecordError(f"{folder}: holds a run, and the working folder cannot be renamed. Choose another folder.")
+            folder = folder if folder.name not in ("", "..") else folder.resolve()
+            free = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+            moved = folder.rename(next(path for path in free if not path.exists()))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+    return moved

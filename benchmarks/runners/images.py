@@ -1,0 +1,21 @@
+"""Images on their way into a runner: their shape, and what results say of the buffers they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import Array, Cell
+
+
+def check_images(images: Array, cell: Cell) -> Array:
+    """`images` as a network of `cell` takes them: float32 [batch, 3, H, W], contiguous."""
+    assert images.shape == (cell.batch, 3, cell.image_size, cell.image_size), images.shape
+    return np.ascontiguousarray(images, np.float32)
+
+
+def input_settings(buffers: Sequence[Array], cache_bytes: int) -> dict[str, Any]:
+    """How many buffers rotate, how large they are together, and the cache that they should exceed twice."""
+    return {"input_buffers": len(buffers), "input_bytes": sum(each.nbytes for each in buffers), "cache_bytes": cache_bytes}

@@ -1,0 +1,113 @@
+"""One iteration on a GPU: inputs that rotate in the device's memory, events before and after the network's work.
+
+What runs the network is a function without arguments that queues its work on the stream; onnxruntime's and TensorRT's
+runners differ in it only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import Array, Cell, Inputs, Timing
+from benchmarks.runners.images import check_images, input_settings
+from slimexport.target.cuda import Cuda, DeviceMemory, HostMemory, Stream
+
+MOST_BUFFERS = 256  # each has a graph or a binding of its own; of images of 224 x 224, 256 exceed every cache
+MEMORY_SHARE = 1 / 16  # of what is free: the other widths of a group are open too
+FLOAT_BYTES = 4
+
+Launch = Callable[[], None]
+
+
+def device_inputs(inputs: Inputs, batch: int, cuda: Cuda) -> list[Array]:
+    """At least two buffers of images, together larger than twice the GPU's cache if its memory and MOST_BUFFERS allow it."""
+    buffers = inputs.buffers(batch, cuda.l2_cache_bytes())
+    fit = int(MEMORY_SHARE * cuda.memory_info()[0]) // buffers[0].nbytes
+    return buffers[: max(2, min(MOST_BUFFERS, fit))]
+
+
+class OnGpu:
+    """A cell's inputs on the device, and its output of `classes` logits; with `transfers`, page-locked memory for both.
+
+    `resources` releases everything. `output`: memory for the logits where the caller has it already. Raises CudaError.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        cell: Cell,
+        inputs: Inputs,
+        classes: int,
+        transfers: bool,
+        resources: ExitStack,
+        output: DeviceMemory | None = None,
+    ) -> None:
+        cuda, enter = stream.cuda, resources.enter_context
+        self.stream, self.cell, self.transfers = stream, cell, transfers
+        self.events = [enter(cuda.event()) for _ in range(4)]
+        images = device_inputs(inputs, cell.batch, cuda)
+        self.inputs = [enter(cuda.memory(each.nbytes)) for each in images]
+        self.first = images[0]
+        self.output = output or enter(cuda.memory(FLOAT_BYTES * cell.batch * classes))
+        self.shape = (cell.batch, classes)
+        for memory, each in zip(self.inputs, images, strict=True):
+            stream.upload(memory, each)
+        stream.synchronize()
+        self.host_inputs: list[Array] = []
+        self.host_output = np.empty(self.shape, np.float32)
+        if transfers:
+            locked = [enter(cuda.host_memory(each.nbytes)) for each in images]
+            self.host_inputs = [_filled(memory, each) for memory, each in zip(locked, images, strict=True)]
+            self.host_output = enter(cuda.host_memory(self.host_output.nbytes)).array(self.shape)
+        self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
+
+    def place(self, index: int) -> int:
+        """Which buffer iteration `index` reads."""
+        return index % len(self.inputs)
+
+    def iteration(self, index: int, launch: Launch) -> Timing:
+        """Run once on buffer `index`, which `launch` reads too, and wait for the end."""
+        before, begin, end, after = self.events
+        place, stream = self.place(index), self.stream
+        started = time.perf_counter()
+        if self.transfers:
+            before.record(stream)
+            stream.upload(self.inputs[place], self.host_inputs[place])
+        begin.record(stream)
+        called = time.perf_counter()
+        launch()
+        queued = time.perf_counter()
+        end.record(stream)
+        if self.transfers:
+            stream.download(self.host_output, self.output)
+            after.record(stream)
+        stream.synchronize()
+        ended = time.perf_counter()
+        return Timing(
+            wall=ended - started,
+            device=1e-3 * begin.elapsed_ms(end),
+            enqueue=queued - called,
+            upload=1e-3 * before.elapsed_ms(begin) if self.transfers else None,
+            download=1e-3 * end.elapsed_ms(after) if self.transfers else None,
+        )
+
+    def logits(self, images: Array, launch: Launch) -> Array:
+        """What `launch`, which reads buffer 0, computes of `images`; afterwards the buffer is as it was."""
+        batch, found = check_images(images, self.cell), np.empty(self.shape, np.float32)
+        self.stream.upload(self.inputs[0], batch)
+        launch()
+        self.stream.download(found, self.output)
+        self.stream.upload(self.inputs[0], self.first)
+        self.stream.synchronize()
+        return found
+
+
+def _filled(memory: HostMemory, images: Array) -> Array:
+    array = memory.array(images.shape)
+    array[:] = images
+    return array

@@ -1,0 +1,129 @@
+"""ONNX files in onnxruntime on CUDA, with inputs and output in the device's memory.
+
+onnxruntime works on a stream that is given to it, so that events can be recorded before and after its work, and does not
+wait for the device by itself. Its own CUDA graphs are off: they read one input buffer only, so inputs could not rotate.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
+from benchmarks.runners.failures import OF_THE_TARGET, reasons
+from benchmarks.runners.on_gpu import Launch, OnGpu
+from benchmarks.runners.ort import load_onnxruntime, onnxruntime_errors, open_session, session_options
+from benchmarks.tiny_onnx import product_model
+from slimexport.target.cuda import Stream
+from slimexport.target.device import require_gpu
+from slimexport.target.runners import CUDA, PROVIDERS, onnxruntime_package
+
+PROVIDER = "CUDAExecutionProvider"
+
+
+def cuda_provider(stream: Stream, precision: str) -> tuple[str, dict[str, str]]:
+    """The provider as exported files are verified with, on `stream`; TF32 where that is what is measured."""
+    ((name, settings),) = PROVIDERS[CUDA]
+    tf32 = {"use_tf32": "1"} if precision == "tf32" else {}
+    return name, {**settings, **tf32, "user_compute_stream": str(stream.address)}
+
+
+@functools.cache
+def require_cuda_provider() -> None:
+    """Load onnxruntime's CUDA provider. NotMeasured, with what to install, where onnxruntime has none or it does not load."""
+    onnxruntime = load_onnxruntime()
+    onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise NotMeasured(
+            f"this onnxruntime ({onnxruntime.__version__}) is built without CUDA: pip uninstall onnxruntime, then pip install "
+            f"{onnxruntime_package()}."
+        )
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    open_session(product_model("fp32"), session_options(1), PROVIDERS[CUDA])
+
+
+def strict_options(threads: int) -> Any:
+    """Options with which no operator runs on the CPU in the GPU's place: such a session is refused."""
+    made = session_options(threads)
+    made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return made
+
+
+def open_on_stream(model: str | bytes, stream: Stream, precision: str, options: Any) -> Any:
+    """A session that does all its work on `stream`. NotMeasured where onnxruntime would do it elsewhere."""
+    provider = cuda_provider(stream, precision)
+    session = open_session(model, options, [provider])
+    told = session.get_provider_options()[PROVIDER].get("user_compute_stream")
+    if told != str(stream.address):
+        raise NotMeasured(
+            f"onnxruntime {load_onnxruntime().__version__} does not work on a stream that is given to it, so events cannot "
+            "time it. Expected 1.18 or later."
+        )
+    return session
+
+
+def unsynchronized() -> Any:
+    """Options of a run that does not wait for the device."""
+    made = load_onnxruntime().RunOptions()
+    made.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return made
+
+
+class OnnxRuntimeCuda:
+    """An ONNX file on the GPU. Raises NotMeasured and OutOfMemory."""
+
+    def __init__(self, cell: Cell, path: Path, inputs: Inputs, options: Options) -> None:
+        version = load_onnxruntime().__version__
+        errors: tuple[type[Exception], ...] = (*OF_THE_TARGET, *onnxruntime_errors())
+        with reasons(*errors), ExitStack() as resources:
+            cuda, _ = require_gpu()
+            require_cuda_provider()
+            stream = resources.enter_context(cuda.stream())
+            made = strict_options(options.threads)
+            resources.callback(self._forget)
+            self.session: Any = open_on_stream(str(path), stream, cell.precision, made)
+            source, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0]
+            self.on_gpu = OnGpu(stream, cell, inputs, result.shape[-1], options.transfers, resources)
+            without_waiting = unsynchronized()
+            shape, logits = (cell.batch, 3, cell.image_size, cell.image_size), self.on_gpu.output.address
+            resources.callback(self._forget)  # the session goes before its stream and memory
+            self.launches: list[Launch] = []
+            for memory in self.on_gpu.inputs:
+                binding = self.session.io_binding()
+                binding.bind_input(source, "cuda", 0, np.float32, shape, memory.address)
+                binding.bind_output(result.name, "cuda", 0, np.float32, self.on_gpu.shape, logits)
+                self.launches.append(functools.partial(self.session.run_with_iobinding, binding, without_waiting))
+            self.errors = errors
+            self.settings: Mapping[str, Any] = {
+                "device": "cuda",
+                "threads": options.threads,
+                "provider": PROVIDER,
+                "graph_optimization": made.graph_optimization_level.name,
+                "version": version,
+                "tf32": cell.precision == "tf32",
+                "cuda_graph": False,
+                "cuda_graph_why": "onnxruntime's CUDA graphs read one input buffer, so inputs could not rotate",
+                **self.on_gpu.settings,
+            }
+            self.resources = resources.pop_all()
+
+    def run(self, index: int) -> Timing:
+        with reasons(*self.errors):
+            return self.on_gpu.iteration(index, self.launches[self.on_gpu.place(index)])
+
+    def logits(self, images: Array) -> Array:
+        with reasons(*self.errors):
+            return self.on_gpu.logits(images, self.launches[0])
+
+    def _forget(self) -> None:
+        self.session, self.launches = None, []
+
+    def close(self) -> None:
+        """Free everything on the device; nothing happens the second time."""
+        self.resources.close()

@@ -1,0 +1,107 @@
+"""TensorRT plans: the network's work captured as CUDA graphs, one for each input buffer, and queued with one call.
+
+A plan that cannot be captured is not measured rather than measured without: beside widths that were, its launches would
+count as the width's own cost.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
+from benchmarks.runners.failures import OF_THE_TARGET, OUT_OF_MEMORY, first_line, reasons
+from benchmarks.runners.on_gpu import Launch, OnGpu
+from slimexport.target.cuda import DeviceMemory
+from slimexport.target.cuda_graph import Graph
+from slimexport.target.errors import MissingBackend
+from slimexport.target.manifest import Artifact
+from slimexport.target.tensorrt_engine import TensorRTRunner
+
+
+class TensorRT:
+    """A plan on this machine's GPU; `artifact` is the manifest's entry. Raises NotMeasured and OutOfMemory."""
+
+    def __init__(self, cell: Cell, path: Path, artifact: Artifact, inputs: Inputs, options: Options) -> None:
+        with reasons(*OF_THE_TARGET), ExitStack() as resources:
+            self.plan = resources.enter_context(TensorRTRunner(path, artifact))
+            self._prepare(cell)
+            tensors = self.plan.tensors
+            self.on_gpu = OnGpu(
+                self.plan.stream, cell, inputs, tensors.output_shape[-1], options.transfers, resources, self.plan.output
+            )
+            if options.cuda_graph:
+                self.launches = [self._capture(memory, resources) for memory in self.on_gpu.inputs]
+            else:
+                self.launches = [self._enqueue] * len(self.on_gpu.inputs)
+            self.rebinds = not options.cuda_graph
+            self.settings: Mapping[str, Any] = {
+                "device": self.plan.device.gpu,
+                "version": self.plan.trt.__version__,
+                "cuda": self.plan.device.cuda,
+                "cuda_graph": options.cuda_graph,
+                "profile": [tensors.min_batch, tensors.opt_batch, tensors.max_batch],
+                "context_bytes": self.plan.device_memory_bytes(),
+                **self.on_gpu.settings,
+            }
+            self.resources = resources.pop_all()
+
+    def _prepare(self, cell: Cell) -> None:
+        """Set the batch. NotMeasured where the engine takes no such images."""
+        tensors, size = self.plan.tensors, cell.image_size
+        if not tensors.min_batch <= cell.batch <= tensors.max_batch:
+            raise NotMeasured(
+                f"{cell.file} takes {tensors.min_batch} to {tensors.max_batch} images at once, not {cell.batch}. Build it "
+                f"with a --batch that spans {cell.batch}."
+            )
+        if tensors.image_shape != (3, size, size):
+            raise NotMeasured(
+                f"{cell.file} takes images {list(tensors.image_shape)}, expected {[3, size, size]}. Build it again."
+            )
+        self.plan.set_batch(cell.batch)
+
+    def _bind(self, memory: DeviceMemory) -> None:
+        context = self.plan.context
+        if not context.set_tensor_address(self.plan.tensors.input, memory.address):
+            raise MissingBackend(f"{self.plan.name}: TensorRT does not take another address for its input.")
+
+    def _enqueue(self) -> None:
+        context = self.plan.context
+        if not context.execute_async_v3(self.plan.stream.address):
+            self.plan.enqueue()  # fails again, with TensorRT's words
+
+    def _capture(self, memory: DeviceMemory, resources: ExitStack) -> Launch:
+        """A graph that runs the engine on `memory`, as a function that launches it."""
+        self._bind(memory)
+        self.plan.enqueue()  # after a new shape TensorRT prepares what may not be captured
+        self.plan.stream.synchronize()
+        try:
+            graph = resources.enter_context(Graph(self.plan.stream, self.plan.enqueue))
+        except MissingBackend as error:
+            if OUT_OF_MEMORY.search(str(error)):
+                raise
+            raise NotMeasured(
+                f"{self.plan.name}: cannot be captured as a CUDA graph ({first_line(error)}). Measure all without graphs."
+            ) from error
+        return functools.partial(graph.launch, self.plan.stream)
+
+    def _launch(self, place: int) -> Launch:
+        """What runs buffer `place`, which plain launches are told of now, outside of the measured time."""
+        if self.rebinds:
+            self._bind(self.on_gpu.inputs[place])
+        return self.launches[place]
+
+    def run(self, index: int) -> Timing:
+        with reasons(*OF_THE_TARGET):
+            return self.on_gpu.iteration(index, self._launch(self.on_gpu.place(index)))
+
+    def logits(self, images: Array) -> Array:
+        with reasons(*OF_THE_TARGET):
+            return self.on_gpu.logits(images, self._launch(0))
+
+    def close(self) -> None:
+        """Free everything on the device; nothing happens the second time."""
+        self.resources.close()

@@ -1,0 +1,32 @@
+"""Everything here that can be run, for `python -m benchmarks --list`: read off the files themselves, so none is forgotten."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMMANDS = {
+    "python -m benchmarks BUNDLE...": "What every width of a bundle costs on this device, next to its MACs.",
+    "python -m benchmarks choose BUNDLE --latency-ms 5": "The widest, or most accurate, width within a latency budget.",
+    "python -m benchmarks channels NETWORK": "Where latency steps as channels shrink; writes the latency table.",
+}
+
+
+def scripts() -> dict[str, str]:
+    """Command to what it does: the commands above, then every module below this package with a `main` of its own."""
+    found = dict(COMMANDS)
+    for path in sorted(HERE.rglob("*.py")):
+        if path.name.startswith("__"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
+            module = ".".join(("benchmarks", *path.relative_to(HERE).with_suffix("").parts))
+            summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
+            found[f"python -m {module}"] = " ".join(summary.split())
+    return found
+
+
+def listing() -> str:
+    """The scripts as text, a command and what it does on the line below."""
+    return "\n".join(f"{command}\n    {what}" for command, what in scripts().items())

@@ -1,0 +1,203 @@
+"""One run of the tool, from bundles to a folder of results: check, say how long it takes, measure, report.
+
+Everything that can be refused is refused before anything is measured or written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, Options, Result
+from benchmarks.environment import environment
+from benchmarks.inputs import RandomImages, cache_bytes
+from benchmarks.measure import Interrupted, Method, expected_seconds, measure
+from benchmarks.output_check import Reference
+from benchmarks.plan_cells import Bundle, Wanted, plan_cells
+from benchmarks.records import Recorded, Records
+from benchmarks.runners import open_runner
+from benchmarks.sampler import StateSampler
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Manifest, read_reference
+
+GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
+CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
+
+Say = Callable[[str], None]
+Progress = Callable[[str, float, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. `threads` of CPU backends, None for one per physical core, and `cache_bytes`, None for
+    the machine's own, hold for the whole session. `accuracy_data`: labeled images, or ""."""
+
+    bundles: tuple[Bundle, ...]
+    wanted: Wanted
+    method: Method
+    options: Options
+    threads: int | None = None
+    cache_bytes: int | None = None
+    accuracy_data: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells to try, each with its bundle's folder, and the results that are known already: what has no file."""
+
+    cells: tuple[Cell, ...]
+    refused: tuple[Result, ...]
+    folders: Mapping[str, Path]
+    manifests: Mapping[str, Manifest]
+
+
+def prepare(request: Request) -> Plan:
+    """Everything that is to be measured, with its accuracies. BundleError where a bundle cannot be used."""
+    cells: list[Cell] = []
+    refused: list[Result] = []
+    names = [bundle.name for bundle in request.bundles]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BundleError(
+            f"two bundles are called {', '.join(sorted(twice))}. Rename a folder, or measure one after the other."
+        )
+    for bundle in request.bundles:
+        planned, missing = plan_cells(bundle, request.wanted)
+        if request.accuracy_data:
+            from benchmarks.accuracy import with_accuracies
+
+            planned = with_accuracies(planned, bundle, request.accuracy_data)
+        cells += planned
+        refused += missing
+    return Plan(
+        tuple(cells),
+        tuple(refused),
+        {bundle.name: bundle.folder for bundle in request.bundles},
+        {bundle.name: bundle.manifest for bundle in request.bundles},
+    )
+
+
+def run(
+    request: Request, threads: Mapping[str, Any], plan: Plan, path: Path, command: str, say: Say, progress: Progress
+) -> tuple[Recorded, bool]:
+    """Measure `plan` and write `path`, a results.jsonl. Returns what it holds, and whether Ctrl-C ended it early.
+
+    `threads`: what `threads.pinned` says, within which this is called. Raises what `Records` raises.
+    """
+    options = replace(request.options, threads=threads["threads"])
+    began = time.monotonic()
+    cells = plan.cells
+    say(_expected(request.method, cells))
+    settings = {
+        "method": asdict(request.method),
+        "options": {**asdict(options), "checkpoint": options.checkpoint and options.checkpoint.name},
+        "threads": threads,
+        "inputs": _inputs_told(request, cells),
+    }
+    results: list[Result] = []
+    interrupted = False
+
+    def add(result: Result) -> None:
+        records.add(result)
+        results.append(result)
+
+    with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
+        before, found = environment(), {}
+        images: dict[int, RandomImages] = {}
+        try:
+            found = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
+        except KeyboardInterrupt:
+            interrupted = True
+        records.run(command, before, settings, found)
+        known = [Result(cell, NOT_MEASURED, "interrupted before it was measured") for cell in cells if interrupted]
+        for result in (*plan.refused, *known):
+            add(result)
+        try:
+            measure(
+                cells if not interrupted else (),
+                lambda cell: plan.folders[cell.bundle],
+                open_runner,
+                request.method,
+                inputs_of=lambda size: images.setdefault(size, RandomImages(size, request.seed)),
+                options=options,
+                reference_of=_References(plan),
+                sampler=sampler,
+                on_result=add,
+                progress=progress,
+            )
+        except Interrupted:
+            interrupted = True
+        after = environment()
+        took = time.monotonic() - began
+        records.end(after, took, interrupted)
+    ran = {"command": command, "environment": before, "settings": settings, "ceilings": found}
+    ended = {"environment_after": after, "seconds": took, "interrupted": interrupted}
+    return Recorded(ran, tuple(results), ended), interrupted
+
+
+def _expected(method: Method, cells: Sequence[Cell]) -> str:
+    """How long it will take, in a line."""
+    ceilings_s = min(CEILING_S, method.duration_s) * len({(cell.backend, cell.precision) for cell in cells})
+    total = _duration(expected_seconds(cells, method) + ceilings_s)
+    return (
+        f"{len(cells)} cells, {method.duration_s:g} s each in {method.repeats} rounds: about {total} and the time to "
+        f"load them, longer where one run takes more than {_duration(method.duration_s / method.least_iterations)}"
+    )
+
+
+class _References:
+    """The probe images and logits of a cell, read from its bundle once; None where it has none."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.read: dict[str, Mapping[str, Any]] = {}
+
+    def __call__(self, cell: Cell) -> Reference | None:
+        if cell.bundle not in self.read:
+            self.read = {cell.bundle: read_reference(self.plan.folders[cell.bundle])}  # one bundle's at a time
+        arrays = self.read[cell.bundle]
+        logits = arrays.get(f"logits_{cell.plan}")
+        if logits is None or "images" not in arrays:
+            return None
+        entries = self.plan.manifests[cell.bundle]["artifacts"]
+        entry = next(each for each in entries if each["file"] == cell.file)
+        return arrays["images"], logits, (entry.get("verification") or {}).get("tolerance")
+
+
+def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
+    """What the device can do at most, by backend and precision."""
+    from benchmarks.analysis import ceiling_key
+    from benchmarks.ceilings import measure_ceilings
+
+    found: dict[str, Any] = {}
+    for cell in cells:
+        key = ceiling_key(cell)
+        if key not in found:
+            say(f"ceilings of {key}")
+            found[key] = asdict(measure_ceilings(cell.backend, cell.precision, options, seconds=seconds))
+    return found
+
+
+def _device(cells: Sequence[Cell], options: Options) -> str:
+    """Whose state is watched: the GPU's where one of the cells runs on it."""
+    torch_on_gpu = options.device == "cuda"
+    on_gpu = any(cell.backend in GPU_BACKENDS or (torch_on_gpu and cell.backend != ONNXRUNTIME_CPU) for cell in cells)
+    return "cuda" if on_gpu else "cpu"
+
+
+def _inputs_told(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
+    """How inputs are made; `covers_cache` is false where some batch's buffers would be too large for that."""
+    cache = cache_bytes()
+    sizes = {(cell.image_size, cell.batch) for cell in cells}
+    covered = all(RandomImages(size).covers_cache(batch, cache) for size, batch in sizes)
+    return {"distribution": "standard normal", "seed": request.seed, "cache_bytes": cache, "covers_cache": covered}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1e3 * seconds:.0f} ms"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,109 @@
+"""The few ONNX models that ceilings are measured with, written without the onnx package, which targets need not have.
+
+ONNX files are protocol buffers: a message is its fields one after the other, each a key (number and kind) and a value, an
+integer or bytes with their length before them. Field numbers are those of `onnx.proto`, models are opset 17, IR version 8.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.cells import Array
+
+OPSET, IR_VERSION = 17, 8
+FLOAT, UINT8, INT8, INT32, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 10, 16  # TensorProto.DataType
+# precision -> operator, element types of its two inputs and its output
+PRODUCTS = {
+    "fp32": ("MatMul", FLOAT, FLOAT, FLOAT),
+    "fp16": ("MatMul", FLOAT16, FLOAT16, FLOAT16),
+    "bf16": ("MatMul", BFLOAT16, BFLOAT16, BFLOAT16),
+    "int8": ("MatMulInteger", UINT8, INT8, INT32),
+}
+CHAIN_SIZE = 8
+_VARINT, _BYTES = 0, 2
+
+
+def product_model(precision: str, size: int | None = None) -> bytes:
+    """One matrix product: inputs `a` and `b`, output `c`, all [size, size], or of any one size where that is None.
+
+    `precision` is one of PRODUCTS. int8 multiplies uint8 by int8 into int32.
+    """
+    operator, *elements = PRODUCTS[precision]
+    a, b, c = (_value(name, element, (size, size)) for name, element in zip("abc", elements, strict=True))
+    return _model([_node(operator, ("a", "b"), "c")], [a, b], [c])
+
+
+def chain_model(length: int, precision: str = "fp32") -> bytes:
+    """`length` products one after the other, each too small to take time: what is left is the cost of an operator.
+
+    Input `x` and output `y` are [8, 8], fp32 or fp16. Each step multiplies by the same orthogonal matrix, which keeps values
+    as large as they are; no optimizer may exchange the order of products in floating point, so none can be saved.
+    """
+    _, element, *_ = PRODUCTS[precision]
+    assert length > 0 and element in (FLOAT, FLOAT16)
+    names = ["x", *(f"x{index}" for index in range(1, length)), "y"]
+    nodes = [_node("MatMul", (source, "w"), to) for source, to in itertools.pairwise(names)]
+    shape = (CHAIN_SIZE, CHAIN_SIZE)
+    weight = orthogonal().astype(np.float32 if element == FLOAT else np.float16)
+    return _model(nodes, [_value("x", element, shape)], [_value("y", element, shape)], [_tensor("w", element, weight)])
+
+
+def orthogonal() -> Array:
+    """The matrix of the chain, float64 [8, 8], always the same."""
+    drawn = np.random.default_rng(0).standard_normal((CHAIN_SIZE, CHAIN_SIZE))
+    return np.linalg.qr(drawn)[0]
+
+
+def _model(nodes: Sequence[bytes], inputs: Sequence[bytes], outputs: Sequence[bytes], tensors: Sequence[bytes] = ()) -> bytes:
+    graph = b"".join(
+        [
+            *(_bytes(1, node) for node in nodes),
+            _bytes(2, b"ceiling"),
+            *(_bytes(5, tensor) for tensor in tensors),
+            *(_bytes(11, value) for value in inputs),
+            *(_bytes(12, value) for value in outputs),
+        ]
+    )
+    return _integer(1, IR_VERSION) + _bytes(7, graph) + _bytes(8, _integer(2, OPSET))
+
+
+def _node(operator: str, inputs: Sequence[str], output: str) -> bytes:
+    return b"".join([*(_text(1, name) for name in inputs), _text(2, output), _text(3, output), _text(4, operator)])
+
+
+def _value(name: str, element: int, shape: Sequence[int | None]) -> bytes:
+    """A graph's input or output; None is the dimension `n`, which is one number throughout."""
+    dimensions = [_text(2, "n") if size is None else _integer(1, size) for size in shape]
+    tensor = _integer(1, element) + _bytes(2, b"".join(_bytes(1, dimension) for dimension in dimensions))
+    return _text(1, name) + _bytes(2, _bytes(1, tensor))
+
+
+def _tensor(name: str, element: int, values: Array) -> bytes:
+    dims = b"".join(_integer(1, size) for size in values.shape)
+    return dims + _integer(2, element) + _text(8, name) + _bytes(9, values.astype(values.dtype.newbyteorder("<")).tobytes())
+
+
+def _text(number: int, text: str) -> bytes:
+    return _bytes(number, text.encode())
+
+
+def _bytes(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _integer(number: int, value: int) -> bytes:
+    return _varint(number << 3 | _VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    assert value >= 0
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

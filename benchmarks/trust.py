@@ -1,0 +1,189 @@
+"""How far the tool's own figures can be trusted on this machine.
+
+    python -m benchmarks.trust BUNDLE [--batches 1,8] [--json results.json]
+
+Three things: what the tool itself costs per iteration; how exactly it measures work of known duration; and whether its
+medians agree with an independent loop, `timeit` around `session.run` in a process of its own, on the same files. The last is
+done in turns (tool, loop, tool, loop, ...), so that a drift of the machine hits both. Exit code 1 where something is off by
+more than 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.cells import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.environment import environment
+from benchmarks.inputs import RandomImages
+from benchmarks.measure import Method, measure
+from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
+from benchmarks.runners import open_runner
+from benchmarks.statistics import summary
+from benchmarks.threads import pinned
+
+LIMIT = 0.05
+KNOWN_MS = (0.2, 1.0, 5.0, 20.0)
+TURNS = 5
+
+# The independent loop: nothing of this project, the inputs made as a user would make them, one fixed buffer.
+LOOP = """
+import json, sys, timeit
+import numpy, onnxruntime
+file, batch, size, threads, seconds = sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = threads
+session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+feed = {session.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((batch, 3, size, size), numpy.float32)}
+run = lambda: session.run(None, feed)
+timeit.timeit(run, number=5)
+number = max(10, int(seconds / (timeit.timeit(run, number=10) / 10)))
+print(json.dumps(timeit.repeat(run, number=1, repeat=number)))
+"""
+
+
+class Known:
+    """A runner whose iterations take `duration_s`, waited for by the clock that measures; 0 returns at once."""
+
+    settings: Mapping[str, Any] = {"device": "cpu"}
+
+    def __init__(self, duration_s: float) -> None:
+        self.duration_s = duration_s
+
+    def run(self, index: int) -> Timing:
+        begin = time.perf_counter()
+        if self.duration_s:
+            end = begin + self.duration_s
+            while time.perf_counter() < end:
+                pass
+        return Timing(time.perf_counter() - begin)
+
+    def logits(self, images: Array) -> Array:
+        raise AssertionError("nothing is computed, so nothing is checked")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def measure_known(duration_s: float) -> dict[str, float]:
+    """Work of a known duration as the tool measures it, and what its loop took per iteration beyond the work itself."""
+    cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, "fp32", 1, 1, 1, 1, 1)
+    begun: list[float] = []
+
+    def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+        begun.append(time.perf_counter())
+        return Known(duration_s)
+
+    method = Method(duration_s=1.0, repeats=1, warmup_s=0.0)
+    ended: list[float] = []
+    (result,) = measure(
+        [cell],
+        lambda cell: Path(),
+        open_known,
+        method,
+        inputs_of=RandomImages,
+        options=Options(),
+        on_result=lambda result: ended.append(time.perf_counter()),
+    )
+    figures = summary(result)
+    assert figures is not None
+    inside_s = 1e-3 * figures.mean_ms * figures.iterations
+    return {
+        "known_ms": 1e3 * duration_s,
+        "median_ms": figures.median_ms,
+        "iterations": figures.iterations,
+        "beyond_us_per_iteration": 1e6 * (ended[0] - begun[0] - inside_s) / figures.iterations,
+    }
+
+
+def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: float) -> list[dict[str, Any]]:
+    """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
+    bundle = open_bundle(folder)
+    cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, ("fp32",)))
+    images = RandomImages(bundle.manifest["input"]["image_size"])
+    method = Method(duration_s=seconds, repeats=1)
+    tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    loop: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    for _ in range(TURNS):
+        for cell in cells:
+            (result,) = measure(
+                [cell],
+                lambda cell: folder,
+                open_runner,
+                method,
+                inputs_of=lambda size: images,
+                options=Options(threads=threads),
+            )
+            tool[cell] += [sample for each in result.latency_ms for sample in each]
+            words = [cell.file, cell.batch, cell.image_size, threads, seconds]
+            done = subprocess.run(
+                [sys.executable, "-c", LOOP, *map(str, words)], capture_output=True, text=True, check=True, cwd=folder
+            )
+            loop[cell] += [1e3 * sample for sample in json.loads(done.stdout)]
+    return [
+        {
+            "file": cell.file,
+            "batch": cell.batch,
+            "tool_median_ms": median(tool[cell]),
+            "loop_median_ms": median(loop[cell]),
+            "ratio": median(tool[cell]) / median(loop[cell]),
+            "iterations": [len(tool[cell]), len(loop[cell])],
+        }
+        for cell in cells
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_args()
+    with pinned() as threads:
+        found = environment()
+        nothing = measure_known(0)
+        cost_us = 1e3 * nothing["median_ms"]
+        print(
+            f"the tool's own cost: {cost_us:.3f} us in a sample, {nothing['beyond_us_per_iteration']:.2f} us between samples"
+        )
+        known = [measure_known(duration / 1e3) for duration in KNOWN_MS]
+        for each in known:
+            error = each["median_ms"] / each["known_ms"] - 1
+            print(f"{each['known_ms']:g} ms: measured {each['median_ms']:.5f} ms, {error:+.2%}")
+        agreed = agreement(
+            arguments.bundle, tuple(map(int, arguments.batches.split(","))), threads["threads"], arguments.seconds
+        )
+        print("file, batch: the tool's median, the loop's, ratio")
+        for row in agreed:
+            print(
+                f"{row['file']}, {row['batch']}: {row['tool_median_ms']:.4f} ms, {row['loop_median_ms']:.4f} ms, "
+                f"{row['ratio']:.3f}"
+            )
+    off = [abs(each["median_ms"] / each["known_ms"] - 1) for each in known]
+    off += [abs(row["ratio"] - 1) for row in agreed]
+    print(f"worst: {max(off):.1%} (limit {LIMIT:.0%})")
+    if arguments.json:
+        words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
+        result = {
+            "command": f"python -m benchmarks.trust {words}",
+            "environment": found,
+            "threads": threads,
+            "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
+            "known": known,
+            "agreement": agreed,
+            "worst": max(off),
+        }
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    sys.exit(1 if max(off) > LIMIT else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""What a run's figures say, in sentences: shared by the report and the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import comb, sqrt
+from typing import Any
+
+from benchmarks.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
+from benchmarks.cells import INTERRUPTED, Result
+from benchmarks.environment_notes import notes
+from benchmarks.records import TABLE, Recorded
+from benchmarks.statistics import WIDE_SPREAD
+from benchmarks.tables import common_reason, significant
+
+DISTURBED = 1.05  # of the ceiling
+MOST_PLACES = 5
+NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
+DURING = {  # Round.state: what is shown, and its unit
+    "sm_clock_mhz": ("SM clock", "MHz"),
+    "memory_clock_mhz": ("memory clock", "MHz"),
+    "power_w": ("power", "W"),
+    "cpu_mhz": ("CPU clock", "MHz"),
+    "temperature_c": ("temperature", "°C"),
+}
+
+
+def group_title(group: Group) -> str:
+    """`us_mobilenet_v1, onnxruntime-cpu, fp32, batch 8`."""
+    bundle, backend, precision, batch = group.key
+    return f"{bundle}, {backend}, {precision}, batch {batch}"
+
+
+def verdicts(group: Group) -> list[str]:
+    """What a measured group says: which widths are no faster, what latency has to do with MACs, what is worth shipping."""
+    said = list(group.sentences)
+    noisy = [row for row in group.measured if row.summary and row.summary.spread > WIDE_SPREAD]
+    if noisy:
+        said.append(f"{_rows(group, noisy)}: {NOISY}")
+    if group.reference and len(group.measured) > 1:
+        said.append(f"speed-ups are over {group.reference.cell.label}")
+    if group.rank_correlation is not None:
+        said.append(f"rank correlation of latency with MACs: {group.rank_correlation:.2f} (1: the same order)")
+    if len(group.measured) > 1:
+        against = "accuracy" if group.against == ACCURACY else "MACs (not every accuracy is known on the same images)"
+        said.append(f"Pareto front of latency against {against}: {_rows(group, group.front)}")
+        said.append(f"worth shipping here: {_rows(group, group.worth)}{_left_out(group)}")
+    if group.against == ACCURACY:
+        said.append(_accuracy_error(group.measured))
+    unbounded = [row for row in group.measured if row.bound == NONE]
+    if unbounded:
+        said.append(f"{_rows(group, unbounded)}: neither MACs nor bytes nor launches explain the time")
+    if any((row.ceiling_share or 0) > DISTURBED for row in group.measured):
+        said.append("some reach more than the ceiling: something slowed the matrix product down, so the ceiling is too low")
+    unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
+    if len(unknown) == len(FLOORS):
+        said.append("no ceiling is known for it, so nothing says what bounds it")
+    elif unknown:
+        said.append(f"the floor of {', '.join(unknown)} is not known for all: `bound by` goes by what is left")
+    return said
+
+
+def in_short(group: Group) -> str:
+    """The group in a line: what is no faster than what, and what is worth shipping."""
+    worth = [f"worth shipping: {_rows(group, group.worth)}"] if len(group.measured) > 1 else []
+    noisy = [NOISY] * any(row.summary.spread > WIDE_SPREAD for row in group.measured if row.summary)
+    return "; ".join([*group.sentences, *worth, *noisy])
+
+
+def _rows(group: Group, rows: Sequence[Row]) -> str:
+    return listed([row.cell.label for row in group.measured], [at for at, row in enumerate(group.measured) if row in rows])
+
+
+def _left_out(group: Group) -> str:
+    out = [row for row in group.front if row not in group.worth]
+    if not out:
+        return ""
+    return f" (not {_rows(group, out)}: no faster than a better one by more than noise)"
+
+
+def _accuracy_error(measured: Sequence[Row]) -> str:
+    """How far the number of images leaves accuracies open."""
+    known = [row.cell.accuracy for row in measured if row.cell.accuracy]
+    images, data = known[0].get("images"), known[0].get("data")
+    if not images:
+        return f"accuracies are on {data}"
+    error = max(sqrt(each["top1"] * (1 - each["top1"]) / images) for each in known)
+    return f"accuracies are on the {images} images of {data}: a standard error is up to {100 * error:.1f} points"
+
+
+def warnings_told(results: Sequence[Result]) -> list[str]:
+    """The warnings, with the cells that they are of; those that differ in figures only are told once, with the first."""
+    found: dict[str, list[tuple[Result, str]]] = {}
+    for result in results:
+        for warning in result.warnings:
+            found.setdefault(re.sub(r"\d[\d.,]*", "#", warning), []).append((result, warning))
+    lines = []
+    for members in found.values():
+        (first, text), more = members[0], members[1:]
+        rest = f" The same for {len(more)} more: {_places([result for result, _ in more])}." if more else ""
+        lines.append(f"{_places([first])}: {text}{rest}")
+    return lines
+
+
+def _places(results: Sequence[Result]) -> str:
+    """Labels, by where they were measured: `net, onnxruntime-cpu, fp32, batch 1, 0.25x, 0.5x; ...`."""
+    by: dict[str, list[str]] = {}
+    for result in results:
+        bundle, backend, precision, batch = result.cell.group
+        by.setdefault(f"{bundle}, {backend}, {precision}, batch {batch}", []).append(result.cell.label)
+    places = [f"{place}, {', '.join(labels)}" for place, labels in by.items()]
+    if len(places) > MOST_PLACES:
+        places[MOST_PLACES:] = [f"and in {len(places) - MOST_PLACES} more tables (all are in {TABLE})"]
+    return "; ".join(places)
+
+
+def unmeasured_told(groups: Sequence[Group]) -> list[str]:
+    """The groups of which nothing was measured for one reason, a line for all batches."""
+    by: dict[tuple[tuple[str, str, str], str], list[Group]] = {}
+    for group in groups:
+        if reason := common_reason(group):
+            by.setdefault((group.key[:3], reason), []).append(group)
+    lines = []
+    for (key, reason), members in by.items():
+        batches = ", ".join(str(group.key[3]) for group in members)
+        labels = [row.cell.label for row in members[0].rows]
+        lines.append(f"{', '.join(key)}, batch {batches} ({listed(labels, range(len(labels)))}): {reason}")
+    return lines
+
+
+def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
+    """How far the figures can be relied on, as far as the run itself knows."""
+    measured = [row for group in groups for row in group.measured]
+    doubtful = [row for row in measured if row.result.warnings]
+    said = [
+        f"{len(measured)} of {len(recorded.results)} cells were measured, {len(measured) - len(doubtful)} without a warning"
+    ]
+    cut = [row.cell.label for row in measured if row.result.status == INTERRUPTED]
+    if cut:
+        said.append(f"interrupted, so with fewer samples (marked *): {', '.join(dict.fromkeys(cut))}")
+    rounds = {row.summary.rounds for row in measured if row.summary}
+    if rounds and min(rounds) > 1:
+        share = 2 / comb(2 * min(rounds), min(rounds))
+        said.append(
+            "one width counts as faster than another where the medians of all its rounds are lower; of two that are equally "
+            f"fast, with {min(rounds)} rounds, that happens by chance in {share:.0%} of the pairs, for one or the other"
+        )
+    if recorded.note:
+        said.append(recorded.note)
+    after = (recorded.end or {}).get("environment_after") or {}
+    return said + notes(recorded.run.get("environment") or {}, after)
+
+
+def method_told(settings: Mapping[str, Any]) -> list[str]:
+    """How was measured: durations and rounds, inputs, threads."""
+    method, inputs, threads = (settings.get(name) or {} for name in ("method", "inputs", "threads"))
+    lines = []
+    if method:
+        lines.append(
+            f"{method['duration_s']:g} s and at least {method['least_iterations']} iterations per cell, over "
+            f"{method['repeats']} rounds in which the widths of a table take turns; warm-up {1e3 * method['warmup_s']:g} ms "
+            "before each turn"
+        )
+    if inputs:
+        covers = "larger" if inputs.get("covers_cache") else "NOT larger for every batch"
+        lines.append(
+            f"inputs: {inputs.get('distribution')} noise (seed {inputs.get('seed')}), rotated among buffers that together are "
+            f"{covers} than the cache"
+        )
+    if threads:
+        lines.append(f"CPU: {_told({key: _plain(key, value) for key, value in threads.items()})}")
+    return lines
+
+
+def backend_settings(results: Sequence[Result]) -> dict[str, str]:
+    """By backend and precision, the settings of its runners; numbers that differ between cells as a range."""
+    by: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result.settings:
+            by.setdefault(f"{result.cell.backend} {result.cell.precision}", []).append(result.settings)
+    told = {}
+    for name, each in by.items():
+        keys = dict.fromkeys(key for settings in each for key in settings)
+        told[name] = _told({key: _range(key, [settings.get(key) for settings in each]) for key in keys})
+    return told
+
+
+def _range(key: str, values: Sequence[Any]) -> Any:
+    """The one value, or from the least to the largest number, or all of them; None for nothing."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    shown = [min(values), max(values)] if numbers else [value for value in values if value is not None]
+    return (" to " if numbers else " or ").join(dict.fromkeys(str(_plain(key, value)) for value in shown)) or None
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    """`threads 2, cuda graph yes`; what is not known is left out."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if value is not None)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A setting's value as text that a reader understands."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{value / 2**20:.4g} MiB"
+    return value
+
+
+def states_told(results: Sequence[Result]) -> str:
+    """What the machine did during the rounds: lowest to highest clocks, power and temperature, and others' load."""
+    states = [each.state for result in results for each in result.rounds]
+    parts = []
+    for key, (name, unit) in DURING.items():
+        seen = [state[key] for state in states if state.get(key)]
+        if seen:
+            low, high = min(each[0] for each in seen), max(each[-1] for each in seen)
+            parts.append(f"{name} {low:.0f} {unit}" if round(low) == round(high) else f"{name} {low:.0f} to {high:.0f} {unit}")
+    loads = [state["other_load"] for state in states if state.get("other_load") is not None]
+    if loads:
+        parts.append(f"other processes kept up to {max(loads):.1f} cores busy")
+    reasons = list(dict.fromkeys(str(reason) for state in states for reason in state.get("throttle") or ()))
+    if any("throttle" in state for state in states):
+        parts.append(f"throttled: {', '.join(reasons) or 'no'}")
+    return ", ".join(parts)
+
+
+def ceilings_told(ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    """What the device reached, a line for each backend and precision under a header; and why figures are missing."""
+    table, missing = [["backend", "matrix product GMAC/s", "copy GB/s", "operator us"]], []
+    for name, ceiling in ceilings.items():
+        scaled = [("macs_per_s", 1e-9), ("bytes_per_s", 1e-9), ("seconds_per_operator", 1e6)]
+        table.append([name, *(significant(scale * ceiling[key], 3) if ceiling.get(key) else "-" for key, scale in scaled)])
+        for key, why in ((ceiling.get("how") or {}).get("unavailable") or {}).items():
+            missing.append(f"{name}, {key.replace('_', ' ')}: {why}")
+    return table, missing

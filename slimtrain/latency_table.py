@@ -1,0 +1,290 @@
+"""Latency tables: what a network's layers take on a device at any number of channels, for a search to use as its cost.
+
+No torch. `python -m benchmarks channels` writes them, as JSON. A network's latency is modeled as
+
+    constant_ms + factor * (sum over its layers of the time at the layer's input and output channels)
+
+which takes layers to run one after the other. `constant_ms` is what does not depend on channels, `factor` how much longer
+layers take together than by themselves (their weights are not in the cache); both come from whole networks. Tables of single
+layers go back to arXiv 1812.00332 (ProxylessNAS), sec. 3.3, and 1812.03443 (FBNet), sec. 3.2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slimtrain.atomic import write_atomically
+from slimtrain.channels import ChannelPlan, Dim
+from slimtrain.errors import UserError
+from slimtrain.latency_grid import Axis, Times
+from slimtrain.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
+from slimtrain.spec import NetworkSpec
+
+SCHEMA_VERSION = 1
+KIND = "latency table"
+
+
+class LatencyTableError(UserError):
+    """A latency table that cannot be read, or is for another network, device or range of channels."""
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """The network that a table is for: everything that its layers' shapes depend on, but for the plan."""
+
+    name: str
+    image_size: int
+    classes: int
+    stem_stride: int
+
+    @staticmethod
+    def of(spec: NetworkSpec, image_size: int) -> NetworkShape:
+        return NetworkShape(spec.name, image_size, spec.classes, spec.stem_stride)
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.image_size} px, {self.classes} classes, stem stride {self.stem_stride}"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """`layers` in the order in which they run; `times[of_layer[i]]` are those of `layers[i]`: layers of one shape share an
+    entry. `device` has at least a `name`. `settings` and `environment`: how and where it was measured."""
+
+    network: NetworkShape
+    device: Mapping[str, Any]
+    backend: str
+    precision: str
+    batch: int
+    threads: int | None
+    layers: tuple[LayerShape, ...]
+    of_layer: tuple[int, ...]
+    times: tuple[Times, ...]
+    constant_ms: float
+    factor: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    _known: dict[tuple[int, int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def layers_ms(self, plan: ChannelPlan) -> list[float]:
+        """Milliseconds of every layer by itself, in the order of `layers`. Raises LatencyTableError where the plan has
+        channels outside the measured ones, or lacks a group."""
+        found = []
+        size, known = plan.size, self._known
+        for place, (layer, entry) in enumerate(zip(self.layers, self.of_layer, strict=True)):
+            try:
+                key = entry, size(layer.inp), size(layer.out)
+            except KeyError as error:
+                raise LatencyTableError(
+                    f"plan {plan.name}: has no channel group {error}, which {layer.name} of the latency table's "
+                    f"{self.network} reads. Give a plan of that network."
+                ) from error
+            if key not in known:  # a search changes one group at a time: most counts were asked for before
+                known[key] = self._look_up(place, *key[1:], plan.name)
+            found.append(known[key])
+        return found
+
+    def cost_ms(self, plan: ChannelPlan) -> float:
+        """The latency in milliseconds that the table predicts for a plan. Raises as `layers_ms`."""
+        return self.constant_ms + self.factor * math.fsum(self.layers_ms(plan))
+
+    def _look_up(self, place: int, inp: int, out: int, plan: str) -> float:
+        times, layer = self.times[self.of_layer[place]], self.layers[place]
+        try:
+            return times.at(inp, out)
+        except IndexError as error:
+            axes = (("input", inp, times.inputs), ("output", out, times.outputs))
+            wrong = [
+                f"{count} {name} channels, measured are {axis.counts[0]} to {axis.counts[-1]}"
+                for name, count, axis in axes
+                if axis is not None and not axis.counts[0] <= count <= axis.counts[-1]
+            ]
+            raise LatencyTableError(
+                f"plan {plan}: {layer.name} has {' and '.join(wrong)}. Times beyond what was measured are not guessed: "
+                f"measure a wider range with python -m benchmarks channels {self.network.name} --range LOW:HIGH."
+            ) from error
+
+    def check_network(self, spec: NetworkSpec, image_size: int) -> None:
+        """LatencyTableError unless the table is for this network at this image size, layer by layer."""
+        wanted = NetworkShape.of(spec, image_size)
+        advice = (
+            f"Measure with python -m benchmarks channels {wanted.name} --image-size {image_size} --classes {wanted.classes} "
+            f"--stem-stride {wanted.stem_stride}."
+        )
+        if wanted != self.network:
+            raise LatencyTableError(f"latency table for {self.network}, this is {wanted}. {advice}")
+        has = {layer.name: layer for layer in self.layers}
+        needs = {layer.name: layer for layer in layer_shapes(spec, image_size)}
+        for name, layer in needs.items():
+            if has.get(name) != layer:
+                what = "lacks" if name not in has else "has other shapes or channel groups for"
+                raise LatencyTableError(f"latency table for {self.network}: {what} the layer {name}. {advice}")
+        if extra := [name for name in has if name not in needs]:
+            raise LatencyTableError(f"latency table for {self.network}: has {extra[0]}, which the network has not. {advice}")
+
+    def check_device(self, name: str) -> None:
+        """LatencyTableError unless the table was measured on the device called `name`."""
+        if self.device["name"] != name:
+            raise LatencyTableError(
+                f"latency table of {self.device['name']}, this is {name}: what is slow on one is not on the other. Measure "
+                f"here with python -m benchmarks channels {self.network.name}."
+            )
+
+
+def read_latency_table(
+    path: str | Path, network: NetworkSpec | None = None, image_size: int | None = None, device: str | None = None
+) -> LatencyTable:
+    """The table in a file; with `network` and `image_size`, and with `device`, it is checked to be for these.
+
+    Raises LatencyTableError for a file that is not there, is no latency table of this schema version, or holds times that
+    are negative or no numbers.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LatencyTableError(
+            f"{path}: cannot be read as JSON ({error}). Give the latency_table.json that python -m benchmarks channels wrote."
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise LatencyTableError(
+            f"{path}: is no latency table. Give the latency_table.json that python -m benchmarks channels wrote."
+        )
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise LatencyTableError(
+            f"{path}: schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}. Measure again with this "
+            "version, or read it with the one that wrote it."
+        )
+    try:
+        table = _table(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise LatencyTableError(f"{path}: {said}. The file is damaged: measure again, or take another copy.") from error
+    if network is not None:
+        table.check_network(network, table.network.image_size if image_size is None else image_size)
+    if device is not None:
+        table.check_device(device)
+    return table
+
+
+def write_latency_table(path: str | Path, table: LatencyTable) -> None:
+    """Write a table as JSON, at once. Raises UserError where it cannot be written, ValueError for NaN in it."""
+    layers = [
+        {
+            **{key: getattr(layer, key) for key in ("name", "kind", "kernel", "stride", "side", "activation")},
+            "input": _dim_content(layer.inp),
+            "output": _dim_content(layer.out),
+            "times": entry,
+        }
+        for layer, entry in zip(table.layers, table.of_layer, strict=True)
+    ]
+    times = [
+        {
+            "grid": {"input": list(each.inputs.counts), "output": each.outputs and list(each.outputs.counts)},
+            "step": {"input": each.inputs.step, "output": each.outputs and each.outputs.step},
+            "ms": [list(row) for row in each.ms],
+        }
+        for each in table.times
+    ]
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "network": vars(table.network),
+        "device": dict(table.device),
+        **{key: getattr(table, key) for key in ("backend", "precision", "batch", "threads", "constant_ms", "factor")},
+        "settings": dict(table.settings),
+        "environment": dict(table.environment),
+        "layers": layers,
+        "times": times,
+    }
+    # an entry a line: a table of 50 layers is to be read by people too
+    lines = json.dumps({**content, "layers": "@", "times": "@"}, indent=1, allow_nan=False).split('"@"')
+    lists = (",\n  ".join(json.dumps(each, allow_nan=False) for each in entries) for entries in (layers, times))
+    text = lines[0] + "".join(f"[\n  {each}\n ]{rest}" for each, rest in zip(lists, lines[1:], strict=True))
+    write_atomically(Path(path), (text + "\n").encode())
+
+
+def _dim_content(dim: Dim | int) -> int | dict[str, Any]:
+    return dim if isinstance(dim, int) else {"groups": [list(term) for term in dim.terms], "divisor": dim.divisor}
+
+
+def _table(content: dict[str, Any]) -> LatencyTable:
+    """The table in a file's content. KeyError, TypeError or ValueError for anything that is wrong with it."""
+    network = NetworkShape(**content["network"])
+    times = tuple(_times(number, each) for number, each in enumerate(content["times"]))
+    layers = tuple(_layer(each) for each in content["layers"])
+    of_layer = tuple(_whole(each["times"], "an entry of `times`", 0) for each in content["layers"])
+    for layer, entry in zip(layers, of_layer, strict=True):
+        if entry >= len(times) or (times[entry].outputs is None) != (layer.kind == DEPTHWISE):
+            raise ValueError(f"layer {layer.name}: entry {entry} of `times` is not there, or not for such a layer")
+    if not content["device"]["name"]:
+        raise ValueError("`device` has no name")
+    return LatencyTable(
+        network=network,
+        device=content["device"],
+        backend=str(content["backend"]),
+        precision=str(content["precision"]),
+        batch=_whole(content["batch"], "batch"),
+        threads=None if content["threads"] is None else _whole(content["threads"], "threads"),
+        layers=layers,
+        of_layer=of_layer,
+        times=times,
+        constant_ms=_number(content["constant_ms"], "constant_ms"),
+        factor=_number(content["factor"], "factor"),
+        settings=content["settings"],
+        environment=content["environment"],
+    )
+
+
+def _layer(content: dict[str, Any]) -> LayerShape:
+    name = str(content["name"])
+    if content["kind"] not in KINDS:
+        raise ValueError(f"layer {name}: kind {content['kind']!r}, expected {', '.join(KINDS)}")
+    kernel, stride, side = (_whole(content[key], f"layer {name}: {key}") for key in ("kernel", "stride", "side"))
+    inp, out = (_dim(content[key], name) for key in ("input", "output"))
+    return LayerShape(name, content["kind"], kernel, stride, side, inp, out, str(content["activation"]))
+
+
+def _dim(content: Any, name: str) -> Dim | int:
+    if isinstance(content, dict):
+        terms = tuple((str(group), int(sign)) for group, sign in content["groups"])
+        return Dim(terms, _whole(content["divisor"], f"layer {name}: divisor"))
+    return _whole(content, f"layer {name}: channels")
+
+
+def _times(number: int, content: dict[str, Any]) -> Times:
+    what = f"entry {number} of `times`"
+    inputs, outputs = (_axis(content["grid"][key], content["step"][key], what) for key in ("input", "output"))
+    if inputs is None:
+        raise ValueError(f"{what}: has no input channels")
+    ms = tuple(tuple(_number(value, what) for value in row) for row in content["ms"])
+    columns = 1 if outputs is None else len(outputs.counts)
+    if len(ms) != len(inputs.counts) or any(len(row) != columns for row in ms):
+        raise ValueError(f"{what}: `ms` has not {len(inputs.counts)} x {columns} entries, as its grid has")
+    return Times(inputs, outputs, ms)
+
+
+def _axis(counts: Any, step: Any, what: str) -> Axis | None:
+    if counts is None:
+        return None
+    found = tuple(_whole(count, f"{what}: channels") for count in counts)
+    if not found or any(a >= b for a, b in itertools.pairwise(found)):
+        raise ValueError(f"{what}: channels {list(found)} do not rise")
+    return Axis(found, _whole(step, f"{what}: step"))
+
+
+def _whole(value: Any, what: str, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what}: {value!r}, expected a whole number of at least {least}")
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{what}: {value!r}, expected milliseconds of 0 or more")
+    return float(value)

@@ -1,0 +1,78 @@
+"""A timer that runs nothing: a model takes what its operators take, by a formula. So every layer's time is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from benchmarks.model_timer import K, Model, Sample
+
+
+def layer_ms(kernel: int, inputs: int, outputs: int, groups: int, positions: int) -> float:
+    """A convolution's time: in blocks of 16 channels, at so many places."""
+    blocks = -(-outputs // 16) * (1 if groups > 1 else -(-inputs // 16))
+    return 1e-3 + 1e-6 * blocks * kernel**2 * positions
+
+
+def linear_ms(inputs: int, outputs: int) -> float:
+    """A linear layer's time: of inputs in blocks of 32."""
+    return 2e-3 + 1e-7 * -(-inputs // 32) * 32 * outputs
+
+
+OTHER_MS = 5e-4  # an operator without weights
+START_MS = 0.02
+
+
+def model_ms(content: bytes) -> float:
+    """What a model takes: `layer_ms` and `linear_ms` of its layers, OTHER_MS of each other operator, START_MS for itself."""
+    graph = onnx.load_model_from_string(content).graph
+    weights: dict[str, NDArray[Any]] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    sides = {graph.input[0].name: graph.input[0].type.tensor_type.shape.dim[2].dim_value}
+    total = START_MS
+    for node in graph.node:
+        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        side = sides.get(node.input[0], 1)
+        if "strides" in attributes:
+            kernel, stride, pad = (attributes[key][0] for key in ("kernel_shape", "strides", "pads"))
+            side = (side + 2 * pad - kernel) // stride + 1
+        for name in node.output:
+            sides[name] = side
+        if node.op_type == "Conv":
+            out, per_group, kernel, _ = weights[node.input[1]].shape
+            total += layer_ms(kernel, per_group, out, attributes["group"], side**2)
+        elif node.op_type == "Gemm":
+            out, inp = weights[node.input[1]].shape
+            total += linear_ms(inp, out)
+        else:
+            total += OTHER_MS
+    return total
+
+
+class FormulaTimer:
+    """Times by `model_ms`, times `slower` for models of whole networks (those of `image_size`), with noise on top.
+
+    `stop_after`: Ctrl-C at that call. `calls` are the numbers of models of each call.
+    """
+
+    def __init__(self, image_size: int = 0, slower: float = 1.0, noise: float = 0.0, stop_after: int = 0) -> None:
+        self.settings: Mapping[str, Any] = {"device": "formula"}
+        self.image_size, self.slower, self.noise, self.stop_after = image_size, slower, noise, stop_after
+        self.draw = np.random.default_rng(0)
+        self.calls: list[int] = []
+
+    def __call__(self, models: Mapping[K, Model], duration_s: float) -> dict[K, Sample]:
+        self.calls.append(len(models))
+        if len(self.calls) == self.stop_after:
+            raise KeyboardInterrupt
+        found = {}
+        for key, model in models.items():
+            content = model.make()
+            whole = b"weight_40" in content  # many layers
+            ms = model_ms(content) * (self.slower if whole else 1.0) * (1 + self.noise * abs(self.draw.normal()))
+            found[key] = Sample(ms, ms * (1 + self.noise))
+        return found

@@ -1,0 +1,231 @@
+"""`python -m benchmarks` as a user meets it: real files in a real onnxruntime, and all the ways it can be refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.records import read_records
+from slimexport import export
+
+ROOT = Path(__file__).parents[2]
+# A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from benchmarks.cli import main
+main()
+"""
+QUICK = ["--duration", "0.05", "--warmup", "1", "--repeats", "2", "--threads", "1", "--cache-mib", "1"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two small networks."""
+    folder = tmp_path_factory.mktemp("exports") / "us_mobilenet_v1"
+    export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "us_mobilenet_v1"))
+
+
+def run(*words: object, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
+    assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
+    done = run(bundle, "--batches", "1,2", "--backends", "onnxruntime-cpu,tensorrt", *QUICK, "--no-plots", cwd=tmp_path)
+    expected, measured = "4 cells, 0.05 s each in 2 rounds", tmp_path / "measured" / "us_mobilenet_v1"
+    assert expected in done.stderr and done.stderr.index(expected) < done.stderr.index("rounds,")
+    recorded = read_records(measured / "results.jsonl")
+    status = {(r.cell.backend, r.cell.batch, r.cell.label): r.status for r in recorded.results}
+    assert status == {
+        (backend, batch, label): kind
+        for backend, kind in (("onnxruntime-cpu", "measured"), ("tensorrt", "not measured"))
+        for batch in (1, 2)
+        for label in ("0.25x", "0.5x")
+    }
+    for result in recorded.results:
+        if result.status == "measured":
+            assert len(result.rounds) == 2 and sum(len(each.samples_ms["wall"]) for each in result.rounds) >= 10
+            assert result.settings["threads"] == 1
+            assert "not checked" not in " ".join(result.warnings)
+        else:
+            assert "no engines" in result.reason
+    assert recorded.run["environment"]["cpu"] and recorded.run["settings"]["threads"]["threads"] == 1
+    assert recorded.run["settings"]["inputs"]["distribution"] == "standard normal"
+    assert recorded.run["ceilings"]["onnxruntime-cpu fp32"]["macs_per_s"] > 0
+    assert recorded.end is not None and not recorded.end["interrupted"]
+    rows = list(csv.DictReader((measured / "results.csv").open()))
+    assert [float(row["median_ms"]) > 0 for row in rows if row["status"] == "measured"] == [True] * 4
+    assert len(rows) == 8
+    report = (measured / "report.md").read_text()
+    for text in ("us_mobilenet_v1", "0.25x", "onnxruntime-cpu", "no engines", "python -m benchmarks"):
+        assert text in report
+    assert "0.5x" in done.stdout and "promised" in done.stdout
+
+
+def test_a_second_run_moves_the_first_aside_and_is_compared_with_it(bundle: Path, tmp_path: Path) -> None:
+    words = [bundle, "--batches", "1", *QUICK, "--no-plots"]
+    run(*words, cwd=tmp_path)
+    first = (tmp_path / "measured/us_mobilenet_v1/results.jsonl").read_bytes()
+    done = run(*words, "--baseline", "measured/us_mobilenet_v1/results.jsonl", cwd=tmp_path)
+    assert (tmp_path / "measured/us_mobilenet_v1.1/results.jsonl").read_bytes() == first
+    assert "within noise" in done.stdout
+    assert "within noise" in (tmp_path / "measured/us_mobilenet_v1/comparison.txt").read_text()
+
+
+def test_a_file_that_was_changed(bundle: Path, tmp_path: Path) -> None:
+    file = next(bundle.glob("*x0_5.onnx"))
+    file.write_bytes(file.read_bytes() + b"x")
+    done = run(bundle, *QUICK, cwd=tmp_path, code=2)
+    assert file.name in done.stderr and "SHA-256" in done.stderr
+    assert not (tmp_path / "measured").exists()
+
+
+def test_a_network_that_computes_something_else_has_no_figure(bundle: Path, tmp_path: Path) -> None:
+    narrow, wide = (next(bundle.glob(f"*{width}.onnx")) for width in ("x0_25", "x0_5"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    wide.write_bytes(narrow.read_bytes())  # with the right SHA-256, but not the network that the reference is of
+    by_file = {artifact["file"]: artifact for artifact in manifest["artifacts"]}
+    by_file[wide.name]["sha256"] = by_file[narrow.name]["sha256"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    done = run(bundle, "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path, code=1)
+    results = {r.cell.label: r for r in read_records(tmp_path / "measured/us_mobilenet_v1").results}
+    assert results["0.25x"].status == "measured"
+    assert results["0.5x"].status == "not measured" and "off the bundle's reference" in results["0.5x"].reason
+    assert "off the bundle's reference" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "nowhere"),
+        (["BUNDLE", "--backends", "onnxruntime-gpu"], "onnxruntime-cpu"),
+        (["BUNDLE", "--batches", "1,x"], "expected numbers"),
+        (["BUNDLE", "--batches", "0"], "from 1"),
+        (["BUNDLE", "--widths", "0.3"], "has no width 0.3"),
+        (["BUNDLE", "--precision", "fp8"], "has no fp8 files"),
+        (["BUNDLE", "--duration", "0"], "duration"),
+        (["BUNDLE", "--duration", "nan"], "duration"),
+        (["BUNDLE", "--repeats", "0"], "repeats"),
+        (["BUNDLE", "--threads", "10000"], "10000 threads"),
+        (["BUNDLE", "--ckpt", "nowhere.pt"], "nowhere.pt"),
+        (["BUNDLE", "--baseline", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["BUNDLE", "--accuracy-data", "nowhere"], "nowhere"),
+        (["BUNDLE", "BUNDLE"], "two bundles"),
+        (["choose", "BUNDLE", "--latency-ms", "-1"], "latency-ms"),
+        (["choose", "BUNDLE", "--latency-ms", "1", "--results", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(words: list[str], message: str, bundle: Path, tmp_path: Path) -> None:
+    done = run(*(str(bundle) if word == "BUNDLE" else word for word in words), cwd=tmp_path, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+    assert not (tmp_path / "measured").exists()
+
+
+def test_backends_that_are_not_here(bundle: Path, tmp_path: Path) -> None:
+    done = run(bundle, "--backends", "onnxruntime-cuda", "--batches", "1", *QUICK, cwd=tmp_path, code=3)
+    assert "onnxruntime-cuda" in done.stdout and ("driver" in done.stdout or "CUDAExecutionProvider" in done.stdout)
+
+
+def test_without_torch(bundle: Path, tmp_path: Path) -> None:
+    """Measuring a bundle loads neither torch nor onnx; torch backends are rows with their reason."""
+    (tmp_path / "block").mkdir()
+    for module in ("torch", "torchvision", "onnx", "yaml", "tqdm", "matplotlib"):
+        (tmp_path / "block" / f"{module}.py").write_text(f"raise ImportError('no {module} on this machine')")
+    path = f"{tmp_path / 'block'}{os.pathsep}{ROOT}"
+    words = ["--backends", "onnxruntime-cpu,torch-eager", "--batches", "1"]
+    done = run(bundle, *words, *QUICK, cwd=tmp_path, PYTHONPATH=path)
+    results = read_records(tmp_path / "measured/us_mobilenet_v1").results
+    assert {(r.cell.backend, r.status) for r in results} == {
+        ("onnxruntime-cpu", "measured"),
+        ("torch-eager", "not measured"),
+    }
+    assert "torch is not installed" in " ".join(done.stdout.split())  # its lines are wrapped
+    assert "no plots" in done.stderr and "matplotlib" in done.stderr
+
+
+def test_choosing(bundle: Path, tmp_path: Path) -> None:
+    done = run("choose", bundle, "--latency-ms", "10000", *QUICK, cwd=tmp_path)
+    assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0] and "widest" in done.stdout
+    done = run("choose", bundle, "--latency-ms", "1e-6", "--percentile", "95", *QUICK, cwd=tmp_path, code=1)
+    assert "no width meets" in done.stdout and "us_mobilenet_v1_x0_25" in done.stdout
+    recorded: Any = ["--results", "measured/us_mobilenet_v1"]
+    done = run("choose", bundle, "--latency-ms", "10000", *recorded, cwd=tmp_path)
+    assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0]
+    done = run("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, cwd=tmp_path, code=2)
+    assert "nothing for us_mobilenet_v1 at batch 4" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle: Path, tmp_path: Path) -> None:
+    words = [str(bundle), "--batches", "1,2", "--duration", "60", "--warmup", "1", "--repeats", "60", "--no-plots"]
+    words += ["--cache-mib", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    file = tmp_path / "measured/us_mobilenet_v1/results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text().count("\n")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # the first cells are open and have taken a turn
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, f"{out}\n{err}"
+    assert "Traceback" not in err
+    recorded = read_records(file)
+    status = [(r.cell.batch, r.status) for r in recorded.results]
+    assert sorted(status) == [(1, "interrupted")] * 2 + [(2, "not measured")] * 2
+    assert all(sum(map(len, r.latency_ms)) > 0 for r in recorded.results if r.status == "interrupted")
+    assert recorded.end is not None and recorded.end["interrupted"]
+    assert (file.parent / "report.md").exists()
+    assert "interrupted" in err
+
+
+def test_the_list_names_every_script(tmp_path: Path) -> None:
+    done = run("--list", cwd=tmp_path)
+    for name in ("export_speed", "training", "int8", "trust", "networks", "latency_prediction", "gpu.engines"):
+        assert f"python -m benchmarks.{name}" in done.stdout
+    assert "choose" in done.stdout and "channels" in done.stdout
+    descriptions = [line for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert all(line.strip() for line in descriptions) and len(descriptions) >= 10
+
+
+def test_help_needs_no_torch_and_no_onnxruntime(tmp_path: Path) -> None:
+    (tmp_path / "block").mkdir()
+    for module in ("torch", "onnxruntime", "onnx", "matplotlib"):
+        (tmp_path / "block" / f"{module}.py").write_text("raise ImportError('not here')")
+    path = f"{tmp_path / 'block'}{os.pathsep}{ROOT}"
+    for words in (["--help"], ["choose", "--help"], ["channels", "--help"], ["--version"], ["--list"]):
+        run(*words, cwd=tmp_path, PYTHONPATH=path)

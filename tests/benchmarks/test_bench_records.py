@@ -1,0 +1,258 @@
+"""results.jsonl and results.csv: what is written is read back, whatever ends a run."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_helpers import cell, result
+
+from benchmarks.cells import NOT_MEASURED, Result
+from benchmarks.records import NoSpace, RecordError, Records, claim_folder, read_records, write_csv
+from benchmarks.statistics import summary
+from slimexport.target.errors import MissingBackend
+
+ENVIRONMENT = {"cpu": "Fast One", "cores": 2}
+RESULTS = [
+    result([[1.5, 1.25], [1.125]], cell("net_x1_0", accuracy={"top1": 0.5, "images": 360, "data": "digits"}), gpu=True),
+    result([[2.0]], cell("net_x0_5", width=0.5), warnings=("noisy, very", "only 1 iterations"), states=[{"power_w": 71.5}]),
+    Result(cell("net_x0_5", batch=8), NOT_MEASURED, 'no "plan",\nnowhere', settings={"threads": 1}),
+]
+
+
+def written(path: Path, results: list[Result] = RESULTS, end: bool = True) -> Path:
+    with Records(path) as records:
+        records.run("python -m benchmarks bundle", ENVIRONMENT, {"duration_s": 3.0})
+        for each in results:
+            records.add(each)
+        if end:
+            records.end({"cpu": "Fast One"}, 12.5)
+    return path
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    found = read_records(written(tmp_path / "results.jsonl"))
+    assert list(found.results) == RESULTS
+    assert found.run == {
+        "kind": "run",
+        "schema_version": 1,
+        "command": "python -m benchmarks bundle",
+        "environment": ENVIRONMENT,
+        "settings": {"duration_s": 3.0},
+        "ceilings": {},
+    }
+    assert found.end == {"kind": "end", "environment_after": {"cpu": "Fast One"}, "seconds": 12.5, "interrupted": False}
+    assert found.note == ""
+    assert read_records(tmp_path).results == found.results  # its folder will do
+
+
+def test_every_line_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Records(path) as records:
+        records.run("benchmarks", ENVIRONMENT, {})
+        for count, each in enumerate(RESULTS, 1):
+            records.add(each)
+            assert len(path.read_text().splitlines()) == 1 + count
+            assert read_records(path).results[-1] == each
+        records.end({}, 1.0, interrupted=True)
+    end = read_records(path).end
+    assert end is not None and end["interrupted"] is True
+
+
+def test_a_killed_run_is_read_up_to_its_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "results.jsonl", end=False)
+    found = read_records(path)
+    assert (len(found.results), found.end) == (3, None)
+    assert "killed before its end" in found.note
+    assert "cut off" not in found.note
+
+
+def test_a_run_cut_off_anywhere_is_read_up_to_there(tmp_path: Path) -> None:
+    content = written(tmp_path / "results.jsonl").read_bytes()
+    lines = content.splitlines(keepends=True)
+    whole = [sum(map(len, lines[:count])) for count in range(len(lines) + 1)]
+    path = tmp_path / "cut.jsonl"
+    for end in [*range(0, len(content), 17), *whole, *(place - 1 for place in whole[1:])]:
+        path.write_bytes(content[:end])
+        if end < len(lines[0]) - 1:
+            with pytest.raises(RecordError):
+                read_records(path)
+            continue
+        found = read_records(path)
+        complete = sum(end >= place - 1 for place in whole[1:])  # a line that lacks only its line end is whole
+        assert list(found.results) == RESULTS[: complete - 1]
+        assert bool(found.note) == (complete < len(lines))
+        assert ("cut off" in found.note) == (end not in whole and end + 1 not in whole)
+
+
+def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    environment = {"load": float("nan"), "deep": [{"power_w": float("inf")}], "path": Path("a"), "cores": np.int64(2)}
+    with Records(path) as records:
+        records.run("benchmarks", {**environment, "array": np.array([1.5, np.nan])}, {}, {"gmac_per_s": np.float32(2.5)})
+        records.add(RESULTS[0])
+        with pytest.raises(TypeError, match="object"):
+            records.end({"what": object()}, 1.0)
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    found = read_records(path)
+    expected = {"load": None, "deep": [{"power_w": None}], "path": "a", "cores": 2, "array": [1.5, None]}
+    assert found.run["environment"] == expected
+    assert found.run["ceilings"] == {"gmac_per_s": 2.5}
+    assert found.results == (RESULTS[0],)
+
+
+def edited(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+
+    return apply
+
+
+def without(line: str, key: str) -> str:
+    content = json.loads(line)
+    del content[key]
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "not there. Give the results.jsonl"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
+        (lambda path: path.write_text(""), "does not begin with a run's line"),
+        (lambda path: path.write_text("# Report\n"), "line 1: is no JSON"),
+        (lambda path: path.write_text("[1]\n"), "line 1: is no entry"),
+        (edited(lambda lines: lines[1:]), "does not begin with a run's line"),
+        (edited(lambda lines: [lines[0].replace('"schema_version":1', '"schema_version":2')]), "schema version 2, expected 1"),
+        (edited(lambda lines: [without(lines[0], "schema_version")]), "schema version None"),
+        (edited(lambda lines: [*lines[:2], lines[2][:50], *lines[3:]]), "line 3: is no JSON"),
+        (edited(lambda lines: [*lines, lines[1]]), "line 6: net_x1_0 is there twice"),
+        (edited(lambda lines: [*lines, lines[0]]), "line 6: is no result"),
+        (edited(lambda lines: [lines[0], without(lines[1], "rounds")]), r"line 2: is no result \('rounds'\)"),
+        (edited(lambda lines: [lines[0], lines[1].replace('"macs"', '"flops"')]), "line 2: is no result"),
+    ],
+)
+def test_what_is_no_run_is_told(tmp_path: Path, damage: Callable[[Path], Any], said: str) -> None:
+    path = written(tmp_path / "results.jsonl")
+    damage(path)
+    with pytest.raises(RecordError, match=said) as caught:
+        read_records(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    path = written(tmp_path / "results.jsonl")
+    with pytest.raises(RecordError, match="File exists"), Records(path):
+        pass
+    assert len(read_records(path).results) == 3
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Records(path) as records:
+        records.run("benchmarks", ENVIRONMENT, {})
+
+        class Full:
+            def write(self, text: str) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        real, records._file = records._file, Full()  # type: ignore[assignment]
+        with pytest.raises(NoSpace, match="no space left") as caught:
+            records.add(RESULTS[0])
+        records._file = real
+    assert caught.value.exit_code == 3
+    assert read_records(path).run["environment"] == ENVIRONMENT
+
+
+def test_the_table_has_every_figure(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    write_csv(path, RESULTS)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for row, each in zip(rows, RESULTS, strict=True):
+        found = summary(each)
+        assert (row["name"], int(row["batch"]), row["status"], row["reason"]) == (
+            each.cell.name,
+            each.cell.batch,
+            each.status,
+            each.reason,
+        )
+        assert json.loads(row["settings"]) == each.settings
+        assert row["warnings"] == " | ".join(each.warnings)
+        if found is None:
+            assert row["median_ms"] == row["latency_kind"] == row["interval_low_ms"] == ""
+            continue
+        for name in ("median_ms", "mean_ms", "min_ms", "max_ms", "p90_ms", "p95_ms", "p99_ms", "iqr_ms", "images_per_s"):
+            assert float(row[name]) == getattr(found, name)
+        assert (float(row["interval_low_ms"]), float(row["interval_high_ms"])) == found.interval_ms
+        assert row["latency_kind"] == each.latency_kind
+    assert (rows[0]["accuracy_top1"], rows[0]["accuracy_data"], rows[1]["accuracy_top1"]) == ("0.5", "digits", "")
+    assert (rows[0]["host_bound"], rows[1]["host_bound"]) != ("", "") and rows[1]["host_bound"] == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_a_table_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MissingBackend, match="no space left"):
+        write_csv(path, RESULTS)
+    assert path.read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_made(tmp_path: Path) -> None:
+    assert claim_folder(tmp_path / "a/b") is None
+    assert claim_folder(tmp_path / "a/b") is None  # holds no run: used as it is
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_an_earlier_run_is_moved_to_the_next_free_name(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for run in range(3):
+        moved = claim_folder(folder)
+        assert moved == (folder.with_name(f"out.{run}") if run else None)
+        (folder / "results.jsonl").write_text(str(run))
+    (tmp_path / "out.1").rename(tmp_path / "kept")
+    assert claim_folder(folder) == tmp_path / "out.1"
+    contents = {path.parent.name: path.read_text() for path in tmp_path.glob("*/results.jsonl")}
+    assert contents == {"kept": "0", "out.2": "1", "out.1": "2"}
+    assert folder.is_dir() and not list(folder.iterdir())
+
+
+def test_the_working_folder_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecordError, match="cannot be renamed"):
+        claim_folder(Path())
+
+
+@pytest.mark.parametrize(("number", "kind", "code"), [(errno.ENOSPC, NoSpace, 3), (errno.EACCES, RecordError, 2)])
+def test_a_folder_that_cannot_be_made_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Any], code: int
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(kind, match=str(tmp_path / "out")) as caught:
+        claim_folder(tmp_path / "out")
+    assert caught.value.exit_code == code
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RecordError, match="File exists"):
+        claim_folder(tmp_path / "out")

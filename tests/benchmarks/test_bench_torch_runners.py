@@ -1,0 +1,378 @@
+"""A bundle's networks in torch, eager and slimmable: what they compute, what they are refused for, what they leave."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
+from torch import fx
+
+import slimexport
+from benchmarks.cells import SLIMMABLE, TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Array, Cell, NotMeasured, Options, OutOfMemory
+from benchmarks.inputs import cache_bytes
+from benchmarks.output_check import check_output
+from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
+from benchmarks.runners import torch_images, torch_session, torch_slimmable
+from benchmarks.runners.torch_runners import open_torch
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import read_reference, sha256
+from slimtrain.checkpoint import open_checkpoint
+from slimtrain.errors import CheckpointError
+
+RANDOM = "random:us_mobilenet_v1"
+WIDTHS = (0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle, the checkpoint that it was exported from, and a bundle of the same network under its name `random:...`."""
+
+    folder: Path
+    checkpoint: Path
+    untrained: Path
+
+    def cells(self, backend: str, batch: int = 2, precision: str = "fp32") -> list[Cell]:
+        return plan_cells(open_bundle(self.folder), Wanted((backend,), (batch,), (precision,)))[0]
+
+    def reference(self, of: Cell) -> tuple[Array, Array, None]:
+        reference = read_reference(self.folder)
+        return reference["images"], reference[f"logits_{of.plan}"], None
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("torch_runners")
+    checkpoint = folder / "us.pt"
+    state = open_checkpoint(RANDOM).network.state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, checkpoint)
+    arguments: Any = {"widths": WIDTHS, "image_size": SIZE, "precisions": ("fp32", "fp16")}
+    slimexport.export(checkpoint, output_dir=folder / "bundle", **arguments)
+    shutil.copytree(folder / "bundle", folder / "untrained")
+    manifest = json.loads((folder / "untrained" / "manifest.json").read_text())
+    manifest["source"].update(file=RANDOM, sha256=None)
+    (folder / "untrained" / "manifest.json").write_text(json.dumps(manifest))
+    return Exported(folder / "bundle", checkpoint, folder / "untrained")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_opened() -> Iterator[None]:
+    """No slimmable network is left for other tests."""
+    yield
+    torch_slimmable._Opened.key = torch_slimmable._Opened.network = None
+
+
+def with_checkpoint(exported: Exported, **more: Any) -> Options:
+    return Options(checkpoint=exported.checkpoint, **more)
+
+
+# -------------------------------------------------------------------------------------------------- what is computed
+
+
+@pytest.mark.parametrize("backend", [TORCH_EAGER, SLIMMABLE])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_logits_are_the_bundles_reference(exported: Exported, backend: str, batch: int) -> None:
+    cells = exported.cells(backend, batch)
+    assert [each.label for each in cells] == ["0.25x", "0.5x"]
+    for each in cells:
+        runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
+        assert check_output(runner, each, exported.reference(each)) == ""
+        timing = runner.run(7)
+        assert timing.wall > 0
+        assert (timing.device, timing.enqueue, timing.upload, timing.download) == (None,) * 4
+        runner.close()
+
+
+def test_fp16_files_run_in_fp16(exported: Exported) -> None:
+    (each, _) = exported.cells(TORCH_EAGER, 2, "fp16")
+    assert each.file.endswith(".fp16.onnx")
+    runner = open_torch(each, exported.folder, FewImages(), Options())
+    images, expected, _ = exported.reference(each)
+    made = runner.logits(images)
+    assert made.dtype == np.float32
+    assert 1e-4 < gap(made, expected) < 3e-2  # not in fp32, and not wrong
+    runner.close()
+
+
+def test_the_network_of_a_file_is_the_one_that_materialize_gives(exported: Exported) -> None:
+    dense = slimexport.materialize(exported.checkpoint, WIDTHS[0])
+    assert isinstance(dense, fx.GraphModule)
+    read = torch_session._dense(exported.folder / exported.cells(TORCH_EAGER)[0].file, "fp32")
+    assert {path: type(module) for path, module in read.named_modules() if "." in path} == {
+        path: type(module) for path, module in dense.named_modules() if "." in path
+    }
+    expected = dict(dense.named_parameters())
+    mine = dict(read.named_parameters())
+    assert mine.keys() == expected.keys() and all(torch.equal(mine[key], expected[key]) for key in expected)
+    assert np.array_equal(torch_logits(read, probes()), torch_logits(dense, probes()))
+
+
+def test_the_slimmable_network_at_a_width_is_the_dense_one(exported: Exported) -> None:
+    for slim, dense in zip(exported.cells(SLIMMABLE), exported.cells(TORCH_EAGER), strict=True):
+        made = []
+        for each in (slim, dense):
+            runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
+            made.append(runner.logits(probes()))
+            runner.close()
+        assert 0 < gap(*made) < 1e-4  # the norms are folded in one and not in the other
+
+
+def test_open_widths_of_one_network_do_not_disturb_each_other(exported: Exported) -> None:
+    narrow, wide = exported.cells(SLIMMABLE)
+    runners = [open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)) for each in (narrow, wide)]
+    for _ in range(2):
+        for each, runner in zip((narrow, wide), runners, strict=True):
+            runner.run(0)
+            check_output(runner, each, exported.reference(each))
+    network = torch_slimmable._Opened.network
+    assert network is not None and network.active == network.spec.widest  # as before the `with` blocks
+    runners[0].close()
+    check_output(runners[1], wide, exported.reference(wide))
+    runners[1].close()
+
+
+def test_buffers_rotate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    images = FewImages()
+    runner = open_torch(cell(), tmp_path, images, Options())
+    seen: list[torch.Tensor] = []
+    forward = runner._open[0]  # type: ignore[attr-defined]
+    monkeypatch.setattr(forward, "call", seen.append)
+    for index in (0, 1, 2, 3, 7):
+        runner.run(index)
+    first, *rest = (tensor.data_ptr() for tensor in seen)
+    assert rest[2:] == [first, rest[0]]
+    assert len({first, *rest}) == 3
+    assert all(tensor.shape == (2, 3, SIZE, SIZE) and tensor.is_inference() for tensor in seen)
+    assert [batch for batch, _ in images.asked] == [2]
+    assert images.asked[0][1] == cache_bytes()
+    runner.close()
+
+
+def test_settings_say_how_it_runs(exported: Exported) -> None:
+    (each, _) = exported.cells(TORCH_EAGER)
+    runner = open_torch(each, exported.folder, FewImages(), Options(threads=2, transfers=True))
+    assert runner.settings == {
+        "device": "cpu",
+        "threads": 2,
+        "torch": torch.__version__,
+        "memory_format": "channels_last",
+        "compile": False,
+        "cudnn_benchmark": None,
+        "tf32": None,
+        "cuda_graph": False,
+        "transfers": False,  # there are none on a CPU
+        "input_buffers": 3,
+        "input_bytes": 3 * 2 * 3 * SIZE * SIZE * 4,
+        "cache_bytes": cache_bytes(),
+    }
+    json.dumps(runner.settings)
+    runner.close()
+
+
+# ---------------------------------------------------------------------------------------------------- what is left
+
+
+def test_threads_are_set_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path)
+    torch.set_num_threads(1)
+    first = open_torch(cell(), tmp_path, FewImages(), Options(threads=2))
+    second = open_torch(cell(), tmp_path, FewImages(), Options(threads=3))
+    seen: list[int] = []
+    for runner in (first, second, first):
+        call = runner._open[0].call  # type: ignore[attr-defined]
+
+        def watching(images: torch.Tensor, call: Any = call) -> Any:
+            seen.append(torch.get_num_threads())
+            return call(images)
+
+        monkeypatch.setattr(runner._open[0], "call", watching)  # type: ignore[attr-defined]
+        runner.run(0)
+        monkeypatch.undo()
+    assert seen == [2, 3, 2]
+    first.close()
+    second.run(0)
+    assert torch.get_num_threads() == 3
+    second.close()
+    assert torch.get_num_threads() == 1
+
+
+def test_what_fails_to_open_leaves_the_threads_alone(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    (tmp_path / "tiny.onnx").write_bytes(b"not a network")
+    with pytest.raises(NotMeasured, match=r"tiny\.onnx: onnx cannot read it"):
+        open_torch(cell(), tmp_path, FewImages(), Options(threads=2))
+    assert torch.get_num_threads() == 1
+
+
+def test_a_closed_runner_holds_nothing(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    runner.close()
+    runner.close()
+    assert runner._open is None  # type: ignore[attr-defined]
+    assert len(torch_images._shared) == 0
+    with pytest.raises(AssertionError, match="closed"):
+        runner.run(0)
+
+
+def test_gradients_and_modes_of_the_caller_are_untouched(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    runner.run(0)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    runner.close()
+
+
+def test_the_checkpoint_is_read_once(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        opened.append(args)
+        return open_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(torch_slimmable._Opened, "network", None)
+    monkeypatch.setattr(torch_slimmable, "open_checkpoint", counting)
+    runners = []
+    for batch in (1, 2):
+        for each in exported.cells(SLIMMABLE, batch):
+            runners.append(open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)))
+    assert len(opened) == 1
+    other = replace(exported.cells(SLIMMABLE)[0])
+    options = Options(checkpoint=Path(RANDOM))
+    runners.append(open_torch(other, exported.untrained, FewImages(), options))
+    assert len(opened) == 2
+    for runner in runners:
+        runner.close()
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+def refused(made: Cell, folder: Path, options: Options, *parts: str, kind: type[Exception] = NotMeasured) -> None:
+    """Opening raises `kind` (and no subclass) with a message that holds all of `parts`."""
+    with pytest.raises(kind) as info:
+        open_torch(made, folder, FewImages(), options)
+    assert type(info.value) is kind
+    for part in parts:
+        assert part in str(info.value)
+
+
+def test_what_no_torch_can_run_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    refused(cell(backend=TORCH_GRAPH), tmp_path, Options(), "CUDA graphs need a GPU")
+    refused(cell(precision="tf32"), tmp_path, Options(), "TF32 is a GPU's")
+    refused(cell(precision="int8"), tmp_path, Options(), "not in int8")
+    refused(cell(precision="int8", backend=TORCH_COMPILE), tmp_path, Options(), "not in int8")
+    refused(cell(precision="fp16", backend=SLIMMABLE), tmp_path, Options(), "the slimmable network", "not in fp16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("backend", [TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH, SLIMMABLE])
+def test_a_gpu_that_is_not_there(backend: str, tmp_path: Path) -> None:
+    refused(cell(backend=backend), tmp_path, Options(device="cuda"), "finds no GPU here")
+
+
+def test_a_file_of_another_type_or_kind(tmp_path: Path) -> None:
+    write_tiny(tmp_path, precision="fp16")
+    refused(cell(), tmp_path, Options(), "tiny.onnx", "torch.float16", "expected those of fp32")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), tmp_path / "tiny.onnx")
+    refused(cell(), tmp_path, Options(), "has 0 inputs and 0 outputs")
+
+
+def test_without_a_checkpoint(exported: Exported) -> None:
+    refused(exported.cells(SLIMMABLE)[0], exported.folder, Options(), "needs --ckpt")
+
+
+def test_another_checkpoint_is_refused_with_both_hashes(exported: Exported, tmp_path: Path) -> None:
+    wrong = tmp_path / "us.pt"
+    wrong.write_bytes(exported.checkpoint.read_bytes() + b"\0")
+    manifest = json.loads((exported.folder / "manifest.json").read_text())
+    expected, found = manifest["source"]["sha256"], sha256(wrong)
+    each = exported.cells(SLIMMABLE)[0]
+    refused(each, exported.folder, Options(checkpoint=wrong), found[:12], expected[:12], str(wrong), kind=BundleError)
+    assert BundleError.exit_code == 2
+    refused(each, exported.folder, Options(checkpoint=tmp_path / "no.pt"), "no.pt: no such file", "us.pt", kind=BundleError)
+
+
+def test_an_untrained_network_is_known_by_its_name(exported: Exported, tmp_path: Path) -> None:
+    each = exported.cells(SLIMMABLE)[0]
+    runner = open_torch(each, exported.untrained, FewImages(), Options(checkpoint=Path(RANDOM)))
+    assert check_output(runner, each, exported.reference(each)) == ""
+    runner.close()
+    for given in ("random:us_mobilenet_v2", exported.checkpoint):
+        refused(each, exported.untrained, Options(checkpoint=Path(given)), "Give --ckpt " + RANDOM, kind=BundleError)
+    refused(each, exported.folder, Options(checkpoint=Path(RANDOM)), "us.pt (SHA-256", kind=BundleError)
+    folder, _ = edited(exported, tmp_path, lambda manifest: manifest["source"].update(file=RANDOM))
+    refused(each, folder, Options(checkpoint=Path(RANDOM)), f"{RANDOM} (SHA-256", kind=BundleError)
+
+
+def edited(exported: Exported, folder: Path, change: Callable[[dict[str, Any]], object]) -> tuple[Path, Options]:
+    """A copy of the bundle's manifest, changed, whose source is `us.pt` beside it."""
+    manifest = json.loads((exported.folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder, Options(checkpoint=exported.checkpoint)
+
+
+def test_a_plan_without_statistics(exported: Exported, tmp_path: Path) -> None:
+    """As of a bundle that was calibrated when it was exported: the checkpoint does not know the width."""
+
+    def other_width(manifest: dict[str, Any]) -> None:
+        artifact = manifest["artifacts"][0]
+        artifact["channels"]["features.3"] += 8
+        artifact["width"] = None
+
+    each = exported.cells(SLIMMABLE)[0]
+    refused(each, *edited(exported, tmp_path, other_width), "plan x0_25: us.pt has batch-norm statistics only for 0.25, 0.275")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest["artifacts"][0].pop("channels"), "gives no channels for us_mobilenet_v1_x0_25"),
+        (
+            lambda manifest: manifest["artifacts"][0]["channels"].update({"features.3": 10**6}),
+            "features.3 has 1000000 channels",
+        ),
+    ],
+)
+def test_channels_that_are_none(exported: Exported, tmp_path: Path, change: Callable[[Any], object], message: str) -> None:
+    refused(exported.cells(SLIMMABLE)[0], *edited(exported, tmp_path, change), message)
+
+
+def test_a_damaged_checkpoint_with_the_right_hash(exported: Exported, tmp_path: Path) -> None:
+    damaged = tmp_path / "us.pt"
+    damaged.write_bytes(b"no checkpoint")
+    folder, _ = edited(exported, tmp_path, lambda each: each["source"].update(sha256=sha256(damaged)))
+    with pytest.raises(CheckpointError):
+        open_torch(exported.cells(SLIMMABLE)[0], folder, FewImages(), Options(checkpoint=damaged))
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path)
+    with pytest.raises(OutOfMemory, match="host's memory"):
+        open_torch(cell(), tmp_path, NoRoom(), Options())
+    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    forward = runner._open[0]  # type: ignore[attr-defined]
+    monkeypatch.setattr(forward, "call", lambda images: torch.empty(1 << 58))  # what the allocator really says
+    for act in (lambda: runner.run(0), lambda: runner.logits(probes())):
+        with pytest.raises(OutOfMemory, match="host's memory does not suffice"):
+            act()
+    monkeypatch.setattr(forward, "call", lambda images: images.reshape(-1, 7))
+    with pytest.raises(NotMeasured, match=r"torch .* does not run it on cpu: shape") as info:
+        runner.run(0)
+    assert type(info.value) is NotMeasured
+    runner.close()
+
+
+def test_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    refused(cell(), tmp_path, Options(), "needs onnx", "pip install onnx")

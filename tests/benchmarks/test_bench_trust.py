@@ -1,0 +1,65 @@
+"""The script that measures the tool itself: what it runs and counts, not how fast this machine is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import trust
+from benchmarks.inputs import assumed_cache
+from benchmarks.networks import middle, table
+from benchmarks.records import Recorded
+from slimexport import export
+
+
+def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.25
+        return now[0]
+
+    monkeypatch.setattr(trust.time, "perf_counter", clock)
+    assert trust.Known(1.0).run(0).wall == 1.25  # a second, and the reading that ends it
+    assert trust.Known(0.0).run(0).wall == 0.25
+
+
+def test_a_known_duration_is_measured() -> None:
+    found = trust.measure_known(0.0)
+    assert found["iterations"] > 10 and found["median_ms"] < 1
+    assert found["beyond_us_per_iteration"] > 0
+
+
+def test_the_tool_and_the_loop_take_turns_on_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir=tmp_path / "bundle")
+    monkeypatch.setattr(trust, "TURNS", 2)
+    with assumed_cache(1 << 16):
+        (row,) = trust.agreement(tmp_path / "bundle", (2,), 1, 0.01)
+    assert row["file"] == "us_mobilenet_v1_x0_25.onnx" and row["batch"] == 2
+    assert row["ratio"] == row["tool_median_ms"] / row["loop_median_ms"]
+    assert min(row["iterations"]) >= 20  # at least 10 in each turn
+
+
+@pytest.mark.parametrize(("off", "code"), [(0.04, 0), (0.06, 1)])
+def test_the_verdict(off: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"known_ms": 1.0, "median_ms": 1.001, "iterations": 10, "beyond_us_per_iteration": 2.0}
+    row = {"file": "a.onnx", "batch": 1, "tool_median_ms": 1.0, "loop_median_ms": 1.0, "ratio": 1 - off, "iterations": [1, 1]}
+    monkeypatch.setattr(trust, "measure_known", lambda duration_s: {**known, "known_ms": 1.0})
+    monkeypatch.setattr(trust, "agreement", lambda *arguments: [row])
+    monkeypatch.setattr(sys, "argv", ["trust", "bundle", "--json", str(tmp_path / "trust.json")])
+    with pytest.raises(SystemExit) as stopped:
+        trust.main()
+    assert stopped.value.code == code
+    assert json.loads((tmp_path / "trust.json").read_text())["worst"] == pytest.approx(off)
+
+
+def test_smallest_middle_and_largest_switch() -> None:
+    assert middle([0.25, 0.5, 0.75, 1.0]) == [0.25, 0.75, 1.0]
+    assert middle((3, 1, 2)) == [1, 2, 3]
+
+
+def test_no_results_make_an_empty_table() -> None:
+    assert table(Recorded({"ceilings": {}}, ())) == ""

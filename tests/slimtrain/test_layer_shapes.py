@@ -1,0 +1,105 @@
+"""The recorded layers against the cost counter, at any plan, and against the dense network that runs, name by name."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from slimtrain_states import PUBLISHED
+from torch import Tensor, nn
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.cost import CostCounter
+from slimtrain.errors import UserError
+from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
+from slimtrain.layers import DenseLayers
+from slimtrain.registry import published_spec
+from slimtrain.spec import NetworkSpec
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("image_size", [33, 160])
+def test_sums_over_layers_are_the_network_s_costs_at_every_switch(name: str, image_size: int) -> None:
+    spec = published_spec(name, classes=10)
+    layers, count = layer_shapes(spec, image_size), CostCounter(spec, image_size)
+    for plan in spec.plans:
+        cost = count(plan)
+        found = (sum(layer.macs(plan) for layer in layers), sum(layer.activations(plan) for layer in layers), len(layers))
+        assert found == (cost.macs, cost.activations, cost.layers)
+        biases = sum(plan.size(layer.out) for layer in layers)
+        assert sum(layer.weights(plan) for layer in layers) + biases == cost.params
+
+
+@pytest.mark.parametrize("name", ["us_mobilenet_v1", "us_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50"])
+def test_sums_at_plans_that_no_width_describes(name: str) -> None:
+    spec, draw = published_spec(name), random.Random(3)
+    layers, count = layer_shapes(spec, 96), CostCounter(spec, 96)
+    for _ in range(5):
+        plan = ChannelPlan("mine", {group: draw.randint(1, most) for group, most in spec.widest.channels.items()})
+        assert sum(layer.macs(plan) for layer in layers) == count(plan).macs
+
+
+def ran(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> list[tuple[object, ...]]:
+    """Name, kernel, stride, side, inputs, outputs and groups of each weighted layer of a dense network, as it runs."""
+    found: list[tuple[object, ...]] = []
+    with torch.device("meta"):
+        dense = spec.build(DenseLayers(plan)).eval()
+    pooled = [0]
+
+    def hook(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d):
+            sizes = (inputs[0].shape[2], module.in_channels, module.out_channels, module.groups)
+            found.append((name, module.kernel_size[0], module.stride[0], *sizes))
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            pooled[0] = inputs[0].shape[2]
+        elif isinstance(module, nn.Linear):
+            found.append((name, 1, 1, pooled[0], module.in_features, module.out_features, 1))
+
+    for name, module in dense.named_modules():
+        module.register_forward_pre_hook(lambda module, inputs, name=name: hook(name, module, inputs))
+    dense(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_layers_are_those_that_run_in_their_order_under_their_names(name: str) -> None:
+    spec = published_spec(name, classes=7)
+    plan = spec.plans[len(spec.plans) // 2]
+    recorded = [
+        (
+            *(layer.name, layer.kernel, layer.stride, layer.side, plan.size(layer.inp), plan.size(layer.out)),
+            plan.size(layer.out) if layer.kind == DEPTHWISE else 1,
+        )
+        for layer in layer_shapes(spec, 97)
+    ]
+    assert recorded == ran(spec, plan, 97)
+
+
+def activations(layers: tuple[LayerShape, ...]) -> dict[str, str]:
+    return {layer.name: layer.activation for layer in layers}
+
+
+def test_activations_are_those_directly_behind() -> None:
+    found = activations(layer_shapes(published_spec("us_mobilenet_v1"), 64))
+    assert found.pop("classifier.0") == "" and set(found.values()) == {"relu6"}
+    v2 = activations(layer_shapes(published_spec("us_mobilenet_v2"), 64))
+    assert (v2["features.2.body.0"], v2["features.2.body.3"], v2["features.2.body.6"]) == ("relu6", "relu6", "")
+    resnet = activations(layer_shapes(published_spec("s_resnet50"), 64))
+    assert (resnet["features.1.body.3"], resnet["features.1.body.6"], resnet["features.1.shortcut.0"]) == ("relu", "", "")
+    shuffle = activations(layer_shapes(published_spec("s_shufflenet"), 64))
+    assert (shuffle["features.0.a_1.0"], shuffle["features.0.b.1"], shuffle["features.0.c_2.0"]) == ("relu", "", "")
+
+
+def test_a_stem_reads_the_image_and_the_classifier_the_pooled_map() -> None:
+    spec = published_spec("us_mobilenet_v1", classes=10)
+    first, *_, last = layer_shapes(spec, 224)
+    assert (first.kind, first.inp, first.side, first.out_side) == (CONV, 3, 224, 112)
+    assert (last.kind, last.out, last.side, last.out_side) == (LINEAR, 10, 7, 1)
+    small = layer_shapes(NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0), stem_stride=1), 32)
+    assert (small[0].stride, small[0].out_side, small[-1].side) == (1, 32, 2)
+
+
+def test_an_image_too_small_for_the_network_is_refused() -> None:
+    with pytest.raises(UserError, match="image size 16"):
+        layer_shapes(published_spec("us_mobilenet_v1"), 16)
