@@ -15,6 +15,7 @@ from benchmarks.method import Method
 from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.rounds import schedule
+from benchmarks.statistics import OTHER_LOAD
 from slimtrain.channels import ChannelPlan
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.latency_table import LatencyTable, NetworkShape
@@ -206,6 +207,9 @@ def _notes(
 ) -> list[str]:
     """Reasons to doubt the figures."""
     notes = []
+    load = table.environment.get("other_load") or 0
+    if load > OTHER_LOAD:
+        notes.append(f"other processes kept {load:.1f} cores busy when this began. Stop them and measure again.")
     drift = max((after[plan].ms / before[plan].ms - 1 for plan in plans), key=abs)
     if abs(drift) > DRIFT:
         notes.append(

@@ -80,8 +80,9 @@ def sentence(counts: Sequence[int], ms: Sequence[float], noise: Sequence[float],
         if clear:
             largest = max(clear, key=lambda jump: jump.share)
             alike = tread(counts, step, largest.low)
-            text += f": flat between {alike[0]} and {alike[-1]}," if len(alike) > 1 else ":"
-            text += f" {largest.share:+.0%} at {largest.high}"
+            flat = f"flat between {alike[0]} and {alike[-1]}, " if len(alike) > 1 else ""
+            over = "" if flat else f" over {largest.low}"
+            text += f": {flat}{largest.share:+.0%} at {largest.high}{over}"
     slower = narrower_but_slower(counts, ms, noise)
     if slower:
         worst = min(slower, key=lambda jump: jump.share)

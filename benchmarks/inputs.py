@@ -33,6 +33,7 @@ class RandomImages:
         self.image_size = image_size
         self.most_bytes = most_bytes
         self._generator = np.random.default_rng(seed)
+        self._views: dict[tuple[int, int], list[Array]] = {}
         self._blocks: list[Array] = []  # the pool grows by blocks: views of the earlier ones stay what they are
 
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]:
@@ -40,6 +41,8 @@ class RandomImages:
         `most_bytes` allows. Buffers of one call share no memory. Raises MemoryError where there is too little."""
         shape = (batch, CHANNELS, self.image_size, self.image_size)
         count, floats = self._count(batch, cache_bytes), self._floats(batch)
+        if (batch, count) in self._views:  # of small images there are 100,000: one list for all widths
+            return self._views[batch, count]
         stride = -(-floats // LINE_FLOATS) * LINE_FLOATS
         missing = count - sum(len(block) // stride for block in self._blocks)
         if missing > 0:
@@ -47,7 +50,8 @@ class RandomImages:
             block.setflags(write=False)
             self._blocks.append(block)
         views = (block[at : at + floats] for block in self._blocks for at in range(0, len(block) - stride + 1, stride))
-        return [view.reshape(shape) for view, _ in zip(views, range(count), strict=False)]
+        self._views[batch, count] = [view.reshape(shape) for view, _ in zip(views, range(count), strict=False)]
+        return self._views[batch, count]
 
     def covers_cache(self, batch: int, cache_bytes: int) -> bool:
         """Whether the buffers of `batch` are together larger than twice `cache_bytes`, which `most_bytes` may forbid."""

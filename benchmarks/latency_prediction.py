@@ -35,7 +35,7 @@ from slimtrain.errors import UserError
 from slimtrain.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.spec import NetworkSpec
 
-UNIFORM = 5  # widths between those that the table has seen
+UNIFORM = 6  # widths, none of which the table has seen
 RANDOM = 10
 TRIES = 1000
 DIVISOR = 8

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, Options, Result
+from benchmarks.cells import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, SLIMMABLE, TENSORRT, Cell, Options, Result
 from benchmarks.environment import environment
 from benchmarks.inputs import RandomImages, cache_bytes
 from benchmarks.measure import Interrupted, Method, expected_seconds, measure
@@ -22,7 +22,7 @@ from benchmarks.records import Recorded, Records
 from benchmarks.runners import open_runner
 from benchmarks.sampler import StateSampler
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import Manifest, read_reference
+from slimexport.target.manifest import Manifest, read_reference, sha256
 
 GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
@@ -66,6 +66,8 @@ def prepare(request: Request) -> Plan:
             f"two bundles are called {', '.join(sorted(twice))}. Rename a folder, or measure one after the other."
         )
     for bundle in request.bundles:
+        if SLIMMABLE in request.wanted.backends:
+            _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
             from benchmarks.accuracy import with_accuracies
@@ -79,6 +81,20 @@ def prepare(request: Request) -> Plan:
         {bundle.name: bundle.folder for bundle in request.bundles},
         {bundle.name: bundle.manifest for bundle in request.bundles},
     )
+
+
+def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
+    """BundleError where the slimmable network would be another than the bundle's: its file's SHA-256 tells. One that was built
+    untrained has none, and is compared by name when it is opened."""
+    expected = bundle.manifest["source"].get("sha256")
+    if checkpoint is None or not checkpoint.is_file() or expected is None:
+        return
+    found = sha256(checkpoint)
+    if found != expected:
+        raise BundleError(
+            f"--ckpt {checkpoint}: SHA-256 is {found[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
+            f"({bundle.manifest['source'].get('file')}). Give that one."
+        )
 
 
 def run(

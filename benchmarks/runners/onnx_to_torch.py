@@ -18,6 +18,8 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
+from benchmarks.runners.failures import first_line
+
 TYPES = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
@@ -46,7 +48,7 @@ def dense_from_onnx(path: Path) -> fx.GraphModule:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's DecodeError derives from Exception alone, and onnx raises others
-        raise UnsupportedFile(f"{path.name}: onnx cannot read it ({str(error).splitlines()[0]}). Export again.") from error
+        raise UnsupportedFile(f"{path.name}: onnx cannot read it ({first_line(error)}). Export again.") from error
     return _Reader(model.graph, path.name).read()
 
 

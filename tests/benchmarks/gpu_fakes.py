@@ -3,7 +3,9 @@ works on the memory and streams of a `FakeCudart`."""
 
 from __future__ import annotations
 
+import functools
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -73,6 +75,18 @@ class Runtime:
     opened: list[tuple[Any, Any, dict[str, str]]] = field(default_factory=list)  # model, entries of its options, provider's
     runs: list[dict[str, str]] = field(default_factory=list)  # entries of the run's options
     bound: list[tuple[str, int]] = field(default_factory=list)
+    sessions: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    outlived: list[str] = field(default_factory=list)  # what was released while a session on its stream was still there
+
+    def __post_init__(self) -> None:
+        for name in ("cudaFree", "cudaStreamDestroy"):
+            function = getattr(self.library, name)
+            function.work = functools.partial(self._release, name, function.work)
+
+    def _release(self, name: str, work: Callable[[int], object], handle: int) -> None:
+        if len(self.sessions):
+            self.outlived.append(name)
+        work(handle)
 
 
 def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
@@ -108,6 +122,8 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
                 raise RuntimeError(runtime.fails_to_open)
             self.name, self.provider = providers[0] if isinstance(providers[0], tuple) else (providers[0], {})
             runtime.opened.append((model, options.entries, self.provider))
+            if "user_compute_stream" in self.provider:
+                runtime.sessions.add(self)
             self.loaded = runtime.loads
 
         def get_providers(self) -> list[str]:

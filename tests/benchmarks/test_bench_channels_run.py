@@ -142,6 +142,9 @@ def test_reasons_to_doubt_are_told(measured: Measured) -> None:
     assert measured.notes == ()
     noisy = run_channels(Work(SMALL, 32, COARSE), DEVICE, FormulaTimer(noise=0.3))
     assert any("noisy" in note for note in noisy.notes)
+    busy = replace(DEVICE, environment={"other_load": 1.3})
+    (note,) = run_channels(Work(SMALL, 32, COARSE), busy, FormulaTimer()).notes
+    assert note.startswith("other processes kept 1.3 cores busy")
     (note,) = run_channels(Work(SMALL, 32, COARSE), DEVICE, FormulaTimer(slower=2.0)).notes
     assert "2.0" in note and "Measure again" in note
 

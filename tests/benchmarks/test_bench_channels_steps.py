@@ -88,6 +88,7 @@ def test_sentences_say_where_time_steps() -> None:
     ms = [1.0, 1.0, 1.35, 1.35, 1.7, 1.7]
     said = sentence(counts, ms, quiet, 16, "output channels")
     assert said == "steps of 16 output channels: flat between 56 and 64, +35% at 72"
+    assert sentence(counts[1:], ms[1:], quiet[1:], 16, "channels") == "steps of 16 channels: +35% at 72 over 64"
     said = sentence(counts, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], quiet, 1, "input channels")
     assert said == "no steps of more than 8 input channels are seen between 56 and 96"
     said = sentence([120, 122, 124], [1.0, 1.25, 1.0], [0.0] * 3, 1, "output channels")

@@ -101,8 +101,20 @@ def test_every_iteration_reads_the_next_buffer(board: Machine, bundle: Path, cud
     assert board.library.leaks == []
 
 
-def test_a_graph_is_captured_for_each_buffer_after_a_plain_run(board: Machine, bundle: Path) -> None:
+def test_a_graph_is_captured_for_each_buffer_after_a_plain_run(
+    board: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures: list[bool] = []
+    real = board.trt.IExecutionContext.execute_async_v3
+
+    def execute(self: Any, stream: int) -> bool:
+        captures.append(stream in board.library.capturing)
+        done: bool = real(self, stream)
+        return done
+
+    monkeypatch.setattr(board.trt.IExecutionContext, "execute_async_v3", execute)
     runner = opened(bundle)
+    assert captures == [False, True] * 5
     calls = [name for name in board.library.calls if "Capture" in name or name == "cudaStreamSynchronize"]
     assert calls.count("cudaStreamBeginCapture") == calls.count("cudaStreamEndCapture") == 5
     for place, name in enumerate(calls):

@@ -74,6 +74,21 @@ def test_two_bundles_of_one_name(bundle: Bundle) -> None:
         session.prepare(request)
 
 
+def test_a_checkpoint_that_is_not_the_bundles(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "other.pt").write_bytes(b"weights")
+    manifest = {**bundle.manifest, "source": {**bundle.manifest["source"], "sha256": "0" * 64, "file": "mine.pt"}}
+    request = session.Request(
+        (Bundle(bundle.folder, manifest),),
+        Wanted(("slimmable",), (1,)),
+        Method(),
+        Options(checkpoint=tmp_path / "other.pt"),
+    )
+    with pytest.raises(BundleError, match=r"other\.pt: SHA-256 is .* was exported from one with 000000000000\.\.\. \(mine\.pt\)"):
+        session.prepare(request)
+    other = session.Request(request.bundles, Wanted(("onnxruntime-cpu",), (1,)), Method(), request.options)
+    assert len(session.prepare(other).cells) == 1  # not asked for, so not looked at
+
+
 def test_exit_codes() -> None:
     class Each:
         def __init__(self, status: str, code: int = 0) -> None:

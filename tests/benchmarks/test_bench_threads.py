@@ -57,6 +57,11 @@ def test_different_cores_come_first(count: int, expected: list[int]) -> None:
     assert HYPER.choose(count) == expected
 
 
+def test_siblings_that_are_neighbours_are_not_taken_both() -> None:
+    assert Cpus(cores=((0, 1), (2, 3), (4, 5))).choose(2) == [0, 2]
+    assert Cpus(cores=((0, 1), (2, 3), (4, 5))).choose(4) == [0, 1, 2, 4]
+
+
 def test_uneven_cores_are_used_up_too() -> None:
     assert Cpus(cores=((0,), (1, 2), (3,))).choose(4) == [0, 1, 2, 3]
 

@@ -1,0 +1,111 @@
+"""What the made-up devices cannot show: real graphs, real events, real libraries. Skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from bench_helpers import cell
+from gpu_fakes import Images
+
+from benchmarks.ceilings import measure_ceilings
+from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
+from benchmarks.runners import open_runner
+from slimexport import export
+from slimexport.target.build_settings import BatchRange, BuildSettings
+from slimexport.target.cuda_graph import Graph
+from slimexport.target.device import require_gpu
+from slimexport.target.engines import build_engines
+from slimexport.target.manifest import read_manifest, read_reference
+from slimexport.target.verify import TOLERANCES, compare
+
+IMAGE_SIZE = 32
+pytestmark = pytest.mark.gpu
+has_provider = pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA provider"
+)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "us_mobilenet_v1"
+    export("random:us_mobilenet_v1", widths=[0.25], image_size=IMAGE_SIZE, output_dir=folder)
+    if importlib.util.find_spec("tensorrt") is not None:
+        build_engines(folder, settings=BuildSettings(batch=BatchRange(1, 2, 4)), timing_cache_folder=folder.parent)
+    return folder
+
+
+def a_cell(bundle: Path, form: str, backend: str) -> Cell:
+    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["format"] == form)
+    return cell(artifact["name"], file=artifact["file"], backend=backend, batch=2, image_size=IMAGE_SIZE)
+
+
+def computes_and_times(bundle: Path, made: Cell, options: Options) -> None:
+    reference = read_reference(bundle)
+    images, logits = reference["images"][:2], reference["logits_x0_25"][:2]
+    with closing(open_runner(made, bundle, Images(4, IMAGE_SIZE), options)) as runner:
+        for _ in range(2):
+            assert compare(runner.logits(images), logits).max_rel_error <= TOLERANCES["fp32"]
+            timings = [runner.run(index) for index in range(20)]
+        for timing in timings[5:]:
+            assert timing.device is not None and timing.enqueue is not None
+            assert 0 < timing.device <= timing.wall
+            assert 0 < timing.enqueue <= timing.wall
+            assert (timing.upload is not None and timing.upload > 0) is options.transfers
+
+
+@has_provider
+@pytest.mark.parametrize("transfers", [False, True])
+def test_onnxruntime_on_cuda(exported: Path, transfers: bool) -> None:
+    computes_and_times(exported, a_cell(exported, "onnx", ONNXRUNTIME_CUDA), Options(transfers=transfers))
+
+
+@has_provider
+def test_tf32_differs_from_fp32_by_little(exported: Path) -> None:
+    made = a_cell(exported, "onnx", ONNXRUNTIME_CUDA)
+    images = read_reference(exported)["images"][:2]
+    found = []
+    for precision in ("fp32", "tf32"):
+        with closing(open_runner(replace(made, precision=precision), exported, Images(2, IMAGE_SIZE), Options())) as runner:
+            found.append(runner.logits(images))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-2 * np.abs(found[0]).max())
+
+
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("transfers", [False, True])
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_tensorrt(exported: Path, cuda_graph: bool, transfers: bool) -> None:
+    computes_and_times(exported, a_cell(exported, "trt", TENSORRT), Options(cuda_graph=cuda_graph, transfers=transfers))
+
+
+def test_captured_work_is_done_at_launch_only() -> None:
+    cuda, _ = require_gpu()
+    back = np.zeros(4, np.float32)
+    with cuda.stream() as stream, cuda.memory(16) as source, cuda.memory(16) as to:
+        stream.upload(source, np.arange(4, dtype=np.float32))
+        stream.upload(to, np.full(4, 9, np.float32))
+        stream.synchronize()
+        with Graph(stream, lambda: stream.copy(to, source)) as graph:
+            stream.download(back, to)
+            stream.synchronize()
+            assert back.tolist() == [9, 9, 9, 9]
+            graph.launch(stream)
+            stream.download(back, to)
+            stream.synchronize()
+            assert back.tolist() == [0, 1, 2, 3]
+    assert cuda.l2_cache_bytes() > 1 << 18
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param(ONNXRUNTIME_CUDA, marks=has_provider), pytest.param(TENSORRT, marks=pytest.mark.tensorrt)]
+)
+def test_ceilings(backend: str) -> None:
+    found = measure_ceilings(backend, "fp32", Options(), seconds=0.1)
+    assert found.macs_per_s is not None and found.macs_per_s > 1e11
+    assert found.bytes_per_s is not None and found.bytes_per_s > 1e10
+    assert found.seconds_per_operator is None or 0 < found.seconds_per_operator < 1e-3
