@@ -182,6 +182,9 @@ def main() -> None:
             raise
         print(f"latency_prediction: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("latency_prediction: interrupted, nothing was written.", file=sys.stderr)
+        sys.exit(130)
     print(told(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -54,14 +54,14 @@ def model_ms(content: bytes) -> float:
 
 
 class FormulaTimer:
-    """Times by `model_ms`, times `slower` for models of whole networks (those of `image_size`), with noise on top.
+    """Times by `model_ms`, times `slower` for whole networks (known by their many layers), with noise on top.
 
     `stop_after`: Ctrl-C at that call. `calls` are the numbers of models of each call.
     """
 
-    def __init__(self, image_size: int = 0, slower: float = 1.0, noise: float = 0.0, stop_after: int = 0) -> None:
+    def __init__(self, slower: float = 1.0, noise: float = 0.0, stop_after: int = 0) -> None:
         self.settings: Mapping[str, Any] = {"device": "formula"}
-        self.image_size, self.slower, self.noise, self.stop_after = image_size, slower, noise, stop_after
+        self.slower, self.noise, self.stop_after = slower, noise, stop_after
         self.draw = np.random.default_rng(0)
         self.calls: list[int] = []
 
@@ -72,7 +72,7 @@ class FormulaTimer:
         found = {}
         for key, model in models.items():
             content = model.make()
-            whole = b"weight_40" in content  # many layers
+            whole = b"weight_40" in content
             ms = model_ms(content) * (self.slower if whole else 1.0) * (1 + self.noise * abs(self.draw.normal()))
             found[key] = Sample(ms, ms * (1 + self.noise))
         return found

@@ -90,9 +90,7 @@ def test_pictures_are_written(call: Call, tmp_path: Path) -> None:
     assert all(path.name in done.stderr for path in pictures)
 
 
-def test_without_matplotlib_everything_else_is_written(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_everything_else_is_written(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     done = call("us_mobilenet_v1", *FEW, "--output-dir", str(tmp_path))
@@ -171,7 +169,10 @@ def test_a_bundle_says_what_it_is(tmp_path: Path, stem_stride: int) -> None:
         ({"source": {}}, "lacks 'network'"),
         ({"schema_version": 9}, "schema version 9"),
         ({"artifacts": [{"channels": {"features.0": 16}, "macs": 5}]}, "is not the published one"),
-        ({"artifacts": [{"channels": dict(published_spec("us_mobilenet_v1").plan(0.5).channels), "macs": 5}]}, "another network"),
+        (
+            {"artifacts": [{"channels": dict(published_spec("us_mobilenet_v1").plan(0.5).channels), "macs": 5}]},
+            "another network",
+        ),
     ],
 )
 def test_a_bundle_that_cannot_be_used_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

@@ -50,7 +50,7 @@ def test_the_cap_is_kept_and_told() -> None:
 def test_all_batches_share_one_pool() -> None:
     images = RandomImages(32)
     one, eight, again = images.buffers(1, MIB), images.buffers(8, MIB), images.buffers(1, MIB)
-    assert all(first is not second and np.shares_memory(first, second) for first, second in zip(one, again, strict=True))
+    assert again is one  # of small images there are many: one list for all
     assert np.shares_memory(one[0], eight[0])
     held = sum(block.nbytes for block in images._blocks)
     assert held < 1.2 * 2 * MIB

@@ -141,7 +141,9 @@ def test_a_saved_table_gives_the_same_figures(tmp_path: Path) -> None:
     first = latency_prediction.run(arguments(save_table=tmp_path / "t.json"))
     again = latency_prediction.run(arguments(table=tmp_path / "t.json"))
     assert first["networks"] == again["networks"] and first["table"] == again["table"]
-    assert first["environment"] == {"cpu": "a formula"} and first["command"].startswith("python -m benchmarks.latency_prediction")
+    assert first["environment"] == {"cpu": "a formula"} and first["command"].startswith(
+        "python -m benchmarks.latency_prediction"
+    )
     assert json.loads(json.dumps(first, allow_nan=False))["network"]["name"] == "us_mobilenet_v1"
     for wrong in ({"batch": 2}, {"image_size": 64}, {"network": "us_mobilenet_v2"}):
         with pytest.raises(LatencyTableError):
