@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,21 +106,21 @@ def run_channels(
     Raises NotMeasured where a model does not run, KeyboardInterrupt on Ctrl-C: what `taken` was told is then all there is.
     """
     duration_s, total = work.grid.duration_s, work.models
-    networks = {plan: _network(work, plan) for plan in work.plans}
+    networks = {plan: Model(work.image_size, partial(network_model, work.spec, plan, work.image_size)) for plan in work.plans}
     progress("whole networks", 0, total)
     before = timer(networks, NETWORK_SHARE * duration_s)
     done = 0
     staircases = []
     for line in work.lines:
         progress(f"staircase of {line.entry.layer.name}", done, total)
-        found = measure_layer(timer, line.entry.layer, line.points, duration_s, _told(taken, "staircase", line.entry))
+        found = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
         times = tuple(found[point] for point in line.points)
         staircases.append(Staircase(line, times, find_step(line.counts, [each.ms for each in times])))
         done += models_of(line.points)
     grids = []
     for entry in work.entries:
         progress(entry.layer.name, done, total)
-        found = measure_layer(timer, entry.layer, entry.points, duration_s, _told(taken, "table", entry))
+        found = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
         grids.append(_times(entry, found, _steps(staircases, entry)))
         done += models_of(entry.points)
     progress("whole networks again", done, total)
@@ -149,14 +150,6 @@ def run_channels(
     }
     table = fitted(replace(table, settings=settings), work.plans, measured)
     return Measured(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
-
-
-def _network(work: Work, plan: ChannelPlan) -> Model:
-    return Model(work.image_size, lambda: network_model(work.spec, plan, work.image_size))
-
-
-def _told(taken: Callable[[str, Entry, LayerTime], None], purpose: str, entry: Entry) -> Callable[[LayerTime], None]:
-    return lambda time: taken(purpose, entry, time)
 
 
 def _steps(staircases: Sequence[Staircase], entry: Entry) -> dict[str, int]:

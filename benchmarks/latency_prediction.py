@@ -11,6 +11,7 @@ stands what MACs alone predict: a line through the same three networks that the 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import sys
@@ -78,10 +79,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
 def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
     """The networks of `plans` by name: exported into a bundle in `folder` where `slimexport` can."""
     if spec.family != "us" or spec.stem_stride != 2:
-        return {
-            plan.name: Model(image_size, lambda plan=plan: network_model(spec, plan, image_size))  # type: ignore[misc]
-            for plan in plans
-        }
+        return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
     from slimexport.exporter import export
     from slimtrain.noise import noise_images
 

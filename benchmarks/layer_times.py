@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.model_timer import Model, Timer
@@ -52,8 +53,8 @@ def measure_layer(
     for group in groups(points):
         models: dict[tuple[int, int | None], Model] = {}
         for inp, out in group:
-            models[inp, None] = Model(layer.side, lambda inp=inp: without_layer(layer, inp, copies))  # type: ignore[misc]
-            models[inp, out] = Model(layer.side, lambda inp=inp, out=out: with_layer(layer, inp, out, copies))  # type: ignore[misc]
+            models[inp, None] = Model(layer.side, partial(without_layer, layer, inp, copies))
+            models[inp, out] = Model(layer.side, partial(with_layer, layer, inp, out, copies))
         samples = timer(models, duration_s)
         for inp, out in group:
             whole, rest = samples[inp, out], samples[inp, None]

@@ -88,7 +88,8 @@ def images_for(
         pairs = zip(class_names, names, strict=True)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
         raise UserError(
-            f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained with."
+            f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained "
+            "with."
         )
     workers = 0 if digits else min(MOST_WORKERS, os.cpu_count() or 1)
     return LabeledImages(DIGITS if digits else Path(source).name, samples, test_transform(config), workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+# The made-up CUDA runtime and TensorRT serve tests/benchmarks too, also where only that folder's tests are run.
+sys.path.append(str(HERE / "slimexport"))
 REFERENCE = HERE / "reference"
 
 PUBLISHED = (

@@ -25,6 +25,7 @@ from slimtrain.registry import published_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--image-size", "32", "--stem-stride", "1", "--classes", "10", "--range", "0.25:0.5", "--points", "2", "--line", "12"]
+HALF = dict(published_spec("us_mobilenet_v1").plan(0.5).channels)
 Call = Callable[..., Result]
 
 
@@ -170,7 +171,7 @@ def test_a_bundle_says_what_it_is(tmp_path: Path, stem_stride: int) -> None:
         ({"schema_version": 9}, "schema version 9"),
         ({"artifacts": [{"channels": {"features.0": 16}, "macs": 5}]}, "is not the published one"),
         (
-            {"artifacts": [{"channels": dict(published_spec("us_mobilenet_v1").plan(0.5).channels), "macs": 5}]},
+            {"artifacts": [{"channels": HALF, "macs": 5}]},
             "another network",
         ),
     ],

@@ -68,6 +68,13 @@ def test_every_layer_has_an_entry_that_spans_all_plans(name: str) -> None:
     assert len({name for entry in made for name in entry.names}) == len(layers)
 
 
+def test_counts_reach_the_ends_of_a_range_whatever_widths_have_statistics() -> None:
+    spec = NetworkSpec("mobilenet_v1", "us", (0.5, 0.7), 10, width_range=(0.15, 1.5))
+    _, _, made = entries(spec, 64, 4)
+    last = made[-1]
+    assert (last.inputs[0], last.inputs[-1]) == (spec.plan(0.15).channels["features.13"], 1536) == (152, 1536)
+
+
 def test_each_kind_of_layer_has_a_line_along_each_axis() -> None:
     _, _, made = entries(published_spec("us_mobilenet_v1"), 224, 6)
     found = {
@@ -159,8 +166,11 @@ class Drifting(FormulaTimer):
 
 
 def test_a_drift_of_the_machine_is_told() -> None:
-    notes = run_channels(Work(SMALL, 32, COARSE), DEVICE, Drifting()).notes
-    assert any("drifted: whole networks took +50%" in note for note in notes)
+    measured = run_channels(Work(SMALL, 32, COARSE), DEVICE, Drifting())
+    assert any("drifted: whole networks took +50%" in note for note in measured.notes)
+    for each in measured.table.settings[WHOLE]:  # the mean of before and after
+        plan = ChannelPlan(each["name"], each["channels"])
+        assert each["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
 
 
 def test_what_is_recorded(measured: Measured) -> None:

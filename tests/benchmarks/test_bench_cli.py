@@ -167,7 +167,7 @@ def test_without_torch(bundle: Path, tmp_path: Path) -> None:
         ("onnxruntime-cpu", "measured"),
         ("torch-eager", "not measured"),
     }
-    assert "torch is not installed" in " ".join(done.stdout.split())  # its lines are wrapped
+    assert "needs torch, which is not installed" in " ".join(done.stdout.split())  # its lines are wrapped
     assert "no plots" in done.stderr and "matplotlib" in done.stderr
 
 

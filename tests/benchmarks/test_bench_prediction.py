@@ -1,8 +1,9 @@
-"""`python -m benchmarks.latency_prediction` on operators whose times are known: which networks, which figures, which refusals."""
+"""`python -m benchmarks.latency_prediction` on operators whose times are known: networks, figures, refusals."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from channel_fakes import FormulaTimer, model_ms
 from benchmarks import latency_prediction
 from benchmarks.channel_run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.latency_prediction import errors, networks, predict, told, unseen_plans
-from benchmarks.model_timer import Sample
+from benchmarks.model_timer import Model, Sample
 from benchmarks.network_models import network_model
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
@@ -69,7 +70,8 @@ def test_a_table_that_no_plan_fits_is_told(table: LatencyTable) -> None:
 
 def test_known_times_are_predicted_and_better_than_by_macs(table: LatencyTable) -> None:
     plans = unseen_plans(SPEC, table, 8, seed=0)
-    measured = {plan.name: Sample(ms := model_ms(network_model(SPEC, plan, 32)), ms) for plan in plans}
+    times = {plan.name: model_ms(network_model(SPEC, plan, 32)) for plan in plans}
+    measured = {name: Sample(time, time) for name, time in times.items()}
     result = predict(SPEC, table, plans, measured)
     assert result["table"]["largest_error"] < 0.01 < result["macs_only"]["mean_absolute_error"]
     assert result["table"]["rank_correlation"] > 0.99
@@ -127,13 +129,12 @@ def formula(monkeypatch: pytest.MonkeyPatch) -> None:
         "this_device",
         lambda backend, batch, threads: Device("a formula", backend, batch, threads, {"cpu": "a formula"}),
     )
-    monkeypatch.setattr(
-        latency_prediction,
-        "networks",
-        lambda spec, size, plans, folder: {
-            plan.name: latency_prediction.Model(size, lambda plan=plan: network_model(spec, plan, size)) for plan in plans
-        },
-    )
+    monkeypatch.setattr(latency_prediction, "networks", written)
+
+
+def written(spec: NetworkSpec, size: int, plans: list[ChannelPlan], folder: Path) -> dict[str, Model]:
+    """All networks written, none exported."""
+    return {plan.name: Model(size, functools.partial(network_model, spec, plan, size)) for plan in plans}
 
 
 @pytest.mark.usefixtures("formula")

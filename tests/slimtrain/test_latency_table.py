@@ -177,6 +177,15 @@ def test_a_depthwise_layer_s_channels_are_told_once() -> None:
     assert times.at(12, 12) == 1.5
 
 
+@pytest.mark.parametrize("count", [0, 7, 25, 1000])
+@pytest.mark.parametrize("step", [1, 16, 64])
+def test_nothing_is_known_beyond_the_ends(count: int, step: int) -> None:
+    with pytest.raises(IndexError):
+        Axis((8, 16, 24), step).place(count)
+    with pytest.raises(IndexError):
+        Axis((12,), step).place(count)
+
+
 def test_a_plan_of_another_network_is_refused() -> None:
     table = table_of(published_spec("us_mobilenet_v1"), bilinear)
     with pytest.raises(LatencyTableError, match=r"no channel group 'features\.0'"):

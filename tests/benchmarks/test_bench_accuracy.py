@@ -1,0 +1,80 @@
+"""`--accuracy-data`: accuracies that a bundle does not know are measured on its files, as the export would have done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.accuracy import with_accuracies
+from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
+from slimexport import export
+from slimexport.target.errors import MissingBackend
+from slimtrain.errors import UserError
+from slimtrain.saving import own_content, save
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+
+SIZE, CLASSES = 32, ("ant", "bee", "cat")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for name in CLASSES:
+        (folder / name).mkdir()
+        for number in range(4):
+            coarse = Image.fromarray(draw.integers(0, 256, (4, 4, 3), np.uint8))
+            coarse.resize((60, 50), Image.Resampling.BICUBIC).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    made = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), len(CLASSES), width_range=(0.25, 0.4))).eval()
+    torch.nn.init.normal_(made.get_parameter("classifier.0.weight"), 0, 0.3)
+    images = torch.randn(4, 3, SIZE, SIZE)
+    for plan in made.spec.plans:
+        with torch.no_grad(), made.at(plan), made.averaging(1.0):
+            made(images)
+    path = tmp_path_factory.mktemp("checkpoint") / "own.pt"
+    save(own_content(made, SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), CLASSES), path)
+    return path
+
+
+def test_the_figures_are_those_of_an_export_with_accuracy(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"widths": [0.25, 0.4], "verify": False, "image_size": SIZE, "calibration_data": photos}
+    known = export(checkpoint, output_dir=tmp_path / "known", accuracy_data=photos, **options)
+    export(checkpoint, output_dir=tmp_path / "unknown", **options)
+    bundle = open_bundle(tmp_path / "unknown")
+    cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu", "torch-eager"), (1, 8)))
+    assert all(cell.accuracy is None for cell in cells)
+    measured = with_accuracies(cells, bundle, str(photos))
+    expected = {each["name"]: each["accuracy"] for each in known["artifacts"]}
+    assert len(measured) == 8
+    for before, after in zip(cells, measured, strict=True):
+        assert after.accuracy == {**expected[after.name], "measured_on": after.file}
+        assert replace(after, accuracy=None) == before
+
+
+def test_images_of_other_classes(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    export(checkpoint, widths=[0.25], verify=False, image_size=SIZE, calibration_data=photos, output_dir=tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu",), (1,)))
+    with pytest.raises(UserError, match="bundle has 3"):
+        with_accuracies(cells, bundle, "digits")
+
+
+def test_without_torch(checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(checkpoint, widths=[0.25], verify=False, image_size=SIZE, calibration_data=photos, output_dir=tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    monkeypatch.setattr("benchmarks.accuracy.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingBackend, match="slimexport --accuracy-data"):
+        with_accuracies([], bundle, str(photos))
