@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.cells import Cell
 from benchmarks.plan_cells import Bundle
 from slimexport.target.errors import MissingBackend
+from slimexport.target.manifest import artifact_path
 
 
 def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str) -> list[Cell]:
@@ -35,7 +36,7 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
     preprocessing = {key: image[key] if key == "image_size" else tuple(image[key]) for key in ("image_size", "mean", "std")}
     images = images_for(source, bundle.network, bundle.manifest["output"]["classes"], preprocessing, bundle.name)
     files = {
-        (artifact["name"], artifact["precision"]): artifact["file"]
+        (artifact["name"], artifact["precision"]): artifact_path(bundle.folder, artifact).name
         for artifact in bundle.manifest["artifacts"]
         if artifact["format"] == "onnx" and (artifact["name"], artifact["precision"]) in wanted
     }

@@ -115,7 +115,8 @@ def run_channels(
         progress(f"staircase of {line.entry.layer.name}", done, total)
         found = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
         times = tuple(found[point] for point in line.points)
-        staircases.append(Staircase(line, times, find_step(line.counts, [each.ms for each in times])))
+        step = find_step(line.counts, [each.ms for each in times], [each.noise_ms for each in times])
+        staircases.append(Staircase(line, times, step))
         done += models_of(line.points)
     grids = []
     for entry in work.entries:

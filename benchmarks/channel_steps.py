@@ -3,8 +3,8 @@
 On a staircase of step s all counts that round up to the same multiple of s, a tread, take the same time: neighbours on one
 tread hardly differ, neighbours on two do. For each possible s every pair of neighbours is held against that: half of what the
 middle one of the edges rises by tells "hardly" from "do". The step is the s that most pairs agree with, on treads and at edges
-alike, if they are four fifths of both. Only neighbours are compared, because treads rise unevenly, and they are counted,
-because a few that were disturbed are to decide nothing.
+alike, if they are four fifths of both and edges stand out of the noise. Only neighbours are compared, because treads rise
+unevenly, and they are counted, because a few that were disturbed are to decide nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import numpy as np
 STEPS = (2, 4, 8, 16, 32, 64, 128)
 AGREEING = 0.8
 FLAT = 0.5  # of an edge's rise
-EDGES = 3  # a staircase has at least so many within the measured counts
+EDGES = 4  # a staircase has at least so many within the measured counts
 SLOWER = 0.03  # how much slower a narrower layer is before it is told
 
 
-def find_step(counts: Sequence[int], ms: Sequence[float]) -> int:
-    """The step of a staircase, in channels; 1 where time rises with every count that was measured, or nothing is clear."""
+def find_step(counts: Sequence[int], ms: Sequence[float], noise: Sequence[float] = ()) -> int:
+    """The step of a staircase, in channels; 1 where time rises with every count that was measured, or nothing is clear.
+
+    Given the counts' `noise`, a step is only seen where its edges stand out of it.
+    """
     x, rises = np.asarray(counts), np.diff(np.asarray(ms, np.float64))
-    best, most = 1, AGREEING
+    best, most, least = 1, AGREEING, float(np.median(noise)) if len(noise) else 0.0
     for step in STEPS:
         edge = np.diff(-(-x // step)) > 0
         if edge.sum() < EDGES or (~edge).sum() < EDGES:
             continue
         limit = FLAT * np.median(rises[edge])
         agree = float((rises[edge] > limit).mean() + (np.abs(rises[~edge]) < limit).mean()) / 2
-        if limit > 0 and agree > most:
+        if limit > least and agree > most:
             best, most = step, agree
     return best
 

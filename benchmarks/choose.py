@@ -48,7 +48,7 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Choi
     """
     measured = [_candidate(result, percentile) for result in results if result.status == MEASURED]
     accuracies = [candidate.cell.accuracy for candidate in measured]
-    known = bool(measured) and all(accuracies) and len({(a["data"], a["images"]) for a in accuracies if a}) == 1
+    known = bool(measured) and all(accuracies) and len({(a.get("data"), a.get("images")) for a in accuracies if a}) == 1
 
     def rank(candidate: Candidate) -> tuple[float, float]:
         accuracy = candidate.cell.accuracy

@@ -49,7 +49,7 @@ def messages() -> Iterator[None]:
             raise
         raise Failure(error) from error
     except KeyboardInterrupt:
-        click.echo("benchmarks: interrupted, nothing was measured.", err=True)
+        click.echo("benchmarks: interrupted.", err=True)
         sys.exit(130)
 
 
@@ -73,7 +73,7 @@ def measuring_options(command: F) -> F:
             click.option("--transfers", is_flag=True, help="Copies to and from the GPU too, as columns of their own."),
             click.option("--accuracy-data", metavar="DIR", help="Labeled images (a folder per class), or digits."),
             click.option("--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="[default: measured/BUNDLE]"),
-            click.option("--seed", type=int, default=0, help="Of the random inputs."),
+            click.option("--seed", type=click.IntRange(0), default=0, help="Of the random inputs."),
             click.option(
                 "--cache-mib", type=float, metavar="MIB", help="Cache that inputs must exceed.  [default: the CPU's]"
             ),
@@ -121,7 +121,7 @@ def measure(
         recorded, interrupted = _measure(request, folder, plots=not no_plots)
         if earlier is not None:
             different = differences(earlier.run, recorded.run)
-            comparison = "\n".join([f"compared with {baseline}:", *different, table(compare(earlier, recorded))])
+            comparison = "\n".join([f"compared with {earlier.run['command']}:", *different, table(compare(earlier, recorded))])
             click.echo(comparison)
             _write(folder / "comparison.txt", comparison)
     sys.exit(130 if interrupted else exit_code(recorded.results))
@@ -157,7 +157,7 @@ def choose(
             recorded, interrupted = _measure(request, folder, plots=False, report=False)
             found: Sequence[Result] = recorded.results
         else:
-            found, interrupted = _recorded(results, bundle, backend, batch), False
+            found, interrupted = _recorded(results, bundle, backend, batch, options["widths"], options["precision"]), False
         choice = pick(found, latency_ms, int(percentile))
         click.echo("\n".join(sentences(choice)))
         for result in found:
@@ -166,25 +166,33 @@ def choose(
     if interrupted:
         sys.exit(130)
     if not choice.fitting and not choice.misses:
-        sys.exit(exit_code(found))
+        sys.exit(exit_code(found) or 1)
     sys.exit(0 if choice.chosen else 1)
 
 
-def _recorded(path: Path, bundle: Path, backend: str, batch: int) -> list[Result]:
-    """The results of a bundle at a batch in an earlier run. UserError where there are none."""
+def _recorded(path: Path, bundle: Path, backend: str, batch: int, widths: str | None, precision: str | None) -> list[Result]:
+    """The results of a bundle at a batch in an earlier run, of these widths and precisions. UserError where there are none."""
     from benchmarks.records import read_records
 
     opened = open_bundle(bundle)
     every = read_records(path).results
+    wanted_widths, wanted_precisions = _numbers(widths, "widths", float) if widths else [], _names(precision)
+    backends = _names(backend) if backend not in (AUTO, ALL) else ()
     found = [
         result
         for result in every
-        if result.cell.batch == batch and result.cell.network == opened.network and backend in (AUTO, result.cell.backend)
+        if result.cell.batch == batch
+        and result.cell.network == opened.network
+        and (not backends or result.cell.backend in backends)
+        and (not wanted_widths or result.cell.width in wanted_widths)
+        and (not wanted_precisions or result.cell.precision in wanted_precisions)
     ]
+    found = [result for result in found if result.cell.bundle == opened.name] or found  # two trainings of one network
     if not found:
         known = sorted({(result.cell.network, result.cell.backend, result.cell.batch) for result in every})
         raise UserError(
-            f"{path}: has nothing for {opened.network} at batch {batch} on {backend}. It has "
+            f"{path}: has nothing for {opened.network} at batch {batch} on {backend}, of the widths and precisions asked for. "
+            "It has "
             f"{', '.join('{} on {} at batch {}'.format(*each) for each in known)}. Measure, or choose from these."
         )
     return found
@@ -228,7 +236,7 @@ def _request(
     wanted = Wanted(
         choose_backends(backends, has_gpu, bundles, ckpt is not None),
         tuple(dict.fromkeys(batches)),
-        tuple(name.strip() for name in precision.split(",")) if precision else (),
+        _names(precision),
         tuple(_numbers(widths, "widths", float)) if widths else (),
     )
     if cache_mib is not None and not 0 < cache_mib < 2**20:
@@ -257,7 +265,9 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
 
     with pinned(request.threads) as threads, assumed_cache(request.cache_bytes):
         plan = prepare(request)
-        moved = claim_folder(folder)
+        needed = [bundle.folder for bundle in request.bundles]
+        needed += [Path(path) for path in (request.options.checkpoint, request.accuracy_data) if path]
+        moved = claim_folder(folder, needed)
         if moved is not None:
             click.echo(f"{folder} held an earlier run, which is now {moved}", err=True)
         with Progress() as progress:
@@ -303,6 +313,11 @@ def gpu_is_here() -> bool:
     except MissingBackend:
         return False
     return True
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """A comma-separated list of names."""
+    return tuple(filter(None, (name.strip() for name in (text or "").split(","))))
 
 
 def _numbers(text: str, what: str, kind: Callable[[str], Any]) -> list[Any]:

@@ -53,8 +53,11 @@ class Change:
 def compare(old: Recorded, new: Recorded) -> list[Change]:
     """The changes of all cells, in the order of the new run; cells of the old run alone come last. The same cell has the same
     network, name, backend, precision, batch and image size."""
-    before = {key_of(result.cell): result for result in old.results}
-    after = {key_of(result.cell): result for result in new.results}
+    keys = [[key_of(result.cell) for result in run.results] for run in (old, new)]
+    twice = any(len(set(each)) < len(each) for each in keys)  # two bundles of one network: then their names tell, too
+    before, after = (
+        {(result.cell.bundle if twice else "", key_of(result.cell)): result for result in run.results} for run in (old, new)
+    )
     changes = [
         _change(before[key], result) if key in before else Change(result.cell, ONLY_NEW, new=summary(result))
         for key, result in after.items()

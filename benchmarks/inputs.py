@@ -46,7 +46,10 @@ class RandomImages:
         stride = -(-floats // LINE_FLOATS) * LINE_FLOATS
         missing = count - sum(len(block) // stride for block in self._blocks)
         if missing > 0:
-            block = self._generator.standard_normal(missing * stride, np.float32)
+            try:
+                block = self._generator.standard_normal(missing * stride, np.float32)
+            except (ValueError, OverflowError) as error:  # more than an array can have
+                raise MemoryError(f"{count} buffers of {floats} numbers") from error
             block.setflags(write=False)
             self._blocks.append(block)
         views = (block[at : at + floats] for block in self._blocks for at in range(0, len(block) - stride + 1, stride))

@@ -104,6 +104,7 @@ def measure(
             for place in alone:
                 run.together([place])
     except KeyboardInterrupt:
+        run.keep()
         for place, cell in enumerate(cells):
             if place not in run.results:
                 run.report(place, Result(cell, NOT_MEASURED, BEFORE))
@@ -158,12 +159,16 @@ class _Run:
                     if track.is_open and not self._take(track, turn):
                         alone.append(track.place)
             finally:
-                for track in self.tracks:
-                    if track.is_open and track.samples:
-                        self.report(track.place, track.result(self.method.repeats))
-                self.tracks = []
+                self.keep()
         gc.collect()  # what a closed network leaves in reference cycles is memory that the next ones need
         return later, alone
+
+    def keep(self) -> None:
+        """Report what the open networks have, but for what is reported already: Ctrl-C may come in between."""
+        for track in self.tracks:
+            if track.is_open and track.samples and track.place not in self.results:
+                self.report(track.place, track.result(self.method.repeats))
+        self.tracks = []
 
     def _open_all(self, places: Sequence[int], closers: ExitStack) -> list[int]:
         """Open the cells at `places`, in `tracks`. Returns those from the first that found too little memory on."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.analysis import Group, Row, analyse
+from benchmarks.cli import messages
 from benchmarks.records import Recorded, read_records
 from benchmarks.tables import significant
 from slimtrain.cost import format_macs
@@ -38,7 +39,8 @@ def export(names: Sequence[str], folder: Path) -> list[Path]:
         widths = ",".join(str(width) for width in middle(published_spec(name).switches))
         bundles.append(folder / name)
         words = ["--ckpt", f"random:{name}", "--widths", widths, "--output-dir", str(bundles[-1])]
-        subprocess.run([sys.executable, "-m", "slimexport", *words], check=True)
+        if code := subprocess.run([sys.executable, "-m", "slimexport", *words], check=False).returncode:
+            sys.exit(code)  # it has said why
     return bundles
 
 
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(PUBLISHED))
     parser.add_argument("--output-dir", type=Path, default=OUTPUT)
     arguments, options = parser.parse_known_args()
-    with tempfile.TemporaryDirectory() as name:
+    with messages(), tempfile.TemporaryDirectory() as name:
         bundles = export(arguments.networks.split(","), Path(name))
         words = [*map(str, bundles), "--output-dir", str(arguments.output_dir), *options]
         code = subprocess.run([sys.executable, "-m", "benchmarks", *words], check=False).returncode

@@ -24,16 +24,8 @@ from slimexport.target.verify import plan_name
 
 AUTO, ALL = "auto", "all"
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
-NEEDED = {
-    "name": str,
-    "format": str,
-    "precision": str,
-    "file": str,
-    "sha256": str,
-    "macs": int,
-    "params": int,
-    "size_bytes": int,
-}
+TEXTS, NUMBERS = ("name", "format", "precision", "file", "sha256"), ("macs", "params", "size_bytes")
+NEEDED = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, int)}
 
 
 @dataclass(frozen=True)
@@ -64,22 +56,36 @@ class Wanted:
 
 def open_bundle(folder: Path) -> Bundle:
     """A bundle whose manifest can be used. BundleError (exit code 2) otherwise."""
+    if folder.is_file():
+        raise BundleError(f"{folder}: is a file. Give the bundle's folder.")
     manifest = read_manifest(folder)
     source, image = manifest.get("source"), manifest.get("input")
     if not isinstance(source, dict) or not isinstance(source.get("network"), str):
         raise BundleError(f"{folder / MANIFEST}: does not name its network under `source`. Export again.")
-    if not isinstance(image, dict) or not isinstance(image.get("image_size"), int):
+    if not isinstance(image, dict) or not isinstance(image.get("image_size"), int) or image["image_size"] < 1:
         raise BundleError(f"{folder / MANIFEST}: gives no image size under `input`. Export again.")
     for artifact in manifest["artifacts"]:
-        wrong = [key for key, kind in NEEDED.items() if not isinstance(artifact.get(key), kind)]
-        if wrong or "width" not in artifact:
+        if wrong := _unusable(artifact):
             raise BundleError(
-                f"{folder / MANIFEST}: the entry of {artifact.get('file', 'a file')} lacks {', '.join(wrong or ['width'])}. "
+                f"{folder / MANIFEST}: the entry of {artifact.get('file', 'a file')} lacks a usable {', '.join(wrong)}. "
                 "The manifest was edited or damaged, export again."
             )
     if not manifest["artifacts"]:
         raise BundleError(f"{folder}: its manifest lists no files. Export again.")
     return Bundle(folder, manifest)
+
+
+def _unusable(artifact: Artifact) -> list[str]:
+    """The keys of an entry that are missing or hold nonsense."""
+    wrong = [key for key, kind in NEEDED.items() if not isinstance(artifact.get(key), kind)]
+    wrong += [key for key in NUMBERS if key not in wrong and artifact[key] < 1]
+    wrong += [key for key in ("activations", "layers") if not isinstance(artifact.get(key), int | None)]
+    if not isinstance(artifact.get("width", ""), int | float | None):
+        wrong.append("width")
+    accuracy = artifact.get("accuracy")
+    if accuracy and not (isinstance(accuracy, dict) and isinstance(accuracy.get("top1"), int | float)):
+        wrong.append("accuracy")
+    return wrong
 
 
 def choose_backends(text: str, has_gpu: bool, bundles: Sequence[Bundle], checkpoint: bool) -> tuple[str, ...]:
@@ -145,12 +151,18 @@ def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
             f"{bundle.folder}: has no {', '.join(missing_precisions)} files, it has {', '.join(sorted(precisions))}. "
             f"Export with --precision {missing_precisions[0]}."
         )
-    return [
+    found = [
         artifact
         for artifact in artifacts
         if (not wanted.widths or artifact["width"] in wanted.widths)
         and (not wanted.precisions or artifact["precision"] in wanted.precisions)
     ]
+    if not found:
+        raise BundleError(
+            f"{bundle.folder}: has no {', '.join(wanted.precisions)} files of width {', '.join(map(str, wanted.widths))}. "
+            "Export them, or choose others."
+        )
+    return found
 
 
 def _runs(backend: str, artifact: Artifact) -> bool:

@@ -133,18 +133,19 @@ def read_records(path: Path) -> Recorded:
             f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Read it with the version that wrote it, or "
             "measure again."
         )
-    results: dict[Key, Result] = {}
+    results: dict[tuple[str, Key], Result] = {}
     end: Mapping[str, Any] | None = None
     for number, line in enumerate(lines[1:], 2):
         if line.get("kind") == "end":
             end = line
             continue
         result = _result(path, number, line)
-        if key_of(result.cell) in results:
+        key = (result.cell.bundle, key_of(result.cell))
+        if key in results:
             raise RecordError(
                 f"{path}, line {number}: {result.cell.name} is there twice. Two runs were joined, take them apart."
             )
-        results[key_of(result.cell)] = result
+        results[key] = result
     note = "" if end else f"{path}: its run was killed before its end" + (", its last line is cut off" if cut else "")
     return Recorded(lines[0], tuple(results.values()), end, note)
 
@@ -217,9 +218,12 @@ def _row(result: Result) -> dict[str, Any]:
     return row
 
 
-def claim_folder(folder: Path) -> Path | None:
+def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
     """Make `folder`. One that holds a run already is renamed first, to the first free `NAME.1`, `NAME.2`, ..., which is
-    returned: no run is overwritten. Raises RecordError where that cannot be done, NoSpace for a full disk."""
+    returned: no run is overwritten. Raises RecordError where that cannot be done, as where one of the `needed` files and
+    folders would go along, and NoSpace for a full disk."""
+    if within := [path for path in needed if path.resolve().is_relative_to(folder.resolve())]:
+        raise RecordError(f"{folder}: holds {within[0]}, which this run reads. Choose another folder for results.")
     moved = None
     try:
         if (folder / RESULTS).exists():

@@ -22,7 +22,7 @@ from benchmarks.records import Recorded, Records
 from benchmarks.runners import open_runner
 from benchmarks.sampler import StateSampler
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import Manifest, read_reference, sha256
+from slimexport.target.manifest import REFERENCE, Manifest, read_reference, sha256
 
 GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
@@ -87,7 +87,7 @@ def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     """BundleError where the slimmable network would be another than the bundle's: its file's SHA-256 tells. One that was built
     untrained has none, and is compared by name when it is opened."""
     expected = bundle.manifest["source"].get("sha256")
-    if checkpoint is None or not checkpoint.is_file() or expected is None:
+    if checkpoint is None or not checkpoint.is_file() or not isinstance(expected, str):
         return
     found = sha256(checkpoint)
     if found != expected:
@@ -181,7 +181,15 @@ class _References:
             return None
         entries = self.plan.manifests[cell.bundle]["artifacts"]
         entry = next(each for each in entries if each["file"] == cell.file)
-        return arrays["images"], logits, (entry.get("verification") or {}).get("tolerance")
+        images, size = arrays["images"], cell.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size) or logits.ndim != 2 or not 0 < len(images) == len(logits):
+            path, shapes = self.plan.folders[cell.bundle] / REFERENCE, f"{list(images.shape)} and {list(logits.shape)}"
+            raise BundleError(
+                f"{path}: images and logits of {cell.plan} are {shapes}, which do not fit each other and {size} px. Export "
+                "again."
+            )
+        verified = entry.get("verification")
+        return images, logits, verified.get("tolerance") if isinstance(verified, dict) else None
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:

@@ -65,7 +65,16 @@ def test_flat_and_short_lines_have_no_step() -> None:
 
 def test_a_step_of_few_edges_is_not_claimed() -> None:
     assert find_step(COUNTS, stairs(COUNTS, 64)) == 1  # 8 to 192 has two: they may be anything
+    counts = list(range(64, 256, 8))
+    assert find_step(counts, stairs(counts, 64)) == 1  # three, as a noisy run once showed where steps were 16
     assert find_step(LONG, stairs(LONG, 64)) == 64
+
+
+def test_edges_must_stand_out_of_the_noise() -> None:
+    ms = stairs(COUNTS, 16)  # edges of 0.16
+    assert find_step(COUNTS, ms, [0.07] * len(COUNTS)) == 16
+    assert find_step(COUNTS, ms, [0.09] * len(COUNTS)) == 1
+    assert find_step(COUNTS, ms, [9.0] * 3 + [0.0] * (len(COUNTS) - 3)) == 16  # a few disturbed counts
 
 
 def test_jumps_are_between_treads() -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.records import read_records
@@ -130,6 +131,7 @@ def test_a_network_that_computes_something_else_has_no_figure(bundle: Path, tmp_
         (["BUNDLE", "--batches", "0"], "from 1"),
         (["BUNDLE", "--widths", "0.3"], "has no width 0.3"),
         (["BUNDLE", "--precision", "fp8"], "has no fp8 files"),
+        (["BUNDLE", "--seed", "-1"], "--seed"),
         (["BUNDLE", "--duration", "0"], "duration"),
         (["BUNDLE", "--duration", "nan"], "duration"),
         (["BUNDLE", "--repeats", "0"], "repeats"),
@@ -145,7 +147,7 @@ def test_a_network_that_computes_something_else_has_no_figure(bundle: Path, tmp_
 def test_bad_input_is_refused_before_anything_is_written(words: list[str], message: str, bundle: Path, tmp_path: Path) -> None:
     done = run(*(str(bundle) if word == "BUNDLE" else word for word in words), cwd=tmp_path, code=2)
     assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 3
+    assert len(done.stderr.strip().splitlines()) <= 4
     assert not (tmp_path / "measured").exists()
 
 
@@ -181,6 +183,44 @@ def test_choosing(bundle: Path, tmp_path: Path) -> None:
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0]
     done = run("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, cwd=tmp_path, code=2)
     assert "nothing for us_mobilenet_v1 at batch 4" in done.stderr
+
+
+def test_choosing_from_results_keeps_to_what_is_asked_for(bundle: Path, tmp_path: Path) -> None:
+    run(bundle, "--widths", "0.25", "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path)
+    words = ["choose", bundle, "--latency-ms", "1000", "--results", "measured/us_mobilenet_v1"]
+    assert "x0_25" in run(*words, "--widths", "0.25", cwd=tmp_path).stdout
+    assert "x0_25" in run(*words, "--precision", "fp32,", "--backend", "all", cwd=tmp_path).stdout
+    assert "has nothing for" in run(*words, "--widths", "0.5", cwd=tmp_path, code=2).stderr
+    assert "has nothing for" in run(*words, "--precision", "fp16", cwd=tmp_path, code=2).stderr
+
+
+def test_two_bundles_of_one_network(bundle: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    words = ["--widths", "0.25", "--batches", "1", *QUICK, "--no-plots", "--output-dir", "out"]
+    run(bundle, other, *words, cwd=tmp_path)
+    done = run(bundle, other, *words, "--baseline", "out", cwd=tmp_path)
+    assert done.stdout.count("us_mobilenet_v1  0.25x") == 2
+    assert f"compared with python -m benchmarks {bundle}" in done.stdout
+    done = run("choose", other, "--latency-ms", "1000", "--results", "out", cwd=tmp_path)
+    assert "x0_25" in done.stdout
+
+
+def test_results_do_not_go_where_the_bundle_is(bundle: Path, tmp_path: Path) -> None:
+    for folder in (bundle, bundle.parent):
+        done = run(bundle, *QUICK, "--output-dir", folder, cwd=tmp_path, code=2)
+        assert "which this run reads" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"us_mobilenet_v1"}
+    assert not (bundle / "results.jsonl").exists()
+
+
+def test_a_damaged_reference_is_a_row_with_its_reason(bundle: Path, tmp_path: Path) -> None:
+    with np.load(bundle / "reference.npz") as archive:
+        arrays = dict(archive)
+    np.savez(bundle / "reference.npz", **{**arrays, "logits_x0_5": arrays["logits_x0_5"][:1]})
+    done = run(bundle, "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path)
+    status = {r.cell.label: (r.status, r.exit_code) for r in read_records(tmp_path / "measured/us_mobilenet_v1").results}
+    assert status == {"0.25x": ("measured", 0), "0.5x": ("not measured", 2)}
+    assert "do not fit each other" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

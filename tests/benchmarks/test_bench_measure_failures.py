@@ -196,6 +196,21 @@ def test_ctrl_c_during_a_round_keeps_its_samples() -> None:
     assert [len(samples) for samples in results["c"].latency_ms] == [4, 4]
 
 
+def test_ctrl_c_while_results_are_written_loses_none() -> None:
+    machine = machine_of(b=Behaviour(takes=EIGHTH))
+    written: list[str] = []
+
+    def write(result: Result) -> None:
+        written.append(result.cell.name)
+        if len(written) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        machine.measure(group(*"abc"), TWO_ROUNDS, on_result=write)
+    assert statuses(stopped.value.results) == dict.fromkeys("abc", (MEASURED, ""))
+    assert written == ["a", "b", "c"]
+
+
 def test_ctrl_c_in_the_first_iteration_of_a_round_leaves_no_empty_round() -> None:
     machine = machine_of(b=Behaviour(takes=EIGHTH, at_run={PER_TURN + 2: KeyboardInterrupt()}))
     results = interrupted(machine, group(*"ab"))

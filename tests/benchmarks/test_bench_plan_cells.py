@@ -125,7 +125,8 @@ def test_a_changed_file_is_refused_before_anything_is_measured(bundle: Path) -> 
         ({"input": {}}, "no image size"),
         ({"artifacts": []}, "lists no files"),
         ({"schema_version": 2}, "schema version"),
-        ({"artifacts": [{"file": "a.onnx"}]}, "a.onnx lacks name"),
+        ({"input": {"image_size": 0}}, "no image size"),
+        ({"artifacts": [{"file": "a.onnx"}]}, "a.onnx lacks a usable name"),
     ],
 )
 def test_manifests_that_cannot_be_used(bundle: Path, changes: dict[str, Any], message: str) -> None:
@@ -133,6 +134,27 @@ def test_manifests_that_cannot_be_used(bundle: Path, changes: dict[str, Any], me
     with pytest.raises(BundleError, match=message) as raised:
         open_bundle(bundle)
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("macs", 0), ("macs", "1"), ("activations", "x"), ("width", [1]), ("accuracy", {"top1": None}), ("accuracy", "90 %")],
+)
+def test_nonsense_in_an_entry_is_refused_before_it_is_measured(key: str, value: Any, tmp_path: Path) -> None:
+    write(tmp_path, [{**entry(tmp_path), key: value}])
+    with pytest.raises(BundleError, match=f"lacks a usable {key}"):
+        open_bundle(tmp_path)
+
+
+def test_a_file_is_no_bundle(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="is a file"):
+        open_bundle(bundle / "manifest.json")
+
+
+def test_widths_and_precisions_that_are_not_there_together(tmp_path: Path) -> None:
+    write(tmp_path, [entry(tmp_path, 0.5), entry(tmp_path, 1.0, "fp16")])
+    with pytest.raises(BundleError, match=r"no fp16 files of width 0\.5"):
+        plan_cells(open_bundle(tmp_path), Wanted(("onnxruntime-cpu",), (1,), ("fp16",), (0.5,)))
 
 
 def test_a_folder_without_manifest(tmp_path: Path) -> None:
