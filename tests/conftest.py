@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+# Started in the background, a process ignores Ctrl-C, and tests that interrupt themselves would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The made-up CUDA runtime and TensorRT serve tests/benchmarks too, also where only that folder's tests are run.
 sys.path.append(str(HERE / "slimexport"))
 REFERENCE = HERE / "reference"
