@@ -61,7 +61,8 @@ def find_network(
         try:
             name = manifest["source"]["network"]
             image_size = manifest["input"]["image_size"] if image_size is None else image_size
-            classes = manifest["output"]["classes"] if classes is None else classes
+            own_classes = manifest["output"]["classes"]
+            classes = own_classes if classes is None else classes
             first = manifest["artifacts"][0]
             plan_channels, macs, size = first["channels"], first["macs"], manifest["input"]["image_size"]
         except (KeyError, TypeError, IndexError) as error:
@@ -73,7 +74,7 @@ def find_network(
         middle = tuple(width for width in spec.switches if widths[0] < width < widths[1])
         spec = replace(spec, switches=(widths[0], *middle, widths[1]), width_range=widths)
     if stem_stride is None and macs is not None:
-        stem_stride = _stem_stride(spec, plan_channels, macs, size, name)
+        stem_stride = _stem_stride(replace(spec, classes=own_classes), plan_channels, macs, size, name)
     spec = replace(spec, stem_stride=stem_stride or STEM_STRIDES[0])
     image_size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
     spec.check_image_size(image_size)

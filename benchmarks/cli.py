@@ -53,6 +53,17 @@ def messages() -> Iterator[None]:
         sys.exit(130)
 
 
+@contextmanager
+def script_messages() -> Iterator[None]:
+    """`messages`, for scripts that are no click commands."""
+    try:
+        with messages():
+            yield
+    except Failure as failure:
+        failure.show()
+        sys.exit(failure.exit_code)
+
+
 def _stop(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 

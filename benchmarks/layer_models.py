@@ -13,7 +13,8 @@ pool before it.
 
 Measured on US-MobileNet v1 at 224 px (onnxruntime 1.31 on a Xeon with AVX-512): the sum over all layers, each as a model of
 its own less an empty one, was 26 to 52 % above the network (2 threads); by differences it was 5 % below at 1.0x and 14 % below
-at 0.25x (1 thread). That rest is what `constant_ms` and `factor` of a table take from whole networks.
+at 0.25x (1 thread). The machine was not quiet, so these are rough. That rest is what `constant_ms` and `factor` of a table
+take from whole networks.
 """
 
 from __future__ import annotations

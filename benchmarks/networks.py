@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.analysis import Group, Row, analyse
-from benchmarks.cli import messages
+from benchmarks.cli import script_messages
 from benchmarks.records import Recorded, read_records
 from benchmarks.tables import significant
 from slimtrain.cost import format_macs
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(PUBLISHED))
     parser.add_argument("--output-dir", type=Path, default=OUTPUT)
     arguments, options = parser.parse_known_args()
-    with messages(), tempfile.TemporaryDirectory() as name:
+    with script_messages(), tempfile.TemporaryDirectory() as name:
         bundles = export(arguments.networks.split(","), Path(name))
         words = [*map(str, bundles), "--output-dir", str(arguments.output_dir), *options]
         code = subprocess.run([sys.executable, "-m", "benchmarks", *words], check=False).returncode

@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cells import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.cli import script_messages
 from benchmarks.environment import environment
 from benchmarks.inputs import RandomImages
 from benchmarks.measure import Method, measure
@@ -147,6 +148,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
+    with script_messages():
+        open_bundle(arguments.bundle)
     with pinned() as threads:
         found = environment()
         nothing = measure_known(0)

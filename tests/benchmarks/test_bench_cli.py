@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.channels import find_network
 from benchmarks.records import read_records
 from slimexport import export
 
@@ -225,7 +226,7 @@ def test_a_damaged_reference_is_a_row_with_its_reason(bundle: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle: Path, tmp_path: Path) -> None:
-    words = [str(bundle), "--batches", "1,2", "--duration", "60", "--warmup", "1", "--repeats", "60", "--no-plots"]
+    words = [str(bundle), "--batches", "1,2", "--duration", "60", "--warmup", "1", "--repeats", "600", "--no-plots"]
     words += ["--cache-mib", "1"]
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *words],
@@ -239,7 +240,7 @@ def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle
     deadline = time.monotonic() + 60
     while not (file.exists() and file.read_text().count("\n")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(3)  # the first cells are open and have taken a turn
+    time.sleep(5)  # the first cells are open and have taken turns, of a tenth of a second each
     process.send_signal(stop)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, f"{out}\n{err}"
@@ -251,6 +252,11 @@ def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle
     assert recorded.end is not None and recorded.end["interrupted"]
     assert (file.parent / "report.md").exists()
     assert "interrupted" in err
+
+
+def test_channels_of_a_bundle_with_other_classes(exported: Path) -> None:
+    spec, size = find_network(str(exported), classes=7)
+    assert (spec.name, spec.classes, size) == ("us_mobilenet_v1", 7, 32)
 
 
 def test_the_list_names_every_script(tmp_path: Path) -> None:

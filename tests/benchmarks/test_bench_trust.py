@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from benchmarks import trust
+from benchmarks import networks, trust
 from benchmarks.inputs import assumed_cache
 from benchmarks.networks import middle, table
 from benchmarks.records import Recorded
@@ -49,11 +50,23 @@ def test_the_verdict(off: float, code: int, tmp_path: Path, monkeypatch: pytest.
     row = {"file": "a.onnx", "batch": 1, "tool_median_ms": 1.0, "loop_median_ms": 1.0, "ratio": 1 - off, "iterations": [1, 1]}
     monkeypatch.setattr(trust, "measure_known", lambda duration_s: {**known, "known_ms": 1.0})
     monkeypatch.setattr(trust, "agreement", lambda *arguments: [row])
+    monkeypatch.setattr(trust, "open_bundle", lambda folder: None)
     monkeypatch.setattr(sys, "argv", ["trust", "bundle", "--json", str(tmp_path / "trust.json")])
     with pytest.raises(SystemExit) as stopped:
         trust.main()
     assert stopped.value.code == code
     assert json.loads((tmp_path / "trust.json").read_text())["worst"] == pytest.approx(off)
+
+
+@pytest.mark.parametrize(("script", "words"), [(trust, ["nowhere"]), (networks, ["--networks", "mobilenet"])])
+def test_a_mistake_is_one_message(
+    script: ModuleType, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *words])
+    with pytest.raises(SystemExit) as stopped:
+        script.main()
+    assert stopped.value.code == 2
+    assert words[-1] in capsys.readouterr().err
 
 
 def test_smallest_middle_and_largest_switch() -> None:
