@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Checkpoint:
     std: tuple[float, ...] = IMAGENET_STD
     class_names: tuple[str, ...] = ()  # where the file tells them
     described: bool = False  # the file itself says which images it takes
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that trained it, where the file tells them
 
     @property
     def spec(self) -> NetworkSpec:
@@ -105,7 +106,10 @@ def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switc
             raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error
-    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, described=True)
+    settings = content.get("settings", {})
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
+    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, True, settings)
 
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +18,8 @@ import click
 from slimtrain import __version__
 from slimtrain.config import APP, Config, config_names, dump_config, read_config
 from slimtrain.errors import UserError
+from slimtrain.found import found_config
+from slimtrain.supernet import SearchPlan, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -63,10 +67,11 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings=CONTEXT)
 @click.version_option(__version__, message="slimtrain %(version)s")
 def main() -> None:
-    """Train, test, calibrate and profile slimmable networks.
+    """Train, test, calibrate and profile slimmable networks, and search for their channel counts.
 
     \b
       python -m slimtrain train digits
+      python -m slimtrain search digits
       python -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet --amp bf16
       torchrun --nproc-per-node=8 -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet
       python -m slimtrain app:apps/us_mobilenet_v1_train_val.yml
@@ -119,11 +124,28 @@ def _checkpoint_options(command: F) -> F:
 @click.option("--layout", metavar="NAME", help="own or published, of the finished checkpoint.")
 @click.option("--checkpoint-every", type=int, metavar="STEPS", help="Write last.pt within epochs too.")
 @click.option("--best-by", metavar="RULE", help="What best.pt follows: widest, narrowest, mean or a width.")
+@click.option("--plans", metavar="DIR", help="Train the networks that a search found, as the switches of one network.")
+@click.option("--plan", metavar="NAME", help="Of --plans, this one alone.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration, and do one step on fake data.")
-def train(config: str, changes: Sequence[str], dry_run: bool, compile_: bool | None, **options: Any) -> None:
+def train(
+    config: str,
+    changes: Sequence[str],
+    dry_run: bool,
+    compile_: bool | None,
+    plans: str | None,
+    plan: str | None,
+    **options: Any,
+) -> None:
     """Train CONFIG, calibrate and test it. Ours are named without a path."""
+    notes: Sequence[str] = ()
     with _messages():
         settings = read_config(config, changes, compile=compile_, **options)
+        if plans is not None:
+            settings, notes = found_config(settings, Path(plans), plan or "")
+            if not options["output_dir"]:
+                settings = replace(settings, output_dir=str(beside(Path(settings.output_dir), f"_{plan or 'found'}")))
+        elif plan is not None:
+            raise UserError(f"--plan {plan}: of which folder? Name it: --plans DIR.")
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
     with _messages(hint):
         if settings.test_only and not dry_run:
@@ -137,13 +159,54 @@ def train(config: str, changes: Sequence[str], dry_run: bool, compile_: bool | N
 
                 if joined.first:
                     click.echo(dump_config(settings), nl=False)
+                    click.echo("".join(f"# {note}\n" for note in notes), nl=False)
                 line = try_out(settings, joined)
                 if joined.first:
                     click.echo(line)
             else:
                 from slimtrain.training import train as run
 
-                run(settings, joined)
+                run(settings, joined, notes)
+
+
+@main.command(context_settings=CONTEXT)
+@_config_options
+@click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
+@click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.")
+@click.option("--cost", "search_cost", metavar="NAME", help="What targets are of: macs, params, activations or latency (ms).")
+@click.option("--latency-table", metavar="FILE", help="For --cost latency, by `python -m benchmarks channels`.")
+@click.option("--groups", "search_groups", type=int, metavar="N", help="Steps that a group's channels are divided into.")
+@click.option("--search-images", type=int, metavar="N", help="Held-out training images that measure a candidate; 0: all.")
+@click.option("--search-batch", type=int, metavar="N", help="Images per batch of the search.")
+@click.option("--criterion", "search_criterion", metavar="NAME", help="error (as published) or error-per-cost.")
+@click.option("--statistics", "search_statistics", metavar="NAME", help="A candidate's, batch or calibrated.")
+@click.option("--resume", type=click.Choice(["none", "auto"]), default="none", help="auto: go on with what the folder holds.")
+@click.option("--output-dir", metavar="DIR", help="Folder of the search.  [default: runs/CONFIG_search]")
+def search(
+    config: str,
+    changes: Sequence[str],
+    ckpt: str | None,
+    targets: str | None,
+    resume: str,
+    output_dir: str | None,
+    **options: Any,
+) -> None:
+    """Find a network for every target cost, by slimming a trained one group by group on held-out training images.
+
+    \b
+      python -m slimtrain search autoslim_mobilenet_v2 --set data_dir=/data/imagenet --amp bf16
+      python -m slimtrain train autoslim_mobilenet_v2 --plans runs/autoslim_mobilenet_v2_search/plans
+    """
+    with _messages():
+        options["search_targets"] = targets.split(",") if targets is not None else None
+        settings = read_config(config, changes, **options)
+        plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
+    with _messages(f"Go on with --resume auto: {plan.folder} holds what was done."):
+        from slimtrain.distributed import processes
+        from slimtrain.searching import run_whole_search
+
+        with processes(settings.device) as joined:
+            run_whole_search(plan, joined, resume=resume == "auto")
 
 
 @main.command(context_settings=CONTEXT)

@@ -22,6 +22,7 @@ import yaml
 from slimtrain.errors import UserError, nearest
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
 from slimtrain.registry import published_spec, split_name
+from slimtrain.search_cost import parse_targets
 from slimtrain.spec import NetworkSpec
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -91,6 +92,20 @@ class Config:
     test_every: int = field(default=1, metadata=_least(0))  # epochs between tests; 0: at the end only
     test_only: bool = False  # test `pretrained`, train nothing
 
+    # the search for channel counts (`python -m slimtrain search`; arXiv 1903.11728); training takes no notice of it
+    search_targets: tuple[str, ...] = ()  # costs to find networks for: 150M, 1.2G; of a latency table, milliseconds
+    search_cost: str = field(default="macs", metadata=_choice("macs", "params", "activations", "latency"))
+    latency_table: str = ""  # latency: JSON as `python -m benchmarks channels` writes it
+    search_criterion: str = field(default="error", metadata=_choice("error", "error-per-cost"))  # error: as published
+    search_statistics: str = field(default="batch", metadata=_choice("batch", "calibrated"))  # of a candidate's norms
+    search_widths: tuple[float, ...] = (0.15, 1.5)  # of the network that is trained for the search, non-uniform
+    search_share: float = field(default=0.15, metadata=_least(0, 10))  # of the epochs, that it is trained for
+    search_holdout: int = field(default=0, metadata=_least(0))  # training images kept aside for the search; holdout
+    search_images: int = field(default=0, metadata=_least(0))  # of these, how many measure a candidate; all
+    search_batch: int = field(default=0, metadata=_least(0))  # images per batch of the search; test_batch_size, or batch_size
+    search_amp: str = field(default="auto", metadata=_choice("auto", "none", "bf16", "fp16"))  # auto: bf16 on GPUs
+    search_groups: int = field(default=10, metadata=_least(1))  # a step takes a group's channels over this, rounded
+
     # the machine
     device: str = field(default="auto", metadata=_choice("auto", "cpu", "cuda"))
     amp: str = field(default="none", metadata=_choice("none", "bf16", "fp16"))
@@ -159,6 +174,7 @@ class Config:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+SEARCH_KEYS = tuple(key for key in FIELDS if key.startswith("search_") or key == "latency_table")
 TYPES = typing.get_type_hints(Config)
 
 
@@ -311,6 +327,15 @@ def _check(config: Config) -> None:  # noqa: PLR0912 (one rule after the other)
     for key, wanted in {"switches": "s", "width_range": "us", "test_widths": "us", "channel_lists": "autoslim"}.items():
         if getattr(config, key) and family != wanted:
             raise UserError(f"{key} is for {wanted}_ networks, this is {config.network}. Leave it out.")
+    if len(config.search_widths) != 2 or not 0 < config.search_widths[0] < config.search_widths[1] <= 4:
+        raise UserError(f"search_widths is {list(config.search_widths)}, expected [narrowest, widest], above 0 and up to 4.")
+    if (config.search_cost == "latency") != bool(config.latency_table):
+        raise UserError(
+            f"search_cost is {config.search_cost} and latency_table {config.latency_table or 'empty'}: a latency table is for "
+            "search_cost latency, which needs one (`python -m benchmarks channels` measures it). Set both or neither."
+        )
+    for target in config.search_targets:
+        parse_targets(target, config.search_cost)
     for key in ("nonuniform", "width_step"):
         if getattr(config, key) and family != "us":
             raise UserError(f"{key} is for us_ networks, this is {config.network}. Leave it out.")

@@ -1,40 +1,103 @@
-"""Plan files: a channel plan group by group, as YAML. No torch."""
+"""Plan files: a channel plan group by group, as YAML. No torch.
+
+What the search finds is written so, what `--channels` and `train --plans` read. A plan of a universally slimmable network
+is one of its AutoSlim sibling too: the groups are the same, but for those that the sibling ties (see found.py).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from slimtrain.atomic import write_atomically
 from slimtrain.channels import ChannelPlan
+from slimtrain.cost import CostCounter
 from slimtrain.errors import UserError, WidthError, nearest
 from slimtrain.published_config import load_yaml
 from slimtrain.spec import NetworkSpec
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+SIBLINGS = ("us", "autoslim")
+
+
+def write_plan_file(path: Path, spec: NetworkSpec, plan: ChannelPlan, image_size: int, **facts: Any) -> None:
+    """Write a plan of `spec` at once: network, name, channels, MACs and parameters for images of `image_size` pixels, then
+    `facts`, plain values. UserError where it cannot be written."""
+    assert PLAN_NAME.fullmatch(plan.name), plan.name
+    cost = CostCounter(spec, image_size)(plan)
+    content = {
+        "network": spec.name,
+        "name": plan.name,
+        "macs": cost.macs,
+        "params": cost.params,
+        "image_size": image_size,
+        **facts,
+        "channels": dict(plan.channels),
+    }
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def read_plan_file(path: Path, spec: NetworkSpec) -> ChannelPlan:
     """A plan from a YAML file: group to channels, either at the top or under `channels:` beside `network:` and
     `name:`. UserError or WidthError where it is not one of this network's."""
+    name, channels, sibling = read_channels(path, spec, f"the checkpoint is a {spec.name}")
+    if sibling and spec.family == "autoslim":
+        channels = tied(path, channels, spec)
+    return spec.plan_from_channels(name, channels)
+
+
+def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[str, Any], bool]:
+    """A plan file's name and channels, as they are, and whether it was made for the network's sibling.
+
+    `ours` is what a message says of the network. UserError where the file is no plan, or none for this architecture.
+    """
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a YAML mapping of channel groups to channels.")
-    name = path.stem
-    channels = content
+    name, channels, sibling = path.stem, content, False
+    groups = dict.fromkeys(spec.wiring.groups)
     if "channels" in content:
         channels = content["channels"]
         name = str(content.get("name", name))
         made_for = content.get("network", spec.name)
-        if made_for != spec.name:
-            raise WidthError(f"{path}: is a plan for {made_for}, the checkpoint is a {spec.name}.")
+        related = [f"{family}_{spec.architecture}" for family in SIBLINGS] if spec.family in SIBLINGS else []
+        sibling = made_for != spec.name
+        if sibling and made_for not in related:
+            raise WidthError(f"{path}: is a plan for {made_for}, {ours}.")
         if not isinstance(channels, dict):
             raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
-    elif not content.keys() & spec.widest.channels.keys():
+    elif not content.keys() & groups.keys():
         first = str(next(iter(content), ""))
         raise WidthError(
-            f"{path}: names no channel group of {spec.name}{nearest(first, spec.widest.channels)}. Its groups are "
-            f"{', '.join(spec.widest.channels)}."
+            f"{path}: names no channel group of {spec.name}{nearest(first, groups)}. Its groups are {', '.join(groups)}."
         )
     if not PLAN_NAME.fullmatch(name):
         raise UserError(f"{path}: the plan's name {name!r} goes into file names: letters, digits, - and _ only.")
-    return spec.plan_from_channels(name, channels)
+    return name, channels, sibling
+
+
+def tied(path: Path, channels: Mapping[str, Any], spec: NetworkSpec) -> dict[str, Any]:
+    """Channels of a US network's groups as those of its AutoSlim sibling `spec`, in which some of them may be one.
+
+    WidthError where these have different counts.
+    """
+    untied = us_groups(spec.architecture)
+    names = dict(zip(untied, spec.wiring.groups, strict=True))
+    merged: dict[str, Any] = {}
+    for group, count in channels.items():
+        name = names.get(group, group)
+        if merged.setdefault(name, count) != count:
+            raise WidthError(
+                f"{path}: group {group} has {count!r} channels and {name} {merged[name]!r}: this {spec.name} sums them, they "
+                "have the same number."
+            )
+    return merged
+
+
+def us_groups(architecture: str) -> tuple[str, ...]:
+    """The group of every entry of the architecture's channel list, as its US network has them, whatever its range."""
+    return NetworkSpec(architecture, "us", (1.0,), width_range=(1.0, 1.0)).wiring.groups

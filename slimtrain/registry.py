@@ -6,11 +6,11 @@ from slimtrain.errors import UserError, nearest
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 from slimtrain.spec import NetworkSpec
 
-# Which families an architecture was slimmed in; MNasNet's uniform widths exist for the AutoSlim search only.
+# Which families an architecture is slimmed in.
 FAMILIES_OF = {
     "mobilenet_v1": ("s", "us", "autoslim"),
     "mobilenet_v2": ("s", "us", "autoslim"),
-    "mnasnet": ("autoslim",),
+    "mnasnet": ("us", "autoslim"),  # us: where the search for the AutoSlim networks begins
     "resnet50": ("s", "us", "autoslim"),
     "resnet101": ("s", "us", "autoslim"),
     "resnet152": ("s", "us", "autoslim"),
@@ -26,6 +26,15 @@ def split_name(name: str) -> tuple[str, str]:
         raise UserError(f"network {name!r}: not known{nearest(name, NETWORKS)}. The networks are {', '.join(NETWORKS)}.")
     family, _, architecture = name.partition("_")
     return family, architecture
+
+
+def sibling(name: str, family: str) -> str:
+    """The network of the same architecture in another family. UserError where there is none."""
+    _, architecture = split_name(name)
+    if family not in FAMILIES_OF[architecture]:
+        known = ", ".join(a for a, families in FAMILIES_OF.items() if family in families)
+        raise UserError(f"network {name}: there is no {family}_{architecture}. Architectures that have one: {known}.")
+    return f"{family}_{architecture}"
 
 
 def published_spec(name: str, classes: int = 1000) -> NetworkSpec:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from slimtrain.config import Config, plain
+from slimtrain.config import SEARCH_KEYS, Config, plain
 from slimtrain.errors import CheckpointError, UserError
 from slimtrain.files import read_content
 from slimtrain.saving import is_own, read_own
@@ -23,6 +23,7 @@ FREE = {
     *("output_dir", "weights", "layout", "checkpoint_every", "log_every", "best_by", "tensorboard"),
     *("test_batch_size", "test_every", "test_only", "test_widths", "calibration_batches", "pretrained", "reset_classifier"),
     *("resume", "lr", "warmup_epochs"),  # what a diverged run is told to change
+    *SEARCH_KEYS,
 }
 
 
@@ -63,6 +64,11 @@ def read_run(
     network = read_own(content, path.name)
     if network.spec != spec:
         found, expected = network.spec, spec
+        if found.channel_lists != expected.channel_lists and found.name == expected.name:
+            raise CheckpointError(
+                f"{path}: is a {found.name} of other channel lists than those to be trained. Other plans are another run: set "
+                "resume=none, or another output_dir."
+            )
         what = "widths" if found.name == expected.name else "network"
         raise CheckpointError(
             f"{path}: is a {found.name} with {found.describe_widths()} and {found.classes} classes, the configuration trains "
@@ -70,15 +76,26 @@ def read_run(
             "run: set resume=none, or another output_dir."
         )
     training: dict[str, Any] = content["training"]
-    before, now = training["config"], plain(config)
-    changed = [key for key in now if key in before and before[key] != now[key] and key not in FREE]
+    check_settings(path, training["config"], config)
+    return network, training
+
+
+def run_settings(config: Config) -> dict[str, Any]:
+    """What of a configuration makes a run the run that it is: the keys that may not differ when it is resumed."""
+    return {key: value for key, value in plain(config).items() if key not in FREE}
+
+
+def check_settings(path: Path, before: Mapping[str, Any], config: Config) -> None:
+    """UserError where `path` belongs to a run whose settings were not those of `config`. Keys that an older version did
+    not know are passed over."""
+    now = run_settings(config)
+    changed = [key for key in now if key in before and before[key] != now[key]]
     if changed:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
         raise UserError(
             f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
             "begin a new run with resume=none."
         )
-    return network, training
 
 
 def move_aside(folder: Path) -> Path | None:

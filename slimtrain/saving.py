@@ -1,8 +1,8 @@
 """Checkpoints of our own: they say what they hold, and consist of tensors and plain values only.
 
 A file is a dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`,
-`model` (the state dict), `calibrated` (statistics of plans beside those the layout stores: every norm's, the shared
-tail's too), and in `last.pt` `training` (what a resumed run goes on from).
+`settings` (of the run that trained it, where one did), `model` (the state dict), `calibrated` (statistics of plans beside
+those the layout stores: every norm's, the shared tail's too), and in `last.pt` `training` (what a resumed run goes on from).
 
 The published layout is a state dict with keys beginning with `module.`, `{"model": ...}`: what the published code loads.
 """
@@ -46,8 +46,10 @@ def own_content(
     std: Sequence[float],
     class_names: Sequence[str] = (),
     training: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The dictionary that `save` writes for `network`, its tensors on the CPU."""
+    """The dictionary that `save` writes for `network`, its tensors on the CPU. `settings` are those of the run that trained
+    it, as plain values: how it drew its widths, which images it kept aside."""
     spec = network.spec
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -67,6 +69,8 @@ def own_content(
             for plan, statistics in network.calibrated.items()
         ],
     }
+    if settings:
+        content["settings"] = dict(settings)
     if training is not None:
         content["training"] = dict(training)
     return content

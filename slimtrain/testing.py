@@ -36,7 +36,7 @@ def test_checkpoint(
 
     Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
     """
-    checkpoint, config, data = _open(config, processes, ckpt)
+    checkpoint, config, data = open_with_data(config, processes, ckpt)
     network = checkpoint.network
     usual = sorted({*checkpoint.spec.range, *config.test_widths})
     plans = _plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
@@ -71,7 +71,7 @@ def calibrate_checkpoint(
 ) -> tuple[Path, list[ChannelPlan]]:
     """Write a checkpoint in which the plans asked for have statistics of `config`'s training images; its path and the
     plans. Without `widths`: the ends of a US network's range and `config.test_widths`, or all switches."""
-    checkpoint, config, data = _open(config, processes, ckpt)
+    checkpoint, config, data = open_with_data(config, processes, ckpt)
     if not config.calibration_batches:
         raise UserError("calibration_batches is 0: set it to the number of batches, as in --set calibration_batches=5.")
     spec = checkpoint.spec
@@ -83,8 +83,8 @@ def calibrate_checkpoint(
         if config.layout == "published":
             save(published_content(checkpoint.network), path)
         else:
-            network = checkpoint.network
-            save(own_content(network, config.image_size, config.mean, config.std, data.classes), path)
+            images = config.image_size, config.mean, config.std, data.classes
+            save(own_content(checkpoint.network, *images, settings=checkpoint.settings), path)
     return path, plans
 
 
@@ -106,7 +106,7 @@ def _plans(
     return list(dict.fromkeys([*plans, *(read_plan_file(Path(file), spec) for file in files)]))
 
 
-def _open(config: Config, processes: Processes, ckpt: str) -> tuple[Checkpoint, Config, Data]:
+def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Checkpoint, Config, Data]:
     """A checkpoint, the configuration with the images that it takes, and these."""
     try:
         checkpoint = open_checkpoint(ckpt, network=config.network)

@@ -34,7 +34,7 @@ from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batc
 from slimtrain.logbook import Logbook, Row, count, table
 from slimtrain.losses import torch_smoothing
 from slimtrain.optimizer import initialize, sgd
-from slimtrain.resume import generators, move_aside, read_run, run_to_resume, set_generators
+from slimtrain.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
 from slimtrain.sampling import Sampler
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.schedule import learning_rate
@@ -49,8 +49,9 @@ CHECK_EVERY = 20  # steps, on a GPU: looking at every loss would make it wait
 CALIBRATION_EPOCH = 1_000_000  # images for calibration are drawn as those of an epoch that no run reaches
 
 
-def train(config: Config, processes: Processes) -> Path:
-    """Train what `config` says, calibrate and test it; the finished checkpoint's path.
+def train(config: Config, processes: Processes, notes: Sequence[str] = ()) -> Path:
+    """Train what `config` says, calibrate and test it; the finished checkpoint's path. `notes` are lines for the log, of
+    what the configuration was made of.
 
     Raises UserError and its subclasses for anything wrong with configuration, data or files, TrainingError where the
     loss is no longer finite.
@@ -62,6 +63,8 @@ def train(config: Config, processes: Processes) -> Path:
     elif config.pretrained:
         adopt(run.network, open_checkpoint(config.pretrained), reset_classifier=config.reset_classifier)
     run.begin(None if resumed is None else resumed[0])
+    for note in notes:
+        run.logbook.say(note)
     run.train()
     return run.finish()
 
@@ -371,7 +374,8 @@ class Run:
 
     def _content(self, network: SlimmableNetwork, training: dict[str, Any] | None = None) -> dict[str, Any]:
         config = self.config
-        return own_content(network, config.image_size, config.mean, config.std, self.data.classes, training)
+        images = config.image_size, config.mean, config.std, self.data.classes
+        return own_content(network, *images, training, run_settings(config))
 
     def save_last(self) -> None:
         """Write `last.pt`: all that a resumed run needs."""

@@ -43,7 +43,7 @@ def test_s_networks_of_other_switches(architecture: str, switches: tuple[float, 
     assert identified(empty_state(spec)) == spec
 
 
-@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v2", "mnasnet", "resnet50"])
 @pytest.mark.parametrize(
     "widths", [(0.3, 0.9), (0.25, 1.0), (0.25, 1.0, 0.5, 0.75), (0.25, 1.25, 0.5), (0.15, 1.5), (1.0, 0.5), (0.05, 0.15)]
 )
@@ -52,7 +52,7 @@ def test_us_networks_of_other_ranges_and_orders(architecture: str, widths: tuple
     assert identified(empty_state(spec)) == spec
 
 
-@pytest.mark.parametrize("name", ["us_resnet101", "us_resnet152", "s_resnet152"])
+@pytest.mark.parametrize("name", ["us_mnasnet", "us_resnet101", "us_resnet152", "s_resnet152"])
 def test_unpublished_siblings(name: str) -> None:
     spec = published_spec(name, classes=1)
     assert identified(empty_state(spec)) == spec

@@ -12,7 +12,7 @@ from slimtrain.channels import ChannelPlan
 from slimtrain.errors import UserError, WidthError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
-from slimtrain.registry import FAMILIES_OF, NETWORKS, published_spec, split_name
+from slimtrain.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
 from slimtrain.spec import MAX_IMAGE_SIZE, NetworkSpec
 
 US = published_spec("us_mobilenet_v1")
@@ -150,7 +150,8 @@ def test_the_registry_knows_the_published_networks_and_their_siblings() -> None:
     assert split_name("autoslim_resnet50") == ("autoslim", "resnet50")
     assert published_spec("us_resnet152", classes=10).classes == 10
     assert published_spec("us_resnet101").switches == tuple(k / 40 for k in range(10, 41))
-    assert published_spec("us_resnet101").range == (0.25, 1.0)
+    assert published_spec("us_resnet101").range == published_spec("us_mnasnet").range == (0.25, 1.0)
+    assert sibling("autoslim_mnasnet", "us") == "us_mnasnet" and sibling("us_resnet50", "us") == "us_resnet50"
     assert published_spec("s_resnet152").switches == published_spec("s_resnet50").switches
     for name in NETWORKS:
         family, architecture = split_name(name)
@@ -166,6 +167,13 @@ def test_the_registry_knows_the_published_networks_and_their_siblings() -> None:
 def test_a_typo_of_a_network_suggests_the_nearest_name(typo: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"did you mean '{meant}'"):
         published_spec(typo)
+
+
+def test_a_family_that_an_architecture_lacks() -> None:
+    with pytest.raises(
+        UserError, match=r"network s_shufflenet: there is no us_shufflenet\. .* one: mobilenet_v1, mobilenet_v2, "
+    ):
+        sibling("s_shufflenet", "us")
 
 
 def test_an_unknown_network_lists_the_known_ones() -> None:

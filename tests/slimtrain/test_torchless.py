@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = (
     *("slimtrain", "slimtrain.channels", "slimtrain.registry", "slimtrain.spec", "slimtrain.models", "slimtrain.noise"),
-    *("slimtrain.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config"),
+    *("slimtrain.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
+    *("slimtrain.found", "slimtrain.supernet", "slimtrain.plan_file", "slimtrain.slimming", "slimtrain.search"),
+    *("slimtrain.search_cost", "slimtrain.search_trace", "slimtrain.cli"),
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors")
 

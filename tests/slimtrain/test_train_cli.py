@@ -17,7 +17,7 @@ from slimtrain_states import layout
 from slimtrain.config import config_names, read_config
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
-COMMANDS = ("train", "test", "calibrate", "profile", "configs")
+COMMANDS = ("train", "search", "test", "calibrate", "profile", "configs")
 
 
 def without_torch(*args: str | Path) -> subprocess.CompletedProcess[str]:

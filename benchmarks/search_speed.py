@@ -1,0 +1,102 @@
+"""How long a step of the search takes, with and without computing once what candidates share.
+
+    python -m benchmarks.search_speed [--network us_mobilenet_v2] [--image-size 224] [--images 32] [--json results.json]
+
+Both sides measure every candidate of the first step on the same images, in turn, in one process and one run; their results
+must be the same, bit for bit. `image on` runs every candidate from the image on, `reuse` what comes before its first changed
+layer once. `reallocating` is `reuse` without keeping freed memory (slimtrain/search_memory.py), on a CPU. Weights are random:
+they change no timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.environment import environment
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All measurements of one run, in plain values."""
+    import torch
+
+    from slimtrain.distributed import Processes, choose_device
+    from slimtrain.noise import noise_images
+    from slimtrain.search_error import Evaluator, TensorChunks
+    from slimtrain.slimming import Slimming
+    from slimtrain.untrained import untrained_network
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    processes = Processes(0, 1, choose_device(arguments.device))
+    network = untrained_network(arguments.network).to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    slimming = Slimming(network.spec)
+    candidates = slimming.steps(slimming.start)
+    images = torch.from_numpy(noise_images(arguments.images, arguments.image_size))
+    labels = torch.arange(arguments.images) % network.spec.classes
+    parts = (torch.split(tensor, arguments.batch) for tensor in (images, labels))
+    chunks = TensorChunks(list(zip(*parts, strict=True)))
+    usual = Evaluator(network, chunks, processes, arguments.statistics, chunks, arguments.amp, arguments.channels_last)
+    sides = {
+        "reuse": usual,
+        "image on": dataclasses.replace(usual, reuse=False),
+        "reallocating": dataclasses.replace(usual, keep_memory=False),
+    }
+    before = environment()
+    usual(slimming.start, candidates)  # not counted: first calls choose algorithms and load code
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    results = {}
+    for _ in range(arguments.repeats):
+        for name, evaluator in sides.items():
+            started = time.perf_counter()
+            results[name] = evaluator(slimming.start, candidates)  # figures on the CPU: nothing is left running
+            seconds[name].append(round(time.perf_counter() - started, 3))
+    if any(result != results["image on"] for result in results.values()):
+        raise SystemExit("the sides differ in their results")
+    ratios = [b / a for a, b in zip(seconds["reuse"], seconds["image on"], strict=True)]
+    return {
+        "command": "python -m benchmarks.search_speed " + " ".join(_words(arguments)),
+        "environment": before,
+        "device": processes.describe(),
+        "candidates": len(candidates),
+        "seconds_per_step": seconds,
+        "same_result": True,
+        "ratio": round(median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+    }
+
+
+def _words(arguments: argparse.Namespace) -> list[str]:
+    named = {key: value for key, value in vars(arguments).items() if key not in ("json", "channels_last")}
+    return [f"--{key.replace('_', '-')} {value}" for key, value in named.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="us_mobilenet_v2")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="images of a chunk")
+    parser.add_argument("--statistics", default="batch", choices=("batch", "calibrated"))
+    parser.add_argument("--amp", default="none", choices=("none", "bf16", "fp16"))
+    parser.add_argument("--no-channels-last", dest="channels_last", action="store_false")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_args()
+    result = compare(arguments)
+    for side, runs in result["seconds_per_step"].items():
+        print(f"{side:13}  " + "  ".join(f"{seconds:.2f} s" for seconds in runs))
+    print(f"ratio          {result['ratio']} (image on over reuse, {result['candidates']} candidates, same results)")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

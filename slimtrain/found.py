@@ -1,0 +1,147 @@
+"""From plan files to the AutoSlim network that trains them: jointly, a switch each, or one alone. No torch.
+
+The AutoSlim layout decides by the channel lists of all its switches where a block adds its input and where it has an
+expansion (see models/architecture.py). The search keeps such counts apart (see slimming.py). Plans from elsewhere may agree
+by chance where their network had no sum: then the trained network has one. Its channels stay those that were given, a sum
+costs nothing, and every reader of the checkpoint decides alike, so this is said and not prevented.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimtrain.config import Config
+from slimtrain.cost import CostCounter, format_macs
+from slimtrain.errors import UserError, WidthError, nearest
+from slimtrain.plan_file import read_channels, us_groups
+from slimtrain.registry import sibling, split_name
+from slimtrain.spec import NetworkSpec
+
+WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard is not to take all memory
+CLASSES = 1000  # to compare costs with, where neither the configuration nor its data tells
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan as a switch of an AutoSlim network."""
+
+    name: str
+    channel_list: tuple[int, ...]
+
+
+def read_found(folder: Path, network: str) -> list[Found]:
+    """The plan files of a folder, or one file, for the AutoSlim network called `network`, by name.
+
+    UserError where there are none, where one is of another network, or where two have the same name.
+    """
+    _, architecture = split_name(network)
+    if not folder.exists():
+        raise UserError(f"plans {folder}: no such folder. The search writes it: `python -m slimtrain search CONFIG`.")
+    files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.suffix in (".yml", ".yaml"))
+    if not files:
+        raise UserError(f"plans {folder}: holds no plan files (NAME.yml). Is it the `plans` folder of a search?")
+    spec = NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
+    found: dict[str, Found] = {}
+    for path in files:
+        name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
+        _check_channels(path, channels, spec)
+        if name in found:
+            raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
+        found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups))
+    return list(found.values())
+
+
+def _check_channels(path: Path, channels: Mapping[str, object], spec: NetworkSpec) -> None:
+    """WidthError unless every group of `spec` has a number of channels that is possible, and no other group has."""
+    most = spec.widest.channels
+    for group in channels:
+        if group not in most:
+            raise WidthError(
+                f"{path}: {spec.name} has no channel group {group!r}{nearest(str(group), most)}. Its groups are "
+                f"{', '.join(most)}."
+            )
+    missing = [group for group in most if group not in channels]
+    if missing:
+        raise WidthError(f"{path}: channels are missing for {', '.join(missing)}.")
+    for group, count in channels.items():
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most[group]:
+            raise WidthError(f"{path}: group {group} has {count!r} channels, expected a whole number from 1 to {most[group]}.")
+
+
+def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
+    """The configuration that trains the plans of a folder, ascending in MACs, or the one called `only`, with the rest of
+    `config`; and what is worth saying about them, as lines.
+
+    UserError where the folder holds no plan of this architecture, or none of that name.
+    """
+    network = sibling(config.network, "autoslim")
+    found = read_found(plans, network)
+    if only:
+        names = [plan.name for plan in found]
+        if only not in names:
+            raise UserError(f"plan {only!r}: {plans} has {', '.join(names)}{nearest(only, names)}. Choose one of them.")
+        found = [plan for plan in found if plan.name == only]
+    found = _ascending(found, config)
+    distinct = {plan.channel_list: plan for plan in reversed(found)}
+    trained = [plan for plan in found if distinct[plan.channel_list] is plan]
+    changed = dataclasses.replace(
+        config,
+        network=network,
+        channel_lists=tuple(plan.channel_list for plan in trained),
+        switches=(),
+        width_range=(),
+        test_widths=(),
+        nonuniform=False,
+        width_step=0.0,
+        weights=config.weights if config.network == network else "",
+        best_by=config.best_by if config.network == network else "widest",
+    )
+    notes = [
+        f"{plan.name} is the same network as {distinct[plan.channel_list].name}: it is trained once"
+        for plan in found
+        if plan not in trained
+    ]
+    return changed, [*notes, *_described(trained, changed)]
+
+
+def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
+    _, architecture = split_name(config.network)
+    spec = NetworkSpec(architecture, "us", (1.0,), width_range=(1.0, 1.0), stem_stride=config.stem_stride)
+    spec.check_image_size(config.image_size)
+    count = CostCounter(spec, config.image_size)
+    macs = {plan: count(spec.wiring.plan(plan.name, plan.channel_list)).macs for plan in found}
+    return sorted(found, key=lambda plan: (macs[plan], plan.name))
+
+
+def _described(found: Sequence[Found], config: Config) -> list[str]:
+    """A line per switch, then one for every place where the wiring is not that of the searched network."""
+    spec = config.spec(config.known_classes or CLASSES)
+    count = CostCounter(spec, config.image_size)
+    costs = [count(plan) for plan in spec.plans]
+    lines = [
+        f"switch {number}: {plan.name}, {format_macs(cost.macs)} MACs"
+        for number, (plan, cost) in enumerate(zip(found, costs, strict=True), 1)
+    ]
+    return [*lines, *wiring_changes(spec)]
+
+
+def wiring_changes(spec: NetworkSpec) -> list[str]:
+    """Where the AutoSlim network `spec` adds a block's input, or leaves out an expansion, and its US sibling does not."""
+    changes = {}
+    for ours, theirs in zip(spec.wiring.groups, us_groups(spec.architecture), strict=True):
+        if ours != theirs:
+            changes[theirs] = ours
+    return [
+        f"warning: {theirs} has as many channels as {ours} wherever it is trained, so {_effect(theirs)}. To keep to the "
+        "network that was searched, change one of the two counts in a plan file."
+        for theirs, ours in changes.items()
+    ]
+
+
+def _effect(group: str) -> str:
+    if group.endswith(".expand"):
+        return "the block does without its expansion, unlike the network that was searched"
+    return "this block adds its input to its output, unlike the network that was searched (no MACs more)"

@@ -1,0 +1,91 @@
+"""The held-out images that a search measures candidates on, in chunks that are the same on every process and in every step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from slimtrain.augment import Transform
+from slimtrain.errors import UserError
+from slimtrain.loader import test_batches
+from slimtrain.samples import PartSamples, Samples
+from slimtrain.search_error import NO_IMAGES, Chunk
+
+log = logging.getLogger(__name__)
+
+KEPT_BYTES = 2 * 2**30  # of opened images, per process
+
+
+def draw_images(samples: Samples, count: int, seed: int) -> PartSamples:
+    """`count` of `samples`, all where it is 0, in an order drawn from `seed` alone: classes mix in every chunk. UserError
+    where there are none or too few."""
+    if not len(samples):
+        raise UserError(NO_IMAGES)
+    if count > len(samples):
+        raise UserError(f"{count} images to search with, but only {len(samples)} are held out. Lower it, or hold out more.")
+    order = list(range(len(samples)))
+    random.Random(f"search:{seed}").shuffle(order)  # noqa: S311 (no secret)
+    return PartSamples(samples, np.asarray(order[: count or None], np.int64))
+
+
+def chunk_size(images: int, most: int) -> int:
+    """The largest size up to `most` that leaves a last chunk of at least half of it: statistics of a handful of images would
+    be noise."""
+    return next(size for size in range(min(most, images), 0, -1) if images % size == 0 or 2 * (images % size) >= size)
+
+
+class HeldOut:
+    """`samples` in chunks of up to `batch` images. What fits into `kept_bytes` is opened once, the rest in every step."""
+
+    def __init__(
+        self, samples: Samples, transform: Transform, batch: int, *, workers: int = 0, kept_bytes: int = KEPT_BYTES
+    ) -> None:
+        if batch < 1:
+            raise UserError(f"chunks of {batch} images, expected at least 1.")
+        if not len(samples):
+            raise UserError(NO_IMAGES)
+        self.samples, self.transform, self.workers = samples, transform, workers
+        self.size = chunk_size(len(samples), batch)
+        self.room = kept_bytes
+        self.kept: dict[int, Chunk] = {}
+        self.unreadable: set[str] = set()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples) / self.size)
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+        """The chunks of ascending `numbers`. Unreadable images are left out and named once, and a chunk of nothing else."""
+        for kept, run in groupby(list(numbers), key=self.kept.__contains__):
+            wanted = list(run)
+            yield from ((number, self.kept[number]) for number in wanted) if kept else self._open(wanted)
+
+    def _open(self, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+        count, size = len(self.samples), self.size
+        indices = [i for number in numbers for i in range(number * size, min((number + 1) * size, count))]
+        part = PartSamples(self.samples, np.asarray(indices, np.int64))
+        for batch in test_batches(part, self.transform, batch_size=size, workers=self.workers):
+            for name in set(batch.unreadable) - self.unreadable:
+                self.unreadable.add(name)
+                log.warning("%s: cannot be read, left out of the search", name)
+            chunk = batch.images, batch.labels
+            needed = sum(tensor.nbytes for tensor in chunk)
+            if needed <= self.room:
+                self.room -= needed
+                self.kept[numbers[batch.step]] = chunk
+            yield numbers[batch.step], chunk
+
+    def identity(self) -> dict[str, Any]:
+        """Number of images, size of chunks, and a digest of the images' names and labels in their order. Of a path the last
+        two parts count: a moved folder holds the same images."""
+        digest = hashlib.sha256()
+        for i in range(len(self.samples)):
+            name = "/".join(self.samples.name(i).replace("\\", "/").split("/")[-2:])
+            digest.update(f"{name}\0{self.samples.label(i)}\n".encode(errors="surrogateescape"))
+        return {"images": len(self.samples), "chunk": self.size, "images_sha256": digest.hexdigest()}

@@ -1,0 +1,235 @@
+"""A whole search (arXiv 1903.11728): train the network to slim, or take one; slim it on held-out training images; write what
+was found. Killed anywhere and resumed, it ends with the same plans.
+
+    config.yml                what was asked for
+    supernet/                 the training run of the network to slim, unless one was given
+    search.json, trace.csv, candidates.csv, trace.png
+    plans/macs_150M.yml       a plan per target
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import torch
+
+from slimtrain.atomic import remove_partials, write_atomically
+from slimtrain.augment import test_transform
+from slimtrain.checkpoint import Checkpoint
+from slimtrain.config import Config, dump_config
+from slimtrain.cost import format_macs
+from slimtrain.data import Data, open_data
+from slimtrain.distributed import Processes
+from slimtrain.errors import UserError
+from slimtrain.logbook import table
+from slimtrain.plan_file import write_plan_file
+from slimtrain.resume import check_settings, move_aside
+from slimtrain.search import Found, run_search
+from slimtrain.search_cost import CostModel, check_targets, cost_model, format_cost
+from slimtrain.search_error import Evaluator
+from slimtrain.search_images import HeldOut, draw_images
+from slimtrain.search_trace import Trace
+from slimtrain.slimming import Slimming
+from slimtrain.spec import NetworkSpec
+from slimtrain.supernet import PLANS, SearchPlan
+from slimtrain.testing import open_with_data
+from slimtrain.training import LAST, RESOLVED, train
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_BATCHES = 5  # where the configuration, for networks that need none, names none
+
+
+def run_whole_search(search: SearchPlan, processes: Processes, *, resume: bool) -> list[Found]:
+    """Do what `search` says, from training to plan files; what was found, by descending target.
+
+    With `resume` the folder's own run is gone on with, else it is moved aside. UserError and its subclasses for anything
+    wrong with configuration, checkpoint, targets, data or files.
+    """
+    opened = None if search.ckpt is None else open_with_data(search.supernet, processes, search.ckpt)
+    _check(search, None if opened is None else opened[0])
+    processes.wait()  # a checkpoint may lie in the folder that is moved
+    _begin(search, processes, resume)
+    checkpoint, config, data = opened or _trained(search, processes, resume)
+    if search.ckpt is not None and processes.first:
+        for caution in cautions(checkpoint, search.supernet):
+            log.warning("%s: %s", checkpoint.file, caution)
+    found, cost = _slim(search, config, processes, checkpoint, data, resume)
+    if processes.first:
+        click.echo(found_table(found, cost))
+        click.echo(search.next_command())
+    return found
+
+
+def _check(search: SearchPlan, checkpoint: Checkpoint | None) -> None:
+    """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
+    hour of training, and before anything is moved aside."""
+    config = search.supernet
+    image_size = config.image_size
+    if checkpoint is None:
+        spec = config.spec(config.known_classes or len(open_data(config).classes))
+    else:
+        spec, image_size = checkpoint.spec, checkpoint.image_size if checkpoint.described else image_size
+        if spec.stem_stride != config.stem_stride:
+            raise UserError(
+                f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "
+                f"{config.stem_stride}. Set stem_stride={spec.stem_stride}, or take another checkpoint."
+            )
+    check_targets(_cost(search, spec, image_size), Slimming(spec, config.search_groups), search.targets)
+
+
+def _cost(search: SearchPlan, spec: NetworkSpec, image_size: int) -> CostModel:
+    path = search.config.latency_table
+    return cost_model(search.config.search_cost, spec, image_size, Path(path) if path else None)
+
+
+def _begin(search: SearchPlan, processes: Processes, resume: bool) -> None:
+    """Make the folder; a search that is not gone on with is moved aside."""
+    folder = search.folder
+    if resume and (folder / LAST).exists():
+        raise UserError(f"{folder}: holds a training run, no search to go on with. Choose another output_dir.")
+    if processes.first:
+        moved = None if resume else move_aside(folder)
+        if moved:
+            click.echo(f"{folder} held a run already: it is now {moved}")
+        remove_partials(folder)
+        if not (folder / RESOLVED).exists():
+            config = dataclasses.replace(search.config, output_dir=str(folder))
+            write_atomically(folder / RESOLVED, dump_config(config).encode())
+    processes.wait()
+
+
+def _trained(search: SearchPlan, processes: Processes, resume: bool) -> tuple[Checkpoint, Config, Data]:
+    """The network to slim, and the data: the one in the folder where it is finished, else training begins or goes on."""
+    config = search.supernet
+    path = Path(config.output_dir) / config.weights
+    if not (resume and path.exists()):
+        train(dataclasses.replace(config, resume="auto" if resume else "none"), processes)
+        processes.wait()  # the first process writes it last
+    opened = open_with_data(config, processes, str(path))
+    check_settings(path, opened[0].settings, config)
+    return opened
+
+
+def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:
+    """Why candidates slimmed from a checkpoint may be ranked poorly: how it was trained, and on which images.
+
+    `config` is the training that would have been right.
+    """
+    told = checkpoint.settings
+    if not told:
+        return [
+            "does not say how it was trained. The search ranks candidates rightly only if widths were non-uniform, and the "
+            "held-out images were not trained on."
+        ]
+    found = []
+    if not told.get("nonuniform"):
+        found.append(
+            "was trained with uniform widths. Its layers have never worked with neighbors of other widths, so the error of "
+            "a candidate with one narrower group tells little about the network that would be trained, and groups are ranked "
+            "poorly. Train it with nonuniform=true, or leave --ckpt out."
+        )
+    same = all(told.get(key) == getattr(config, key) for key in ("data", "seed"))
+    kept = told.get("holdout", 0)
+    if not same or not isinstance(kept, int) or kept < config.holdout:
+        found.append(
+            f"was trained on images that are now held out (data={told.get('data')}, seed={told.get('seed')}, "
+            f"holdout={kept}; expected {config.data}, {config.seed}, {config.holdout} or more). Candidates are measured on "
+            "images that it knows: their errors are too low, and overfitting is not seen."
+        )
+    return found
+
+
+def _slim(
+    search: SearchPlan, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
+) -> tuple[list[Found], CostModel]:
+    """What slimming a checkpoint finds, written as plans. `data.test` are the held-out images."""
+    spec = checkpoint.spec
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    slimming = Slimming(spec, config.search_groups)
+    cost = _cost(search, spec, config.image_size)
+    batch = config.search_batch or config.test_batch_size or config.batch_size
+    images = draw_images(data.test, config.search_images, config.seed)
+    evaluator = Evaluator(
+        checkpoint.network,
+        HeldOut(images, test_transform(config), batch, workers=config.loaders),
+        processes,
+        statistics=config.search_statistics,
+        calibration=_calibration(config, data, batch) if config.search_statistics == "calibrated" else None,
+        amp=_amp(config, processes),
+        channels_last=config.channels_last,
+    )
+    found = run_search(
+        checkpoint.network,
+        slimming,
+        cost,
+        search.targets,
+        evaluator,
+        image_size=config.image_size,
+        criterion=config.search_criterion,
+        seed=config.seed,
+        trace=Trace(search.folder, resume=resume, write=processes.first),
+        say=click.echo if processes.first else lambda line: None,
+    )
+    if processes.first:
+        for each in found:
+            write_plan_file(
+                search.folder / PLANS / f"{each.plan.name}.yml",
+                spec,
+                each.plan,
+                config.image_size,
+                stem_stride=spec.stem_stride,
+                target=_whole(each.target),
+                cost=_whole(each.cost),
+                unit=cost.unit,
+                error_percent=each.error,
+                loss=each.loss,
+                images=len(images),
+                criterion=config.search_criterion,
+                statistics=config.search_statistics,
+                step=each.step,
+                searched={"file": checkpoint.file, "sha256": checkpoint.sha256},
+            )
+    return found, cost
+
+
+def _whole(value: float) -> float:
+    """A count without its point, as a person writes it."""
+    return int(value) if value.is_integer() else value
+
+
+def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
+    """Training images for the statistics of candidates, none of those that measure them."""
+    count = min((config.calibration_batches or CALIBRATION_BATCHES) * batch, len(data.train))
+    return HeldOut(draw_images(data.train, count, config.seed), test_transform(config), batch, workers=config.loaders)
+
+
+def _amp(config: Config, processes: Processes) -> str:
+    """The precision that candidates are measured in: where the configuration leaves it open, bf16 on GPUs that have it."""
+    if config.search_amp != "auto":
+        return config.search_amp
+    return "bf16" if processes.device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
+
+
+def found_table(found: Sequence[Found], cost: CostModel) -> str:
+    """One line per found network."""
+    own = cost.name not in ("macs", "params")  # these have columns of their own
+    header = ["plan", "target", *([cost.name] if own else []), "MACs", "params", "held-out error", "loss"]
+    rows = [
+        [
+            each.plan.name,
+            format_cost(each.target, cost),
+            *([format_cost(each.cost, cost)] if own else []),
+            format_macs(each.macs),
+            f"{each.params:,}",
+            f"{each.error:.2f}%",
+            f"{each.loss:.4f}",
+        ]
+        for each in found
+    ]
+    return table(header, rows)

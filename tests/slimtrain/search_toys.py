@@ -1,0 +1,109 @@
+"""What the tests of the search's core share: small networks, images that they get right at the widest, dense counterparts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from run_helpers import ALONE, network_of, noise
+from torch import Tensor, nn
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.layers import DenseLayers
+from slimtrain.search_error import Chunk, Evaluator, Measured, TensorChunks
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+
+V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
+V2 = NetworkSpec("mobilenet_v2", "us", (0.25, 0.5), 7, width_range=(0.25, 0.5))
+MNAS = NetworkSpec("mnasnet", "us", (0.25, 0.5), 7, width_range=(0.25, 0.5))
+RESNET = NetworkSpec("resnet50", "us", (0.125, 0.25), 5, width_range=(0.125, 0.25))
+SPECS = {spec.architecture: spec for spec in (V1, V2, MNAS, RESNET)}
+SIZE = 32
+
+
+def images(chunks: int = 2, count: int = 10, seed: int = 40) -> list[Tensor]:
+    return [noise(count, SIZE, seed + i) for i in range(chunks)]
+
+
+def known_chunks(network: SlimmableNetwork, chunks: int = 2, count: int = 10) -> TensorChunks:
+    """Images with the classes that the widest plan gives them: slimming can only lose."""
+    made: list[Chunk] = []
+    for batch in images(chunks, count):
+        with torch.inference_mode():
+            made.append((batch, batch_logits(network, network.spec.widest, batch).argmax(1)))
+    return TensorChunks(made)
+
+
+def dense(network: SlimmableNetwork, plan: ChannelPlan) -> nn.Module:
+    """Ordinary torch layers holding the leading corner of every weight."""
+    with torch.device("meta"):  # no time for random weights
+        made = network.spec.build(DenseLayers(plan))
+    assert isinstance(made, nn.Module)
+    made.to_empty(device="cpu")
+    for norm in made.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+    with torch.no_grad():
+        for key, value in made.named_parameters():
+            value.copy_(network.get_parameter(key)[tuple(slice(size) for size in value.shape)])
+    return made
+
+
+def batch_logits(network: SlimmableNetwork, plan: ChannelPlan, batch: Tensor) -> Tensor:
+    """By the dense network, every norm using the batch's statistics."""
+    logits: Tensor = dense(network, plan).train()(batch)
+    return logits
+
+
+@torch.no_grad()
+def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks) -> Measured:
+    """Error and loss of a plan from the image on, by its definition."""
+    made = [(batch_logits(network, plan, batch).double(), labels) for batch, labels in chunks.chunks]
+    return measured(made)
+
+
+@torch.no_grad()
+def brute_force_calibrated(
+    network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks, calibration: TensorChunks
+) -> Measured:
+    """As `brute_force`, with statistics that torch's own norms average over the calibration images."""
+    made = dense(network, plan)
+    for norm in made.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # torch's cumulative average
+    made.train()
+    for batch, _ in calibration.chunks:
+        made(batch)
+    made.eval()
+    return measured([(made(batch).double(), labels) for batch, labels in chunks.chunks])
+
+
+def measured(made: Sequence[tuple[Tensor, Tensor]]) -> Measured:
+    logits, labels = torch.cat([a for a, _ in made]), torch.cat([b for _, b in made])
+    chance = logits.softmax(1)[torch.arange(len(labels)), labels]
+    wrong = sum(int(row.argmax()) != int(label) for row, label in zip(logits, labels, strict=True))
+    return Measured(100 * wrong / len(labels), float(-chance.log().mean()), len(labels))
+
+
+def small_network(spec: NetworkSpec = V1, seed: int = 0) -> SlimmableNetwork:
+    return network_of(spec, seed)
+
+
+def evaluator(network: SlimmableNetwork, **options: Any) -> Evaluator:
+    return Evaluator(network, known_chunks(network), ALONE, **{"channels_last": False, **options})
+
+
+class Told:
+    """Measures plans by a function, and counts what it was asked."""
+
+    def __init__(self, function: Callable[[ChannelPlan], tuple[float, float]]) -> None:
+        self.function, self.asked = function, 0
+
+    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
+        self.asked += 1
+        return [Measured(*self.function(plan), 100) for plan in candidates]
+
+    def identity(self) -> dict[str, Any]:
+        return {"told": True}

@@ -1,0 +1,168 @@
+"""What plans cost in a search, and targets of it."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from search_toys import RESNET, V1, V2
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.cost import CostCounter
+from slimtrain.errors import UserError
+from slimtrain.layers import DenseLayers
+from slimtrain.registry import published_spec
+from slimtrain.search_cost import check_targets, cost_model, format_cost, parse_targets, target_name
+from slimtrain.slimming import Slimming
+from slimtrain.spec import NetworkSpec
+
+
+def counted(spec: NetworkSpec, plan: ChannelPlan, size: int) -> dict[str, int]:
+    """MACs, folded parameters and written elements of the dense network, counted while it runs."""
+    network = spec.build(DenseLayers(plan))
+    assert isinstance(network, torch.nn.Module)
+    totals = {"macs": 0, "params": 0, "activations": 0}
+
+    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        totals["macs"] += weight.numel() * output[0, 0].numel()
+        totals["params"] += weight.numel() + weight.shape[0]  # a bias each, once norms are folded
+        totals["activations"] += output.numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, size, size))
+    return totals
+
+
+@pytest.mark.parametrize("spec", [V1, V2, RESNET])
+@pytest.mark.parametrize("kind", ["macs", "params", "activations"])
+def test_counted_costs(spec: NetworkSpec, kind: str) -> None:
+    slimming, cost = Slimming(spec), cost_model(kind, spec, 64)
+    for plan in (slimming.start, slimming.steps(slimming.start)[3], slimming.floor):
+        assert cost(plan) == counted(spec, plan, 64)[kind]
+    assert cost.name == kind
+
+
+def test_macs_leave_out_the_pools() -> None:
+    spec = published_spec("us_mobilenet_v1")
+    cost, whole = cost_model("macs", spec, 224), CostCounter(spec, 224)(spec.widest)
+    assert cost(spec.widest) == whole.macs == whole.published_macs - 1024 * 7 * 7
+
+
+@dataclass(frozen=True)
+class Table:
+    path: Path
+    spec: NetworkSpec
+    image_size: int
+    device: str | None
+
+    def cost_ms(self, plan: ChannelPlan) -> float:
+        return sum(plan.channels.values()) / 1000
+
+
+def test_a_latency_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("slimtrain.latency_table")
+    module.read_latency_table = Table  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "slimtrain.latency_table", module)
+    cost = cost_model("latency", V1, 96, Path("table.json"), "a board")
+    assert cost.table == Table(Path("table.json"), V1, 96, "a board")  # type: ignore[attr-defined]
+    assert (cost.name, cost.unit) == ("latency", "ms")
+    assert cost(V1.widest) == sum(V1.widest.channels.values()) / 1000
+
+
+def test_costs_that_cannot_be() -> None:
+    with pytest.raises(UserError, match=r"cost 'mac': not known \(did you mean 'macs'\?\)"):
+        cost_model("mac", V1, 32)
+    with pytest.raises(UserError, match=r"needs a table of the device.*python -m benchmarks channels"):
+        cost_model("latency", V1, 32)
+    with pytest.raises(UserError, match=r"t.json: a latency table, but the cost is macs"):
+        cost_model("macs", V1, 32, Path("t.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cost", "expected"),
+    [
+        ("150M,325M, 572m", "macs", [572e6, 325e6, 150e6]),
+        ("1.5G", "macs", [1.5e9]),
+        ("570M,1G,570M", "macs", [1e9, 570e6]),
+        ("2.5K", "params", [2500.0]),
+        ("12000", "activations", [12000.0]),
+        ("5.0,2.5", "latency", [5.0, 2.5]),
+        ("5ms, 7.25 MS", "latency", [7.25, 5.0]),
+    ],
+)
+def test_targets_as_they_are_written(text: str, cost: str, expected: list[float]) -> None:
+    assert parse_targets(text, cost) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "cost", "message"),
+    [
+        ("150X", "macs", "macs target '150X': not a number"),
+        ("", "macs", "macs target '': not a number"),
+        ("150M,,", "params", "params target '': not a number"),
+        ("-5M", "macs", "macs target -5: expected a positive"),
+        ("5M", "latency", "latency target '5M': not a number"),
+        ("nan", "latency", "expected a positive number"),
+        ("0", "latency", "expected a positive number"),
+    ],
+)
+def test_targets_that_are_none(text: str, cost: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_targets(text, cost)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A cost of any name and unit: all channels."""
+
+    name: str = "macs"
+    unit: str = "MACs"
+
+    def __call__(self, plan: ChannelPlan) -> float:
+        return float(sum(plan.channels.values()))
+
+
+MS = Priced("latency", "ms")
+
+
+@pytest.mark.parametrize(
+    ("target", "cost", "name", "text"),
+    [
+        (150e6, Priced(), "macs_150M", "150M MACs"),
+        (1.5e9, Priced(), "macs_1_5G", "1.5G MACs"),
+        (999999.0, Priced(), "macs_999_999K", "1000K MACs"),
+        (532.0, Priced("params", "parameters"), "params_532", "532 parameters"),
+        (2.5, MS, "latency_2_5ms", "2.5 ms"),
+        (0.05, MS, "latency_0_05ms", "0.05 ms"),
+        (1200.0, MS, "latency_1200ms", "1200 ms"),
+    ],
+)
+def test_names_of_targets(target: float, cost: Priced, name: str, text: str) -> None:
+    assert target_name(target, cost) == name
+    assert format_cost(target, cost) == text
+
+
+def test_targets_in_reach() -> None:
+    slimming, cost = Slimming(V1), Priced()
+    start, floor = cost(slimming.start), cost(slimming.floor)
+    check_targets(cost, slimming, [start, floor])
+    with pytest.raises(UserError, match=r"no targets"):
+        check_targets(cost, slimming, [])
+    with pytest.raises(UserError) as above:
+        check_targets(cost, slimming, [start + 1])
+    assert format_cost(start + 1, cost) in str(above.value)
+    assert f"above the network's own {format_cost(start, cost)}" in str(above.value)
+    with pytest.raises(UserError) as below:
+        check_targets(cost, slimming, [start, floor - 1])
+    assert format_cost(floor - 1, cost) in str(below.value)
+    assert f"below what slimming reaches, {format_cost(floor, cost)}" in str(below.value)

@@ -1,0 +1,343 @@
+"""The trace on disk: what it holds, a search that is killed and goes on, another search's trace, and the plot."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_helpers import tree
+from search_toys import V1, evaluator, small_network
+from slimtrain_processes import METHOD, in_processes
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.distributed import Processes
+from slimtrain.errors import ResourceError, UserError
+from slimtrain.search import Found, run_search
+from slimtrain.search_cost import cost_model
+from slimtrain.search_error import Measured
+from slimtrain.search_plot import plot_search
+from slimtrain.search_trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
+from slimtrain.slimming import Slimming
+
+SIZE = 32
+SHARES = (0.85, 0.6)  # of the start's MACs
+
+
+def search(folder: Path, resume: bool = False, **options: Any) -> list[Found]:
+    """A search of some 10 steps."""
+    torch.set_num_threads(1)
+    network = options.pop("network", None) or small_network()
+    measure = options.pop("measure", None) or evaluator(network, **options.pop("evaluation", {}))
+    slimming, cost = Slimming(V1, options.pop("groups", 3)), cost_model("macs", V1, SIZE)
+    targets = [share * cost(slimming.start) for share in options.pop("shares", SHARES)]
+    trace = Trace(folder, resume=resume, write=options.pop("write", True))
+    return run_search(network, slimming, cost, targets, measure, image_size=SIZE, trace=trace, **options)
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def plans(found: list[Found]) -> list[tuple[str, dict[str, int]]]:
+    return [(each.plan.name, dict(each.plan.channels)) for each in found]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Found]]:
+    """An uninterrupted search."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, search(folder)
+
+
+# ----------------------------------------------------------------------------------------------------------- the files
+
+
+def test_a_line_per_step_and_one_per_candidate(whole: tuple[Path, list[Found]]) -> None:
+    folder, found = whole
+    steps, candidates = rows(folder, TRACE), rows(folder, CANDIDATES)
+    assert len(steps) == found[-1].step > 5
+    plan = Slimming(V1, 3).start
+    for number, step in enumerate(steps, 1):
+        own = [row for row in candidates if row["step"] == str(number)]
+        assert len(own) == int(step["candidates"]) == len(Slimming(V1, 3).steps(plan))
+        (chosen,) = [row for row in own if row["chosen"] == "1"]
+        assert (chosen["group"], chosen["channels_after"]) == (step["group"], step["channels_after"])
+        assert (chosen["error"], chosen["loss"], chosen["cost"]) == (
+            step["error_after"],
+            step["loss_after"],
+            step["cost_after"],
+        )
+        assert float(chosen["error"]) == min(float(row["error"]) for row in own)
+        plan = ChannelPlan("p", {**plan.channels, step["group"]: int(step["channels_after"])})
+    assert plan == found[-1].plan
+    told = json.loads((folder / SEARCH).read_text())
+    assert (told["network"], told["cost"], told["criterion"]) == ("us_mobilenet_v1", "macs", "error")
+
+
+def test_numbers_keep_all_their_digits(whole: tuple[Path, list[Found]]) -> None:
+    folder, found = whole
+    last = read_trace(folder)[found[-1].step - 1]
+    assert (last.cost_after, last.error_after, last.loss_after) == (found[-1].cost, found[-1].error, found[-1].loss)
+
+
+# -------------------------------------------------------------------------------------------------------------- killed
+
+
+class KilledWhileMeasuring:
+    """Dies once the candidates of the 4th step are measured, before any of it is on disk."""
+
+    def __init__(self) -> None:
+        self.inner, self.calls = evaluator(small_network()), 0
+
+    def __call__(self, current: ChannelPlan, candidates: list[ChannelPlan]) -> list[Measured]:
+        measured = self.inner(current, candidates)
+        self.calls += 1
+        if self.calls == 5:  # the first is of the start
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measured
+
+    def identity(self) -> dict[str, Any]:
+        return self.inner.identity()
+
+
+def killed_while_measuring(folder: Path) -> None:
+    search(folder, measure=KilledWhileMeasuring())
+
+
+def killed_while_writing(folder: Path) -> None:
+    """Dies with half of the 3rd step's line in trace.csv: candidates.csv has all of the step."""
+    append = Trace._append
+
+    def half(self: Trace, name: str, lines: Any) -> None:
+        if name == TRACE and lines[0].step == 3:
+            whole_line = ",".join(map(str, dataclasses.astuple(lines[0])))
+            with (self.folder / name).open("a") as file:
+                file.write(whole_line[: len(whole_line) // 2])
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        append(self, name, lines)
+
+    Trace._append = half  # type: ignore[method-assign]
+    search(folder)
+
+
+def killed_while_writing_candidates(folder: Path) -> None:
+    """Dies before trace.csv is there, with the first step's candidates half written."""
+
+    def half(self: Trace, name: str, lines: Any) -> None:
+        (self.folder / name).write_text("step,group,channels_before,channels_after,cost,error,loss,chosen\n1,features.0,8,")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Trace._append = half  # type: ignore[method-assign]
+    search(folder)
+
+
+def kill(function: Callable[[Path], None], folder: Path) -> None:
+    """Run `function` in a process that kills itself."""
+    context = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training"])
+    process = context.Process(target=function, args=(folder,))  # type: ignore[attr-defined]
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("function", "done"), [(killed_while_measuring, 3), (killed_while_writing, 2), (killed_while_writing_candidates, 0)]
+)
+def test_a_killed_search_goes_on_to_the_same_plans(
+    function: Callable[[Path], None], done: int, tmp_path: Path, whole: tuple[Path, list[Found]]
+) -> None:
+    kill(function, tmp_path)
+    assert len(read_trace(tmp_path)) == done
+    lines: list[str] = []
+    found = search(tmp_path, resume=True, say=lines.append)
+    folder, expected = whole
+    assert found == expected
+    assert plans(found) == plans(expected)
+    assert rows(tmp_path, TRACE) == rows(folder, TRACE)
+    assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
+    assert (tmp_path / SEARCH).read_bytes() == (folder / SEARCH).read_bytes()
+    assert sum(line.startswith("step ") for line in lines) == expected[-1].step - done
+    assert any(line.startswith(f"going on after {done} steps") for line in lines) == (done > 0)
+
+
+def test_a_finished_search_is_read_and_not_measured_again(whole: tuple[Path, list[Found]]) -> None:
+    folder, found = whole
+    before = tree(folder, ["trace.png"])
+
+    class Never:
+        def __call__(self, *arguments: Any) -> list[Measured]:
+            raise AssertionError
+
+        def identity(self) -> dict[str, Any]:
+            return evaluator(small_network()).identity()
+
+    assert search(folder, resume=True, measure=Never()) == found
+    assert tree(folder, ["trace.png"]) == before
+
+
+# ------------------------------------------------------------------------------------------------------ another search
+
+
+def test_a_search_is_not_written_over(whole: tuple[Path, list[Found]]) -> None:
+    before = tree(whole[0])
+    with pytest.raises(UserError, match=r"holds a search already. Go on with --resume auto"):
+        search(whole[0])
+    assert tree(whole[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"groups": 4}, "groups was 3 and is 4"),
+        ({"criterion": "error-per-cost"}, "criterion was 'error' and is 'error-per-cost'"),
+        ({"shares": (0.85, 0.5)}, r"targets was \[.*\] and is \["),
+        ({"evaluation": {"amp": "bf16"}}, "amp was 'none' and is 'bf16'"),
+    ],
+)
+def test_another_searchs_trace_is_refused(changes: dict[str, Any], message: str, whole: tuple[Path, list[Found]]) -> None:
+    before = tree(whole[0])
+    with pytest.raises(UserError, match=f"belongs to another search: {message}[^,]*. A resumed|belongs.*{message}"):
+        search(whole[0], resume=True, **changes)
+    assert tree(whole[0]) == before
+
+
+def test_other_weights_and_other_images_are_refused(whole: tuple[Path, list[Found]]) -> None:
+    network = small_network()
+    network.get_parameter("features.3.body.3.weight").data[0, 0] += 1e-3
+    with pytest.raises(UserError, match=r"weights_sha256 was '.*' and is '"):
+        search(whole[0], resume=True, network=network, measure=evaluator(small_network()))
+    shifted = evaluator(small_network())
+    images, labels = shifted.chunks.chunks[0]  # type: ignore[attr-defined]
+    shifted.chunks.chunks[0] = (images + 1, labels)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"images_sha256 was '.*' and is '"):
+        search(whole[0], resume=True, measure=shifted)
+
+
+def copied(folder: Path, to: Path) -> None:
+    for name, content in tree(folder).items():
+        (to / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (TRACE, "step,group", "stufe,group", "trace.csv: is damaged behind line 1 .other columns"),
+        (TRACE, "\n2,", "\ntwo,", "trace.csv: is damaged behind line 2"),
+        (TRACE, "\n2,", "\n7,", "its steps do not count from 1"),
+        (TRACE, "\n2,features.", "\n2,feature.", "step 2 of the trace does not follow"),
+        (SEARCH, "{", "[", "search.json: cannot be read"),
+        (CANDIDATES, "\n1,", "\n", "candidates.csv: is damaged behind line 1"),
+    ],
+)
+def test_damaged_files(name: str, old: str, new: str, message: str, whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+    copied(whole[0], tmp_path)
+    text = (tmp_path / name).read_text()
+    assert old in text
+    (tmp_path / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        search(tmp_path, resume=True)
+
+
+def test_a_step_that_was_changed_by_hand(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+    """Another group that exists, so that only what follows from the steps before tells."""
+    copied(whole[0], tmp_path)
+    steps = read_trace(tmp_path)
+    step = dataclasses.replace(steps[3], channels_after=steps[3].channels_after - 8)
+    lines = (tmp_path / TRACE).read_text().splitlines()
+    lines[4] = ",".join(map(str, dataclasses.astuple(step)))
+    (tmp_path / TRACE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"step 4 of the trace does not follow"):
+        search(tmp_path, resume=True)
+
+
+def test_a_trace_without_its_search(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+    copied(whole[0], tmp_path)
+    (tmp_path / SEARCH).unlink()
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"has a trace.csv, but no search.json"):
+            search(tmp_path, resume=resume)
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    trace = Trace(tmp_path)
+    trace.begin({})
+    step = Step(1, "a", 16, 8, 2.0, 1.0, 2, 1, 1.0, 2.0, 3.0, 4.0, 1, 0.1)
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResourceError, match=r"candidates.csv: cannot be written .No space.*--resume auto"):
+        trace.add(step, [Candidate(1, "a", 16, 8, 1.0, 2.0, 4.0, 1)])
+
+
+# ------------------------------------------------------------------------------------------------------- several processes
+
+
+def searched_together(processes: Processes, folder: Path, resume: bool) -> list[Found]:
+    network = small_network()
+    measure = dataclasses.replace(evaluator(network), processes=processes)
+    return search(folder, resume, network=network, measure=measure, write=processes.first)
+
+
+def test_two_processes_find_what_one_does(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+    folder, expected = whole
+    kill(killed_while_writing, tmp_path)
+    assert in_processes(2, searched_together, tmp_path, True) == [expected] * 2
+    assert rows(tmp_path, TRACE) == rows(folder, TRACE)
+    assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
+
+
+# ------------------------------------------------------------------------------------------------------------ the plot
+
+
+def test_the_plot(whole: tuple[Path, list[Found]]) -> None:
+    pytest.importorskip("matplotlib")
+    folder, _ = whole
+    assert (folder / "trace.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_plot_shows(whole: tuple[Path, list[Found]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn: list[Any] = []
+    savefig = figure.savefig
+    monkeypatch.setattr(figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a, **k)))
+    folder, found = whole
+    steps = read_trace(folder)
+    assert plot_search(tmp_path, steps, cost_model("macs", V1, SIZE), found) == tmp_path / "trace.png"
+    (axes,) = drawn[0].axes
+    line, *targets, met = axes.lines
+    assert line.get_xdata() == [steps[0].cost_before / 1e6, *(step.cost_after / 1e6 for step in steps)]
+    assert line.get_ydata() == [steps[0].error_before, *(step.error_after for step in steps)]
+    assert [each.get_xdata()[0] for each in targets] == [each.target / 1e6 for each in found]
+    assert list(met.get_ydata()) == [each.error for each in found]
+    assert axes.get_xlabel() == "million MACs"
+    assert axes.get_ylabel() == "error on held-out images (%)"
+
+
+def test_without_matplotlib_a_line_says_so(
+    whole: tuple[Path, list[Found]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    caplog.set_level("INFO")
+    assert plot_search(tmp_path, read_trace(whole[0]), cost_model("macs", V1, SIZE), whole[1]) is None
+    assert "trace.png was not drawn: matplotlib is not installed" in caplog.text
+    assert not list(tmp_path.iterdir())
+    assert plot_search(tmp_path, [], cost_model("macs", V1, SIZE), []) is None
