@@ -104,7 +104,7 @@ def test_sharing_changes_no_bit(name: str, statistics: str, channels_last: bool)
     spec = SPECS[name]
     network = small_network(spec)
     if channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     chunks = known_chunks(network, count=6)
     slimming = Slimming(spec)
     current = after(slimming, 3)

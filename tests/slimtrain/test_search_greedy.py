@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import pytest
 from run_helpers import ALONE
@@ -252,7 +253,7 @@ def test_two_searches_are_the_same() -> None:
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-def run_told(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: str) -> list[Found]:
+def run_told(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: Any) -> list[Found]:
     slimming, cost = Slimming(V1), cost_model("macs", V1, SIZE)
     return run_search(
         setting(V1)[0], slimming, cost, [target * cost(slimming.start)], Told(function), image_size=SIZE, **options

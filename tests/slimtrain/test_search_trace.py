@@ -128,7 +128,7 @@ def killed_while_writing(folder: Path) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         append(self, name, lines)
 
-    Trace._append = half  # type: ignore[method-assign]
+    Trace._append = half  # type: ignore[method-assign,assignment]
     search(folder)
 
 
@@ -139,7 +139,7 @@ def killed_while_writing_candidates(folder: Path) -> None:
         (self.folder / name).write_text("step,group,channels_before,channels_after,cost,error,loss,chosen\n1,features.0,8,")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Trace._append = half  # type: ignore[method-assign]
+    Trace._append = half  # type: ignore[method-assign,assignment]
     search(folder)
 
 
@@ -269,7 +269,7 @@ def test_a_trace_without_its_search(whole: tuple[Path, list[Found]], tmp_path: P
     copied(whole[0], tmp_path)
     (tmp_path / SEARCH).unlink()
     for resume in (False, True):
-        with pytest.raises(UserError, match=r"has a trace.csv, but no search.json"):
+        with pytest.raises(UserError, match=r"has a trace.csv but no search.json"):
             search(tmp_path, resume=resume)
 
 
@@ -318,14 +318,19 @@ def test_what_the_plot_shows(whole: tuple[Path, list[Found]], tmp_path: Path, mo
     figure = pytest.importorskip("matplotlib.figure").Figure
     drawn: list[Any] = []
     savefig = figure.savefig
-    monkeypatch.setattr(figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a, **k)))
+
+    def save(figure: Any, *args: Any, **options: Any) -> None:
+        drawn.append(figure)
+        savefig(figure, *args, **options)
+
+    monkeypatch.setattr(figure, "savefig", save)
     folder, found = whole
     steps = read_trace(folder)
     assert plot_search(tmp_path, steps, cost_model("macs", V1, SIZE), found) == tmp_path / "trace.png"
     (axes,) = drawn[0].axes
     line, *targets, met = axes.lines
-    assert line.get_xdata() == [steps[0].cost_before / 1e6, *(step.cost_after / 1e6 for step in steps)]
-    assert line.get_ydata() == [steps[0].error_before, *(step.error_after for step in steps)]
+    assert list(line.get_xdata()) == [steps[0].cost_before / 1e6, *(step.cost_after / 1e6 for step in steps)]
+    assert list(line.get_ydata()) == [steps[0].error_before, *(step.error_after for step in steps)]
     assert [each.get_xdata()[0] for each in targets] == [each.target / 1e6 for each in found]
     assert list(met.get_ydata()) == [each.error for each in found]
     assert axes.get_xlabel() == "million MACs"
