@@ -175,11 +175,13 @@ def train(
 @click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.")
 @click.option("--cost", "search_cost", metavar="NAME", help="What targets are of: macs, params, activations or latency (ms).")
 @click.option("--latency-table", metavar="FILE", help="For --cost latency, by `python -m benchmarks channels`.")
+@click.option("--latency-device", metavar="NAME", help="The device to find networks for: refuse a table of another one.")
 @click.option("--groups", "search_groups", type=int, metavar="N", help="Steps that a group's channels are divided into.")
 @click.option("--search-images", type=int, metavar="N", help="Held-out training images that measure a candidate; 0: all.")
 @click.option("--search-batch", type=int, metavar="N", help="Images per batch of the search.")
 @click.option("--criterion", "search_criterion", metavar="NAME", help="error (as published) or error-per-cost.")
 @click.option("--statistics", "search_statistics", metavar="NAME", help="A candidate's, batch or calibrated.")
+@click.option("--finish/--no-finish", "search_finish", default=None, help="Then train, test and export what was found.")
 @click.option("--resume", type=click.Choice(["none", "auto"]), default="none", help="auto: go on with what the folder holds.")
 @click.option("--output-dir", metavar="DIR", help="Folder of the search.  [default: runs/CONFIG_search]")
 def search(

@@ -96,6 +96,7 @@ class Config:
     search_targets: tuple[str, ...] = ()  # costs to find networks for: 150M, 1.2G; of a latency table, milliseconds
     search_cost: str = field(default="macs", metadata=_choice("macs", "params", "activations", "latency"))
     latency_table: str = ""  # latency: JSON as `python -m benchmarks channels` writes it
+    latency_device: str = ""  # latency: the device to find networks for, as the table names it; any
     search_criterion: str = field(default="error", metadata=_choice("error", "error-per-cost"))  # error: as published
     search_statistics: str = field(default="batch", metadata=_choice("batch", "calibrated"))  # of a candidate's norms
     search_widths: tuple[float, ...] = (0.15, 1.5)  # of the network that is trained for the search, non-uniform
@@ -105,6 +106,8 @@ class Config:
     search_batch: int = field(default=0, metadata=_least(0))  # images per batch of the search; test_batch_size, or batch_size
     search_amp: str = field(default="auto", metadata=_choice("auto", "none", "bf16", "fp16"))  # auto: bf16 on GPUs
     search_groups: int = field(default=10, metadata=_least(1))  # a step takes a group's channels over this, rounded
+    search_finish: bool = False  # then train what was found, beside uniform widths of equal cost, and export it
+    search_train_epochs: int = field(default=0, metadata=_least(0))  # of these trainings; as many as `epochs`
 
     # the machine
     device: str = field(default="auto", metadata=_choice("auto", "cpu", "cuda"))
@@ -174,7 +177,7 @@ class Config:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
-SEARCH_KEYS = tuple(key for key in FIELDS if key.startswith("search_") or key == "latency_table")
+SEARCH_KEYS = tuple(key for key in FIELDS if key.startswith(("search_", "latency_")))
 TYPES = typing.get_type_hints(Config)
 
 
@@ -327,15 +330,6 @@ def _check(config: Config) -> None:  # noqa: PLR0912 (one rule after the other)
     for key, wanted in {"switches": "s", "width_range": "us", "test_widths": "us", "channel_lists": "autoslim"}.items():
         if getattr(config, key) and family != wanted:
             raise UserError(f"{key} is for {wanted}_ networks, this is {config.network}. Leave it out.")
-    if len(config.search_widths) != 2 or not 0 < config.search_widths[0] < config.search_widths[1] <= 4:
-        raise UserError(f"search_widths is {list(config.search_widths)}, expected [narrowest, widest], above 0 and up to 4.")
-    if (config.search_cost == "latency") != bool(config.latency_table):
-        raise UserError(
-            f"search_cost is {config.search_cost} and latency_table {config.latency_table or 'empty'}: a latency table is for "
-            "search_cost latency, which needs one (`python -m benchmarks channels` measures it). Set both or neither."
-        )
-    for target in config.search_targets:
-        parse_targets(target, config.search_cost)
     for key in ("nonuniform", "width_step"):
         if getattr(config, key) and family != "us":
             raise UserError(f"{key} is for us_ networks, this is {config.network}. Leave it out.")
@@ -366,3 +360,21 @@ def _check(config: Config) -> None:  # noqa: PLR0912 (one rule after the other)
         )
     if config.layout == "published" and config.stem_stride != 2:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
+    _check_search(config)
+
+
+def _check_search(config: Config) -> None:
+    """UserError for a search that cannot be."""
+    if len(config.search_widths) != 2 or not 0 < config.search_widths[0] < config.search_widths[1] <= 4:
+        raise UserError(f"search_widths is {list(config.search_widths)}, expected [narrowest, widest], above 0 and up to 4.")
+    if (config.search_cost == "latency") != bool(config.latency_table):
+        raise UserError(
+            f"search_cost is {config.search_cost} and latency_table {config.latency_table or 'empty'}: a latency table is for "
+            "search_cost latency, which needs one (`python -m benchmarks channels` measures it). Set both or neither."
+        )
+    if config.latency_device and not config.latency_table:
+        raise UserError(
+            f"latency_device is {config.latency_device}, but there is no latency_table. Set both, or leave it out."
+        )
+    for target in config.search_targets:
+        parse_targets(target, config.search_cost)

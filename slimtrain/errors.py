@@ -38,6 +38,14 @@ class ResourceError(UserError):
     exit_code = 3
 
 
+class CommandError(UserError):
+    """Another command that was run failed; ours ends with its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`" (did you mean ...?)"` for a mistyped name, or nothing where no known name is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -109,6 +109,10 @@ class LatencyTable:
                 f"measure a wider range with python -m benchmarks channels {self.network.name} --range LOW:HIGH."
             ) from error
 
+    def describe(self) -> str:
+        """`Intel Xeon, onnxruntime-cpu, fp32, batch 1`."""
+        return f"{self.device['name']}, {self.backend}, {self.precision}, batch {self.batch}"
+
     def check_network(self, spec: NetworkSpec, image_size: int) -> None:
         """LatencyTableError unless the table is for this network at this image size, layer by layer."""
         wanted = NetworkShape.of(spec, image_size)

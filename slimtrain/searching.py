@@ -5,6 +5,8 @@ was found. Killed anywhere and resumed, it ends with the same plans.
     supernet/                 the training run of the network to slim, unless one was given
     search.json, trace.csv, candidates.csv, trace.png
     plans/macs_150M.yml       a plan per target
+
+With `search_finish` the found networks are then trained, tested and exported, see finishing.py.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from slimtrain.cost import format_macs
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.errors import UserError
+from slimtrain.finishing import finish
 from slimtrain.logbook import table
 from slimtrain.plan_file import write_plan_file
 from slimtrain.resume import check_settings, move_aside
 from slimtrain.search import Found, run_search
-from slimtrain.search_cost import CostModel, check_targets, cost_model, format_cost
+from slimtrain.search_cost import CostModel, LatencyCost, check_targets, cost_model, format_cost
 from slimtrain.search_error import Evaluator
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.search_trace import Trace
@@ -61,6 +64,9 @@ def run_whole_search(search: SearchPlan, processes: Processes, *, resume: bool) 
     found, cost = _slim(search, config, processes, checkpoint, data, resume)
     if processes.first:
         click.echo(found_table(found, cost))
+    if search.config.search_finish:
+        finish(search, checkpoint.spec, cost, found, processes, config.image_size)
+    elif processes.first:
         click.echo(search.next_command())
     return found
 
@@ -84,7 +90,8 @@ def _check(search: SearchPlan, checkpoint: Checkpoint | None) -> None:
 
 def _cost(search: SearchPlan, spec: NetworkSpec, image_size: int) -> CostModel:
     path = search.config.latency_table
-    return cost_model(search.config.search_cost, spec, image_size, Path(path) if path else None)
+    device = search.config.latency_device or None
+    return cost_model(search.config.search_cost, spec, image_size, Path(path) if path else None, device)
 
 
 def _begin(search: SearchPlan, processes: Processes, resume: bool) -> None:
@@ -153,6 +160,8 @@ def _slim(
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)
     cost = _cost(search, spec, config.image_size)
+    if isinstance(cost, LatencyCost) and processes.first:
+        click.echo(f"latencies are those of {cost.table.describe()}")
     batch = config.search_batch or config.test_batch_size or config.batch_size
     images = draw_images(data.test, config.search_images, config.seed)
     evaluator = Evaluator(

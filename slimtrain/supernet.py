@@ -52,10 +52,8 @@ def supernet_config(config: Config, folder: Path) -> Config:
     UserError where the architecture has no universally slimmable network, and where no images are held out.
     """
     network = sibling(config.network, "us")
-    epochs = max(1, round(config.epochs * config.search_share))
-    share = epochs / config.epochs
     return dataclasses.replace(
-        config,
+        with_epochs(config, max(1, round(config.epochs * config.search_share))),
         network=network,
         switches=(),
         width_range=config.search_widths,
@@ -64,10 +62,6 @@ def supernet_config(config: Config, folder: Path) -> Config:
         width_step=0.0,
         distill=True,
         holdout=held_out(config),
-        epochs=epochs,
-        milestones=tuple(milestone * share for milestone in config.milestones),
-        warmup_epochs=config.warmup_epochs * share,
-        gamma=config.gamma ** (1 / share) if config.schedule == "exponential" else config.gamma,
         test_widths=(),
         test_only=False,
         output_dir=str(folder / SUPERNET),
@@ -76,6 +70,18 @@ def supernet_config(config: Config, folder: Path) -> Config:
         best_by="widest",
         pretrained="",
         reset_classifier=False,
+    )
+
+
+def with_epochs(config: Config, epochs: int) -> Config:
+    """A training of another length: its learning rate takes the same course in that time."""
+    share = epochs / config.epochs
+    return dataclasses.replace(
+        config,
+        epochs=epochs,
+        milestones=tuple(milestone * share for milestone in config.milestones),
+        warmup_epochs=config.warmup_epochs * share,
+        gamma=config.gamma ** (1 / share) if config.schedule == "exponential" else config.gamma,
     )
 
 

@@ -1,0 +1,225 @@
+"""The measurements behind `benchmarks.search_statistics`: plans by the supernet's figures and by training them alone, and what
+the search's choices lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rank_statistics import mean_interval
+from benchmarks.statistics import rank_correlation
+from slimtrain.augment import test_transform
+from slimtrain.channels import ChannelPlan
+from slimtrain.checkpoint import Checkpoint
+from slimtrain.config import Config
+from slimtrain.data import Data, open_data
+from slimtrain.distributed import Processes
+from slimtrain.errors import UserError
+from slimtrain.found import found_config
+from slimtrain.plan_file import write_plan_file
+from slimtrain.samples import PartSamples, Samples
+from slimtrain.search import Option, choose
+from slimtrain.search_cost import CostModel
+from slimtrain.search_error import Evaluator, Measured
+from slimtrain.search_images import HeldOut, draw_images
+from slimtrain.searching import cautions
+from slimtrain.slimming import Slimming
+from slimtrain.supernet import PLANS, supernet_config
+from slimtrain.testing import open_with_data
+from slimtrain.training import Run
+
+LARGE = 300  # images of a chunk, where the result hardly depends on it
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How statistics are taken: `batch` in chunks of `images` held-out images, or `calibrated` over `images` training
+    images; 0 is all of them."""
+
+    statistics: str
+    images: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.statistics} {self.images or 'all'}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A trained supernet with its images: `data.train` trained it, `data.test` are held out of these; `unseen` are the data's
+    own test images, which neither training nor search has seen. `config` is that of its training."""
+
+    checkpoint: Checkpoint
+    config: Config
+    data: Data
+    unseen: Samples
+    processes: Processes
+
+    def evaluator(self, way: Way, samples: Samples | None = None) -> Evaluator:
+        """What measures plans on `samples`, by default the held-out images, as the search does it."""
+        transform, seed = test_transform(self.config), self.config.seed
+        images = draw_images(self.data.test if samples is None else samples, 0, seed)
+        calibration = None
+        if way.statistics == "calibrated":
+            taken = draw_images(self.data.train, min(way.images, len(self.data.train)), seed)
+            calibration = HeldOut(taken, transform, LARGE)
+        size = LARGE if calibration is not None else way.images or len(images)
+        return Evaluator(
+            self.checkpoint.network,
+            HeldOut(images, transform, size),
+            self.processes,
+            statistics=way.statistics,
+            calibration=calibration,
+            channels_last=self.config.channels_last,
+        )
+
+    def halves(self) -> list[Samples]:
+        """The held-out images in two halves that share none."""
+        order = draw_images(self.data.test, 0, self.config.seed)
+        return [PartSamples(order, np.arange(part, len(order), 2)) for part in (0, 1)]
+
+
+def open_setting(config: Config, ckpt: Path, processes: Processes) -> Setting:
+    """The supernet at `ckpt` and the images it was trained and is measured on. UserError for one that was trained in another
+    way, or on images that are held out here."""
+    checkpoint, opened, data = open_with_data(supernet_config(config, Path("unused")), processes, str(ckpt))
+    if said := cautions(checkpoint, opened):
+        raise UserError(f"{checkpoint.file}: {said[0]}")
+    unseen = open_data(dataclasses.replace(opened, holdout=0)).test
+    return Setting(checkpoint, opened, data, unseen, processes)
+
+
+def by_supernet(setting: Setting, plans: Sequence[ChannelPlan], ways: Sequence[Way]) -> dict[str, Any]:
+    """Per way, percent and mean cross entropy of every plan on the held-out images, and how well the rankings on its two
+    halves agree."""
+    start, halves, made = setting.checkpoint.spec.widest, setting.halves(), {}
+    for way in ways:
+        whole = setting.evaluator(way)(start, plans)
+        first, second = (setting.evaluator(way, half)(start, plans) for half in halves)
+        made[way.name] = {
+            "error": [each.error for each in whole],
+            "loss": [each.loss for each in whole],
+            "halves_agree_by_error": rank_correlation([each.error for each in first], [each.error for each in second]),
+            "halves_agree_by_loss": rank_correlation([each.loss for each in first], [each.loss for each in second]),
+        }
+    return made
+
+
+def by_training(
+    setting: Setting, config: Config, plans: Sequence[ChannelPlan], seeds: int, epochs: int, folder: Path, say: Say
+) -> dict[str, list[list[float]]]:
+    """Error in percent and mean cross entropy on the unseen images, per seed and plan, of every plan trained alone and from
+    scratch on the images that trained the supernet, for `epochs` with the rest of `config`."""
+    spec = setting.checkpoint.spec
+    made: dict[str, list[list[float]]] = {"error": [], "loss": []}
+    share = epochs / config.epochs
+    base = dataclasses.replace(
+        config,
+        epochs=epochs,
+        warmup_epochs=config.warmup_epochs * share,
+        milestones=tuple(milestone * share for milestone in config.milestones),
+        test_every=0,
+        threads=setting.config.threads,
+        output_dir=str(folder / "run"),
+        weights="",
+    )
+    for plan in plans:
+        write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size)
+    data = Data(setting.data.train, setting.unseen, setting.data.classes)
+    for seed in range(seeds):
+        results, began = [], time.perf_counter()
+        for number, plan in enumerate(plans, 1):
+            alone, _ = found_config(base, folder / PLANS, plan.name)
+            with contextlib.redirect_stdout(io.StringIO()):
+                run = Run(dataclasses.replace(alone, seed=seed), setting.processes, data)
+                run.begin(None)
+                run.train()
+                run.finish()
+            results += run.test(run.tested, run.spec.plans)
+            say(
+                f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
+                f"({(time.perf_counter() - began) / number:.1f} s each)"
+            )
+        made["error"].append([100 * (1 - result.top1) for result in results])
+        made["loss"].append([result.loss for result in results])
+    return made
+
+
+def steps_compared(
+    setting: Setting,
+    slimming: Slimming,
+    cost: CostModel,
+    plans: Sequence[ChannelPlan],
+    ways: Sequence[Way],
+    references: Mapping[str, Evaluator],
+    resamples: int,
+) -> dict[str, Any]:
+    """Per way, what the search's steps from `plans` would choose, judged by `references`, measured on other images.
+
+    `agreement`: rank correlation with the reference over a step's candidates; `regret`: the reference's figure of the chosen
+    one over that of the best. Means over steps, with 95 % intervals. `seconds` are per candidate.
+    """
+    candidates = {plan: slimming.steps(plan) for plan in plans}
+    right = {name: {plan: evaluator(plan, candidates[plan]) for plan in plans} for name, evaluator in references.items()}
+    figures: dict[str, Any] = {}
+    for way in ways:
+        evaluator = setting.evaluator(way)
+        evaluator(plans[0], [plans[0]])  # not counted: images are opened
+        seconds, measured = 0.0, {}
+        for plan, steps in candidates.items():
+            began = time.perf_counter()
+            measured[plan] = evaluator(plan, steps)
+            seconds += time.perf_counter() - began
+        figures[way.name] = {"seconds": round(seconds / sum(map(len, candidates.values())), 5)}
+        chosen = [_chosen(plan, candidates[plan], measured[plan], cost) for plan in plans]
+        for name, reference in right.items():
+            figures[way.name][name] = judged(
+                [measured[plan] for plan in plans], [reference[plan] for plan in plans], chosen, resamples
+            )
+    by_chance = {
+        name: {
+            kind: fmean(fmean(_figures(each, kind)) - min(_figures(each, kind)) for each in reference.values())
+            for kind in ("error", "loss")
+        }
+        for name, reference in right.items()
+    }
+    return {"steps": len(plans), "ways": figures, "regret_by_chance": by_chance}
+
+
+def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[Measured], cost: CostModel) -> int:
+    """The number of the candidate that the published rule goes to."""
+    options = [Option(step, cost(step), each.error, each.loss) for step, each in zip(steps, measured, strict=True)]
+    current = Option(plan, cost(plan), 0.0, 0.0)  # of which the rule takes no figure
+    return options.index(choose(current, options, "error", list(plan.channels)))
+
+
+def judged(
+    measured: Sequence[Sequence[Measured]], right: Sequence[Sequence[Measured]], chosen: Sequence[int], resamples: int
+) -> dict[str, Any]:
+    """Agreement and regret, as in `steps_compared`, from the figures of every step's candidates, ours and the reference's,
+    and the number of the candidate chosen."""
+    made: dict[str, Any] = {}
+    for kind in ("error", "loss"):
+        pairs = [(_figures(ours, kind), _figures(theirs, kind)) for ours, theirs in zip(measured, right, strict=True)]
+        agreement = [rank_correlation(ours, theirs) or 0.0 for ours, theirs in pairs]
+        regret = [theirs[number] - min(theirs) for (_, theirs), number in zip(pairs, chosen, strict=True)]
+        for name, values in (("agreement", agreement), ("regret", regret)):
+            made[f"{name}_{kind}"] = fmean(values)
+            made[f"{name}_{kind}_interval"] = mean_interval(values, resamples=resamples, seed=0)
+            made[f"{name}_{kind}_steps"] = values
+    return made
+
+
+def _figures(measured: Sequence[Measured], kind: str) -> list[float]:
+    return [getattr(each, kind) for each in measured]

@@ -1,0 +1,203 @@
+"""Which statistics rank the search's candidates better: those of the batch, or calibrated ones.
+
+    python -m slimtrain search digits
+    python -m benchmarks.search_statistics --ckpt runs/digits_search/supernet/us_mobilenet_v1.pt [--json results.json]
+
+The first part has a truth: random plans of nearly equal MACs are measured in the supernet in every way, on the held-out
+images, then each is trained alone from scratch, on the images that trained the supernet. The figure of a way is the rank
+correlation of its errors (losses) with those of the trained networks, on test images that nothing has seen.
+
+The second part is a proxy, nothing is trained: the steps that a search compares, from plans met by the search whose trace lies
+beside the supernet. Every way's choice is judged by the supernet itself, on the unseen test images, once with statistics of
+all training images and once with those of all test images as one batch: each is kin to one of the ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cli import script_messages
+from benchmarks.environment import environment
+from benchmarks.rank_statistics import ranked
+from benchmarks.search_plans import plans_on_the_way, random_plans
+from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
+from benchmarks.statistics import rank_correlation
+from slimtrain.cost import CostCounter, format_macs
+from slimtrain.logbook import table
+from slimtrain.search_cost import cost_model, parse_targets
+from slimtrain.search_trace import read_trace
+from slimtrain.slimming import Slimming, channel_list
+
+CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")
+PARAMS = "parameters"  # as a ranking, more being better: what a supernet has to beat
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All measurements of one run, in plain values."""
+    import torch
+
+    from slimtrain.config import read_config
+    from slimtrain.distributed import Processes
+
+    torch.set_num_threads(arguments.threads)
+    before, began = environment(), time.perf_counter()
+    config = dataclasses.replace(read_config(arguments.config), threads=arguments.threads)
+    setting = open_setting(config, arguments.ckpt, Processes(0, 1, torch.device("cpu")))
+    folder = arguments.search or arguments.ckpt.resolve().parents[1]
+    ways = [Way("batch", count) for count in arguments.chunks] + [Way("calibrated", count) for count in arguments.calibration]
+    spec, size = setting.checkpoint.spec, setting.config.image_size
+    slimming, counter = Slimming(spec, config.search_groups), CostCounter(spec, size)
+    (macs,) = parse_targets(arguments.macs, "macs")
+    on_the_way = plans_on_the_way(slimming, read_trace(folder), arguments.steps)
+    plans = random_plans(slimming, counter, arguments.plans, macs, arguments.tolerance, arguments.seed)
+    measured = by_supernet(setting, plans, ways)
+    references = {
+        "calibrated": setting.evaluator(Way("calibrated", 0), setting.unseen),
+        "batch": setting.evaluator(Way("batch", 0), setting.unseen),
+    }
+    cost = cost_model("macs", spec, size)
+    steps = steps_compared(setting, slimming, cost, on_the_way, ways, references, arguments.resamples)
+    with tempfile.TemporaryDirectory() as name:
+        trained = by_training(setting, config, plans, arguments.seeds, arguments.epochs, Path(name), _say)
+    params = [counter(plan).params for plan in plans]
+    return {
+        "command": "python -m benchmarks.search_statistics " + shlex.join(_words(arguments)),
+        "environment": before,
+        "seconds": round(time.perf_counter() - began),
+        "supernet": _supernet(setting),
+        "images": {"train": len(setting.data.train), "held_out": len(setting.data.test), "test": len(setting.unseen)},
+        "plans": {
+            "groups": list(spec.wiring.groups),
+            "channels": [list(channel_list(spec, plan)) for plan in plans],
+            "macs": [counter(plan).macs for plan in plans],
+            "params": params,
+        },
+        "by_supernet": measured,
+        "by_training": trained,
+        "seeds_agree": _seeds_agree(trained),
+        "ranking": _ranking(measured, params, trained, ways[0].name, arguments.resamples),
+        "steps": steps,
+    }
+
+
+def _supernet(setting: Setting) -> dict[str, Any]:
+    told = {key: setting.checkpoint.settings.get(key) for key in ("data", "seed", "holdout", "nonuniform", "epochs")}
+    return {"network": setting.checkpoint.spec.name, "sha256": setting.checkpoint.sha256, **told}
+
+
+def _seeds_agree(trained: dict[str, list[list[float]]]) -> dict[str, float | None]:
+    """Rank correlation of the first two seeds: as far as the truth itself goes."""
+    return {kind: rank_correlation(*each[:2]) if len(each) > 1 else None for kind, each in trained.items()}
+
+
+def _ranking(
+    measured: dict[str, Any], params: list[int], trained: dict[str, list[list[float]]], base: str, resamples: int
+) -> dict[str, Any]:
+    """Per pair, as in `error_to_loss` (a supernet's error against a trained network's loss, mean over seeds), and way."""
+    made = {}
+    for ours in ("error", "loss"):
+        for theirs in ("error", "loss"):
+            figures = {name: each[ours] for name, each in measured.items()} | {PARAMS: [-float(count) for count in params]}
+            truth = list(np.mean(trained[theirs], axis=0))
+            found = ranked(truth, figures, base, resamples=resamples, seed=0)
+            made[f"{ours}_to_{theirs}"] = {name: dataclasses.asdict(each) for name, each in found.items()}
+    return made
+
+
+def told(result: dict[str, Any]) -> str:
+    """The tables of a result."""
+    ranking, steps = result["ranking"], result["steps"]
+    base = next(iter(ranking["error_to_loss"]))
+    columns = ("error_to_error", "error_to_loss", "loss_to_loss")
+    header = ["statistics", *(column.replace("_", " ") for column in columns), f"error to loss, above {base}", "halves agree"]
+    rows = []
+    for name in ranking["error_to_loss"]:
+        cells = [_with_interval(ranking[column][name], "spearman", "interval") for column in columns]
+        above = _with_interval(ranking["error_to_loss"][name], "above", "above_interval")
+        halves = result["by_supernet"].get(name, {}).get("halves_agree_by_error")
+        rows.append([name, *cells, above, "" if halves is None else f"{halves:.2f}"])
+    counts = result["plans"]["macs"]
+    agree = [f"{value:.2f} by {kind}" for kind, value in result["seeds_agree"].items() if value is not None]
+    lines = [
+        f"{len(counts)} plans of {format_macs(min(counts))} to {format_macs(max(counts))} MACs: rank correlation (95 % "
+        "interval over plans) of the supernet's figure with that of the plan trained alone",
+        table(header, rows),
+        "two seeds of the training agree: " + (", ".join(agree) or "not measured"),
+        f"{steps['steps']} steps of the search (proxy): rank correlation with two references, and what the chosen candidate "
+        "loses to the best:",
+    ]
+    names = list(next(iter(steps["ways"].values())))[1:]
+    labels = [f"{what}, {name}" for name in names for what in ("agreement by error", "regret, % error")]
+    rows = []
+    for way, each in steps["ways"].items():
+        cells = [
+            _with_interval(each[name], f"{what}_error", f"{what}_error_interval")
+            for name in names
+            for what in ("agreement", "regret")
+        ]
+        rows.append([way, *cells, f"{1000 * each['seconds']:.1f}"])
+    chance = [cell for name in names for cell in ("", f"{steps['regret_by_chance'][name]['error']:.2f}")]
+    return "\n".join([*lines, table(["statistics", *labels, "ms per candidate"], [*rows, ["by chance", *chance, ""]])])
+
+
+def _with_interval(values: dict[str, Any], key: str, interval: str) -> str:
+    return f"{values[key]:.2f} ({values[interval][0]:.2f} to {values[interval][1]:.2f})"
+
+
+def _words(arguments: argparse.Namespace) -> list[str]:
+    """The command line, without places on this machine's disk."""
+    words = []
+    for key, value in vars(arguments).items():
+        if key == "json" or value is None:
+            continue
+        words += [f"--{key}", *map(_shown, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _shown(value: object) -> str:
+    """Of a path from the root the last four parts: runs/NAME/supernet/FILE."""
+    path = Path(str(value))
+    return Path(*path.parts[1:][-4:]).as_posix() if path.is_absolute() else str(value)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="digits", help="that the supernet was trained with")
+    parser.add_argument("--ckpt", type=Path, default=CKPT, help="what the search leaves in its folder's supernet/")
+    parser.add_argument("--search", type=Path, help="the folder with the search's trace; by default that of --ckpt's folder")
+    parser.add_argument("--plans", type=int, default=28, help="how many random plans")
+    parser.add_argument("--macs", default="1500K", help="of every random plan")
+    parser.add_argument("--tolerance", type=float, default=0.03, help="share of --macs that plans may be off by")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[300, 100, 50], help="batch: images of a chunk")
+    parser.add_argument("--calibration", type=int, nargs="+", default=[0, 300], help="calibrated: images; 0: all")
+    parser.add_argument("--steps", type=int, default=8, help="how many of the search's steps")
+    parser.add_argument("--seeds", type=int, default=2, help="how often every plan is trained")
+    parser.add_argument("--epochs", type=int, default=12, help="of every training")
+    parser.add_argument("--resamples", type=int, default=2000, help="for the intervals")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--seed", type=int, default=0, help="of the random plans")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    arguments = parser.parse_args()
+    with script_messages():
+        result = compare(arguments)
+    print(told(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

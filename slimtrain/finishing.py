@@ -1,0 +1,181 @@
+"""What comes after a search: train the found networks, and uniform widths of equal cost the same way; test both side by
+side; export the found ones with the `slimexport` command, which verifies them.
+
+    found/, uniform/          the two training runs
+    uniform_plans/            the uniform widths, as plan files
+    comparison.csv            a row per target
+    exports/NETWORK/          the bundle that slimexport wrote
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from slimtrain.atomic import write_atomically
+from slimtrain.channels import width_label
+from slimtrain.checkpoint import open_checkpoint
+from slimtrain.config import Config
+from slimtrain.cost import CostCounter, format_macs
+from slimtrain.distributed import Processes
+from slimtrain.errors import CommandError
+from slimtrain.evaluate import Result
+from slimtrain.found import found_config
+from slimtrain.logbook import table
+from slimtrain.plan_file import write_plan_file
+from slimtrain.resume import check_settings
+from slimtrain.search import Found
+from slimtrain.search_cost import CostModel, format_cost
+from slimtrain.slimming import channel_list
+from slimtrain.spec import NetworkSpec
+from slimtrain.supernet import PLANS, SearchPlan, with_epochs
+from slimtrain.testing import test_checkpoint
+from slimtrain.training import RESOLVED, train
+from slimtrain.uniform import nearest_width, uniform_plan
+
+FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
+COMPARISON = "comparison.csv"
+DIGITS = "digits"  # both packages know these images by name
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A switch of a trained network: its number, what it costs, and how it does on the test images."""
+
+    switch: int
+    macs: int
+    params: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of comparison.csv: a found network and the uniform width of its cost, both trained the same way. Costs in the
+    search's unit; MACs without pools; top-1 as a share of the test images, `loss` their mean cross entropy."""
+
+    target: float
+    plan: str
+    cost: float
+    macs: int
+    params: int
+    top1: float
+    loss: float
+    width: float
+    uniform_cost: float
+    uniform_macs: int
+    uniform_params: int
+    uniform_top1: float
+    uniform_loss: float
+    images: int
+
+
+def finish(
+    search: SearchPlan, spec: NetworkSpec, cost: CostModel, found: Sequence[Found], processes: Processes, image_size: int
+) -> list[Compared]:
+    """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `found`.
+    Runs in the folder are gone on with.
+
+    Raises what training raises, and CommandError with the exit code of `slimexport` where that fails.
+    """
+    folder = search.folder
+    widths = [nearest_width(spec, cost, each.cost) for each in found]
+    uniform = [uniform_plan(spec, width) for width in widths]
+    if processes.first:
+        for width, plan in zip(widths, uniform, strict=True):  # two targets may share a width, and its file
+            path = folder / UNIFORM_PLANS / f"{plan.name}.yml"
+            facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
+            write_plan_file(path, spec, plan, image_size, **facts)
+    processes.wait()
+    checkpoint, ours = _trained(search, FOUND, folder / PLANS, processes)
+    _, theirs = _trained(search, UNIFORM, folder / UNIFORM_PLANS, processes)
+    rows = []
+    for each, width, plan in zip(found, widths, uniform, strict=True):
+        own, other = ours[channel_list(spec, each.plan)], theirs[channel_list(spec, plan)]
+        rows.append(
+            Compared(
+                *(each.target, each.plan.name, each.cost, own.macs, own.params, own.result.top1, own.result.loss),
+                *(width, cost(plan), other.macs, other.params, other.result.top1, other.result.loss, own.result.images),
+            )
+        )
+    if processes.first:
+        _write(folder / COMPARISON, rows)
+        _export(search.config, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
+        click.echo(comparison_table(rows, cost))
+    processes.wait()
+    return rows
+
+
+def _trained(search: SearchPlan, name: str, plans: Path, processes: Processes) -> tuple[Path, dict[tuple[int, ...], Trained]]:
+    """The checkpoint of the folder's run `name`, which trains `plans` jointly, and its switches by channel list."""
+    config, notes = found_config(search.config, plans)
+    config = with_epochs(config, search.config.search_train_epochs or config.epochs)
+    config = dataclasses.replace(config, output_dir=str(search.folder / name), resume="auto", test_only=False)
+    path = Path(config.output_dir) / (config.weights or f"{config.network}.pt")
+    if not path.exists():  # of a killed search that is gone on with
+        if processes.first:
+            click.echo(f"training {name}")
+        train(config, processes, notes)
+        processes.wait()  # the first process writes it last
+    checkpoint = open_checkpoint(path)
+    check_settings(path, checkpoint.settings, config)
+    tested, results = test_checkpoint(config, processes, str(path), None, ())
+    spec = checkpoint.spec
+    count = CostCounter(spec, config.image_size)
+    made = {}
+    for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):
+        figures = count(plan)
+        made[channel_list(spec, plan)] = Trained(switch, figures.macs, figures.params, result)
+    return path, made
+
+
+def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
+    """Run `slimexport` on a checkpoint, for all its networks. CommandError where it fails."""
+    words = ["--ckpt", str(checkpoint), "--widths", ",".join(map(str, switches)), "--output-dir", str(folder), "--overwrite"]
+    if config.data == DIGITS:
+        words += ["--accuracy-data", DIGITS]
+    if config.layout == "published":  # which does not tell which images the network takes
+        words += ["--config", str(checkpoint.parent / RESOLVED)]
+    click.echo(shlex.join(["slimexport", *words]))
+    sys.stdout.flush()  # before the lines of the other process
+    # The command of this very Python: another one may come first on PATH, or none.
+    code = subprocess.run([sys.executable, "-m", "slimexport", *words], check=False).returncode
+    if code:
+        raise CommandError(
+            f"slimexport ended with exit code {code}; its own message is above. The networks are trained: mend what it names, "
+            "then go on with --resume auto.",
+            code if code > 0 else 1,
+        )
+
+
+def _write(path: Path, rows: Sequence[Compared]) -> None:
+    text = io.StringIO()
+    made = csv.writer(text, lineterminator="\n")
+    made.writerow(field.name for field in dataclasses.fields(Compared))
+    made.writerows(dataclasses.astuple(row) for row in rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def comparison_table(rows: Sequence[Compared], cost: CostModel) -> str:
+    """One line per target: the found network, the uniform width, and how many points the first is ahead."""
+    own = cost.name not in ("macs", "params")  # these have columns of their own
+    side = [*([cost.name] if own else []), "MACs", "params", "top-1"]
+    header = ["target", *side, "|", "width", *side, "|", "difference"]
+    lines = []
+    for row in rows:
+        found = [*([format_cost(row.cost, cost)] if own else []), format_macs(row.macs), f"{row.params:,}", f"{row.top1:.2%}"]
+        uniform = [
+            *([format_cost(row.uniform_cost, cost)] if own else []),
+            *(format_macs(row.uniform_macs), f"{row.uniform_params:,}", f"{row.uniform_top1:.2%}"),
+        ]
+        ahead = f"{100 * (row.top1 - row.uniform_top1):+.2f}"
+        lines.append([format_cost(row.target, cost), *found, "|", width_label(row.width), *uniform, "|", ahead])
+    return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
