@@ -40,9 +40,11 @@ def spans(spec: NetworkSpec, layer: LayerShape) -> tuple[tuple[int, ...], tuple[
     return found[0], found[1]
 
 
-def table_of(spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], step: int = 1, **more: Any) -> LatencyTable:
+def table_of(
+    spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], step: int = 1, size: int = SIZE, **more: Any
+) -> LatencyTable:
     """A table in which every layer has an entry of its own and takes `time`."""
-    layers = layer_shapes(spec, SIZE)
+    layers = layer_shapes(spec, size)
     times = []
     for layer in layers:
         inputs, outputs = spans(spec, layer)
@@ -52,7 +54,7 @@ def table_of(spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], s
             rows = tuple(tuple(time(layer, i, o) for o in outputs) for i in inputs)
             times.append(Times(Axis(inputs, step), Axis(outputs, step), rows))
     values: dict[str, Any] = {
-        "network": NetworkShape.of(spec, SIZE),
+        "network": NetworkShape.of(spec, size),
         "device": {"name": "a CPU"},
         "backend": "onnxruntime-cpu",
         "precision": "fp32",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,27 +54,6 @@ def test_macs_leave_out_the_pools() -> None:
     spec = published_spec("us_mobilenet_v1")
     cost, whole = cost_model("macs", spec, 224), CostCounter(spec, 224)(spec.widest)
     assert cost(spec.widest) == whole.macs == whole.published_macs - 1024 * 7 * 7
-
-
-@dataclass(frozen=True)
-class Table:
-    path: Path
-    spec: NetworkSpec
-    image_size: int
-    device: str | None
-
-    def cost_ms(self, plan: ChannelPlan) -> float:
-        return sum(plan.channels.values()) / 1000
-
-
-def test_a_latency_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("slimtrain.latency_table")
-    module.read_latency_table = Table  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "slimtrain.latency_table", module)
-    cost = cost_model("latency", V1, 96, Path("table.json"), "a board")
-    assert cost.table == Table(Path("table.json"), V1, 96, "a board")  # type: ignore[attr-defined]
-    assert (cost.name, cost.unit) == ("latency", "ms")
-    assert cost(V1.widest) == sum(V1.widest.channels.values()) / 1000
 
 
 def test_costs_that_cannot_be() -> None:

@@ -95,7 +95,7 @@ def test_found_networks_are_exported_and_verified(finished: tuple[Outcome, Path]
     outcome, folder = finished
     manifest = json.loads((folder / "exports" / "manifest.json").read_text())
     assert [artifact["macs"] for artifact in manifest["artifacts"]] == [plan(folder, name)["macs"] for name in reversed(NAMES)]
-    assert all(artifact["verify"]["passed"] for artifact in manifest["artifacts"])
+    assert all(artifact["verification"]["status"] == "passed" for artifact in manifest["artifacts"])
     (line,) = [line for line in outcome.lines if line.startswith("slimexport") and "--output-dir" in line]
     assert line.split()[1:5] == ["--ckpt", str(folder / "found" / CHECKPOINT), "--widths", "1,2"]
 
