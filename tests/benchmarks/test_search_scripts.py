@@ -1,0 +1,93 @@
+"""The search's scripts: seeds summed up against figures done by hand, and the speed script on a network of milliseconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import search_seeds, search_speed
+
+HEADER = (
+    "target,plan,cost,macs,params,top1,loss,width,uniform_cost,uniform_macs,uniform_params,uniform_top1,uniform_loss,images"
+)
+
+
+def written(folder: Path, found: float, uniform: float, target: float = 3e6) -> None:
+    folder.mkdir(parents=True)
+    row = f"{target},macs_3M,2.9e6,2900000,700,{found},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
+    (folder / "comparison.csv").write_text(f"{HEADER}\n{row}\n")
+
+
+def test_seeds_are_summed_up(tmp_path: Path) -> None:
+    for seed, (found, uniform) in enumerate(((0.96, 0.95), (0.98, 0.98), (0.94, 0.98))):
+        written(tmp_path / str(seed), found, uniform)
+    runs = {seed: search_seeds.read_rows(tmp_path / str(seed) / "comparison.csv") for seed in range(3)}
+    (row,) = search_seeds.summarize(runs)
+    assert row["target"] == 3e6 and row["macs"] == [2_900_000] * 3 and row["uniform_macs"] == [2_900_001] * 3
+    assert row["found_percent"] == {"mean": 96.0, "deviation": 2.0}
+    assert row["uniform_percent"] == {"mean": 97.0, "deviation": 1.732}
+    assert row["difference_points"] == {"mean": -1.0, "deviation": 2.646}
+    assert (row["ahead"], row["equal"], row["behind"]) == (1, 1, 1)
+    header, line = search_seeds.lines([row])
+    assert header.split() == ["target", "MACs", "found", "uniform", "difference", "ahead/equal/behind"]
+    assert line.split() == ["3,000,000", "96.00", "±", "2.00", "97.00", "±", "1.73", "-1.00", "±", "2.65", "1/1/1"]
+
+
+def test_runs_for_other_targets_are_not_mixed(tmp_path: Path) -> None:
+    for seed in range(2):
+        written(tmp_path / str(seed), 0.9, 0.9, target=3e6 + seed)
+    runs = {seed: search_seeds.read_rows(tmp_path / str(seed) / "comparison.csv") for seed in range(2)}
+    with pytest.raises(ValueError, match="other targets"):
+        search_seeds.summarize(runs)
+
+
+def test_every_seed_is_a_run_of_its_own_and_a_finished_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+    usual = subprocess.run
+
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if "slimtrain" not in words:  # what looks at the machine
+            return usual(words, **options)
+        ran.append(words)
+        written(Path(words[words.index("--output-dir") + 1]), 0.9, 0.8)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    written(tmp_path / "seed_4", 0.8, 0.8)
+    result = tmp_path / "result.json"
+    options = ["--seeds", "4,7", "--set", "epochs=2", "--output-dir", str(tmp_path), "--json", str(result)]
+    monkeypatch.setattr("sys.argv", ["search_seeds", *options])
+    search_seeds.main()
+    (words,) = ran
+    assert words[2:6] == ["slimtrain", "search", "digits", "--set"]
+    assert "seed=7" in words and "epochs=2" in words and "--finish" in words and words[words.index("--resume") + 1] == "auto"
+    content: dict[str, Any] = json.loads(result.read_text())
+    assert set(content["seeds"]) == {"4", "7"} and content["summary"][0]["difference_points"]["mean"] == 5.0
+    assert "1/1/0" in capsys.readouterr().out and str(tmp_path) not in content["command"]
+
+
+def test_a_run_that_fails_ends_it_with_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, 3))
+    monkeypatch.setattr("sys.argv", ["search_seeds", "--output-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        search_seeds.main()
+    assert ended.value.code == 3
+
+
+@pytest.mark.parametrize("statistics", ["batch", "calibrated"])
+def test_the_sides_of_the_speed_measurement_agree(statistics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = tmp_path / "speed.json"
+    options = ["--network", "us_mobilenet_v1", "--image-size", "32", "--images", "4", "--batch", "2", "--repeats", "1"]
+    monkeypatch.setattr("sys.argv", ["search_speed", *options, "--statistics", statistics, "--json", str(result)])
+    search_speed.main()
+    content = json.loads(result.read_text())
+    assert content["same_result"] and content["candidates"] == 14
+    assert set(content["seconds_per_step"]) == {"reuse", "image on", "reallocating"}
+    reuse, image_on = (content["seconds_per_step"][side][0] for side in ("reuse", "image on"))
+    assert content["ratio"] == pytest.approx(image_on / reuse, abs=0.01)
