@@ -34,7 +34,7 @@ from slimtrain.search_error import Evaluator, Measured
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.searching import cautions
 from slimtrain.slimming import Slimming
-from slimtrain.supernet import PLANS, supernet_config
+from slimtrain.supernet import PLANS, supernet_config, with_epochs
 from slimtrain.testing import open_with_data
 from slimtrain.training import Run
 
@@ -117,18 +117,14 @@ def by_supernet(setting: Setting, plans: Sequence[ChannelPlan], ways: Sequence[W
 
 
 def by_training(
-    setting: Setting, config: Config, plans: Sequence[ChannelPlan], seeds: int, epochs: int, folder: Path, say: Say
+    setting: Setting, config: Config, plans: Sequence[ChannelPlan], seeds: Sequence[int], epochs: int, folder: Path, say: Say
 ) -> dict[str, list[list[float]]]:
     """Error in percent and mean cross entropy on the unseen images, per seed and plan, of every plan trained alone and from
     scratch on the images that trained the supernet, for `epochs` with the rest of `config`."""
     spec = setting.checkpoint.spec
     made: dict[str, list[list[float]]] = {"error": [], "loss": []}
-    share = epochs / config.epochs
     base = dataclasses.replace(
-        config,
-        epochs=epochs,
-        warmup_epochs=config.warmup_epochs * share,
-        milestones=tuple(milestone * share for milestone in config.milestones),
+        with_epochs(config, epochs),
         test_every=0,
         threads=setting.config.threads,
         output_dir=str(folder / "run"),
@@ -137,7 +133,7 @@ def by_training(
     for plan in plans:
         write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size)
     data = Data(setting.data.train, setting.unseen, setting.data.classes)
-    for seed in range(seeds):
+    for seed in seeds:
         results, began = [], time.perf_counter()
         for number, plan in enumerate(plans, 1):
             alone, _ = found_config(base, folder / PLANS, plan.name)
@@ -168,7 +164,8 @@ def steps_compared(
     """Per way, what the search's steps from `plans` would choose, judged by `references`, measured on other images.
 
     `agreement`: rank correlation with the reference over a step's candidates; `regret`: the reference's figure of the chosen
-    one over that of the best. Means over steps, with 95 % intervals. `seconds` are per candidate.
+    one over that of the best. Means over steps, with 95 % intervals; `above`: how far above the first way's, step by step.
+    `seconds` are per candidate.
     """
     candidates = {plan: slimming.steps(plan) for plan in plans}
     right = {name: {plan: evaluator(plan, candidates[plan]) for plan in plans} for name, evaluator in references.items()}
@@ -187,6 +184,7 @@ def steps_compared(
             figures[way.name][name] = judged(
                 [measured[plan] for plan in plans], [reference[plan] for plan in plans], chosen, resamples
             )
+    add_differences(figures, list(right), ways[0].name, resamples)
     by_chance = {
         name: {
             kind: fmean(fmean(_figures(each, kind)) - min(_figures(each, kind)) for each in reference.values())
@@ -219,6 +217,17 @@ def judged(
             made[f"{name}_{kind}_interval"] = mean_interval(values, resamples=resamples, seed=0)
             made[f"{name}_{kind}_steps"] = values
     return made
+
+
+def add_differences(figures: dict[str, Any], references: Sequence[str], base: str, resamples: int) -> None:
+    """Add to the figures of every way how far they are above those of the way `base` on the same steps."""
+    for way in figures.values():
+        for reference in references:
+            ours, theirs = way[reference], figures[base][reference]
+            for key in [key.removesuffix("_steps") for key in ours if key.endswith("_steps")]:
+                values = [a - b for a, b in zip(ours[f"{key}_steps"], theirs[f"{key}_steps"], strict=True)]
+                ours[f"{key}_above"] = fmean(values)
+                ours[f"{key}_above_interval"] = mean_interval(values, resamples=resamples, seed=0)
 
 
 def _figures(measured: Sequence[Measured], kind: str) -> list[float]:

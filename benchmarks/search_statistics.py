@@ -5,11 +5,14 @@
 
 The first part has a truth: random plans of nearly equal MACs are measured in the supernet in every way, on the held-out
 images, then each is trained alone from scratch, on the images that trained the supernet. The figure of a way is the rank
-correlation of its errors (losses) with those of the trained networks, on test images that nothing has seen.
+correlation of its errors (losses) with those of the trained networks, on test images that nothing has seen. How well two
+seeds of the training agree says how much there is to rank: where they do not, this part decides nothing.
 
 The second part is a proxy, nothing is trained: the steps that a search compares, from plans met by the search whose trace lies
 beside the supernet. Every way's choice is judged by the supernet itself, on the unseen test images, once with statistics of
-all training images and once with those of all test images as one batch: each is kin to one of the ways.
+all training images and once with those of all test images as one batch: each is kin to one of the ways. A trace was made by
+one of the ways, whose luck with the held-out images its plans keep: `--random-steps` compares steps from random plans too.
+`--seeds 0` leaves the first part out.
 """
 
 from __future__ import annotations
@@ -53,23 +56,31 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     before, began = environment(), time.perf_counter()
     config = dataclasses.replace(read_config(arguments.config), threads=arguments.threads)
     setting = open_setting(config, arguments.ckpt, Processes(0, 1, torch.device("cpu")))
-    folder = arguments.search or arguments.ckpt.resolve().parents[1]
+    folder: Path = arguments.search or arguments.ckpt.resolve().parents[1]
     ways = [Way("batch", count) for count in arguments.chunks] + [Way("calibrated", count) for count in arguments.calibration]
     spec, size = setting.checkpoint.spec, setting.config.image_size
     slimming, counter = Slimming(spec, config.search_groups), CostCounter(spec, size)
     (macs,) = parse_targets(arguments.macs, "macs")
-    on_the_way = plans_on_the_way(slimming, read_trace(folder), arguments.steps)
+    on_the_way = plans_on_the_way(slimming, read_trace(folder), arguments.steps) if arguments.steps else []
     plans = random_plans(slimming, counter, arguments.plans, macs, arguments.tolerance, arguments.seed)
-    measured = by_supernet(setting, plans, ways)
     references = {
         "calibrated": setting.evaluator(Way("calibrated", 0), setting.unseen),
         "batch": setting.evaluator(Way("batch", 0), setting.unseen),
     }
     cost = cost_model("macs", spec, size)
-    steps = steps_compared(setting, slimming, cost, on_the_way, ways, references, arguments.resamples)
-    with tempfile.TemporaryDirectory() as name:
-        trained = by_training(setting, config, plans, arguments.seeds, arguments.epochs, Path(name), _say)
+    steps = {
+        name: steps_compared(setting, slimming, cost, chosen, ways, references, arguments.resamples)
+        for name, chosen in (("steps", on_the_way), ("random_steps", plans[: arguments.random_steps]))
+        if chosen
+    }
+    measured, trained, ranking = {}, {}, {}
     params = [counter(plan).params for plan in plans]
+    if arguments.seeds:
+        measured = by_supernet(setting, plans, ways)
+        with tempfile.TemporaryDirectory() as name:
+            seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+            trained = by_training(setting, config, plans, seeds, arguments.epochs, Path(name), _say)
+        ranking = _ranking(measured, params, trained, ways[0].name, arguments.resamples)
     return {
         "command": "python -m benchmarks.search_statistics " + shlex.join(_words(arguments)),
         "environment": before,
@@ -85,8 +96,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "by_supernet": measured,
         "by_training": trained,
         "seeds_agree": _seeds_agree(trained),
-        "ranking": _ranking(measured, params, trained, ways[0].name, arguments.resamples),
-        "steps": steps,
+        "ranking": ranking,
+        **steps,
     }
 
 
@@ -116,7 +127,13 @@ def _ranking(
 
 def told(result: dict[str, Any]) -> str:
     """The tables of a result."""
-    ranking, steps = result["ranking"], result["steps"]
+    parts = [_told_ranking(result)] if result["ranking"] else []
+    titles = {"steps": "steps on the way of the search", "random_steps": "steps from random plans"}
+    return "\n".join([*parts, *(_told_steps(result[key], title) for key, title in titles.items() if key in result)])
+
+
+def _told_ranking(result: dict[str, Any]) -> str:
+    ranking, counts = result["ranking"], result["plans"]["macs"]
     base = next(iter(ranking["error_to_loss"]))
     columns = ("error_to_error", "error_to_loss", "loss_to_loss")
     header = ["statistics", *(column.replace("_", " ") for column in columns), f"error to loss, above {base}", "halves agree"]
@@ -126,28 +143,28 @@ def told(result: dict[str, Any]) -> str:
         above = _with_interval(ranking["error_to_loss"][name], "above", "above_interval")
         halves = result["by_supernet"].get(name, {}).get("halves_agree_by_error")
         rows.append([name, *cells, above, "" if halves is None else f"{halves:.2f}"])
-    counts = result["plans"]["macs"]
     agree = [f"{value:.2f} by {kind}" for kind, value in result["seeds_agree"].items() if value is not None]
-    lines = [
+    return (
         f"{len(counts)} plans of {format_macs(min(counts))} to {format_macs(max(counts))} MACs: rank correlation (95 % "
-        "interval over plans) of the supernet's figure with that of the plan trained alone",
-        table(header, rows),
-        "two seeds of the training agree: " + (", ".join(agree) or "not measured"),
-        f"{steps['steps']} steps of the search (proxy): rank correlation with two references, and what the chosen candidate "
-        "loses to the best:",
-    ]
-    names = list(next(iter(steps["ways"].values())))[1:]
-    labels = [f"{what}, {name}" for name in names for what in ("agreement by error", "regret, % error")]
+        f"interval over plans) of the supernet's figure with that of the plan trained alone\n{table(header, rows)}\n"
+        f"two seeds of the training agree: {', '.join(agree) or 'not measured'}"
+    )
+
+
+def _told_steps(steps: dict[str, Any], title: str) -> str:
+    names, base = list(steps["regret_by_chance"]), next(iter(steps["ways"]))
+    shown = {"agreement": "agreement_error", "regret %": "regret_error", f"regret above {base}": "regret_error_above"}
+    labels = [f"{label}, {name}" for name in names for label in shown]
     rows = []
     for way, each in steps["ways"].items():
-        cells = [
-            _with_interval(each[name], f"{what}_error", f"{what}_error_interval")
-            for name in names
-            for what in ("agreement", "regret")
-        ]
+        cells = [_with_interval(each[name], key, f"{key}_interval") for name in names for key in shown.values()]
         rows.append([way, *cells, f"{1000 * each['seconds']:.1f}"])
-    chance = [cell for name in names for cell in ("", f"{steps['regret_by_chance'][name]['error']:.2f}")]
-    return "\n".join([*lines, table(["statistics", *labels, "ms per candidate"], [*rows, ["by chance", *chance, ""]])])
+    chance = [cell for name in names for cell in ("", f"{steps['regret_by_chance'][name]['error']:.2f}", "")]
+    header, last = ["statistics", *labels, "ms per candidate"], ["by chance", *chance, ""]
+    return (
+        f"{steps['steps']} {title} (a proxy): rank correlation by error with two references, and what the chosen "
+        f"candidate loses to the best\n{table(header, [*rows, last])}"
+    )
 
 
 def _with_interval(values: dict[str, Any], key: str, interval: str) -> str:
@@ -156,11 +173,11 @@ def _with_interval(values: dict[str, Any], key: str, interval: str) -> str:
 
 def _words(arguments: argparse.Namespace) -> list[str]:
     """The command line, without places on this machine's disk."""
-    words = []
+    words: list[str] = []
     for key, value in vars(arguments).items():
         if key == "json" or value is None:
             continue
-        words += [f"--{key}", *map(_shown, value if isinstance(value, list) else [value])]
+        words += [f"--{key.replace('_', '-')}", *map(_shown, value if isinstance(value, list) else [value])]
     return words
 
 
@@ -184,8 +201,10 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.03, help="share of --macs that plans may be off by")
     parser.add_argument("--chunks", type=int, nargs="+", default=[300, 100, 50], help="batch: images of a chunk")
     parser.add_argument("--calibration", type=int, nargs="+", default=[0, 300], help="calibrated: images; 0: all")
-    parser.add_argument("--steps", type=int, default=8, help="how many of the search's steps")
-    parser.add_argument("--seeds", type=int, default=2, help="how often every plan is trained")
+    parser.add_argument("--steps", type=int, default=8, help="how many of the search's steps; 0: none")
+    parser.add_argument("--random-steps", type=int, default=0, help="from how many of the random plans to compare steps")
+    parser.add_argument("--seeds", type=int, default=2, help="how often every plan is trained; 0: not at all")
+    parser.add_argument("--first-seed", type=int, default=1, help="of these; the supernet's shares its order of images")
     parser.add_argument("--epochs", type=int, default=12, help="of every training")
     parser.add_argument("--resamples", type=int, default=2000, help="for the intervals")
     parser.add_argument("--threads", type=int, default=1, help="of torch")

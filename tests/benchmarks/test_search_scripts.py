@@ -88,6 +88,7 @@ def test_the_sides_of_the_speed_measurement_agree(statistics: str, tmp_path: Pat
     search_speed.main()
     content = json.loads(result.read_text())
     assert content["same_result"] and content["candidates"] == 14
-    assert set(content["seconds_per_step"]) == {"reuse", "image on", "reallocating"}
-    reuse, image_on = (content["seconds_per_step"][side][0] for side in ("reuse", "image on"))
+    assert len(content["seconds_per_step"]) == 4
+    reuse, image_on, plain = (content["seconds_per_step"][side][0] for side in ("reuse", "image on", "image on, memory anew"))
     assert content["ratio"] == pytest.approx(image_on / reuse, abs=0.01)
+    assert content["ratio_to_plain"] == pytest.approx(plain / reuse, abs=0.01)

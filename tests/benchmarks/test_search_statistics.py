@@ -13,7 +13,7 @@ import torch
 from benchmarks import search_statistics
 from benchmarks.rank_statistics import kendall, mean_interval, ranked
 from benchmarks.search_plans import plans_on_the_way, random_plans
-from benchmarks.search_rankings import judged
+from benchmarks.search_rankings import add_differences, judged
 from slimtrain.cost import CostCounter
 from slimtrain.errors import UserError
 from slimtrain.saving import own_content, save
@@ -124,6 +124,11 @@ def test_a_choice_is_judged_by_the_reference() -> None:
     assert found["agreement_error_steps"] == pytest.approx([1, -1]) and found["agreement_error"] == pytest.approx(0)
     assert found["regret_error_steps"] == [0, 20] and found["regret_error"] == 10
     assert found["regret_loss_steps"] == [0, 2]
+    better = judged(ours, theirs, [0, 2], resamples=10)
+    figures = {"a": {"reference": found}, "b": {"reference": better}}
+    add_differences(figures, ["reference"], "a", 10)
+    assert found["regret_error_above"] == 0 and better["regret_error_above"] == -10
+    assert better["regret_error_above_interval"][0] >= -20 and better["agreement_error_above_interval"] == (0, 0)
 
 
 def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,11 +144,12 @@ def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         trace.add(step, [Candidate(step.step, step.group, step.channels_before, step.channels_after, 1.0, 0.0, 0.0, 1)])
     words = ["--config", str(config), "--ckpt", str(folder / "supernet" / "us.pt"), "--json", str(output), "--plans", "3"]
     words += ["--macs", "1M", "--chunks", "8", "4", "--calibration", "0", "--steps", "1", "--epochs", "1"]
-    monkeypatch.setattr(sys, "argv", ["script", *words, "--seeds", "1", "--resamples", "20"])
+    monkeypatch.setattr(sys, "argv", ["script", *words, "--seeds", "1", "--resamples", "20", "--random-steps", "2"])
     search_statistics.main()
     text = output.read_text()
     result = json.loads(text)
     ways = ["batch 8", "batch 4", "calibrated all"]
+    assert result["steps"]["steps"] == 1 and result["random_steps"]["steps"] == 2
     assert list(result["by_supernet"]) == list(result["steps"]["ways"]) == ways
     assert all(len(result["by_supernet"][way]["error"]) == 3 for way in ways)
     assert len(result["by_training"]["loss"]) == 1 and len(result["by_training"]["loss"][0]) == 3
@@ -151,7 +157,11 @@ def test_the_whole_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert list(result["ranking"]["error_to_loss"]) == [*ways, "parameters"]
     assert result["seeds_agree"] == {"error": None, "loss": None}
     assert "search/supernet/us.pt" in result["command"] and str(tmp_path) not in text
-    assert "ms per candidate" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "trained alone" in shown and "1 steps on the way" in shown and "2 steps from random plans" in shown
+    monkeypatch.setattr(sys, "argv", ["script", *words, "--seeds", "0", "--resamples", "20", "--steps", "0"])
+    search_statistics.main()
+    assert json.loads(output.read_text())["ranking"] == {}
 
 
 def test_a_mistake_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
