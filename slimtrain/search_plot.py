@@ -1,4 +1,7 @@
-"""A search's trace as a picture: error against cost, with the targets. matplotlib is optional (the extra `plots`)."""
+"""A search's trace as a picture: error against cost, with the targets, and against MACs where these are not the cost.
+
+matplotlib is optional (the extra `plots`).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimtrain.atomic import write_atomically
+from slimtrain.cost import format_macs
 from slimtrain.search_cost import CostModel, format_cost
 from slimtrain.search_trace import Step
 from slimtrain.widths import UNITS
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLOT = "trace.png"
+MACS = "macs"
 
 
 def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Sequence[Found]) -> Path | None:
@@ -30,28 +35,19 @@ def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Seq
     except ImportError:
         log.info("trace.png was not drawn: matplotlib is not installed (pip install matplotlib). trace.csv has its figures.")
         return None
+    panels = 1 if cost.name == MACS else 2
+    figure = Figure(figsize=(8 * panels, 5), layout="constrained")
+    first, *rest = figure.subplots(1, panels, squeeze=False)[0]
     costs = [steps[0].cost_before, *(step.cost_after for step in steps)]
     errors = [steps[0].error_before, *(step.error_after for step in steps)]
-    scale, prefix = _scale(max(costs))
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([value / scale for value in costs], errors, ".-", color="tab:blue", linewidth=1, markersize=5, label="steps")
+    scale = _draw(first, costs, errors, [(each.cost, each.error, format_cost(each.target, cost)) for each in found])
     for each in found:
-        axes.axvline(each.target / scale, color="gray", linestyle="--", linewidth=0.8)
-    met = [each.cost / scale for each in found]
-    axes.plot(met, [each.error for each in found], "o", color="tab:red", markersize=8, label="found")
-    for each in found:
-        axes.annotate(
-            f"{format_cost(each.target, cost)}: {each.error:.1f} %",
-            (each.cost / scale, each.error),
-            xytext=(6, 8),
-            textcoords="offset points",
-        )
-    axes.set_xlabel(f"{cost.name} ({prefix}{cost.unit})" if cost.name != cost.unit.lower() else f"{prefix}{cost.unit}")
-    axes.set_ylabel("error on held-out images (%)")
-    axes.grid(alpha=0.3)
-    axes.margins(x=0.08, y=0.12)
-    axes.legend(loc="upper right")
+        first.axvline(each.target / scale, color="gray", linestyle="--", linewidth=0.8)
+    first.set_xlabel(_label(cost.name, cost.unit, scale))
+    for axes in rest:  # whatever the cost, networks are known by their MACs
+        met = [(each.macs, each.error, f"{format_macs(each.macs)} MACs") for each in found]
+        scale = _draw(axes, [step.macs for step in steps], errors[1:], met)
+        axes.set_xlabel(_label(MACS, "MACs", scale))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     path = folder / PLOT
@@ -59,7 +55,22 @@ def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Seq
     return path
 
 
-def _scale(largest: float) -> tuple[float, str]:
-    """What costs are divided by, and how the unit says so: `million MACs`."""
-    words = {"G": "billion ", "M": "million ", "K": "thousand "}
-    return next(((UNITS[unit], words[unit]) for unit in ("G", "M", "K") if largest >= UNITS[unit]), (1, ""))
+def _draw(axes: Any, costs: Sequence[float], errors: Sequence[float], found: Sequence[tuple[float, float, str]]) -> float:
+    """Steps as a line, and what was found, as (cost, error, name). What costs are divided by."""
+    scale = next((size for size in sorted(UNITS.values(), reverse=True) if max(costs) >= size), 1)
+    axes.plot([value / scale for value in costs], errors, ".-", color="tab:blue", linewidth=1, markersize=5, label="steps")
+    axes.plot([value / scale for value, _, _ in found], [error for _, error, _ in found], "o", color="tab:red", label="found")
+    for value, error, name in found:
+        axes.annotate(f"{name}: {error:.1f} %", (value / scale, error), xytext=(6, 8), textcoords="offset points")
+    axes.set_ylabel("error on held-out images (%)")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.08, y=0.12)
+    axes.legend(loc="upper right")
+    return scale
+
+
+def _label(name: str, unit: str, scale: float) -> str:
+    """`million MACs`, `latency (ms)`."""
+    words = {1: "", UNITS["K"]: "thousand ", UNITS["M"]: "million ", UNITS["G"]: "billion "}
+    counted = f"{words[int(scale)]}{unit}"
+    return counted if name == unit.lower() else f"{name} ({counted})"

@@ -328,13 +328,22 @@ def test_what_the_plot_shows(whole: tuple[Path, list[Found]], tmp_path: Path, mo
     steps = read_trace(folder)
     assert plot_search(tmp_path, steps, cost_model("macs", V1, SIZE), found) == tmp_path / "trace.png"
     (axes,) = drawn[0].axes
-    line, *targets, met = axes.lines
+    line, met, *targets = axes.lines
     assert list(line.get_xdata()) == [steps[0].cost_before / 1e6, *(step.cost_after / 1e6 for step in steps)]
     assert list(line.get_ydata()) == [steps[0].error_before, *(step.error_after for step in steps)]
     assert [each.get_xdata()[0] for each in targets] == [each.target / 1e6 for each in found]
     assert list(met.get_ydata()) == [each.error for each in found]
     assert axes.get_xlabel() == "million MACs"
     assert axes.get_ylabel() == "error on held-out images (%)"
+
+    # Of another cost there is a second picture, against MACs.
+    plot_search(tmp_path, steps, cost_model("params", V1, SIZE), found)
+    first, second = drawn[1].axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("params (million parameters)", "million MACs")
+    line, met = second.lines
+    assert list(line.get_xdata()) == [step.macs / 1e6 for step in steps]
+    assert list(line.get_ydata()) == [step.error_after for step in steps]
+    assert list(met.get_xdata()) == [each.macs / 1e6 for each in found]
 
 
 def test_without_matplotlib_a_line_says_so(
