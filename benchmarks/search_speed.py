@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.cli import script_messages
 from benchmarks.environment import environment
 
 
@@ -93,7 +94,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
-    result = compare(arguments)
+    if min(arguments.images, arguments.batch, arguments.repeats) < 1:
+        parser.error("--images, --batch and --repeats are whole numbers from 1")
+    with script_messages():
+        result = compare(arguments)
     for side, runs in result["seconds_per_step"].items():
         print(f"{side:21}  " + "  ".join(f"{seconds:.2f} s" for seconds in runs))
     print(f"{result['ratio']} times as fast as from the image on, {result['candidates']} candidates, same results;")

@@ -197,7 +197,8 @@ def search(
 
     \b
       python -m slimtrain search autoslim_mobilenet_v2 --set data_dir=/data/imagenet --amp bf16
-      python -m slimtrain train autoslim_mobilenet_v2 --plans runs/autoslim_mobilenet_v2_search/plans
+      python -m slimtrain train autoslim_mobilenet_v2 --set data_dir=/data/imagenet \
+          --plans runs/autoslim_mobilenet_v2_search/plans
     """
     with _messages():
         options["search_targets"] = targets.split(",") if targets is not None else None

@@ -367,6 +367,10 @@ def _check_search(config: Config) -> None:
     """UserError for a search that cannot be."""
     if len(config.search_widths) != 2 or not 0 < config.search_widths[0] < config.search_widths[1] <= 4:
         raise UserError(f"search_widths is {list(config.search_widths)}, expected [narrowest, widest], above 0 and up to 4.")
+    if not config.search_share:
+        raise UserError(
+            "search_share is 0, expected the share of the epochs that the network to slim is trained for, above 0."
+        )
     if (config.search_cost == "latency") != bool(config.latency_table):
         raise UserError(
             f"search_cost is {config.search_cost} and latency_table {config.latency_table or 'empty'}: a latency table is for "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import shlex
 import subprocess
@@ -18,21 +19,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from slimtrain.atomic import write_atomically
 from slimtrain.channels import width_label
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.config import Config
+from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.cost import CostCounter, format_macs
+from slimtrain.data import open_data
 from slimtrain.distributed import Processes
-from slimtrain.errors import CommandError
+from slimtrain.errors import CommandError, ResourceError, UserError
 from slimtrain.evaluate import Result
 from slimtrain.found import found_config
 from slimtrain.logbook import table
 from slimtrain.plan_file import write_plan_file
-from slimtrain.resume import check_settings
 from slimtrain.search import Found
 from slimtrain.search_cost import CostModel, format_cost
 from slimtrain.slimming import channel_list
@@ -45,6 +47,18 @@ from slimtrain.uniform import nearest_width, uniform_plan
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
 DIGITS = "digits"  # both packages know these images by name
+# What does not change what is trained, but where and how it is told.
+OF_THE_MACHINE = (
+    "output_dir",
+    "data_dir",
+    "device",
+    "workers",
+    "threads",
+    "resume",
+    "checkpoint_every",
+    "log_every",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -95,8 +109,11 @@ def finish(
             facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
             write_plan_file(path, spec, plan, image_size, **facts)
     processes.wait()
-    checkpoint, ours = _trained(search, FOUND, folder / PLANS, processes)
-    _, theirs = _trained(search, UNIFORM, folder / UNIFORM_PLANS, processes)
+    first, second = _run(search, FOUND, folder / PLANS), _run(search, UNIFORM, folder / UNIFORM_PLANS)
+    for config, _ in (first, second):
+        _check_alike(config)
+    checkpoint, ours = _trained(*first, processes)
+    _, theirs = _trained(*second, processes)
     rows = []
     for each, width, plan in zip(found, widths, uniform, strict=True):
         own, other = ours[channel_list(spec, each.plan)], theirs[channel_list(spec, plan)]
@@ -108,25 +125,54 @@ def finish(
         )
     if processes.first:
         _write(folder / COMPARISON, rows)
-        _export(search.config, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
+        _export(search.final, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
         click.echo(comparison_table(rows, cost))
     processes.wait()
     return rows
 
 
-def _trained(search: SearchPlan, name: str, plans: Path, processes: Processes) -> tuple[Path, dict[tuple[int, ...], Trained]]:
-    """The checkpoint of the folder's run `name`, which trains `plans` jointly, and its switches by channel list."""
-    config, notes = found_config(search.config, plans)
+def check_finish(search: SearchPlan) -> None:
+    """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
+    images to test on, ResourceError where `slimexport` is missing."""
+    open_data(search.final)
+    missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")
+
+
+def _run(search: SearchPlan, name: str, plans: Path) -> tuple[Config, list[str]]:
+    """The configuration that trains a folder of plans jointly, from scratch, as the run `name`, and notes for its log."""
+    config, notes = found_config(search.final, plans)
     config = with_epochs(config, search.config.search_train_epochs or config.epochs)
-    config = dataclasses.replace(config, output_dir=str(search.folder / name), resume="auto", test_only=False)
+    folder = str(search.folder / name)
+    changes: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "best_by": "widest"}
+    return dataclasses.replace(config, output_dir=folder, resume="auto", **changes), notes
+
+
+def _check_alike(config: Config) -> None:
+    """UserError where the folder's run was begun with other settings: found and uniform networks are trained alike."""
+    path = Path(config.output_dir) / RESOLVED
+    if not path.exists():
+        return
+    before, now = plain(read_config(str(path))), plain(config)
+    changed = [key for key in now if before[key] != now[key] and key not in (*OF_THE_MACHINE, *SEARCH_KEYS)]
+    if changed:
+        listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
+        raise UserError(
+            f"{path}: belongs to a run with other settings: {listed}. Found networks and uniform widths are trained alike: "
+            f"undo this, or remove {FOUND}/ and {UNIFORM}/ beside it to train both again. The search itself stays."
+        )
+
+
+def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], Trained]]:
+    """The checkpoint of a run, trained or gone on with where it is not finished, and its switches by channel list."""
     path = Path(config.output_dir) / (config.weights or f"{config.network}.pt")
-    if not path.exists():  # of a killed search that is gone on with
+    if not path.exists():
         if processes.first:
-            click.echo(f"training {name}")
+            click.echo(f"training {path.parent.name}")
         train(config, processes, notes)
         processes.wait()  # the first process writes it last
     checkpoint = open_checkpoint(path)
-    check_settings(path, checkpoint.settings, config)
     tested, results = test_checkpoint(config, processes, str(path), None, ())
     spec = checkpoint.spec
     count = CostCounter(spec, config.image_size)

@@ -16,7 +16,7 @@ from pathlib import Path
 from slimtrain.config import Config
 from slimtrain.cost import CostCounter, format_macs
 from slimtrain.errors import UserError, WidthError, nearest
-from slimtrain.plan_file import read_channels, us_groups
+from slimtrain.plan_file import read_channels, told_counts, us_groups
 from slimtrain.registry import sibling, split_name
 from slimtrain.spec import NetworkSpec
 
@@ -26,10 +26,13 @@ CLASSES = 1000  # to compare costs with, where neither the configuration nor its
 
 @dataclass(frozen=True)
 class Found:
-    """A plan as a switch of an AutoSlim network."""
+    """A plan as a switch of an AutoSlim network. `macs` as its file tells for images of `image_size` pixels, 0 where it does
+    not."""
 
     name: str
     channel_list: tuple[int, ...]
+    macs: int = 0
+    image_size: int = 0
 
 
 def read_found(folder: Path, network: str) -> list[Found]:
@@ -50,7 +53,8 @@ def read_found(folder: Path, network: str) -> list[Found]:
         _check_channels(path, channels, spec)
         if name in found:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups))
+        told = told_counts(path, "macs", "image_size")
+        found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups), *told)
     return list(found.values())
 
 
@@ -108,23 +112,30 @@ def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 
 
 def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
+    """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
     _, architecture = split_name(config.network)
-    spec = NetworkSpec(architecture, "us", (1.0,), width_range=(1.0, 1.0), stem_stride=config.stem_stride)
+    classes = config.known_classes or CLASSES
+    spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
     spec.check_image_size(config.image_size)
     count = CostCounter(spec, config.image_size)
-    macs = {plan: count(spec.wiring.plan(plan.name, plan.channel_list)).macs for plan in found}
+    told = not config.known_classes and all(_told(plan, config) for plan in found)
+    macs = {plan: plan.macs if told else count(spec.wiring.plan(plan.name, plan.channel_list)).macs for plan in found}
     return sorted(found, key=lambda plan: (macs[plan], plan.name))
 
 
+def _told(plan: Found, config: Config) -> bool:
+    return plan.macs > 0 and plan.image_size == config.image_size
+
+
 def _described(found: Sequence[Found], config: Config) -> list[str]:
-    """A line per switch, then one for every place where the wiring is not that of the searched network."""
+    """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
+    searched network."""
     spec = config.spec(config.known_classes or CLASSES)
     count = CostCounter(spec, config.image_size)
-    costs = [count(plan) for plan in spec.plans]
-    lines = [
-        f"switch {number}: {plan.name}, {format_macs(cost.macs)} MACs"
-        for number, (plan, cost) in enumerate(zip(found, costs, strict=True), 1)
-    ]
+    lines = []
+    for number, (plan, switch) in enumerate(zip(found, spec.plans, strict=True), 1):
+        macs = count(switch).macs if config.known_classes else plan.macs if _told(plan, config) else 0
+        lines.append(f"switch {number}: {plan.name}{f', {format_macs(macs)} MACs' if macs else ''}")
     return [*lines, *wiring_changes(spec)]
 
 

@@ -118,7 +118,7 @@ class LatencyTable:
         wanted = NetworkShape.of(spec, image_size)
         advice = (
             f"Measure with python -m benchmarks channels {wanted.name} --image-size {image_size} --classes {wanted.classes} "
-            f"--stem-stride {wanted.stem_stride}."
+            f"--stem-stride {wanted.stem_stride}{_range_option(spec)}."
         )
         if wanted != self.network:
             raise LatencyTableError(f"latency table for {self.network}, this is {wanted}. {advice}")
@@ -140,6 +140,10 @@ class LatencyTable:
             )
 
 
+def _range_option(spec: NetworkSpec) -> str:
+    return f" --range {spec.range[0]:g}:{spec.range[1]:g}" if spec.family == "us" else ""
+
+
 def read_latency_table(
     path: str | Path, network: NetworkSpec | None = None, image_size: int | None = None, device: str | None = None
 ) -> LatencyTable:
@@ -151,7 +155,7 @@ def read_latency_table(
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LatencyTableError(
             f"{path}: cannot be read as JSON ({error}). Give the latency_table.json that python -m benchmarks channels wrote."
         ) from error

@@ -80,6 +80,13 @@ def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[s
     return name, channels, sibling
 
 
+def told_counts(path: Path, *keys: str) -> list[int]:
+    """Whole numbers that a plan file's writer added to it, 0 for what it does not tell."""
+    content = load_yaml(path)
+    values = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    return [value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0 for value in values]
+
+
 def tied(path: Path, channels: Mapping[str, Any], spec: NetworkSpec) -> dict[str, Any]:
     """Channels of a US network's groups as those of its AutoSlim sibling `spec`, in which some of them may be one.
 

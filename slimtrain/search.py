@@ -41,7 +41,7 @@ class Measure(Protocol):
 @dataclass(frozen=True)
 class Found:
     """The first plan at or below a target, after `step` steps. `cost` in the search's unit; MACs without pools; `error` in
-    percent of the held-out images, `loss` their mean cross entropy."""
+    percent of the held-out `images` that could be read, `loss` their mean cross entropy."""
 
     target: float
     plan: ChannelPlan
@@ -50,6 +50,7 @@ class Found:
     params: int
     error: float
     loss: float
+    images: int
     step: int
 
 
@@ -61,6 +62,7 @@ class Option:
     cost: float
     error: float
     loss: float
+    images: int = 0
 
 
 def run_search(
@@ -136,7 +138,7 @@ def choose(current: Option, options: Sequence[Option], criterion: str, order: Se
     if not usable:
         raise UserError(
             "the loss of every candidate is infinite or not a number: activations overflow. Check the checkpoint, or search "
-            "with --amp none."
+            "with --set search_amp=none."
         )
     rank = {group: i for i, group in enumerate(order)}
 
@@ -184,25 +186,25 @@ class _Search:
     def _start(self, first: Sequence[Step]) -> Option:
         plan = self.slimming.start
         if first:
-            return Option(plan, self.cost(plan), first[0].error_before, first[0].loss_before)
+            return Option(plan, self.cost(plan), first[0].error_before, first[0].loss_before, first[0].images)
         (measured,) = self.evaluator(plan, [plan])
         if not math.isfinite(measured.loss):
             raise UserError(
                 f"the network's loss at its widest is {measured.loss}: its weights are no numbers, or activations overflow. "
-                "Check the checkpoint, or search with --amp none."
+                "Check the checkpoint, or search with --set search_amp=none."
             )
         self.say(
             f"the widest: {format_cost(self.cost(plan), self.cost)}, error {measured.error:.2f} %, loss {measured.loss:.4f} "
             f"on {measured.images} images"
         )
-        return Option(plan, self.cost(plan), measured.error, measured.loss)
+        return Option(plan, self.cost(plan), measured.error, measured.loss, measured.images)
 
     def _step(self, current: Option, number: int) -> Option:
         """Measure all candidates and go to one."""
         began = time.perf_counter()
         plans = self.slimming.steps(current.plan)
         measured = self.evaluator(current.plan, plans)
-        options = [Option(plan, self.cost(plan), m.error, m.loss) for plan, m in zip(plans, measured, strict=True)]
+        options = [Option(plan, self.cost(plan), m.error, m.loss, m.images) for plan, m in zip(plans, measured, strict=True)]
         order = list(current.plan.channels)
         random.Random(f"{self.seed}:{number}").shuffle(order)  # noqa: S311 (no secret)
         chosen = choose(current, options, self.criterion, order)
@@ -220,7 +222,7 @@ class _Search:
         """The option that a step of the trace went to; UserError where it does not follow from the steps before."""
         plans = self.slimming.steps(current.plan)
         for plan in plans:
-            option = Option(plan, self.cost(plan), step.error_after, step.loss_after)
+            option = Option(plan, self.cost(plan), step.error_after, step.loss_after, step.images)
             if self._described(step.step, current, option, len(plans), step.seconds) == step:
                 return option
         raise UserError(
@@ -244,6 +246,7 @@ class _Search:
             after.error,
             before.loss,
             after.loss,
+            after.images,
             candidates,
             seconds,
         )
@@ -256,7 +259,7 @@ class _Search:
     def _found(self, target: float, option: Option, step: int) -> Found:
         cost = self.counter(option.plan)
         plan = ChannelPlan(target_name(target, self.cost), option.plan.channels)
-        found = Found(target, plan, option.cost, cost.macs, cost.params, option.error, option.loss, step)
+        found = Found(target, plan, option.cost, cost.macs, cost.params, option.error, option.loss, option.images, step)
         self.say(
             f"target {format_cost(target, self.cost)} met after {step} steps: {format_cost(found.cost, self.cost)}, "
             f"error {found.error:.2f} %"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -42,10 +42,18 @@ def chunk_size(images: int, most: int) -> int:
 
 
 class HeldOut:
-    """`samples` in chunks of up to `batch` images. What fits into `kept_bytes` is opened once, the rest in every step."""
+    """`samples` in chunks of up to `batch` images. What fits into `kept_bytes` is opened once, the rest in every step. `seen`
+    tells, as plain values, how `transform` makes the network see them."""
 
     def __init__(
-        self, samples: Samples, transform: Transform, batch: int, *, workers: int = 0, kept_bytes: int = KEPT_BYTES
+        self,
+        samples: Samples,
+        transform: Transform,
+        batch: int,
+        *,
+        workers: int = 0,
+        kept_bytes: int = KEPT_BYTES,
+        seen: Mapping[str, Any] | None = None,
     ) -> None:
         if batch < 1:
             raise UserError(f"chunks of {batch} images, expected at least 1.")
@@ -54,6 +62,7 @@ class HeldOut:
         self.samples, self.transform, self.workers = samples, transform, workers
         self.size = chunk_size(len(samples), batch)
         self.room = kept_bytes
+        self.seen = dict(seen or {})
         self.kept: dict[int, Chunk] = {}
         self.unreadable: set[str] = set()
 
@@ -82,10 +91,10 @@ class HeldOut:
             yield numbers[batch.step], chunk
 
     def identity(self) -> dict[str, Any]:
-        """Number of images, size of chunks, and a digest of the images' names and labels in their order. Of a path the last
-        two parts count: a moved folder holds the same images."""
+        """Number of images, size of chunks, how they are seen, and a digest of the images' names and labels in their order. Of
+        a path the last two parts count: a moved folder holds the same images."""
         digest = hashlib.sha256()
         for i in range(len(self.samples)):
             name = "/".join(self.samples.name(i).replace("\\", "/").split("/")[-2:])
             digest.update(f"{name}\0{self.samples.label(i)}\n".encode(errors="surrogateescape"))
-        return {"images": len(self.samples), "chunk": self.size, "images_sha256": digest.hexdigest()}
+        return {"images": len(self.samples), "chunk": self.size, "images_sha256": digest.hexdigest(), **self.seen}

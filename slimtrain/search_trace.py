@@ -26,7 +26,7 @@ SEARCH, TRACE, CANDIDATES = "search.json", "trace.csv", "candidates.csv"
 
 @dataclass(frozen=True)
 class Step:
-    """A line of trace.csv. Costs in the search's unit; MACs without pools; errors in percent of the held-out images, losses
+    """A line of trace.csv. Costs in the search's unit; MACs without pools; errors in percent of the held-out `images`, losses
     their mean cross entropy; `candidates` were compared in `seconds`."""
 
     step: int
@@ -41,6 +41,7 @@ class Step:
     error_after: float
     loss_before: float
     loss_after: float
+    images: int
     candidates: int
     seconds: float
 
@@ -140,7 +141,7 @@ def _read_steps(path: Path) -> list[Step]:
 
 
 def _read_identity(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content

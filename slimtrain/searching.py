@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from slimtrain.atomic import remove_partials, write_atomically
@@ -27,10 +28,11 @@ from slimtrain.cost import format_macs
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.errors import UserError
-from slimtrain.finishing import finish
+from slimtrain.finishing import check_finish, finish
 from slimtrain.logbook import table
 from slimtrain.plan_file import write_plan_file
 from slimtrain.resume import check_settings, move_aside
+from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Found, run_search
 from slimtrain.search_cost import CostModel, LatencyCost, check_targets, cost_model, format_cost
 from slimtrain.search_error import Evaluator
@@ -38,7 +40,7 @@ from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.search_trace import Trace
 from slimtrain.slimming import Slimming
 from slimtrain.spec import NetworkSpec
-from slimtrain.supernet import PLANS, SearchPlan
+from slimtrain.supernet import PLANS, SearchPlan, held_out
 from slimtrain.testing import open_with_data
 from slimtrain.training import LAST, RESOLVED, train
 
@@ -75,17 +77,23 @@ def _check(search: SearchPlan, checkpoint: Checkpoint | None) -> None:
     """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
     hour of training, and before anything is moved aside."""
     config = search.supernet
-    image_size = config.image_size
     if checkpoint is None:
-        spec = config.spec(config.known_classes or len(open_data(config).classes))
+        spec = config.spec(len(open_data(config).classes))
     else:
-        spec, image_size = checkpoint.spec, checkpoint.image_size if checkpoint.described else image_size
+        spec = checkpoint.spec
         if spec.stem_stride != config.stem_stride:
             raise UserError(
                 f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "
                 f"{config.stem_stride}. Set stem_stride={spec.stem_stride}, or take another checkpoint."
             )
-    check_targets(_cost(search, spec, image_size), Slimming(spec, config.search_groups), search.targets)
+        if checkpoint.described and checkpoint.image_size != config.image_size:
+            raise UserError(
+                f"{checkpoint.file}: takes images of {checkpoint.image_size} pixels, the configuration trains what is found "
+                f"with {config.image_size}. Set image_size={checkpoint.image_size}, or take another checkpoint."
+            )
+    check_targets(_cost(search, spec, config.image_size), Slimming(spec, config.search_groups), search.targets)
+    if search.config.search_finish:
+        check_finish(search)
 
 
 def _cost(search: SearchPlan, spec: NetworkSpec, image_size: int) -> CostModel:
@@ -154,7 +162,7 @@ def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:
 def _slim(
     search: SearchPlan, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
 ) -> tuple[list[Found], CostModel]:
-    """What slimming a checkpoint finds, written as plans. `data.test` are the held-out images."""
+    """What slimming a checkpoint finds, written as plans. `data.test` are all images that its training left out."""
     spec = checkpoint.spec
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -163,10 +171,12 @@ def _slim(
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
     batch = config.search_batch or config.test_batch_size or config.batch_size
-    images = draw_images(data.test, config.search_images, config.seed)
+    count, before = held_out(search.config)  # those before are for the tests of what is found
+    kept = PartSamples(data.test, np.arange(before, before + count))
+    images = draw_images(kept, config.search_images, config.seed)
     evaluator = Evaluator(
         checkpoint.network,
-        HeldOut(images, test_transform(config), batch, workers=config.loaders),
+        _chunks(config, images, batch),
         processes,
         statistics=config.search_statistics,
         calibration=_calibration(config, data, batch) if config.search_statistics == "calibrated" else None,
@@ -198,7 +208,7 @@ def _slim(
                 unit=cost.unit,
                 error_percent=each.error,
                 loss=each.loss,
-                images=len(images),
+                images=each.images,
                 criterion=config.search_criterion,
                 statistics=config.search_statistics,
                 step=each.step,
@@ -215,7 +225,12 @@ def _whole(value: float) -> float:
 def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
     """Training images for the statistics of candidates, none of those that measure them."""
     count = min((config.calibration_batches or CALIBRATION_BATCHES) * batch, len(data.train))
-    return HeldOut(draw_images(data.train, count, config.seed), test_transform(config), batch, workers=config.loaders)
+    return _chunks(config, draw_images(data.train, count, config.seed), batch)
+
+
+def _chunks(config: Config, images: Samples, batch: int) -> HeldOut:
+    seen = {key: getattr(config, key) for key in ("image_size", "mean", "std", "augmentation")}
+    return HeldOut(images, test_transform(config), batch, workers=config.loaders, seen=seen)
 
 
 def _amp(config: Config, processes: Processes) -> str:

@@ -34,15 +34,19 @@ def beside(folder: Path, suffix: str) -> Path:
     return folder if folder.name.endswith(suffix) else folder.with_name(folder.name + suffix)
 
 
-def held_out(config: Config) -> int:
-    """How many training images are kept aside for the search. UserError where none are."""
+def held_out(config: Config) -> tuple[int, int]:
+    """(how many training images are kept aside for the search, how many of the ones held out lie before them).
+
+    `holdout` keeps images for the tests of what is trained: the search uses others. Where there is no `search_holdout` it
+    uses these, and what was found is tested on the data's own test images. UserError where none are held out.
+    """
     count = config.search_holdout or config.holdout
     if not count:
         raise UserError(
             "search: no training images are held out to search on. Set search_holdout to a number of them (50,000 of "
             "ImageNet's, as published): --set search_holdout=N."
         )
-    return count
+    return count, config.holdout if config.search_holdout else 0
 
 
 def supernet_config(config: Config, folder: Path) -> Config:
@@ -61,7 +65,7 @@ def supernet_config(config: Config, folder: Path) -> Config:
         nonuniform=True,
         width_step=0.0,
         distill=True,
-        holdout=held_out(config),
+        holdout=sum(held_out(config)),
         test_widths=(),
         test_only=False,
         output_dir=str(folder / SUPERNET),
@@ -101,7 +105,7 @@ class SearchPlan:
     def __post_init__(self) -> None:
         if not self.config.search_targets:
             raise UserError("search: no targets. Name the costs to find networks for, as in --targets 150M,300M.")
-        kept = self.supernet.holdout
+        kept, _ = held_out(self.config)
         if self.config.search_images > kept:
             raise UserError(f"search_images is {self.config.search_images}, but only {kept} are held out (search_holdout).")
 
@@ -115,9 +119,14 @@ class SearchPlan:
         """Descending."""
         return parse_targets(",".join(self.config.search_targets), self.config.search_cost)
 
+    @property
+    def final(self) -> Config:
+        """What the found networks are trained with. Images that the search used do not test them."""
+        return self.config if self.config.search_holdout else dataclasses.replace(self.config, holdout=0)
+
     def next_command(self) -> str:
         """The command that trains what was found, with what was changed of the source."""
-        before, now = plain(read_config(self.source)), plain(self.config)
+        before, now = plain(read_config(self.source)), plain(self.final)
         told = {key: now[key] for key in now if now[key] != before[key] and key not in SEARCH_KEYS and key != "output_dir"}
         changes = [word for key, value in told.items() for word in ("--set", f"{key}={_one_line(value)}")]
         return shlex.join(["python", "-m", "slimtrain", "train", self.source, *changes, "--plans", str(self.folder / PLANS)])

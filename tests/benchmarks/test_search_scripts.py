@@ -17,7 +17,7 @@ HEADER = (
 
 
 def written(folder: Path, found: float, uniform: float, target: float = 3e6) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     row = f"{target},macs_3M,2.9e6,2900000,700,{found},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
     (folder / "comparison.csv").write_text(f"{HEADER}\n{row}\n")
 
@@ -45,7 +45,7 @@ def test_runs_for_other_targets_are_not_mixed(tmp_path: Path) -> None:
         search_seeds.summarize(runs)
 
 
-def test_every_seed_is_a_run_of_its_own_and_a_finished_one_is_kept(
+def test_every_seed_is_a_run_of_its_own_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[list[str]] = []
@@ -55,16 +55,16 @@ def test_every_seed_is_a_run_of_its_own_and_a_finished_one_is_kept(
         if "slimtrain" not in words:  # what looks at the machine
             return usual(words, **options)
         ran.append(words)
-        written(Path(words[words.index("--output-dir") + 1]), 0.9, 0.8)
+        written(Path(words[words.index("--output-dir") + 1]), 0.8 + 0.1 * ("seed=7" in words), 0.8)
         return subprocess.CompletedProcess(words, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    written(tmp_path / "seed_4", 0.8, 0.8)
     result = tmp_path / "result.json"
     options = ["--seeds", "4,7", "--set", "epochs=2", "--output-dir", str(tmp_path), "--json", str(result)]
     monkeypatch.setattr("sys.argv", ["search_seeds", *options])
     search_seeds.main()
-    (words,) = ran
+    kept, words = ran  # the command itself sees that the first is finished, and of these settings
+    assert "seed=4" in kept and kept[-2:] == ["--set", "epochs=2"]
     assert words[2:6] == ["slimtrain", "search", "digits", "--set"]
     assert "seed=7" in words and "epochs=2" in words and "--finish" in words and words[words.index("--resume") + 1] == "auto"
     content: dict[str, Any] = json.loads(result.read_text())

@@ -47,7 +47,7 @@ def steps_from_widest(count: int) -> list[Step]:
         after = SLIMMING.steps(plan)[-1]
         (group,) = changed_groups(plan, after)
         counts = plan.channels[group], after.channels[group]
-        steps.append(Step(number, group, *counts, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 1, 0.1))
+        steps.append(Step(number, group, *counts, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1))
         plan = after
     return steps
 
@@ -109,7 +109,7 @@ def test_plans_on_the_way_are_those_that_steps_began_from() -> None:
     assert all(step.channels_before == plan.channels[step.group] for step, plan in zip(steps[::2], plans, strict=True))
     assert len(plans_on_the_way(SLIMMING, steps, 100)) == 6
     with pytest.raises(UserError, match="step 1 of the trace is none"):
-        plans_on_the_way(SLIMMING, [Step(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 1, 0.1)], 3)
+        plans_on_the_way(SLIMMING, [Step(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1)], 3)
     with pytest.raises(UserError, match="no steps"):
         plans_on_the_way(SLIMMING, [], 3)
 

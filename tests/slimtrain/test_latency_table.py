@@ -283,7 +283,9 @@ def test_a_damaged_file_is_refused(content: dict[str, Any], tmp_path: Path, wher
     assert caught.value.exit_code == 2 and isinstance(caught.value, UserError)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "no", '"latency table"', "\xff\xfe", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "no", '"latency table"', "\xff\xfe", "null", "[" * 100_000], ids=lambda text: text[:20]
+)
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(text.encode("latin-1"))

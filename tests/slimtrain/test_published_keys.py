@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slimtrain.config import Config, make_config, read_config
+from slimtrain.config import SEARCH_KEYS, Config, make_config, read_config
 from slimtrain.errors import UserError
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 from slimtrain.published_keys import IGNORED, KEYS, translate
@@ -123,7 +123,7 @@ def test_a_published_file_says_what_our_configuration_says(name: str, tmp_path: 
     if name.startswith("us_"):
         assert theirs.test_widths == GRIDS[name][1:-1] == ours.test_widths
     for key in Config.__dataclass_fields__:
-        if key in differing or (key in ("switches", "channel_lists") and not getattr(ours, key)):
+        if key in differing or key in SEARCH_KEYS or (key in ("switches", "channel_lists") and not getattr(ours, key)):
             continue  # ours leave the published switches and lists to the registry
         if key == "gamma" and ours.schedule not in ("multistep", "exponential"):
             continue

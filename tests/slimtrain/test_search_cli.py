@@ -30,8 +30,9 @@ from slimtrain.distributed import Processes
 from slimtrain.errors import CheckpointError, UserError
 from slimtrain.plan_file import read_plan_file
 from slimtrain.samples import FakeSamples
-from slimtrain.saving import own_content, save
+from slimtrain.saving import own_content, published_content, save
 from slimtrain.search_cost import check_targets, cost_model
+from slimtrain.search_images import HeldOut
 from slimtrain.search_trace import Trace
 from slimtrain.searching import run_whole_search
 from slimtrain.slimming import Slimming
@@ -364,6 +365,7 @@ def test_files_from_before_settings_were_kept(tmp_path: Path) -> None:
         (("--criterion", "loss"), "search_criterion is 'loss'"),
         (("--statistics", "none"), "search_statistics is 'none'"),
         (("--resume", "maybe"), "'maybe' is not one of 'none', 'auto'"),
+        (("--set", "search_share=0"), "search_share is 0"),
         (("--set", "search_widths=[0.5]"), "search_widths is [0.5], expected [narrowest, widest]"),
         (("--set", "search_widths=[0.5, 0.25]"), "search_widths is [0.5, 0.25]"),
         (("--set", "network=s_shufflenet", "--set", "width_range=", "--set", "test_widths="), "there is no us_shufflenet"),
@@ -402,6 +404,89 @@ def test_a_checkpoint_that_does_not_fit_moves_nothing_aside(spec: NetworkSpec, w
     ckpt = own_checkpoint(tmp_path / "own.pt", spec, **RIGHT)
     refused(run("search", file, "--ckpt", ckpt), 2, words)
     assert sorted(os.listdir(tmp_path)) == ["own.pt", "run_search", "tiny.yml"]
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
+    """What is found at one size would be trained at another."""
+    save(own_content(network_of(US), 32, (0.5,) * 3, (0.25,) * 3, settings=RIGHT), tmp_path / "own.pt")
+    file = search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))
+    refused(run("search", file, "--ckpt", tmp_path / "own.pt"), 2, "takes images of 32 pixels", "Set image_size=32")
+    assert sorted(os.listdir(tmp_path)) == ["own.pt", "tiny.yml"]
+
+
+def test_data_that_is_not_there_moves_nothing_aside(tmp_path: Path) -> None:
+    """Even where the number of classes is known without looking."""
+    folder = tmp_path / "run_search"
+    folder.mkdir()
+    (folder / "config.yml").write_text("network: us_mobilenet_v1\n")
+    changes = {"data": "folder", "classes": 3, "data_dir": str(tmp_path / "nowhere")}
+    file = search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"), **changes)
+    refused(run("search", file), 2, "nowhere: no such folder")
+    assert sorted(os.listdir(tmp_path)) == ["run_search", "tiny.yml"]
+
+
+def test_images_that_cannot_be_read_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ckpt = own_checkpoint(tmp_path / "own.pt", **RIGHT)
+    original = FakeSamples.image
+    config = supernet_config(read_config(str(search_file(tmp_path / "tiny.yml"))), tmp_path)
+    held = open_data(config).test
+    bad = {held.name(0), held.name(7)}
+
+    def image(self: FakeSamples, index: int) -> Any:
+        if self.name(index) in bad:
+            raise OSError("cannot identify image file")
+        return original(self, index)
+
+    monkeypatch.setattr(FakeSamples, "image", image)
+    outcome, folder = searched(tmp_path, "--ckpt", ckpt)
+    assert "on 10 images" in outcome.out
+    assert plan(folder, NAMES[0])["images"] == 10
+    (folder / "plans" / f"{NAMES[0]}.yml").unlink()
+    done("search", tmp_path / "tiny.yml", "--ckpt", ckpt, "--resume", "auto")  # nothing is read again
+    assert plan(folder, NAMES[0])["images"] == 10
+
+
+def test_other_normalization_is_another_search(tmp_path: Path) -> None:
+    """A published file does not say how it sees images: the configuration does."""
+    ckpt = tmp_path / "published.pt"
+    spec = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25))
+    save(published_content(network_of(spec)), ckpt)
+    options = ("--ckpt", ckpt, "--set", "stem_stride=2", "--set", "image_size=32")
+    searched(tmp_path, *options)
+    outcome = run("search", tmp_path / "tiny.yml", *options, "--resume", "auto", "--set", "mean=[0, 0, 0]")
+    refused_late(outcome, 2, "belongs to another search: mean was [0.5, 0.5, 0.5] and is [0.0, 0.0, 0.0]")
+
+
+def names_of(samples: Any) -> set[str]:
+    return {samples.name(i) for i in range(len(samples))}
+
+
+def test_what_tests_the_found_networks_chose_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `holdout` the tests are on training images kept aside, the search is on others, the rest trains."""
+    seen: set[str] = set()
+    original = HeldOut.read
+
+    def read(self: HeldOut, numbers: Any) -> Any:
+        seen.update(names_of(self.samples))
+        return original(self, numbers)
+
+    monkeypatch.setattr(HeldOut, "read", read)
+    _, folder = searched(tmp_path, holdout=6, search_holdout=12)
+    config = read_config(str(tmp_path / "tiny.yml"))
+    search = SearchPlan(config, str(tmp_path / "tiny.yml"), folder)
+    tests, trained = names_of(open_data(search.final).test), names_of(open_data(search.supernet).train)
+    assert (len(tests), len(seen), len(trained)) == (6, 12, 14)
+    assert not tests & seen and not tests & trained and not seen & trained
+    assert "holdout" not in search.next_command()
+
+
+def test_images_kept_aside_for_tests_alone_serve_the_search_and_test_nothing_more(tmp_path: Path) -> None:
+    outcome, folder = searched(tmp_path, holdout=12, search_holdout=0)
+    config = read_config(str(tmp_path / "tiny.yml"))
+    search = SearchPlan(config, str(tmp_path / "tiny.yml"), folder)
+    assert search.supernet.holdout == 12 and search.final.holdout == 0
+    assert names_of(open_data(search.final).test) & names_of(open_data(search.supernet).test) == set()
+    assert "--set holdout=0" in outcome.lines[-1]
 
 
 def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import Outcome, done, run, tree
+from PIL import Image
+from run_helpers import Outcome, done, network_of, refused, run, tree
 from search_helpers import NAMES, plan, search_file
 from slimtrain_processes import in_processes
 
@@ -21,6 +23,7 @@ from slimtrain.cost import CostCounter
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
 from slimtrain.plan_file import read_plan_file
+from slimtrain.saving import own_content, save
 from slimtrain.search_cost import cost_model
 from slimtrain.searching import run_whole_search
 from slimtrain.spec import NetworkSpec
@@ -157,6 +160,42 @@ def test_other_settings_are_not_mixed_into_what_is_trained(finished: tuple[Outco
     outcome = run("search", finishing_file(tmp_path, search_train_epochs=3), "--resume", "auto")
     assert outcome.code == 2 and "epochs was 2 and is 3" in outcome.err
     assert tree(tmp_path / "run_search") == before
+
+
+@pytest.mark.parametrize("change", ["lr=0.9", "amp=bf16", "calibration_batches=1"])
+def test_both_or_neither_are_trained_with_other_settings(change: str, finished: tuple[Outcome, Path], tmp_path: Path) -> None:
+    """Even with those that a resumed run may have changed."""
+    shutil.copytree(finished[1], tmp_path / "run_search")
+    shutil.rmtree(tmp_path / "run_search" / "uniform")
+    outcome = run("search", finishing_file(tmp_path, search_train_epochs=2), "--resume", "auto", "--set", change)
+    key = change.split("=", maxsplit=1)[0]
+    assert outcome.code == 2 and f"{key} was" in outcome.err and "remove found/ and uniform/" in outcome.err
+    assert not (tmp_path / "run_search" / "uniform").exists()
+
+
+def test_what_finishing_needs_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = tmp_path / "pictures"
+    for folder in ("train/a", "train/b"):
+        (pictures / folder).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (16, 16), (number, 9, 9)).save(pictures / folder / f"{number}.png")
+    changes: dict[str, Any] = {"data": "folder", "data_dir": str(pictures), "search_holdout": 4, "search_targets": ["600K"]}
+    file = finishing_file(tmp_path, **changes)
+    refused(run("search", file), 2, "val")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    file = finishing_file(tmp_path)
+    refused(run("search", file), 3, "--finish: needs the package slimexport", "--no-finish")
+    assert not (tmp_path / "run_search").exists()
+
+
+def test_weights_to_start_from_and_a_width_to_follow_are_the_us_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "_export", lambda *arguments: None)
+    network = tmp_path / "us.pt"
+    save(own_content(network_of(US), 16, (0.5,) * 3, (0.25,) * 3), network)
+    done("search", finishing_file(tmp_path, pretrained=str(network), best_by="0.1875", search_targets=["600K"]))
+    assert len(rows(tmp_path / "run_search")) == 1
 
 
 def test_without_finishing_the_path_ends_with_the_plans(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from slimtrain_states import layout
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.config import Config, read_config
+from slimtrain.cost import CostCounter, format_macs
 from slimtrain.errors import UserError, WidthError
 from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.plan_file import read_plan_file, us_groups, write_plan_file
@@ -133,6 +135,25 @@ def test_the_line_of_a_switch_tells_its_macs(tmp_path: Path) -> None:
     write_published(tmp_path, "autoslim_mobilenet_v2")
     _, notes = found_config(read_config("autoslim_mobilenet_v2"), tmp_path)
     assert notes == ["switch 1: plan_10, 206.8M MACs", "switch 2: plan_9, 305.1M MACs", "switch 3: plan_8, 504.9M MACs"]
+
+
+def test_macs_are_those_of_as_many_classes_as_the_data_has(tmp_path: Path) -> None:
+    """Which are not known before it is open: the files tell, or no figure is shown, or a wrong order taken."""
+    spec = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
+    few, many = dict(spec.plan(0.25).channels), dict(spec.plan(0.25).channels)
+    few["features.13"], many["features.3"] = 128, 16  # with 1,000 classes the last layer would weigh most
+    for name, channels in (("few", few), ("many", many)):
+        write_plan_file(tmp_path / "plans" / f"{name}.yml", spec, ChannelPlan(name, channels), 16, stem_stride=1)
+    count = CostCounter(spec, 16)
+    macs = {name: count(ChannelPlan(name, channels)).macs for name, channels in (("few", few), ("many", many))}
+    thousand = CostCounter(replace(spec, classes=1000), 16)
+    assert macs["many"] < macs["few"]
+    assert thousand(ChannelPlan("m", many)).macs > thousand(ChannelPlan("f", few)).macs
+    config, notes = found_config(tiny(tmp_path), tmp_path / "plans")
+    assert notes == [f"switch 1: many, {format_macs(macs['many'])} MACs", f"switch 2: few, {format_macs(macs['few'])} MACs"]
+    assert found_config(tiny(tmp_path, classes=10), tmp_path / "plans") == (replace(config, classes=10), notes)
+    other_size = found_config(tiny(tmp_path, image_size=32), tmp_path / "plans")[1]
+    assert sorted(note.split(": ")[1] for note in other_size) == ["few", "many"]
 
 
 def test_one_plan_is_trained_alone(tmp_path: Path) -> None:

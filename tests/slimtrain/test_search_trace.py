@@ -278,7 +278,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     trace = Trace(tmp_path)
     trace.begin({})
-    step = Step(1, "a", 16, 8, 2.0, 1.0, 2, 1, 1.0, 2.0, 3.0, 4.0, 1, 0.1)
+    step = Step(1, "a", 16, 8, 2.0, 1.0, 2, 1, 1.0, 2.0, 3.0, 4.0, 12, 1, 0.1)
 
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
