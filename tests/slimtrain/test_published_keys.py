@@ -263,7 +263,7 @@ def test_keys_of_another_family_are_ignored_and_named(caplog: pytest.LogCaptureF
         ({"model": ["us_mobilenet_v1"]}, "model is ['us_mobilenet_v1']"),
         ({"model": "models.us_resnet", "depth": 18}, "'us_resnet18': not known"),
         ({"model": "models.s_shufflenet", "groups": 2}, "groups is 2, but s_shufflenet has 3 groups"),
-        ({"autoslim": True}, "search for channel lists, which is a command of its own"),
+        ({"autoslim": True}, "which is a command of its own: `python -m slimtrain search CONFIG --targets 150M`"),
         ({"autoslim_target_flops": [500e6]}, "search for channel lists, which is a command of its own"),
         ({"profiling_only": True}, "count operations"),
         ({"slimmable_training": False}, "slimmable_training is false"),
