@@ -141,8 +141,8 @@ def _refuse_other_commands(file: _File) -> None:
     for key in ("autoslim", "autoslim_target_flops"):
         if file.values.get(key):
             raise file.error(
-                f"{key} asks for the search for channel lists, which is a command of its own: `python -m slimtrain search CONFIG "
-                f"--targets 150M`. Leave {key} out: training takes the lists that were found, as channel_num_list or by --plans."
+                f"{key} asks for the search for channel lists, which is a command of its own: `python -m slimtrain search "
+                f"CONFIG --targets 150M`. Leave {key} out: training takes what was found, as channel_num_list or by --plans."
             )
     if file.flag("profiling_only"):
         raise file.error("profiling_only asks to count operations and not to train. Leave it out to train.")
