@@ -61,6 +61,8 @@ def summarize(runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str,
                 "target": rows[0]["target"],
                 "macs": [row["macs"] for row in rows],
                 "uniform_macs": [row["uniform_macs"] for row in rows],
+                "params": [row["params"] for row in rows],
+                "uniform_params": [row["uniform_params"] for row in rows],
                 "found_percent": _spread(found),
                 "uniform_percent": _spread(uniform),
                 "difference_points": _spread(differences),
@@ -79,14 +81,15 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def lines(summary: Sequence[Mapping[str, Any]]) -> list[str]:
     """The summary as text, a line per target."""
-    made = [f"{'target MACs':>12}  {'found':>14}  {'uniform':>14}  {'difference':>14}  ahead/equal/behind"]
+    made = [f"{'target MACs':>12}  {'found':>14}  {'uniform':>14}  {'difference':>14}  ahead/equal/behind  parameters"]
     for row in summary:
         cells = [
             f"{row[key]['mean']:{sign}.2f} ± {row[key]['deviation']:.2f}"
             for key, sign in (("found_percent", ""), ("uniform_percent", ""), ("difference_points", "+"))
         ]
         counts = f"{row['ahead']}/{row['equal']}/{row['behind']}"
-        made.append(f"{row['target']:>12,.0f}  " + "  ".join(f"{cell:>14}" for cell in cells) + f"  {counts}")
+        params = " / ".join(f"{statistics.fmean(row[key]):,.0f}" for key in ("params", "uniform_params"))
+        made.append(f"{row['target']:>12,.0f}  " + "  ".join(f"{cell:>14}" for cell in cells) + f"  {counts:>18}  {params}")
     return made
 
 

@@ -33,8 +33,23 @@ def test_seeds_are_summed_up(tmp_path: Path) -> None:
     assert row["difference_points"] == {"mean": -1.0, "deviation": 2.646}
     assert (row["ahead"], row["equal"], row["behind"]) == (1, 1, 1)
     header, line = search_seeds.lines([row])
-    assert header.split() == ["target", "MACs", "found", "uniform", "difference", "ahead/equal/behind"]
-    assert line.split() == ["3,000,000", "96.00", "±", "2.00", "97.00", "±", "1.73", "-1.00", "±", "2.65", "1/1/1"]
+    assert header.split() == ["target", "MACs", "found", "uniform", "difference", "ahead/equal/behind", "parameters"]
+    assert line.split() == [
+        "3,000,000",
+        "96.00",
+        "±",
+        "2.00",
+        "97.00",
+        "±",
+        "1.73",
+        "-1.00",
+        "±",
+        "2.65",
+        "1/1/1",
+        "700",
+        "/",
+        "800",
+    ]
 
 
 def test_runs_for_other_targets_are_not_mixed(tmp_path: Path) -> None:
