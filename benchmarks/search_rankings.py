@@ -38,6 +38,7 @@ from slimtrain.supernet import PLANS, supernet_config, with_epochs
 from slimtrain.testing import open_with_data
 from slimtrain.training import Run
 
+KEPT_BYTES = 2**30
 LARGE = 300  # images of a chunk, where the result hardly depends on it
 Say = Callable[[str], None]
 
@@ -73,11 +74,11 @@ class Setting:
         calibration = None
         if way.statistics == "calibrated":
             taken = draw_images(self.data.train, min(way.images, len(self.data.train)), seed)
-            calibration = HeldOut(taken, transform, LARGE)
+            calibration = HeldOut(taken, transform, LARGE, kept_bytes=KEPT_BYTES)
         size = LARGE if calibration is not None else way.images or len(images)
         return Evaluator(
             self.checkpoint.network,
-            HeldOut(images, transform, size),
+            HeldOut(images, transform, size, kept_bytes=KEPT_BYTES),
             self.processes,
             statistics=way.statistics,
             calibration=calibration,

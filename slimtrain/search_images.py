@@ -20,8 +20,6 @@ from slimtrain.search_error import NO_IMAGES, Chunk
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 2 * 2**30  # of opened images, per process
-
 
 def draw_images(samples: Samples, count: int, seed: int) -> PartSamples:
     """`count` of `samples`, all where it is 0, in an order drawn from `seed` alone: classes mix in every chunk. UserError
@@ -52,7 +50,7 @@ class HeldOut:
         batch: int,
         *,
         workers: int = 0,
-        kept_bytes: int = KEPT_BYTES,
+        kept_bytes: int = 0,
         seen: Mapping[str, Any] | None = None,
     ) -> None:
         if batch < 1:

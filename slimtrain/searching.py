@@ -230,7 +230,8 @@ def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
 
 def _chunks(config: Config, images: Samples, batch: int) -> HeldOut:
     seen = {key: getattr(config, key) for key in ("image_size", "mean", "std", "augmentation")}
-    return HeldOut(images, test_transform(config), batch, workers=config.loaders, seen=seen)
+    room = int(config.search_cache_gib * 2**30)
+    return HeldOut(images, test_transform(config), batch, workers=config.loaders, kept_bytes=room, seen=seen)
 
 
 def _amp(config: Config, processes: Processes) -> str:

@@ -457,6 +457,24 @@ def test_other_normalization_is_another_search(tmp_path: Path) -> None:
     refused_late(outcome, 2, "belongs to another search: mean was [0.5, 0.5, 0.5] and is [0.0, 0.0, 0.0]")
 
 
+@pytest.mark.parametrize(("gib", "times"), [(0, 3), (1, 1)])
+def test_images_are_kept_in_the_memory_that_is_given(
+    gib: float, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The widest, and two steps: without room every image is opened for each."""
+    opened: dict[str, int] = {}
+    original = FakeSamples.image
+
+    def image(self: FakeSamples, index: int) -> Any:
+        opened[self.name(index)] = opened.get(self.name(index), 0) + 1
+        return original(self, index)
+
+    monkeypatch.setattr(FakeSamples, "image", image)
+    ckpt = own_checkpoint(tmp_path / "own.pt", **RIGHT)
+    _, folder = searched(tmp_path, "--ckpt", ckpt, "--targets", "770K", "--set", f"search_cache_gib={gib}")
+    assert len(trace(folder)) == 2 and len(opened) == 12 and set(opened.values()) == {times}
+
+
 def names_of(samples: Any) -> set[str]:
     return {samples.name(i) for i in range(len(samples))}
 
