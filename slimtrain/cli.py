@@ -17,7 +17,7 @@ import click
 
 from slimtrain import __version__
 from slimtrain.config import APP, Config, config_names, dump_config, read_config
-from slimtrain.errors import UserError
+from slimtrain.errors import ResourceError, UserError
 from slimtrain.found import found_config
 from slimtrain.supernet import SearchPlan, beside, search_folder
 
@@ -46,6 +46,11 @@ def _messages(hint: str = "") -> Iterator[None]:
         yield
     except UserError as error:
         raise Failure(error) from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__):
+            raise
+        told = f"the package {error.name} is not installed, and this needs it. Install as README.md says."
+        raise Failure(ResourceError(told)) from error
     except KeyboardInterrupt:
         click.echo(f"slimtrain: interrupted. {hint}".rstrip(), err=True)
         sys.exit(130)

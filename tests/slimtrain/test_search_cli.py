@@ -519,6 +519,9 @@ def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:
     ):
         failed = without_torch(*args)
         assert failed.returncode == 2 and words in failed.stderr and "Traceback" not in failed.stderr, failed
+    missing = without_torch("search", file, "--output-dir", tmp_path / "s")
+    assert missing.returncode == 3 and "the package torch is not installed" in missing.stderr, missing
+    assert "Traceback" not in missing.stderr
     assert os.listdir(tmp_path) == ["tiny.yml"]
 
 
