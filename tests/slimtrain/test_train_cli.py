@@ -43,7 +43,7 @@ def test_help_needs_no_torch(args: tuple[str, ...]) -> None:
 
 def test_the_barrier_bites(tmp_path: Path) -> None:
     failed = without_torch("train", config_file(tmp_path / "tiny.yml"), "--output-dir", tmp_path / "run")
-    assert failed.returncode == 1 and "import of torch halted" in failed.stderr
+    assert failed.returncode == 3 and "the package torch is not installed" in failed.stderr
 
 
 def test_versions_configurations_and_profiles_need_no_torch() -> None:
