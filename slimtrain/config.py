@@ -104,9 +104,7 @@ class Config:
     search_holdout: int = field(default=0, metadata=_least(0))  # training images kept aside for the search; holdout
     search_images: int = field(default=0, metadata=_least(0))  # of these, how many measure a candidate; all
     search_batch: int = field(default=0, metadata=_least(0))  # images per batch of the search; test_batch_size, or batch_size
-    search_cache_gib: float = field(
-        default=2.0, metadata=_least(0)
-    )  # opened images kept per process: 10,000 of 224 px take 5.6
+    search_cache_gib: float = field(default=2.0, metadata=_least(0))  # opened images kept; 10,000 of 224 px take 5.6
     search_amp: str = field(default="auto", metadata=_choice("auto", "none", "bf16", "fp16"))  # auto: bf16 on GPUs
     search_groups: int = field(default=10, metadata=_least(1))  # a step takes a group's channels over this, rounded
     search_finish: bool = False  # then train what was found, beside uniform widths of equal cost, and export it

@@ -9,13 +9,13 @@ costs nothing, and every reader of the checkpoint decides alike, so this is said
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimtrain.config import Config
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import UserError, WidthError, nearest
+from slimtrain.errors import UserError, nearest
 from slimtrain.plan_file import read_channels, told_counts, us_groups
 from slimtrain.registry import sibling, split_name
 from slimtrain.spec import NetworkSpec
@@ -50,29 +50,12 @@ def read_found(folder: Path, network: str) -> list[Found]:
     found: dict[str, Found] = {}
     for path in files:
         name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
-        _check_channels(path, channels, spec)
+        spec.check_channels(str(path), channels)
         if name in found:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
         told = told_counts(path, "macs", "image_size")
         found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups), *told)
     return list(found.values())
-
-
-def _check_channels(path: Path, channels: Mapping[str, object], spec: NetworkSpec) -> None:
-    """WidthError unless every group of `spec` has a number of channels that is possible, and no other group has."""
-    most = spec.widest.channels
-    for group in channels:
-        if group not in most:
-            raise WidthError(
-                f"{path}: {spec.name} has no channel group {group!r}{nearest(str(group), most)}. Its groups are "
-                f"{', '.join(most)}."
-            )
-    missing = [group for group in most if group not in channels]
-    if missing:
-        raise WidthError(f"{path}: channels are missing for {', '.join(missing)}.")
-    for group, count in channels.items():
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most[group]:
-            raise WidthError(f"{path}: group {group} has {count!r} channels, expected a whole number from 1 to {most[group]}.")
 
 
 def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:

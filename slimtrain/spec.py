@@ -116,25 +116,14 @@ class NetworkSpec:
 
     def plan_from_channels(self, name: str, channels: Mapping[str, int]) -> ChannelPlan:
         """A plan given group by group. WidthError where a group is missing, unknown or impossible."""
+        self.check_channels(f"plan {name}", channels)
         widest = self.widest.channels
         for group, count in channels.items():
-            if group not in widest:
-                raise WidthError(
-                    f"plan {name}: {self.name} has no channel group {group!r}{nearest(str(group), widest)}. "
-                    f"Its groups are {', '.join(widest)}."
-                )
-            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= widest[group]:
-                raise WidthError(
-                    f"plan {name}: group {group} has {count!r} channels, expected a whole number from 1 to {widest[group]}."
-                )
             if group in self.fixed_groups and count != widest[group]:
                 raise WidthError(
                     f"plan {name}: group {group} has {count} channels, but {self.name} never slims it: "
                     f"expected {widest[group]}."
                 )
-        missing = [group for group in widest if group not in channels]
-        if missing:
-            raise WidthError(f"plan {name}: channels are missing for {', '.join(missing)}.")
         plan = ChannelPlan(name, {group: channels[group] for group in widest})
         for known in self.plans:
             if known == plan:  # a switch under another name: it keeps that switch's width
@@ -146,6 +135,25 @@ class NetworkSpec:
                 "universally slimmable network."
             )
         return plan
+
+    def check_channels(self, what: str, channels: Mapping[str, object]) -> None:
+        """WidthError, beginning with `what`, unless every group has a number of channels from 1 to the widest's, and nothing
+        else has one."""
+        widest = self.widest.channels
+        for group in channels:
+            if group not in widest:
+                raise WidthError(
+                    f"{what}: {self.name} has no channel group {group!r}{nearest(str(group), widest)}. Its groups are "
+                    f"{', '.join(widest)}."
+                )
+        missing = [group for group in widest if group not in channels]
+        if missing:
+            raise WidthError(f"{what}: channels are missing for {', '.join(missing)}.")
+        for group, count in channels.items():
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= widest[group]:
+                raise WidthError(
+                    f"{what}: group {group} has {count!r} channels, expected a whole number from 1 to {widest[group]}."
+                )
 
     def check_image_size(self, image_size: int) -> None:
         """UserError unless the network can take images of `image_size` x `image_size` pixels."""
