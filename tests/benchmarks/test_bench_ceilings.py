@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -223,15 +222,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plausible(found: Ceilings) -> None:
-    """Within a wide factor of what numpy does on the same machine."""
-    a, b = np.random.default_rng(0).standard_normal((2, 256, 256), np.float32)
-    taken = []
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ b
-        taken.append(time.perf_counter() - started)
+    """What any machine does, however busy: another unit, or a product that did not run, would lie outside."""
     assert found.macs_per_s is not None and found.bytes_per_s is not None and found.seconds_per_operator is not None
-    assert 1 / 300 < found.macs_per_s / (256**3 / min(taken)) < 300
+    assert 1e7 < found.macs_per_s < 1e14
     assert 1e7 < found.bytes_per_s < 1e13
     assert 1e-9 < found.seconds_per_operator < 1e-2
 
