@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,8 +213,8 @@ def test_a_copy_copies_everything_and_counts_bytes_both_ways(monkeypatch: pytest
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which everything takes milliseconds."""
-    for module in (ceilings_onnxruntime, ceilings_torch):
-        monkeypatch.setattr(module, "CPU_SIZES", (64, 256))
+    monkeypatch.setattr(ceilings_onnxruntime.OnCpu, "sizes", (64, 256))
+    monkeypatch.setattr(ceilings_torch, "CPU_SIZES", (64, 256))
     for name in ("LEAST_ON_CPU", "LEAST_ON_GPU"):
         monkeypatch.setattr(copies, name, 1 << 20)
         monkeypatch.setattr(ceilings_torch, name, 1 << 20)
@@ -222,11 +223,63 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plausible(found: Ceilings) -> None:
-    """What any machine does, however busy: another unit, or a product that did not run, would lie outside."""
+    """The figures are those of the samples that they tell of, and within what any CPU does with one thread, however busy."""
     assert found.macs_per_s is not None and found.bytes_per_s is not None and found.seconds_per_operator is not None
-    assert 1e7 < found.macs_per_s < 1e14
+    product, copied, chain = (found.how[name] for name in NAMES)
+    assert product["size"] in (64, 256)
+    assert found.macs_per_s == pytest.approx(product["size"] ** 3 / (product["best_ms"] / 1e3))
+    assert copied["bytes"] > copied["cache_bytes"] == 1 << 18
+    assert found.bytes_per_s == pytest.approx(copied["bytes"] / (copied["best_ms"] / 1e3))
+    (few, many), (short, long) = chain["operators"], chain["best_ms"]
+    assert found.seconds_per_operator == pytest.approx((long - short) / (many - few) / 1e3)
+    assert 1e8 < found.macs_per_s < 1e13
     assert 1e7 < found.bytes_per_s < 1e13
     assert 1e-9 < found.seconds_per_operator < 1e-2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_is_timed_in_onnxruntime_is_one_whole_product(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Computed again with numpy: no figure of a product that is smaller, or that the session has folded away."""
+    ran: list[tuple[dict[str, Any], Any]] = []
+    real = ort.open_session
+
+    def opened(*args: Any) -> Any:
+        session = real(*args)
+
+        def run(names: Any, feed: dict[str, Any]) -> Any:
+            ran.append((feed, session.run(names, feed)[0]))
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(ceilings_onnxruntime, "open_session", opened)
+    with ceilings.open_probe(ONNXRUNTIME_CPU, precision, Options(threads=1)) as probe, probe.product(96) as clocked:
+        assert ran == []
+        for _ in range(2):
+            assert clocked() > 0
+    assert len(ran) == 2
+    for feed, result in ran:
+        a, b = (feed[name].astype(np.float64) for name in ("a", "b"))
+        assert a.shape == b.shape == result.shape == (96, 96)
+        np.testing.assert_allclose(result.astype(np.float64), a @ b, rtol=0, atol=0.05 if precision == "fp16" else 1e-4)
+
+
+def test_what_is_timed_in_torch_is_one_whole_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[Any, Any, Any]] = []
+    real = torch.mm
+
+    def mm(a: Any, b: Any, out: Any) -> Any:
+        real(a, b, out=out)
+        ran.append((a.clone(), b.clone(), out.clone()))
+
+    monkeypatch.setattr(torch, "mm", mm)
+    with ceilings.open_probe(TORCH_EAGER, "fp32", Options(threads=1)) as probe, probe.product(96) as clocked:
+        ran.clear()
+        for _ in range(2):
+            assert clocked() > 0
+    assert len(ran) == 2
+    for a, b, result in ran:
+        assert a.shape == b.shape == result.shape == (96, 96)
+        torch.testing.assert_close(result.double(), a.double() @ b.double(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from export_helpers import Wired, check_onnx, conv, run_onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from slimexport.onnx_graph import to_onnx
@@ -43,19 +47,45 @@ def largest_value(network: nn.Module) -> Iterator[Callable[[], float]]:
             handle.remove()
 
 
+def in_float64(model: onnx.ModelProto) -> Any:
+    """What `model` means by ONNX's own definition of its operators, with its float32 weights, computed in float64."""
+    exact = onnx.ModelProto()
+    exact.CopyFrom(model)
+    for weight in exact.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float64), weight.name))
+    for value in (*exact.graph.input, *exact.graph.output, *exact.graph.value_info):
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    return ReferenceEvaluator(exact)
+
+
+def with_float32_eps(network: nn.Module) -> nn.Module:
+    """A copy in float64 whose norms have the eps that an ONNX attribute can hold."""
+    exact = copy.deepcopy(network).double()
+    for module in exact.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = float(np.float32(module.eps))
+    return exact
+
+
 def check(network: nn.Module, size: int = 17, batches: tuple[int, ...] = (1, 3)) -> None:
-    """The ONNX model is valid, declares the shape that torch gives, and computes what torch computes."""
+    """The ONNX model is valid, declares the shape that torch gives, means exactly what torch computes, and computes it in
+    onnxruntime."""
     network.eval()
     content = to_onnx(network, size, {}).SerializeToString()
     model = check_onnx(content)
+    exact, meant = with_float32_eps(network), in_float64(model)
     declared = [axis.dim_param or axis.dim_value for axis in model.graph.output[0].type.tensor_type.shape.dim]
     for batch in batches:
         images = 3 * torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
-        with torch.no_grad(), largest_value(network) as largest:
-            expected = network(images).numpy()
+        with torch.no_grad(), largest_value(exact) as largest:
+            expected = exact(images.double()).numpy()
+        defined = meant.run(None, {"input": images.double().numpy()})[0]
         found = run_onnx(content, images.numpy())
         assert declared == ["batch", *expected.shape[1:]]
-        assert found.shape == expected.shape
+        assert found.shape == defined.shape == expected.shape and found.dtype == np.float32
+        np.testing.assert_allclose(defined, expected, rtol=0, atol=1e-13 * largest())
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * largest())
 
 
