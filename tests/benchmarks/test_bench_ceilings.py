@@ -260,6 +260,7 @@ def test_what_is_timed_in_onnxruntime_is_one_whole_product(monkeypatch: pytest.M
     for feed, result in ran:
         a, b = (feed[name].astype(np.float64) for name in ("a", "b"))
         assert a.shape == b.shape == result.shape == (96, 96)
+        assert all(matrix.std() > 0.5 and np.unique(matrix).size > 200 for matrix in (a, b))
         np.testing.assert_allclose(result.astype(np.float64), a @ b, rtol=0, atol=0.05 if precision == "fp16" else 1e-4)
 
 
@@ -279,6 +280,7 @@ def test_what_is_timed_in_torch_is_one_whole_product(monkeypatch: pytest.MonkeyP
     assert len(ran) == 2
     for a, b, result in ran:
         assert a.shape == b.shape == result.shape == (96, 96)
+        assert all(matrix.std() > 0.5 and matrix.unique().numel() > 200 for matrix in (a, b))
         torch.testing.assert_close(result.double(), a.double() @ b.double(), rtol=0, atol=1e-4)
 
 
