@@ -6,20 +6,18 @@ import importlib.util
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+from tests.reference import make_checkpoint
+
 HERE = Path(__file__).parent
 # Started in the background, a process ignores Ctrl-C, and tests that interrupt themselves would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# The made-up CUDA runtime and TensorRT serve tests/benchmarks too, also where only that folder's tests are run.
-sys.path.append(str(HERE / "slimexport"))
 REFERENCE = HERE / "reference"
 
 PUBLISHED = (
@@ -34,17 +32,6 @@ PUBLISHED = (
     "autoslim_mnasnet",
     "autoslim_resnet50",
 )
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_checkpoint = _load(REFERENCE / "make_checkpoint.py")
 
 
 def published_state(name: str) -> dict[str, torch.Tensor]:

@@ -13,11 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cuda_fake import L2_CACHE_BYTES, FakeCudart
-from gpu_fakes import Runtime, fake_onnxruntime
-from trt_fake import inventory_of
-from trt_helpers import Machine, machine
-from trt_mentions import Reader, has
 
 from benchmarks import ceilings, ceilings_onnxruntime, ceilings_tensorrt, ceilings_torch, copies
 from benchmarks.ceilings import Ceilings, Clocked, Copying, best, measure_ceilings, noise, require_room, samples
@@ -36,6 +31,11 @@ from benchmarks.copies import copy_on_cpu, copy_size
 from benchmarks.runners import ort
 from benchmarks.tiny_onnx import orthogonal
 from slimexport.target.cuda import Cuda
+from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
+from tests.support.gpu_fakes import Runtime, fake_onnxruntime
+from tests.support.trt_fake import inventory_of
+from tests.support.trt_helpers import Machine, machine
+from tests.support.trt_mentions import Reader, has
 
 NAMES = ("macs_per_s", "bytes_per_s", "seconds_per_operator")
 
@@ -543,7 +543,7 @@ def test_an_engine_that_does_not_run_or_is_not_built_is_a_reason(monkeypatch: py
 
 
 def test_every_name_of_tensorrt_exists_in_every_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trt_fake import VERSIONS, inventory
+    from tests.support.trt_fake import VERSIONS, inventory
 
     inventories = {version: inventory(version) for version in VERSIONS}
     folder = Path(ceilings_tensorrt.__file__).parent

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from channel_fakes import FormulaTimer
 from click.testing import CliRunner, Result
 
 from benchmarks import channels
@@ -22,6 +21,7 @@ from slimtrain.cost import CostCounter
 from slimtrain.errors import ResourceError, UserError
 from slimtrain.latency_table import read_latency_table
 from slimtrain.registry import published_spec
+from tests.support.channel_fakes import FormulaTimer
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--image-size", "32", "--stem-stride", "1", "--classes", "10", "--range", "0.25:0.5", "--points", "2", "--line", "12"]

@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from channel_fakes import OTHER_MS, START_MS, FormulaTimer, layer_ms, linear_ms, model_ms
 from onnx import numpy_helper
 
 from benchmarks.cells import TENSORRT, Array, NotMeasured
@@ -18,6 +17,7 @@ from benchmarks.network_models import network_model
 from slimtrain.cost import CostCounter
 from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.registry import published_spec
+from tests.support.channel_fakes import OTHER_MS, START_MS, FormulaTimer, layer_ms, linear_ms, model_ms
 
 LAYERS = {
     "stem": LayerShape("stem", CONV, 3, 2, 32, 3, 16, "relu6"),

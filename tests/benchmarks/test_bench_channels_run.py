@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from channel_fakes import FormulaTimer, layer_ms, model_ms
 
 from benchmarks.channel_grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
 from benchmarks.channel_run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
@@ -15,6 +14,7 @@ from slimtrain.channels import ChannelPlan
 from slimtrain.layer_shapes import layer_shapes
 from slimtrain.registry import PUBLISHED, published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
 
 SMALL = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)
 DEVICE = Device("a formula", "onnxruntime-cpu", 1, 2, {"cpu": "a formula"})

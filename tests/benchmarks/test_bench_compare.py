@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import cell, result
 
 from benchmarks.cells import NOT_MEASURED, Result
 from benchmarks.compare import (
@@ -28,6 +27,7 @@ from benchmarks.compare import (
     table,
 )
 from benchmarks.records import Recorded
+from tests.support.bench_helpers import cell, result
 
 
 def run(*results: Result, **fields: Any) -> Recorded:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_machine import CPUS, H200, fake_pynvml, jetson, lay, no_pynvml, stat_line
 
 import slimtrain
 from benchmarks import cpu_info
 from benchmarks.cgroups import cpu_quota, memory_limit_mib, quota_stops
 from benchmarks.environment import commit, environment, numbered, speed_variables
 from benchmarks.plain_files import command, field, number, text, to_number
+from tests.support.fake_machine import CPUS, H200, fake_pynvml, jetson, lay, no_pynvml, stat_line
 
 OLD_KEYS = {"cpu", "cores", "memory", "load_average", "system", "python", "packages"}
 

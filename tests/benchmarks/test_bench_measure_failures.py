@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import CLASSES, GIB, PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
 
 from benchmarks.cells import INTERRUPTED, MEASURED, NOT_MEASURED, Array, Cell, NotMeasured, OutOfMemory, Result, WrongOutput
 from benchmarks.host_memory import HostMemory
 from benchmarks.measure import Interrupted, Method
 from benchmarks.output_check import check_output
 from slimexport.target.errors import BundleError, MissingBackend
+from tests.support.bench_helpers import CLASSES, GIB, PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
 
 TWO_ROUNDS = Method(duration_s=1, repeats=2, warmup_s=0.25, least_iterations=1)
 EIGHTH = 0.125

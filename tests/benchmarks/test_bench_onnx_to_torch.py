@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
@@ -23,6 +22,7 @@ from slimexport.quantize import quantize, quantized_inputs
 from slimexport.typed import to_typed
 from slimtrain.layers import DenseLayers
 from slimtrain.registry import PUBLISHED, published_spec
+from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 
 IMAGE_SIZE = 64
 Layers = list[tuple[str, str, dict[str, Any]]]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths
 
 from benchmarks.analysis import analyse
 from benchmarks.cells import Result
@@ -20,6 +19,7 @@ from benchmarks.plot_labels import _crosses, order_of_importance, place_names
 from benchmarks.plot_style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from benchmarks.plots import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
 from slimexport.target.errors import MissingBackend
+from tests.support.shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths
 
 matplotlib = pytest.importorskip("matplotlib")
 ENVIRONMENT: dict[str, Any] = {"cpu": "Intel(R) Xeon(R) Processor", "gpu": {"name": "NVIDIA H200"}}
@@ -262,6 +262,9 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
             assert picture.format == "PNG" and picture.width >= 1200
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
@@ -271,14 +274,13 @@ def test_nothing_global_changes(tmp_path: Path) -> None:
     code = (
         "import sys, matplotlib\n"
         "from pathlib import Path\n"
-        "from shown_results import family, recorded\n"
+        "from tests.support.shown_results import family, recorded\n"
         "from benchmarks.plots import draw\n"
         "before = matplotlib.rcParams.copy()\n"
         "draw(recorded(family(2, batches=(1,))), Path(sys.argv[1]))\n"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams.copy() == before)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from channel_fakes import FormulaTimer, model_ms
 
 from benchmarks import latency_prediction
 from benchmarks.channel_run import WHOLE, Device, Grid, Work, run_channels
@@ -27,6 +26,7 @@ from slimtrain.errors import UserError
 from slimtrain.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.channel_fakes import FormulaTimer, model_ms
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)

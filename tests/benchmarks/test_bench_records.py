@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import cell, result
 
 from benchmarks.cells import NOT_MEASURED, Result
 from benchmarks.records import NoSpace, RecordError, Records, claim_folder, read_records, write_csv
 from benchmarks.statistics import summary
 from slimexport.target.errors import MissingBackend
+from tests.support.bench_helpers import cell, result
 
 ENVIRONMENT = {"cpu": "Fast One", "cores": 2}
 RESULTS = [

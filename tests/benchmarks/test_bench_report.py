@@ -8,14 +8,13 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from shown_results import cell, failed, family, noisy, on_gpu, recorded, result, steady
-
 from benchmarks.analysis import analyse
 from benchmarks.cells import INTERRUPTED, Result, Round
 from benchmarks.records import Recorded
 from benchmarks.report import console, report
 from benchmarks.tables import COLUMNS
 from benchmarks.wording import backend_settings, method_told, states_told, trust, unmeasured_told, verdicts, warnings_told
+from tests.support.shown_results import cell, failed, family, noisy, on_gpu, recorded, result, steady
 
 CEILINGS = {
     "onnxruntime-cpu fp32": {

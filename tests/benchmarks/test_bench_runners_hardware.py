@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from bench_helpers import cell
-from gpu_fakes import Images
 
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
@@ -23,6 +21,8 @@ from slimexport.target.device import require_gpu
 from slimexport.target.engines import build_engines
 from slimexport.target.manifest import read_manifest, read_reference
 from slimexport.target.verify import TOLERANCES, compare
+from tests.support.bench_helpers import cell
+from tests.support.gpu_fakes import Images
 
 IMAGE_SIZE = 32
 pytestmark = pytest.mark.gpu

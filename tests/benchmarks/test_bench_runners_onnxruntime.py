@@ -14,12 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from bench_helpers import cell
-from cuda_fake import L2_CACHE_BYTES, FakeCudart
-from export_helpers import python
-from gpu_fakes import PROVIDER, Images, Runtime, cuda_cell, fake_onnxruntime
-from trt_fake import logits_of
-from trt_helpers import CLASSES, SIZE, write_bundle
 
 from benchmarks.cells import (
     ONNXRUNTIME_CPU,
@@ -40,6 +34,12 @@ from slimexport.target.cuda import Cuda
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest, read_reference, sha256
 from slimexport.target.verify import TOLERANCES, compare
+from tests.support.bench_helpers import cell
+from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
+from tests.support.export_helpers import python
+from tests.support.gpu_fakes import PROVIDER, Images, Runtime, cuda_cell, fake_onnxruntime
+from tests.support.trt_fake import logits_of
+from tests.support.trt_helpers import CLASSES, SIZE, write_bundle
 
 IMAGE_SIZE = 32
 

@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_fake import L2_CACHE_BYTES, FakeCudart
-from gpu_fakes import Images, engine_bundle, engine_cell
-from trt_fake import logits_of
-from trt_helpers import CLASSES, SIZE, Machine, machine
 
 from benchmarks.cells import NotMeasured, Options, OutOfMemory, Timing
 from benchmarks.inputs import RandomImages
@@ -21,6 +17,10 @@ from benchmarks.runners import open_runner
 from benchmarks.runners.trt import TensorRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference
+from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
+from tests.support.gpu_fakes import Images, engine_bundle, engine_cell
+from tests.support.trt_fake import logits_of
+from tests.support.trt_helpers import CLASSES, SIZE, Machine, machine
 
 VERSIONS = ["8.6.0", "10.3.0", "11.4.0"]
 

@@ -12,10 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fake_machine import CPUS, lay, process, stat_line
 
 from benchmarks.cpu_sensors import clock_when_busy_mhz, clocks_mhz, cpu_temperature_c, temperatures_c
 from benchmarks.cpu_state import SHORTEST_S, Counters, between, read_counters
+from tests.support.fake_machine import CPUS, lay, process, stat_line
 
 ALONE = Counters(at=100.0, busy_s=50.0, steal_s=1.0, own_s=20.0, voluntary=3, involuntary=4, thermal=5, quota=6)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_machine import H200, NOT_SUPPORTED, SMI_VALUES, FakeSmi, NVMLError, fake_pynvml, jetson, lay, no_pynvml
 
 from benchmarks import gpu_state
 from benchmarks.gpu_choice import Listed, NoGpu, anonymous, choose, short_hash
@@ -16,6 +15,7 @@ from benchmarks.gpu_nvml import NvmlReader
 from benchmarks.gpu_reasons import reason_names, slowing
 from benchmarks.gpu_smi import SmiReader
 from benchmarks.gpu_state import describe_gpu, open_gpu
+from tests.support.fake_machine import H200, NOT_SUPPORTED, SMI_VALUES, FakeSmi, NVMLError, fake_pynvml, jetson, lay, no_pynvml
 
 BENCHMARKS = Path(gpu_state.__file__).parent
 TWO_ALIKE = [Listed(0, "GPU-aaaa-1", "A100"), Listed(1, "GPU-aabb-2", "A100")]

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_machine import CPUS, lay, process, stat_line
 
 from benchmarks.gpu_choice import NoGpu
 from benchmarks.gpu_state import GpuReader
 from benchmarks.sampler import StateSampler
+from tests.support.fake_machine import CPUS, lay, process, stat_line
 
 
 class FakeGpu:

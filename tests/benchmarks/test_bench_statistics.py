@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import cell, result
 
 from benchmarks.cells import NOT_MEASURED, Result, Round
 from benchmarks.statistics import overlap, pareto, rank_correlation, summary, warnings
+from tests.support.bench_helpers import cell, result
 
 STEADY = [[10.0, 10.1, 9.9] * 4]
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from export_helpers import python
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.tiny_onnx import CHAIN_SIZE, PRODUCTS, _varint, chain_model, orthogonal, product_model
+from tests.support.export_helpers import python
 
 ELEMENTS = {
     "fp32": (TensorProto.FLOAT,) * 3,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
 from torch import nn
 
 from benchmarks.cells import TORCH_COMPILE, NotMeasured, Options
 from benchmarks.runners.torch_forwards import Compiled, graphs
 from benchmarks.runners.torch_runners import open_torch
+from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU"

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bench_torch_helpers import FewImages
 
 from benchmarks.cells import NotMeasured, OutOfMemory, Timing
 from benchmarks.runners import torch_images, torch_stopwatch
@@ -20,6 +19,7 @@ from benchmarks.runners.torch_errors import told
 from benchmarks.runners.torch_images import Buffers, as_tensor, memory_format, open_buffers
 from benchmarks.runners.torch_modes import current, held, modes_for
 from benchmarks.runners.torch_stopwatch import DeviceStopwatch
+from tests.support.bench_torch_helpers import FewImages
 
 # ----------------------------------------------------------------------------------------------------------- modes
 

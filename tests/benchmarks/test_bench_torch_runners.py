@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
 from torch import fx
 
 import slimexport
@@ -27,6 +26,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference, sha256
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.errors import CheckpointError
+from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
 
 RANDOM = "random:us_mobilenet_v1"
 WIDTHS = (0.25, 0.5)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from export_helpers import bundle, fill, tree
 
 from slimexport.bundle import BundleWriter
 from slimtrain.errors import ResourceError, UserError
+from tests.support.export_helpers import bundle, fill, tree
 
 
 def full_disk(*args: Any, **kwargs: Any) -> NoReturn:

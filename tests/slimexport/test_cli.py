@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from export_helpers import refused, run, small_spec, tree, write_checkpoint
 
 from slimexport import __version__
 from slimexport.target.manifest import read_manifest
+from tests.support.export_helpers import refused, run, small_spec, tree, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from export_helpers import python
+
+from tests.support.export_helpers import python
 
 CASES = {
     "help": (["--help"], 0, "Usage"),

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_fake import INVALIDATED, L2_CACHE_BYTES, UNSUPPORTED, FakeCudart
-from export_helpers import python
 
 from slimexport.target import cuda as cuda_module
 from slimexport.target import cuda_library, device
 from slimexport.target.cuda import SIGNATURES, SINCE_11_4, Cuda, CudaError, DeviceMemory, Stream, load_cuda, version_text
 from slimexport.target.cuda_graph import Graph
 from slimexport.target.errors import MissingBackend
+from tests.support.cuda_fake import INVALIDATED, L2_CACHE_BYTES, UNSUPPORTED, FakeCudart
+from tests.support.export_helpers import python
 
 ILLEGAL = 700
 

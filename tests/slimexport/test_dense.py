@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_helpers import State, opened, random_state, small_spec, write_checkpoint
 from torch import Tensor, nn
 
 import slimexport
@@ -23,6 +22,7 @@ from slimtrain.layers import DenseLayers
 from slimtrain.loading import load_network
 from slimtrain.noise import noise_images
 from slimtrain.spec import NetworkSpec
+from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
 
 NETWORKS = (
     *("s_mobilenet_v1", "s_mobilenet_v2", "s_resnet50", "s_shufflenet", "us_mobilenet_v1", "us_mobilenet_v2"),

@@ -6,10 +6,10 @@ import copy
 from pathlib import Path
 
 import torch
-from export_helpers import python
 
 from slimexport.dense import materialize
 from slimtrain.noise import noise_images
+from tests.support.export_helpers import python
 
 LOAD = """
 import torch

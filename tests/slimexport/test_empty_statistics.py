@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_helpers import refused, run
 
 from slimtrain.checkpoint import open_checkpoint
+from tests.support.export_helpers import refused, run
 
 SIZE = ("--image-size", "64")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from export_helpers import State, export, last_norm, leaves_nothing, refused, small_spec, write_checkpoint
+
+from tests.support.export_helpers import State, export, last_norm, leaves_nothing, refused, small_spec, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_helpers import corrupt, export, leaves_nothing, refused, run, small_spec, tree, write_checkpoint
+
+from tests.support.export_helpers import corrupt, export, leaves_nothing, refused, run, small_spec, tree, write_checkpoint
 
 
 @pytest.fixture(scope="module")

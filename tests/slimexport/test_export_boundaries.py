@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from export_helpers import ROOT, python, run, write_checkpoint
+
+from tests.support.export_helpers import ROOT, python, run, write_checkpoint
 
 # Beside numpy, click and onnxruntime: what a board lacks that had `pip install --no-deps .`
 HEAVY = ("torch", "torchvision", "onnx", "yaml", "tqdm", "safetensors", "PIL", "scipy")

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from slimtrain.channels import ChannelPlan
 from slimtrain.layers import DenseLayers
 from slimtrain.noise import noise_images
 from slimtrain.spec import NetworkSpec
+from tests.support.export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64
 V1 = small_spec("us")

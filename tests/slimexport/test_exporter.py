@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from export_helpers import TESTS, opened, run_onnx, small_spec, tree, write_checkpoint
 from onnx import numpy_helper
 
 import slimexport
@@ -20,6 +19,7 @@ from slimexport.exporter import export
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.errors import UserError
 from slimtrain.noise import noise_images
+from tests.support.export_helpers import TESTS, opened, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64
 

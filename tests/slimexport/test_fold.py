@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from export_helpers import Wired, conv, opened
 from torch import Tensor, fx, nn
 
 from slimexport.dense import materialize
 from slimexport.fold import fold_norms, folded
+from tests.support.export_helpers import Wired, conv, opened
 
 EPS = 1e-5
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_helpers import TESTS, check_onnx, opened, run_onnx
 from numpy.typing import NDArray
 
 from slimexport.dense import materialize
 from slimexport.onnx_graph import to_onnx
+from tests.support.export_helpers import TESTS, check_onnx, opened, run_onnx
 
 NETWORKS = {
     "s_mobilenet_v1": 4,

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_helpers import check_onnx, opened, run_onnx
 from onnx import numpy_helper
 from torch import fx, nn
 
 from slimexport.dense import materialize
 from slimexport.onnx_graph import to_onnx
 from slimtrain.noise import noise_images
+from tests.support.export_helpers import check_onnx, opened, run_onnx
 
 METADATA = {"network": "a", "width": "0.5", "mean": "0.1,0.2,0.3", "precision": "fp32"}
 KINDS: tuple[tuple[str, float], ...] = (

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_helpers import Wired, check_onnx, conv, run_onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from slimexport.onnx_graph import to_onnx
+from tests.support.export_helpers import Wired, check_onnx, conv, run_onnx
 
 
 def norm(channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:

@@ -9,10 +9,10 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from export_helpers import Wired, check_onnx, conv, run_onnx
 from torch import Tensor, nn
 
 from slimexport.onnx_graph import UnsupportedModule, to_onnx
+from tests.support.export_helpers import Wired, check_onnx, conv, run_onnx
 
 SIZE = 17
 

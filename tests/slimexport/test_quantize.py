@@ -14,10 +14,8 @@ import onnx
 import onnxruntime.quantization as ort_quantization
 import pytest
 import torch
-from export_helpers import Wired, conv
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from test_typed import ARCHITECTURES, SIZE, logits, network_model, relative, stored
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,6 +35,8 @@ from slimexport.target.runners import runs_on_cpu
 from slimexport.typed import cast_twin
 from slimtrain.errors import UserError
 from slimtrain.noise import noise_images
+from tests.support.export_helpers import Wired, conv
+from tests.support.onnx_helpers import ARCHITECTURES, SIZE, logits, network_model, relative, stored
 
 Array = NDArray[Any]
 FLOORS = {False: np.float32(1e-6), True: np.float32(2.0**-14)}

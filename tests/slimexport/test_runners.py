@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from export_helpers import conv
 from torch import nn
 
 from slimexport.onnx_graph import to_onnx
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, require_onnxruntime
+from tests.support.export_helpers import conv
 
 
 def test_a_runner_takes_images_and_gives_logits_of_any_batch(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_helpers import random_state, small_spec
 
 from slimexport.select import select_plans, widest_within
 from slimtrain.channels import ChannelPlan
@@ -17,6 +16,7 @@ from slimtrain.loading import load_network
 from slimtrain.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.export_helpers import random_state, small_spec
 
 
 def checkpoint(family: str) -> Checkpoint:

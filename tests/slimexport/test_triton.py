@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_helpers import tree
 
 from slimexport.target import triton
 from slimexport.target.build_settings import BuildSettings
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.triton import write_repository
+from tests.support.export_helpers import tree
 
 # --------------------------------------------------------------------------------------- a parser of the text format
 

@@ -11,11 +11,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from cuda_fake import FakeCudart
-from export_helpers import ROOT
-from trt_fake import VERSIONS, inventory
-from trt_helpers import build, machine, write_bundle
-from trt_mentions import MODULE, Mention, Reader, has
 
 from slimexport.target import tensorrt_api
 from slimexport.target.build_settings import BatchRange, BuildSettings
@@ -24,6 +19,11 @@ from slimexport.target.engines import verify_engines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt_api import create, emission, logger, messages, require_tensorrt, said, supported
+from tests.support.cuda_fake import FakeCudart
+from tests.support.export_helpers import ROOT
+from tests.support.trt_fake import VERSIONS, inventory
+from tests.support.trt_helpers import build, machine, write_bundle
+from tests.support.trt_mentions import MODULE, Mention, Reader, has
 
 TARGET = ROOT / "slimexport" / "target"
 OBJECTS = ("tensorrt_api", "tensorrt_build", "tensorrt_engine", "timing_cache")  # these hold TensorRT's objects

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trt_fake import VERSIONS, network
-from trt_helpers import SETTINGS, Machine, machine
 
 from slimexport.target.build_settings import BatchRange, BuildSettings, parse_batch
 from slimexport.target.errors import BundleError
 from slimexport.target.plan_header import read_header, same_version
 from slimexport.target.tensorrt_api import Emission, emission
 from slimexport.target.tensorrt_build import BuildFailed, Built, build
+from tests.support.trt_fake import VERSIONS, network
+from tests.support.trt_helpers import SETTINGS, Machine, machine
 
 FP32 = Emission("fp32", "fp32")
 

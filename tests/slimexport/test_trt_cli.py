@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from trt_helpers import machine, write_bundle
 
 import benchmarks.gpu.engines as script
 from slimexport.cli import main
 from slimexport.target.manifest import read_manifest
+from tests.support.trt_helpers import machine, write_bundle
 
 
 def run(*args: str | Path) -> tuple[int, str, str]:

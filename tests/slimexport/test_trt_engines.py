@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_fake import FakeCudart
-from trt_fake import VERSIONS, logits_of
-from trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle
 
 from slimexport.report import table
 from slimexport.target import engines
@@ -23,6 +20,9 @@ from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest, sha256
 from slimexport.target.plan_header import PlanMismatch
 from slimexport.target.tensorrt_engine import TensorRTRunner
+from tests.support.cuda_fake import FakeCudart
+from tests.support.trt_fake import VERSIONS, logits_of
+from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle
 
 ALL = ("fp32", "fp16", "int8", "int8-fp16")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_helpers import run, write_checkpoint
 
 from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.engines import build_engines, verify_engines
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt_engine import TensorRTRunner
+from tests.support.export_helpers import run, write_checkpoint
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.gpu]
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trt_fake import VERSIONS
-from trt_helpers import Machine, build, engines_of, machine, write_bundle
 
 from slimexport.target.device import Device
 from slimexport.target.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
+from tests.support.trt_fake import VERSIONS
+from tests.support.trt_helpers import Machine, build, engines_of, machine, write_bundle
 
 DEVICE = Device("NVIDIA H200", "9.0", "12.4", "12.8", None, 1)
 

@@ -3,80 +3,33 @@ evaluator's and to onnxruntime's own fp16."""
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from export_helpers import GAIN, Wired, conv, random_state
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from slimexport.dense import dense_network
 from slimexport.onnx_graph import to_onnx
 from slimexport.typed import cast_twin, to_typed
 from slimtrain.errors import UserError
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
+from tests.support.export_helpers import Wired, conv
+from tests.support.onnx_helpers import ARCHITECTURES, SIZE, Array, logits, network_model, relative, stored
 
-SIZE = 64
-# architecture -> width, and the norms' gain that keeps activations of order one (as in tests/reference/layouts)
-ARCHITECTURES = {
-    "mobilenet_v1": (0.25, 0.95),
-    "mobilenet_v2": (0.5, 0.8),
-    "mnasnet": (0.35, 0.8),
-    "shufflenet": (0.5, 0.55),
-    "resnet50": (0.25, 0.7),
-}
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TOLERANCE = {"fp16": 1e-2, "bf16": 5e-2}  # of the logits' scale: what engines of these precisions are allowed
-Array = NDArray[Any]
-
-
-@functools.cache
-def network_model(architecture: str, width: float = 0.0, classes: int = 10) -> onnx.ModelProto:
-    """The fp32 ONNX model of an architecture with random weights, at its smallest published width. Not to be changed."""
-    small, gain = ARCHITECTURES[architecture]
-    spec = NetworkSpec(architecture, "s", (width or small,), classes)
-    state = random_state(spec)
-    for key in [key for key in state if key.endswith("running_var")]:
-        state[key.replace("running_var", "weight")].mul_(gain / GAIN)
-    network = SlimmableNetwork(spec).eval()
-    network.load_state_dict(state)
-    return to_onnx(dense_network(network, spec.plans[0]), SIZE, {"network": architecture, "precision": "fp32"})
-
-
-def logits(model: onnx.ModelProto, images: Array, optimized: bool = True) -> Array:
-    """A model's output in onnxruntime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of every fp16 constant that it folds
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"input": images})[0])
-
-
-def relative(found: Array, expected: Array) -> float:
-    """The largest difference, of the largest absolute expected value."""
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
 def evaluated(model: onnx.ModelProto, images: Array) -> Array:
     """A model's output in the ONNX reference evaluator."""
     results: Any = ReferenceEvaluator(model).run(None, {"input": images})
     return np.asarray(results[0])
-
-
-def stored(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def bits(values: Array, precision: str) -> bytes:

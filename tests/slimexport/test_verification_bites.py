@@ -14,18 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_helpers import (
-    Outcome,
-    corrupt,
-    edit_weight,
-    negate_largest,
-    opened,
-    refused,
-    run,
-    small_spec,
-    tree,
-    write_checkpoint,
-)
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import fx, nn
@@ -37,6 +25,18 @@ from slimexport.fold import fold_norms
 from slimtrain.channels import ChannelPlan
 from slimtrain.noise import noise_images
 from slimtrain.slimmable import SlimmableNetwork
+from tests.support.export_helpers import (
+    Outcome,
+    corrupt,
+    edit_weight,
+    negate_largest,
+    opened,
+    refused,
+    run,
+    small_spec,
+    tree,
+    write_checkpoint,
+)
 
 Change = Callable[[onnx.ModelProto], object]
 LAYERS = ("features.0.0", "features.4.body.0", "features.7.body.3", "features.13.body.3", "classifier.0")

@@ -11,7 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_helpers import (
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimexport.target.manifest import read_manifest
+from slimtrain.noise import noise_images
+from slimtrain.slimmable import SlimmableNetwork
+from tests.support.export_helpers import (
     Outcome,
     corrupt,
     edit_weight,
@@ -21,12 +27,6 @@ from export_helpers import (
     tree,
     write_checkpoint,
 )
-from numpy.typing import NDArray
-from torch import Tensor
-
-from slimexport.target.manifest import read_manifest
-from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
 
 Change = Callable[[onnx.ModelProto], object]
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from export_helpers import Outcome, edit_weight, negate_largest, refused, run, tree, write_checkpoint
+
+from tests.support.export_helpers import Outcome, edit_weight, negate_largest, refused, run, tree, write_checkpoint
 
 NAME = "s_mobilenet_v1_x0_5.onnx"
 

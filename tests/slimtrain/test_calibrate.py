@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import pytest
-import slimtrain_oracle as oracle
 import torch
-from slimtrain_states import State, images, network_of, random_state
 from torch import Tensor, nn
 
 from slimtrain.calibrate import calibrate
@@ -17,6 +15,8 @@ from slimtrain.errors import UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support import slimtrain_oracle as oracle
+from tests.support.slimtrain_states import State, images, network_of, random_state
 
 Forward = Callable[[State, Sequence[int], oracle.Norm, Tensor], Tensor]
 FORWARD: dict[str, Forward] = {

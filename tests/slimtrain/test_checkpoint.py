@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from slimtrain_states import State, images, random_state
 from torch import Tensor
 
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.errors import CheckpointError, UserError
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import State, images, random_state
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 KEY = "features.3.body.3.weight"

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from slimtrain_processes import alone, in_processes
-from slimtrain_states import State, gap, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.channels import ChannelPlan, Dim, Wiring
@@ -24,6 +22,8 @@ from slimtrain.sampling import Sampler
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from slimtrain.step import Stepper
+from tests.support.slimtrain_processes import alone, in_processes
+from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 RANGE = (0.25, 1.0)
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED, REFERENCE, layout
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
@@ -15,6 +14,7 @@ from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import PUBLISHED, REFERENCE, layout
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

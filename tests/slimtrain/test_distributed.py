@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from slimtrain_processes import CountingAllReduce, alone, in_processes
-from slimtrain_states import State, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.config import Config, make_config
@@ -24,6 +22,8 @@ from slimtrain.sampling import Sampler
 from slimtrain.spec import NetworkSpec
 from slimtrain.step import Stepper
 from slimtrain.training import Run, calibrate_on
+from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes
+from tests.support.slimtrain_states import State, images, network_of, random_state
 
 SPECS = {
     "us": NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1),

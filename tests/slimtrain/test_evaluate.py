@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from slimtrain_processes import alone
-from slimtrain_states import images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.loader import Batch
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_processes import alone
+from tests.support.slimtrain_states import images, network_of, random_state
 
 COUNT = 13
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from slimtrain_states import State, identified, random_state
 from torch import nn
 
 from slimtrain.files import read_state_dict
 from slimtrain.loading import load_network
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import State, identified, random_state
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 LEGACY = {"_use_new_zipfile_serialization": False}

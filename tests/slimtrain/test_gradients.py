@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from slimtrain_processes import CountingAllReduce, alone
-from slimtrain_states import images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.distributed import Processes
@@ -14,6 +12,8 @@ from slimtrain.sampling import Sampler
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from slimtrain.step import Stepper, accumulate_gradients
+from tests.support.slimtrain_processes import CountingAllReduce, alone
+from tests.support.slimtrain_states import images, network_of, random_state
 
 US = NetworkSpec("mobilenet_v2", "us", (0.2, 0.4), 10, width_range=(0.2, 0.4), stem_stride=1)
 S = NetworkSpec("mobilenet_v1", "s", (0.25, 0.5), 10, stem_stride=1)

@@ -8,13 +8,13 @@ import random
 import pytest
 import torch
 import torchvision
-from slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 from slimtrain.errors import CheckpointError, UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 
 def us(architecture: str, widths: tuple[float, ...], high: float | None = None, classes: int = 1000) -> NetworkSpec:

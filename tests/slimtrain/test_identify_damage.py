@@ -9,9 +9,9 @@ import random
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED, State, identified, shaped
 
 from slimtrain.errors import CheckpointError
+from tests.support.slimtrain_states import PUBLISHED, State, identified, shaped
 
 DRAWN = 8  # keys per network
 WAYS = ("missing", "longer", "shorter", "scalar", "another rank")

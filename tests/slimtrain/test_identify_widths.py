@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from slimtrain_states import empty_state, identified, random_state
 
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.errors import UserError
 from slimtrain.models import ARCHITECTURES
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import empty_state, identified, random_state
 
 TIED = NetworkSpec("mobilenet_v2", "us", (0.25, 1.0, 0.26), 10, width_range=(0.25, 1.0))  # 0.25 and 0.26: the same shapes
 ROUNDNESS = (500, 250, 100)  # steps of 0.05, 0.025 and 0.01, in ten-thousandths

@@ -6,7 +6,6 @@ import random
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
@@ -16,6 +15,7 @@ from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_sh
 from slimtrain.layers import DenseLayers
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import PUBLISHED
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

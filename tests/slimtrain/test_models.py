@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED, empty_state, layout
 from torch import nn
 
 from slimtrain.layers import DenseLayers
@@ -15,6 +14,7 @@ from slimtrain.models.mobilenet_v2 import WiredBlock
 from slimtrain.registry import published_spec
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

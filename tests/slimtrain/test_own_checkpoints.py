@@ -13,7 +13,14 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from run_helpers import (
+
+from slimexport.exporter import export
+from slimtrain.checkpoint import open_checkpoint
+from slimtrain.errors import CheckpointError, UserError
+from slimtrain.saving import own_content, published_content, save
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import (
     S2,
     SPECS,
     US1,
@@ -26,13 +33,6 @@ from run_helpers import (
     same_calibrated,
     same_state,
 )
-
-from slimexport.exporter import export
-from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import CheckpointError, UserError
-from slimtrain.saving import own_content, published_content, save
-from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 TAIL = "features.18.1"

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree
 
 from slimtrain import training
 from slimtrain.config import Config
@@ -22,6 +21,7 @@ from slimtrain.errors import CheckpointError, UserError
 from slimtrain.loader import Batch
 from slimtrain.resume import move_aside, run_to_resume
 from slimtrain.training import Run, train
+from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree
 
 STEPS = 8  # 2 epochs of 4
 SETTINGS = {"ema": 0.9, "checkpoint_every": 2, "distill": True, "augmentation": "cifar", "test_every": 2, "log_every": 3}

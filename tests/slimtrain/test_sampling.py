@@ -9,12 +9,12 @@ from collections import Counter
 
 import pytest
 import torch
-from slimtrain_states import empty_state, images, network_of, random_state
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.registry import published_spec
 from slimtrain.sampling import Sampler, mixed_plan
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import empty_state, images, network_of, random_state
 
 US = NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
 US_V2 = NetworkSpec("mobilenet_v2", "us", (0.35, 1.0), 10, width_range=(0.35, 1.0))

@@ -9,8 +9,6 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from run_helpers import AUTO, S2, US1, US2, calibrated_network, logits, mixed, network_of, raw, tree
-from slimtrain_states import layout, layout_shapes
 
 from slimtrain.atomic import remove_partials, write_atomically
 from slimtrain.checkpoint import open_checkpoint
@@ -19,6 +17,8 @@ from slimtrain.registry import published_spec
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import AUTO, S2, US1, US2, calibrated_network, logits, mixed, network_of, raw, tree
+from tests.support.slimtrain_states import layout, layout_shapes
 
 US1_PLAIN = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 

@@ -14,10 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from run_helpers import Outcome, config_file, done, environment, network_of, raw, refused, run, tree
-from search_helpers import NAMES, SEARCH, plan, search_file, searched, trace
-from slimtrain_processes import in_processes
-from test_train_cli import without_torch
 
 from slimtrain import training
 from slimtrain.channels import ChannelPlan
@@ -39,24 +35,39 @@ from slimtrain.slimming import Slimming
 from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import SearchPlan, beside, supernet_config
 from slimtrain.training import Run
+from tests.support.run_helpers import (
+    Outcome,
+    config_file,
+    done,
+    environment,
+    network_of,
+    raw,
+    refused,
+    run,
+    tree,
+    without_torch,
+)
+from tests.support.search_helpers import (
+    NAMES,
+    RIGHT,
+    SEARCH,
+    US,
+    own_checkpoint,
+    plan,
+    refused_late,
+    search_file,
+    searched,
+    trace,
+)
+from tests.support.slimtrain_processes import in_processes
 
 AUTOSLIM = ("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50")
-US = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     """An uninterrupted search, and its folder. It is not changed."""
     return searched(tmp_path_factory.mktemp("finished"))
-
-
-def own_checkpoint(path: Path, spec: NetworkSpec = US, **settings: Any) -> Path:
-    """A file of ours with random weights, trained as `settings` tell."""
-    save(own_content(network_of(spec), spec.stride, (0.5,) * 3, (0.25,) * 3, settings=settings), path)
-    return path
-
-
-RIGHT: dict[str, Any] = {"nonuniform": True, "data": "fake", "seed": 0, "holdout": 12}
 
 
 # ---------------------------------------------------------------------------------------------------------- the path
@@ -250,13 +261,6 @@ def test_another_search_is_not_gone_on_with(tmp_path: Path) -> None:
     done("train", file, "--epochs", "1")
     refused(run("search", file, "--resume", "auto", "--output-dir", tmp_path / "run"), 2, "holds a training run, no search")
     assert tree(folder) == before
-
-
-def refused_late(outcome: Outcome, code: int, *parts: str) -> None:
-    """As `refused`, after lines of progress."""
-    message = " ".join(outcome.err.split())
-    assert outcome.code == code and all(part in message for part in parts), outcome
-    assert "Traceback" not in message
 
 
 def test_a_new_search_moves_the_old_one_aside_and_may_slim_its_network(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from search_toys import RESNET, V1, V2
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
@@ -18,6 +17,7 @@ from slimtrain.registry import published_spec
 from slimtrain.search_cost import check_targets, cost_model, format_cost, parse_targets, target_name
 from slimtrain.slimming import Slimming
 from slimtrain.spec import NetworkSpec
+from tests.support.search_toys import RESNET, V1, V2
 
 
 def counted(spec: NetworkSpec, plan: ChannelPlan, size: int) -> dict[str, int]:

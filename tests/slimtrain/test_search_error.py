@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import ALONE, calibrated_network, differences, noise
-from search_toys import (
+
+from slimtrain.channels import ChannelPlan
+from slimtrain.distributed import Processes
+from slimtrain.errors import UserError
+from slimtrain.search_error import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
+from slimtrain.search_prefix import Stages, State
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimming import Slimming
+from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import ALONE, calibrated_network, differences, noise
+from tests.support.search_toys import (
     MNAS,
     RESNET,
     SIZE,
@@ -23,16 +32,7 @@ from search_toys import (
     known_chunks,
     small_network,
 )
-from slimtrain_processes import in_processes
-
-from slimtrain.channels import ChannelPlan
-from slimtrain.distributed import Processes
-from slimtrain.errors import UserError
-from slimtrain.search_error import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.search_prefix import Stages, State
-from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_processes import in_processes
 
 
 def after(slimming: Slimming, steps: int) -> ChannelPlan:

@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from run_helpers import Outcome, done, network_of, refused, run, tree
-from search_helpers import NAMES, plan, search_file
-from slimtrain_processes import in_processes
 
 from slimtrain import finishing, training
 from slimtrain.cli import main
@@ -29,6 +26,9 @@ from slimtrain.searching import run_whole_search
 from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import SearchPlan, with_epochs
 from slimtrain.uniform import nearest_width, uniform_plan
+from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
+from tests.support.search_helpers import NAMES, plan, search_file
+from tests.support.slimtrain_processes import in_processes
 
 US = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 CHECKPOINT = "autoslim_mobilenet_v1.pt"

@@ -9,8 +9,6 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
-from run_helpers import ALONE
-from search_toys import RESNET, V1, V2, Told, brute_force, evaluator, known_chunks, small_network
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
@@ -22,6 +20,8 @@ from slimtrain.search_trace import Step, Trace
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.slimming import Slimming, changed_groups
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import ALONE
+from tests.support.search_toys import RESNET, V1, V2, Told, brute_force, evaluator, known_chunks, small_network
 
 SIZE = 32
 

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import refused, run
-from search_helpers import plan, search_file, searched, trace
-from test_latency_table import table_of
-from test_search_cli import RIGHT, US, own_checkpoint, refused_late
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.latency_table import LatencyTable, read_latency_table, write_latency_table
@@ -19,6 +15,9 @@ from slimtrain.layer_shapes import LayerShape
 from slimtrain.search_cost import cost_model
 from slimtrain.slimming import Slimming
 from slimtrain.spec import NetworkSpec
+from tests.support.latency_tables import table_of
+from tests.support.run_helpers import refused, run
+from tests.support.search_helpers import RIGHT, US, own_checkpoint, plan, refused_late, search_file, searched, trace
 
 DEVICE = "a CPU"
 LATENCY = ("--cost", "latency", "--latency-table")

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from run_helpers import config as tiny
-from slimtrain_states import layout
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.config import Config, read_config
@@ -20,6 +18,8 @@ from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.plan_file import read_plan_file, us_groups, write_plan_file
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import config as tiny
+from tests.support.slimtrain_states import layout
 
 V2 = NetworkSpec("mobilenet_v2", "us", (0.15, 1.5), width_range=(0.15, 1.5))
 AUTOSLIM = ("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50")

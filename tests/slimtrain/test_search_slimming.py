@@ -6,8 +6,6 @@ import random
 
 import pytest
 import torch
-from run_helpers import AUTO, S2
-from search_toys import MNAS, RESNET, V1, V2
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
@@ -15,6 +13,8 @@ from slimtrain.errors import UserError, WidthError
 from slimtrain.layers import DenseLayers
 from slimtrain.slimming import Slimming, changed_groups, channel_list
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import AUTO, S2
+from tests.support.search_toys import MNAS, RESNET, V1, V2
 
 WIDE = {
     name: NetworkSpec(name, "us", (0.15, 1.5), 1000, width_range=(0.15, 1.5))

@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from run_helpers import tree
-from search_toys import V1, evaluator, small_network
-from slimtrain_processes import METHOD, in_processes
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
@@ -28,6 +25,9 @@ from slimtrain.search_error import Measured
 from slimtrain.search_plot import plot_search
 from slimtrain.search_trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
 from slimtrain.slimming import Slimming
+from tests.support.run_helpers import tree
+from tests.support.search_toys import V1, evaluator, small_network
+from tests.support.slimtrain_processes import METHOD, in_processes
 
 SIZE = 32
 SHARES = (0.85, 0.6)  # of the start's MACs

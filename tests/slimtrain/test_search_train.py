@@ -12,8 +12,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from run_helpers import config_file, differences, done, noise, raw, refused, run
-from search_helpers import searched
 
 from slimexport.cli import main as slimexport
 from slimexport.dense import materialize
@@ -22,6 +20,8 @@ from slimtrain.checkpoint import open_checkpoint
 from slimtrain.plan_file import read_plan_file, write_plan_file
 from slimtrain.spec import NetworkSpec
 from slimtrain.training import Run
+from tests.support.run_helpers import config_file, differences, done, noise, raw, refused, run
+from tests.support.search_helpers import searched
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 V2 = NetworkSpec("mobilenet_v2", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-import slimtrain_oracle as oracle
 import torch
-from slimtrain_states import State, gap, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support import slimtrain_oracle as oracle
+from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 EXACT = 1e-10  # of the scale, in float64
 Forward = Callable[[State, Sequence[int], oracle.Norm, Tensor], Tensor]

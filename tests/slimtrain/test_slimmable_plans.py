@@ -7,13 +7,13 @@ import pickle
 
 import pytest
 import torch
-from slimtrain_states import State, gap, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.layers import PlanNorm
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 Made = tuple[NetworkSpec, State]
 

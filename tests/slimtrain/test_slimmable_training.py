@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from slimtrain_states import State, images, network_of, random_state
 from torch import Tensor
 
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.slimtrain_states import State, images, network_of, random_state
 
 MOMENTUM = 0.1
 SPECS = {

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.errors import UserError, WidthError
@@ -14,6 +13,7 @@ from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
 from slimtrain.spec import MAX_IMAGE_SIZE, NetworkSpec
+from tests.support.slimtrain_states import PUBLISHED
 
 US = published_spec("us_mobilenet_v1")
 S = published_spec("s_mobilenet_v1")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_helpers import AUTO, S2, SPECS, US1, US2, calibrated_network, config, logits, network_of, noise, same_state
 
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
@@ -16,6 +15,19 @@ from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from slimtrain.starting import adopt
+from tests.support.run_helpers import (
+    AUTO,
+    S2,
+    SPECS,
+    US1,
+    US2,
+    calibrated_network,
+    config,
+    logits,
+    network_of,
+    noise,
+    same_state,
+)
 
 PLAIN = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25))
 
@@ -143,10 +155,9 @@ def test_autoslim_lists_must_agree() -> None:
 
 def test_a_run_starts_from_the_weights(tmp_path: Path) -> None:
     """With a learning rate of 0 all but the statistics stays what was read."""
-    from run_helpers import ALONE
-
     from slimtrain.checkpoint import open_checkpoint
     from slimtrain.training import train
+    from tests.support.run_helpers import ALONE
 
     theirs = network_of(US1)
     save(own_content(theirs, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "theirs.pt")

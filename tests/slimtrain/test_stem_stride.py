@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state
 from torch import nn
 
 from slimexport.dense import dense_network
@@ -21,6 +20,7 @@ from slimtrain.errors import UserError
 from slimtrain.identify import identify
 from slimtrain.saving import own_content, save
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state
 
 SPECS = {
     "us_mobilenet_v1": US1,

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from slimtrain_processes import alone
-from slimtrain_states import State, gap, images, network_of, random_state
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
@@ -20,6 +18,8 @@ from slimtrain.sampling import Sampler
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from slimtrain.step import Stepper, accumulate_gradients
+from tests.support.slimtrain_processes import alone
+from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 CLASSES = 10
 EXACT = 1e-10  # of the largest gradient of the tensor, float64

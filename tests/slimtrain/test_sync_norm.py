@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from slimtrain_processes import in_processes
 from torch import Tensor
 
 from slimtrain.distributed import Processes
 from slimtrain.layers import BN_EPS
 from slimtrain.sync_norm import combine, synchronized_batch_norm
+from tests.support.slimtrain_processes import in_processes
 
 CHANNELS, MOMENTUM = 5, 0.1
 SHARES = (3, 1, 2)  # images of each process

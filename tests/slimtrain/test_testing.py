@@ -12,7 +12,17 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from run_helpers import (
+
+from slimtrain.augment import test_transform, train_transform
+from slimtrain.calibrate import calibrate
+from slimtrain.checkpoint import open_checkpoint
+from slimtrain.data import open_data
+from slimtrain.loader import test_batches, training_batches
+from slimtrain.saving import own_content, published_content, save
+from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.spec import NetworkSpec
+from slimtrain.training import CALIBRATION_EPOCH, calibrate_on
+from tests.support.run_helpers import (
     ALONE,
     S2,
     US1,
@@ -29,16 +39,6 @@ from run_helpers import (
     same_calibrated,
     same_state,
 )
-
-from slimtrain.augment import test_transform, train_transform
-from slimtrain.calibrate import calibrate
-from slimtrain.checkpoint import open_checkpoint
-from slimtrain.data import open_data
-from slimtrain.loader import test_batches, training_batches
-from slimtrain.saving import own_content, published_content, save
-from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
-from slimtrain.training import CALIBRATION_EPOCH, calibrate_on
 
 NAMES = tuple(f"class {i}" for i in range(10))
 PLAIN = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))

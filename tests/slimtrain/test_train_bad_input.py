@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_helpers import ALONE, config, config_file, network_of, refused, run, tree
-from run_helpers import US1 as SPEC
 
 from slimtrain.config import Config
 from slimtrain.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
@@ -21,6 +19,8 @@ from slimtrain.loader import Batch
 from slimtrain.saving import own_content, save
 from slimtrain.step import Stepper
 from slimtrain.training import Run, train
+from tests.support.run_helpers import ALONE, config, config_file, network_of, refused, run, tree
+from tests.support.run_helpers import US1 as SPEC
 
 
 def failure(made: Config, error: type[UserError], *parts: str) -> str:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from run_helpers import ROOT, TINY, command, config, config_file, done, environment, refused, run, tree
-from slimtrain_states import layout
 
 from slimtrain.config import config_names, read_config
+from tests.support.run_helpers import (
+    TINY,
+    command,
+    config,
+    config_file,
+    done,
+    refused,
+    run,
+    tree,
+    without_torch,
+)
+from tests.support.slimtrain_states import layout
 
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
 COMMANDS = ("train", "search", "test", "calibrate", "profile", "configs")
-
-
-def without_torch(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python -m slimtrain ARGS` where torch cannot be imported."""
-    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n" + (
-        "import runpy; sys.argv = ['slimtrain', *sys.argv[1:]]; runpy.run_module('slimtrain', run_name='__main__')"
-    )
-    words = [sys.executable, "-c", code, *map(str, args)]
-    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
 # ------------------------------------------------------------------------------------------------------- without torch

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 
 from slimtrain.augment import test_transform, train_transform
 from slimtrain.channels import ChannelPlan
@@ -27,6 +26,7 @@ from slimtrain.evaluate import Result, evaluate
 from slimtrain.loader import Batch, test_batches, training_batches
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, Run, train
+from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}
 AUTOSLIM = {

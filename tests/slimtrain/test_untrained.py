@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from slimtrain_states import PUBLISHED
 from torch import Tensor
 
 from slimtrain.errors import UserError
@@ -14,6 +13,7 @@ from slimtrain.noise import noise_images
 from slimtrain.registry import NETWORKS, published_spec
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.untrained import untrained_network
+from tests.support.slimtrain_states import PUBLISHED
 
 LISTED = [name for name in NETWORKS if not name.startswith("autoslim") or name in PUBLISHED]
 

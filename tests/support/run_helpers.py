@@ -28,6 +28,9 @@ from slimtrain.sampling import mixed_plan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
+
+
 torch.set_num_threads(1)  # small networks: two threads wait for each other longer than they work
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -195,3 +198,12 @@ def tree(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, bytes]:
     """Every file below a folder: relative path -> content."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in leave_out)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def without_torch(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m slimtrain ARGS` where torch cannot be imported."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n" + (
+        "import runpy; sys.argv = ['slimtrain', *sys.argv[1:]]; runpy.run_module('slimtrain', run_name='__main__')"
+    )
+    words = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from run_helpers import ALONE, network_of, noise
 from torch import Tensor, nn
 
 from slimtrain.channels import ChannelPlan
@@ -14,6 +13,7 @@ from slimtrain.layers import DenseLayers
 from slimtrain.search_error import Chunk, Evaluator, Measured, TensorChunks
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import ALONE, network_of, noise
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 V2 = NetworkSpec("mobilenet_v2", "us", (0.25, 0.5), 7, width_range=(0.25, 0.5))

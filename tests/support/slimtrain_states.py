@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from slimtrain.identify import identify
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.reference import make_checkpoint
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 PUBLISHED = (
@@ -24,17 +24,6 @@ PUBLISHED = (
 State = dict[str, Tensor]
 
 torch.set_num_threads(1)  # small networks: on a busy machine two threads wait for each other longer than they work
-
-
-def _make_checkpoint() -> Any:
-    spec = importlib.util.spec_from_file_location("reference_make_checkpoint", REFERENCE / "make_checkpoint.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_checkpoint = _make_checkpoint()
 
 
 @lru_cache

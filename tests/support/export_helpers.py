@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import io
 import json
 import os
@@ -15,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from slimexport.onnx_graph import to_onnx as real_to_onnx
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.reference import make_checkpoint
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
@@ -42,17 +41,6 @@ torch.set_num_threads(1)  # small networks: on a busy machine two threads wait f
 GAIN = 0.95  # of MobileNet v1 in tests/reference/layouts
 
 State = dict[str, torch.Tensor]
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_checkpoint = _load(TESTS / "reference" / "make_checkpoint.py")
 
 
 # ------------------------------------------------------------------------------------------------------- the command

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_helpers import cell
-from cuda_fake import FakeCudart
 from numpy.typing import NDArray
-from trt_helpers import CLASSES, SIZE, build, write_bundle
 
 from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell
 from slimexport.target import device
 from slimexport.target.cuda import Cuda
 from slimexport.target.manifest import read_manifest
+from tests.support.bench_helpers import cell
+from tests.support.cuda_fake import FakeCudart
+from tests.support.trt_helpers import CLASSES, SIZE, build, write_bundle
 
 PROVIDER = "CUDAExecutionProvider"
 Model = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cuda_fake import FakeCudart
 from numpy.typing import NDArray
 
 from slimexport.target.plan_header import numbers
+from tests.support.cuda_fake import FakeCudart
 
 INVENTORIES = Path(__file__).parents[1] / "reference" / "tensorrt_api"
 FILES = {path.name.removesuffix(".json"): path for path in INVENTORIES.glob("*.json")}

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from run_helpers import TINY, Outcome, config_file, done
+
+from slimtrain.saving import own_content, save
+from slimtrain.spec import NetworkSpec
+from tests.support.run_helpers import TINY, Outcome, config_file, done, network_of
+
+US = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
+RIGHT: dict[str, Any] = {"nonuniform": True, "data": "fake", "seed": 0, "holdout": 12}
+
 
 # 32 images: 12 held out, 20 to train on; half a group's channels a step, from 835K to 290K MACs.
 SEARCH: dict[str, Any] = {
@@ -38,3 +45,16 @@ def trace(folder: Path) -> list[dict[str, str]]:
     """trace.csv without times."""
     with (folder / "trace.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def own_checkpoint(path: Path, spec: NetworkSpec = US, **settings: Any) -> Path:
+    """A file of ours with random weights, trained as `settings` tell."""
+    save(own_content(network_of(spec), spec.stride, (0.5,) * 3, (0.25,) * 3, settings=settings), path)
+    return path
+
+
+def refused_late(outcome: Outcome, code: int, *parts: str) -> None:
+    """As `refused`, after lines of progress."""
+    message = " ".join(outcome.err.split())
+    assert outcome.code == code and all(part in message for part in parts), outcome
+    assert "Traceback" not in message

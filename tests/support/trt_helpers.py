@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_fake import FakeCudart
-from trt_fake import Behaviour, fake_tensorrt, logits_of, network
 
 from slimexport.target import device
 from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.cuda import Cuda
 from slimexport.target.engines import build_engines
 from slimexport.target.manifest import dump_manifest, read_manifest, sha256
+from tests.support.cuda_fake import FakeCudart
+from tests.support.trt_fake import Behaviour, fake_tensorrt, logits_of, network
 
 CLASSES, SIZE = 5, 4
 SETTINGS = BuildSettings(batch=BatchRange(1, 4, 6))

@@ -1,0 +1,1 @@
+"""What tests share: stand-ins for devices, oracles, small networks and states, running the commands."""
