@@ -15,10 +15,8 @@ import torch
 
 from tests.reference import make_checkpoint
 
-HERE = Path(__file__).parent
 # Started in the background, a process ignores Ctrl-C, and tests that interrupt themselves would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-REFERENCE = HERE / "reference"
 
 PUBLISHED = (
     "s_mobilenet_v1",

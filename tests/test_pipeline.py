@@ -17,14 +17,15 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-TESTS = Path(__file__).resolve().parent
+from tests.support import ROOT, TESTS
+
 WIDTHS = (0.25, 0.5, 1.0)
 NAMES = ("x0_25", "x0_5", "x1_0")
 
 
 def command(*args: str | Path, cwd: Path, seed: str) -> subprocess.CompletedProcess[str]:
     """`python -m slimexport ARGS` in `cwd`, with a hash seed of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "PYTHONHASHSEED": seed}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
     line = [sys.executable, "-m", "slimexport", *map(str, args)]
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600)
 

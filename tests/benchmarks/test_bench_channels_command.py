@@ -21,9 +21,9 @@ from slimtrain.cost import CostCounter
 from slimtrain.errors import ResourceError, UserError
 from slimtrain.latency_table import read_latency_table
 from slimtrain.registry import published_spec
+from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--image-size", "32", "--stem-stride", "1", "--classes", "10", "--range", "0.25:0.5", "--points", "2", "--line", "12"]
 HALF = dict(published_spec("us_mobilenet_v1").plan(0.5).channels)
 Call = Callable[..., Result]

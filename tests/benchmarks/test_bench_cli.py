@@ -19,8 +19,8 @@ import pytest
 from benchmarks.channels import find_network
 from benchmarks.records import read_records
 from slimexport import export
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 # A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise.
 INTERRUPTIBLE = """
 import signal

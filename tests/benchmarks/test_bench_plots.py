@@ -19,6 +19,7 @@ from benchmarks.plot_labels import _crosses, order_of_importance, place_names
 from benchmarks.plot_style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from benchmarks.plots import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
 from slimexport.target.errors import MissingBackend
+from tests.support import ROOT
 from tests.support.shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -260,9 +261,6 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
         assert len(content) < LARGEST_BYTES
         with Image.open(one) as picture:
             assert picture.format == "PNG" and picture.width >= 1200
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def _made(folder: Path) -> Path:

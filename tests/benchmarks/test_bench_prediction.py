@@ -26,9 +26,9 @@ from slimtrain.errors import UserError
 from slimtrain.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer, model_ms
 
-ROOT = Path(__file__).resolve().parents[2]
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)
 GRID = Grid(points=3, unit=8, line=12, duration_s=0.01)
 

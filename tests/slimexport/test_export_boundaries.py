@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.export_helpers import ROOT, python, run, write_checkpoint
+from tests.support import ROOT
+from tests.support.export_helpers import python, run, write_checkpoint
 
 # Beside numpy, click and onnxruntime: what a board lacks that had `pip install --no-deps .`
 HEAVY = ("torch", "torchvision", "onnx", "yaml", "tqdm", "safetensors", "PIL", "scipy")

@@ -19,7 +19,8 @@ from slimexport.exporter import export
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.errors import UserError
 from slimtrain.noise import noise_images
-from tests.support.export_helpers import TESTS, opened, run_onnx, small_spec, tree, write_checkpoint
+from tests.support import TESTS
+from tests.support.export_helpers import opened, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64
 

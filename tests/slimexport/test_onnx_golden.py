@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from slimexport.dense import materialize
 from slimexport.onnx_graph import to_onnx
-from tests.support.export_helpers import TESTS, check_onnx, opened, run_onnx
+from tests.support import TESTS
+from tests.support.export_helpers import check_onnx, opened, run_onnx
 
 NETWORKS = {
     "s_mobilenet_v1": 4,

@@ -19,8 +19,8 @@ from slimexport.target.engines import verify_engines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt_api import create, emission, logger, messages, require_tensorrt, said, supported
+from tests.support import ROOT
 from tests.support.cuda_fake import FakeCudart
-from tests.support.export_helpers import ROOT
 from tests.support.trt_fake import VERSIONS, inventory
 from tests.support.trt_helpers import build, machine, write_bundle
 from tests.support.trt_mentions import MODULE, Mention, Reader, has

@@ -14,7 +14,8 @@ from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
-from tests.support.slimtrain_states import PUBLISHED, REFERENCE, layout
+from tests.support import REFERENCE
+from tests.support.slimtrain_states import PUBLISHED, layout
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -12,7 +12,8 @@ import torch
 
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.registry import published_spec
-from tests.support.slimtrain_states import PUBLISHED, REFERENCE, gap, layout
+from tests.support import REFERENCE
+from tests.support.slimtrain_states import PUBLISHED, gap, layout
 
 TOLERANCE = 1e-6  # of the scale, max |logit|; the oracle is stored as float32, which is good for 6e-8
 

@@ -24,6 +24,7 @@ from slimtrain.latency_table import (
 from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec
+from tests.support import ROOT
 from tests.support.latency_tables import SIZE, table_of
 
 
@@ -325,6 +326,5 @@ def test_tables_are_read_without_torch_and_benchmarks(content: dict[str, Any], t
         f"spec = published_spec('us_mobilenet_v1'); table = read_latency_table({str(tmp_path / 't.json')!r}, spec, {SIZE})\n"
         "print(table.cost_ms(spec.plan(0.5)) > 0)"
     )
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True\n", done.stderr

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ import torch
 from slimtrain import loader
 from slimtrain.errors import ResourceError, UserError
 from slimtrain.loader import Batch, steps_per_epoch, training_batches
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
 
 
 class Numbered:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
+
 PLAIN = (
     *("slimtrain", "slimtrain.channels", "slimtrain.registry", "slimtrain.spec", "slimtrain.models", "slimtrain.noise"),
     *("slimtrain.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),

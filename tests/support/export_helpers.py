@@ -33,9 +33,8 @@ from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from tests.reference import make_checkpoint
+from tests.support import ROOT
 
-TESTS = Path(__file__).resolve().parents[1]
-ROOT = TESTS.parent
 torch.set_num_threads(1)  # small networks: on a busy machine two threads wait for each other longer than they work
 
 GAIN = 0.95  # of MobileNet v1 in tests/reference/layouts

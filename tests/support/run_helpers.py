@@ -27,12 +27,12 @@ from slimtrain.optimizer import initialize
 from slimtrain.sampling import mixed_plan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
+from tests.support import ROOT
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
 
 
 torch.set_num_threads(1)  # small networks: two threads wait for each other longer than they work
-ROOT = Path(__file__).resolve().parents[2]
 ALONE = Processes(0, 1, torch.device("cpu"))
 # 4 steps an epoch of 8 images, a few milliseconds each.
 TINY: dict[str, Any] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from slimtrain.identify import identify
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 from tests.reference import make_checkpoint
+from tests.support import REFERENCE
 
-REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 PUBLISHED = (
     *("s_mobilenet_v1", "s_mobilenet_v2", "s_resnet50", "s_shufflenet", "us_mobilenet_v1", "us_mobilenet_v2"),
     *("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50"),

@@ -14,16 +14,16 @@ import struct
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimexport.target.plan_header import numbers
+from tests.support import REFERENCE
 from tests.support.cuda_fake import FakeCudart
 
-INVENTORIES = Path(__file__).parents[1] / "reference" / "tensorrt_api"
+INVENTORIES = REFERENCE / "tensorrt_api"
 FILES = {path.name.removesuffix(".json"): path for path in INVENTORIES.glob("*.json")}
 VERSIONS = sorted(FILES, key=lambda version: [int(part) for part in version.split(".")])
 ENUMS = (
