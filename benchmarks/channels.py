@@ -22,8 +22,8 @@ from benchmarks.channel_steps import sentence
 from benchmarks.layer_times import LayerTime
 from benchmarks.model_timer import BACKENDS, ModelTimer
 from slimexport.target.manifest import MANIFEST, read_manifest
+from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.cost import CostCounter
-from slimtrain.errors import ResourceError, UserError, nearest
 from slimtrain.latency_table import write_latency_table
 from slimtrain.registry import NETWORKS, published_spec
 from slimtrain.spec import NetworkSpec

@@ -18,7 +18,7 @@ import click
 from benchmarks.cells import BACKENDS, NOT_MEASURED, Options, Result
 from benchmarks.plan_cells import ALL, AUTO, Wanted, choose_backends, open_bundle
 from slimtrain import __version__
-from slimtrain.errors import UserError, nearest
+from slimtrain.base.errors import UserError, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -48,9 +48,9 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     from slimexport.dense import dense_network
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimexport.target.verify import FP32_TOLERANCE, run_probes
+    from slimtrain.base.options import parse_widths
     from slimtrain.checkpoint import open_checkpoint
     from slimtrain.noise import noise_images
-    from slimtrain.widths import parse_widths
 
     opened = open_checkpoint(checkpoint)
     exact = copy.deepcopy(opened.network).double()

@@ -30,9 +30,9 @@ from benchmarks.network_models import network_model
 from benchmarks.progress import Progress
 from benchmarks.statistics import rank_correlation
 from benchmarks.threads import pinned
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import UserError
 from slimtrain.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.spec import NetworkSpec
 

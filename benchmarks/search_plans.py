@@ -6,9 +6,9 @@ import math
 import random
 from collections.abc import Sequence
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.search_trace import Step
 from slimtrain.slimming import Slimming, changed_groups
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from slimtrain.augment import test_transform
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config
 from slimtrain.data import Samples, open_data
-from slimtrain.errors import UserError
 from slimtrain.folders import scan
 from slimtrain.loader import Batch, test_batches
 

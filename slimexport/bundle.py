@@ -10,8 +10,8 @@ from types import TracebackType
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
-from slimtrain.atomic import NO_SPACE
-from slimtrain.errors import ResourceError, UserError
+from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.files import NO_SPACE
 
 
 class BundleWriter:

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from slimexport import __version__
-from slimtrain.errors import UserError, nearest
+from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.options import ALL, parse_macs, parse_widths
 from slimtrain.registry import published_spec, split_name
-from slimtrain.widths import ALL, parse_macs, parse_widths
 
 FORMATS = ("onnx", "trt")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")

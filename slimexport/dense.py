@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
+from slimtrain.base.errors import WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.errors import WidthError
 from slimtrain.layers import DenseLayers, PlanNorm
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

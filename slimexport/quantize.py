@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slimexport.typed import declare, to_typed
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 
 LEVELS = 127
 FLOOR = 1e-6  # of a scale: a channel or tensor that is all zero still needs one above zero

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from slimtrain.base.errors import BudgetError, WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, missing_statistics
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import BudgetError, WidthError
 from slimtrain.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import UserError
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.sync_norm import Statistics
 

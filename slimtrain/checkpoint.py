@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slimtrain.base.errors import CheckpointError, UserError, WidthError
 from slimtrain.channels import ChannelPlan, number_text, width_label
-from slimtrain.errors import CheckpointError, UserError, WidthError
 from slimtrain.files import find_state_dict, read_content
 from slimtrain.identify import identify
 from slimtrain.loading import check_values, load_network

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.folders import data_folder, entry_names, some
 from slimtrain.samples import ArraySamples
 

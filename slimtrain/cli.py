@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import click
 
 from slimtrain import __version__
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config import APP, Config, config_names, dump_config, read_config
-from slimtrain.errors import ResourceError, UserError
 from slimtrain.found import found_config
 from slimtrain.supernet import SearchPlan, beside, search_folder
 

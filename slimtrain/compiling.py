@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slimtrain.base.errors import ResourceError
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import ResourceError
 from slimtrain.slimmable import SlimmableNetwork
 
 Forward = Callable[[Tensor], Tensor]

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from slimtrain.errors import UserError, nearest
+from slimtrain.base.errors import UserError, nearest
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
 from slimtrain.registry import published_spec, split_name
 from slimtrain.search_cost import parse_targets

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimtrain.base.errors import UserError
 from slimtrain.cifar import open_cifar
 from slimtrain.config import Config
 from slimtrain.digits import DigitsSplit, digits_split
-from slimtrain.errors import UserError
 from slimtrain.folders import open_folders
 from slimtrain.samples import ArraySamples, FakeSamples, Samples, hold_out
 

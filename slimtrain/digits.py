@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from slimtrain.errors import ResourceError
+from slimtrain.base.errors import ResourceError
 
 TEST_IMAGES = 360
 BRIGHTEST = 16  # of the stored values

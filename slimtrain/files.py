@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import torch
 
-from slimtrain.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError
 
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")

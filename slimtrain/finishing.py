@@ -23,14 +23,14 @@ from typing import Any
 
 import click
 
-from slimtrain.atomic import write_atomically
+from slimtrain.base.errors import CommandError, ResourceError, UserError
+from slimtrain.base.files import write_atomically
 from slimtrain.channels import width_label
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.cost import CostCounter, format_macs
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
-from slimtrain.errors import CommandError, ResourceError, UserError
 from slimtrain.evaluate import Result
 from slimtrain.found import found_config
 from slimtrain.logbook import table

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.images import SUFFIXES
 from slimtrain.samples import FileSamples
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimtrain.base.errors import UserError, nearest
 from slimtrain.config import Config
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import UserError, nearest
 from slimtrain.plan_file import read_channels, told_counts, us_groups
 from slimtrain.registry import sibling, split_name
 from slimtrain.spec import NetworkSpec

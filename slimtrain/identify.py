@@ -15,8 +15,8 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor, nn
 
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.channels import ChannelPlan, Dim, Wiring, width_label
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.mobilenet_v2 import InvertedResidualNetwork

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

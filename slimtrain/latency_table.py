@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slimtrain.atomic import write_atomically
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import write_atomically
 from slimtrain.channels import ChannelPlan, Dim
-from slimtrain.errors import UserError
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
 from slimtrain.spec import NetworkSpec

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimtrain.augment import Transform
-from slimtrain.errors import ResourceError, UserError
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.samples import Picture, Samples
 
 UNREADABLE_RUN = 100  # so many unreadable images in a row are no accident

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from slimtrain.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from slimtrain.atomic import write_atomically
-from slimtrain.errors import ResourceError
+from slimtrain.base.errors import ResourceError
+from slimtrain.base.files import write_atomically
 
 log = logging.getLogger(__name__)
 

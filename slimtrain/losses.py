@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 
 
 def torch_smoothing(smoothing: float, classes: int) -> float:

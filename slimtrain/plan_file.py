@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from slimtrain.atomic import write_atomically
+from slimtrain.base.errors import UserError, WidthError, nearest
+from slimtrain.base.files import write_atomically
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError, WidthError, nearest
 from slimtrain.published_config import load_yaml
 from slimtrain.spec import NetworkSpec
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from slimtrain.base.options import parse_widths
 from slimtrain.config import Config
 from slimtrain.cost import CostCounter, format_macs
 from slimtrain.logbook import table
-from slimtrain.widths import parse_widths
 
 CLASSES = 1000  # where neither the configuration nor its data tells
 

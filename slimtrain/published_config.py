@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.registry import published_spec, split_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from slimtrain.base.errors import UserError, nearest
 from slimtrain.config import FIELDS
-from slimtrain.errors import UserError, nearest
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 from slimtrain.registry import published_spec, split_name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimtrain.errors import UserError, nearest
+from slimtrain.base.errors import UserError, nearest
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 from slimtrain.spec import NetworkSpec
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config import SEARCH_KEYS, Config, plain
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.files import read_content
 from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable import SlimmableNetwork

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 
 Picture = Image.Image | Tensor  # RGB, or uint8 [3, H, W]
 

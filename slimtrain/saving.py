@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from slimtrain import __version__
-from slimtrain.atomic import write_atomically
+from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.base.files import write_atomically
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.identify import compare_layout
 from slimtrain.layers import SharedNorm, UniversalNorm
 from slimtrain.loading import check_values, load_network

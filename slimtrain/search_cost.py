@@ -14,12 +14,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.options import UNITS, parse_number
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import UserError, nearest
 from slimtrain.slimming import Slimming
 from slimtrain.spec import NetworkSpec
-from slimtrain.widths import UNITS, parse_number
 
 if TYPE_CHECKING:
     from slimtrain.latency_table import LatencyTable

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
-from slimtrain.errors import UserError
 from slimtrain.search_memory import memory_kept
 from slimtrain.search_prefix import Stages
 from slimtrain.slimmable import SlimmableNetwork

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from slimtrain.augment import Transform
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.loader import test_batches
 from slimtrain.samples import PartSamples, Samples
 from slimtrain.search_error import NO_IMAGES, Chunk

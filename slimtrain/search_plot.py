@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimtrain.atomic import write_atomically
+from slimtrain.base.files import write_atomically
+from slimtrain.base.options import UNITS
 from slimtrain.cost import format_macs
 from slimtrain.search_cost import CostModel, format_cost
 from slimtrain.search_trace import Step
-from slimtrain.widths import UNITS
 
 if TYPE_CHECKING:
     from slimtrain.search import Found

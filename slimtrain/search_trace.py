@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtrain.atomic import NO_SPACE, write_atomically
-from slimtrain.errors import ResourceError, UserError
+from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.files import NO_SPACE, write_atomically
 
 SEARCH, TRACE, CANDIDATES = "search.json", "trace.csv", "candidates.csv"
 

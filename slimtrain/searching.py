@@ -20,14 +20,14 @@ import click
 import numpy as np
 import torch
 
-from slimtrain.atomic import remove_partials, write_atomically
 from slimtrain.augment import test_transform
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config, dump_config
 from slimtrain.cost import format_macs
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
-from slimtrain.errors import UserError
 from slimtrain.finishing import check_finish, finish
 from slimtrain.logbook import table
 from slimtrain.plan_file import write_plan_file

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import UserError
 from slimtrain.spec import FAMILIES, NetworkSpec
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
-from slimtrain.errors import UserError, WidthError, nearest
 from slimtrain.models.architecture import Architecture, Layers, M
 
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from slimtrain.base.errors import CheckpointError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.errors import CheckpointError
 from slimtrain.slimmable import SlimmableNetwork
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from slimtrain.base.errors import UserError
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
-from slimtrain.errors import UserError
 from slimtrain.registry import sibling
 from slimtrain.search_cost import parse_targets
 

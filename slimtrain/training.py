@@ -17,8 +17,9 @@ import click
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from slimtrain.atomic import remove_partials, write_atomically
 from slimtrain.augment import test_transform, train_transform
+from slimtrain.base.errors import CheckpointError, TrainingError, UserError
+from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan, number_text
 from slimtrain.checkpoint import open_checkpoint
@@ -27,7 +28,6 @@ from slimtrain.compiling import CompiledForward, check_compiling
 from slimtrain.config import Config, dump_config, plain
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
-from slimtrain.errors import CheckpointError, TrainingError, UserError
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.gradients import Gradients
 from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batches

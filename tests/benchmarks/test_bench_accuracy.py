@@ -15,7 +15,7 @@ from benchmarks.accuracy import with_accuracies
 from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

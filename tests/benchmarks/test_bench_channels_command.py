@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from benchmarks import channels
 from benchmarks.channel_run import Device
 from benchmarks.channels import command, find_network, require_onnx
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.cost import CostCounter
-from slimtrain.errors import ResourceError, UserError
 from slimtrain.latency_table import read_latency_table
 from slimtrain.registry import published_spec
 from tests.support import ROOT

@@ -20,9 +20,9 @@ from benchmarks.channel_run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.latency_prediction import errors, networks, predict, told, unseen_plans
 from benchmarks.model_timer import Model, Sample
 from benchmarks.network_models import network_model
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.registry import published_spec
 from slimtrain.spec import NetworkSpec

@@ -16,9 +16,9 @@ from torchvision.transforms.v2.functional import resize
 
 from slimexport.cli import main
 from slimexport.exporter import export
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.digits import digits_split
-from slimtrain.errors import UserError
 from slimtrain.images import Preprocessing
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork

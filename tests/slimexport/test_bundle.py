@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from slimexport.bundle import BundleWriter
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from tests.support.export_helpers import bundle, fill, tree
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import slimexport
 from slimexport.dense import materialize
+from slimtrain.base.errors import CheckpointError, WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
-from slimtrain.errors import CheckpointError, WidthError
 from slimtrain.files import read_state_dict
 from slimtrain.layers import DenseLayers
 from slimtrain.loading import load_network

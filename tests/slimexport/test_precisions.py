@@ -20,8 +20,8 @@ from slimexport.quantize import quantize
 from slimexport.target.manifest import read_manifest
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.errors import UserError
 from slimtrain.noise import noise_images
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

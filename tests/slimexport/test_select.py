@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from slimexport.select import select_plans, widest_within
+from slimtrain.base.errors import BudgetError, UserError, WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.cost import CostCounter
-from slimtrain.errors import BudgetError, UserError, WidthError
 from slimtrain.loading import load_network
 from slimtrain.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork

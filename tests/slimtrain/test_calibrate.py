@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimtrain.base.errors import UserError
 from slimtrain.calibrate import calibrate
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

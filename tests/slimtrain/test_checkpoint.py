@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_states import State, images, random_state

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.base.errors import ResourceError
 from slimtrain.channels import ChannelPlan, Dim, Wiring
 from slimtrain.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
 from slimtrain.distributed import Processes
-from slimtrain.errors import ResourceError
 from slimtrain.gradients import Gradients
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M

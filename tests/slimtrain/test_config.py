@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.config import CONFIGS, FIELDS, Config, config_names, dump_config, make_config, plain, read_config
-from slimtrain.errors import UserError, WidthError
 from slimtrain.models.published import GRIDS
 from slimtrain.registry import PUBLISHED, published_spec
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config import Config, make_config
 from slimtrain.data import digits_split, open_data
-from slimtrain.errors import ResourceError, UserError
 from slimtrain.samples import ArraySamples, Samples, hold_out
 
 

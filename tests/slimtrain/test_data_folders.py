@@ -16,9 +16,9 @@ from torchvision.datasets import ImageFolder
 
 from slimtrain.augment import test_transform as make_test_transform
 from slimtrain.augment import train_transform
+from slimtrain.base.errors import UserError
 from slimtrain.config import Config, make_config
 from slimtrain.data import open_data
-from slimtrain.errors import UserError
 from slimtrain.loader import test_batches as make_test_batches
 from slimtrain.loader import training_batches
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config import Config, make_config
 from slimtrain.data import Data
 from slimtrain.distributed import Processes, choose_device, processes
-from slimtrain.errors import ResourceError, UserError
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.gradients import Gradients
 from slimtrain.loader import test_batches as batches_of

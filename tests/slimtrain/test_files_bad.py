@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import CheckpointError
 from slimtrain.files import read_state_dict
 
 LEGACY = {"_use_new_zipfile_serialization": False}

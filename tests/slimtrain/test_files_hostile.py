@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from slimtrain.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError
 from slimtrain.files import read_state_dict
 
 LEGACY = {"_use_new_zipfile_serialization": False}

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from slimtrain.errors import CheckpointError, UserError
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import published_spec

@@ -10,7 +10,7 @@ import random
 import pytest
 import torch
 
-from slimtrain.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError
 from tests.support.slimtrain_states import PUBLISHED, State, identified, shaped
 
 DRAWN = 8  # keys per network

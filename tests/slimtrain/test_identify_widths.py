@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import UserError
 from slimtrain.models import ARCHITECTURES
 from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_states import empty_state, identified, random_state

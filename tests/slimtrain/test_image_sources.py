@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.images import Preprocessing, image_batches, image_files, read_array, spread_files
 
 HOW = Preprocessing(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

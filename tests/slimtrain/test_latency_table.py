@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import UserError
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.latency_table import (
     LatencyTableError,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.layers import DenseLayers
 from slimtrain.registry import published_spec

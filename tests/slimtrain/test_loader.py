@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from slimtrain import loader
-from slimtrain.errors import ResourceError, UserError
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.loader import Batch, steps_per_epoch, training_batches
 from tests.support import ROOT
 

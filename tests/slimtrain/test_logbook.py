@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from slimtrain import logbook as module
+from slimtrain.base.errors import ResourceError
 from slimtrain.clock import Clock
-from slimtrain.errors import ResourceError
 from slimtrain.logbook import Logbook, Row, duration, table
 
 ROWS: list[Row] = [

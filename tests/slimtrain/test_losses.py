@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.losses import distillation_loss, label_loss, torch_smoothing
 
 IMAGES, CLASSES = 5, 7

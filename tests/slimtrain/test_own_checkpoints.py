@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from slimexport.exporter import export
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.published_config import (
     IMAGENET_MEAN,
     INCEPTION_MEAN,

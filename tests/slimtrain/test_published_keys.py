@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from slimtrain.base.errors import UserError
 from slimtrain.config import SEARCH_KEYS, Config, make_config, read_config
-from slimtrain.errors import UserError
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 from slimtrain.published_keys import IGNORED, KEYS, translate
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from slimtrain import training
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config import Config
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.loader import Batch
 from slimtrain.resume import move_aside, run_to_resume
 from slimtrain.training import Run, train

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from slimtrain.atomic import remove_partials, write_atomically
+from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.errors import ResourceError, UserError
 from slimtrain.registry import published_spec
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable import SlimmableNetwork

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from slimtrain import training
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cli import main
@@ -23,7 +24,6 @@ from slimtrain.config import read_config
 from slimtrain.cost import CostCounter
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
-from slimtrain.errors import CheckpointError, UserError
 from slimtrain.plan_file import read_plan_file
 from slimtrain.samples import FakeSamples
 from slimtrain.saving import own_content, published_content, save

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.registry import published_spec
 from slimtrain.search_cost import check_targets, cost_model, format_cost, parse_targets, target_name

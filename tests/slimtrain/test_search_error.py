@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
-from slimtrain.errors import UserError
 from slimtrain.search_error import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
 from slimtrain.search_prefix import Stages, State
 from slimtrain.slimmable import SlimmableNetwork

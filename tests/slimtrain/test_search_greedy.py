@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.search import Found, Option, choose, run_search
 from slimtrain.search_cost import CostModel, cost_model
 from slimtrain.search_error import Evaluator, Measured, TensorChunks

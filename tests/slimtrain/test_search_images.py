@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.samples import ArraySamples, FakeSamples, FileSamples, PartSamples, Picture
 from slimtrain.search_images import HeldOut, chunk_size, draw_images
 

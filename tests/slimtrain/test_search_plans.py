@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.config import Config, read_config
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.errors import UserError, WidthError
 from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.plan_file import read_plan_file, us_groups, write_plan_file
 from slimtrain.registry import published_spec

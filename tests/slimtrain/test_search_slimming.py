@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError, WidthError
 from slimtrain.layers import DenseLayers
 from slimtrain.slimming import Slimming, changed_groups, channel_list
 from slimtrain.spec import NetworkSpec

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.channels import ChannelPlan
-from slimtrain.errors import UserError, WidthError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimtrain.base.errors import CheckpointError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.errors import CheckpointError
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.spec import NetworkSpec

@@ -14,9 +14,9 @@ from torch import nn
 
 from slimexport.dense import dense_network
 from slimexport.exporter import export
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cost import CostCounter
-from slimtrain.errors import UserError
 from slimtrain.identify import identify
 from slimtrain.saving import own_content, save
 from slimtrain.spec import NetworkSpec

@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 PLAIN = (
     *("slimtrain", "slimtrain.channels", "slimtrain.registry", "slimtrain.spec", "slimtrain.models", "slimtrain.noise"),
-    *("slimtrain.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
+    *("slimtrain.base.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
     *("slimtrain.found", "slimtrain.supernet", "slimtrain.plan_file", "slimtrain.slimming", "slimtrain.search"),
     *("slimtrain.search_cost", "slimtrain.search_trace", "slimtrain.cli"),
 )

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
 from slimtrain.config import Config
-from slimtrain.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
 from slimtrain.loader import Batch
 from slimtrain.saving import own_content, save
 from slimtrain.step import Stepper

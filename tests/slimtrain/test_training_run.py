@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from slimtrain.augment import test_transform, train_transform
+from slimtrain.base.errors import UserError
 from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import Config, read_config
 from slimtrain.data import open_data
-from slimtrain.errors import UserError
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.loader import Batch, test_batches, training_batches
 from slimtrain.slimmable import SlimmableNetwork

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 from slimtrain.loading import check_values
 from slimtrain.noise import noise_images
 from slimtrain.registry import NETWORKS, published_spec

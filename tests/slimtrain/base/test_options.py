@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from slimtrain.errors import UserError
-from slimtrain.widths import parse_macs, parse_widths
+from slimtrain.base.errors import UserError
+from slimtrain.base.options import parse_macs, parse_widths
 
 
 @pytest.mark.parametrize(

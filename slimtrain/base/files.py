@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from slimtrain.errors import ResourceError, UserError
+from slimtrain.base.errors import ResourceError, UserError
 
 PARTIAL = ".partial-"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

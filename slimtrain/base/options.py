@@ -6,7 +6,7 @@ import math
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-from slimtrain.errors import UserError
+from slimtrain.base.errors import UserError
 
 ALL: Literal["all"] = "all"
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
