@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.layer_times import Point
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.models.spec import NetworkSpec
 
 INPUT, OUTPUT = "input", "output"
 

@@ -17,10 +17,10 @@ from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.rounds import schedule
 from benchmarks.statistics import OTHER_LOAD
-from slimtrain.channels import ChannelPlan
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.latency_table import LatencyTable, NetworkShape
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 
 NETWORK_SHARE = 10  # a whole network is measured so many times as long as a layer
 LOADING_S = 0.03  # to write and load a model

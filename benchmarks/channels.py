@@ -25,8 +25,8 @@ from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.cost import CostCounter
 from slimtrain.latency_table import write_latency_table
-from slimtrain.registry import NETWORKS, published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.registry import NETWORKS, published_spec
+from slimtrain.models.spec import NetworkSpec
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
 OUTPUT = Path("measured")
@@ -83,7 +83,7 @@ def find_network(
 
 def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_size: int, name: str) -> int:
     """The stride that gives a bundle's network its MACs: the manifest does not name it."""
-    from slimtrain.channels import ChannelPlan
+    from slimtrain.models.channels import ChannelPlan
 
     plan = ChannelPlan("bundle", channels)
     for stride in STEM_STRIDES:

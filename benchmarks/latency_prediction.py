@@ -31,10 +31,10 @@ from benchmarks.progress import Progress
 from benchmarks.statistics import rank_correlation
 from benchmarks.threads import pinned
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter, format_macs
 from slimtrain.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 
 UNIFORM = 6  # widths, none of which the table has seen
 RANDOM = 10

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.random_onnx import RandomGraph, Value
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.models.architecture import Layers
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.models.spec import NetworkSpec
 
 Step = Callable[[RandomGraph, Value], Value]
 

@@ -20,13 +20,13 @@ from benchmarks.rank_statistics import mean_interval
 from benchmarks.statistics import rank_correlation
 from slimtrain.augment import test_transform
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
-from slimtrain.plan_file import write_plan_file
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.plan_file import write_plan_file
 from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Option, choose
 from slimtrain.search_cost import CostModel

@@ -17,7 +17,7 @@ import click
 from slimexport import __version__
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
-from slimtrain.registry import published_spec, split_name
+from slimtrain.models.registry import published_spec, split_name
 
 FORMATS = ("onnx", "trt")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")

@@ -16,11 +16,11 @@ from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
 from slimtrain.base.errors import WidthError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.layers import DenseLayers, PlanNorm
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 
 def materialize(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from slimtrain.base.errors import BudgetError, WidthError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint, missing_statistics
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.plan_file import read_plan_file
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork
 
 STEPS_PER_UNIT = 1000  # budgets are met to a thousandth of a width

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.sync_norm import Statistics
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 
 Forward = Callable[[Tensor], Tensor]

@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
-from slimtrain.registry import published_spec, split_name
 from slimtrain.search_cost import parse_targets
-from slimtrain.spec import NetworkSpec
 
 CONFIGS = Path(__file__).parent / "configs"
 APP = "app:"

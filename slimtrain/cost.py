@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.models.architecture import Layers
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.models.spec import NetworkSpec
 
 Shape = tuple[int, int, int]  # channels, height, width
 

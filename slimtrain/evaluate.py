@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
 from slimtrain.loader import Batch
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.step import autocast
 

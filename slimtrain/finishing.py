@@ -25,7 +25,6 @@ import click
 
 from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.channels import width_label
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.cost import CostCounter, format_macs
@@ -34,11 +33,12 @@ from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result
 from slimtrain.found import found_config
 from slimtrain.logbook import table
-from slimtrain.plan_file import write_plan_file
+from slimtrain.models.channels import width_label
+from slimtrain.models.plan_file import write_plan_file
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import Found
 from slimtrain.search_cost import CostModel, format_cost
 from slimtrain.slimming import channel_list
-from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.testing import test_checkpoint
 from slimtrain.training import RESOLVED, train

@@ -16,9 +16,9 @@ from pathlib import Path
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config import Config
 from slimtrain.cost import CostCounter, format_macs
-from slimtrain.plan_file import read_channels, told_counts, us_groups
-from slimtrain.registry import sibling, split_name
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.plan_file import read_channels, told_counts, us_groups
+from slimtrain.models.registry import sibling, split_name
+from slimtrain.models.spec import NetworkSpec
 
 WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard is not to take all memory
 CLASSES = 1000  # to compare costs with, where neither the configuration nor its data tells

@@ -21,10 +21,10 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.models.spec import NetworkSpec
 
 SCHEMA_VERSION = 1
 KIND = "latency table"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.models.architecture import Layers
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.models.spec import NetworkSpec
 
 CONV, DEPTHWISE, LINEAR = "conv", "depthwise", "linear"
 KINDS = (CONV, DEPTHWISE, LINEAR)

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.models.architecture import Layers
+from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.network import Block, Bottleneck, Network, ShuffleUnit
 from slimtrain.sync_norm import Statistics, synchronized_batch_norm
 
 if TYPE_CHECKING:
-    from slimtrain.spec import NetworkSpec
+    from slimtrain.models.spec import NetworkSpec
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1

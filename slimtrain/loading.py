@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

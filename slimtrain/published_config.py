@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError
-from slimtrain.registry import published_spec, split_name
+from slimtrain.models.registry import published_spec, split_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)

@@ -16,8 +16,8 @@ from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config import FIELDS
+from slimtrain.models.registry import published_spec, split_name
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.registry import published_spec, split_name
 
 log = logging.getLogger(__name__)
 

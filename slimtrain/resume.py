@@ -11,9 +11,9 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config import SEARCH_KEYS, Config, plain
 from slimtrain.files import read_content
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 LAST = "last.pt"
 AUTO = "auto"

@@ -13,8 +13,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slimtrain.channels import ChannelPlan
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 
 
 @dataclass(frozen=True)

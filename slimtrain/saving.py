@@ -21,14 +21,14 @@ from torch import Tensor
 from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.channels import ChannelPlan
 from slimtrain.identify import compare_layout
 from slimtrain.layers import SharedNorm, UniversalNorm
 from slimtrain.loading import check_values, load_network
-from slimtrain.plan_file import PLAN_NAME
-from slimtrain.registry import split_name
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.plan_file import PLAN_NAME
+from slimtrain.models.registry import split_name
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 FORMAT = "slimtrain"
 VERSION = 1

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import UNITS, parse_number
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter, format_macs
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from slimtrain.latency_table import LatencyTable

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.search_memory import memory_kept
 from slimtrain.search_prefix import Stages
 from slimtrain.slimmable import SlimmableNetwork

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from slimtrain.channels import ChannelPlan, Dim
 from slimtrain.layers import SlimConv2d, SlimLinear
+from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.network import Block, Bottleneck, Network
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.slimming import changed_groups

@@ -30,7 +30,8 @@ from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.finishing import check_finish, finish
 from slimtrain.logbook import table
-from slimtrain.plan_file import write_plan_file
+from slimtrain.models.plan_file import write_plan_file
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.resume import check_settings, move_aside
 from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Found, run_search
@@ -39,7 +40,6 @@ from slimtrain.search_error import Evaluator
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.search_trace import Trace
 from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import PLANS, SearchPlan, held_out
 from slimtrain.testing import open_with_data
 from slimtrain.training import LAST, RESOLVED, train

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from slimtrain.channels import ChannelPlan
 from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear, SlimmableLayers, UniversalNorm
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.sync_norm import Statistics
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
-from slimtrain.spec import FAMILIES, NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import FAMILIES, NetworkSpec
 
 
 class Slimming:

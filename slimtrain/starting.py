@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from slimtrain.base.errors import UserError
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
-from slimtrain.registry import sibling
+from slimtrain.models.registry import sibling
 from slimtrain.search_cost import parse_targets
 
 SEARCH = "_search"

@@ -21,7 +21,6 @@ from slimtrain.augment import test_transform, train_transform
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.calibrate import calibrate
-from slimtrain.channels import ChannelPlan, number_text
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.clock import Clock
 from slimtrain.compiling import CompiledForward, check_compiling
@@ -33,6 +32,7 @@ from slimtrain.gradients import Gradients
 from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.logbook import Logbook, Row, count, table
 from slimtrain.losses import torch_smoothing
+from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.optimizer import initialize, sgd
 from slimtrain.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
 from slimtrain.sampling import Sampler

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear
+from slimtrain.models.registry import published_spec
 from slimtrain.network import Block, Bottleneck, ShuffleUnit
 from slimtrain.noise import noise_images
-from slimtrain.registry import published_spec
 from slimtrain.slimmable import SlimmableNetwork
 
 SEED = 0

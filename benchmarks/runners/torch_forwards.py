@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.cells import NotMeasured
 from benchmarks.runners.failures import first_line
 from benchmarks.runners.torch_errors import is_out_of_memory
-from slimtrain.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 
 CAPTURE_WARMUP = 3  # runs before a capture: libraries allocate and choose in the first ones, which cannot be captured

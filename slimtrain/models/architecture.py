@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from slimtrain.channels import Dim, Wiring
+from slimtrain.models.channels import Dim, Wiring
 
 ChannelList = Sequence[int]
 M = TypeVar("M")

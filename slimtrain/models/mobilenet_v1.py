@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slimtrain.channels import Dim, Wiring, make_divisible
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
+from slimtrain.models.channels import Dim, Wiring, make_divisible
 
 STEM = 32
 # (output channels at 1.0x, stride) of every depthwise separable block

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slimtrain.channels import Dim, Wiring
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
+from slimtrain.models.channels import Dim, Wiring
 
 GROUPS = 3
 COMPRESSION = 4  # a block's inner channels are its output's over this

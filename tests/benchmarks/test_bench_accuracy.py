@@ -16,9 +16,9 @@ from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 SIZE, CLASSES = 32, ("ant", "bee", "cat")
 

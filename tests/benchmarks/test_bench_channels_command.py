@@ -20,7 +20,7 @@ from benchmarks.channels import command, find_network, require_onnx
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.cost import CostCounter
 from slimtrain.latency_table import read_latency_table
-from slimtrain.registry import published_spec
+from slimtrain.models.registry import published_spec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer
 

@@ -16,7 +16,7 @@ from benchmarks.model_timer import BACKENDS, Model, ModelTimer
 from benchmarks.network_models import network_model
 from slimtrain.cost import CostCounter
 from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
-from slimtrain.registry import published_spec
+from slimtrain.models.registry import published_spec
 from tests.support.channel_fakes import OTHER_MS, START_MS, FormulaTimer, layer_ms, linear_ms, model_ms
 
 LAYERS = {

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.channel_grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
 from benchmarks.channel_run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
 from benchmarks.network_models import network_model
-from slimtrain.channels import ChannelPlan
 from slimtrain.layer_shapes import layer_shapes
-from slimtrain.registry import PUBLISHED, published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
 
 SMALL = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)

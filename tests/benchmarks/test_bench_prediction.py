@@ -21,11 +21,11 @@ from benchmarks.latency_prediction import errors, networks, predict, told, unsee
 from benchmarks.model_timer import Model, Sample
 from benchmarks.network_models import network_model
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
 from slimtrain.latency_table import LatencyTable, LatencyTableError, write_latency_table
-from slimtrain.registry import published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer, model_ms
 

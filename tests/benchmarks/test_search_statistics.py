@@ -16,12 +16,12 @@ from benchmarks.search_plans import plans_on_the_way, random_plans
 from benchmarks.search_rankings import add_differences, judged
 from slimtrain.base.errors import UserError
 from slimtrain.cost import CostCounter
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.search_error import Measured
 from slimtrain.search_trace import Candidate, Step, Trace
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.slimming import Slimming, changed_groups
-from slimtrain.spec import NetworkSpec
 
 RANGE = (0.15, 0.5)
 SPEC = NetworkSpec("mobilenet_v1", "us", RANGE, 10, (), RANGE, stem_stride=1)

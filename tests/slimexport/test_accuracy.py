@@ -20,9 +20,9 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.digits import digits_split
 from slimtrain.images import Preprocessing
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 
 SIZE = 32
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

@@ -22,7 +22,7 @@ from slimexport import exporter
 from slimexport.bundle import BundleWriter
 from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
-from slimtrain.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.noise import noise_images
 from slimtrain.slimmable import SlimmableNetwork
 from tests.support.export_helpers import (

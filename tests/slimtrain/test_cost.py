@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import Cost, CostCounter
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
-from slimtrain.registry import published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, layout
 

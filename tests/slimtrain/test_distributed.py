@@ -16,10 +16,10 @@ from slimtrain.evaluate import Result, evaluate
 from slimtrain.gradients import Gradients
 from slimtrain.loader import test_batches as batches_of
 from slimtrain.loader import training_batches
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import sgd
 from slimtrain.samples import FakeSamples
 from slimtrain.sampling import Sampler
-from slimtrain.spec import NetworkSpec
 from slimtrain.step import Stepper
 from slimtrain.training import Run, calibrate_on
 from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes

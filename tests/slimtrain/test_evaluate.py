@@ -11,8 +11,8 @@ from torch import Tensor
 
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.loader import Batch
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import images, network_of, random_state
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from slimtrain.files import read_state_dict
 from slimtrain.loading import load_network
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, identified, random_state
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))

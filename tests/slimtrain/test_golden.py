@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.registry import published_spec
+from slimtrain.models.registry import published_spec
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, gap, layout
 

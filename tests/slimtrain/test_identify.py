@@ -12,8 +12,8 @@ import torchvision
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
-from slimtrain.registry import published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 

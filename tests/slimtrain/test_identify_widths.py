@@ -13,7 +13,7 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.models import ARCHITECTURES
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import empty_state, identified, random_state
 
 TIED = NetworkSpec("mobilenet_v2", "us", (0.25, 1.0, 0.26), 10, width_range=(0.25, 1.0))  # 0.25 and 0.26: the same shapes

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.latency_table import (
     LatencyTableError,
@@ -22,8 +21,9 @@ from slimtrain.latency_table import (
     write_latency_table,
 )
 from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
-from slimtrain.registry import published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.latency_tables import SIZE, table_of
 
@@ -322,7 +322,7 @@ def test_tables_are_read_without_torch_and_benchmarks(content: dict[str, Any], t
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime', 'slimexport', 'benchmarks')))\n"
         "from slimtrain.latency_table import read_latency_table\n"
-        "from slimtrain.registry import published_spec\n"
+        "from slimtrain.models.registry import published_spec\n"
         f"spec = published_spec('us_mobilenet_v1'); table = read_latency_table({str(tmp_path / 't.json')!r}, spec, {SIZE})\n"
         "print(table.cost_ms(spec.plan(0.5)) > 0)"
     )

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
 from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.layers import DenseLayers
-from slimtrain.registry import published_spec
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import PUBLISHED
 
 

@@ -17,9 +17,9 @@ import yaml
 from slimexport.exporter import export
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support.run_helpers import (
     S2,
     SPECS,

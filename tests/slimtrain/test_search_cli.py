@@ -17,14 +17,15 @@ import yaml
 
 from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cli import main
 from slimtrain.config import read_config
 from slimtrain.cost import CostCounter
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
-from slimtrain.plan_file import read_plan_file
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.plan_file import read_plan_file
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.samples import FakeSamples
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.search_cost import check_targets, cost_model
@@ -32,7 +33,6 @@ from slimtrain.search_images import HeldOut
 from slimtrain.search_trace import Trace
 from slimtrain.searching import run_whole_search
 from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import SearchPlan, beside, supernet_config
 from slimtrain.training import Run
 from tests.support.run_helpers import (

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.cost import CostCounter
 from slimtrain.layers import DenseLayers
-from slimtrain.registry import published_spec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.search_cost import check_targets, cost_model, format_cost, parse_targets, target_name
 from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
 from tests.support.search_toys import RESNET, V1, V2
 
 

@@ -19,11 +19,11 @@ from slimtrain.config import read_config
 from slimtrain.cost import CostCounter
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
-from slimtrain.plan_file import read_plan_file
+from slimtrain.models.plan_file import read_plan_file
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.search_cost import cost_model
 from slimtrain.searching import run_whole_search
-from slimtrain.spec import NetworkSpec
 from slimtrain.supernet import SearchPlan, with_epochs
 from slimtrain.uniform import nearest_width, uniform_plan
 from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from slimtrain.channels import ChannelPlan
 from slimtrain.latency_table import LatencyTable, read_latency_table, write_latency_table
 from slimtrain.layer_shapes import LayerShape
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.search_cost import cost_model
 from slimtrain.slimming import Slimming
-from slimtrain.spec import NetworkSpec
 from tests.support.latency_tables import table_of
 from tests.support.run_helpers import refused, run
 from tests.support.search_helpers import RIGHT, US, own_checkpoint, plan, refused_late, search_file, searched, trace

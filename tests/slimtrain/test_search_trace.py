@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.distributed import Processes
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.search import Found, run_search
 from slimtrain.search_cost import cost_model
 from slimtrain.search_error import Measured

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from slimexport.cli import main as slimexport
 from slimexport.dense import materialize
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.plan_file import read_plan_file, write_plan_file
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.plan_file import read_plan_file, write_plan_file
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.training import Run
 from tests.support.run_helpers import config_file, differences, done, noise, raw, refused, run
 from tests.support.search_helpers import searched

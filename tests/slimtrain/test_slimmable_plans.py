@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.channels import ChannelPlan
 from slimtrain.layers import PlanNorm
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 Made = tuple[NetworkSpec, State]

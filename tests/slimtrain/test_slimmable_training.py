@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_states import State, images, network_of, random_state
 
 MOMENTUM = 0.1

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import Checkpoint
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from slimtrain.starting import adopt
 from tests.support.run_helpers import (
     AUTO,

@@ -18,9 +18,9 @@ from slimtrain.calibrate import calibrate
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.data import open_data
 from slimtrain.loader import test_batches, training_batches
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from slimtrain.training import CALIBRATION_EPOCH, calibrate_on
 from tests.support.run_helpers import (
     ALONE,

@@ -10,9 +10,16 @@ import pytest
 from tests.support import ROOT
 
 PLAIN = (
-    *("slimtrain", "slimtrain.channels", "slimtrain.registry", "slimtrain.spec", "slimtrain.models", "slimtrain.noise"),
+    *(
+        "slimtrain",
+        "slimtrain.models.channels",
+        "slimtrain.models.registry",
+        "slimtrain.models.spec",
+        "slimtrain.models",
+        "slimtrain.noise",
+    ),
     *("slimtrain.base.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
-    *("slimtrain.found", "slimtrain.supernet", "slimtrain.plan_file", "slimtrain.slimming", "slimtrain.search"),
+    *("slimtrain.found", "slimtrain.supernet", "slimtrain.models.plan_file", "slimtrain.slimming", "slimtrain.search"),
     *("slimtrain.search_cost", "slimtrain.search_trace", "slimtrain.cli"),
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors")
@@ -32,7 +39,7 @@ def test_a_plain_module_imports_without_torch(module: str) -> None:
 
 def test_plans_and_costs_are_made_without_torch() -> None:
     done = run(
-        "from slimtrain.registry import published_spec\n"
+        "from slimtrain.models.registry import published_spec\n"
         "from slimtrain.cost import CostCounter\n"
         "from slimtrain.noise import noise_images\n"
         "spec = published_spec('us_mobilenet_v1')\n"

@@ -18,12 +18,12 @@ from PIL import Image
 
 from slimtrain.augment import test_transform, train_transform
 from slimtrain.base.errors import UserError
-from slimtrain.channels import ChannelPlan
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import Config, read_config
 from slimtrain.data import open_data
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.loader import Batch, test_batches, training_batches
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, Run, train
 from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree

@@ -30,8 +30,8 @@ from slimexport.bundle import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_graph import to_onnx as real_to_onnx
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.reference import make_checkpoint
 from tests.support import ROOT
 

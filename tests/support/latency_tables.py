@@ -8,7 +8,7 @@ from typing import Any
 from slimtrain.latency_grid import Axis, Times
 from slimtrain.latency_table import LatencyTable, NetworkShape
 from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec
 
 SIZE = 64
 

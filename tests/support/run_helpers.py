@@ -19,14 +19,14 @@ import yaml
 from torch import Tensor
 
 from slimtrain.calibrate import calibrate
-from slimtrain.channels import ChannelPlan
 from slimtrain.cli import main
 from slimtrain.config import Config, make_config
 from slimtrain.distributed import Processes
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import initialize
 from slimtrain.sampling import mixed_plan
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support import ROOT
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")

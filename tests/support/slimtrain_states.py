@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.identify import identify
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.reference import make_checkpoint
 from tests.support import REFERENCE
 

@@ -11,9 +11,9 @@ from torch import nn
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.mobilenet_v2 import WiredBlock
-from slimtrain.registry import published_spec
+from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.spec import NetworkSpec
 from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 
 

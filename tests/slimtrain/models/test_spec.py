@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.channels import ChannelPlan
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
-from slimtrain.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
-from slimtrain.spec import MAX_IMAGE_SIZE, NetworkSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
+from slimtrain.models.spec import MAX_IMAGE_SIZE, NetworkSpec
 from tests.support.slimtrain_states import PUBLISHED
 
 US = published_spec("us_mobilenet_v1")

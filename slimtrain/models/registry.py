@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
-from slimtrain.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec
 
 # Which families an architecture is slimmed in.
 FAMILIES_OF = {

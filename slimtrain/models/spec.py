@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from slimtrain.base.errors import UserError, WidthError, nearest
-from slimtrain.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
 from slimtrain.models.architecture import Architecture, Layers, M
+from slimtrain.models.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
 
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
 

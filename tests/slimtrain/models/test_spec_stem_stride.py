@@ -18,8 +18,8 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cost import CostCounter
 from slimtrain.identify import identify
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
-from slimtrain.spec import NetworkSpec
 from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state
 
 SPECS = {

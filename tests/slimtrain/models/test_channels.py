@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from slimtrain.channels import ChannelPlan, Dim, Wiring, make_divisible, widest_plan, width_label, width_name
+from slimtrain.models.channels import ChannelPlan, Dim, Wiring, make_divisible, widest_plan, width_label, width_name
 
 
 def defined(thousandths: int, divisor: int) -> int:
