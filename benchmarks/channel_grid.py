@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.layer_times import Point
-from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
+from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
 

@@ -17,8 +17,8 @@ from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.rounds import schedule
 from benchmarks.statistics import OTHER_LOAD
-from slimtrain.latency_grid import Axis, Times
-from slimtrain.latency_table import LatencyTable, NetworkShape
+from slimtrain.costs.latency_grid import Axis, Times
+from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 

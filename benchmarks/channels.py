@@ -23,8 +23,8 @@ from benchmarks.layer_times import LayerTime
 from benchmarks.model_timer import BACKENDS, ModelTimer
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.errors import ResourceError, UserError, nearest
-from slimtrain.cost import CostCounter
-from slimtrain.latency_table import write_latency_table
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.models.registry import NETWORKS, published_spec
 from slimtrain.models.spec import NetworkSpec
 

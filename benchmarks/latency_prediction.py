@@ -31,8 +31,8 @@ from benchmarks.progress import Progress
 from benchmarks.statistics import rank_correlation
 from benchmarks.threads import pinned
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter, format_macs
-from slimtrain.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
+from slimtrain.costs.cost import CostCounter, format_macs
+from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 

@@ -20,7 +20,7 @@ take from whole networks.
 from __future__ import annotations
 
 from benchmarks.random_onnx import RandomGraph, Value
-from slimtrain.layer_shapes import DEPTHWISE, LINEAR, LayerShape
+from slimtrain.costs.layer_shapes import DEPTHWISE, LINEAR, LayerShape
 
 COPIES = 4
 ALIGNED = 4  # channels in whole multiples of this stay in onnxruntime's own layout

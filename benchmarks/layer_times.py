@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.model_timer import Model, Timer
-from slimtrain.layer_shapes import DEPTHWISE, LayerShape
+from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape
 
 Point = tuple[int, int]  # input and output channels
 MOST_MODELS = 12  # open at once: they take turns, and all their weights are in memory

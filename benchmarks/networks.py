@@ -19,7 +19,7 @@ from benchmarks.analysis import Group, Row, analyse
 from benchmarks.cli import script_messages
 from benchmarks.records import Recorded, read_records
 from benchmarks.tables import significant
-from slimtrain.cost import format_macs
+from slimtrain.costs.cost import format_macs
 
 OUTPUT = Path("measured/networks")
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search_trace import Step
 from slimtrain.slimming import Slimming, changed_groups

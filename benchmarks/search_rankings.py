@@ -22,6 +22,7 @@ from slimtrain.augment import test_transform
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config
+from slimtrain.costs.cost_model import CostModel
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
@@ -29,7 +30,6 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Option, choose
-from slimtrain.search_cost import CostModel
 from slimtrain.search_error import Evaluator, Measured
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.searching import cautions

@@ -35,9 +35,9 @@ from benchmarks.rank_statistics import ranked
 from benchmarks.search_plans import plans_on_the_way, random_plans
 from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
 from benchmarks.statistics import rank_correlation
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
+from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.logbook import table
-from slimtrain.search_cost import cost_model, parse_targets
 from slimtrain.search_trace import read_trace
 from slimtrain.slimming import Slimming, channel_list
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.analysis import Group, Row
 from benchmarks.cells import INTERRUPTED
-from slimtrain.cost import format_macs
+from slimtrain.costs.cost import format_macs
 
 COLUMNS = 120
 GAPS = ("  ", " ")  # between columns; the second where the first makes lines too long

@@ -47,7 +47,7 @@ from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.calibrate import calibrate
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
 from slimtrain.images import Preprocessing, readable, spread_files
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.noise import noise_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from slimtrain.cost import format_macs
+from slimtrain.costs.cost import format_macs
 
 
 def format_bytes(size: int) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from slimtrain.base.errors import BudgetError, WidthError
 from slimtrain.checkpoint import Checkpoint, missing_statistics
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.slimmable import SlimmableNetwork

@@ -282,7 +282,7 @@ def calibrate(
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with _messages():
-        from slimtrain.profiling import cost_table, costs
+        from slimtrain.costs.profiling import cost_table, costs
 
         settings = read_config(config, changes)
         rows = costs(settings, widths)

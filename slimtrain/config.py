@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.registry import published_spec, split_name
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
-from slimtrain.search_cost import parse_targets
 
 CONFIGS = Path(__file__).parent / "configs"
 APP = "app:"

@@ -27,7 +27,8 @@ from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
+from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result
@@ -37,7 +38,6 @@ from slimtrain.models.channels import width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import Found
-from slimtrain.search_cost import CostModel, format_cost
 from slimtrain.slimming import channel_list
 from slimtrain.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.testing import test_checkpoint

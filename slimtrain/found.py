@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config import Config
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.plan_file import read_channels, told_counts, us_groups
 from slimtrain.models.registry import sibling, split_name
 from slimtrain.models.spec import NetworkSpec

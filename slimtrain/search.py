@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.cost_model import CostModel, check_targets, format_cost, target_name
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search_cost import CostModel, check_targets, format_cost, target_name
 from slimtrain.search_plot import plot_search
 from slimtrain.search_trace import Candidate, Step, Trace
 from slimtrain.slimming import Slimming, changed_groups

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from slimtrain.base.files import write_atomically
 from slimtrain.base.options import UNITS
-from slimtrain.cost import format_macs
-from slimtrain.search_cost import CostModel, format_cost
+from slimtrain.costs.cost import format_macs
+from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.search_trace import Step
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config, dump_config
-from slimtrain.cost import format_macs
+from slimtrain.costs.cost import format_macs
+from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, cost_model, format_cost
 from slimtrain.data import Data, open_data
 from slimtrain.distributed import Processes
 from slimtrain.finishing import check_finish, finish
@@ -35,7 +36,6 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.resume import check_settings, move_aside
 from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Found, run_search
-from slimtrain.search_cost import CostModel, LatencyCost, check_targets, cost_model, format_cost
 from slimtrain.search_error import Evaluator
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.search_trace import Trace

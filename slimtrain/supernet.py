@@ -16,8 +16,8 @@ import yaml
 
 from slimtrain.base.errors import UserError
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
+from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.registry import sibling
-from slimtrain.search_cost import parse_targets
 
 SEARCH = "_search"
 SUPERNET, PLANS = "supernet", "plans"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from slimtrain.costs.cost_model import CostModel
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search_cost import CostModel
 
 STEPS = 1000  # per unit of width: finer than the rounding of channels for every network here
 

@@ -18,8 +18,8 @@ from benchmarks import channels
 from benchmarks.channel_run import Device
 from benchmarks.channels import command, find_network, require_onnx
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.cost import CostCounter
-from slimtrain.latency_table import read_latency_table
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.latency_table import read_latency_table
 from slimtrain.models.registry import published_spec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer

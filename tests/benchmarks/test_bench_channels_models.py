@@ -14,8 +14,8 @@ from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer
 from benchmarks.network_models import network_model
-from slimtrain.cost import CostCounter
-from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.models.registry import published_spec
 from tests.support.channel_fakes import OTHER_MS, START_MS, FormulaTimer, layer_ms, linear_ms, model_ms
 

@@ -21,8 +21,8 @@ from benchmarks.latency_prediction import errors, networks, predict, told, unsee
 from benchmarks.model_timer import Model, Sample
 from benchmarks.network_models import network_model
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter
-from slimtrain.latency_table import LatencyTable, LatencyTableError, write_latency_table
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slimexport.report import format_bytes, table
-from slimtrain.cost import format_macs
+from slimtrain.costs.cost import format_macs
 
 PASSED = {
     "status": "passed",

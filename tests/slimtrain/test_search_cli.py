@@ -20,7 +20,8 @@ from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cli import main
 from slimtrain.config import read_config
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.cost_model import check_targets, cost_model
 from slimtrain.data import open_data
 from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
@@ -28,7 +29,6 @@ from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.samples import FakeSamples
 from slimtrain.saving import own_content, published_content, save
-from slimtrain.search_cost import check_targets, cost_model
 from slimtrain.search_images import HeldOut
 from slimtrain.search_trace import Trace
 from slimtrain.searching import run_whole_search

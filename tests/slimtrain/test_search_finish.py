@@ -16,13 +16,13 @@ from PIL import Image
 from slimtrain import finishing, training
 from slimtrain.cli import main
 from slimtrain.config import read_config
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.cost_model import cost_model
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
-from slimtrain.search_cost import cost_model
 from slimtrain.searching import run_whole_search
 from slimtrain.supernet import SearchPlan, with_epochs
 from slimtrain.uniform import nearest_width, uniform_plan

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.cost_model import CostModel, cost_model
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import Found, Option, choose, run_search
-from slimtrain.search_cost import CostModel, cost_model
 from slimtrain.search_error import Evaluator, Measured, TensorChunks
 from slimtrain.search_trace import Step, Trace
 from slimtrain.slimmable import SlimmableNetwork

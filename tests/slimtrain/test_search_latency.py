@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from slimtrain.latency_table import LatencyTable, read_latency_table, write_latency_table
-from slimtrain.layer_shapes import LayerShape
+from slimtrain.costs.cost_model import cost_model
+from slimtrain.costs.latency_table import LatencyTable, read_latency_table, write_latency_table
+from slimtrain.costs.layer_shapes import LayerShape
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search_cost import cost_model
 from slimtrain.slimming import Slimming
 from tests.support.latency_tables import table_of
 from tests.support.run_helpers import refused, run

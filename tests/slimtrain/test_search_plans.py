@@ -12,7 +12,7 @@ import yaml
 
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.config import Config, read_config
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, us_groups, write_plan_file

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
 from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec

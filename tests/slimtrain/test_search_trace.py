@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.costs.cost_model import cost_model
 from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search import Found, run_search
-from slimtrain.search_cost import cost_model
 from slimtrain.search_error import Measured
 from slimtrain.search_plot import plot_search
 from slimtrain.search_trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace

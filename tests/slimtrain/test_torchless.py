@@ -18,9 +18,9 @@ PLAIN = (
         "slimtrain.models",
         "slimtrain.noise",
     ),
-    *("slimtrain.base.errors", "slimtrain.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
+    *("slimtrain.base.errors", "slimtrain.costs.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
     *("slimtrain.found", "slimtrain.supernet", "slimtrain.models.plan_file", "slimtrain.slimming", "slimtrain.search"),
-    *("slimtrain.search_cost", "slimtrain.search_trace", "slimtrain.cli"),
+    *("slimtrain.costs.cost_model", "slimtrain.search_trace", "slimtrain.cli"),
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors")
 
@@ -40,7 +40,7 @@ def test_a_plain_module_imports_without_torch(module: str) -> None:
 def test_plans_and_costs_are_made_without_torch() -> None:
     done = run(
         "from slimtrain.models.registry import published_spec\n"
-        "from slimtrain.cost import CostCounter\n"
+        "from slimtrain.costs.cost import CostCounter\n"
         "from slimtrain.noise import noise_images\n"
         "spec = published_spec('us_mobilenet_v1')\n"
         "print(spec.plan(0.5).name, CostCounter(spec, 224)(spec.plan(0.5)).macs, noise_images(1, 32).shape)"

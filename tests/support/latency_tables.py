@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from slimtrain.latency_grid import Axis, Times
-from slimtrain.latency_table import LatencyTable, NetworkShape
-from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
+from slimtrain.costs.latency_grid import Axis, Times
+from slimtrain.costs.latency_table import LatencyTable, NetworkShape
+from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.spec import NetworkSpec
 
 SIZE = 64

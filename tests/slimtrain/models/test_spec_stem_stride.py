@@ -16,7 +16,7 @@ from slimexport.dense import dense_network
 from slimexport.exporter import export
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.cost import CostCounter
+from slimtrain.costs.cost import CostCounter
 from slimtrain.identify import identify
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimtrain.cost import Cost, CostCounter
+from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan

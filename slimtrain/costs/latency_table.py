@@ -21,8 +21,8 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.latency_grid import Axis, Times
-from slimtrain.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
+from slimtrain.costs.latency_grid import Axis, Times
+from slimtrain.costs.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
 

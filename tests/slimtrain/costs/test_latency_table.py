@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.latency_grid import Axis, Times
-from slimtrain.latency_table import (
+from slimtrain.costs.latency_grid import Axis, Times
+from slimtrain.costs.latency_table import (
     LatencyTableError,
     read_latency_table,
     write_latency_table,
 )
-from slimtrain.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
+from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
@@ -321,7 +321,7 @@ def test_tables_are_read_without_torch_and_benchmarks(content: dict[str, Any], t
     (tmp_path / "t.json").write_text(json.dumps(content))
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime', 'slimexport', 'benchmarks')))\n"
-        "from slimtrain.latency_table import read_latency_table\n"
+        "from slimtrain.costs.latency_table import read_latency_table\n"
         "from slimtrain.models.registry import published_spec\n"
         f"spec = published_spec('us_mobilenet_v1'); table = read_latency_table({str(tmp_path / 't.json')!r}, spec, {SIZE})\n"
         "print(table.cost_ms(spec.plan(0.5)) > 0)"

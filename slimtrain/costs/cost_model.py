@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import UNITS, parse_number
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimming import Slimming
 
 if TYPE_CHECKING:
-    from slimtrain.latency_table import LatencyTable
+    from slimtrain.costs.latency_table import LatencyTable
 
 COUNTED = {"macs": "MACs", "params": "parameters", "activations": "activations"}  # fields of Cost, and their units
 COSTS = (*COUNTED, "latency")
@@ -84,7 +84,7 @@ def cost_model(
         return CountedCost(kind, CostCounter(spec, image_size))
     if table_path is None:
         raise UserError("cost latency: needs a table of the device. Write one with `python -m benchmarks channels`.")
-    from slimtrain.latency_table import read_latency_table
+    from slimtrain.costs.latency_table import read_latency_table
 
     return LatencyCost(read_latency_table(table_path, spec, image_size, device))
 

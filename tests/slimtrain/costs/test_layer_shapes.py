@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
-from slimtrain.cost import CostCounter
-from slimtrain.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
+from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec

@@ -6,7 +6,7 @@ from typing import Any
 
 from slimtrain.base.options import parse_widths
 from slimtrain.config import Config
-from slimtrain.cost import CostCounter, format_macs
+from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.logbook import table
 
 CLASSES = 1000  # where neither the configuration nor its data tells
