@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 from slimexport.fold import fold_norms
 from slimtrain.base.errors import WidthError
 from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.layers import DenseLayers, PlanNorm
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import DenseLayers, PlanNorm
+from slimtrain.slimmable.network import SlimmableNetwork
 
 
 def materialize(

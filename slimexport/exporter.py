@@ -45,12 +45,12 @@ from slimexport.target.verify import (
 from slimexport.typed import TYPES, to_typed
 from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.calibrate import calibrate
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.images import Preprocessing, readable, spread_files
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.noise import noise_images
+from slimtrain.slimmable.calibrate import calibrate
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from slimtrain.checkpoint import Checkpoint, missing_statistics
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 STEPS_PER_UNIT = 1000  # budgets are met to a thousandth of a width
 

@@ -17,7 +17,7 @@ from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
 from slimtrain.saving import is_own, read_own
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 RANDOM = "random:"
 CALIBRATE = "Calibrate with --calibration-data FOLDER"

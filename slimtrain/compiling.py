@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 Forward = Callable[[Tensor], Tensor]
 MOST_PLANS = 64

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from slimtrain.distributed import Processes
 from slimtrain.loader import Batch
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.step import autocast
 
 TOP = 5

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.distributed import Processes
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 
 class Gradients:

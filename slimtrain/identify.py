@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring, width_label
 from slimtrain.models.mobilenet_v2 import InvertedResidualNetwork
 from slimtrain.models.registry import FAMILIES_OF, split_name
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.network import SlimmableNetwork
 
 State = Mapping[str, Tensor]
 Sizes = Mapping[str, int]  # a norm's path -> its channels

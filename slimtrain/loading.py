@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

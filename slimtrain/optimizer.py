@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from slimtrain.layers import SlimConv2d, SlimLinear
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
+from slimtrain.slimmable.network import SlimmableNetwork
 
 
 def sgd(network: SlimmableNetwork, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> torch.optim.SGD:

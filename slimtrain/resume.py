@@ -13,7 +13,7 @@ from slimtrain.config import SEARCH_KEYS, Config, plain
 from slimtrain.files import read_content
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import is_own, read_own
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 LAST = "last.pt"
 AUTO = "auto"

@@ -22,13 +22,13 @@ from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.identify import compare_layout
-from slimtrain.layers import SharedNorm, UniversalNorm
 from slimtrain.loading import check_values, load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import SharedNorm, UniversalNorm
+from slimtrain.slimmable.network import SlimmableNetwork
 
 FORMAT = "slimtrain"
 VERSION = 1

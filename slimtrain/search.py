@@ -23,7 +23,7 @@ from slimtrain.slimming import Slimming, changed_groups
 
 if TYPE_CHECKING:
     from slimtrain.search_error import Measured
-    from slimtrain.slimmable import SlimmableNetwork
+    from slimtrain.slimmable.network import SlimmableNetwork
 
 log = logging.getLogger(__name__)
 

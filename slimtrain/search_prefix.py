@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from slimtrain.layers import SlimConv2d, SlimLinear
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.network import Block, Bottleneck, Network
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.blocks import Block, Bottleneck, Network
+from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimming import changed_groups
 
 

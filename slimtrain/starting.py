@@ -7,7 +7,7 @@ import torch
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from slimtrain.compiling import Forward
 from slimtrain.gradients import Gradients
 from slimtrain.losses import distillation_loss, full_precision, label_loss
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

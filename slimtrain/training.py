@@ -20,7 +20,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from slimtrain.augment import test_transform, train_transform
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
-from slimtrain.calibrate import calibrate
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.clock import Clock
 from slimtrain.compiling import CompiledForward, check_compiling
@@ -38,7 +37,8 @@ from slimtrain.resume import generators, move_aside, read_run, run_settings, run
 from slimtrain.sampling import Sampler
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.schedule import learning_rate
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.starting import adopt
 from slimtrain.step import Stepper
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear
 from slimtrain.models.registry import published_spec
-from slimtrain.network import Block, Bottleneck, ShuffleUnit
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
+from slimtrain.slimmable.layers import PlanNorm, SlimConv2d, SlimLinear
+from slimtrain.slimmable.network import SlimmableNetwork
 
 SEED = 0
 BRANCH = 0.25  # scale of a norm that ends a residual branch: sums of dozens of branches stay of order one

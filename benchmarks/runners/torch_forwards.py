@@ -18,7 +18,7 @@ from benchmarks.cells import NotMeasured
 from benchmarks.runners.failures import first_line
 from benchmarks.runners.torch_errors import is_out_of_memory
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 CAPTURE_WARMUP = 3  # runs before a capture: libraries allocate and choose in the first ones, which cannot be captured
 COMPILED, GRAPH = "inductor, default mode, static shapes", "replay alone; input copied before it"

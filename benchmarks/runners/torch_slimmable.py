@@ -12,7 +12,7 @@ from slimexport.target.manifest import MANIFEST, Manifest, read_manifest, sha256
 from slimtrain.base.errors import WidthError
 from slimtrain.checkpoint import RANDOM, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 NEEDS = "needs --ckpt FILE, the checkpoint that the bundle was exported from"
 SHOWN = 12  # digits of a SHA-256 that messages show

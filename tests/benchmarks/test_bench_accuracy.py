@@ -18,7 +18,7 @@ from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 SIZE, CLASSES = 32, ("ant", "bee", "cat")
 

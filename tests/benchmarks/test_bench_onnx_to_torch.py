@@ -20,8 +20,8 @@ from slimexport.fold import fold_norms
 from slimexport.onnx_graph import to_onnx
 from slimexport.quantize import quantize, quantized_inputs
 from slimexport.typed import to_typed
-from slimtrain.layers import DenseLayers
 from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.slimmable.layers import DenseLayers
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 
 IMAGE_SIZE = 64

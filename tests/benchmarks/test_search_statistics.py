@@ -20,7 +20,7 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.search_error import Measured
 from slimtrain.search_trace import Candidate, Step, Trace
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimming import Slimming, changed_groups
 
 RANGE = (0.15, 0.5)

@@ -22,7 +22,7 @@ from slimtrain.digits import digits_split
 from slimtrain.images import Preprocessing
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 
 SIZE = 32
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

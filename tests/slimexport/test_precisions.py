@@ -24,7 +24,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.untrained import _branch_ends, _take_statistics
 
 SIZE = 64

@@ -15,7 +15,7 @@ from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import random_state, small_spec
 
 

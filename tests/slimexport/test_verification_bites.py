@@ -24,7 +24,7 @@ from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import (
     Outcome,
     corrupt,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slimexport.target.manifest import read_manifest
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import (
     Outcome,
     corrupt,

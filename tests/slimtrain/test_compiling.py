@@ -20,7 +20,7 @@ from slimtrain.models.channels import ChannelPlan, Dim, Wiring
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import sgd
 from slimtrain.sampling import Sampler
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.step import Stepper
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state

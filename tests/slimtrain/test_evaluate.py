@@ -12,7 +12,7 @@ from torch import Tensor
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.loader import Batch
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import images, network_of, random_state
 

@@ -10,7 +10,7 @@ from slimtrain.distributed import Processes
 from slimtrain.gradients import Gradients
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.sampling import Sampler
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.step import Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import CountingAllReduce, alone
 from tests.support.slimtrain_states import images, network_of, random_state

@@ -10,10 +10,10 @@ import torch
 import torchvision
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 

@@ -19,7 +19,7 @@ from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import (
     S2,
     SPECS,

@@ -16,7 +16,7 @@ from slimtrain.checkpoint import open_checkpoint
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import AUTO, S2, US1, US2, calibrated_network, logits, mixed, network_of, raw, tree
 from tests.support.slimtrain_states import layout, layout_shapes
 

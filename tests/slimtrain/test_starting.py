@@ -13,7 +13,7 @@ from slimtrain.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.starting import adopt
 from tests.support.run_helpers import (
     AUTO,

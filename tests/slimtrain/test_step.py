@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.gradients import Gradients
-from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import sgd
 from slimtrain.sampling import Sampler
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.step import Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state

@@ -14,13 +14,13 @@ import yaml
 from PIL import Image
 
 from slimtrain.augment import test_transform, train_transform
-from slimtrain.calibrate import calibrate
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.data import open_data
 from slimtrain.loader import test_batches, training_batches
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, calibrate_on
 from tests.support.run_helpers import (
     ALONE,

@@ -24,7 +24,7 @@ from slimtrain.data import open_data
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.loader import Batch, test_batches, training_batches
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, Run, train
 from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 

@@ -11,7 +11,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.loading import check_values
 from slimtrain.models.registry import NETWORKS, published_spec
 from slimtrain.noise import noise_images
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.untrained import untrained_network
 from tests.support.slimtrain_states import PUBLISHED
 

@@ -31,7 +31,7 @@ from slimexport.cli import main
 from slimexport.onnx_graph import to_onnx as real_to_onnx
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint
 from tests.support import ROOT
 

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from slimexport.dense import dense_network
 from slimexport.onnx_graph import to_onnx
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import GAIN, random_state
 
 SIZE = 64

@@ -18,7 +18,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from slimtrain.calibrate import calibrate
 from slimtrain.cli import main
 from slimtrain.config import Config, make_config
 from slimtrain.distributed import Processes
@@ -26,7 +25,8 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import initialize
 from slimtrain.sampling import mixed_plan
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support import ROOT
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")

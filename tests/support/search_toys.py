@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search_error import Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE, network_of, noise
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slimtrain.identify import identify
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint
 from tests.support import REFERENCE
 

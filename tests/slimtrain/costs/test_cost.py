@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.costs.cost import Cost, CostCounter
-from slimtrain.layers import DenseLayers
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.layers import DenseLayers
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, layout
 

@@ -12,10 +12,10 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import check_targets, cost_model, format_cost, parse_targets, target_name
-from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.layers import DenseLayers
 from slimtrain.slimming import Slimming
 from tests.support.search_toys import RESNET, V1, V2
 

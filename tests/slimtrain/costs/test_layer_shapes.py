@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
-from slimtrain.layers import DenseLayers
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
 
 

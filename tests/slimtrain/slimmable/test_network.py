@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support import slimtrain_oracle as oracle
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable import SlimmableNetwork
-from slimtrain.sync_norm import Statistics
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.sync_norm import Statistics
 
 
 @torch.no_grad()

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from slimtrain.layers import PlanNorm, SlimConv2d, SlimLinear, SlimmableLayers, UniversalNorm
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.sync_norm import Statistics
+from slimtrain.slimmable.layers import PlanNorm, SlimConv2d, SlimLinear, SlimmableLayers, UniversalNorm
+from slimtrain.slimmable.sync_norm import Statistics
 
 
 class SlimmableNetwork(nn.Module):

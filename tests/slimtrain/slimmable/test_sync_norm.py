@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimtrain.distributed import Processes
-from slimtrain.layers import BN_EPS
-from slimtrain.sync_norm import combine, synchronized_batch_norm
+from slimtrain.slimmable.layers import BN_EPS
+from slimtrain.slimmable.sync_norm import combine, synchronized_batch_norm
 from tests.support.slimtrain_processes import in_processes
 
 CHANNELS, MOMENTUM = 5, 0.1

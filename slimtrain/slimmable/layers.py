@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.network import Block, Bottleneck, Network, ShuffleUnit
-from slimtrain.sync_norm import Statistics, synchronized_batch_norm
+from slimtrain.slimmable.blocks import Block, Bottleneck, Network, ShuffleUnit
+from slimtrain.slimmable.sync_norm import Statistics, synchronized_batch_norm
 
 if TYPE_CHECKING:
     from slimtrain.models.spec import NetworkSpec

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_states import State, images, network_of, random_state
 
 MOMENTUM = 0.1

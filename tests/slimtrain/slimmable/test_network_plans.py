@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.layers import PlanNorm
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable import SlimmableNetwork
+from slimtrain.slimmable.layers import PlanNorm
+from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 Made = tuple[NetworkSpec, State]
