@@ -50,7 +50,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     from slimexport.target.verify import FP32_TOLERANCE, run_probes
     from slimtrain.base.options import parse_widths
     from slimtrain.checkpoint import open_checkpoint
-    from slimtrain.noise import noise_images
+    from slimtrain.data.noise import noise_images
 
     opened = open_checkpoint(checkpoint)
     exact = copy.deepcopy(opened.network).double()

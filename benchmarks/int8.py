@@ -65,7 +65,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     from slimexport.int8 import calibration_batches
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoint import open_checkpoint
-    from slimtrain.images import Preprocessing
+    from slimtrain.data.images import Preprocessing
 
     checkpoint = open_checkpoint(ckpt)
     preprocessing = Preprocessing(checkpoint.image_size, checkpoint.mean, checkpoint.std)

@@ -81,7 +81,7 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
     if spec.family != "us" or spec.stem_stride != 2:
         return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
     from slimexport.exporter import export
-    from slimtrain.noise import noise_images
+    from slimtrain.data.noise import noise_images
 
     files = []
     for plan in plans:

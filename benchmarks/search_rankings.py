@@ -18,17 +18,17 @@ import numpy as np
 
 from benchmarks.rank_statistics import mean_interval
 from benchmarks.statistics import rank_correlation
-from slimtrain.augment import test_transform
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config
 from slimtrain.costs.cost_model import CostModel
-from slimtrain.data import Data, open_data
+from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.samples import PartSamples, Samples
+from slimtrain.data.transforms import test_transform
 from slimtrain.distributed import Processes
 from slimtrain.found import found_config
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Option, choose
 from slimtrain.search_error import Evaluator, Measured
 from slimtrain.search_images import HeldOut, draw_images

@@ -26,8 +26,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
+    from slimtrain.data.noise import noise_images
     from slimtrain.distributed import Processes, choose_device
-    from slimtrain.noise import noise_images
     from slimtrain.search_error import Evaluator, TensorChunks
     from slimtrain.slimming import Slimming
     from slimtrain.untrained import untrained_network

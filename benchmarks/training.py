@@ -46,12 +46,12 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One way, in this process: plain figures."""
     import torch
 
-    from slimtrain.augment import train_transform
     from slimtrain.config import make_config
-    from slimtrain.data import open_data
+    from slimtrain.data.datasets import open_data
+    from slimtrain.data.loader import Batch, training_batches
+    from slimtrain.data.transforms import train_transform
     from slimtrain.distributed import Processes, choose_device
     from slimtrain.evaluate import to_device
-    from slimtrain.loader import Batch, training_batches
     from slimtrain.training import Run
 
     values: dict[str, Any] = {

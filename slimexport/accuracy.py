@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from slimtrain.augment import test_transform
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config
-from slimtrain.data import Samples, open_data
-from slimtrain.folders import scan
-from slimtrain.loader import Batch, test_batches
+from slimtrain.data.datasets import Samples, open_data
+from slimtrain.data.folders import scan
+from slimtrain.data.loader import Batch, test_batches
+from slimtrain.data.transforms import test_transform
 
 log = logging.getLogger(__name__)
 

@@ -47,9 +47,9 @@ from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
-from slimtrain.images import Preprocessing, readable, spread_files
+from slimtrain.data.images import Preprocessing, readable, spread_files
+from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.calibrate import calibrate
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from slimexport.accuracy import DIGITS
 from slimexport.quantize import METHODS, Choice, choose_method
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.images import Preprocessing, image_batches
+from slimtrain.data.images import Preprocessing, image_batches
 
 MOST_IMAGES = 512
 HELD_BACK = 5  # every fifth image judges the methods
@@ -59,10 +59,10 @@ def calibration_batches(
     """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
     if str(source) != DIGITS:
         return image_batches(source, preprocessing, batch_size)
-    from slimtrain.augment import test_transform
     from slimtrain.config import Config
-    from slimtrain.data import open_data
-    from slimtrain.loader import test_batches
+    from slimtrain.data.datasets import open_data
+    from slimtrain.data.loader import test_batches
+    from slimtrain.data.transforms import test_transform
 
     config = Config(
         network=checkpoint.spec.name,

@@ -7,11 +7,11 @@ import time
 
 import torch
 
-from slimtrain.augment import train_transform
 from slimtrain.config import Config
-from slimtrain.data import open_data
+from slimtrain.data.datasets import open_data
+from slimtrain.data.loader import training_batches
+from slimtrain.data.transforms import train_transform
 from slimtrain.distributed import Processes
-from slimtrain.loader import training_batches
 from slimtrain.training import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells

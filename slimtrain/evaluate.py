@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from slimtrain.data.loader import Batch
 from slimtrain.distributed import Processes
-from slimtrain.loader import Batch
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.step import autocast

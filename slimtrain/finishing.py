@@ -29,7 +29,7 @@ from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.data import open_data
+from slimtrain.data.datasets import open_data
 from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result
 from slimtrain.found import found_config

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from slimtrain.augment import Transform
 from slimtrain.base.errors import UserError
-from slimtrain.loader import test_batches
-from slimtrain.samples import PartSamples, Samples
+from slimtrain.data.loader import test_batches
+from slimtrain.data.samples import PartSamples, Samples
+from slimtrain.data.transforms import Transform
 from slimtrain.search_error import NO_IMAGES, Chunk
 
 log = logging.getLogger(__name__)

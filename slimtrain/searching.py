@@ -20,21 +20,21 @@ import click
 import numpy as np
 import torch
 
-from slimtrain.augment import test_transform
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import Checkpoint
 from slimtrain.config import Config, dump_config
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, cost_model, format_cost
-from slimtrain.data import Data, open_data
+from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.samples import PartSamples, Samples
+from slimtrain.data.transforms import test_transform
 from slimtrain.distributed import Processes
 from slimtrain.finishing import check_finish, finish
 from slimtrain.logbook import table
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.resume import check_settings, move_aside
-from slimtrain.samples import PartSamples, Samples
 from slimtrain.search import Found, run_search
 from slimtrain.search_error import Evaluator
 from slimtrain.search_images import HeldOut, draw_images

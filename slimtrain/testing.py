@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from slimtrain.augment import test_transform
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.config import Config
-from slimtrain.data import Data, open_data
+from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.loader import test_batches
+from slimtrain.data.transforms import test_transform
 from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result, evaluate
-from slimtrain.loader import test_batches
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.saving import own_content, published_content, save

@@ -17,18 +17,18 @@ import click
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from slimtrain.augment import test_transform, train_transform
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.clock import Clock
 from slimtrain.compiling import CompiledForward, check_compiling
 from slimtrain.config import Config, dump_config, plain
-from slimtrain.data import Data, open_data
+from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
+from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.gradients import Gradients
-from slimtrain.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.logbook import Logbook, Row, count, table
 from slimtrain.losses import torch_smoothing
 from slimtrain.models.channels import ChannelPlan, number_text

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from slimtrain.data.noise import noise_images
 from slimtrain.models.registry import published_spec
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
 from slimtrain.slimmable.layers import PlanNorm, SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork

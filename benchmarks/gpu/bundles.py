@@ -24,7 +24,7 @@ def main() -> None:
     import numpy as np
 
     from slimexport.exporter import VerificationFailed, export
-    from slimtrain.noise import noise_images
+    from slimtrain.data.noise import noise_images
 
     with tempfile.TemporaryDirectory() as name:
         images = Path(name) / "images.npy"

@@ -18,8 +18,8 @@ from slimexport.cli import main
 from slimexport.exporter import export
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
-from slimtrain.digits import digits_split
-from slimtrain.images import Preprocessing
+from slimtrain.data.digits import digits_split
+from slimtrain.data.images import Preprocessing
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, save
 from slimtrain.slimmable.network import SlimmableNetwork

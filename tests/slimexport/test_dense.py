@@ -16,11 +16,11 @@ import slimexport
 from slimexport.dense import materialize
 from slimtrain.base.errors import CheckpointError, WidthError
 from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.data.noise import noise_images
 from slimtrain.files import read_state_dict
 from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.layers import DenseLayers
 from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from slimexport.dense import materialize
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import python
 
 LOAD = """

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.layers import DenseLayers
 from tests.support.export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
 

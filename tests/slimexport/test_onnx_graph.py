@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from slimexport.dense import materialize
 from slimexport.onnx_graph import to_onnx
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import check_onnx, opened, run_onnx
 
 METADATA = {"network": "a", "width": "0.5", "mean": "0.1,0.2,0.3", "precision": "fp32"}

@@ -22,8 +22,8 @@ from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
+from slimtrain.data.noise import noise_images
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.untrained import _branch_ends, _take_statistics
 

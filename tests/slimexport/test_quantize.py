@@ -34,7 +34,7 @@ from slimexport.quantize import (
 from slimexport.target.runners import runs_on_cpu
 from slimexport.typed import cast_twin
 from slimtrain.base.errors import UserError
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
 from tests.support.onnx_helpers import ARCHITECTURES, SIZE, logits, network_model, relative, stored
 

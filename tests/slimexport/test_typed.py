@@ -18,7 +18,7 @@ from torch import nn
 from slimexport.onnx_graph import to_onnx
 from slimexport.typed import cast_twin, to_typed
 from slimtrain.base.errors import UserError
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
 from tests.support.onnx_helpers import ARCHITECTURES, SIZE, Array, logits, network_model, relative, stored
 

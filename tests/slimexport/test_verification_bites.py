@@ -22,8 +22,8 @@ from slimexport import exporter
 from slimexport.bundle import BundleWriter
 from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
+from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.noise import noise_images
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import (
     Outcome,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slimexport.target.manifest import read_manifest
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import (
     Outcome,

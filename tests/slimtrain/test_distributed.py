@@ -10,15 +10,15 @@ from torch import Tensor
 
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config import Config, make_config
-from slimtrain.data import Data
+from slimtrain.data.datasets import Data
+from slimtrain.data.loader import test_batches as batches_of
+from slimtrain.data.loader import training_batches
+from slimtrain.data.samples import FakeSamples
 from slimtrain.distributed import Processes, choose_device, processes
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.gradients import Gradients
-from slimtrain.loader import test_batches as batches_of
-from slimtrain.loader import training_batches
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.optimizer import sgd
-from slimtrain.samples import FakeSamples
 from slimtrain.sampling import Sampler
 from slimtrain.step import Stepper
 from slimtrain.training import Run, calibrate_on

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.data.loader import Batch
 from slimtrain.evaluate import Result, evaluate, to_device
-from slimtrain.loader import Batch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_processes import alone

@@ -18,7 +18,7 @@ import torch
 from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config import Config
-from slimtrain.loader import Batch
+from slimtrain.data.loader import Batch
 from slimtrain.resume import move_aside, run_to_resume
 from slimtrain.training import Run, train
 from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree

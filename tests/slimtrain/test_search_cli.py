@@ -22,12 +22,12 @@ from slimtrain.cli import main
 from slimtrain.config import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import check_targets, cost_model
-from slimtrain.data import open_data
+from slimtrain.data.datasets import open_data
+from slimtrain.data.samples import FakeSamples
 from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.samples import FakeSamples
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.search_images import HeldOut
 from slimtrain.search_trace import Trace

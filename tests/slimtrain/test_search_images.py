@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.samples import ArraySamples, FakeSamples, FileSamples, PartSamples, Picture
+from slimtrain.data.samples import ArraySamples, FakeSamples, FileSamples, PartSamples, Picture
 from slimtrain.search_images import HeldOut, chunk_size, draw_images
 
 

@@ -13,10 +13,10 @@ import torch
 import yaml
 from PIL import Image
 
-from slimtrain.augment import test_transform, train_transform
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.data import open_data
-from slimtrain.loader import test_batches, training_batches
+from slimtrain.data.datasets import open_data
+from slimtrain.data.loader import test_batches, training_batches
+from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable.calibrate import calibrate

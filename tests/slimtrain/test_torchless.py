@@ -16,9 +16,15 @@ PLAIN = (
         "slimtrain.models.registry",
         "slimtrain.models.spec",
         "slimtrain.models",
-        "slimtrain.noise",
+        "slimtrain.data.noise",
     ),
-    *("slimtrain.base.errors", "slimtrain.costs.cost", "slimtrain.images", "slimtrain.published_config", "slimtrain.config"),
+    *(
+        "slimtrain.base.errors",
+        "slimtrain.costs.cost",
+        "slimtrain.data.images",
+        "slimtrain.published_config",
+        "slimtrain.config",
+    ),
     *("slimtrain.found", "slimtrain.supernet", "slimtrain.models.plan_file", "slimtrain.slimming", "slimtrain.search"),
     *("slimtrain.costs.cost_model", "slimtrain.search_trace", "slimtrain.cli"),
 )
@@ -41,7 +47,7 @@ def test_plans_and_costs_are_made_without_torch() -> None:
     done = run(
         "from slimtrain.models.registry import published_spec\n"
         "from slimtrain.costs.cost import CostCounter\n"
-        "from slimtrain.noise import noise_images\n"
+        "from slimtrain.data.noise import noise_images\n"
         "spec = published_spec('us_mobilenet_v1')\n"
         "print(spec.plan(0.5).name, CostCounter(spec, 224)(spec.plan(0.5)).macs, noise_images(1, 32).shape)"
     )

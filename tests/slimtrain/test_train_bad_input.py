@@ -15,7 +15,7 @@ from PIL import Image
 
 from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
 from slimtrain.config import Config
-from slimtrain.loader import Batch
+from slimtrain.data.loader import Batch
 from slimtrain.saving import own_content, save
 from slimtrain.step import Stepper
 from slimtrain.training import Run, train

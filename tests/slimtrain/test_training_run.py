@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from slimtrain.augment import test_transform, train_transform
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.config import Config, read_config
-from slimtrain.data import open_data
+from slimtrain.data.datasets import open_data
+from slimtrain.data.loader import Batch, test_batches, training_batches
+from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.evaluate import Result, evaluate
-from slimtrain.loader import Batch, test_batches, training_batches
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, Run, train

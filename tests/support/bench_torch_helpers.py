@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.cells import TORCH_EAGER, Array, Cell
 from slimexport.onnx_graph import to_onnx
 from slimexport.typed import to_typed
-from slimtrain.noise import noise_images
+from slimtrain.data.noise import noise_images
 
 SIZE = 32  # pixels
 

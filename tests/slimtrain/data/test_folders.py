@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from slimtrain.augment import test_transform as make_test_transform
-from slimtrain.augment import train_transform
 from slimtrain.base.errors import UserError
 from slimtrain.config import Config, make_config
-from slimtrain.data import open_data
-from slimtrain.loader import test_batches as make_test_batches
-from slimtrain.loader import training_batches
+from slimtrain.data.datasets import open_data
+from slimtrain.data.loader import test_batches as make_test_batches
+from slimtrain.data.loader import training_batches
+from slimtrain.data.transforms import test_transform as make_test_transform
+from slimtrain.data.transforms import train_transform
 
 
 def config(folder: Path, **values: Any) -> Config:

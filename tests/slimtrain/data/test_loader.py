@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from slimtrain import loader
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.loader import Batch, steps_per_epoch, training_batches
+from slimtrain.data import loader
+from slimtrain.data.loader import Batch, steps_per_epoch, training_batches
 from tests.support import ROOT
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
-from slimtrain.images import SUFFIXES
-from slimtrain.samples import FileSamples
+from slimtrain.data.images import SUFFIXES
+from slimtrain.data.samples import FileSamples
 
 log = logging.getLogger(__name__)
 

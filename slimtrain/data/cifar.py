@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
-from slimtrain.folders import data_folder, entry_names, some
-from slimtrain.samples import ArraySamples
+from slimtrain.data.folders import data_folder, entry_names, some
+from slimtrain.data.samples import ArraySamples
 
 SIDE = 32  # pixels
 PIXELS = 3 * SIDE * SIDE

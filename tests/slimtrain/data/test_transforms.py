@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from slimtrain import augment
-from slimtrain.augment import Lighting, train_transform
 from slimtrain.config import Config, make_config
-from slimtrain.images import Preprocessing
+from slimtrain.data import transforms as augment
+from slimtrain.data.images import Preprocessing
+from slimtrain.data.transforms import Lighting, train_transform
 
 KINDS = ("basic", "mobile", "inception", "cifar", "digits", "none")
 

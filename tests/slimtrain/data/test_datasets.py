@@ -18,8 +18,8 @@ import torch
 
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config import Config, make_config
-from slimtrain.data import digits_split, open_data
-from slimtrain.samples import ArraySamples, Samples, hold_out
+from slimtrain.data.datasets import digits_split, open_data
+from slimtrain.data.samples import ArraySamples, Samples, hold_out
 
 
 def config(**values: Any) -> Config:

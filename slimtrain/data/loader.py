@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from slimtrain.augment import Transform
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.samples import Picture, Samples
+from slimtrain.data.samples import Picture, Samples
+from slimtrain.data.transforms import Transform
 
 UNREADABLE_RUN = 100  # so many unreadable images in a row are no accident
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slimtrain.base.errors import UserError
-from slimtrain.cifar import open_cifar
 from slimtrain.config import Config
-from slimtrain.digits import DigitsSplit, digits_split
-from slimtrain.folders import open_folders
-from slimtrain.samples import ArraySamples, FakeSamples, Samples, hold_out
+from slimtrain.data.cifar import open_cifar
+from slimtrain.data.digits import DigitsSplit, digits_split
+from slimtrain.data.folders import open_folders
+from slimtrain.data.samples import ArraySamples, FakeSamples, Samples, hold_out
 
 __all__ = ["Data", "DigitsSplit", "Samples", "digits_split", "open_data"]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from slimtrain.images import Preprocessing
+from slimtrain.data.images import Preprocessing
 from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 
 STANDARD = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from slimtrain.base.errors import UserError
-from slimtrain.images import Preprocessing, image_batches, image_files, read_array, spread_files
+from slimtrain.data.images import Preprocessing, image_batches, image_files, read_array, spread_files
 
 HOW = Preprocessing(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -57,7 +57,7 @@ def test_unreadable_images_are_named_and_counted_and_the_others_used(tmp_path: P
     (tmp_path / "001.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "005.jpg").write_bytes(b"")
     (tmp_path / "006.jpg").write_text("<html>not found</html>")
-    with caplog.at_level(logging.WARNING, logger="slimtrain.images"):
+    with caplog.at_level(logging.WARNING, logger="slimtrain.data.images"):
         batches = list(image_batches(tmp_path, HOW, 2))
     assert [reds(batch) for batch in batches] == [[0, 2], [3]]
     for name in ("001.png", "005.jpg", "006.jpg"):
@@ -79,7 +79,7 @@ def test_an_image_too_large_to_trust_is_left_out(
     pictures(tmp_path, 1)
     Image.new("RGB", (400, 400)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40)  # twice that is an error of Pillow's, no warning
-    with caplog.at_level(logging.WARNING, logger="slimtrain.images"):
+    with caplog.at_level(logging.WARNING, logger="slimtrain.data.images"):
         assert [reds(batch) for batch in image_batches(tmp_path, HOW, 2)] == [[0]]
     assert "bomb.png" in caplog.text
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from slimtrain.config import Config
-from slimtrain.images import RESIZE
-from slimtrain.samples import Picture
+from slimtrain.data.images import RESIZE
+from slimtrain.data.samples import Picture
 
 Transform = Callable[[Picture], Tensor]
 
@@ -60,7 +60,7 @@ def train_transform(config: Config) -> Transform:
 
 def test_transform(config: Config) -> Transform:
     """Small images are resized whole. Of photographs, the shorter side is resized to image_size / 0.875 and the center is
-    cropped: what `slimtrain.images.Preprocessing` does."""
+    cropped: what `slimtrain.data.images.Preprocessing` does."""
     size = config.image_size
     if config.data in ("digits", "cifar10", "cifar100", "fake") or config.augmentation in ("cifar", "digits"):
         changes = [v2.Resize((size, size))]
