@@ -20,7 +20,7 @@ from benchmarks.rank_statistics import mean_interval
 from benchmarks.statistics import rank_correlation
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples

@@ -49,7 +49,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
-    from slimtrain.config import read_config
+    from slimtrain.config.config import read_config
     from slimtrain.distributed import Processes
 
     torch.set_num_threads(arguments.threads)

@@ -13,7 +13,7 @@ import numpy as np
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import Checkpoint
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.datasets import Samples, open_data
 from slimtrain.data.folders import scan
 from slimtrain.data.loader import Batch, test_batches

@@ -59,7 +59,7 @@ def calibration_batches(
     """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
     if str(source) != DIGITS:
         return image_batches(source, preprocessing, batch_size)
-    from slimtrain.config import Config
+    from slimtrain.config.config import Config
     from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import test_batches
     from slimtrain.data.transforms import test_transform

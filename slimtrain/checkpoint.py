@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
+from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
 from slimtrain.files import find_state_dict, read_content
 from slimtrain.identify import identify
 from slimtrain.loading import check_values, load_network
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
 from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable.network import SlimmableNetwork
 

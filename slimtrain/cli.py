@@ -17,7 +17,7 @@ import click
 
 from slimtrain import __version__
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config import APP, Config, config_names, dump_config, read_config
+from slimtrain.config.config import APP, Config, config_names, dump_config, read_config
 from slimtrain.found import found_config
 from slimtrain.supernet import SearchPlan, beside, search_folder
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import training_batches
 from slimtrain.data.transforms import train_transform

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimtrain.base.errors import UserError, nearest
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.plan_file import read_channels, told_counts, us_groups
 from slimtrain.models.registry import sibling, split_name

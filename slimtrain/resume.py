@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.files import read_content
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.saving import is_own, read_own

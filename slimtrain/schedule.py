@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -12,7 +12,7 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import test_batches
 from slimtrain.data.transforms import test_transform

@@ -22,7 +22,7 @@ from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.clock import Clock
 from slimtrain.compiling import CompiledForward, check_compiling
-from slimtrain.config import Config, dump_config, plain
+from slimtrain.config.config import Config, dump_config, plain
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform

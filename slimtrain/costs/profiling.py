@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from slimtrain.base.options import parse_widths
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.logbook import table
 

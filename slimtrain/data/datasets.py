@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slimtrain.base.errors import UserError
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.cifar import open_cifar
 from slimtrain.data.digits import DigitsSplit, digits_split
 from slimtrain.data.folders import open_folders

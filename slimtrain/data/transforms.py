@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.images import RESIZE
 from slimtrain.data.samples import Picture
 

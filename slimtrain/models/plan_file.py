@@ -15,10 +15,10 @@ import yaml
 
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.files import write_atomically
+from slimtrain.config.published_config import load_yaml
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.published_config import load_yaml
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SIBLINGS = ("us", "autoslim")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
+from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD
 from tests.support.slimtrain_states import State, images, random_state
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))

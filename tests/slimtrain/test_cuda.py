@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.config import make_config
+from slimtrain.config.config import make_config
 from slimtrain.distributed import Processes
 from slimtrain.training import train
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config import Config, make_config
+from slimtrain.config.config import Config, make_config
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import test_batches as batches_of
 from slimtrain.data.loader import training_batches

@@ -17,7 +17,7 @@ import torch
 
 from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.resume import move_aside, run_to_resume
 from slimtrain.training import Run, train

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.schedule import learning_rate
 
 STEPS = 7  # per epoch

@@ -19,7 +19,7 @@ from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoint import open_checkpoint
 from slimtrain.cli import main
-from slimtrain.config import read_config
+from slimtrain.config.config import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import check_targets, cost_model
 from slimtrain.data.datasets import open_data

@@ -15,7 +15,7 @@ from PIL import Image
 
 from slimtrain import finishing, training
 from slimtrain.cli import main
-from slimtrain.config import read_config
+from slimtrain.config.config import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
 from slimtrain.distributed import Processes

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.config import Config, read_config
+from slimtrain.config.config import Config, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.models.channels import ChannelPlan

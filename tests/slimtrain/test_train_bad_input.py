@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
-from slimtrain.config import Config
+from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.saving import own_content, save
 from slimtrain.step import Stepper

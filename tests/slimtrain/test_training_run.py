@@ -18,7 +18,7 @@ from PIL import Image
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoint import open_checkpoint
-from slimtrain.config import Config, read_config
+from slimtrain.config.config import Config, read_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from slimtrain.cli import main
-from slimtrain.config import Config, make_config
+from slimtrain.config.config import Config, make_config
 from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec

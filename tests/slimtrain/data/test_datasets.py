@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config import Config, make_config
+from slimtrain.config.config import Config, make_config
 from slimtrain.data.datasets import digits_split, open_data
 from slimtrain.data.samples import ArraySamples, Samples, hold_out
 

@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
 from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.registry import published_spec, split_name
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
 APP = "app:"
@@ -197,7 +197,7 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     name, values = _read(source.removeprefix(APP), packaged=not published)
     own: dict[str, Any] = {}
     if published:
-        from slimtrain.published_keys import KEYS, translate
+        from slimtrain.config.published_keys import KEYS, translate
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if not equals:

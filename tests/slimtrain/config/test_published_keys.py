@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.config import SEARCH_KEYS, Config, make_config, read_config
+from slimtrain.config.config import SEARCH_KEYS, Config, make_config, read_config
+from slimtrain.config.published_keys import IGNORED, KEYS, translate
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
-from slimtrain.published_keys import IGNORED, KEYS, translate
 
 # Every key of networks.md, "The published files", as it stands there.
 IN_THE_FILES = """
@@ -140,7 +140,7 @@ def test_one_warning_names_all_that_is_ignored(caplog: pytest.LogCaptureFixture)
             **dict.fromkeys(IGNORED, 1), lr=0.3, depth=50, groups=7, width_mult_list=[1.0], batch_size_per_gpu=64, batch_size=8
         )
     assert len(caplog.records) == 1
-    assert caplog.records[0].name == "slimtrain.published_keys"
+    assert caplog.records[0].name == "slimtrain.config.published_keys"
     named = caplog.records[0].getMessage().split("ignored: ")[1].split(", ")
     assert sorted(named) == sorted([*IGNORED, "depth", "groups", "width_mult_list", "batch_size_per_gpu"])
 

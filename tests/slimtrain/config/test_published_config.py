@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.published_config import (
+from slimtrain.config.published_config import (
     IMAGENET_MEAN,
     INCEPTION_MEAN,
     INCEPTION_STD,

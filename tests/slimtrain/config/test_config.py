@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.config import CONFIGS, FIELDS, Config, config_names, dump_config, make_config, plain, read_config
+from slimtrain.config.config import CONFIGS, FIELDS, Config, config_names, dump_config, make_config, plain, read_config
 from slimtrain.models.published import GRIDS
 from slimtrain.models.registry import PUBLISHED, published_spec
 
@@ -366,7 +366,7 @@ def test_a_file_of_another_form_is_refused(text: str, reason: str, tmp_path: Pat
 
 def test_configurations_are_read_without_torch() -> None:
     code = (
-        "import sys; from slimtrain.config import read_config; import slimtrain.published_keys;"
+        "import sys; from slimtrain.config.config import read_config; import slimtrain.config.published_keys;"
         "read_config('us_mobilenet_v1').spec(10); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -67,7 +67,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
     if "network" in values:  # one of our own
-        from slimtrain.config import read_config
+        from slimtrain.config.config import read_config
 
         own = read_config(str(path))
         ends = published_spec(own.network).range if own.family == "us" else ()
