@@ -33,7 +33,7 @@ def write_checkpoint(name: str, path: Path) -> None:
     """An untrained network's weights as its published file would hold them."""
     import torch
 
-    from slimtrain.checkpoint import open_checkpoint
+    from slimtrain.checkpoints.checkpoint import open_checkpoint
 
     state = open_checkpoint(f"random:{name}").network.state_dict()
     torch.save({f"module.{key}": value for key, value in state.items()}, path)
@@ -49,7 +49,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimexport.target.verify import FP32_TOLERANCE, run_probes
     from slimtrain.base.options import parse_widths
-    from slimtrain.checkpoint import open_checkpoint
+    from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.noise import noise_images
 
     opened = open_checkpoint(checkpoint)

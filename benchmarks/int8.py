@@ -64,7 +64,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     from slimexport.exporter import export
     from slimexport.int8 import calibration_batches
     from slimexport.target.runners import OnnxRuntimeRunner
-    from slimtrain.checkpoint import open_checkpoint
+    from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.images import Preprocessing
 
     checkpoint = open_checkpoint(ckpt)

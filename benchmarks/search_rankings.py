@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.rank_statistics import mean_interval
 from benchmarks.statistics import rank_correlation
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data, open_data

@@ -26,11 +26,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
+    from slimtrain.checkpoints.untrained import untrained_network
     from slimtrain.data.noise import noise_images
     from slimtrain.distributed import Processes, choose_device
     from slimtrain.search_error import Evaluator, TensorChunks
     from slimtrain.slimming import Slimming
-    from slimtrain.untrained import untrained_network
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

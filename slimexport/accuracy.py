@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Samples, open_data
 from slimtrain.data.folders import scan

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from slimexport.fold import fold_norms
 from slimtrain.base.errors import WidthError
-from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.layers import DenseLayers, PlanNorm

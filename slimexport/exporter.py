@@ -45,7 +45,7 @@ from slimexport.target.verify import (
 from slimexport.typed import TYPES, to_typed
 from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.images import Preprocessing, readable, spread_files
 from slimtrain.data.noise import noise_images

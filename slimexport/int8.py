@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slimexport.accuracy import DIGITS
 from slimexport.quantize import METHODS, Choice, choose_method
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.images import Preprocessing, image_batches
 
 MOST_IMAGES = 512

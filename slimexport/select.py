@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from slimtrain.base.errors import BudgetError, WidthError
-from slimtrain.checkpoint import Checkpoint, missing_statistics
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file

@@ -25,7 +25,7 @@ import click
 
 from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.checkpoints.own import is_own, read_own
+from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import SEARCH_KEYS, Config, plain
-from slimtrain.files import read_content
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable.network import SlimmableNetwork
 
 LAST = "last.pt"

@@ -22,7 +22,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import remove_partials, write_atomically
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, cost_model, format_cost

@@ -11,7 +11,8 @@ import torch
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
-from slimtrain.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import test_batches
@@ -20,7 +21,6 @@ from slimtrain.distributed import Processes
 from slimtrain.evaluate import Result, evaluate
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.training import calibrate_on
 
 log = logging.getLogger(__name__)

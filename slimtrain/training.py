@@ -19,7 +19,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.adopt import adopt
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.clock import Clock
 from slimtrain.compiling import CompiledForward, check_compiling
 from slimtrain.config.config import Config, dump_config, plain
@@ -35,11 +37,9 @@ from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.optimizer import initialize, sgd
 from slimtrain.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
 from slimtrain.sampling import Sampler
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.schedule import learning_rate
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.starting import adopt
 from slimtrain.step import Stepper
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from benchmarks.cells import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest, sha256
 from slimtrain.base.errors import WidthError
-from slimtrain.checkpoint import RANDOM, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 

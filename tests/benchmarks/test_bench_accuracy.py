@@ -16,8 +16,8 @@ from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from slimtrain.slimmable.network import SlimmableNetwork
 
 SIZE, CLASSES = 32, ("ant", "bee", "cat")

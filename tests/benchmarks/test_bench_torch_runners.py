@@ -25,7 +25,7 @@ from benchmarks.runners.torch_runners import open_torch
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference, sha256
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
 
 RANDOM = "random:us_mobilenet_v1"

@@ -15,9 +15,9 @@ from benchmarks.rank_statistics import kendall, mean_interval, ranked
 from benchmarks.search_plans import plans_on_the_way, random_plans
 from benchmarks.search_rankings import add_differences, judged
 from slimtrain.base.errors import UserError
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from slimtrain.search_error import Measured
 from slimtrain.search_trace import Candidate, Step, Trace
 from slimtrain.slimmable.network import SlimmableNetwork

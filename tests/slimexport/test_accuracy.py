@@ -17,11 +17,11 @@ from torchvision.transforms.v2.functional import resize
 from slimexport.cli import main
 from slimexport.exporter import export
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.data.digits import digits_split
 from slimtrain.data.images import Preprocessing
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from slimtrain.slimmable.network import SlimmableNetwork
 
 SIZE = 32
@@ -30,7 +30,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
 def network(classes: int) -> SlimmableNetwork:
     """A small network whose answers depend on the image."""
-    from slimtrain.untrained import _take_statistics
+    from slimtrain.checkpoints.untrained import _take_statistics
 
     torch.manual_seed(3)
     made = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), classes, width_range=(0.25, 0.4)))

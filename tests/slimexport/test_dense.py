@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import slimexport
 from slimexport.dense import materialize
 from slimtrain.base.errors import CheckpointError, WidthError
-from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.reading import read_state_dict
 from slimtrain.data.noise import noise_images
-from slimtrain.files import read_state_dict
 from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec

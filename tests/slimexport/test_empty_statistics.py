@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from tests.support.export_helpers import refused, run
 
 SIZE = ("--image-size", "64")

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 import slimexport
 from slimexport.exporter import export
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.data.noise import noise_images
 from tests.support import TESTS
 from tests.support.export_helpers import opened, run_onnx, small_spec, tree, write_checkpoint

@@ -21,11 +21,11 @@ from slimexport.target.manifest import read_manifest
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.checkpoints.untrained import _branch_ends, _take_statistics
 from slimtrain.data.noise import noise_images
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.untrained import _branch_ends, _take_statistics
 
 SIZE = 64
 WEIGHTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -127,7 +127,7 @@ def test_a_bundle_verifies_itself_again(bundle: tuple[Path, dict[str, Any]]) -> 
 
 
 def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) -> None:
-    from slimtrain.saving import own_content, save
+    from slimtrain.checkpoints.own import own_content, save
 
     checkpoint = small()
     save(own_content(checkpoint.network, SIZE, checkpoint.mean, checkpoint.std), tmp_path / "small.pt")

@@ -9,7 +9,7 @@ import torch
 
 from slimexport.select import select_plans, widest_within
 from slimtrain.base.errors import BudgetError, UserError, WidthError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan

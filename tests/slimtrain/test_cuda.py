@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import make_config
 from slimtrain.distributed import Processes
 from slimtrain.training import train

@@ -17,7 +17,8 @@ import yaml
 
 from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.cli import main
 from slimtrain.config.config import read_config
 from slimtrain.costs.cost import CostCounter
@@ -28,7 +29,6 @@ from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.search_images import HeldOut
 from slimtrain.search_trace import Trace
 from slimtrain.searching import run_whole_search

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from slimtrain import finishing, training
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.cli import main
 from slimtrain.config.config import read_config
 from slimtrain.costs.cost import CostCounter
@@ -22,7 +23,6 @@ from slimtrain.distributed import Processes
 from slimtrain.found import found_config
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from slimtrain.searching import run_whole_search
 from slimtrain.supernet import SearchPlan, with_epochs
 from slimtrain.uniform import nearest_width, uniform_plan

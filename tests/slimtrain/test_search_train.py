@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from slimexport.cli import main as slimexport
 from slimexport.dense import materialize
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, write_plan_file
 from slimtrain.models.spec import NetworkSpec

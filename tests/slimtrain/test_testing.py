@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training import CALIBRATION_EPOCH, calibrate_on

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
-from slimtrain.saving import own_content, save
 from slimtrain.step import Stepper
 from slimtrain.training import Run, train
 from tests.support.run_helpers import ALONE, config, config_file, network_of, refused, run, tree

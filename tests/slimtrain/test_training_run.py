@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import Config, read_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches

@@ -29,7 +29,7 @@ from slimexport import exporter
 from slimexport.bundle import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_graph import to_onnx as real_to_onnx
-from slimtrain.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from tests.support.run_helpers import TINY, Outcome, config_file, done, network_of
 
 US = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)

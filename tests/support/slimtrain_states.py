@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimtrain.identify import identify
+from slimtrain.checkpoints.identify import identify
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint

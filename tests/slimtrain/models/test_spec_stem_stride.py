@@ -15,11 +15,11 @@ from torch import nn
 from slimexport.dense import dense_network
 from slimexport.exporter import export
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.identify import identify
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.costs.cost import CostCounter
-from slimtrain.identify import identify
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state
 
 SPECS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.registry import published_spec
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, gap, layout

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoint import open_checkpoint
-from slimtrain.files import read_state_dict
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.reading import read_state_dict
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 TENSORS = {f"features.{i}.weight": torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(i)) for i in range(12)}

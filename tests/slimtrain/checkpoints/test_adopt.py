@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.adopt import adopt
+from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.checkpoints.own import own_content, save
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, save
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.starting import adopt
 from tests.support.run_helpers import (
     AUTO,
     S2,
@@ -155,7 +155,7 @@ def test_autoslim_lists_must_agree() -> None:
 
 def test_a_run_starts_from_the_weights(tmp_path: Path) -> None:
     """With a learning rate of 0 all but the statistics stays what was read."""
-    from slimtrain.checkpoint import open_checkpoint
+    from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.training import train
     from tests.support.run_helpers import ALONE
 

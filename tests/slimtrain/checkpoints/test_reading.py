@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from slimtrain.files import read_state_dict
+from slimtrain.checkpoints.reading import read_state_dict
 from slimtrain.loading import load_network
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, identified, random_state

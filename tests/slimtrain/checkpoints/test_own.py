@@ -12,10 +12,10 @@ import torch
 
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import AUTO, S2, US1, US2, calibrated_network, logits, mixed, network_of, raw, tree
 from tests.support.slimtrain_states import layout, layout_shapes

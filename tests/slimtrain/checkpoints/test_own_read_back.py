@@ -16,9 +16,9 @@ import yaml
 
 from slimexport.exporter import export
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own import own_content, published_content, save
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import own_content, published_content, save
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import (
     S2,

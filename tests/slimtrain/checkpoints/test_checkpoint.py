@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, images, random_state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoint import Checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 

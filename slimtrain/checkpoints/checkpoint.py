@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
+from slimtrain.checkpoints.identify import identify
+from slimtrain.checkpoints.own import is_own, read_own
+from slimtrain.checkpoints.reading import find_state_dict, read_content
 from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
-from slimtrain.files import find_state_dict, read_content
-from slimtrain.identify import identify
 from slimtrain.loading import check_values, load_network
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.saving import is_own, read_own
 from slimtrain.slimmable.network import SlimmableNetwork
 
 RANDOM = "random:"
@@ -65,7 +65,7 @@ def open_checkpoint(
     for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
     """
     if isinstance(source, str) and source.startswith(RANDOM):
-        from slimtrain.untrained import untrained_network
+        from slimtrain.checkpoints.untrained import untrained_network
 
         return Checkpoint(source, None, untrained_network(source.removeprefix(RANDOM)))
     path = Path(source)

@@ -21,7 +21,7 @@ from torch import Tensor
 from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.files import write_atomically
-from slimtrain.identify import compare_layout
+from slimtrain.checkpoints.identify import compare_layout
 from slimtrain.loading import check_values, load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME

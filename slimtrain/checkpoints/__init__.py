@@ -1,0 +1,1 @@
+"""Checkpoints: read without running code, identified by keys and shapes, written, taken over."""
