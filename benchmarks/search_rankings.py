@@ -25,7 +25,6 @@ from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
-from slimtrain.distributed import Processes
 from slimtrain.found import found_config
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
@@ -35,8 +34,9 @@ from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.searching import cautions
 from slimtrain.slimming import Slimming
 from slimtrain.supernet import PLANS, supernet_config, with_epochs
-from slimtrain.testing import open_with_data
-from slimtrain.training import Run
+from slimtrain.training.distributed import Processes
+from slimtrain.training.run import Run
+from slimtrain.training.testing import open_with_data
 
 KEPT_BYTES = 2**30
 LARGE = 300  # images of a chunk, where the result hardly depends on it

@@ -28,9 +28,9 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from slimtrain.checkpoints.untrained import untrained_network
     from slimtrain.data.noise import noise_images
-    from slimtrain.distributed import Processes, choose_device
     from slimtrain.search_error import Evaluator, TensorChunks
     from slimtrain.slimming import Slimming
+    from slimtrain.training.distributed import Processes, choose_device
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

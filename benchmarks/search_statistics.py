@@ -37,9 +37,9 @@ from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, o
 from benchmarks.statistics import rank_correlation
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
-from slimtrain.logbook import table
 from slimtrain.search_trace import read_trace
 from slimtrain.slimming import Slimming, channel_list
+from slimtrain.training.logbook import table
 
 CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")
 PARAMS = "parameters"  # as a ranking, more being better: what a supernet has to beat
@@ -50,7 +50,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from slimtrain.config.config import read_config
-    from slimtrain.distributed import Processes
+    from slimtrain.training.distributed import Processes
 
     torch.set_num_threads(arguments.threads)
     before, began = environment(), time.perf_counter()

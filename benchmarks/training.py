@@ -50,9 +50,9 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import Batch, training_batches
     from slimtrain.data.transforms import train_transform
-    from slimtrain.distributed import Processes, choose_device
-    from slimtrain.evaluate import to_device
-    from slimtrain.training import Run
+    from slimtrain.training.distributed import Processes, choose_device
+    from slimtrain.training.evaluate import to_device
+    from slimtrain.training.run import Run
 
     values: dict[str, Any] = {
         "network": arguments.network,

@@ -156,11 +156,11 @@ def train(
         if settings.test_only and not dry_run:
             _test(settings, settings.pretrained, None, (), False)
             return
-        from slimtrain.distributed import processes
+        from slimtrain.training.distributed import processes
 
         with processes(settings.device) as joined:
             if dry_run:
-                from slimtrain.dry_run import dry_run as try_out
+                from slimtrain.training.dry_run import dry_run as try_out
 
                 if joined.first:
                     click.echo(dump_config(settings), nl=False)
@@ -169,7 +169,7 @@ def train(
                 if joined.first:
                     click.echo(line)
             else:
-                from slimtrain.training import train as run
+                from slimtrain.training.run import train as run
 
                 run(settings, joined, notes)
 
@@ -210,8 +210,8 @@ def search(
         settings = read_config(config, changes, **options)
         plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
     with _messages(f"Go on with --resume auto: {plan.folder} holds what was done."):
-        from slimtrain.distributed import processes
         from slimtrain.searching import run_whole_search
+        from slimtrain.training.distributed import processes
 
         with processes(settings.device) as joined:
             run_whole_search(plan, joined, resume=resume == "auto")
@@ -231,9 +231,9 @@ def test(
 
 
 def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool) -> None:
-    from slimtrain.distributed import processes
-    from slimtrain.testing import test_checkpoint
-    from slimtrain.training import results_table
+    from slimtrain.training.distributed import processes
+    from slimtrain.training.run import results_table
+    from slimtrain.training.testing import test_checkpoint
 
     with processes(settings.device) as joined:
         plans, results = test_checkpoint(settings, joined, ckpt, widths, channels)
@@ -265,8 +265,8 @@ def calibrate(
     """Give a checkpoint's widths batch-norm statistics from CONFIG's training images, all in one pass."""
     with _messages():
         settings = read_config(config, changes, **options)
-        from slimtrain.distributed import processes
-        from slimtrain.testing import calibrate_checkpoint
+        from slimtrain.training.distributed import processes
+        from slimtrain.training.testing import calibrate_checkpoint
 
         with processes(settings.device) as joined:
             path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)

@@ -30,18 +30,18 @@ from slimtrain.config.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.datasets import open_data
-from slimtrain.distributed import Processes
-from slimtrain.evaluate import Result
 from slimtrain.found import found_config
-from slimtrain.logbook import table
 from slimtrain.models.channels import width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import Found
 from slimtrain.slimming import channel_list
 from slimtrain.supernet import PLANS, SearchPlan, with_epochs
-from slimtrain.testing import test_checkpoint
-from slimtrain.training import RESOLVED, train
+from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import Result
+from slimtrain.training.logbook import table
+from slimtrain.training.run import RESOLVED, train
+from slimtrain.training.testing import test_checkpoint
 from slimtrain.uniform import nearest_width, uniform_plan
 
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"

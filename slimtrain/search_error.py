@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search_memory import memory_kept
 from slimtrain.search_prefix import Stages
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import Statistics
-from slimtrain.step import autocast
+from slimtrain.training.distributed import Processes
+from slimtrain.training.step import autocast
 
 STATISTICS = ("batch", "calibrated")
 NO_IMAGES = "there are no held-out images to search with. Hold some out: --set search_holdout=N."

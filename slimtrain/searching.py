@@ -29,20 +29,20 @@ from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, co
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
-from slimtrain.distributed import Processes
 from slimtrain.finishing import check_finish, finish
-from slimtrain.logbook import table
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.resume import check_settings, move_aside
 from slimtrain.search import Found, run_search
 from slimtrain.search_error import Evaluator
 from slimtrain.search_images import HeldOut, draw_images
 from slimtrain.search_trace import Trace
 from slimtrain.slimming import Slimming
 from slimtrain.supernet import PLANS, SearchPlan, held_out
-from slimtrain.testing import open_with_data
-from slimtrain.training import LAST, RESOLVED, train
+from slimtrain.training.distributed import Processes
+from slimtrain.training.logbook import table
+from slimtrain.training.resume import check_settings, move_aside
+from slimtrain.training.run import LAST, RESOLVED, train
+from slimtrain.training.testing import open_with_data
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 from slimtrain.base.options import parse_widths
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.logbook import table
+from slimtrain.training.logbook import table
 
 CLASSES = 1000  # where neither the configuration nor its data tells
 

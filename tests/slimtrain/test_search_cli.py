@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, published_content, save
@@ -25,7 +24,6 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import check_targets, cost_model
 from slimtrain.data.datasets import open_data
 from slimtrain.data.samples import FakeSamples
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
@@ -34,7 +32,9 @@ from slimtrain.search_trace import Trace
 from slimtrain.searching import run_whole_search
 from slimtrain.slimming import Slimming
 from slimtrain.supernet import SearchPlan, beside, supernet_config
-from slimtrain.training import Run
+from slimtrain.training import run as training
+from slimtrain.training.distributed import Processes
+from slimtrain.training.run import Run
 from tests.support.run_helpers import (
     Outcome,
     config_file,

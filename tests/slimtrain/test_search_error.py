@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search_error import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
 from slimtrain.search_prefix import Stages, State
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimming import Slimming
+from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import ALONE, calibrated_network, differences, noise
 from tests.support.search_toys import (
     MNAS,

@@ -18,13 +18,13 @@ import torch
 
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost_model import cost_model
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search import Found, run_search
 from slimtrain.search_error import Measured
 from slimtrain.search_plot import plot_search
 from slimtrain.search_trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
 from slimtrain.slimming import Slimming
+from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import tree
 from tests.support.search_toys import V1, evaluator, small_network
 from tests.support.slimtrain_processes import METHOD, in_processes
@@ -147,7 +147,7 @@ def kill(function: Callable[[Path], None], folder: Path) -> None:
     """Run `function` in a process that kills itself."""
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training"])
+        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training.run"])
     process = context.Process(target=function, args=(folder,))  # type: ignore[attr-defined]
     process.start()
     process.join(120)

@@ -19,7 +19,7 @@ from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.training import Run
+from slimtrain.training.run import Run
 from tests.support.run_helpers import config_file, differences, done, noise, raw, refused, run
 from tests.support.search_helpers import searched
 

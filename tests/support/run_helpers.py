@@ -20,13 +20,13 @@ from torch import Tensor
 
 from slimtrain.cli import main
 from slimtrain.config.config import Config, make_config
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.optimizer import initialize
-from slimtrain.sampling import mixed_plan
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.distributed import Processes
+from slimtrain.training.optimizer import initialize
+from slimtrain.training.sampling import mixed_plan
 from tests.support import ROOT
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from slimtrain.distributed import Processes, processes
+from slimtrain.training.distributed import Processes, processes
 
 LIMIT_S = 240.0
 # A fork server imports torch once for all processes of all tests; forking this one would take its threads' locks along.
@@ -29,7 +29,7 @@ def in_processes(world: int, function: Callable[..., Any], *arguments: Any) -> l
     """
     context = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
-        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training"])
+        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training.run"])
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -156,7 +156,7 @@ def test_autoslim_lists_must_agree() -> None:
 def test_a_run_starts_from_the_weights(tmp_path: Path) -> None:
     """With a learning rate of 0 all but the statistics stays what was read."""
     from slimtrain.checkpoints.checkpoint import open_checkpoint
-    from slimtrain.training import train
+    from slimtrain.training.run import train
     from tests.support.run_helpers import ALONE
 
     theirs = network_of(US1)

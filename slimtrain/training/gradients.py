@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimtrain.distributed import Processes
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.distributed import Processes
 
 
 class Gradients:

@@ -11,8 +11,8 @@ from slimtrain.config.config import Config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import training_batches
 from slimtrain.data.transforms import train_transform
-from slimtrain.distributed import Processes
-from slimtrain.training import Run
+from slimtrain.training.distributed import Processes
+from slimtrain.training.run import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells
 

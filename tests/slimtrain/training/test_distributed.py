@@ -14,14 +14,14 @@ from slimtrain.data.datasets import Data
 from slimtrain.data.loader import test_batches as batches_of
 from slimtrain.data.loader import training_batches
 from slimtrain.data.samples import FakeSamples
-from slimtrain.distributed import Processes, choose_device, processes
-from slimtrain.evaluate import Result, evaluate
-from slimtrain.gradients import Gradients
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.optimizer import sgd
-from slimtrain.sampling import Sampler
-from slimtrain.step import Stepper
-from slimtrain.training import Run, calibrate_on
+from slimtrain.training.distributed import Processes, choose_device, processes
+from slimtrain.training.evaluate import Result, evaluate
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.optimizer import sgd
+from slimtrain.training.run import Run, calibrate_on
+from slimtrain.training.sampling import Sampler
+from slimtrain.training.step import Stepper
 from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes
 from tests.support.slimtrain_states import State, images, network_of, random_state
 

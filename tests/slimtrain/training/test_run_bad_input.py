@@ -17,8 +17,8 @@ from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError,
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
-from slimtrain.step import Stepper
-from slimtrain.training import Run, train
+from slimtrain.training.run import Run, train
+from slimtrain.training.step import Stepper
 from tests.support.run_helpers import ALONE, config, config_file, network_of, refused, run, tree
 from tests.support.run_helpers import US1 as SPEC
 
@@ -195,7 +195,7 @@ def test_calibration_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise UserError("there are no images to calibrate with.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("slimtrain.training.calibrate", refuse)
+        patch.setattr("slimtrain.training.run.calibrate", refuse)
         failure(config(tmp_path / "run", epochs=1), UserError, "no images to calibrate with")
     assert train(config(tmp_path / "run", epochs=1, resume="auto"), ALONE).exists()
 

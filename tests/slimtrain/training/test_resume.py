@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from slimtrain import training
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
-from slimtrain.resume import move_aside, run_to_resume
-from slimtrain.training import Run, train
+from slimtrain.training import run as training
+from slimtrain.training.resume import move_aside, run_to_resume
+from slimtrain.training.run import Run, train
 from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree
 
 STEPS = 8  # 2 epochs of 4

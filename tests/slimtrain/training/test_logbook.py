@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from slimtrain import logbook as module
 from slimtrain.base.errors import ResourceError
-from slimtrain.clock import Clock
-from slimtrain.logbook import Logbook, Row, duration, table
+from slimtrain.training import logbook as module
+from slimtrain.training.clock import Clock
+from slimtrain.training.logbook import Logbook, Row, duration, table
 
 ROWS: list[Row] = [
     {

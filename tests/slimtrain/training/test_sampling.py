@@ -13,7 +13,7 @@ import torch
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.sampling import Sampler, mixed_plan
+from slimtrain.training.sampling import Sampler, mixed_plan
 from tests.support.slimtrain_states import empty_state, images, network_of, random_state
 
 US = NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
@@ -70,7 +70,7 @@ def test_the_same_seed_and_step_draw_the_same_others_differ() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "from slimtrain.sampling import Sampler; from slimtrain.models.spec import NetworkSpec\n"
+        "from slimtrain.training.sampling import Sampler; from slimtrain.models.spec import NetworkSpec\n"
         "spec = NetworkSpec('mobilenet_v1', 'us', (0.25, 1.0), 10, width_range=(0.25, 1.0))\n"
         "print([[p.width for p in Sampler(spec, 5)(s)] for s in range(4)])"
     )

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.optimizer import initialize, sgd
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.optimizer import initialize, sgd
 from tests.support.slimtrain_states import layout_shapes, network_of, random_state
 
 SMALL = NetworkSpec("mobilenet_v2", "s", (0.25, 0.5), 10)

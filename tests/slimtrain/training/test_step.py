@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimtrain.gradients import Gradients
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.optimizer import sgd
-from slimtrain.sampling import Sampler
 from slimtrain.slimmable.layers import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.step import Stepper, accumulate_gradients
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.optimizer import sgd
+from slimtrain.training.sampling import Sampler
+from slimtrain.training.step import Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 

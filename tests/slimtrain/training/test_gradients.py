@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.distributed import Processes
-from slimtrain.gradients import Gradients
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.sampling import Sampler
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.step import Stepper, accumulate_gradients
+from slimtrain.training.distributed import Processes
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.sampling import Sampler
+from slimtrain.training.step import Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import CountingAllReduce, alone
 from tests.support.slimtrain_states import images, network_of, random_state
 

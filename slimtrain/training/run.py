@@ -22,25 +22,25 @@ from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, published_content, save
-from slimtrain.clock import Clock
-from slimtrain.compiling import CompiledForward, check_compiling
 from slimtrain.config.config import Config, dump_config, plain
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
-from slimtrain.distributed import Processes
-from slimtrain.evaluate import Result, evaluate, to_device
-from slimtrain.gradients import Gradients
-from slimtrain.logbook import Logbook, Row, count, table
-from slimtrain.losses import torch_smoothing
 from slimtrain.models.channels import ChannelPlan, number_text
-from slimtrain.optimizer import initialize, sgd
-from slimtrain.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
-from slimtrain.sampling import Sampler
 from slimtrain.schedule import learning_rate
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.step import Stepper
+from slimtrain.training.clock import Clock
+from slimtrain.training.compiling import CompiledForward, check_compiling
+from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import Result, evaluate, to_device
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.logbook import Logbook, Row, count, table
+from slimtrain.training.losses import torch_smoothing
+from slimtrain.training.optimizer import initialize, sgd
+from slimtrain.training.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
+from slimtrain.training.sampling import Sampler
+from slimtrain.training.step import Stepper
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import torch
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import make_config
-from slimtrain.distributed import Processes
-from slimtrain.training import train
+from slimtrain.training.distributed import Processes
+from slimtrain.training.run import train
 
 pytestmark = pytest.mark.gpu
 

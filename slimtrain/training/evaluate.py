@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from slimtrain.data.loader import Batch
-from slimtrain.distributed import Processes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.step import autocast
+from slimtrain.training.distributed import Processes
+from slimtrain.training.step import autocast
 
 TOP = 5
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
-from slimtrain.distributed import Processes
-from slimtrain.gradients import Gradients
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.optimizer import sgd
-from slimtrain.sampling import Sampler
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.step import Stepper
+from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
+from slimtrain.training.distributed import Processes
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.optimizer import sgd
+from slimtrain.training.sampling import Sampler
+from slimtrain.training.step import Stepper
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 

@@ -17,11 +17,11 @@ from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import test_batches
 from slimtrain.data.transforms import test_transform
-from slimtrain.distributed import Processes
-from slimtrain.evaluate import Result, evaluate
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.training import calibrate_on
+from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import Result, evaluate
+from slimtrain.training.run import calibrate_on
 
 log = logging.getLogger(__name__)
 

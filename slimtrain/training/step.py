@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slimtrain.compiling import Forward
-from slimtrain.gradients import Gradients
-from slimtrain.losses import distillation_loss, full_precision, label_loss
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.compiling import Forward
+from slimtrain.training.gradients import Gradients
+from slimtrain.training.losses import distillation_loss, full_precision, label_loss
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

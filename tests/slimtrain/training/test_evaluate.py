@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from slimtrain.data.loader import Batch
-from slimtrain.evaluate import Result, evaluate, to_device
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.evaluate import Result, evaluate, to_device
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import images, network_of, random_state
 

@@ -22,10 +22,10 @@ from slimtrain.config.config import Config, read_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
-from slimtrain.evaluate import Result, evaluate
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training import CALIBRATION_EPOCH, Run, train
+from slimtrain.training.evaluate import Result, evaluate
+from slimtrain.training.run import CALIBRATION_EPOCH, Run, train
 from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}

@@ -21,7 +21,7 @@ from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training import CALIBRATION_EPOCH, calibrate_on
+from slimtrain.training.run import CALIBRATION_EPOCH, calibrate_on
 from tests.support.run_helpers import (
     ALONE,
     S2,

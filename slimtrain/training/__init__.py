@@ -1,0 +1,1 @@
+"""Training: the steps, what is drawn for each, saving, resuming, testing, on one or many processes."""
