@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search_trace import Step
-from slimtrain.slimming import Slimming, changed_groups
+from slimtrain.search.slimming import Slimming, changed_groups
+from slimtrain.search.trace import Step
 
 TRIES = 200  # per plan
 

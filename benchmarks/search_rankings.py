@@ -25,15 +25,15 @@ from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
-from slimtrain.found import found_config
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.search import Option, choose
-from slimtrain.search_error import Evaluator, Measured
-from slimtrain.search_images import HeldOut, draw_images
-from slimtrain.searching import cautions
-from slimtrain.slimming import Slimming
-from slimtrain.supernet import PLANS, supernet_config, with_epochs
+from slimtrain.search.evaluator import Evaluator, Measured
+from slimtrain.search.from_plans import found_config
+from slimtrain.search.greedy import Option, choose
+from slimtrain.search.images import HeldOut, draw_images
+from slimtrain.search.run import cautions
+from slimtrain.search.slimming import Slimming
+from slimtrain.search.supernet import PLANS, supernet_config, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.run import Run
 from slimtrain.training.testing import open_with_data

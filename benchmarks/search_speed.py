@@ -4,7 +4,7 @@
 
 Both sides measure every candidate of the first step on the same images, in turn, in one process and one run; their results
 must be the same, bit for bit. `image on` runs every candidate from the image on, `reuse` what comes before its first changed
-layer once. `memory anew` is without keeping freed memory (slimtrain/search_memory.py), a difference on CPUs only. Weights are
+layer once. `memory anew` is without keeping freed memory (slimtrain/search/memory.py), a difference on CPUs only. Weights are
 random: they change no timing.
 """
 
@@ -28,8 +28,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from slimtrain.checkpoints.untrained import untrained_network
     from slimtrain.data.noise import noise_images
-    from slimtrain.search_error import Evaluator, TensorChunks
-    from slimtrain.slimming import Slimming
+    from slimtrain.search.evaluator import Evaluator, TensorChunks
+    from slimtrain.search.slimming import Slimming
     from slimtrain.training.distributed import Processes, choose_device
 
     if arguments.threads:

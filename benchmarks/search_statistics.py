@@ -37,8 +37,8 @@ from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, o
 from benchmarks.statistics import rank_correlation
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
-from slimtrain.search_trace import read_trace
-from slimtrain.slimming import Slimming, channel_list
+from slimtrain.search.slimming import Slimming, channel_list
+from slimtrain.search.trace import read_trace
 from slimtrain.training.logbook import table
 
 CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")

@@ -18,8 +18,8 @@ import click
 from slimtrain import __version__
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config.config import APP, Config, config_names, dump_config, read_config
-from slimtrain.found import found_config
-from slimtrain.supernet import SearchPlan, beside, search_folder
+from slimtrain.search.from_plans import found_config
+from slimtrain.search.supernet import SearchPlan, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -210,7 +210,7 @@ def search(
         settings = read_config(config, changes, **options)
         plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
     with _messages(f"Go on with --resume auto: {plan.folder} holds what was done."):
-        from slimtrain.searching import run_whole_search
+        from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
 
         with processes(settings.device) as joined:

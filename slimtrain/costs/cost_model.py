@@ -19,7 +19,7 @@ from slimtrain.base.options import UNITS, parse_number
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimming import Slimming
+from slimtrain.search.slimming import Slimming
 
 if TYPE_CHECKING:
     from slimtrain.costs.latency_table import LatencyTable

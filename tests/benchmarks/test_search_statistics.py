@@ -18,10 +18,10 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search_error import Measured
-from slimtrain.search_trace import Candidate, Step, Trace
+from slimtrain.search.evaluator import Measured
+from slimtrain.search.slimming import Slimming, changed_groups
+from slimtrain.search.trace import Candidate, Step, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimming import Slimming, changed_groups
 
 RANGE = (0.15, 0.5)
 SPEC = NetworkSpec("mobilenet_v1", "us", RANGE, 10, (), RANGE, stem_stride=1)

@@ -25,8 +25,14 @@ PLAIN = (
         "slimtrain.config.published_config",
         "slimtrain.config.config",
     ),
-    *("slimtrain.found", "slimtrain.supernet", "slimtrain.models.plan_file", "slimtrain.slimming", "slimtrain.search"),
-    *("slimtrain.costs.cost_model", "slimtrain.search_trace", "slimtrain.cli"),
+    *(
+        "slimtrain.search.from_plans",
+        "slimtrain.search.supernet",
+        "slimtrain.models.plan_file",
+        "slimtrain.search.slimming",
+        "slimtrain.search.greedy",
+    ),
+    *("slimtrain.costs.cost_model", "slimtrain.search.trace", "slimtrain.cli"),
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors")
 

@@ -15,8 +15,8 @@ from slimtrain.costs.cost_model import check_targets, cost_model, format_cost, p
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.search.slimming import Slimming
 from slimtrain.slimmable.layers import DenseLayers
-from slimtrain.slimming import Slimming
 from tests.support.search_toys import RESNET, V1, V2
 
 

@@ -13,11 +13,11 @@ import yaml
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.config.config import Config, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.found import found_config, read_found, wiring_changes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, us_groups, write_plan_file
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.search.from_plans import found_config, read_found, wiring_changes
 from tests.support.run_helpers import config as tiny
 from tests.support.slimtrain_states import layout
 

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from slimtrain import finishing
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.cli import main
 from slimtrain.config.config import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
-from slimtrain.found import found_config
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.searching import run_whole_search
-from slimtrain.supernet import SearchPlan, with_epochs
+from slimtrain.search import finishing
+from slimtrain.search.from_plans import found_config
+from slimtrain.search.run import run_whole_search
+from slimtrain.search.supernet import SearchPlan, with_epochs
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.uniform import nearest_width, uniform_plan

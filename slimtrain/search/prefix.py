@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.search.slimming import changed_groups
 from slimtrain.slimmable.blocks import Block, Bottleneck, Network
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimming import changed_groups
 
 
 @dataclass(frozen=True)

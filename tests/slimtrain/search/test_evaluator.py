@@ -12,10 +12,10 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search_error import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.search_prefix import Stages, State
+from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
+from slimtrain.search.prefix import Stages, State
+from slimtrain.search.slimming import Slimming
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimming import Slimming
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import ALONE, calibrated_network, differences, noise
 from tests.support.search_toys import (
@@ -185,7 +185,7 @@ def test_the_network_is_left_as_it_was(statistics: str, fails: bool, monkeypatch
     chunks = TensorChunks([(noise(8, SIZE), torch.zeros(8, dtype=torch.int64))])
     measure = Evaluator(network, chunks, ALONE, statistics, chunks)
     if fails:
-        monkeypatch.setattr("slimtrain.search_error._sums", lambda *values: 1 / 0)
+        monkeypatch.setattr("slimtrain.search.evaluator._sums", lambda *values: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             measure(V1.widest, [V1.widest, mixed])
     else:

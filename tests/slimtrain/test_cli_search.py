@@ -27,11 +27,11 @@ from slimtrain.data.samples import FakeSamples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search_images import HeldOut
-from slimtrain.search_trace import Trace
-from slimtrain.searching import run_whole_search
-from slimtrain.slimming import Slimming
-from slimtrain.supernet import SearchPlan, beside, supernet_config
+from slimtrain.search.images import HeldOut
+from slimtrain.search.run import run_whole_search
+from slimtrain.search.slimming import Slimming
+from slimtrain.search.supernet import SearchPlan, beside, supernet_config
+from slimtrain.search.trace import Trace
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.training.run import Run

@@ -17,12 +17,12 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, check_targets, format_cost, target_name
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search_plot import plot_search
-from slimtrain.search_trace import Candidate, Step, Trace
-from slimtrain.slimming import Slimming, changed_groups
+from slimtrain.search.plot import plot_search
+from slimtrain.search.slimming import Slimming, changed_groups
+from slimtrain.search.trace import Candidate, Step, Trace
 
 if TYPE_CHECKING:
-    from slimtrain.search_error import Measured
+    from slimtrain.search.evaluator import Measured
     from slimtrain.slimmable.network import SlimmableNetwork
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ CRITERIA = ("error", "error-per-cost")
 
 
 class Measure(Protocol):
-    """As `slimtrain.search_error.Evaluator`."""
+    """As `slimtrain.search.evaluator.Evaluator`."""
 
     def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]: ...
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search_memory import memory_kept
-from slimtrain.search_prefix import Stages
+from slimtrain.search.memory import memory_kept
+from slimtrain.search.prefix import Stages
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import Statistics
 from slimtrain.training.distributed import Processes

@@ -30,13 +30,13 @@ from slimtrain.config.config import SEARCH_KEYS, Config, plain, read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.datasets import open_data
-from slimtrain.found import found_config
 from slimtrain.models.channels import width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search import Found
-from slimtrain.slimming import channel_list
-from slimtrain.supernet import PLANS, SearchPlan, with_epochs
+from slimtrain.search.from_plans import found_config
+from slimtrain.search.greedy import Found
+from slimtrain.search.slimming import channel_list
+from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result
 from slimtrain.training.logbook import table

@@ -29,15 +29,15 @@ from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, co
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
-from slimtrain.finishing import check_finish, finish
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search import Found, run_search
-from slimtrain.search_error import Evaluator
-from slimtrain.search_images import HeldOut, draw_images
-from slimtrain.search_trace import Trace
-from slimtrain.slimming import Slimming
-from slimtrain.supernet import PLANS, SearchPlan, held_out
+from slimtrain.search.evaluator import Evaluator
+from slimtrain.search.finishing import check_finish, finish
+from slimtrain.search.greedy import Found, run_search
+from slimtrain.search.images import HeldOut, draw_images
+from slimtrain.search.slimming import Slimming
+from slimtrain.search.supernet import PLANS, SearchPlan, held_out
+from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes
 from slimtrain.training.logbook import table
 from slimtrain.training.resume import check_settings, move_aside

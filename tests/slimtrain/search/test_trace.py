@@ -19,11 +19,11 @@ import torch
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost_model import cost_model
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search import Found, run_search
-from slimtrain.search_error import Measured
-from slimtrain.search_plot import plot_search
-from slimtrain.search_trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
-from slimtrain.slimming import Slimming
+from slimtrain.search.evaluator import Measured
+from slimtrain.search.greedy import Found, run_search
+from slimtrain.search.plot import plot_search
+from slimtrain.search.slimming import Slimming
+from slimtrain.search.trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import tree
 from tests.support.search_toys import V1, evaluator, small_network

@@ -14,7 +14,7 @@ from slimtrain.costs.latency_table import LatencyTable, read_latency_table, writ
 from slimtrain.costs.layer_shapes import LayerShape
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimming import Slimming
+from slimtrain.search.slimming import Slimming
 from tests.support.latency_tables import table_of
 from tests.support.run_helpers import refused, run
 from tests.support.search_helpers import RIGHT, US, own_checkpoint, plan, refused_late, search_file, searched, trace

@@ -15,10 +15,10 @@ from slimtrain.base.files import write_atomically
 from slimtrain.base.options import UNITS
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.search_trace import Step
+from slimtrain.search.trace import Step
 
 if TYPE_CHECKING:
-    from slimtrain.search import Found
+    from slimtrain.search.greedy import Found
 
 log = logging.getLogger(__name__)
 

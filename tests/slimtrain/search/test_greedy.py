@@ -15,11 +15,11 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, cost_model
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search import Found, Option, choose, run_search
-from slimtrain.search_error import Evaluator, Measured, TensorChunks
-from slimtrain.search_trace import Step, Trace
+from slimtrain.search.evaluator import Evaluator, Measured, TensorChunks
+from slimtrain.search.greedy import Found, Option, choose, run_search
+from slimtrain.search.slimming import Slimming, changed_groups
+from slimtrain.search.trace import Step, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimming import Slimming, changed_groups
 from tests.support.run_helpers import ALONE
 from tests.support.search_toys import RESNET, V1, V2, Told, brute_force, evaluator, known_chunks, small_network
 

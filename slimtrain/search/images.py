@@ -16,7 +16,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.data.loader import test_batches
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import Transform
-from slimtrain.search_error import NO_IMAGES, Chunk
+from slimtrain.search.evaluator import NO_IMAGES, Chunk
 
 log = logging.getLogger(__name__)
 
