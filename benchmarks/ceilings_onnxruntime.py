@@ -18,8 +18,8 @@ from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
 from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
 from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
-from slimexport.target.cuda import Cuda
-from slimexport.target.device import require_gpu
+from slimexport.target.cuda.device import require_gpu
+from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.runners import CPU, PROVIDERS
 
 LENGTHS = (32, 288)

@@ -17,9 +17,9 @@ from benchmarks.cells import Array, NotMeasured, Options
 from benchmarks.copies import by_events, copy_on_gpu
 from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
 from slimexport.target.build_settings import BuildSettings
-from slimexport.target.cuda import Cuda, DeviceMemory
-from slimexport.target.cuda_graph import Graph
-from slimexport.target.device import require_gpu
+from slimexport.target.cuda.device import require_gpu
+from slimexport.target.cuda.graph import Graph
+from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import MissingBackend
 from slimexport.target.tensorrt_api import (
     Emission,

@@ -160,7 +160,7 @@ def this_device(backend: str, batch: int, threads: int | None) -> Device:
     found = environment()
     name = found["cpu"]
     if backend != ONNXRUNTIME_CPU:
-        from slimexport.target.device import device_name
+        from slimexport.target.cuda.device import device_name
 
         name = device_name()
     return Device(str(name or "unknown"), backend, batch, threads, found)

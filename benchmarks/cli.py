@@ -316,7 +316,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 def gpu_is_here() -> bool:
     """Whether a GPU is visible to the CUDA runtime."""
-    from slimexport.target.device import require_gpu
+    from slimexport.target.cuda.device import require_gpu
     from slimexport.target.errors import MissingBackend
 
     try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.cells import Array, Cell, Inputs, Timing
 from benchmarks.runners.images import check_images, input_settings
-from slimexport.target.cuda import Cuda, DeviceMemory, HostMemory, Stream
+from slimexport.target.cuda.runtime import Cuda, DeviceMemory, HostMemory, Stream
 
 MOST_BUFFERS = 256  # each has a graph or a binding of its own; of images of 224 x 224, 256 exceed every cache
 MEMORY_SHARE = 1 / 16  # of what is free: the other widths of a group are open too

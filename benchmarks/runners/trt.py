@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.failures import OF_THE_TARGET, OUT_OF_MEMORY, first_line, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
-from slimexport.target.cuda import DeviceMemory
-from slimexport.target.cuda_graph import Graph
+from slimexport.target.cuda.graph import Graph
+from slimexport.target.cuda.runtime import DeviceMemory
 from slimexport.target.errors import MissingBackend
 from slimexport.target.manifest import Artifact
 from slimexport.target.tensorrt_engine import TensorRTRunner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimexport.target.device import require_gpu
+from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimexport.target.tensorrt_api import describe, require_tensorrt
 

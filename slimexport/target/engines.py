@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from slimexport.target.build_settings import BuildSettings
-from slimexport.target.cuda import Cuda
-from slimexport.target.device import Device, require_gpu
+from slimexport.target.cuda.device import Device, require_gpu
+from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.engine_check import Probes, check_engine, probes_of, why_failed
 from slimexport.target.errors import BundleError
 from slimexport.target.files import partial_file, replace_both

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from slimexport.target.device import Device, sm
+from slimexport.target.cuda.device import Device, sm
 from slimexport.target.errors import BundleError, MissingBackend
 
 TAG = 0x74727466

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.cuda_library import driver_library
+from slimexport.target.cuda.library import driver_library
 from slimexport.target.errors import MissingBackend
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")

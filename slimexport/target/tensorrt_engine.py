@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.cuda import Cuda, DeviceMemory
-from slimexport.target.device import Device, require_gpu
+from slimexport.target.cuda.device import Device, require_gpu
+from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.inspector import Layers, count_layers
 from slimexport.target.manifest import Artifact, sha256

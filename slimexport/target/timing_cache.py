@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.device import Device
+from slimexport.target.cuda.device import Device
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.files import write_atomically
 

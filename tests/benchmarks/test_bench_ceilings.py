@@ -30,7 +30,7 @@ from benchmarks.cells import (
 from benchmarks.copies import copy_on_cpu, copy_size
 from benchmarks.runners import ort
 from benchmarks.tiny_onnx import orthogonal
-from slimexport.target.cuda import Cuda
+from slimexport.target.cuda.runtime import Cuda
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import Runtime, fake_onnxruntime
 from tests.support.trt_fake import inventory_of

@@ -29,8 +29,9 @@ from benchmarks.runners import open_runner, ort, ort_cuda
 from benchmarks.runners.ort import OnnxRuntimeCpu, onnxruntime_errors, open_session
 from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
 from slimexport import export
-from slimexport.target import device, manifest
-from slimexport.target.cuda import Cuda
+from slimexport.target import manifest
+from slimexport.target.cuda import device
+from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest, read_reference, sha256
 from slimexport.target.verify import TOLERANCES, compare

@@ -193,7 +193,7 @@ def test_buffers_leave_room_for_others_but_are_two_at_least(bundle: Path) -> Non
 
 
 def test_two_buffers_are_kept_on_a_full_device(board: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slimexport.target.cuda.Cuda.memory_info", lambda self: (1000, 4000))
+    monkeypatch.setattr("slimexport.target.cuda.runtime.Cuda.memory_info", lambda self: (1000, 4000))
     runner = opened(bundle)
     assert runner.settings["input_buffers"] == 2
     runner.close()

@@ -235,7 +235,7 @@ def test_what_tensorrt_fails_to_make_is_an_error_of_the_environment() -> None:
 
 def test_what_a_machine_has_is_told_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, "8.6.0")
-    monkeypatch.setattr("slimexport.target.device.DRIVER_FILES", ())
+    monkeypatch.setattr("slimexport.target.cuda.device.DRIVER_FILES", ())
     gpu, tensorrt = engine_lines()
     assert gpu == "GPU for engines: NVIDIA Test GPU (sm_90, 0 GiB), CUDA runtime 12.4, the driver runs CUDA up to 12.8"
     assert tensorrt.startswith("TensorRT 8.6.0: engines in fp32,")

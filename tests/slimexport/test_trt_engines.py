@@ -13,7 +13,7 @@ import pytest
 from slimexport.report import table
 from slimexport.target import engines
 from slimexport.target.build_settings import BatchRange, BuildSettings
-from slimexport.target.cuda import CudaError
+from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.engine_check import Probes, check_engine, int8_limits, tolerance_for
 from slimexport.target.engines import EnginesFailed, verify_engines
 from slimexport.target.errors import BundleError, MissingBackend

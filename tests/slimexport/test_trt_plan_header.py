@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slimexport.target.device import Device
+from slimexport.target.cuda.device import Device
 from slimexport.target.errors import BundleError
 from slimexport.target.plan_header import PlanMismatch, check_plan, read_header, same_version
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell
-from slimexport.target import device
-from slimexport.target.cuda import Cuda
+from slimexport.target.cuda import device
+from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.manifest import read_manifest
 from tests.support.bench_helpers import cell
 from tests.support.cuda_fake import FakeCudart

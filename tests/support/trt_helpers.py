@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target import device
 from slimexport.target.build_settings import BatchRange, BuildSettings
-from slimexport.target.cuda import Cuda
+from slimexport.target.cuda import device
+from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.engines import build_engines
 from slimexport.target.manifest import dump_manifest, read_manifest, sha256
 from tests.support.cuda_fake import FakeCudart

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.cuda_library import INSTALL, libraries
+from slimexport.target.cuda.library import INSTALL, libraries
 from slimexport.target.errors import MissingBackend
 
 Array = NDArray[Any]

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.cuda import Cuda, load_cuda, version_text
-from slimexport.target.cuda_library import driver_library
+from slimexport.target.cuda.library import driver_library
+from slimexport.target.cuda.runtime import Cuda, load_cuda, version_text
 from slimexport.target.errors import MissingBackend
 
 DRIVER_FILES = ("/sys/module/nvidia/version", "/proc/driver/nvidia/version")

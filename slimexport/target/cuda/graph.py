@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 
-from slimexport.target.cuda import CudaError, Resource, Stream
+from slimexport.target.cuda.runtime import CudaError, Resource, Stream
 from slimexport.target.errors import MissingBackend
 
 CAPTURE_THREAD_LOCAL = 1  # other threads may do as they like while this one captures

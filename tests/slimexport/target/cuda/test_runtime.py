@@ -11,10 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target import cuda as cuda_module
-from slimexport.target import cuda_library, device
-from slimexport.target.cuda import SIGNATURES, SINCE_11_4, Cuda, CudaError, DeviceMemory, Stream, load_cuda, version_text
-from slimexport.target.cuda_graph import Graph
+from slimexport.target.cuda import device
+from slimexport.target.cuda import library as cuda_library
+from slimexport.target.cuda import runtime as cuda_module
+from slimexport.target.cuda.graph import Graph
+from slimexport.target.cuda.runtime import (
+    SIGNATURES,
+    SINCE_11_4,
+    Cuda,
+    CudaError,
+    DeviceMemory,
+    Stream,
+    load_cuda,
+    version_text,
+)
 from slimexport.target.errors import MissingBackend
 from tests.support.cuda_fake import INVALIDATED, L2_CACHE_BYTES, UNSUPPORTED, FakeCudart
 from tests.support.export_helpers import python
@@ -324,8 +334,8 @@ def test_on_windows_the_names_are_those_of_dlls(tmp_path: Path, monkeypatch: pyt
 
 def test_importing_loads_no_library() -> None:
     code = (
-        "import ctypes\nctypes.CDLL = None\nimport slimexport.target.cuda, slimexport.target.cuda_graph, "
-        "slimexport.target.tensorrt_engine, slimexport.target.engines, slimexport.target.device"
+        "import ctypes\nctypes.CDLL = None\nimport slimexport.target.cuda.runtime, slimexport.target.cuda.graph, "
+        "slimexport.target.tensorrt_engine, slimexport.target.engines, slimexport.target.cuda.device"
     )
     assert python(code, without=("torch", "onnx", "tensorrt", "onnxruntime")).returncode == 0
 

@@ -1,0 +1,1 @@
+"""The CUDA runtime through ctypes: memory, streams, events, graphs. No torch."""
