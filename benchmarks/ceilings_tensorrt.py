@@ -16,12 +16,11 @@ from benchmarks.ceilings import GPU_SIZES, Clocked, Copying, noise, require_room
 from benchmarks.cells import Array, NotMeasured, Options
 from benchmarks.copies import by_events, copy_on_gpu
 from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
-from slimexport.target.build_settings import BuildSettings
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import MissingBackend
-from slimexport.target.tensorrt_api import (
+from slimexport.target.tensorrt.api import (
     Emission,
     create,
     emission,
@@ -31,7 +30,8 @@ from slimexport.target.tensorrt_api import (
     require_tensorrt,
     said,
 )
-from slimexport.target.tensorrt_build import configure
+from slimexport.target.tensorrt.build import configure
+from slimexport.target.tensorrt.build_settings import BuildSettings
 
 LENGTHS = (16, 80)  # building an engine takes long for each operator
 MODELS = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "bf16": "bf16"}

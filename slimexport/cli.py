@@ -194,7 +194,7 @@ class Engines:
 
     def settings(self) -> Any:
         """The build settings; BundleError for impossible ones."""
-        from slimexport.target.build_settings import BuildSettings, parse_batch
+        from slimexport.target.tensorrt.build_settings import BuildSettings, parse_batch
 
         options = self.options
         return BuildSettings(
@@ -209,7 +209,7 @@ class Engines:
     def build(self, folder: Path, widths: list[float] | None, as_json: bool) -> None:
         """Build and verify a bundle's engines, and print them."""
         from slimexport.report import table
-        from slimexport.target.engines import EnginesFailed, build_engines
+        from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
 
         def building(file: str) -> None:
             click.echo(f"building {file}", err=True)
@@ -338,7 +338,7 @@ def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
 
     manifest = read_manifest(folder)
     if backend == "tensorrt":
-        from slimexport.target.engines import verify_engines
+        from slimexport.target.tensorrt.engines import verify_engines
 
         results = verify_engines(folder, manifest)
     else:

@@ -19,12 +19,12 @@ from typing import Any
 
 from benchmarks.environment import environment
 from slimexport.report import table
-from slimexport.target.build_settings import BuildSettings
 from slimexport.target.cuda.device import require_gpu
-from slimexport.target.engines import EnginesFailed, build_engines
 from slimexport.target.manifest import MANIFEST, dump_manifest, read_manifest
-from slimexport.target.tensorrt_api import require_tensorrt
-from slimexport.target.tensorrt_engine import TensorRTRunner
+from slimexport.target.tensorrt.api import require_tensorrt
+from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.engine import TensorRTRunner
+from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
 
 TRT = "trt"
 

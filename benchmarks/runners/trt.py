@@ -19,7 +19,7 @@ from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import DeviceMemory
 from slimexport.target.errors import MissingBackend
 from slimexport.target.manifest import Artifact
-from slimexport.target.tensorrt_engine import TensorRTRunner
+from slimexport.target.tensorrt.engine import TensorRTRunner
 
 
 class TensorRT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
-from slimexport.target.tensorrt_api import describe, require_tensorrt
+from slimexport.target.tensorrt.api import describe, require_tensorrt
 
 
 def engine_lines() -> list[str]:

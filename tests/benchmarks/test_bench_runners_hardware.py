@@ -15,11 +15,11 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
 from benchmarks.runners import open_runner
 from slimexport import export
-from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
-from slimexport.target.engines import build_engines
 from slimexport.target.manifest import read_manifest, read_reference
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
+from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.verify import TOLERANCES, compare
 from tests.support.bench_helpers import cell
 from tests.support.gpu_fakes import Images

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from slimexport.target import triton
-from slimexport.target.build_settings import BuildSettings
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.triton import write_repository
 from tests.support.export_helpers import tree
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.plan_header import numbers
+from slimexport.target.tensorrt.plan_header import numbers
 from tests.support import REFERENCE
 from tests.support.cuda_fake import FakeCudart
 

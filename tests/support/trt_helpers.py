@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.engines import build_engines
 from slimexport.target.manifest import dump_manifest, read_manifest, sha256
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
+from slimexport.target.tensorrt.engines import build_engines
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import Behaviour, fake_tensorrt, logits_of, network
 

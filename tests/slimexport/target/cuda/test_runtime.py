@@ -335,7 +335,7 @@ def test_on_windows_the_names_are_those_of_dlls(tmp_path: Path, monkeypatch: pyt
 def test_importing_loads_no_library() -> None:
     code = (
         "import ctypes\nctypes.CDLL = None\nimport slimexport.target.cuda.runtime, slimexport.target.cuda.graph, "
-        "slimexport.target.tensorrt_engine, slimexport.target.engines, slimexport.target.cuda.device"
+        "slimexport.target.tensorrt.engine, slimexport.target.tensorrt.engines, slimexport.target.cuda.device"
     )
     assert python(code, without=("torch", "onnx", "tensorrt", "onnxruntime")).returncode == 0
 

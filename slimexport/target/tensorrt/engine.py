@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.inspector import Layers, count_layers
 from slimexport.target.manifest import Artifact, sha256
-from slimexport.target.plan_header import check_plan
-from slimexport.target.tensorrt_api import create, logger, messages, require_tensorrt, said
+from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
+from slimexport.target.tensorrt.inspector import Layers, count_layers
+from slimexport.target.tensorrt.plan_header import check_plan
 
 Array = NDArray[Any]
 

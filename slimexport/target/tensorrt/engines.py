@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.build_settings import BuildSettings
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.engine_check import Probes, check_engine, probes_of, why_failed
 from slimexport.target.errors import BundleError
 from slimexport.target.files import partial_file, replace_both
-from slimexport.target.inspector import NOT_USED, PARTLY, UNKNOWN, Layers
 from slimexport.target.manifest import (
     MANIFEST,
     Artifact,
@@ -30,11 +27,14 @@ from slimexport.target.manifest import (
     read_reference,
     sha256,
 )
-from slimexport.target.orders import FORMAT, Order, entry_of, key_of, orders, with_entry
-from slimexport.target.tensorrt_api import Emission, require_tensorrt
-from slimexport.target.tensorrt_build import BuildFailed, Built, build
-from slimexport.target.tensorrt_engine import TensorRTRunner
-from slimexport.target.timing_cache import TimingCache, cache_path
+from slimexport.target.tensorrt.api import Emission, require_tensorrt
+from slimexport.target.tensorrt.build import BuildFailed, Built, build
+from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.check import Probes, check_engine, probes_of, why_failed
+from slimexport.target.tensorrt.engine import TensorRTRunner
+from slimexport.target.tensorrt.inspector import NOT_USED, PARTLY, UNKNOWN, Layers
+from slimexport.target.tensorrt.orders import FORMAT, Order, entry_of, key_of, orders, with_entry
+from slimexport.target.tensorrt.timing_cache import TimingCache, cache_path
 from slimexport.target.verify import FAILED, PASSED
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from slimexport.target.build_settings import BatchRange, BuildSettings, parse_batch
 from slimexport.target.errors import BundleError
-from slimexport.target.plan_header import read_header, same_version
-from slimexport.target.tensorrt_api import Emission, emission
-from slimexport.target.tensorrt_build import BuildFailed, Built, build
+from slimexport.target.tensorrt.api import Emission, emission
+from slimexport.target.tensorrt.build import BuildFailed, Built, build
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
+from slimexport.target.tensorrt.plan_header import read_header, same_version
 from tests.support.trt_fake import VERSIONS, network
 from tests.support.trt_helpers import SETTINGS, Machine, machine
 

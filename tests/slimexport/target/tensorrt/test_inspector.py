@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slimexport.target.inspector import Layers, count_layers, layer_precision
+from slimexport.target.tensorrt.inspector import Layers, count_layers, layer_precision
 
 DYNAMIC = [{"Name": "x", "Dimensions": [-1, 8, 4, 4], "Format/Datatype": "N/A due to dynamic shapes"}]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
-from slimexport.target.tensorrt_api import PRECISIONS, Emission, emission
+from slimexport.target.tensorrt.api import PRECISIONS, Emission, emission
 
 FORMAT = "trt"  # of engines, in the manifest
 OPTION = {"int8-fp16": "int8"}  # what --precision calls a file, where that is something else

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.build_settings import BuildSettings
 from slimexport.target.errors import BundleError
-from slimexport.target.tensorrt_api import Emission, bit, create, logger, messages, network_flags, said, strongly_typed
-from slimexport.target.timing_cache import TimingCache
+from slimexport.target.tensorrt.api import Emission, bit, create, logger, messages, network_flags, said, strongly_typed
+from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.timing_cache import TimingCache
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 
 from slimexport.target.cuda.device import Device
 from slimexport.target.errors import BundleError
-from slimexport.target.plan_header import PlanMismatch, check_plan, read_header, same_version
+from slimexport.target.tensorrt.plan_header import PlanMismatch, check_plan, read_header, same_version
 
 NAME = "us_mbv1_x0_5.fp16.plan"
 

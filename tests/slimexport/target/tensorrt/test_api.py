@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from slimexport.target import tensorrt_api
-from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.capabilities import engine_lines
-from slimexport.target.engines import verify_engines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest
-from slimexport.target.tensorrt_api import create, emission, logger, messages, require_tensorrt, said, supported
+from slimexport.target.tensorrt import api as tensorrt_api
+from slimexport.target.tensorrt.api import create, emission, logger, messages, require_tensorrt, said, supported
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
+from slimexport.target.tensorrt.engines import verify_engines
 from tests.support import ROOT
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import VERSIONS, inventory

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slimexport.target.cuda.device import Device
-from slimexport.target.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
+from slimexport.target.tensorrt.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
 from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import Machine, build, engines_of, machine, write_bundle
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from slimexport.report import table
-from slimexport.target import engines
-from slimexport.target.build_settings import BatchRange, BuildSettings
 from slimexport.target.cuda.runtime import CudaError
-from slimexport.target.engine_check import Probes, check_engine, int8_limits, tolerance_for
-from slimexport.target.engines import EnginesFailed, verify_engines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest, sha256
-from slimexport.target.plan_header import PlanMismatch
-from slimexport.target.tensorrt_engine import TensorRTRunner
+from slimexport.target.tensorrt import engines
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
+from slimexport.target.tensorrt.check import Probes, check_engine, int8_limits, tolerance_for
+from slimexport.target.tensorrt.engine import TensorRTRunner
+from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
+from slimexport.target.tensorrt.plan_header import PlanMismatch
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import VERSIONS, logits_of
 from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle

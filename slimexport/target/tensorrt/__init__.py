@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle: built, checked, verified, described. No torch."""
