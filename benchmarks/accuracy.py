@@ -30,7 +30,7 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
             "you export (slimexport --accuracy-data), it travels in the manifest."
         )
     from slimexport.accuracy import images_for, measure
-    from slimexport.lowprec_runner import onnx_runner
+    from slimexport.onnx_files.runner import onnx_runner
 
     image = bundle.manifest["input"]
     preprocessing = {key: image[key] if key == "image_size" else tuple(image[key]) for key in ("image_size", "mean", "std")}

@@ -62,7 +62,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     """Top-1 of every way, in plain values."""
     from slimexport.accuracy import DIGITS, labeled_images, measure
     from slimexport.exporter import export
-    from slimexport.int8 import calibration_batches
+    from slimexport.onnx_files.calibration import calibration_batches
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.images import Preprocessing

@@ -23,10 +23,11 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle import BundleWriter
 from slimexport.dense import dense_network, traced
-from slimexport.int8 import Calibration, calibration_batches
-from slimexport.lowprec_runner import onnx_runner
-from slimexport.onnx_graph import to_onnx
-from slimexport.quantize import METHODS, Choice, quantize
+from slimexport.onnx_files.calibration import Calibration, calibration_batches
+from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.quantize import METHODS, Choice, quantize
+from slimexport.onnx_files.runner import onnx_runner
+from slimexport.onnx_files.typed import TYPES, to_typed
 from slimexport.select import select_plans
 from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
 from slimexport.target.runners import require_onnxruntime
@@ -42,7 +43,6 @@ from slimexport.target.verify import (
     run_probes,
     verdict,
 )
-from slimexport.typed import TYPES, to_typed
 from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint

@@ -17,9 +17,9 @@ from torch import fx, nn
 
 from benchmarks.runners.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from slimexport.fold import fold_norms
-from slimexport.onnx_graph import to_onnx
-from slimexport.quantize import quantize, quantized_inputs
-from slimexport.typed import to_typed
+from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.quantize import quantize, quantized_inputs
+from slimexport.onnx_files.typed import to_typed
 from slimtrain.models.registry import PUBLISHED, published_spec
 from slimtrain.slimmable.layers import DenseLayers
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
-from slimexport.quantize import quantize
+from slimexport.onnx_files.quantize import quantize
 from slimexport.target.manifest import read_manifest
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle

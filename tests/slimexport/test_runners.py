@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimexport.onnx_graph import to_onnx
+from slimexport.onnx_files.graph import to_onnx
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, require_onnxruntime
 from tests.support.export_helpers import conv

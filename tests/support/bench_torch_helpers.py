@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from benchmarks.cells import TORCH_EAGER, Array, Cell
-from slimexport.onnx_graph import to_onnx
-from slimexport.typed import to_typed
+from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.typed import to_typed
 from slimtrain.data.noise import noise_images
 
 SIZE = 32  # pixels

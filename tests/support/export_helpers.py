@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from slimexport import exporter
 from slimexport.bundle import BundleWriter
 from slimexport.cli import main
-from slimexport.onnx_graph import to_onnx as real_to_onnx
+from slimexport.onnx_files.graph import to_onnx as real_to_onnx
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork

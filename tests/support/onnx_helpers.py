@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from slimexport.dense import dense_network
-from slimexport.onnx_graph import to_onnx
+from slimexport.onnx_files.graph import to_onnx
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import GAIN, random_state

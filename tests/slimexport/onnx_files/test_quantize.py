@@ -19,8 +19,8 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from slimexport.onnx_graph import to_onnx
-from slimexport.quantize import (
+from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.quantize import (
     BINS,
     Range,
     activation_scales,
@@ -31,8 +31,8 @@ from slimexport.quantize import (
     quantized_inputs,
     weight_scales,
 )
+from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.runners import runs_on_cpu
-from slimexport.typed import cast_twin
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv

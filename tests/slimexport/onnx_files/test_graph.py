@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from slimexport.dense import materialize
-from slimexport.onnx_graph import to_onnx
+from slimexport.onnx_files.graph import to_onnx
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import check_onnx, opened, run_onnx
 

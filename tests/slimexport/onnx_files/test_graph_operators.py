@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from slimexport.onnx_graph import to_onnx
+from slimexport.onnx_files.graph import to_onnx
 from tests.support.export_helpers import Wired, check_onnx, conv, run_onnx
 
 

@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from slimexport.typed import declare, to_typed
+from slimexport.onnx_files.typed import declare, to_typed
 from slimtrain.base.errors import UserError
 
 LEVELS = 127

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from slimexport.accuracy import DIGITS
-from slimexport.quantize import METHODS, Choice, choose_method
+from slimexport.onnx_files.quantize import METHODS, Choice, choose_method
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.images import Preprocessing, image_batches

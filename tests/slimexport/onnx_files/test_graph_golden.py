@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from slimexport.dense import materialize
-from slimexport.onnx_graph import to_onnx
+from slimexport.onnx_files.graph import to_onnx
 from tests.support import TESTS
 from tests.support.export_helpers import check_onnx, opened, run_onnx
 

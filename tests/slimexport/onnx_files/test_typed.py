@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from slimexport.onnx_graph import to_onnx
-from slimexport.typed import cast_twin, to_typed
+from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.typed import cast_twin, to_typed
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx
 
+from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
-from slimexport.typed import cast_twin
 
 
 def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimexport.onnx_graph import UnsupportedModule, to_onnx
+from slimexport.onnx_files.graph import UnsupportedModule, to_onnx
 from tests.support.export_helpers import Wired, check_onnx, conv, run_onnx
 
 SIZE = 17
