@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from slimexport.accuracy import LabeledImages, labeled_images, measure
-from slimexport.bundle import BundleWriter
+from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network, traced
 from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.graph import to_onnx

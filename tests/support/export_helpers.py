@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from slimexport import exporter
-from slimexport.bundle import BundleWriter
+from slimexport.bundle_writer import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_files.graph import to_onnx as real_to_onnx
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint

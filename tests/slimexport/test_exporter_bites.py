@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from slimexport import exporter
-from slimexport.bundle import BundleWriter
+from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
 from slimtrain.data.noise import noise_images
