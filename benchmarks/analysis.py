@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.cells import Cell, Result
-from benchmarks.statistics import Summary, pareto, rank_correlation, summary
+from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
 
 ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 FLOORS = COMPUTE, MEMORY, LAUNCH = "compute", "memory", "launch"

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.cells import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Array, NotMeasured, Options
+from benchmarks.cells.cell import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Array, NotMeasured, Options
 from benchmarks.runners.failures import OF_THE_TARGET, first_line, reasons
 
 ENOUGH_S = 0.02  # a product that takes this long is large enough

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, noise, require_room
-from benchmarks.cells import Array, NotMeasured, Options
+from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.copies import by_events, copy_on_cpu, copy_on_gpu
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
-from benchmarks.cells import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
+from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
+from benchmarks.cells.inputs import cache_bytes
 from benchmarks.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
 from benchmarks.host_memory import HostMemory
-from benchmarks.inputs import cache_bytes
 from benchmarks.tiny_onnx import orthogonal
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}

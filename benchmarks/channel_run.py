@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells.statistics import OTHER_LOAD
 from benchmarks.channel_grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
 from benchmarks.channel_steps import find_step
 from benchmarks.layer_times import LayerTime, measure_layer, models_of
@@ -16,7 +17,6 @@ from benchmarks.method import Method
 from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.rounds import schedule
-from benchmarks.statistics import OTHER_LOAD
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.models.channels import ChannelPlan

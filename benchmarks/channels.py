@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.cells import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import ONNXRUNTIME_CPU
 from benchmarks.channel_grid import Entry
 from benchmarks.channel_run import Device, Grid, Measured, Staircase, Work, run_channels
 from benchmarks.channel_steps import sentence

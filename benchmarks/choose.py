@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.cells import MEASURED, Cell, Result
+from benchmarks.cells.cell import MEASURED, Cell, Result
 
 PERCENTILES = (50, 90, 95, 99)
 NEAREST = 3  # misses that are named

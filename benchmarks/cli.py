@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import click
 
-from benchmarks.cells import BACKENDS, NOT_MEASURED, Options, Result
-from benchmarks.plan_cells import ALL, AUTO, Wanted, choose_backends, open_bundle
+from benchmarks.cells.cell import BACKENDS, NOT_MEASURED, Options, Result
+from benchmarks.cells.plan_cells import ALL, AUTO, Wanted, choose_backends, open_bundle
 from slimtrain import __version__
 from slimtrain.base.errors import UserError, nearest
 
@@ -122,8 +122,8 @@ def measure(
     Exit codes: 0 done; 1 a file computes something wrong; 2 usage or bad input; 3 the environment lacks something.
     """
     with messages():
+        from benchmarks.cells.records import read_records
         from benchmarks.compare import compare, differences, table
-        from benchmarks.records import read_records
 
         earlier = None if baseline is None else read_records(baseline)
         if earlier is not None and earlier.note:
@@ -183,7 +183,7 @@ def choose(
 
 def _recorded(path: Path, bundle: Path, backend: str, batch: int, widths: str | None, precision: str | None) -> list[Result]:
     """The results of a bundle at a batch in an earlier run, of these widths and precisions. UserError where there are none."""
-    from benchmarks.records import read_records
+    from benchmarks.cells.records import read_records
 
     opened = open_bundle(bundle)
     every = read_records(path).results
@@ -266,9 +266,9 @@ def _request(
 
 def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tuple[Any, bool]:
     """Measure, write every file, print what a person wants to read."""
-    from benchmarks.inputs import assumed_cache
+    from benchmarks.cells.inputs import assumed_cache
+    from benchmarks.cells.records import RESULTS, TABLE, claim_folder, write_csv
     from benchmarks.progress import Progress
-    from benchmarks.records import RESULTS, TABLE, claim_folder, write_csv
     from benchmarks.report import console
     from benchmarks.report import report as write_report
     from benchmarks.session import prepare, run

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from benchmarks.cells import Cell, Result
+from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.records import Recorded, key_of
+from benchmarks.cells.statistics import Summary, overlap, summary
 from benchmarks.plain_json import to_json
-from benchmarks.records import Recorded, key_of
-from benchmarks.statistics import Summary, overlap, summary
 
 SLOWER, FASTER, NO_CHANGE = "slower", "faster", "no change"
 ONE_ROUND = "unknown: one round"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from benchmarks.ceilings import MEMORY_SHARE, Clocked, Copying
+from benchmarks.cells.inputs import cache_bytes
 from benchmarks.host_memory import HostMemory
-from benchmarks.inputs import cache_bytes
 from slimexport.target.cuda.runtime import Cuda, Stream
 
 LEAST_ON_CPU, LEAST_ON_GPU = 64 << 20, 256 << 20

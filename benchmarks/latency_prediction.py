@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import ONNXRUNTIME_CPU
+from benchmarks.cells.statistics import rank_correlation
 from benchmarks.channel_run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.channels import find_network, require_onnx, this_device
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.progress import Progress
-from benchmarks.statistics import rank_correlation
 from benchmarks.threads import pinned
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs

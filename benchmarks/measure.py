@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.cells import NOT_MEASURED, Cell, Inputs, Opener, Options, OutOfMemory, Result, Timing
+from benchmarks.cells.cell import NOT_MEASURED, Cell, Inputs, Opener, Options, OutOfMemory, Result, Timing
 from benchmarks.host_memory import HostMemory
 from benchmarks.method import BadMethod, Method, by_group, expected_seconds
 from benchmarks.output_check import Reference, check_output

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.cells import Cell
+from benchmarks.cells.cell import Cell
 from benchmarks.rounds import schedule
 
 

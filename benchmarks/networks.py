@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.analysis import Group, Row, analyse
+from benchmarks.cells.records import Recorded, read_records
 from benchmarks.cli import script_messages
-from benchmarks.records import Recorded, read_records
 from benchmarks.tables import significant
 from slimtrain.costs.cost import format_macs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cells import Array, Cell, Runner, WrongOutput
+from benchmarks.cells.cell import Array, Cell, Runner, WrongOutput
 from slimexport.target.verify import (
     FP32_TOLERANCE,
     INT8,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.cells import Cell
+from benchmarks.cells.cell import Cell
 from benchmarks.plot_style import INK, TEXT_PT
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Array
+from benchmarks.cells.cell import Array
 
 OPSET, IR_VERSION = 17, 8
 INPUT, OUTPUT, BATCH = "input", "output", "batch"

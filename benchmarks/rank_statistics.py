@@ -1,6 +1,6 @@
 """How well one list of figures ranks what another one ranks: Kendall's correlation, and intervals. No torch.
 
-Spearman's correlation is `benchmarks.statistics.rank_correlation`.
+Spearman's correlation is `benchmarks.cells.statistics.rank_correlation`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.statistics import rank_correlation
+from benchmarks.cells.statistics import rank_correlation
 
 PERCENTILES = (2.5, 97.5)
 

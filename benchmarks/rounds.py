@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.cells import Timing
+from benchmarks.cells.cell import Timing
 
 
 @dataclass(frozen=True)

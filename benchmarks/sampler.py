@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.cells import median
+from benchmarks.cells.cell import median
 from benchmarks.cpu_sensors import clocks_mhz, cpu_temperature_c
 from benchmarks.cpu_state import Counters, between, read_counters
 from benchmarks.gpu_choice import NoGpu

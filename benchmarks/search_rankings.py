@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells.statistics import rank_correlation
 from benchmarks.rank_statistics import mean_interval
-from benchmarks.statistics import rank_correlation
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config

@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells.statistics import rank_correlation
 from benchmarks.cli import script_messages
 from benchmarks.environment import environment
 from benchmarks.rank_statistics import ranked
 from benchmarks.search_plans import plans_on_the_way, random_plans
 from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
-from benchmarks.statistics import rank_correlation
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.search.slimming import Slimming, channel_list

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, SLIMMABLE, TENSORRT, Cell, Options, Result
+from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, SLIMMABLE, TENSORRT, Cell, Options, Result
+from benchmarks.cells.inputs import RandomImages, cache_bytes
+from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
+from benchmarks.cells.records import Recorded, Records
 from benchmarks.environment import environment
-from benchmarks.inputs import RandomImages, cache_bytes
 from benchmarks.measure import Interrupted, Method, expected_seconds, measure
 from benchmarks.output_check import Reference
-from benchmarks.plan_cells import Bundle, Wanted, plan_cells
-from benchmarks.records import Recorded, Records
 from benchmarks.runners import open_runner
 from benchmarks.sampler import StateSampler
 from slimexport.target.errors import BundleError
@@ -70,7 +70,7 @@ def prepare(request: Request) -> Plan:
             _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
-            from benchmarks.accuracy import with_accuracies
+            from benchmarks.cells.accuracy import with_accuracies
 
             planned = with_accuracies(planned, bundle, request.accuracy_data)
         cells += planned

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.analysis import Group, Row
-from benchmarks.cells import INTERRUPTED
+from benchmarks.cells.cell import INTERRUPTED
 from slimtrain.costs.cost import format_macs
 
 COLUMNS = 120

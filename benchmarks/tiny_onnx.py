@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.cells import Array
+from benchmarks.cells.cell import Array
 
 OPSET, IR_VERSION = 17, 8
 FLOAT, UINT8, INT8, INT32, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 10, 16  # TensorProto.DataType

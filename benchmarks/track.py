@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.cells import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, Result, Round, Runner, Timing, milliseconds
+from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, Result, Round, Runner, Timing, milliseconds
+from benchmarks.cells.statistics import warnings
 from benchmarks.rounds import Turn, join_states
-from benchmarks.statistics import warnings
 
 
 @dataclass

@@ -20,14 +20,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cells import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.cells.inputs import RandomImages
+from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
+from benchmarks.cells.statistics import summary
 from benchmarks.cli import script_messages
 from benchmarks.environment import environment
-from benchmarks.inputs import RandomImages
 from benchmarks.measure import Method, measure
-from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.runners import open_runner
-from benchmarks.statistics import summary
 from benchmarks.threads import pinned
 
 LIMIT = 0.05

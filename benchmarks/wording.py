@@ -8,10 +8,10 @@ from math import comb, sqrt
 from typing import Any
 
 from benchmarks.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
-from benchmarks.cells import INTERRUPTED, Result
+from benchmarks.cells.cell import INTERRUPTED, Result
+from benchmarks.cells.records import TABLE, Recorded
+from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.environment_notes import notes
-from benchmarks.records import TABLE, Recorded
-from benchmarks.statistics import WIDE_SPREAD
 from benchmarks.tables import common_reason, significant
 
 DISTURBED = 1.05  # of the ceiling

@@ -1,11 +1,11 @@
-"""Loading a cell's network on its backend: one small runner for each, all with the interface of `benchmarks.cells.Runner`."""
+"""Loading a cell's network on its backend: one small runner for each, all with the interface of `benchmarks.cells.cell.Runner`."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 
-from benchmarks.cells import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, Inputs, Options, Runner
+from benchmarks.cells.cell import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, Inputs, Options, Runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, artifact_path, read_manifest
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.cells import NotMeasured, OutOfMemory
+from benchmarks.cells.cell import NotMeasured, OutOfMemory
 from slimexport.target.errors import BundleError, MissingBackend
 
 OUT_OF_MEMORY = re.compile(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Array, Cell
+from benchmarks.cells.cell import Array, Cell
 
 
 def check_images(images: Array, cell: Cell) -> Array:

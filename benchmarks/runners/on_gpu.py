@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Array, Cell, Inputs, Timing
+from benchmarks.cells.cell import Array, Cell, Inputs, Timing
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory, HostMemory, Stream
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
-from benchmarks.inputs import cache_bytes
+from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
+from benchmarks.cells.inputs import cache_bytes
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.errors import MissingBackend

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
+from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.failures import OF_THE_TARGET, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
 from benchmarks.runners.ort import load_onnxruntime, onnxruntime_errors, open_session, session_options

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from benchmarks.cells import NotMeasured, OutOfMemory
+from benchmarks.cells.cell import NotMeasured, OutOfMemory
 from benchmarks.runners.failures import OUT_OF_MEMORY, first_line
 
 # torch has a class for its own GPU allocations only; its CPU allocator and the CUDA libraries raise RuntimeError

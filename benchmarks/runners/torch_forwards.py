@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cells import NotMeasured
+from benchmarks.cells.cell import NotMeasured
 from benchmarks.runners.failures import first_line
 from benchmarks.runners.torch_errors import is_out_of_memory
 from slimtrain.models.channels import ChannelPlan

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.cells import Array, Inputs
-from benchmarks.inputs import cache_bytes
+from benchmarks.cells.cell import Array, Inputs
+from benchmarks.cells.inputs import cache_bytes
 
 LEAST = 2  # buffers to rotate among
 MEMORY_SHARE = 1 / 4  # of what is free on a GPU; all networks of a group read the same buffers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.cells import SLIMMABLE, TORCH_GRAPH, Cell, Inputs, NotMeasured, Options, Runner
+from benchmarks.cells.cell import SLIMMABLE, TORCH_GRAPH, Cell, Inputs, NotMeasured, Options, Runner
 
 FLOATS, SLIMMABLE_FLOATS = ("fp32", "tf32", "fp16", "bf16"), ("fp32", "tf32")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from benchmarks.cells import (
+from benchmarks.cells.cell import (
     SLIMMABLE,
     TORCH_COMPILE,
     TORCH_EAGER,

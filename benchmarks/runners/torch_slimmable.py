@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cells import Cell, NotMeasured
+from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest, sha256
 from slimtrain.base.errors import WidthError

@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from benchmarks.cells import Timing
+from benchmarks.cells.cell import Timing
 from benchmarks.runners.torch_forwards import Eager
 from benchmarks.runners.torch_images import Buffers
 

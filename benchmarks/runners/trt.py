@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Array, Cell, Inputs, NotMeasured, Options, Timing
+from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.failures import OF_THE_TARGET, OUT_OF_MEMORY, first_line, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
 from slimexport.target.cuda.graph import Graph

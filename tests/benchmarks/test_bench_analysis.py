@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.analysis import ACCURACY, MACS, Group, Row, analyse, capability, ceiling_key, faster, floors_ms, listed
-from benchmarks.cells import INTERRUPTED, Cell, Result
-from benchmarks.statistics import rank_correlation
+from benchmarks.cells.cell import INTERRUPTED, Cell, Result
+from benchmarks.cells.statistics import rank_correlation
 from tests.support.shown_results import cell, failed, figures, noisy, result, steady, widths
 
 CEILING = {"macs_per_s": 1e9, "bytes_per_s": 1e8, "seconds_per_operator": 1e-5}

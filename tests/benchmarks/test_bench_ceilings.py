@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import ceilings, ceilings_onnxruntime, ceilings_tensorrt, ceilings_torch, copies
 from benchmarks.ceilings import Ceilings, Clocked, Copying, best, measure_ceilings, noise, require_room, samples
-from benchmarks.cells import (
+from benchmarks.cells.cell import (
     ONNXRUNTIME_CPU,
     ONNXRUNTIME_CUDA,
     SLIMMABLE,

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks.cells import TENSORRT, Array, NotMeasured
+from benchmarks.cells.cell import TENSORRT, Array, NotMeasured
 from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import MEASURED, NOT_MEASURED, Cell, Result, Round
+from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
 from benchmarks.choose import choose, sentences
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cells.records import read_records
 from benchmarks.channels import find_network
-from benchmarks.records import read_records
 from slimexport import export
 from tests.support import ROOT
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import NOT_MEASURED, Result
+from benchmarks.cells.cell import NOT_MEASURED, Result
+from benchmarks.cells.records import Recorded
 from benchmarks.compare import (
     FASTER,
     NO_CHANGE,
@@ -26,7 +27,6 @@ from benchmarks.compare import (
     differences,
     table,
 )
-from benchmarks.records import Recorded
 from tests.support.bench_helpers import cell, result
 
 

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import INTERRUPTED, MEASURED, NOT_MEASURED, Array, Cell, NotMeasured, OutOfMemory, Result, WrongOutput
+from benchmarks.cells.cell import (
+    INTERRUPTED,
+    MEASURED,
+    NOT_MEASURED,
+    Array,
+    Cell,
+    NotMeasured,
+    OutOfMemory,
+    Result,
+    WrongOutput,
+)
 from benchmarks.host_memory import HostMemory
 from benchmarks.measure import Interrupted, Method
 from benchmarks.output_check import check_output

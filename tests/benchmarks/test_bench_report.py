@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.analysis import analyse
-from benchmarks.cells import INTERRUPTED, Result, Round
-from benchmarks.records import Recorded
+from benchmarks.cells.cell import INTERRUPTED, Result, Round
+from benchmarks.cells.records import Recorded
 from benchmarks.report import console, report
 from benchmarks.tables import COLUMNS
 from benchmarks.wording import backend_settings, method_told, states_told, trust, unmeasured_told, verdicts, warnings_told
@@ -215,7 +215,7 @@ def test_reports_need_neither_matplotlib_nor_torch() -> None:
     code = (
         "import sys\n"
         "for name in ('matplotlib', 'torch', 'onnx', 'PIL'): sys.modules[name] = None\n"
-        "from benchmarks.records import Recorded\n"
+        "from benchmarks.cells.records import Recorded\n"
         "from benchmarks.report import console, report\n"
         "run = Recorded({'command': 'x'}, ())\n"
         "print(len(report(run)) > 0, len(console(run)) > 0)\n"

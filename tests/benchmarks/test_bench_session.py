@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from benchmarks import ceilings, session
-from benchmarks.cells import Options
+from benchmarks.cells.cell import Options
+from benchmarks.cells.inputs import assumed_cache, cache_bytes
+from benchmarks.cells.plan_cells import Bundle, Wanted, open_bundle
+from benchmarks.cells.records import read_records
 from benchmarks.cli import exit_code, main
-from benchmarks.inputs import assumed_cache, cache_bytes
 from benchmarks.measure import Method
-from benchmarks.plan_cells import Bundle, Wanted, open_bundle
 from benchmarks.progress import Progress
-from benchmarks.records import read_records
 from benchmarks.scripts import scripts
 from slimexport import export
 from slimexport.target.errors import BundleError
@@ -131,4 +131,4 @@ def test_the_list_is_read_off_the_files(capsys: pytest.CaptureFixture[str]) -> N
     main(["--list"])
     told = capsys.readouterr().out
     assert all(command in told and what and what in told for command, what in scripts().items())
-    assert "python -m benchmarks.trust" in scripts() and "python -m benchmarks.cells" not in scripts()
+    assert "python -m benchmarks.trust" in scripts() and "python -m benchmarks.cells.cell" not in scripts()

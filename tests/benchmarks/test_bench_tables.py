@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from benchmarks.analysis import Group, analyse, ceiling_key
-from benchmarks.cells import INTERRUPTED, Result
+from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.tables import COLUMNS, common_reason, markdown_table, overview, percent, significant, text_table
 from tests.support.shown_results import cell, failed, family, figures, on_gpu, result, steady
 

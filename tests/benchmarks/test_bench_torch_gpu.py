@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cells import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Options
+from benchmarks.cells.cell import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Options
 from benchmarks.runners.torch_modes import current
 from benchmarks.runners.torch_runners import open_torch
 from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
@@ -39,7 +39,7 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
-    from benchmarks.cells import OutOfMemory
+    from benchmarks.cells.cell import OutOfMemory
     from benchmarks.runners.torch_errors import told
 
     with pytest.raises(OutOfMemory, match="GPU's memory"), told("cuda"):

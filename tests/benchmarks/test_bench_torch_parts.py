@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cells import NotMeasured, OutOfMemory, Timing
+from benchmarks.cells.cell import NotMeasured, OutOfMemory, Timing
 from benchmarks.runners import torch_images, torch_stopwatch
 from benchmarks.runners.torch_errors import told
 from benchmarks.runners.torch_images import Buffers, as_tensor, memory_format, open_buffers

@@ -16,10 +16,20 @@ import torch
 from torch import fx
 
 import slimexport
-from benchmarks.cells import SLIMMABLE, TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Array, Cell, NotMeasured, Options, OutOfMemory
-from benchmarks.inputs import cache_bytes
+from benchmarks.cells.cell import (
+    SLIMMABLE,
+    TORCH_COMPILE,
+    TORCH_EAGER,
+    TORCH_GRAPH,
+    Array,
+    Cell,
+    NotMeasured,
+    Options,
+    OutOfMemory,
+)
+from benchmarks.cells.inputs import cache_bytes
+from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.output_check import check_output
-from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.runners import torch_images, torch_session, torch_slimmable
 from benchmarks.runners.torch_runners import open_torch
 from slimexport.target.errors import BundleError

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from benchmarks import networks, trust
-from benchmarks.inputs import assumed_cache
+from benchmarks.cells.inputs import assumed_cache
+from benchmarks.cells.records import Recorded
 from benchmarks.networks import middle, table
-from benchmarks.records import Recorded
 from slimexport import export
 
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.cells import TORCH_EAGER, Array, Cell
+from benchmarks.cells.cell import TORCH_EAGER, Array, Cell
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.data.noise import noise_images

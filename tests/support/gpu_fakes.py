@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell
+from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.manifest import read_manifest

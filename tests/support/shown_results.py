@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.analysis import Row
-from benchmarks.cells import MEASURED, NOT_MEASURED, Cell, Result, Round
-from benchmarks.records import Recorded
-from benchmarks.statistics import Summary
+from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
+from benchmarks.cells.records import Recorded
+from benchmarks.cells.statistics import Summary
 
 CPU = {"threads": 1}
 

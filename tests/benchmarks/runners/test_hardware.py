@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.cells import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
+from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
 from benchmarks.runners import open_runner
 from slimexport import export
 from slimexport.target.cuda.device import require_gpu

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks.cells import (
+from benchmarks.cells.cell import (
     ONNXRUNTIME_CPU,
     ONNXRUNTIME_CUDA,
     TORCH_EAGER,
@@ -24,7 +24,7 @@ from benchmarks.cells import (
     Options,
     OutOfMemory,
 )
-from benchmarks.inputs import cache_bytes
+from benchmarks.cells.inputs import cache_bytes
 from benchmarks.runners import open_runner, ort, ort_cuda
 from benchmarks.runners.ort import OnnxRuntimeCpu, onnxruntime_errors, open_session
 from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
@@ -272,8 +272,8 @@ def test_measuring_a_file_needs_neither_torch_nor_onnx(exported: Path) -> None:
     made = cpu_cell(exported)
     fields = {name: getattr(made, name) for name in made.__dataclass_fields__}
     code = (
-        "import sys\nfrom pathlib import Path\nfrom benchmarks.cells import Cell, NotMeasured, Options\n"
-        "from benchmarks.inputs import RandomImages\nfrom benchmarks.runners import open_runner\n"
+        "import sys\nfrom pathlib import Path\nfrom benchmarks.cells.cell import Cell, NotMeasured, Options\n"
+        "from benchmarks.cells.inputs import RandomImages\nfrom benchmarks.runners import open_runner\n"
         "from dataclasses import replace\nimport benchmarks.ceilings, benchmarks.threads, benchmarks.tiny_onnx\n"
         f"cell, folder = Cell(**{fields!r}), Path({str(exported)!r})\n"
         f"images = RandomImages({IMAGE_SIZE}, most_bytes=1 << 20)\n"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import NotMeasured, Options, OutOfMemory, Timing
-from benchmarks.inputs import RandomImages
+from benchmarks.cells.cell import NotMeasured, Options, OutOfMemory, Timing
+from benchmarks.cells.inputs import RandomImages
 from benchmarks.runners import open_runner
 from benchmarks.runners.trt import TensorRT
 from slimexport.target.errors import BundleError

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.cells import Cell, Result
+from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.statistics import Summary, summary
 from benchmarks.plain_json import to_json
-from benchmarks.statistics import Summary, summary
 from slimexport.target.files import write_atomically
 
 SCHEMA_VERSION = 1

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cells import BACKENDS, Cell
-from benchmarks.plan_cells import Wanted, choose_backends, label_of, open_bundle, plan_cells
+from benchmarks.cells.cell import BACKENDS, Cell
+from benchmarks.cells.plan_cells import Wanted, choose_backends, label_of, open_bundle, plan_cells
 from slimexport.target.errors import BundleError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.cells import Cell
-from benchmarks.plan_cells import Bundle
+from benchmarks.cells.cell import Cell
+from benchmarks.cells.plan_cells import Bundle
 from slimexport.target.errors import MissingBackend
 from slimexport.target.manifest import artifact_path
 

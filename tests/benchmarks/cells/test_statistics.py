@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import NOT_MEASURED, Result, Round
-from benchmarks.statistics import overlap, pareto, rank_correlation, summary, warnings
+from benchmarks.cells.cell import NOT_MEASURED, Result, Round
+from benchmarks.cells.statistics import overlap, pareto, rank_correlation, summary, warnings
 from tests.support.bench_helpers import cell, result
 
 STEADY = [[10.0, 10.1, 9.9] * 4]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.inputs import UNKNOWN_CACHE_BYTES, RandomImages, cache_bytes
+from benchmarks.cells.inputs import UNKNOWN_CACHE_BYTES, RandomImages, cache_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import (
+from benchmarks.cells.cell import (
     BACKENDS,
     NOT_MEASURED,
     ONNXRUNTIME_CPU,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells import NOT_MEASURED, Result
-from benchmarks.records import NoSpace, RecordError, Records, claim_folder, read_records, write_csv
-from benchmarks.statistics import summary
+from benchmarks.cells.cell import NOT_MEASURED, Result
+from benchmarks.cells.records import NoSpace, RecordError, Records, claim_folder, read_records, write_csv
+from benchmarks.cells.statistics import summary
 from slimexport.target.errors import MissingBackend
 from tests.support.bench_helpers import cell, result
 

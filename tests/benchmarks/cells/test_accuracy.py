@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.accuracy import with_accuracies
-from benchmarks.plan_cells import Wanted, open_bundle, plan_cells
+from benchmarks.cells.accuracy import with_accuracies
+from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError
@@ -75,6 +75,6 @@ def test_images_of_other_classes(checkpoint: Path, photos: Path, tmp_path: Path)
 def test_without_torch(checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(checkpoint, widths=[0.25], verify=False, image_size=SIZE, calibration_data=photos, output_dir=tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
-    monkeypatch.setattr("benchmarks.accuracy.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.cells.accuracy.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingBackend, match="slimexport --accuracy-data"):
         with_accuracies([], bundle, str(photos))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cells import Array
+from benchmarks.cells.cell import Array
 
 CHANNELS = 3
 FLOAT_BYTES = 4

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.cells import Array, Result, Round, median
+from benchmarks.cells.cell import Array, Result, Round, median
 
 HOST_BOUND = 0.8  # the host's time to queue an iteration over the GPU's time to compute it
 UNSTABLE_CLOCKS = 0.025  # coefficient of variation of the GPU's times
