@@ -12,7 +12,7 @@ from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_
 from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
-from benchmarks.host_memory import HostMemory
+from benchmarks.machine.host_memory import HostMemory
 from benchmarks.tiny_onnx import orthogonal
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}

@@ -155,7 +155,7 @@ def title(stairs: Staircase) -> str:
 
 def this_device(backend: str, batch: int, threads: int | None) -> Device:
     """The CPU or GPU that `backend` runs on here, with the environment."""
-    from benchmarks.environment import environment
+    from benchmarks.machine.environment import environment
 
     found = environment()
     name = found["cpu"]
@@ -267,8 +267,8 @@ def require_onnx() -> None:
 
 
 def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
+    from benchmarks.machine.threads import pinned
     from benchmarks.progress import Progress
-    from benchmarks.threads import pinned
 
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))

@@ -268,11 +268,11 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
     """Measure, write every file, print what a person wants to read."""
     from benchmarks.cells.inputs import assumed_cache
     from benchmarks.cells.records import RESULTS, TABLE, claim_folder, write_csv
+    from benchmarks.machine.threads import pinned
     from benchmarks.progress import Progress
     from benchmarks.report import console
     from benchmarks.report import report as write_report
     from benchmarks.session import prepare, run
-    from benchmarks.threads import pinned
 
     with pinned(request.threads) as threads, assumed_cache(request.cache_bytes):
         plan = prepare(request)

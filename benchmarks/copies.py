@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.ceilings import MEMORY_SHARE, Clocked, Copying
 from benchmarks.cells.inputs import cache_bytes
-from benchmarks.host_memory import HostMemory
+from benchmarks.machine.host_memory import HostMemory
 from slimexport.target.cuda.runtime import Cuda, Stream
 
 LEAST_ON_CPU, LEAST_ON_GPU = 64 << 20, 256 << 20

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 
 try:
     import resource

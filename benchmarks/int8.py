@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 
 Images = NDArray[np.float32]
 CALIBRATION_IMAGES = 512

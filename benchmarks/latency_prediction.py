@@ -26,10 +26,10 @@ from benchmarks.cells.cell import ONNXRUNTIME_CPU
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.channel_run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.channels import find_network, require_onnx, this_device
+from benchmarks.machine.threads import pinned
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.network_models import network_model
 from benchmarks.progress import Progress
-from benchmarks.threads import pinned
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.cells.cell import NOT_MEASURED, Cell, Inputs, Opener, Options, OutOfMemory, Result, Timing
-from benchmarks.host_memory import HostMemory
+from benchmarks.machine.host_memory import HostMemory
 from benchmarks.method import BadMethod, Method, by_group, expected_seconds
 from benchmarks.output_check import Reference, check_output
 from benchmarks.rounds import Turn, collection_paused, iterate, schedule, warm_up

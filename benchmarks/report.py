@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.analysis import Group, analyse
 from benchmarks.cells.records import Recorded
-from benchmarks.environment_notes import describe
+from benchmarks.machine.notes import describe
 from benchmarks.plots import KINDS, file_name
 from benchmarks.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
 from benchmarks.wording import (

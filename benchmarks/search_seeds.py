@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 
 COMPARISON = "comparison.csv"
 COUNTED = ("macs", "params", "uniform_macs", "uniform_params", "images")

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cli import script_messages
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.cli import script_messages
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 from benchmarks.rank_statistics import ranked
 from benchmarks.search_plans import plans_on_the_way, random_plans
 from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared

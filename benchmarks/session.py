@@ -16,11 +16,11 @@ from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUD
 from benchmarks.cells.inputs import RandomImages, cache_bytes
 from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
 from benchmarks.cells.records import Recorded, Records
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
+from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure import Interrupted, Method, expected_seconds, measure
 from benchmarks.output_check import Reference
 from benchmarks.runners import open_runner
-from benchmarks.sampler import StateSampler
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference, sha256
 

@@ -25,7 +25,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 
 BASELINE = "baseline"
 # What each way changes in the configuration.

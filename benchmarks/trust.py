@@ -25,10 +25,10 @@ from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
 from benchmarks.cli import script_messages
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
+from benchmarks.machine.threads import pinned
 from benchmarks.measure import Method, measure
 from benchmarks.runners import open_runner
-from benchmarks.threads import pinned
 
 LIMIT = 0.05
 KNOWN_MS = (0.2, 1.0, 5.0, 20.0)

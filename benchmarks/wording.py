@@ -11,7 +11,7 @@ from benchmarks.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
 from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
 from benchmarks.cells.statistics import WIDE_SPREAD
-from benchmarks.environment_notes import notes
+from benchmarks.machine.notes import notes
 from benchmarks.tables import common_reason, significant
 
 DISTURBED = 1.05  # of the ceiling

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.machine.environment import environment
 from slimexport.report import table
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.manifest import MANIFEST, dump_manifest, read_manifest

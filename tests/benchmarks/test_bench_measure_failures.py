@@ -22,7 +22,7 @@ from benchmarks.cells.cell import (
     Result,
     WrongOutput,
 )
-from benchmarks.host_memory import HostMemory
+from benchmarks.machine.host_memory import HostMemory
 from benchmarks.measure import Interrupted, Method
 from benchmarks.output_check import check_output
 from slimexport.target.errors import BundleError, MissingBackend

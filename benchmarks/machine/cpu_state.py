@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cgroups import quota_stops
-from benchmarks.cpu_info import CPUS
-from benchmarks.plain_files import entries, number, text
+from benchmarks.machine.cgroups import quota_stops
+from benchmarks.machine.cpu_info import CPUS
+from benchmarks.machine.plain_files import entries, number, text
 
 TICKS_PER_S = 100  # of the counters in /proc, on every Linux that these networks run on
 SHORTEST_S = 0.25  # counters step by a tick per core: over less than this, they tell little about a load

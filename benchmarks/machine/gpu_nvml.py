@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu_choice import Listed, NoGpu, choose, short_hash
-from benchmarks.gpu_reasons import reason_names
+from benchmarks.machine.gpu_choice import Listed, NoGpu, choose, short_hash
+from benchmarks.machine.gpu_reasons import reason_names
 
 COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 UNKNOWN_STATE = 32

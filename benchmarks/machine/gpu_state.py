@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.gpu_choice import NoGpu
-from benchmarks.gpu_jetson import JetsonReader
-from benchmarks.gpu_nvml import NvmlReader
-from benchmarks.gpu_smi import SmiReader
+from benchmarks.machine.gpu_choice import NoGpu
+from benchmarks.machine.gpu_jetson import JetsonReader
+from benchmarks.machine.gpu_nvml import NvmlReader
+from benchmarks.machine.gpu_smi import SmiReader
 
 
 class GpuReader(Protocol):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import threads
-from benchmarks.threads import Cpus, TooManyThreads, physical_cores, pin, pinned, usable_cpus
+from benchmarks.machine import threads
+from benchmarks.machine.threads import Cpus, TooManyThreads, physical_cores, pin, pinned, usable_cpus
 
 HYPER = Cpus(cores=((0, 4), (1, 5), (2, 6), (3, 7)))
 can_pin = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin threads")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.environment import environment
-from benchmarks.environment_notes import describe, notes
+from benchmarks.machine.environment import environment
+from benchmarks.machine.notes import describe, notes
 
 WORKSTATION: dict[str, Any] = {
     "cpu": "Xeon w5",

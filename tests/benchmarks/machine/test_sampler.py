@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu_choice import NoGpu
-from benchmarks.gpu_state import GpuReader
-from benchmarks.sampler import StateSampler
+from benchmarks.machine.gpu_choice import NoGpu
+from benchmarks.machine.gpu_state import GpuReader
+from benchmarks.machine.sampler import StateSampler
 from tests.support.fake_machine import CPUS, lay, process, stat_line
 
 
@@ -60,8 +60,8 @@ def gpu_threads() -> list[threading.Thread]:
 
 def test_a_cpus_round_is_its_counters_clock_and_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 12.0])
-    monkeypatch.setattr("benchmarks.sampler.read_counters", lambda root: _read(root, next(times)))
-    monkeypatch.setattr("benchmarks.cpu_sensors.usable_cpus", lambda: [0, 1, 2])
+    monkeypatch.setattr("benchmarks.machine.sampler.read_counters", lambda root: _read(root, next(times)))
+    monkeypatch.setattr("benchmarks.machine.cpu_sensors.usable_cpus", lambda: [0, 1, 2])
     zone = "sys/class/thermal/thermal_zone0"
     lay(tmp_path, {f"{CPUS}/cpu{cpu}/cpufreq/scaling_cur_freq": khz for cpu, khz in enumerate((800000, 4000000, 1000000))})
     lay(tmp_path, {"proc/stat": stat_line(user=100), **process(os.getpid(), (50, 0, 0, 0))})
@@ -85,7 +85,7 @@ def test_a_cpus_round_is_its_counters_clock_and_temperature(tmp_path: Path, monk
 
 
 def _read(root: Path, at: float) -> Any:
-    from benchmarks.cpu_state import read_counters
+    from benchmarks.machine.cpu_state import read_counters
 
     return read_counters(root, clock=lambda: at)
 

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.cells.cell import median
-from benchmarks.cpu_sensors import clocks_mhz, cpu_temperature_c
-from benchmarks.cpu_state import Counters, between, read_counters
-from benchmarks.gpu_choice import NoGpu
-from benchmarks.gpu_reasons import slowing
-from benchmarks.gpu_state import GpuReader, open_gpu
+from benchmarks.machine.cpu_sensors import clocks_mhz, cpu_temperature_c
+from benchmarks.machine.cpu_state import Counters, between, read_counters
+from benchmarks.machine.gpu_choice import NoGpu
+from benchmarks.machine.gpu_reasons import slowing
+from benchmarks.machine.gpu_state import GpuReader, open_gpu
 
 PERIOD_S = 0.1
 REST = 50  # times as long as a look took: looking takes at most 2 % of the time

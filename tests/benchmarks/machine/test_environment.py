@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import slimtrain
-from benchmarks import cpu_info
-from benchmarks.cgroups import cpu_quota, memory_limit_mib, quota_stops
-from benchmarks.environment import commit, environment, numbered, speed_variables
-from benchmarks.plain_files import command, field, number, text, to_number
+from benchmarks.machine import cpu_info
+from benchmarks.machine.cgroups import cpu_quota, memory_limit_mib, quota_stops
+from benchmarks.machine.environment import commit, environment, numbered, speed_variables
+from benchmarks.machine.plain_files import command, field, number, text, to_number
 from tests.support.fake_machine import CPUS, H200, fake_pynvml, jetson, lay, no_pynvml, stat_line
 
 OLD_KEYS = {"cpu", "cores", "memory", "load_average", "system", "python", "packages"}
@@ -26,7 +26,7 @@ OLD_KEYS = {"cpu", "cores", "memory", "load_average", "system", "python", "packa
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes are not watched for long."""
-    monkeypatch.setattr("benchmarks.environment.LOOK_S", 0.0)
+    monkeypatch.setattr("benchmarks.machine.environment.LOOK_S", 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------- this machine
@@ -112,9 +112,9 @@ def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.Monkey
 
 
 def test_what_other_processes_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.environment.LOOK_S", 0.3)
-    monkeypatch.setattr("benchmarks.environment.time.sleep", lambda seconds: _a_stranger_works(tmp_path))
-    monkeypatch.setattr("benchmarks.environment.read_counters", _Clock())
+    monkeypatch.setattr("benchmarks.machine.environment.LOOK_S", 0.3)
+    monkeypatch.setattr("benchmarks.machine.environment.time.sleep", lambda seconds: _a_stranger_works(tmp_path))
+    monkeypatch.setattr("benchmarks.machine.environment.read_counters", _Clock())
     lay(tmp_path, {"proc/stat": stat_line(), f"proc/{os.getpid()}/stat": "1 (x) R " + "0 " * 30})
     found = environment(tmp_path)
     assert (found["other_load"], found["steal"]) == (1.5, 0.5)
@@ -131,7 +131,7 @@ class _Clock:
         self.at = 0.0
 
     def __call__(self, root: Path) -> Any:
-        from benchmarks.cpu_state import read_counters
+        from benchmarks.machine.cpu_state import read_counters
 
         self.at += 1
         return read_counters(root, clock=lambda: self.at)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu_sensors import clock_when_busy_mhz, clocks_mhz, cpu_temperature_c, temperatures_c
-from benchmarks.cpu_state import SHORTEST_S, Counters, between, read_counters
+from benchmarks.machine.cpu_sensors import clock_when_busy_mhz, clocks_mhz, cpu_temperature_c, temperatures_c
+from benchmarks.machine.cpu_state import SHORTEST_S, Counters, between, read_counters
 from tests.support.fake_machine import CPUS, lay, process, stat_line
 
 ALONE = Counters(at=100.0, busy_s=50.0, steal_s=1.0, own_s=20.0, voluntary=3, involuntary=4, thermal=5, quota=6)
@@ -210,7 +210,7 @@ def test_the_constant_of_a_virtual_machine_is_no_clock(tmp_path: Path) -> None:
 
 
 def test_the_busy_clock_is_the_highest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.cpu_sensors.usable_cpus", lambda: [0, 1])
+    monkeypatch.setattr("benchmarks.machine.cpu_sensors.usable_cpus", lambda: [0, 1])
     lay(tmp_path, {"proc/cpuinfo": cpuinfo([800.0, 4700.0, 5000.0])})
     assert clock_when_busy_mhz(tmp_path, 0) == 4700
 

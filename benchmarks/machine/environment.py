@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu_info
-from benchmarks.cgroups import cpu_quota, memory_limit_mib
-from benchmarks.cpu_sensors import clock_when_busy_mhz, cpu_temperature_c, usable_cpus
-from benchmarks.cpu_state import between, read_counters
-from benchmarks.gpu_choice import anonymous
-from benchmarks.gpu_state import describe_gpu
-from benchmarks.plain_files import Run, command, field, to_number
+from benchmarks.machine import cpu_info
+from benchmarks.machine.cgroups import cpu_quota, memory_limit_mib
+from benchmarks.machine.cpu_sensors import clock_when_busy_mhz, cpu_temperature_c, usable_cpus
+from benchmarks.machine.cpu_state import between, read_counters
+from benchmarks.machine.gpu_choice import anonymous
+from benchmarks.machine.gpu_state import describe_gpu
+from benchmarks.machine.plain_files import Run, command, field, to_number
 from slimtrain import __version__
 
 PACKAGES = (
@@ -46,7 +46,7 @@ LOOK_S = 0.3  # how long other processes are watched
 def environment(root: Path = Path("/")) -> dict[str, Any]:
     """CPU, memory, limits, clocks, GPU, system, package versions and what other processes do. Takes half a second.
 
-    `root` stands in for the machine's /proc and /sys in tests. Keys: see `benchmarks.environment_notes`, which reads them.
+    `root` stands in for the machine's /proc and /sys in tests. Keys: see `benchmarks.machine.notes`, which reads them.
     """
     cpus = usable_cpus()
     total_kib = to_number((field(root / "proc/meminfo", "MemTotal") or "").partition(" ")[0])

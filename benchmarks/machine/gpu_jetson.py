@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu_info import board
-from benchmarks.cpu_sensors import temperatures_c
-from benchmarks.gpu_choice import Listed, NoGpu, choose
-from benchmarks.plain_files import Run, command, entries, number, text
+from benchmarks.machine.cpu_info import board
+from benchmarks.machine.cpu_sensors import temperatures_c
+from benchmarks.machine.gpu_choice import Listed, NoGpu, choose
+from benchmarks.machine.plain_files import Run, command, entries, number, text
 
 GPU_NAMES = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")  # Thor and newer kernels; Orin, Xavier, TX2, Nano
 MODE = re.compile(r"NV Power Mode: *(\S.*)")

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plain_files import entries, field, number, text
+from benchmarks.machine.plain_files import entries, field, number, text
 
 ARM, NVIDIA = "0x41", "0x4e"
 ARM_PARTS = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_state
-from benchmarks.gpu_choice import Listed, NoGpu, anonymous, choose, short_hash
-from benchmarks.gpu_jetson import JetsonReader
-from benchmarks.gpu_nvml import NvmlReader
-from benchmarks.gpu_reasons import reason_names, slowing
-from benchmarks.gpu_smi import SmiReader
-from benchmarks.gpu_state import describe_gpu, open_gpu
+from benchmarks.machine import gpu_state
+from benchmarks.machine.gpu_choice import Listed, NoGpu, anonymous, choose, short_hash
+from benchmarks.machine.gpu_jetson import JetsonReader
+from benchmarks.machine.gpu_nvml import NvmlReader
+from benchmarks.machine.gpu_reasons import reason_names, slowing
+from benchmarks.machine.gpu_smi import SmiReader
+from benchmarks.machine.gpu_state import describe_gpu, open_gpu
 from tests.support.fake_machine import H200, NOT_SUPPORTED, SMI_VALUES, FakeSmi, NVMLError, fake_pynvml, jetson, lay, no_pynvml
 
 BENCHMARKS = Path(gpu_state.__file__).parent
@@ -365,7 +365,7 @@ def test_a_jetson_can_hide_its_gpu(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_smi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.plain_files.shutil.which", lambda name: None)
+    monkeypatch.setattr("benchmarks.machine.plain_files.shutil.which", lambda name: None)
 
 
 @pytest.mark.usefixtures("no_smi")

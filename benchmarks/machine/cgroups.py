@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from benchmarks.plain_files import number, text, to_number
+from benchmarks.machine.plain_files import number, text, to_number
 
 NO_LIMIT_BYTES = 2**60  # version 1 says "none" as the largest multiple of a page that a signed 64-bit number holds
 

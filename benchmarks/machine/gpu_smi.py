@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.gpu_choice import Listed, NoGpu, choose, short_hash
-from benchmarks.gpu_reasons import reason_names
-from benchmarks.plain_files import Run, command, to_number
+from benchmarks.machine.gpu_choice import Listed, NoGpu, choose, short_hash
+from benchmarks.machine.gpu_reasons import reason_names
+from benchmarks.machine.plain_files import Run, command, to_number
 
 NOT_A_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
 UNAVAILABLE = ("", "N/A", "Not Supported", "Unknown Error")

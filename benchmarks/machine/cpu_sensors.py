@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.cpu_info import CPUS, is_virtual
-from benchmarks.plain_files import entries, number, text, to_number
+from benchmarks.machine.cpu_info import CPUS, is_virtual
+from benchmarks.machine.plain_files import entries, number, text, to_number
 
 PLAUSIBLE_C = (-40.0, 150.0)  # a sensor that is off shows -256 C
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cgroups import cpu_quota
+from benchmarks.machine.cgroups import cpu_quota
 
 CPUS = Path("/sys/devices/system/cpu")
 TASKS = Path("/proc/self/task")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.cgroups import memory_limit_mib
-from benchmarks.plain_files import field
+from benchmarks.machine.cgroups import memory_limit_mib
+from benchmarks.machine.plain_files import field
 
 
 class HostMemory:

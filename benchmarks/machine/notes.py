@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.gpu_reasons import IDLE, slowing
+from benchmarks.machine.gpu_reasons import IDLE, slowing
 
 CLOCK_CHANGE = 0.05
 OTHER_LOAD = 0.2  # cores

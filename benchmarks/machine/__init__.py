@@ -1,0 +1,1 @@
+"""The machine: what it is, what it is doing meanwhile, threads, GPUs. Only asks, never changes."""
