@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, noise, require_room
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.copies import by_events, copy_on_cpu, copy_on_gpu
+from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
 from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
-from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.runners import CPU, PROVIDERS

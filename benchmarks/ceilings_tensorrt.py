@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.ceilings import GPU_SIZES, Clocked, Copying, noise, require_room
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.copies import by_events, copy_on_gpu
-from benchmarks.tiny_onnx import CHAIN_SIZE, chain_model, product_model
+from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory

@@ -13,7 +13,7 @@ from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Optio
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
 from benchmarks.machine.host_memory import HostMemory
-from benchmarks.tiny_onnx import orthogonal
+from benchmarks.onnx_models.tiny import orthogonal
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LENGTHS = (16, 80)

@@ -15,7 +15,7 @@ from benchmarks.channel_steps import find_step
 from benchmarks.layer_times import LayerTime, measure_layer, models_of
 from benchmarks.method import Method
 from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
-from benchmarks.network_models import network_model
+from benchmarks.onnx_models.network import network_model
 from benchmarks.rounds import schedule
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape

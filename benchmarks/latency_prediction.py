@@ -28,7 +28,7 @@ from benchmarks.channel_run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.channels import find_network, require_onnx, this_device
 from benchmarks.machine.threads import pinned
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
-from benchmarks.network_models import network_model
+from benchmarks.onnx_models.network import network_model
 from benchmarks.progress import Progress
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.model_timer import Model, Timer
+from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape
 
 Point = tuple[int, int]  # input and output channels

@@ -28,8 +28,8 @@ from benchmarks.cells.cell import (
     Options,
 )
 from benchmarks.copies import copy_on_cpu, copy_size
+from benchmarks.onnx_models.tiny import orthogonal
 from benchmarks.runners import ort
-from benchmarks.tiny_onnx import orthogonal
 from slimexport.target.cuda.runtime import Cuda
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import Runtime, fake_onnxruntime

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.channel_grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
 from benchmarks.channel_run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
-from benchmarks.network_models import network_model
+from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import PUBLISHED, published_spec

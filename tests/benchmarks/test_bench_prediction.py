@@ -19,7 +19,7 @@ from benchmarks import latency_prediction
 from benchmarks.channel_run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.latency_prediction import errors, networks, predict, told, unseen_plans
 from benchmarks.model_timer import Model, Sample
-from benchmarks.network_models import network_model
+from benchmarks.onnx_models.network import network_model
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.random_onnx import RandomGraph, Value
+from benchmarks.onnx_models.random_graph import RandomGraph, Value
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec

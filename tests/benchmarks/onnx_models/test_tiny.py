@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.tiny_onnx import CHAIN_SIZE, PRODUCTS, _varint, chain_model, orthogonal, product_model
+from benchmarks.onnx_models.tiny import CHAIN_SIZE, PRODUCTS, _varint, chain_model, orthogonal, product_model
 from tests.support.export_helpers import python
 
 ELEMENTS = {
@@ -102,6 +102,6 @@ def test_the_chains_matrix_keeps_values_as_large_as_they_are() -> None:
 
 
 def test_neither_onnx_nor_torch_is_needed() -> None:
-    code = "from benchmarks.tiny_onnx import chain_model, product_model\nproduct_model('fp16', 64), chain_model(3)"
+    code = "from benchmarks.onnx_models.tiny import chain_model, product_model\nproduct_model('fp16', 64), chain_model(3)"
     done = python(code, without=("torch", "onnx", "onnxruntime", "tensorrt"))
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ take from whole networks.
 
 from __future__ import annotations
 
-from benchmarks.random_onnx import RandomGraph, Value
+from benchmarks.onnx_models.random_graph import RandomGraph, Value
 from slimtrain.costs.layer_shapes import DEPTHWISE, LINEAR, LayerShape
 
 COPIES = 4

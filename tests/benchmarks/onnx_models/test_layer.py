@@ -10,10 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.cells.cell import TENSORRT, Array, NotMeasured
-from benchmarks.layer_models import COPIES, with_layer, without_layer
 from benchmarks.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer
-from benchmarks.network_models import network_model
+from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
+from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.models.registry import published_spec
