@@ -13,10 +13,10 @@ from benchmarks.cells.statistics import OTHER_LOAD
 from benchmarks.channel_grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
 from benchmarks.channel_steps import find_step
 from benchmarks.layer_times import LayerTime, measure_layer, models_of
-from benchmarks.method import Method
+from benchmarks.measure.method import Method
+from benchmarks.measure.rounds import schedule
 from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.onnx_models.network import network_model
-from benchmarks.rounds import schedule
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.models.channels import ChannelPlan

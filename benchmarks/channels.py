@@ -268,7 +268,7 @@ def require_onnx() -> None:
 
 def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
     from benchmarks.machine.threads import pinned
-    from benchmarks.progress import Progress
+    from benchmarks.measure.progress import Progress
 
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))

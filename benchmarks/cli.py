@@ -230,7 +230,7 @@ def _request(
     cache_mib: float | None,
 ) -> tuple[Any, Path]:
     """The session that the options describe, and the folder that its results go to."""
-    from benchmarks.method import Method
+    from benchmarks.measure.method import Method
     from benchmarks.session import Request
 
     method = Method(duration, repeats, warmup / 1e3)
@@ -269,7 +269,7 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
     from benchmarks.cells.inputs import assumed_cache
     from benchmarks.cells.records import RESULTS, TABLE, claim_folder, write_csv
     from benchmarks.machine.threads import pinned
-    from benchmarks.progress import Progress
+    from benchmarks.measure.progress import Progress
     from benchmarks.report import console
     from benchmarks.report import report as write_report
     from benchmarks.session import prepare, run

@@ -27,9 +27,9 @@ from benchmarks.cells.statistics import rank_correlation
 from benchmarks.channel_run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.channels import find_network, require_onnx, this_device
 from benchmarks.machine.threads import pinned
+from benchmarks.measure.progress import Progress
 from benchmarks.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.onnx_models.network import network_model
-from benchmarks.progress import Progress
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table

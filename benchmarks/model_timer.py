@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, Cell, Inputs, NotMeasured, Options, Runner
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.statistics import summary
-from benchmarks.measure import measure
-from benchmarks.method import Method
+from benchmarks.measure.method import Method
+from benchmarks.measure.turns import measure
 
 K = TypeVar("K", bound=Hashable)
 BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA)

@@ -18,8 +18,8 @@ from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
 from benchmarks.cells.records import Recorded, Records
 from benchmarks.machine.environment import environment
 from benchmarks.machine.sampler import StateSampler
-from benchmarks.measure import Interrupted, Method, expected_seconds, measure
-from benchmarks.output_check import Reference
+from benchmarks.measure.output_check import Reference
+from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
 from benchmarks.runners import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference, sha256

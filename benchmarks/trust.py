@@ -27,7 +27,7 @@ from benchmarks.cells.statistics import summary
 from benchmarks.cli import script_messages
 from benchmarks.machine.environment import environment
 from benchmarks.machine.threads import pinned
-from benchmarks.measure import Method, measure
+from benchmarks.measure.turns import Method, measure
 from benchmarks.runners import open_runner
 
 LIMIT = 0.05

@@ -29,7 +29,7 @@ from benchmarks.cells.cell import (
 )
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
-from benchmarks.output_check import check_output
+from benchmarks.measure.output_check import check_output
 from benchmarks.runners import torch_images, torch_session, torch_slimmable
 from benchmarks.runners.torch_runners import open_torch
 from slimexport.target.errors import BundleError

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.cell import MEASURED, ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Result, Round, Timing
-from benchmarks.measure import Method, measure
+from benchmarks.measure.turns import Method, measure
 
 PROBES = np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32)
 CLASSES = 5

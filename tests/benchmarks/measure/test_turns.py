@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.cells.cell import MEASURED, Timing
 from benchmarks.cells.statistics import summary
-from benchmarks.measure import BadMethod, Method, expected_seconds
-from benchmarks.rounds import collection_paused, iterate, join_states, schedule
+from benchmarks.measure.rounds import collection_paused, iterate, join_states, schedule
+from benchmarks.measure.turns import BadMethod, Method, expected_seconds
 from tests.support.bench_helpers import Behaviour, FakeClock, Machine, cell
 
 ONE_ITERATION = Method(duration_s=1e-9, repeats=2, warmup_s=0, least_iterations=1)

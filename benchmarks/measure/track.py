@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, Result, Round, Runner, Timing, milliseconds
 from benchmarks.cells.statistics import warnings
-from benchmarks.rounds import Turn, join_states
+from benchmarks.measure.rounds import Turn, join_states
 
 
 @dataclass

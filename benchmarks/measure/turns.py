@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from benchmarks.cells.cell import NOT_MEASURED, Cell, Inputs, Opener, Options, OutOfMemory, Result, Timing
 from benchmarks.machine.host_memory import HostMemory
-from benchmarks.method import BadMethod, Method, by_group, expected_seconds
-from benchmarks.output_check import Reference, check_output
-from benchmarks.rounds import Turn, collection_paused, iterate, schedule, warm_up
-from benchmarks.track import Track
+from benchmarks.measure.method import BadMethod, Method, by_group, expected_seconds
+from benchmarks.measure.output_check import Reference, check_output
+from benchmarks.measure.rounds import Turn, collection_paused, iterate, schedule, warm_up
+from benchmarks.measure.track import Track
 
 __all__ = ["BadMethod", "Interrupted", "Method", "Sampler", "expected_seconds", "measure"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.cells.cell import Cell
-from benchmarks.rounds import schedule
+from benchmarks.measure.rounds import schedule
 
 
 class BadMethod(ValueError):

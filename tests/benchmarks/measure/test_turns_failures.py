@@ -23,8 +23,8 @@ from benchmarks.cells.cell import (
     WrongOutput,
 )
 from benchmarks.machine.host_memory import HostMemory
-from benchmarks.measure import Interrupted, Method
-from benchmarks.output_check import check_output
+from benchmarks.measure.output_check import check_output
+from benchmarks.measure.turns import Interrupted, Method
 from slimexport.target.errors import BundleError, MissingBackend
 from tests.support.bench_helpers import CLASSES, GIB, PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
 

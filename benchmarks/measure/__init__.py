@@ -1,0 +1,1 @@
+"""Measuring cells in turns: rounds, warm-up, drift, checks of outputs, progress."""
