@@ -27,7 +27,7 @@ def torch_probe(backend: str, precision: str, options: Options) -> Iterator[With
     try:
         import torch
 
-        from benchmarks.runners.torch_modes import held, modes_for
+        from benchmarks.runners.torch.modes import held, modes_for
     except ImportError as error:
         raise NotMeasured(f"torch is not installed or does not load ({error}): pip install torch") from error
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -46,7 +46,7 @@ class WithTorch:
     def __init__(self, backend: str, dtype: str, options: Options) -> None:
         import torch
 
-        from benchmarks.runners.torch_errors import told
+        from benchmarks.runners.torch.errors import told
 
         self.torch: Any = torch
         self.told = functools.partial(told, options.device)

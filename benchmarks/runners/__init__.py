@@ -30,7 +30,7 @@ def open_runner(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> R
         from benchmarks.runners.trt import TensorRT
 
         return TensorRT(cell, path, artifact, inputs, options)
-    from benchmarks.runners.torch_runners import open_torch
+    from benchmarks.runners.torch.runners import open_torch
 
     return open_torch(cell, folder, inputs, options)
 

@@ -260,7 +260,7 @@ def test_a_missing_file_and_an_unknown_one_are_errors_of_the_bundle(bundle: Path
 
 
 def test_torch_backends_go_to_torchs_runners(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.runners import torch_runners
+    from benchmarks.runners.torch import runners as torch_runners
 
     monkeypatch.setattr(torch_runners, "open_torch", lambda *given: given)
     given = (replace(cpu_cell(bundle), backend=TORCH_EAGER), bundle, Images(), Options())

@@ -30,8 +30,10 @@ from benchmarks.cells.cell import (
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.measure.output_check import check_output
-from benchmarks.runners import torch_images, torch_session, torch_slimmable
-from benchmarks.runners.torch_runners import open_torch
+from benchmarks.runners.torch import images as torch_images
+from benchmarks.runners.torch import session as torch_session
+from benchmarks.runners.torch import slimmable as torch_slimmable
+from benchmarks.runners.torch.runners import open_torch
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference, sha256
 from slimtrain.base.errors import CheckpointError

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
-from benchmarks.runners.onnx_to_torch import UnsupportedFile, dense_from_onnx
+from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from slimexport.fold import fold_norms
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs

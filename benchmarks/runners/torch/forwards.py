@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.cells.cell import NotMeasured
 from benchmarks.runners.failures import first_line
-from benchmarks.runners.torch_errors import is_out_of_memory
+from benchmarks.runners.torch.errors import is_out_of_memory
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 

@@ -26,13 +26,13 @@ from benchmarks.cells.cell import (
     Timing,
 )
 from benchmarks.runners.images import check_images
-from benchmarks.runners.onnx_to_torch import UnsupportedFile, dense_from_onnx
-from benchmarks.runners.torch_errors import told
-from benchmarks.runners.torch_forwards import Compiled, Eager, Graphed, Slimmed
-from benchmarks.runners.torch_images import memory_format, open_buffers
-from benchmarks.runners.torch_modes import Modes, held, modes_for
-from benchmarks.runners.torch_slimmable import open_slimmable
-from benchmarks.runners.torch_stopwatch import DeviceStopwatch, HostStopwatch
+from benchmarks.runners.torch.errors import told
+from benchmarks.runners.torch.forwards import Compiled, Eager, Graphed, Slimmed
+from benchmarks.runners.torch.images import memory_format, open_buffers
+from benchmarks.runners.torch.modes import Modes, held, modes_for
+from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
+from benchmarks.runners.torch.slimmable import open_slimmable
+from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
 
 TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DENSE: Mapping[str, type[Eager]] = {TORCH_EAGER: Eager, TORCH_COMPILE: Compiled, TORCH_GRAPH: Graphed}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.cells.cell import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Options
-from benchmarks.runners.torch_modes import current
-from benchmarks.runners.torch_runners import open_torch
+from benchmarks.runners.torch.modes import current
+from benchmarks.runners.torch.runners import open_torch
 from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
 
 pytestmark = pytest.mark.gpu
@@ -40,7 +40,7 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     from benchmarks.cells.cell import OutOfMemory
-    from benchmarks.runners.torch_errors import told
+    from benchmarks.runners.torch.errors import told
 
     with pytest.raises(OutOfMemory, match="GPU's memory"), told("cuda"):
         torch.empty(1 << 58, device="cuda")

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from benchmarks.cells.cell import NotMeasured, OutOfMemory, Timing
-from benchmarks.runners import torch_images, torch_stopwatch
-from benchmarks.runners.torch_errors import told
-from benchmarks.runners.torch_images import Buffers, as_tensor, memory_format, open_buffers
-from benchmarks.runners.torch_modes import current, held, modes_for
-from benchmarks.runners.torch_stopwatch import DeviceStopwatch
+from benchmarks.runners.torch import images as torch_images
+from benchmarks.runners.torch import stopwatch as torch_stopwatch
+from benchmarks.runners.torch.errors import told
+from benchmarks.runners.torch.images import Buffers, as_tensor, memory_format, open_buffers
+from benchmarks.runners.torch.modes import current, held, modes_for
+from benchmarks.runners.torch.stopwatch import DeviceStopwatch
 from tests.support.bench_torch_helpers import FewImages
 
 # ----------------------------------------------------------------------------------------------------------- modes

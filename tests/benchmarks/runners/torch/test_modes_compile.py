@@ -13,8 +13,8 @@ import torch._dynamo
 from torch import nn
 
 from benchmarks.cells.cell import TORCH_COMPILE, NotMeasured, Options
-from benchmarks.runners.torch_forwards import Compiled, graphs
-from benchmarks.runners.torch_runners import open_torch
+from benchmarks.runners.torch.forwards import Compiled, graphs
+from benchmarks.runners.torch.runners import open_torch
 from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
 
 needs_compiler = pytest.mark.skipif(

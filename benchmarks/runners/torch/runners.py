@@ -24,7 +24,7 @@ def open_torch(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Ru
         import onnx
         import torch
 
-        from benchmarks.runners.torch_session import open_runner
+        from benchmarks.runners.torch.session import open_runner
     except ImportError as error:
         package = (error.name or "torch").split(".")[0]
         raise NotMeasured(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.cells.cell import Timing
-from benchmarks.runners.torch_forwards import Eager
-from benchmarks.runners.torch_images import Buffers
+from benchmarks.runners.torch.forwards import Eager
+from benchmarks.runners.torch.images import Buffers
 
 
 class HostStopwatch:

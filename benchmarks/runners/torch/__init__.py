@@ -1,0 +1,1 @@
+"""torch's backends: eager, compiled, CUDA graphs, and the slimmable network itself."""
