@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ceilings, session
+from benchmarks import session
+from benchmarks.ceilings import measuring as ceilings
 from benchmarks.cells.cell import Options
 from benchmarks.cells.inputs import assumed_cache, cache_bytes
 from benchmarks.cells.plan_cells import Bundle, Wanted, open_bundle

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks.ceilings import measure_ceilings
+from benchmarks.ceilings.measuring import measure_ceilings
 from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
 from benchmarks.runners import open_runner
 from slimexport import export

@@ -98,15 +98,15 @@ def open_probe(backend: str, precision: str, options: Options) -> Iterator[Probe
     """The probe of a backend. NotMeasured where it does not work here."""
     opened: AbstractContextManager[Probe]
     if backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA):
-        from benchmarks.ceilings_onnxruntime import cpu_probe, cuda_probe
+        from benchmarks.ceilings.onnxruntime import cpu_probe, cuda_probe
 
         opened = cpu_probe(precision, options) if backend == ONNXRUNTIME_CPU else cuda_probe(precision, options)
     elif backend == TENSORRT:
-        from benchmarks.ceilings_tensorrt import tensorrt_probe
+        from benchmarks.ceilings.tensorrt import tensorrt_probe
 
         opened = tensorrt_probe(precision, options)
     else:
-        from benchmarks.ceilings_torch import torch_probe
+        from benchmarks.ceilings.torch import torch_probe
 
         opened = torch_probe(backend, precision, options)
     with opened as probe:

@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ceilings, ceilings_onnxruntime, ceilings_tensorrt, ceilings_torch, copies
-from benchmarks.ceilings import Ceilings, Clocked, Copying, best, measure_ceilings, noise, require_room, samples
+from benchmarks.ceilings import copies
+from benchmarks.ceilings import measuring as ceilings
+from benchmarks.ceilings import onnxruntime as ceilings_onnxruntime
+from benchmarks.ceilings import tensorrt as ceilings_tensorrt
+from benchmarks.ceilings import torch as ceilings_torch
+from benchmarks.ceilings.copies import copy_on_cpu, copy_size
+from benchmarks.ceilings.measuring import Ceilings, Clocked, Copying, best, measure_ceilings, noise, require_room, samples
 from benchmarks.cells.cell import (
     ONNXRUNTIME_CPU,
     ONNXRUNTIME_CUDA,
@@ -27,7 +32,6 @@ from benchmarks.cells.cell import (
     NotMeasured,
     Options,
 )
-from benchmarks.copies import copy_on_cpu, copy_size
 from benchmarks.onnx_models.tiny import orthogonal
 from benchmarks.runners import ort
 from slimexport.target.cuda.runtime import Cuda

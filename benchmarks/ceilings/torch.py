@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.ceilings import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
+from benchmarks.ceilings.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
+from benchmarks.ceilings.measuring import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
 from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
-from benchmarks.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.onnx_models.tiny import orthogonal
 
