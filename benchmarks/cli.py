@@ -123,7 +123,7 @@ def measure(
     """
     with messages():
         from benchmarks.cells.records import read_records
-        from benchmarks.compare import compare, differences, table
+        from benchmarks.report.compare import compare, differences, table
 
         earlier = None if baseline is None else read_records(baseline)
         if earlier is not None and earlier.note:
@@ -158,8 +158,8 @@ def choose(
     is within the budget.
     """
     with messages():
-        from benchmarks.choose import choose as pick
-        from benchmarks.choose import sentences
+        from benchmarks.report.choose import choose as pick
+        from benchmarks.report.choose import sentences
 
         if not 0 < latency_ms < float("inf"):
             raise UserError(f"--latency-ms {latency_ms:g}: expected milliseconds above 0, as in 5.")
@@ -270,8 +270,8 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
     from benchmarks.cells.records import RESULTS, TABLE, claim_folder, write_csv
     from benchmarks.machine.threads import pinned
     from benchmarks.measure.progress import Progress
-    from benchmarks.report import console
-    from benchmarks.report import report as write_report
+    from benchmarks.report.document import console
+    from benchmarks.report.document import report as write_report
     from benchmarks.session import prepare, run
 
     with pinned(request.threads) as threads, assumed_cache(request.cache_bytes):

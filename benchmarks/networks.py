@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.analysis import Group, Row, analyse
 from benchmarks.cells.records import Recorded, read_records
 from benchmarks.cli import script_messages
-from benchmarks.tables import significant
+from benchmarks.report.analysis import Group, Row, analyse
+from benchmarks.report.tables import significant
 from slimtrain.costs.cost import format_macs
 
 OUTPUT = Path("measured/networks")

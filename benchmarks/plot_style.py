@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.analysis import Group
+from benchmarks.report.analysis import Group
 from slimexport.target.errors import MissingBackend
 from slimexport.target.files import write_atomically
 

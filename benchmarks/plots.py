@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.analysis import Group, analyse
 from benchmarks.cells.records import Recorded
 from benchmarks.plot_style import device_name, save
+from benchmarks.report.analysis import Group, analyse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

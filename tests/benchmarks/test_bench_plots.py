@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.analysis import analyse
 from benchmarks.cells.cell import Result
 from benchmarks.plot_labels import _crosses, order_of_importance, place_names
 from benchmarks.plot_style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from benchmarks.plots import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
+from benchmarks.report.analysis import analyse
 from slimexport.target.errors import MissingBackend
 from tests.support import ROOT
 from tests.support.shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.analysis import Row
 from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
 from benchmarks.cells.records import Recorded
 from benchmarks.cells.statistics import Summary
+from benchmarks.report.analysis import Row
 
 CPU = {"threads": 1}
 

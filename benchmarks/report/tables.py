@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.analysis import Group, Row
 from benchmarks.cells.cell import INTERRUPTED
+from benchmarks.report.analysis import Group, Row
 from slimtrain.costs.cost import format_macs
 
 COLUMNS = 120

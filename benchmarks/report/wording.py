@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from math import comb, sqrt
 from typing import Any
 
-from benchmarks.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
 from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
 from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.machine.notes import notes
-from benchmarks.tables import common_reason, significant
+from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
+from benchmarks.report.tables import common_reason, significant
 
 DISTURBED = 1.05  # of the ceiling
 MOST_PLACES = 5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
-from benchmarks.choose import choose, sentences
+from benchmarks.report.choose import choose, sentences
 
 
 def result(width: float, rounds: list[list[float]], top1: float | None = None, **more: Any) -> Result:

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from benchmarks.analysis import Group, analyse, ceiling_key
 from benchmarks.cells.cell import INTERRUPTED, Result
-from benchmarks.tables import COLUMNS, common_reason, markdown_table, overview, percent, significant, text_table
+from benchmarks.report.analysis import Group, analyse, ceiling_key
+from benchmarks.report.tables import COLUMNS, common_reason, markdown_table, overview, percent, significant, text_table
 from tests.support.shown_results import cell, failed, family, figures, on_gpu, result, steady
 
 CEILING = {"macs_per_s": 6e10, "bytes_per_s": 1e10, "seconds_per_operator": 1e-6}

@@ -8,12 +8,20 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.analysis import analyse
 from benchmarks.cells.cell import INTERRUPTED, Result, Round
 from benchmarks.cells.records import Recorded
-from benchmarks.report import console, report
-from benchmarks.tables import COLUMNS
-from benchmarks.wording import backend_settings, method_told, states_told, trust, unmeasured_told, verdicts, warnings_told
+from benchmarks.report.analysis import analyse
+from benchmarks.report.document import console, report
+from benchmarks.report.tables import COLUMNS
+from benchmarks.report.wording import (
+    backend_settings,
+    method_told,
+    states_told,
+    trust,
+    unmeasured_told,
+    verdicts,
+    warnings_told,
+)
 from tests.support.shown_results import cell, failed, family, noisy, on_gpu, recorded, result, steady
 
 CEILINGS = {
@@ -216,7 +224,7 @@ def test_reports_need_neither_matplotlib_nor_torch() -> None:
         "import sys\n"
         "for name in ('matplotlib', 'torch', 'onnx', 'PIL'): sys.modules[name] = None\n"
         "from benchmarks.cells.records import Recorded\n"
-        "from benchmarks.report import console, report\n"
+        "from benchmarks.report.document import console, report\n"
         "run = Recorded({'command': 'x'}, ())\n"
         "print(len(report(run)) > 0, len(console(run)) > 0)\n"
     )

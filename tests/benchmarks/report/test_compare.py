@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cells.cell import NOT_MEASURED, Result
 from benchmarks.cells.records import Recorded
-from benchmarks.compare import (
+from benchmarks.report.compare import (
     FASTER,
     NO_CHANGE,
     ONE_ROUND,

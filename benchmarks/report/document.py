@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from benchmarks.analysis import Group, analyse
 from benchmarks.cells.records import Recorded
 from benchmarks.machine.notes import describe
 from benchmarks.plots import KINDS, file_name
-from benchmarks.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
-from benchmarks.wording import (
+from benchmarks.report.analysis import Group, analyse
+from benchmarks.report.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
+from benchmarks.report.wording import (
     backend_settings,
     ceilings_told,
     group_title,

@@ -1,0 +1,1 @@
+"""What the figures mean, as tables, a report, a comparison and a choice."""
