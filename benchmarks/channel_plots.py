@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 from benchmarks.channel_run import Measured, Staircase
 from benchmarks.channels import title
-from benchmarks.plot_style import COLOURS, GREY, INK, TEXT_PT, device_name, label_axes, legend, new_figure, save, titles
+from benchmarks.report.plots.style import (
+    COLOURS,
+    GREY,
+    INK,
+    TEXT_PT,
+    device_name,
+    label_axes,
+    legend,
+    new_figure,
+    save,
+    titles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

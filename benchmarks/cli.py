@@ -288,7 +288,7 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
     drawn: list[Path] = []
     if plots and any(result.rounds for result in recorded.results):
         try:
-            from benchmarks.plots import draw
+            from benchmarks.report.plots.pictures import draw
 
             drawn = draw(recorded, folder)
         except ValueError as error:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from benchmarks.cells.records import Recorded
 from benchmarks.machine.notes import describe
-from benchmarks.plots import KINDS, file_name
 from benchmarks.report.analysis import Group, analyse
+from benchmarks.report.plots.pictures import KINDS, file_name
 from benchmarks.report.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
 from benchmarks.report.wording import (
     backend_settings,

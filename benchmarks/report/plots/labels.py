@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.cells.cell import Cell
-from benchmarks.plot_style import INK, TEXT_PT
+from benchmarks.report.plots.style import INK, TEXT_PT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.cell import Result
-from benchmarks.plot_labels import _crosses, order_of_importance, place_names
-from benchmarks.plot_style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
-from benchmarks.plots import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
 from benchmarks.report.analysis import analyse
+from benchmarks.report.plots.labels import _crosses, order_of_importance, place_names
+from benchmarks.report.plots.pictures import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
+from benchmarks.report.plots.style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from slimexport.target.errors import MissingBackend
 from tests.support import ROOT
 from tests.support.shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths
@@ -273,7 +273,7 @@ def test_nothing_global_changes(tmp_path: Path) -> None:
         "import sys, matplotlib\n"
         "from pathlib import Path\n"
         "from tests.support.shown_results import family, recorded\n"
-        "from benchmarks.plots import draw\n"
+        "from benchmarks.report.plots.pictures import draw\n"
         "before = matplotlib.rcParams.copy()\n"
         "draw(recorded(family(2, batches=(1,))), Path(sys.argv[1]))\n"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams.copy() == before)\n"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from benchmarks.plot_labels import order_of_importance, place_names, short_name
-from benchmarks.plot_style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
 from benchmarks.report.analysis import Group
+from benchmarks.report.plots.labels import order_of_importance, place_names, short_name
+from benchmarks.report.plots.style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells.records import Recorded
-from benchmarks.plot_style import device_name, save
 from benchmarks.report.analysis import Group, analyse
+from benchmarks.report.plots.style import device_name, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +56,9 @@ def draw(recorded: Recorded, folder: Path) -> list[Path]:
 
 def figure_of(kind: str, sheet: Sheet) -> Figure:
     """One of the KINDS of pictures."""
-    from benchmarks.plot_latency import latency_figure
-    from benchmarks.plot_pareto import pareto_figure
-    from benchmarks.plot_throughput import throughput_figure
+    from benchmarks.report.plots.latency import latency_figure
+    from benchmarks.report.plots.pareto import pareto_figure
+    from benchmarks.report.plots.throughput import throughput_figure
 
     figures = {LATENCY: latency_figure, THROUGHPUT: throughput_figure, PARETO: pareto_figure}
     return figures[kind](sheet.groups, sheet.heading, sheet.setting)

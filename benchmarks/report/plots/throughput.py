@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from benchmarks.cells.cell import Cell
-from benchmarks.plot_labels import short_name
-from benchmarks.plot_style import TEXT_PT, label_axes, legend, mark, new_figure, ratio_axis, titles
 from benchmarks.report.analysis import Group, Row
+from benchmarks.report.plots.labels import short_name
+from benchmarks.report.plots.style import TEXT_PT, label_axes, legend, mark, new_figure, ratio_axis, titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
