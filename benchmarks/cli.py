@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choose(words[1:], prog_name="python -m benchmarks choose")
     elif words[:1] == ["channels"]:
         with messages():
-            from benchmarks.channels import command
+            from benchmarks.layers.command import command
         command(words[1:], prog_name="python -m benchmarks channels")
     else:
         measure(words, prog_name="python -m benchmarks")

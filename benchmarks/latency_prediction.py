@@ -24,11 +24,11 @@ import numpy as np
 
 from benchmarks.cells.cell import ONNXRUNTIME_CPU
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.channel_run import WHOLE, Grid, Work, fit_line, run_channels
-from benchmarks.channels import find_network, require_onnx, this_device
+from benchmarks.layers.command import find_network, require_onnx, this_device
+from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
+from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import Progress
-from benchmarks.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.onnx_models.network import network_model
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs

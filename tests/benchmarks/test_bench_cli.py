@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.records import read_records
-from benchmarks.channels import find_network
+from benchmarks.layers.command import find_network
 from slimexport import export
 from tests.support import ROOT
 

@@ -16,9 +16,9 @@ import onnx
 import pytest
 
 from benchmarks import latency_prediction
-from benchmarks.channel_run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.latency_prediction import errors, networks, predict, told, unseen_plans
-from benchmarks.model_timer import Model, Sample
+from benchmarks.layers.model_timer import Model, Sample
+from benchmarks.layers.run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.onnx_models.network import network_model
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter

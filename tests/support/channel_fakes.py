@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from benchmarks.model_timer import K, Model, Sample
+from benchmarks.layers.model_timer import K, Model, Sample
 
 
 def layer_ms(kernel: int, inputs: int, outputs: int, groups: int, positions: int) -> float:

@@ -10,8 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.cells.cell import TENSORRT, Array, NotMeasured
-from benchmarks.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
-from benchmarks.model_timer import BACKENDS, Model, ModelTimer
+from benchmarks.layers.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
+from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer
 from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.cost import CostCounter

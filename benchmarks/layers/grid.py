@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.layer_times import Point
+from benchmarks.layers.layer_times import Point
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec

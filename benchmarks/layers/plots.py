@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.channel_run import Measured, Staircase
-from benchmarks.channels import title
+from benchmarks.layers.command import title
+from benchmarks.layers.run import Measured, Staircase
 from benchmarks.report.plots.style import (
     COLOURS,
     GREY,

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import OTHER_LOAD
-from benchmarks.channel_grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
-from benchmarks.channel_steps import find_step
-from benchmarks.layer_times import LayerTime, measure_layer, models_of
+from benchmarks.layers.grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
+from benchmarks.layers.layer_times import LayerTime, measure_layer, models_of
+from benchmarks.layers.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
+from benchmarks.layers.steps import find_step
 from benchmarks.measure.method import Method
 from benchmarks.measure.rounds import schedule
-from benchmarks.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape

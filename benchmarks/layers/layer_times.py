@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.model_timer import Model, Timer
+from benchmarks.layers.model_timer import Model, Timer
 from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape
 

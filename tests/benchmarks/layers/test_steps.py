@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.channel_steps import find_step, jumps, narrower_but_slower, sentence
+from benchmarks.layers.steps import find_step, jumps, narrower_but_slower, sentence
 
 COUNTS = list(range(8, 200, 8))
 LONG = list(range(8, 392, 8))

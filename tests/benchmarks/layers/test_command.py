@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import channels
-from benchmarks.channel_run import Device
-from benchmarks.channels import command, find_network, require_onnx
+from benchmarks.layers import command as channels
+from benchmarks.layers.command import command, find_network, require_onnx
+from benchmarks.layers.run import Device
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import read_latency_table
@@ -197,7 +197,7 @@ def test_without_onnx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 def test_help_and_usage_errors_load_nothing_heavy() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime', 'matplotlib', 'tensorrt')))\n"
-        "from benchmarks.channels import command; command(sys.argv[1:])"
+        "from benchmarks.layers.command import command; command(sys.argv[1:])"
     )
     for words, exit_code in ((["--help"], 0), (["us_mobilnet_v1"], 2)):
         done = subprocess.run(

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.channel_grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
-from benchmarks.channel_run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
+from benchmarks.layers.grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
+from benchmarks.layers.run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.channels import ChannelPlan

@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 
 from benchmarks.cells.cell import ONNXRUNTIME_CPU
-from benchmarks.channel_grid import Entry
-from benchmarks.channel_run import Device, Grid, Measured, Staircase, Work, run_channels
-from benchmarks.channel_steps import sentence
-from benchmarks.layer_times import LayerTime
-from benchmarks.model_timer import BACKENDS, ModelTimer
+from benchmarks.layers.grid import Entry
+from benchmarks.layers.layer_times import LayerTime
+from benchmarks.layers.model_timer import BACKENDS, ModelTimer
+from benchmarks.layers.run import Device, Grid, Measured, Staircase, Work, run_channels
+from benchmarks.layers.steps import sentence
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
@@ -295,7 +295,7 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
     written = [TABLE, ROWS]
     if plots:
         try:
-            from benchmarks.channel_plots import draw
+            from benchmarks.layers.plots import draw
 
             written += [path.name for path in draw(measured, folder)]
         except ValueError as error:

@@ -1,0 +1,1 @@
+"""A network's layers by channels: latency tables, steps, their pictures."""
