@@ -132,4 +132,4 @@ def test_the_list_is_read_off_the_files(capsys: pytest.CaptureFixture[str]) -> N
     main(["--list"])
     told = capsys.readouterr().out
     assert all(command in told and what and what in told for command, what in scripts().items())
-    assert "python -m benchmarks.trust" in scripts() and "python -m benchmarks.cells.cell" not in scripts()
+    assert "python -m benchmarks.studies.trust" in scripts() and "python -m benchmarks.cells.cell" not in scripts()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import benchmarks.gpu.engines as script
+import benchmarks.studies.engines as script
 from slimexport.cli import main
 from slimexport.target.manifest import read_manifest
 from tests.support.trt_helpers import machine, write_bundle

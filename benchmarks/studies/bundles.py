@@ -1,6 +1,6 @@
-"""The bundles that `benchmarks.gpu.engines` builds engines of, made on any machine with torch.
+"""The bundles that `benchmarks.studies.engines` builds engines of, made on any machine with torch.
 
-    python -m benchmarks.gpu.bundles FOLDER
+    python -m benchmarks.studies.bundles FOLDER
 
 Untrained networks of the published shapes at 224 pixels: what engines are built of depends on shapes, not on training.
 """

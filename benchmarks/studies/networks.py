@@ -1,6 +1,6 @@
 """The ten published networks on this machine: smallest, middle and largest switch, with random weights.
 
-    python -m benchmarks.networks [--networks us_mobilenet_v1,...] [--output-dir DIR] [options of python -m benchmarks]
+    python -m benchmarks.studies.networks [--networks us_mobilenet_v1,...] [--output-dir DIR] [options of python -m benchmarks]
 
 Exports them with `slimexport` into a temporary folder and measures them with `python -m benchmarks`; what a network computes
 does not change how long it takes, so weights are random. Prints one table over all networks at the end.

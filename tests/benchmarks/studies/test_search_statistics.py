@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import search_statistics
-from benchmarks.rank_statistics import kendall, mean_interval, ranked
-from benchmarks.search_plans import plans_on_the_way, random_plans
-from benchmarks.search_rankings import add_differences, judged
+from benchmarks.studies import search_statistics
+from benchmarks.studies.rank_statistics import kendall, mean_interval, ranked
+from benchmarks.studies.search_plans import plans_on_the_way, random_plans
+from benchmarks.studies.search_rankings import add_differences, judged
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.costs.cost import CostCounter

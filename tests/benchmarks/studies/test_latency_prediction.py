@@ -1,4 +1,4 @@
-"""`python -m benchmarks.latency_prediction` on operators whose times are known: networks, figures, refusals."""
+"""`python -m benchmarks.studies.latency_prediction` on operators whose times are known: networks, figures, refusals."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks import latency_prediction
-from benchmarks.latency_prediction import errors, networks, predict, told, unseen_plans
 from benchmarks.layers.model_timer import Model, Sample
 from benchmarks.layers.run import WHOLE, Device, Grid, Work, run_channels
 from benchmarks.onnx_models.network import network_model
+from benchmarks.studies import latency_prediction
+from benchmarks.studies.latency_prediction import errors, networks, predict, told, unseen_plans
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
@@ -143,7 +143,7 @@ def test_a_saved_table_gives_the_same_figures(tmp_path: Path) -> None:
     again = latency_prediction.run(arguments(table=tmp_path / "t.json"))
     assert first["networks"] == again["networks"] and first["table"] == again["table"]
     assert first["environment"] == {"cpu": "a formula"} and first["command"].startswith(
-        "python -m benchmarks.latency_prediction"
+        "python -m benchmarks.studies.latency_prediction"
     )
     assert json.loads(json.dumps(first, allow_nan=False))["network"]["name"] == "us_mobilenet_v1"
     for wrong in ({"batch": 2}, {"image_size": 64}, {"network": "us_mobilenet_v2"}):
@@ -163,6 +163,6 @@ def test_a_table_of_another_device_is_refused(table: LatencyTable, tmp_path: Pat
     [(["--network", "us_mobilnet_v1"], "did you mean"), (["--table", "absent.json"], "absent.json: cannot be read")],
 )
 def test_a_user_s_mistake_is_one_message(words: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.latency_prediction", *words]
+    command = [sys.executable, "-m", "benchmarks.studies.latency_prediction", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,6 +1,6 @@
 """What int8 costs in accuracy, beside onnxruntime's own quantizer on the same networks and images.
 
-    python -m benchmarks.int8 --ckpt runs/digits/us_mbv1.pt [--widths 0.25,0.5,1.0] [--json results.json]
+    python -m benchmarks.studies.int8 --ckpt runs/digits/us_mbv1.pt [--widths 0.25,0.5,1.0] [--json results.json]
 
 Both quantize the same fp32 ONNX files, calibrated on the same training digits, and every file is run on the 360 test
 digits in onnxruntime on the CPU. onnxruntime's is `quantize_static` with the settings that correspond to ours: QDQ,
@@ -98,7 +98,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             elif artifact["precision"] == "int8":
                 row["method"] = artifact["int8"]["method"]
     return {
-        "command": f"python -m benchmarks.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
+        "command": f"python -m benchmarks.studies.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),
         "checkpoint_sha256": checkpoint.sha256,
         "top1": found,

@@ -1,6 +1,6 @@
 """How long exporting takes, beside `torch.onnx.export(dynamo=True)` with the same verification on the same networks.
 
-    python -m benchmarks.export_speed [--widths all] [--repeats 3] [--json results.json]
+    python -m benchmarks.studies.export_speed [--widths all] [--repeats 3] [--json results.json]
 
 Both sides are whole processes, import of torch included, measured in one run: `slimexport` as a user runs it, and a
 plain loop that reads the same checkpoint, materializes the same dense networks, exports each with torch's exporter and
@@ -104,13 +104,13 @@ def compare(network: str, widths: str, repeats: int) -> dict[str, Any]:
         write_checkpoint(network, checkpoint)
         ours = [sys.executable, "-m", "slimexport", "--ckpt", str(checkpoint), "--widths", widths, "--overwrite"]
         ours += ["--output-dir", str(folder / "bundle")]
-        theirs = [sys.executable, "-m", "benchmarks.export_speed", "--baseline", str(checkpoint), str(folder)]
+        theirs = [sys.executable, "-m", "benchmarks.studies.export_speed", "--baseline", str(checkpoint), str(folder)]
         before = environment()
         measured = {"slimexport": [measure(ours) for _ in range(repeats)], "torch": [measure([*theirs, "--widths", widths])]}
         measured["slimexport"].append(measure(ours))
     median = sorted(run["seconds"] for run in measured["slimexport"])[len(measured["slimexport"]) // 2]
     return {
-        "command": f"python -m benchmarks.export_speed --network {network} --widths {widths} --repeats {repeats}",
+        "command": f"python -m benchmarks.studies.export_speed --network {network} --widths {widths} --repeats {repeats}",
         "environment": before,
         "runs": measured,
         "slimexport_median_seconds": median,

@@ -1,6 +1,6 @@
 """How far the tool's own figures can be trusted on this machine.
 
-    python -m benchmarks.trust BUNDLE [--batches 1,8] [--json results.json]
+    python -m benchmarks.studies.trust BUNDLE [--batches 1,8] [--json results.json]
 
 Three things: what the tool itself costs per iteration; how exactly it measures work of known duration; and whether its
 medians agree with an independent loop, `timeit` around `session.run` in a process of its own, on the same files. The last is
@@ -176,7 +176,7 @@ def main() -> None:
     if arguments.json:
         words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
         result = {
-            "command": f"python -m benchmarks.trust {words}",
+            "command": f"python -m benchmarks.studies.trust {words}",
             "environment": found,
             "threads": threads,
             "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},

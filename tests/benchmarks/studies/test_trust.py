@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import networks, trust
 from benchmarks.cells.inputs import assumed_cache
 from benchmarks.cells.records import Recorded
-from benchmarks.networks import middle, table
+from benchmarks.studies import networks, trust
+from benchmarks.studies.networks import middle, table
 from slimexport import export
 
 
@@ -23,7 +23,7 @@ def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch
         now[0] += 0.25
         return now[0]
 
-    monkeypatch.setattr("benchmarks.trust.time.perf_counter", clock)
+    monkeypatch.setattr("benchmarks.studies.trust.time.perf_counter", clock)
     assert trust.Known(1.0).run(0).wall == 1.25  # a second, and the reading that ends it
     assert trust.Known(0.0).run(0).wall == 0.25
 

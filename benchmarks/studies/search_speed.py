@@ -1,6 +1,6 @@
 """How long a step of the search takes, with and without computing once what candidates share.
 
-    python -m benchmarks.search_speed [--network us_mobilenet_v2] [--image-size 224] [--images 32] [--json results.json]
+    python -m benchmarks.studies.search_speed [--network us_mobilenet_v2] [--image-size 224] [--images 32] [--json results.json]
 
 Both sides measure every candidate of the first step on the same images, in turn, in one process and one run; their results
 must be the same, bit for bit. `image on` runs every candidate from the image on, `reuse` what comes before its first changed
@@ -63,7 +63,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     ratios = [b / a for a, b in zip(seconds["reuse"], seconds["image on"], strict=True)]
     plain = [b / a for a, b in zip(seconds["reuse"], seconds["image on, memory anew"], strict=True)]
     return {
-        "command": "python -m benchmarks.search_speed " + " ".join(_words(arguments)),
+        "command": "python -m benchmarks.studies.search_speed " + " ".join(_words(arguments)),
         "environment": before,
         "device": processes.describe(),
         "candidates": len(candidates),

@@ -1,4 +1,4 @@
-"""The measurements behind `benchmarks.search_statistics`: plans by the supernet's figures and by training them alone, and what
+"""The measurements behind `benchmarks.studies.search_statistics`: plans by the supernet's figures and by training them alone, and what
 the search's choices lose.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.rank_statistics import mean_interval
+from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config

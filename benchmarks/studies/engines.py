@@ -1,6 +1,6 @@
 """Builds and verifies engines on this machine's GPU, and tries what must fail.
 
-    python -m benchmarks.gpu.engines BUNDLE... [--precision fp32,tf32,fp16,int8] [--json results.json]
+    python -m benchmarks.studies.engines BUNDLE... [--precision fp32,tf32,fp16,int8] [--json results.json]
 
 For every bundle: engines of all its widths, built with a cold timing cache, verified on the device, then built again with
 the cache warm. Then an engine whose manifest says another GPU, and one with a damaged plan, must be refused with a
@@ -89,7 +89,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(3)
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.gpu.engines {' '.join(b.name for b in arguments.bundles)} "
+        "command": f"python -m benchmarks.studies.engines {' '.join(b.name for b in arguments.bundles)} "
         f"--precision {arguments.precision}",
         "environment": {**environment(), "tensorrt": trt.__version__, "device": device.as_dict()},
         "bundles": {},

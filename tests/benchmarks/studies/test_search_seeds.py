@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import search_seeds, search_speed
+from benchmarks.studies import search_seeds, search_speed
 
 HEADER = (
     "target,plan,cost,macs,params,top1,loss,width,uniform_cost,uniform_macs,uniform_params,uniform_top1,uniform_loss,images"

@@ -1,13 +1,13 @@
 """How fast training is: images/s, milliseconds per step and peak memory, each way of running beside a plain baseline.
 
-    python -m benchmarks.training [--network us_mobilenet_v1] [--batch-size 256] [--image-size 224] [--json results.json]
+    python -m benchmarks.studies.training [--network us_mobilenet_v1] [--batch-size 256] [--image-size 224] [--json results.json]
 
 The baseline is what one would write down: fp32, eager, contiguous tensors, one forward and backward per width, gradients
 summed by autograd, a step of SGD. Every way is a process of its own, fed by the same loader with the same transforms
 on the CPU (or, with --resident, by one batch that stays in memory), so that the ratios are of one run. The first steps
 warm up (and compile) and are timed apart.
 
-    python -m benchmarks.training --ways compile --steps 500 --resident --batch-size 4 --image-size 32
+    python -m benchmarks.studies.training --ways compile --steps 500 --resident --batch-size 4 --image-size 32
 
 counts compilations over 500 steps of randomly drawn widths.
 """
@@ -67,7 +67,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": arguments.threads,
         **WAYS[way],
     }
-    config = make_config(values, "benchmarks.training")
+    config = make_config(values, "benchmarks.studies.training")
     device = choose_device(config.device)
     processes = Processes(0, 1, device)
     run = Run(config, processes, open_data(config))
@@ -172,14 +172,14 @@ def compare(arguments: argparse.Namespace, own_options: list[str]) -> dict[str, 
     before = environment()
     ways = {}
     for way in arguments.ways:
-        command = [sys.executable, "-m", "benchmarks.training", *own_options, "--one", way]
+        command = [sys.executable, "-m", "benchmarks.studies.training", *own_options, "--one", way]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             ways[way] = {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else str(done.returncode)}
         else:
             ways[way] = json.loads(done.stdout.splitlines()[-1])
         print(line(way, ways[way], ways.get(BASELINE)), flush=True)
-    command_line = " ".join(["python -m benchmarks.training", *own_options])
+    command_line = " ".join(["python -m benchmarks.studies.training", *own_options])
     return {"command": command_line, "environment": before, "ways": ways}
 
 

@@ -1,6 +1,6 @@
 """How well a latency table predicts whole networks on the device that it was measured on.
 
-    python -m benchmarks.latency_prediction [--network us_mobilenet_v1] [--image-size 224] [--json results.json]
+    python -m benchmarks.studies.latency_prediction [--network us_mobilenet_v1] [--image-size 224] [--json results.json]
 
 Builds the table as `python -m benchmarks channels` does (or reads `--table`), then measures whole networks that had no part in
 it: uniform widths, and random plans whose groups shrink each by itself. Networks of a universally slimmable one are exported
@@ -210,7 +210,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.save_table:
         write_latency_table(arguments.save_table, table)
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.latency_prediction", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.studies.latency_prediction", *sys.argv[1:]]),
         "network": vars(table.network),
         "settings": {key: value for key, value in table.settings.items() if key != WHOLE},
         "constant_ms": table.constant_ms,

@@ -1,7 +1,7 @@
 """Which statistics rank the search's candidates better: those of the batch, or calibrated ones.
 
     python -m slimtrain search digits
-    python -m benchmarks.search_statistics --ckpt runs/digits_search/supernet/us_mobilenet_v1.pt [--json results.json]
+    python -m benchmarks.studies.search_statistics --ckpt runs/digits_search/supernet/us_mobilenet_v1.pt [--json results.json]
 
 The first part has a truth: random plans of nearly equal MACs are measured in the supernet in every way, on the held-out
 images, then each is trained alone from scratch, on the images that trained the supernet. The figure of a way is the rank
@@ -32,9 +32,9 @@ import numpy as np
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.cli import script_messages
 from benchmarks.machine.environment import environment
-from benchmarks.rank_statistics import ranked
-from benchmarks.search_plans import plans_on_the_way, random_plans
-from benchmarks.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
+from benchmarks.studies.rank_statistics import ranked
+from benchmarks.studies.search_plans import plans_on_the_way, random_plans
+from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.search.slimming import Slimming, channel_list
@@ -82,7 +82,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             trained = by_training(setting, config, plans, seeds, arguments.epochs, Path(name), _say)
         ranking = _ranking(measured, params, trained, ways[0].name, arguments.resamples)
     return {
-        "command": "python -m benchmarks.search_statistics " + shlex.join(_words(arguments)),
+        "command": "python -m benchmarks.studies.search_statistics " + shlex.join(_words(arguments)),
         "environment": before,
         "seconds": round(time.perf_counter() - began),
         "supernet": _supernet(setting),

@@ -1,6 +1,6 @@
 """Found networks beside uniform widths, over several seeds: the search's whole path, again and again.
 
-    python -m benchmarks.search_seeds [--config digits] [--seeds 0,1,2] [--set KEY=VALUE] [--output-dir runs/seeds] [--json F]
+    python -m benchmarks.studies.search_seeds [--config digits] [--seeds 0,1,2] [--set KEY=VALUE] [--output-dir runs/seeds] [--json F]
 
 Each seed is a run of `python -m slimtrain search CONFIG --finish`: it trains the network to slim, slims it, trains what was
 found and uniform widths of equal cost alike, and exports it. A killed run goes on where it was. Spread is the standard
@@ -116,7 +116,7 @@ def main() -> None:
         words = ["--config", arguments.config, "--seeds", ",".join(map(str, arguments.seeds))]
         words += [word for change in arguments.changes for word in ("--set", change)]
         result = {
-            "command": f"python -m benchmarks.search_seeds {shlex.join(words)}",
+            "command": f"python -m benchmarks.studies.search_seeds {shlex.join(words)}",
             "environment": environment(),
             "summary": summary,
             "seeds": {str(seed): rows for seed, rows in runs.items()},

@@ -1,0 +1,1 @@
+"""Scripts, each of which answers one question: `python -m benchmarks.studies.NAME`."""
