@@ -355,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m benchmarks`: `choose` and `channels` are commands, everything else is measured."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--list"]:
-        from benchmarks.scripts import listing
+        from benchmarks.listing import listing
 
         click.echo(listing())
     elif words[:1] == ["choose"]:

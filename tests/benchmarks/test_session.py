@@ -14,9 +14,9 @@ from benchmarks.cells.inputs import assumed_cache, cache_bytes
 from benchmarks.cells.plan_cells import Bundle, Wanted, open_bundle
 from benchmarks.cells.records import read_records
 from benchmarks.cli import exit_code, main
+from benchmarks.listing import scripts
 from benchmarks.measure.progress import Progress
 from benchmarks.measure.turns import Method
-from benchmarks.scripts import scripts
 from slimexport import export
 from slimexport.target.errors import BundleError
 
