@@ -39,7 +39,7 @@ PACKAGES = (
 OURS = "slimmable-deploy"
 SPEED = ("OMP_", "MKL_", "OPENBLAS_", "GOMP_", "KMP_", "CUDA_", "TORCH", "PYTORCH_", "ORT", "NVIDIA_TF32_OVERRIDE")
 PRIVATE = re.compile(r"TOKEN|SECRET|KEY|PASSW|CREDENTIAL|AUTH|(?:^|_)(?:URL|HOME|PATH|DIR|USER)(?:_|$)")
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 LOOK_S = 0.3  # how long other processes are watched
 
 

@@ -1,4 +1,4 @@
-"""Loading a cell's network on its backend: one small runner for each, all with the interface of `benchmarks.cells.cell.Runner`."""
+"""Loading a cell's network on its backend: one small runner for each, all a `benchmarks.cells.cell.Runner`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The measurements behind `benchmarks.studies.search_statistics`: plans by the supernet's figures and by training them alone, and what
-the search's choices lose.
+"""The measurements behind `benchmarks.studies.search_statistics`: plans by the supernet's figures and by training them
+alone, and what the search's choices lose.
 """
 
 from __future__ import annotations

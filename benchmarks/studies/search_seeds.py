@@ -1,6 +1,6 @@
 """Found networks beside uniform widths, over several seeds: the search's whole path, again and again.
 
-    python -m benchmarks.studies.search_seeds [--config digits] [--seeds 0,1,2] [--set KEY=VALUE] [--output-dir runs/seeds] [--json F]
+    python -m benchmarks.studies.search_seeds [--config digits] [--seeds 0,1,2] [--set KEY=VALUE] [--output-dir DIR] [--json F]
 
 Each seed is a run of `python -m slimtrain search CONFIG --finish`: it trains the network to slim, slims it, trains what was
 found and uniform widths of equal cost alike, and exports it. A killed run goes on where it was. Spread is the standard

@@ -1,6 +1,6 @@
 """How long a step of the search takes, with and without computing once what candidates share.
 
-    python -m benchmarks.studies.search_speed [--network us_mobilenet_v2] [--image-size 224] [--images 32] [--json results.json]
+    python -m benchmarks.studies.search_speed [--network us_mobilenet_v2] [--image-size 224] [--images 32] [--json FILE]
 
 Both sides measure every candidate of the first step on the same images, in turn, in one process and one run; their results
 must be the same, bit for bit. `image on` runs every candidate from the image on, `reuse` what comes before its first changed

@@ -1,6 +1,6 @@
 """How fast training is: images/s, milliseconds per step and peak memory, each way of running beside a plain baseline.
 
-    python -m benchmarks.studies.training [--network us_mobilenet_v1] [--batch-size 256] [--image-size 224] [--json results.json]
+    python -m benchmarks.studies.training [--network us_mobilenet_v1] [--batch-size 256] [--image-size 224] [--json FILE]
 
 The baseline is what one would write down: fp32, eager, contiguous tensors, one forward and backward per width, gradients
 summed by autograd, a step of SGD. Every way is a process of its own, fed by the same loader with the same transforms

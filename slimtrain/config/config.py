@@ -25,7 +25,7 @@ from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.registry import published_spec, split_name
 from slimtrain.models.spec import NetworkSpec
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 APP = "app:"
 RESERVED = ("last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "tensorboard", ".", "..")
 

@@ -1,8 +1,8 @@
 """An exported ONNX file as an ordinary torch network, so that torch measures what the bundle holds and needs no checkpoint.
 
-The inverse of `slimexport.onnx_files.graph` (and of `slimexport.onnx_files.typed`'s casts), operator by operator: what that writes is read,
-everything else is refused by name. Modules are called after the file's nodes, which are called after the dense network's
-modules, so both networks have the same modules under the same names.
+The inverse of `slimexport.onnx_files.graph` (and of `slimexport.onnx_files.typed`'s casts), operator by operator: what that
+writes is read, everything else is refused by name. Modules are called after the file's nodes, which are called after the
+dense network's modules, so both networks have the same modules under the same names.
 """
 
 from __future__ import annotations

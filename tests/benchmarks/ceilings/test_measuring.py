@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +34,7 @@ from benchmarks.cells.cell import (
 from benchmarks.onnx_models.tiny import orthogonal
 from benchmarks.runners import ort
 from slimexport.target.cuda.runtime import Cuda
+from tests.support import ROOT
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import Runtime, fake_onnxruntime
 from tests.support.trt_fake import inventory_of
@@ -550,8 +550,7 @@ def test_every_name_of_tensorrt_exists_in_every_version(monkeypatch: pytest.Monk
     from tests.support.trt_fake import VERSIONS, inventory
 
     inventories = {version: inventory(version) for version in VERSIONS}
-    folder = Path(ceilings_tensorrt.__file__).parent
-    for path in (folder / "ceilings_tensorrt.py", folder / "runners" / "trt.py"):
+    for path in (ROOT / "benchmarks" / "ceilings" / "tensorrt.py", ROOT / "benchmarks" / "runners" / "trt.py"):
         found = Reader(inventories).mentions(path.read_text(encoding="utf-8"))
         assert found
         for mention in found:

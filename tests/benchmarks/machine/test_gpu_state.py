@@ -17,7 +17,7 @@ from benchmarks.machine.gpu_smi import SmiReader
 from benchmarks.machine.gpu_state import describe_gpu, open_gpu
 from tests.support.fake_machine import H200, NOT_SUPPORTED, SMI_VALUES, FakeSmi, NVMLError, fake_pynvml, jetson, lay, no_pynvml
 
-BENCHMARKS = Path(gpu_state.__file__).parent
+MACHINE = Path(gpu_state.__file__).parent
 TWO_ALIKE = [Listed(0, "GPU-aaaa-1", "A100"), Listed(1, "GPU-aabb-2", "A100")]
 TWO_KINDS = [Listed(0, "GPU-aaaa-1", "T400"), Listed(1, "GPU-aabb-2", "A100")]
 
@@ -417,8 +417,8 @@ def test_nvidia_smi_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def sources() -> dict[str, str]:
-    names = ("gpu_*.py", "cpu_*.py", "sampler.py", "environment*.py", "plain_files.py", "cgroups.py")
-    return {path.name: path.read_text(encoding="utf-8") for name in names for path in BENCHMARKS.glob(name)}
+    """All but what sets this process's own threads."""
+    return {path.name: path.read_text(encoding="utf-8") for path in MACHINE.glob("*.py") if path.name != "threads.py"}
 
 
 def test_no_source_calls_what_changes_a_setting() -> None:
