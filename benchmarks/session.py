@@ -195,7 +195,7 @@ class _References:
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
     """What the device can do at most, by backend and precision."""
     from benchmarks.ceilings.measuring import measure_ceilings
-    from benchmarks.report.analysis import ceiling_key
+    from benchmarks.cells.cell import ceiling_key
 
     found: dict[str, Any] = {}
     for cell in cells:

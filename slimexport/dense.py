@@ -19,8 +19,9 @@ from slimtrain.base.errors import WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers, PlanNorm
+from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import PlanNorm
 
 
 def materialize(

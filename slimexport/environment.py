@@ -7,8 +7,10 @@ import os
 import platform
 
 from slimexport import __version__
+from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
+from slimexport.target.tensorrt import api as tensorrt
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PACKAGES = (
@@ -43,6 +45,24 @@ def describe() -> str:
         lines.append("  verifies on the CPU" + (", with CUDA and cuDNN on a GPU too" if CUDA_PROVIDER in providers else ""))
     except MissingBackend:
         lines.append(f"onnxruntime: not installed, files cannot be verified (pip install {onnxruntime_package()})")
-    from slimexport.target.capabilities import engine_lines
 
     return "\n".join([*lines, *engine_lines(), "exporting to ONNX and verifying need neither"])
+
+
+def engine_lines() -> list[str]:
+    """The GPU with driver and CUDA runtime, and TensorRT. Nothing that is missing is an error here."""
+    lines = []
+    try:
+        device = require_gpu()[1]
+        driver = f"driver {device.driver}" if device.driver else "the driver"
+        lines.append(
+            f"GPU for engines: {device.gpu} ({device.sm}, {device.memory_bytes / 2**30:.0f} GiB), CUDA runtime {device.cuda}, "
+            f"{driver} runs CUDA up to {device.driver_cuda}"
+        )
+    except MissingBackend as error:
+        lines.append(f"GPU for engines: {error}")
+    try:
+        lines.append(tensorrt.describe(tensorrt.require_tensorrt()))
+    except MissingBackend as error:
+        lines.append(f"no engines: {error}")
+    return lines

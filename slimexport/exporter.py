@@ -23,9 +23,10 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network, traced
-from slimexport.onnx_files.calibration import Calibration, calibration_batches
+from slimexport.onnx_files.calibration import Calibration, Choice, calibration_batches
 from slimexport.onnx_files.graph import to_onnx
-from slimexport.onnx_files.quantize import METHODS, Choice, quantize
+from slimexport.onnx_files.quantize import quantize
+from slimexport.onnx_files.ranges import METHODS
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.typed import TYPES, to_typed
 from slimexport.select import select_plans

@@ -17,7 +17,8 @@ import click
 
 from slimtrain import __version__
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config.config import APP, Config, config_names, dump_config, read_config
+from slimtrain.config.config import Config, dump_config
+from slimtrain.config.reading import APP, config_names, read_config
 from slimtrain.search.from_plans import found_config
 from slimtrain.search.supernet import SearchPlan, beside, search_folder
 
@@ -232,7 +233,7 @@ def test(
 
 def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool) -> None:
     from slimtrain.training.distributed import processes
-    from slimtrain.training.run import results_table
+    from slimtrain.training.report import results_table
     from slimtrain.training.testing import test_checkpoint
 
     with processes(settings.device) as joined:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from benchmarks.ceilings.measuring import MEMORY_SHARE, Clocked, Copying
+from benchmarks.ceilings.probe import MEMORY_SHARE, Clocked, Copying
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory
 from slimexport.target.cuda.runtime import Cuda, Stream

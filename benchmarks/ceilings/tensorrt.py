@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ceilings.copies import by_events, copy_on_gpu
-from benchmarks.ceilings.measuring import GPU_SIZES, Clocked, Copying, noise, require_room
+from benchmarks.ceilings.probe import GPU_SIZES, Clocked, Copying, noise, require_room
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from slimexport.target.cuda.device import require_gpu

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.ceilings.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
-from benchmarks.ceilings.measuring import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
+from benchmarks.ceilings.probe import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
 from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory

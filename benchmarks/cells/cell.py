@@ -190,3 +190,8 @@ def milliseconds(timings: Sequence[Timing]) -> dict[str, list[float]]:
 def median(samples: Sequence[float]) -> float:
     """The median of samples."""
     return float(np.median(np.asarray(samples, np.float64)))
+
+
+def ceiling_key(cell: Cell) -> str:
+    """Under which name a run keeps the ceilings for a cell."""
+    return f"{cell.backend} {cell.precision}"

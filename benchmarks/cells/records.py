@@ -11,6 +11,7 @@ import errno
 import io
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell, Result
 from benchmarks.cells.statistics import Summary, summary
-from benchmarks.plain_json import to_json
 from slimexport.target.files import write_atomically
 
 SCHEMA_VERSION = 1
@@ -236,3 +236,27 @@ def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
     except OSError as error:
         raise _refusal(folder, error) from error
     return moved
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """One line of JSON. Values that JSON has no word for become null (NaN, infinities), a number (numpy's) or text (paths)."""
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain)
+    except ValueError:  # NaN: looking for it in every sample would take longer than writing them
+        return json.dumps(_finite(content), separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is nothing that can be recorded")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

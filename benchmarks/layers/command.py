@@ -19,7 +19,7 @@ from benchmarks.cells.cell import ONNXRUNTIME_CPU
 from benchmarks.layers.grid import Entry
 from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import BACKENDS, ModelTimer
-from benchmarks.layers.run import Device, Grid, Measured, Staircase, Work, run_channels
+from benchmarks.layers.run import Device, Grid, Measured, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.errors import ResourceError, UserError, nearest
@@ -141,16 +141,6 @@ def summary_lines(measured: Measured) -> list[str]:
         f"a network takes {table.constant_ms:.3g} ms + {table.factor:.3f} x the sum of its {len(table.layers)} layers' times"
     )
     return [*said, *measured.notes]
-
-
-def title(stairs: Staircase) -> str:
-    """A line's layer: `features.7.body.3, 1x1 at 14x14`."""
-    layer = stairs.line.entry.layer
-    if layer.kind == "linear":
-        return f"{layer.name}, linear"
-    kind = "depthwise " if layer.kind == "depthwise" else ""
-    stride = f" stride {layer.stride}" if layer.stride > 1 else ""
-    return f"{layer.name}, {kind}{layer.kernel}x{layer.kernel}{stride} at {layer.side}x{layer.side}"
 
 
 def this_device(backend: str, batch: int, threads: int | None) -> Device:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.layers.command import title
-from benchmarks.layers.run import Measured, Staircase
+from benchmarks.layers.run import Measured, Staircase, title
 from benchmarks.report.plots.style import (
     COLOURS,
     GREY,

@@ -219,3 +219,13 @@ def _notes(
             "them down. Measure again."
         )
     return notes
+
+
+def title(stairs: Staircase) -> str:
+    """A line's layer: `features.7.body.3, 1x1 at 14x14`."""
+    layer = stairs.line.entry.layer
+    if layer.kind == "linear":
+        return f"{layer.name}, linear"
+    kind = "depthwise " if layer.kind == "depthwise" else ""
+    stride = f" stride {layer.stride}" if layer.stride > 1 else ""
+    return f"{layer.name}, {kind}{layer.kernel}x{layer.kernel}{stride} at {layer.side}x{layer.side}"

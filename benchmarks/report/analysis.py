@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.cell import Cell, Result, ceiling_key
 from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
 
 ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
@@ -78,11 +78,6 @@ def analyse(results: Sequence[Result], ceilings: Mapping[str, Mapping[str, Any]]
     for result in results:
         groups.setdefault(result.cell.group, []).append(result)
     return [_group(key, members, ceilings.get(ceiling_key(members[0].cell))) for key, members in groups.items()]
-
-
-def ceiling_key(cell: Cell) -> str:
-    """Under which name a run keeps the ceilings for a cell."""
-    return f"{cell.backend} {cell.precision}"
 
 
 def _group(key: tuple[str, str, str, int], results: Sequence[Result], ceiling: Mapping[str, Any] | None) -> Group:

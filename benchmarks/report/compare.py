@@ -14,9 +14,8 @@ from math import comb
 from typing import Any
 
 from benchmarks.cells.cell import Cell, Result
-from benchmarks.cells.records import Recorded, key_of
+from benchmarks.cells.records import Recorded, key_of, to_json
 from benchmarks.cells.statistics import Summary, overlap, summary
-from benchmarks.plain_json import to_json
 
 SLOWER, FASTER, NO_CHANGE = "slower", "faster", "no change"
 ONE_ROUND = "unknown: one round"

@@ -35,11 +35,11 @@ from benchmarks.machine.environment import environment
 from benchmarks.studies.rank_statistics import ranked
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
+from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.search.slimming import Slimming, channel_list
 from slimtrain.search.trace import read_trace
-from slimtrain.training.logbook import table
 
 CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")
 PARAMS = "parameters"  # as a ranking, more being better: what a supernet has to beat
@@ -49,7 +49,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
-    from slimtrain.config.config import read_config
+    from slimtrain.config.reading import read_config
     from slimtrain.training.distributed import Processes
 
     torch.set_num_threads(arguments.threads)

@@ -46,7 +46,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One way, in this process: plain figures."""
     import torch
 
-    from slimtrain.config.config import make_config
+    from slimtrain.config.reading import make_config
     from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import Batch, training_batches
     from slimtrain.data.transforms import train_transform

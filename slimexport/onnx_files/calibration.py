@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from slimexport.accuracy import DIGITS
-from slimexport.onnx_files.quantize import METHODS, Choice, choose_method
+from slimexport.onnx_files.quantize import quantize, quantized_inputs
+from slimexport.onnx_files.ranges import METHODS, Array, activation_scales, measure_ranges
+from slimexport.onnx_files.runner import run_batches
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.images import Preprocessing, image_batches
@@ -73,3 +76,71 @@ def calibration_batches(
     )
     found = test_batches(open_data(config).train, test_transform(config), batch_size=batch_size)
     return (batch.images.numpy() for batch in found)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A calibration method, its activation scales, and how every method that was tried did on held-back images."""
+
+    method: str
+    scales: Mapping[str, float]
+    tried: Mapping[str, Agreement]
+    images: int
+    held: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        tried = {
+            method: {"logit_distance": found.distance, "top1_agreement": found.top1, "cosine": found.cosine}
+            for method, found in self.tried.items()
+        }
+        return {"method": self.method, "images": self.images, "held_back": self.held, "tried": tried}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Logits next to the fp32 network's: root mean square of the differences relative to the largest absolute fp32
+    logit; share of images with the same largest logit; mean cosine of the angle between both."""
+
+    distance: float
+    top1: float
+    cosine: float
+
+
+def agreement(logits: Array, reference: Array) -> Agreement:
+    """Of `logits` with `reference`, both [N, classes]; all NaN where a logit is not finite."""
+    found, wanted = logits.astype(np.float64), reference.astype(np.float64)
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        return Agreement(np.nan, np.nan, np.nan)
+    smallest = np.finfo(np.float64).tiny
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+    return Agreement(
+        distance=float(np.sqrt(np.mean((found - wanted) ** 2)) / max(np.abs(wanted).max(), smallest)),
+        top1=float((found.argmax(1) == wanted.argmax(1)).mean()),
+        cosine=float(((found * wanted).sum(1) / np.maximum(lengths, smallest)).mean()),
+    )
+
+
+def choose_method(
+    model: onnx.ModelProto,
+    images_fit: Iterable[NDArray[np.float32]],
+    images_held: Iterable[NDArray[np.float32]],
+    methods: Sequence[str] = METHODS,
+) -> Choice:
+    """Calibrate `model` (fp32) on the batches `images_fit` by each of `methods`, and take the one whose int8 logits are
+    nearest to the fp32 network's on the batches `images_held`; the first of equals.
+
+    UserError where either has no images, or no method gives finite logits.
+    """
+    fit, held = list(images_fit), list(images_held)
+    if not held:
+        raise UserError("no calibration images were held back to compare int8 with fp32 on. Give more of them.")
+    ranges = measure_ranges(model, fit, quantized_inputs(model))
+    scales = {method: activation_scales(ranges, method) for method in methods}
+    reference = run_batches(model, held)
+    tried = {method: agreement(run_batches(quantize(model, scales[method]), held), reference) for method in methods}
+    finite = [method for method in methods if np.isfinite(tried[method].distance)]
+    if not finite:
+        raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
+    best = min(finite, key=lambda method: tried[method].distance)
+    return Choice(best, scales[best], tried, sum(map(len, fit)), sum(map(len, held)))

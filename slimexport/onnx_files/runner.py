@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
@@ -16,3 +20,17 @@ def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
     if runs_on_cpu(precision):
         return OnnxRuntimeRunner(path)
     return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")
+
+
+def run_batches(model: onnx.ModelProto, batches: Sequence[NDArray[np.float32]]) -> NDArray[Any]:
+    session = cpu_session(model)
+    (image,) = session.get_inputs()
+    return np.concatenate([session.run(None, {image.name: batch})[0] for batch in batches])
+
+
+def cpu_session(model: onnx.ModelProto) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

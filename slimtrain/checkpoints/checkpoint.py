@@ -11,11 +11,12 @@ from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
 from slimtrain.checkpoints.identify import identify
+from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own import is_own, read_own
 from slimtrain.checkpoints.reading import find_state_dict, read_content
-from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, PublishedConfig, read_published_config
-from slimtrain.loading import check_values, load_network
+from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 

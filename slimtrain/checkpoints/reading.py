@@ -15,14 +15,18 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+
 
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from slimtrain.data.noise import noise_images
 from slimtrain.models.registry import published_spec
 from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
-from slimtrain.slimmable.layers import PlanNorm, SlimConv2d, SlimLinear
+from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import PlanNorm
 
 SEED = 0
 BRANCH = 0.25  # scale of a norm that ends a residual branch: sums of dozens of branches stay of order one
@@ -47,15 +48,15 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> Slimm
             elif isinstance(getattr(module, "weight", None), nn.Parameter):  # whatever norm holds scale and shift
                 module.weight.uniform_(0.8, 1.2, generator=draw)
                 module.bias.normal_(0, 0.1, generator=draw)
-        for norm in _branch_ends(network):
+        for norm in branch_ends(network):
             for key, value in norm.named_parameters():
                 if key.endswith("weight"):
                     value.mul_(BRANCH)
-    _take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed)))
+    take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed)))
     return network
 
 
-def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
+def branch_ends(network: nn.Module) -> Iterator[nn.Module]:
     """The last norms of branches that are added to their block's input."""
     for module in network.modules():
         if (isinstance(module, Bottleneck) and module.shortcut is None) or (isinstance(module, Block) and module.residual):
@@ -66,7 +67,7 @@ def _branch_ends(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @torch.inference_mode()
-def _take_statistics(network: SlimmableNetwork, images: Tensor) -> None:
+def take_statistics(network: SlimmableNetwork, images: Tensor) -> None:
     """Fill every plan's running statistics with those of `images`: each norm takes its input's just before it runs."""
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

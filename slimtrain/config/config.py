@@ -9,9 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import types
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +17,11 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
-from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, load_yaml
 from slimtrain.costs.cost_model import parse_targets
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.registry import published_spec, split_name
 from slimtrain.models.spec import NetworkSpec
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-APP = "app:"
 RESERVED = ("last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "tensorboard", ".", "..")
 
 
@@ -179,51 +174,6 @@ class Config:
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 SEARCH_KEYS = tuple(key for key in FIELDS if key.startswith(("search_", "latency_")))
-TYPES = typing.get_type_hints(Config)
-
-
-def config_names() -> list[str]:
-    """The packaged configurations."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yml"))
-
-
-def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Config:
-    """The configuration called `source`: a packaged name, a path, or `app:PATH` for a published file.
-
-    `changes` are `key=value` texts, later ones count; `options` are the command line's own options, None where not
-    given. Raises UserError for a file that cannot be read, an unknown key (with the nearest), or a wrong value.
-    """
-    published = source.startswith(APP)
-    name, values = _read(source.removeprefix(APP), packaged=not published)
-    own: dict[str, Any] = {}
-    if published:
-        from slimtrain.config.published_keys import KEYS, translate
-    for change in changes:
-        key, equals, text = (part.strip() for part in change.partition("="))
-        if not equals:
-            raise UserError(f"--set {change}: expected key=value.")
-        # A published file may be changed by its own keys too; a key of both, as lr, is changed in the file.
-        (values if published and (key in KEYS or key not in FIELDS) else own)[key] = _parse(text, change)
-    if published:
-        values = translate(values, source.removeprefix(APP))
-    own.update({key: value for key, value in options.items() if value is not None})
-    merged = {**values, **own}
-    return make_config({**merged, "output_dir": merged.get("output_dir") or f"runs/{name}"}, source)
-
-
-def make_config(values: Mapping[str, Any], source: str) -> Config:
-    """A `Config` of plain values, lists taken for tuples. UserError, naming `source`, for a wrong key or value."""
-    converted = {}
-    for key, value in values.items():
-        if key not in FIELDS:
-            raise UserError(f"{source}: key {key!r} is not known{nearest(str(key), FIELDS)}.")
-        converted[key] = _convert(key, value, source)
-    if "network" not in converted:
-        raise UserError(f"{source}: does not say which network to train. Expected `network: us_mobilenet_v1` or another.")
-    try:
-        return Config(**converted)
-    except UserError as error:
-        raise type(error)(f"{source}: {error}") from error
 
 
 def dump_config(config: Config) -> str:
@@ -238,77 +188,6 @@ def plain(config: Config) -> dict[str, Any]:
 
 def _listed(value: Any) -> Any:
     return [_listed(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _read(source: str, packaged: bool) -> tuple[str, dict[str, Any]]:
-    """A configuration's name and its keys."""
-    path = Path(source)
-    if packaged and path.suffix not in (".yml", ".yaml") and not os.path.isfile(source):  # a folder `digits` is none
-        path = CONFIGS / f"{source}.yml"
-        if source not in config_names():
-            raise UserError(
-                f"configuration {source!r}: neither a file nor one of ours{nearest(source, config_names())}. Ours are "
-                f"{', '.join(config_names())}."
-            )
-    values = load_yaml(path)
-    if values is None:
-        values = {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{source}: expected `key: value` lines, found {type(values).__name__}.")
-    return path.stem, values
-
-
-def _parse(text: str, change: str) -> Any:
-    try:
-        return yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"--set {change}: {text!r} is not a YAML value ({' '.join(str(error).split())}).") from error
-
-
-def _convert(key: str, value: Any, source: str) -> Any:
-    """`value` as the type of `key`; UserError where it is another one."""
-    kind = TYPES[key]
-    converted = _as(kind, value)
-    if converted is _WRONG:
-        raise UserError(f"{source}: {key} is {value!r}, expected {_describe(kind)}.")
-    return converted
-
-
-_WRONG = object()
-
-
-def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the other)
-    if isinstance(kind, types.GenericAlias):  # tuple[X, ...]
-        inner = typing.get_args(kind)[0]
-        if value is None or value == "":  # --set test_widths=
-            return ()
-        items = list(value) if isinstance(value, list | tuple) else [value]
-        converted = tuple(_as(inner, item) for item in items)
-        return _WRONG if any(item is _WRONG for item in converted) else converted
-    if kind is float and isinstance(value, str):  # YAML takes 1e-4 for text
-        try:
-            value = float(value)
-        except ValueError:
-            return _WRONG
-    if kind is str and value is None:
-        return ""
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # best_by: 0.5
-    if isinstance(value, bool) != (kind is bool):
-        return _WRONG
-    if kind is float and isinstance(value, int | float):
-        try:
-            value = float(value)
-        except OverflowError:  # a whole number of 400 digits
-            return _WRONG
-        return value if math.isfinite(value) else _WRONG
-    return value if isinstance(value, kind) else _WRONG
-
-
-def _describe(kind: Any) -> str:
-    if isinstance(kind, types.GenericAlias):
-        return f"a list, each entry {_describe(typing.get_args(kind)[0])}"
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
 
 
 def _check(config: Config) -> None:  # noqa: PLR0912 (one rule after the other)

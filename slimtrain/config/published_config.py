@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slimtrain.base.errors import UserError
+from slimtrain.base.yaml_file import load_yaml
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 from slimtrain.models.registry import published_spec, split_name
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -28,31 +25,6 @@ class PublishedConfig:
     image_size: int = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-
-
-def load_yaml(path: Path, depth: int = 0) -> Any:
-    """The YAML of `path`, safely loaded, `!include`d files put in place. UserError where it cannot be read."""
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def include(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-        if depth > 8:
-            raise UserError(f"{path}: !include goes deeper than 8 files, is it a circle?")
-        assert isinstance(node, yaml.ScalarNode)
-        return load_yaml(path.parent / str(loader.construct_scalar(node)), depth + 1)
-
-    Loader.add_constructor("!include", include)
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 (a SafeLoader)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _is_width(value: Any) -> bool:
@@ -67,7 +39,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
     if "network" in values:  # one of our own
-        from slimtrain.config.config import read_config
+        from slimtrain.config.reading import read_config
 
         own = read_config(str(path))
         ends = published_spec(own.network).range if own.family == "us" else ()

@@ -16,7 +16,7 @@ from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import FIELDS
-from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 from slimtrain.models.registry import published_spec, split_name
 
 log = logging.getLogger(__name__)

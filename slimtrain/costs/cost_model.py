@@ -8,7 +8,6 @@ faster one: such a cost may rise on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +18,6 @@ from slimtrain.base.options import UNITS, parse_number
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.slimming import Slimming
 
 if TYPE_CHECKING:
     from slimtrain.costs.latency_table import LatencyTable
@@ -115,21 +113,3 @@ def target_name(target: float, cost: CostModel) -> str:
         unit, factor = MS, 1
     number = f"{(Decimal(repr(target)) / factor).normalize():f}"
     return f"{cost.name}_{number.replace('.', '_')}{unit}"
-
-
-def check_targets(cost: CostModel, slimming: Slimming, targets: Sequence[float]) -> None:
-    """UserError where there is no target, or one that the network cannot be slimmed to."""
-    if not targets:
-        raise UserError("no targets: name at least one, as in 150M.")
-    start, floor = cost(slimming.start), cost(slimming.floor)
-    for target in targets:
-        if target > start:
-            raise UserError(
-                f"target {format_cost(target, cost)}: above the network's own {format_cost(start, cost)} at its widest. "
-                "Choose a lower target, or train a wider network."
-            )
-        if target < floor:
-            raise UserError(
-                f"target {format_cost(target, cost)}: below what slimming reaches, {format_cost(floor, cost)} with every "
-                "group at its floor. Choose a higher target, or train with a narrower width."
-            )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from slimtrain.base.options import parse_widths
+from slimtrain.base.text import table
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.training.logbook import table
 
 CLASSES = 1000  # where neither the configuration nor its data tells
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.folders import data_folder, entry_names, some
+from slimtrain.base.text import some
+from slimtrain.data.folders import data_folder, entry_names
 from slimtrain.data.samples import ArraySamples
 
 SIDE = 32  # pixels

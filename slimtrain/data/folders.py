@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.text import some
 from slimtrain.data.images import SUFFIXES
 from slimtrain.data.samples import FileSamples
 
@@ -110,12 +111,6 @@ def scan(folder: Path) -> FileSamples:
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of `names`, for a message."""
-    shown = ", ".join(names[:4])
-    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown or "nothing"
 
 
 def entry_names(folder: Path) -> list[str]:

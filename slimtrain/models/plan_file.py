@@ -15,7 +15,7 @@ import yaml
 
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.files import write_atomically
-from slimtrain.config.published_config import load_yaml
+from slimtrain.base.yaml_file import load_yaml
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec

@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import math
 import shlex
 import subprocess
 import sys
@@ -25,12 +26,14 @@ import click
 
 from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import write_atomically
+from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.config import SEARCH_KEYS, Config, plain, read_config
+from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.datasets import open_data
-from slimtrain.models.channels import width_label
+from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.from_plans import found_config
@@ -39,10 +42,12 @@ from slimtrain.search.slimming import channel_list
 from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result
-from slimtrain.training.logbook import table
-from slimtrain.training.run import RESOLVED, train
+from slimtrain.training.resume import RESOLVED
+from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
-from slimtrain.uniform import nearest_width, uniform_plan
+
+STEPS = 1000  # per unit of width: finer than the rounding of channels for every network here
+
 
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
@@ -225,3 +230,16 @@ def comparison_table(rows: Sequence[Compared], cost: CostModel) -> str:
         ahead = f"{100 * (row.top1 - row.uniform_top1):+.2f}"
         lines.append([format_cost(row.target, cost), *found, "|", width_label(row.width), *uniform, "|", ahead])
     return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
+
+
+def nearest_width(spec: NetworkSpec, cost: CostModel, wanted: float) -> float:
+    """The width of the universally slimmable `spec` whose cost is nearest to `wanted`. Of several with the same cost, it is
+    the one with the fewest digits, then the narrowest."""
+    low, high = spec.range
+    widths = [i / STEPS for i in range(math.ceil(low * STEPS), math.floor(high * STEPS) + 1)]
+    return min(widths, key=lambda width: (abs(cost(spec.plan(width)) - wanted), len(str(width)), width))
+
+
+def uniform_plan(spec: NetworkSpec, width: float) -> ChannelPlan:
+    """The plan of a width, with a name that a plan file can have: `uniform_0_35`."""
+    return ChannelPlan(f"uniform_{width}".replace(".", "_"), spec.plan(width).channels)

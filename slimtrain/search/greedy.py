@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
-from slimtrain.costs.cost_model import CostModel, check_targets, format_cost, target_name
+from slimtrain.costs.cost_model import CostModel, format_cost, target_name
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.plot import plot_search
-from slimtrain.search.slimming import Slimming, changed_groups
+from slimtrain.search.slimming import Slimming, changed_groups, check_targets
 from slimtrain.search.trace import Candidate, Step, Trace
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import remove_partials, write_atomically
+from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
 from slimtrain.costs.cost import format_macs
-from slimtrain.costs.cost_model import CostModel, LatencyCost, check_targets, cost_model, format_cost
+from slimtrain.costs.cost_model import CostModel, LatencyCost, cost_model, format_cost
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
@@ -35,13 +36,12 @@ from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.finishing import check_finish, finish
 from slimtrain.search.greedy import Found, run_search
 from slimtrain.search.images import HeldOut, draw_images
-from slimtrain.search.slimming import Slimming
+from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.search.supernet import PLANS, SearchPlan, held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes
-from slimtrain.training.logbook import table
-from slimtrain.training.resume import check_settings, move_aside
-from slimtrain.training.run import LAST, RESOLVED, train
+from slimtrain.training.resume import LAST, RESOLVED, check_settings, move_aside
+from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
 
 log = logging.getLogger(__name__)

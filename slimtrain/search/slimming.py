@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from slimtrain.base.errors import UserError
+from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import FAMILIES, NetworkSpec
 
@@ -110,3 +111,21 @@ def _tied_when_equal(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
         return ()
     own = {group: number for number, group in enumerate(groups, 1)}
     return tuple((a, b) for a, b in combinations(groups, 2) if tied({**own, b: own[a]}))
+
+
+def check_targets(cost: CostModel, slimming: Slimming, targets: Sequence[float]) -> None:
+    """UserError where there is no target, or one that the network cannot be slimmed to."""
+    if not targets:
+        raise UserError("no targets: name at least one, as in 150M.")
+    start, floor = cost(slimming.start), cost(slimming.floor)
+    for target in targets:
+        if target > start:
+            raise UserError(
+                f"target {format_cost(target, cost)}: above the network's own {format_cost(start, cost)} at its widest. "
+                "Choose a lower target, or train a wider network."
+            )
+        if target < floor:
+            raise UserError(
+                f"target {format_cost(target, cost)}: below what slimming reaches, {format_cost(floor, cost)} with every "
+                "group at its floor. Choose a higher target, or train with a narrower width."
+            )

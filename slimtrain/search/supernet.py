@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import SEARCH_KEYS, Config, plain, read_config
+from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.reading import read_config
 from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.registry import sibling
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import PlanNorm, SlimConv2d, SlimLinear, SlimmableLayers, UniversalNorm
+from slimtrain.slimmable.build import SlimmableLayers
+from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
+from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
-from slimtrain.training.logbook import duration
+from slimtrain.base.text import duration
 
 T = TypeVar("T")
 

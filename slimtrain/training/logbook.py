@@ -62,22 +62,3 @@ class Logbook:
                             self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
                     self.board.add_scalar("lr", row["lr"], step)
             self.board.flush()
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Right-aligned columns under a header."""
-    lines = [header, *rows]
-    sizes = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
-
-
-def count(number: int, what: str, several: str = "") -> str:
-    """`1 step`, `22 steps`."""
-    return f"{number} {what if number == 1 else several or what + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """`0:41`, `3:05:12`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from slimtrain.config.config import Config
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -37,3 +38,21 @@ def initialize(network: SlimmableNetwork, seed: int) -> None:
         elif isinstance(module, SlimLinear):
             module.weight.normal_(0, 0.01, generator=draw)
             nn.init.zeros_(module.bias)
+
+
+def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of `step` (from 0), as the schedule sets it per iteration.
+
+    Linear falls to 0, cosine as half a wave (arXiv 1608.03983, without restarts), exponential by `gamma` an epoch,
+    multistep by `gamma` at each milestone. Meanwhile warm-up rises linearly, its last step reaching the full rate.
+    """
+    total = config.epochs * steps_per_epoch
+    epoch, done = step / steps_per_epoch, step / total
+    factor = {
+        "linear": 1 - done,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "exponential": config.gamma**epoch,
+        "multistep": config.gamma ** sum(epoch >= milestone for milestone in config.milestones),
+    }[config.schedule]
+    warmup = config.warmup_epochs * steps_per_epoch
+    return config.lr * factor * min(1.0, (step + 1) / warmup if warmup else 1.0)

@@ -15,6 +15,9 @@ from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
+LAST, BEST, RESOLVED = "last.pt", "best.pt", "config.yml"
+
+
 LAST = "last.pt"
 AUTO = "auto"
 # What may differ between a run and its continuation without making it another run.

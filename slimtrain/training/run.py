@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,34 +18,44 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
+from slimtrain.base.text import count
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, published_content, save
+from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.config.config import Config, dump_config, plain
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.channels import ChannelPlan, number_text
-from slimtrain.schedule import learning_rate
-from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.clock import Clock
 from slimtrain.training.compiling import CompiledForward, check_compiling
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result, evaluate, to_device
 from slimtrain.training.gradients import Gradients
-from slimtrain.training.logbook import Logbook, Row, count, table
+from slimtrain.training.logbook import Logbook, Row
 from slimtrain.training.losses import torch_smoothing
-from slimtrain.training.optimizer import initialize, sgd
-from slimtrain.training.resume import generators, move_aside, read_run, run_settings, run_to_resume, set_generators
+from slimtrain.training.optimizer import initialize, learning_rate, sgd
+from slimtrain.training.report import export_command, results_table
+from slimtrain.training.resume import (
+    BEST,
+    LAST,
+    RESOLVED,
+    generators,
+    move_aside,
+    read_run,
+    run_settings,
+    run_to_resume,
+    set_generators,
+)
 from slimtrain.training.sampling import Sampler
 from slimtrain.training.step import Stepper
 
 log = logging.getLogger(__name__)
 
-LAST, BEST, RESOLVED = "last.pt", "best.pt", "config.yml"
 CHECK_EVERY = 20  # steps, on a GPU: looking at every loss would make it wait
-CALIBRATION_EPOCH = 1_000_000  # images for calibration are drawn as those of an epoch that no run reaches
 
 
 def train(config: Config, processes: Processes, notes: Sequence[str] = ()) -> Path:
@@ -444,54 +453,3 @@ class Run:
     def calibrate(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
         """Statistics of `plans` from training images, augmented as in training."""
         calibrate_on(self.data, self.config, self.processes, network, plans)
-
-
-def calibrate_on(
-    data: Data, config: Config, processes: Processes, network: SlimmableNetwork, plans: Sequence[ChannelPlan]
-) -> None:
-    """Give `plans` the statistics of `config.calibration_batches` batches of training images, the same for any number of
-    processes."""
-    batch_size = min(config.batch_size, len(data.train))
-    batches = training_batches(
-        data.train,
-        train_transform(config),
-        epochs=CALIBRATION_EPOCH,
-        batch_size=batch_size,
-        seed=config.seed + CALIBRATION_EPOCH,
-        rank=processes.rank,
-        world=processes.world,
-        workers=config.loaders,
-        pin_memory=processes.device.type == "cuda",
-    )
-
-    def images() -> Iterator[torch.Tensor]:
-        for number, batch in enumerate(batches, 1):
-            yield to_device(batch, processes, config.channels_last)[0]
-            if number == config.calibration_batches:
-                return
-
-    network.synchronize(processes.world > 1)
-    try:
-        calibrate(network, plans, images())
-    finally:
-        network.synchronize(config.sync_norm and processes.world > 1)
-
-
-def results_table(plans: Sequence[ChannelPlan], results: Sequence[Result], trained: Sequence[float] = ()) -> str:
-    """One line per plan: losses, top-1 and top-5 accuracy."""
-    header = ["width", *(["train loss"] if trained else []), "loss", "top-1", "top-5"]
-    rows = []
-    for i, (plan, result) in enumerate(zip(plans, results, strict=True)):
-        losses = [f"{trained[i]:.4f}"] if trained else []
-        name = plan.name if plan.width is None else str(plan.width)
-        rows.append([name, *losses, f"{result.loss:.4f}", f"{result.top1:.2%}", f"{result.top5:.2%}"])
-    return table(header, rows)
-
-
-def export_command(config: Config, path: Path, plans: Sequence[ChannelPlan]) -> str:
-    """The `slimexport` command for a finished checkpoint."""
-    widths = ",".join(number_text(plan.width) if isinstance(plan.width, int) else str(plan.width) for plan in plans)
-    command = ["slimexport", "--ckpt", str(path), "--widths", widths]
-    if config.layout == "published":  # which tells neither
-        command += ["--config", str(path.parent / RESOLVED)]
-    return shlex.join(command)

@@ -12,16 +12,17 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.checkpoints.own import own_content, published_content, save
+from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import test_batches
 from slimtrain.data.transforms import test_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
+from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result, evaluate
-from slimtrain.training.run import calibrate_on
 
 log = logging.getLogger(__name__)
 

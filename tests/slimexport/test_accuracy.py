@@ -30,12 +30,12 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
 def network(classes: int) -> SlimmableNetwork:
     """A small network whose answers depend on the image."""
-    from slimtrain.checkpoints.untrained import _take_statistics
+    from slimtrain.checkpoints.untrained import take_statistics
 
     torch.manual_seed(3)
     made = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), classes, width_range=(0.25, 0.4)))
     torch.nn.init.normal_(made.get_parameter("classifier.0.weight"), 0, 0.3)
-    _take_statistics(made.eval(), torch.randn(4, 3, SIZE, SIZE))
+    take_statistics(made.eval(), torch.randn(4, 3, SIZE, SIZE))
     return made
 
 

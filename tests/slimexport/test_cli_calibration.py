@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64

@@ -16,12 +16,12 @@ import slimexport
 from slimexport.dense import materialize
 from slimtrain.base.errors import CheckpointError, WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.layout import load_network
 from slimtrain.checkpoints.reading import read_state_dict
 from slimtrain.data.noise import noise_images
-from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
 
 NETWORKS = (

@@ -22,7 +22,7 @@ from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, int8_verdict, verify_bundle
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.checkpoints.untrained import _branch_ends, _take_statistics
+from slimtrain.checkpoints.untrained import branch_ends, take_statistics
 from slimtrain.data.noise import noise_images
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -38,11 +38,11 @@ def small() -> Checkpoint:
     network = SlimmableNetwork(NetworkSpec("resnet50", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25)))
     torch.nn.init.normal_(network.get_parameter("classifier.0.weight"), 0, 0.2)
     with torch.no_grad():
-        for norm in _branch_ends(network):
+        for norm in branch_ends(network):
             for key, value in norm.named_parameters():
                 if key.endswith("weight"):
                     value.mul_(0.25)
-    _take_statistics(network.eval(), torch.from_numpy(noise_images(8, SIZE, 3)))
+    take_statistics(network.eval(), torch.from_numpy(noise_images(8, SIZE, 3)))
     return Checkpoint("small.pt", "0" * 64, network, SIZE)
 
 

@@ -10,8 +10,8 @@ import torch
 from slimexport.select import select_plans, widest_within
 from slimtrain.base.errors import BudgetError, UserError, WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.checkpoints.layout import load_network
 from slimtrain.costs.cost import CostCounter
-from slimtrain.loading import load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec

@@ -17,11 +17,12 @@ import yaml
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, published_content, save
+from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.cli import main
-from slimtrain.config.config import read_config
+from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
-from slimtrain.costs.cost_model import check_targets, cost_model
+from slimtrain.costs.cost_model import cost_model
 from slimtrain.data.datasets import open_data
 from slimtrain.data.samples import FakeSamples
 from slimtrain.models.channels import ChannelPlan
@@ -29,7 +30,7 @@ from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.images import HeldOut
 from slimtrain.search.run import run_whole_search
-from slimtrain.search.slimming import Slimming
+from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.search.supernet import SearchPlan, beside, supernet_config
 from slimtrain.search.trace import Trace
 from slimtrain.training import run as training

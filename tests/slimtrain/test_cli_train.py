@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from slimtrain.config.config import config_names, read_config
+from slimtrain.config.reading import config_names, read_config
 from tests.support.run_helpers import (
     TINY,
     command,

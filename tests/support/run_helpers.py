@@ -19,7 +19,8 @@ import yaml
 from torch import Tensor
 
 from slimtrain.cli import main
-from slimtrain.config.config import Config, make_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import make_config
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate

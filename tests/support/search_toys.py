@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE, network_of, noise
 

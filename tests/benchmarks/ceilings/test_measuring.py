@@ -19,7 +19,8 @@ from benchmarks.ceilings import onnxruntime as ceilings_onnxruntime
 from benchmarks.ceilings import tensorrt as ceilings_tensorrt
 from benchmarks.ceilings import torch as ceilings_torch
 from benchmarks.ceilings.copies import copy_on_cpu, copy_size
-from benchmarks.ceilings.measuring import Ceilings, Clocked, Copying, best, measure_ceilings, noise, require_room, samples
+from benchmarks.ceilings.measuring import Ceilings, best, measure_ceilings, samples
+from benchmarks.ceilings.probe import Clocked, Copying, noise, require_room
 from benchmarks.cells.cell import (
     ONNXRUNTIME_CPU,
     ONNXRUNTIME_CUDA,

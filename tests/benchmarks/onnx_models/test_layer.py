@@ -169,7 +169,7 @@ def test_a_network_computes_what_the_dense_one_does() -> None:
     import torch
     from torch import nn
 
-    from slimtrain.slimmable.layers import DenseLayers
+    from slimtrain.slimmable.build import DenseLayers
 
     for name in ("s_shufflenet", "s_resnet50", "us_mobilenet_v2"):
         spec = published_spec(name, classes=7)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cells.cell import INTERRUPTED, Cell, Result
+from benchmarks.cells.cell import INTERRUPTED, Cell, Result, ceiling_key
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.report.analysis import ACCURACY, MACS, Group, Row, analyse, capability, ceiling_key, faster, floors_ms, listed
+from benchmarks.report.analysis import ACCURACY, MACS, Group, Row, analyse, capability, faster, floors_ms, listed
 from tests.support.shown_results import cell, failed, figures, noisy, result, steady, widths
 
 CEILING = {"macs_per_s": 1e9, "bytes_per_s": 1e8, "seconds_per_operator": 1e-5}

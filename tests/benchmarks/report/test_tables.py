@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from benchmarks.cells.cell import INTERRUPTED, Result
-from benchmarks.report.analysis import Group, analyse, ceiling_key
+from benchmarks.cells.cell import INTERRUPTED, Result, ceiling_key
+from benchmarks.report.analysis import Group, analyse
 from benchmarks.report.tables import COLUMNS, common_reason, markdown_table, overview, percent, significant, text_table
 from tests.support.shown_results import cell, failed, family, figures, on_gpu, result, steady
 

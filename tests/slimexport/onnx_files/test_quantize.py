@@ -19,18 +19,10 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
+from slimexport.onnx_files.calibration import agreement, choose_method
 from slimexport.onnx_files.graph import to_onnx
-from slimexport.onnx_files.quantize import (
-    BINS,
-    Range,
-    activation_scales,
-    agreement,
-    choose_method,
-    measure_ranges,
-    quantize,
-    quantized_inputs,
-    weight_scales,
-)
+from slimexport.onnx_files.quantize import quantize, quantized_inputs
+from slimexport.onnx_files.ranges import BINS, Range, activation_scales, measure_ranges, weight_scales
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.runners import runs_on_cpu
 from slimtrain.base.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.published_config import IMAGENET_MEAN, IMAGENET_STD
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, images, random_state
 

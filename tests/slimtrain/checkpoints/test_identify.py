@@ -13,7 +13,7 @@ from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.models import ARCHITECTURES
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED, empty_state, identified, shaped
 
 

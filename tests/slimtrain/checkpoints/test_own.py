@@ -13,7 +13,8 @@ import torch
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.files import remove_partials, write_atomically
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, published_content, save
+from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork

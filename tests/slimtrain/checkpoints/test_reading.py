@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from slimtrain.checkpoints.layout import load_network
 from slimtrain.checkpoints.reading import read_state_dict
-from slimtrain.loading import load_network
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, identified, random_state
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
+from slimtrain.checkpoints.layout import check_values
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.noise import noise_images
-from slimtrain.loading import check_values
 from slimtrain.models.registry import NETWORKS, published_spec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_states import PUBLISHED

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.config.config import CONFIGS, FIELDS, Config, config_names, dump_config, make_config, plain, read_config
+from slimtrain.config.config import FIELDS, Config, dump_config, plain
+from slimtrain.config.reading import CONFIGS, config_names, make_config, read_config
 from slimtrain.models.published import GRIDS
 from slimtrain.models.registry import PUBLISHED, published_spec
 

@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.published_config import (
-    IMAGENET_MEAN,
-    INCEPTION_MEAN,
-    INCEPTION_STD,
-    PublishedConfig,
-    load_yaml,
-    read_published_config,
-)
+from slimtrain.base.yaml_file import load_yaml
+from slimtrain.config.published_config import PublishedConfig, read_published_config
+from slimtrain.models.published import IMAGENET_MEAN, INCEPTION_MEAN, INCEPTION_STD
 
 US_V1 = """
 # =========================== Override Settings ===========================

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import SEARCH_KEYS, Config, make_config, read_config
+from slimtrain.config.config import SEARCH_KEYS, Config
 from slimtrain.config.published_keys import IGNORED, KEYS, translate
+from slimtrain.config.reading import make_config, read_config
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 
 # Every key of networks.md, "The published files", as it stands there.

@@ -13,7 +13,7 @@ from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, layout
 

@@ -11,12 +11,12 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
-from slimtrain.costs.cost_model import check_targets, cost_model, format_cost, parse_targets, target_name
+from slimtrain.costs.cost_model import cost_model, format_cost, parse_targets, target_name
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.slimming import Slimming
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.search.slimming import Slimming, check_targets
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.search_toys import RESNET, V1, V2
 
 

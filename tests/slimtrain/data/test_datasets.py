@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config.config import Config, make_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import make_config
 from slimtrain.data.datasets import digits_split, open_data
 from slimtrain.data.samples import ArraySamples, Samples, hold_out
 

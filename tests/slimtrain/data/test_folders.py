@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import Config, make_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import make_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import test_batches as make_test_batches
 from slimtrain.data.loader import training_batches

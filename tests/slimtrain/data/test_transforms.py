@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slimtrain.config.config import Config, make_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import make_config
 from slimtrain.data import transforms as augment
 from slimtrain.data.images import Preprocessing
 from slimtrain.data.transforms import Lighting, train_transform

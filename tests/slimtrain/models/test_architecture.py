@@ -12,7 +12,7 @@ from slimtrain.models import ARCHITECTURES
 from slimtrain.models.mobilenet_v2 import WiredBlock
 from slimtrain.models.registry import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 

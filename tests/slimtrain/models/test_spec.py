@@ -12,7 +12,7 @@ from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
 from slimtrain.models.spec import MAX_IMAGE_SIZE, NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
 
 US = published_spec("us_mobilenet_v1")

@@ -15,18 +15,18 @@ from PIL import Image
 
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.cli import main
-from slimtrain.config.config import read_config
+from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import finishing
+from slimtrain.search.finishing import nearest_width, uniform_plan
 from slimtrain.search.from_plans import found_config
 from slimtrain.search.run import run_whole_search
 from slimtrain.search.supernet import SearchPlan, with_epochs
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
-from slimtrain.uniform import nearest_width, uniform_plan
 from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
 from tests.support.search_helpers import NAMES, plan, search_file
 from tests.support.slimtrain_processes import in_processes

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.config.config import Config, read_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, us_groups, write_plan_file

@@ -12,7 +12,7 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.slimming import Slimming, changed_groups, channel_list
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from tests.support.run_helpers import AUTO, S2
 from tests.support.search_toys import MNAS, RESNET, V1, V2
 

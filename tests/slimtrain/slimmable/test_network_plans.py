@@ -11,8 +11,8 @@ from torch import Tensor
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import PlanNorm
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import PlanNorm
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
 Made = tuple[NetworkSpec, State]

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.config.config import Config, make_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import make_config
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import test_batches as batches_of
 from slimtrain.data.loader import training_batches
 from slimtrain.data.samples import FakeSamples
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.distributed import Processes, choose_device, processes
 from slimtrain.training.evaluate import Result, evaluate
 from slimtrain.training.gradients import Gradients
 from slimtrain.training.optimizer import sgd
-from slimtrain.training.run import Run, calibrate_on
+from slimtrain.training.run import Run
 from slimtrain.training.sampling import Sampler
 from slimtrain.training.step import Stepper
 from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import ResourceError
+from slimtrain.base.text import duration, table
 from slimtrain.training import logbook as module
 from slimtrain.training.clock import Clock
-from slimtrain.training.logbook import Logbook, Row, duration, table
+from slimtrain.training.logbook import Logbook, Row
 
 ROWS: list[Row] = [
     {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from slimtrain.config.config import Config
-from slimtrain.schedule import learning_rate
+from slimtrain.training.optimizer import learning_rate
 
 STEPS = 7  # per epoch
 LR = 0.4

@@ -18,14 +18,16 @@ from PIL import Image
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.config import Config, read_config
+from slimtrain.config.config import Config
+from slimtrain.config.reading import read_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.calibrating import CALIBRATION_EPOCH
 from slimtrain.training.evaluate import Result, evaluate
-from slimtrain.training.run import CALIBRATION_EPOCH, Run, train
+from slimtrain.training.run import Run, train
 from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}

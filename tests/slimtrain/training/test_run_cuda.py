@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.config import make_config
+from slimtrain.config.reading import make_config
 from slimtrain.training.distributed import Processes
 from slimtrain.training.run import train
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.layers import DenseLayers
+from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.gradients import Gradients
 from slimtrain.training.optimizer import sgd

@@ -14,14 +14,15 @@ import yaml
 from PIL import Image
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, published_content, save
+from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import test_batches, training_batches
 from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.run import CALIBRATION_EPOCH, calibrate_on
+from slimtrain.training.calibrating import CALIBRATION_EPOCH, calibrate_on
 from tests.support.run_helpers import (
     ALONE,
     S2,

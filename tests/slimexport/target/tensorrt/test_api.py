@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slimexport.target.capabilities import engine_lines
+from slimexport.environment import engine_lines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt import api as tensorrt_api

@@ -1,4 +1,4 @@
-"""A state dict into a slimmable network, after a look at its values."""
+"""A state dict against the network that it should be: every key, every shape, every value."""
 
 from __future__ import annotations
 
@@ -8,10 +8,39 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.text import some
+from slimtrain.checkpoints.reading import State
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
+    """CheckpointError unless the file has exactly the keys and shapes of `spec`. Counters of batches may be absent:
+    old versions of torch wrote none."""
+    try:
+        with torch.device("meta"):
+            expected = {key: tuple(t.shape) for key, t in SlimmableNetwork(spec).state_dict().items()}
+    except ValueError as error:
+        raise CheckpointError(f"{name}: looks like {spec.name}, but {error}. The file is damaged.") from error
+    found = {key: tuple(t.shape) for key, t in state.items()}
+    missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
+    added = [k for k in found if k not in expected]
+    wrong = [k for k in expected if k in found and found[k] != expected[k]]
+    problems = []
+    if missing:
+        problems.append(f"missing: {some(missing)}")
+    if wrong:
+        shapes = [f"{k} is {list(found[k])}, expected {list(expected[k])}" for k in wrong]
+        problems.append(f"wrong shape: {some(shapes)}")
+    if added:
+        problems.append(f"unknown: {some(added)}")
+    if problems:
+        raise CheckpointError(
+            f"{name}: looks like {spec.name} with {spec.describe_widths()}, but does not fit it. {'; '.join(problems)}. "
+            "The file is damaged or was edited; if it is another network, name it with --network."
+        )
 
 
 def load_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> SlimmableNetwork:

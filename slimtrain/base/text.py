@@ -1,0 +1,30 @@
+"""Numbers, lists and tables as messages show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Right-aligned columns under a header."""
+    lines = [header, *rows]
+    sizes = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
+
+
+def count(number: int, what: str, several: str = "") -> str:
+    """`1 step`, `22 steps`."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`0:41`, `3:05:12`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of `names`, for a message."""
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown or "nothing"

@@ -1,0 +1,127 @@
+"""Widths from channels: the roundest label that fits every norm (multiples of 0.05, then 0.025, then 0.01, and so on)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.checkpoints.skeleton import Sizes, skeleton
+from slimtrain.models import ARCHITECTURES
+from slimtrain.models.channels import width_label
+
+UNIT = 10_000  # widths are counted in these parts, so that labels are exact
+TIERS = (500, 250, 100, 50, 10, 5, 1)  # multiples of 0.05, 0.025, 0.01, ...
+WIDEST_LABEL = 4 * UNIT
+SETTLE = "--switches W1,W2,... (in stored order) or --config apps/NAME.yml"
+MOSTLY = 0.8  # share of norms that makes a width the meant one, the rest being damage
+
+
+class NoSuchWidthsError(CheckpointError):
+    """The norms are nothing like those of any widths."""
+
+
+def predictor(architecture: str, family: str) -> Callable[[float], Sizes]:
+    """Width -> the size of every norm, the shared tail's as if that width were the widest."""
+    arch = ARCHITECTURES[architecture]
+    wiring, _, norms = skeleton(architecture)
+
+    @cache
+    def predict(width: float) -> Sizes:
+        channels = dict(zip(wiring.groups, arch.channel_list(family, width, width), strict=True))
+        return {n.path: n.dim.active(channels) for n in norms}
+
+    return predict
+
+
+def fits(entry: Sizes, predicted: Sizes) -> bool:
+    return all(entry[path] == size for path, size in predicted.items() if path in entry)
+
+
+def candidate_labels(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[list[float], int]:
+    """The roundest labels that fit, and the step (in parts of UNIT) they are multiples of; none: ([], 0)."""
+    for step in TIERS:
+        fitting = [k / UNIT for k in range(step, WIDEST_LABEL + 1, step) if fits(entry, predict(k / UNIT))]
+        if fitting:
+            return fitting, step
+    return [], 0
+
+
+def label_widths(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: str, what: str) -> list[float]:
+    """A width for every entry. UserError where several stay, CheckpointError where an entry fits no width."""
+    labels = []
+    for index, entry in enumerate(entries):
+        fitting, _ = candidate_labels(entry, predict)
+        if not fitting:
+            nearest, agreement = _nearest_width(entry, predict)
+            if agreement < MOSTLY:
+                raise NoSuchWidthsError(
+                    f"{name}: is no {what}: switch {index + 1} fits no width; {width_label(nearest)} comes nearest, with "
+                    f"{agreement:.0%} of the norms. The file is damaged, or of another network: name it with --network."
+                )
+            fitting = [nearest]  # a damaged file: comparing the layout will name what is wrong
+        labels.append(fitting)
+    tied = [i for i, fitting in enumerate(labels) if len(fitting) > 1 or labels.count(fitting) > 1]
+    if tied:
+        kind = "width" if what.startswith("us_") else "switch"
+        lines = []
+        for i in tied:
+            finer = _finer(entries[i], predict, labels[i], sum(labels[i] == other for other in labels))
+            lines.append(f"{kind} {i + 1} of {len(entries)} may be {' or '.join(map(width_label, finer))}")
+        raise UserError(
+            f"{name}: shapes alone do not tell its widths: {'; '.join(lines)}. Say which they are with {SETTLE}. "
+            f"Known so far: {', '.join(width_label(f[0]) if i not in tied else '?' for i, f in enumerate(labels))}."
+        )
+    return [fitting[0] for fitting in labels]
+
+
+def _finer(entry: Sizes, predict: Callable[[float], Sizes], found: list[float], needed: int) -> list[float]:
+    """Candidates for a tied entry: `found`, and finer labels until there are as many as entries share them."""
+    for step in TIERS:
+        if len(found) >= max(needed, 2):
+            break
+        more = [k / UNIT for k in range(step, WIDEST_LABEL + 1, step) if fits(entry, predict(k / UNIT))]
+        found = more if len(more) > len(found) else found
+    return found
+
+
+def _nearest_width(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[float, float]:
+    """The width (in steps of 0.005) that most of an entry's norms agree with, and their share."""
+
+    def agreement(width: float) -> float:
+        sizes = predict(width)
+        return sum(size == sizes[path] for path, size in entry.items()) / len(entry)
+
+    return max(((k / UNIT, agreement(k / UNIT)) for k in range(50, WIDEST_LABEL + 1, 50)), key=lambda pair: pair[1])
+
+
+def assign_widths(
+    entries: Sequence[Sizes],
+    widths: Sequence[float],
+    predict: Callable[[float], Sizes],
+    name: str,
+    complete: bool,
+) -> list[float]:
+    """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used."""
+    if complete and len(widths) != len(entries):
+        raise UserError(
+            f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "
+            "in stored order."
+        )
+    for width in widths:
+        if not 0 < width <= WIDEST_LABEL / UNIT:
+            raise UserError(f"switch {width}: expected a width above 0 and up to {WIDEST_LABEL // UNIT}. Correct --switches.")
+    left = list(widths)
+    assigned = []
+    for index, entry in enumerate(entries):
+        fitting = [w for w in left if fits(entry, predict(w))]
+        if not fitting:
+            shapes, _ = candidate_labels(entry, predict)
+            possible = " or ".join(map(width_label, shapes)) or "no single width"
+            raise UserError(
+                f"{name}: switch {index + 1} of {len(entries)} has the shapes of {possible}; none of "
+                f"{', '.join(map(width_label, left)) or 'the widths left'} fits it. Correct --switches or --config."
+            )
+        left.remove(fitting[0])
+        assigned.append(fitting[0])
+    return assigned
