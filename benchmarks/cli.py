@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import functools
-import logging
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,55 +13,13 @@ import click
 
 from benchmarks.cells.cell import BACKENDS, NOT_MEASURED, Options, Result
 from benchmarks.cells.plan_cells import ALL, AUTO, Wanted, choose_backends, open_bundle
-from slimtrain import __version__
+from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.version import __version__
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+PROGRAM = "benchmarks"
 OUTPUT = Path("measured")
-
-
-class Failure(click.ClickException):
-    """A user's mistake or a failed check: one message, the error's exit code, no traceback."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.exit_code = getattr(error, "exit_code", 2)  # type: ignore[misc]
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"benchmarks: {self.message}", err=True)
-
-
-@contextmanager
-def messages() -> Iterator[None]:
-    """A user's mistake ends as one message, Ctrl-C and a polite kill as one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    except ValueError as error:
-        if not hasattr(error, "exit_code"):  # not a user's mistake but ours
-            raise
-        raise Failure(error) from error
-    except KeyboardInterrupt:
-        click.echo("benchmarks: interrupted.", err=True)
-        sys.exit(130)
-
-
-@contextmanager
-def script_messages() -> Iterator[None]:
-    """`messages`, for scripts that are no click commands."""
-    try:
-        with messages():
-            yield
-    except Failure as failure:
-        failure.show()
-        sys.exit(failure.exit_code)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def measuring_options(command: F) -> F:
@@ -121,7 +75,7 @@ def measure(
 
     Exit codes: 0 done; 1 a file computes something wrong; 2 usage or bad input; 3 the environment lacks something.
     """
-    with messages():
+    with messages(PROGRAM):
         from benchmarks.cells.records import read_records
         from benchmarks.report.compare import compare, differences, table
 
@@ -157,7 +111,7 @@ def choose(
     The most accurate where all widths know their accuracy, else the widest. Exit code 1, with the nearest misses, where none
     is within the budget.
     """
-    with messages():
+    with messages(PROGRAM):
         from benchmarks.report.choose import choose as pick
         from benchmarks.report.choose import sentences
 
@@ -291,9 +245,7 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
             from benchmarks.report.plots.pictures import draw
 
             drawn = draw(recorded, folder)
-        except ValueError as error:
-            if not hasattr(error, "exit_code"):
-                raise
+        except UserError as error:
             click.echo(f"no plots: {error}", err=True)
     if report:
         _write(folder / "report.md", write_report(recorded, [path.name for path in drawn]))
@@ -341,7 +293,7 @@ def _numbers(text: str, what: str, kind: Callable[[str], Any]) -> list[Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    from slimexport.target.files import write_atomically
+    from slimtrain.base.files import write_atomically
 
     write_atomically(path, (text.rstrip("\n") + "\n").encode())
 
@@ -361,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif words[:1] == ["choose"]:
         choose(words[1:], prog_name="python -m benchmarks choose")
     elif words[:1] == ["channels"]:
-        with messages():
+        with messages(PROGRAM):
             from benchmarks.layers.command import command
         command(words[1:], prog_name="python -m benchmarks channels")
     else:

@@ -22,7 +22,8 @@ from benchmarks.measure.output_check import Reference
 from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
 from benchmarks.runners import open_runner
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import REFERENCE, Manifest, read_reference, sha256
+from slimexport.target.manifest import REFERENCE, Manifest, read_reference
+from slimtrain.base.files import file_sha256
 
 GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
@@ -89,7 +90,7 @@ def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     expected = bundle.manifest["source"].get("sha256")
     if checkpoint is None or not checkpoint.is_file() or not isinstance(expected, str):
         return
-    found = sha256(checkpoint)
+    found = file_sha256(checkpoint)
     if found != expected:
         raise BundleError(
             f"--ckpt {checkpoint}: SHA-256 is {found[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slimtrain import __version__
+from slimtrain.base.version import __version__
 
 if TYPE_CHECKING:
     from slimexport.dense import materialize

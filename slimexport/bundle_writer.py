@@ -3,6 +3,7 @@ gets the final name at the end, at once."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,8 +11,13 @@ from types import TracebackType
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
-from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.base.files import NO_SPACE
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import Advice, disk_error, partial_name, write_through
+
+ADVICE = Advice(
+    "Nothing was written. Free some space, export fewer widths, or choose another --output-dir.",
+    "Choose another --output-dir.",
+)
 
 
 class BundleWriter:
@@ -24,7 +30,7 @@ class BundleWriter:
     def __init__(self, output: str | Path, *, overwrite: bool = False) -> None:
         self.output = Path(os.path.abspath(output))
         self.overwrite = overwrite
-        self.staging = self.output.parent / f".{self.output.name}.partial-{os.getpid()}"
+        self.staging = partial_name(self.output)
         self.created: list[Path] = []  # parents that were not there, outermost first
 
     def check(self) -> None:
@@ -49,18 +55,11 @@ class BundleWriter:
         """ResourceError where the disk has fewer than `needed` bytes left."""
         free = shutil.disk_usage(self.staging).free
         if free < needed:
-            raise self._full(f"{needed / 2**20:.0f} MiB are needed, {free / 2**20:.0f} MiB are free")
-
-    def _full(self, found: str) -> ResourceError:
-        return ResourceError(
-            f"{self.output}: no space left on its disk ({found}). Nothing was written. Free some space, export fewer widths, "
-            "or choose another --output-dir."
-        )
+            sizes = f"{needed / 2**20:.0f} MiB are needed, {free / 2**20:.0f} MiB are free"
+            raise disk_error(self.output, OSError(errno.ENOSPC, ""), ADVICE, sizes)
 
     def _failed(self, error: OSError) -> UserError:
-        if error.errno in NO_SPACE:
-            return self._full(str(error.strerror))
-        return UserError(f"{self.output}: cannot be written ({error.strerror or error}). Choose another --output-dir.")
+        return disk_error(self.output, error, ADVICE, str(error.strerror))
 
     def __enter__(self) -> BundleWriter:
         self.check()
@@ -97,10 +96,7 @@ class BundleWriter:
         """Write one file through to the disk."""
         path = self.path(name)
         try:
-            with path.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_through(path, content)
         except OSError as error:
             raise self._failed(error) from error
         return path

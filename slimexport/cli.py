@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +12,17 @@ from typing import Any
 import click
 
 from slimexport import __version__
-from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.command import CONTEXT, messages
+from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
 from slimtrain.models.registry import published_spec, split_name
 
+PROGRAM = "slimexport"
 FORMATS = ("onnx", "trt")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 BACKENDS = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
 # Which ONNX files engines of a precision are built from, on one TensorRT or another.
 NEEDED = {"fp32": ("fp32",), "tf32": ("fp32",), "fp16": ("fp32", "fp16"), "bf16": ("bf16",), "int8": ("int8",)}
-
-
-class Failure(click.ClickException):
-    """A user's mistake or a failed check: one message, the error's exit code, no traceback."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.exit_code = getattr(error, "exit_code", 2)  # type: ignore[misc]
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"slimexport: {self.message}", err=True)
 
 
 def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
@@ -46,7 +34,7 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
     return names
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(context_settings=CONTEXT)
 @click.version_option(__version__, message="slimexport %(version)s")
 @click.option("--ckpt", metavar="PATH", help="Checkpoint (.pt, .pt.zip, .safetensors), or random:NETWORK, an untrained one.")
 @click.option(
@@ -114,30 +102,11 @@ def main(**options: Any) -> None:
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _stop)
-    try:
+    kept = "what was finished is kept, nothing is half-written" if options["bundle"] else "nothing was written"
+    if "trt" in options["formats"] and not options["bundle"]:
+        kept = "the ONNX files and engines that were finished are kept"
+    with messages(PROGRAM, f"interrupted, {kept}."):
         _run(**options)
-    except ValueError as error:
-        if not hasattr(error, "exit_code"):  # not a user's mistake but ours
-            raise
-        raise Failure(error) from error
-    except KeyboardInterrupt:
-        kept = "what was finished is kept, nothing is half-written" if options["bundle"] else "nothing was written"
-        if "trt" in options["formats"] and not options["bundle"]:
-            kept = "the ONNX files and engines that were finished are kept"
-        click.echo(f"slimexport: interrupted, {kept}.", err=True)
-        sys.exit(130)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number: int, frame: Any) -> None:
-    """A polite kill ends as Ctrl-C does: what was begun is cleaned up."""
-    raise KeyboardInterrupt
 
 
 ENGINE_OPTIONS = ("batch", "opt_level", "workspace", "aux_streams", "version_compatible", "hardware_compatible")
@@ -230,13 +199,9 @@ class Engines:
         except EnginesFailed as error:
             _print(error.manifest, as_json)
             raise
-        except ValueError as error:
-            if getattr(error, "exit_code", 0) == 3:
-                command = f"slimexport --bundle {folder} --format trt --precision {','.join(self.precisions)}"
-                later = UserError(f"{error}\nOn the machine that is to run the engines: {command}")
-                later.exit_code = 3
-                raise later from error
-            raise
+        except ResourceError as error:
+            command = f"slimexport --bundle {folder} --format trt --precision {','.join(self.precisions)}"
+            raise ResourceError(f"{error}\nOn the machine that is to run the engines: {command}") from error
         if as_json:
             _print(manifest, as_json)
         else:
@@ -333,6 +298,7 @@ def _print(manifest: dict[str, Any], as_json: bool) -> None:
 
 def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
     from slimexport.report import table
+    from slimexport.target.errors import NotProven
     from slimexport.target.manifest import read_manifest
     from slimexport.target.verify import PASSED, SKIPPED, verify_bundle
 
@@ -347,9 +313,7 @@ def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
     click.echo(json.dumps(shown, indent=1) if as_json else table(shown))
     failed = [artifact["file"] for artifact in shown if artifact["verification"]["status"] not in (PASSED, SKIPPED)]
     if failed:
-        error = ValueError(f"not proven right: {', '.join(failed)}.")
-        error.exit_code = 1  # type: ignore[attr-defined]
-        raise error
+        raise NotProven(f"not proven right: {', '.join(failed)}.")
 
 
 class Progress:

@@ -30,7 +30,8 @@ from slimexport.onnx_files.ranges import METHODS
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.typed import TYPES, to_typed
 from slimexport.select import select_plans
-from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest, sha256
+from slimexport.target.errors import NotProven
+from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest
 from slimexport.target.runners import require_onnxruntime
 from slimexport.target.verify import (
     FP32_TOLERANCE,
@@ -44,8 +45,9 @@ from slimexport.target.verify import (
     run_probes,
     verdict,
 )
-from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.base.files import file_sha256
+from slimtrain.base.version import __version__
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.images import Preprocessing, readable, spread_files
@@ -64,10 +66,8 @@ OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
 Logits = NDArray[np.float64]
 
 
-class VerificationFailed(UserError):
+class VerificationFailed(NotProven):
     """Some files were not proven right. `manifest` is the bundle's, with the reasons under `rejected`."""
-
-    exit_code = 1
 
     def __init__(self, message: str, manifest: Manifest) -> None:
         super().__init__(message)
@@ -176,7 +176,7 @@ def _write(
         for plan, pending in zip(plans, references, strict=True):
             for artifact, content in job.emit(plan):
                 path = bundle.write(artifact["file"], content)
-                artifact["sha256"] = sha256(path)
+                artifact["sha256"] = file_sha256(path)
                 logits = pending.result()
                 if verify:
                     artifact["verification"] = job.verify(path, artifact["precision"], plan, logits)

@@ -1,3 +1,3 @@
 """Slimmable networks: what they are, how they are trained and read. Importing this loads no torch."""
 
-__version__ = "0.1.0"
+from slimtrain.base.version import __version__ as __version__

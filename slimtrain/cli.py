@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from slimtrain import __version__
-from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.command import CONTEXT, messages
+from slimtrain.base.errors import UserError
+from slimtrain.base.version import __version__
 from slimtrain.config.config import Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
 from slimtrain.search.from_plans import found_config
 from slimtrain.search.supernet import SearchPlan, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class Failure(click.ClickException):
-    """A user's mistake: one message, the error's exit code, no traceback."""
-
-    def __init__(self, error: UserError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code  # type: ignore[misc]
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"slimtrain: {self.message}", err=True)
-
-
-@contextmanager
-def _messages(hint: str = "") -> Iterator[None]:
-    """A user's mistake ends as one message, Ctrl-C and a polite kill as one line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    except UserError as error:
-        raise Failure(error) from error
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith(__package__):
-            raise
-        told = f"the package {error.name} is not installed, and this needs it. Install as README.md says."
-        raise Failure(ResourceError(told)) from error
-    except KeyboardInterrupt:
-        click.echo(f"slimtrain: interrupted. {hint}".rstrip(), err=True)
-        sys.exit(130)
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+PROGRAM = "slimtrain"
 
 
 class _Group(click.Group):
@@ -144,7 +105,7 @@ def train(
 ) -> None:
     """Train CONFIG, calibrate and test it. Ours are named without a path."""
     notes: Sequence[str] = ()
-    with _messages():
+    with messages(PROGRAM):
         settings = read_config(config, changes, compile=compile_, **options)
         if plans is not None:
             settings, notes = found_config(settings, Path(plans), plan or "")
@@ -153,7 +114,7 @@ def train(
         elif plan is not None:
             raise UserError(f"--plan {plan}: of which folder? Name it: --plans DIR.")
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
-    with _messages(hint):
+    with messages(PROGRAM, f"interrupted. {hint}".rstrip()):
         if settings.test_only and not dry_run:
             _test(settings, settings.pretrained, None, (), False)
             return
@@ -206,11 +167,11 @@ def search(
       python -m slimtrain train autoslim_mobilenet_v2 --set data_dir=/data/imagenet \
           --plans runs/autoslim_mobilenet_v2_search/plans
     """
-    with _messages():
+    with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
         plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
-    with _messages(f"Go on with --resume auto: {plan.folder} holds what was done."):
+    with messages(PROGRAM, f"interrupted. Go on with --resume auto: {plan.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
 
@@ -226,7 +187,7 @@ def test(
     config: str, changes: Sequence[str], ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, **options: Any
 ) -> None:
     """Loss and accuracy of a checkpoint's widths on CONFIG's test images."""
-    with _messages():
+    with messages(PROGRAM):
         settings = read_config(config, changes, **options)
         _test(settings, ckpt, widths, channels, as_json)
 
@@ -264,7 +225,7 @@ def calibrate(
     **options: Any,
 ) -> None:
     """Give a checkpoint's widths batch-norm statistics from CONFIG's training images, all in one pass."""
-    with _messages():
+    with messages(PROGRAM):
         settings = read_config(config, changes, **options)
         from slimtrain.training.distributed import processes
         from slimtrain.training.testing import calibrate_checkpoint
@@ -282,7 +243,7 @@ def calibrate(
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
-    with _messages():
+    with messages(PROGRAM):
         from slimtrain.costs.profiling import cost_table, costs
 
         settings = read_config(config, changes)

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slimtrain.base.errors import UserError
+
 Array = NDArray[Any]
 
 ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
@@ -124,7 +126,7 @@ class Result:
         return Result(cell=Cell(**content["cell"]), rounds=rounds, **more, **values)
 
 
-class NotMeasured(ValueError):
+class NotMeasured(UserError):
     """Why a cell has no figure; the rest goes on. `exit_code` 3 where nothing else could be measured either."""
 
     exit_code = 3

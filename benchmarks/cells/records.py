@@ -7,7 +7,6 @@ raw samples, as they come, and a last line `{"kind": "end", ...}`. Whatever ends
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import itertools
 import json
@@ -20,23 +19,16 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell, Result
 from benchmarks.cells.statistics import Summary, summary
-from slimexport.target.files import write_atomically
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import Advice, disk_error, write_atomically
 
 SCHEMA_VERSION = 1
 RESULTS, TABLE = "results.jsonl", "results.csv"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+ADVICE = Advice("What was measured before stays. Free some space and run again.", "Choose another folder.")
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A file of results cannot be read or written where the user said."""
-
-    exit_code = 2
-
-
-class NoSpace(ValueError):
-    """The disk is full."""
-
-    exit_code = 3
 
 
 Key = tuple[str, str, str, str, int, int]
@@ -60,8 +52,8 @@ class Recorded:
 class Records:
     """`results.jsonl` at `path`, for a `with` block: first `run`, then `add` for every result, last `end`.
 
-    Each line is on its way to the disk before a method returns. Raises RecordError where nothing can be written, or a file is
-    there already, and NoSpace for a full disk; what was written before stays.
+    Each line is on its way to the disk before a method returns. Raises UserError where nothing can be written, or a file is
+    there already, and ResourceError for a full disk; what was written before stays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +63,7 @@ class Records:
         try:
             self._file = self.path.open("x", encoding="utf-8")
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise disk_error(self.path, error, ADVICE) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -104,13 +96,7 @@ class Records:
             self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise _refusal(self.path, error) from error
-
-
-def _refusal(path: Path, error: OSError) -> ValueError:
-    if error.errno in NO_SPACE:
-        return NoSpace(f"{path}: no space left on its disk. What was measured before stays. Free some space and run again.")
-    return RecordError(f"{path}: cannot be written ({error.strerror or error}). Choose another folder.")
+            raise disk_error(self.path, error, ADVICE) from error
 
 
 def read_records(path: Path) -> Recorded:
@@ -221,7 +207,7 @@ def _row(result: Result) -> dict[str, Any]:
 def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
     """Make `folder`. One that holds a run already is renamed first, to the first free `NAME.1`, `NAME.2`, ..., which is
     returned: no run is overwritten. Raises RecordError where that cannot be done, as where one of the `needed` files and
-    folders would go along, and NoSpace for a full disk."""
+    folders would go along, and ResourceError for a full disk."""
     if within := [path for path in needed if path.resolve().is_relative_to(folder.resolve())]:
         raise RecordError(f"{folder}: holds {within[0]}, which this run reads. Choose another folder for results.")
     moved = None
@@ -234,7 +220,7 @@ def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
             moved = folder.rename(next(path for path in free if not path.exists()))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refusal(folder, error) from error
+        raise disk_error(folder, error, ADVICE) from error
     return moved
 
 

@@ -22,6 +22,7 @@ from benchmarks.layers.model_timer import BACKENDS, ModelTimer
 from benchmarks.layers.run import Device, Grid, Measured, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from slimexport.target.manifest import MANIFEST, read_manifest
+from slimtrain.base.command import messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
@@ -233,9 +234,7 @@ def command(
     Writes latency_table.json, channels.csv and staircase_*.png. Needs the onnx package, no torch. No clock or power setting
     is changed.
     """
-    from benchmarks.cli import messages
-
-    with messages():
+    with messages("benchmarks"):
         spec, size = find_network(network, image_size=image_size, classes=classes, stem_stride=stem_stride, widths=widths)
         folder = output_dir or OUTPUT / f"channels_{spec.name}"
         if (folder / TABLE).exists() and not overwrite:
@@ -288,9 +287,7 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
             from benchmarks.layers.plots import draw
 
             written += [path.name for path in draw(measured, folder)]
-        except ValueError as error:
-            if not hasattr(error, "exit_code"):
-                raise
+        except UserError as error:
             click.echo(f"no plots: {error}", err=True)
     click.echo("\n".join(summary_lines(measured)))
     click.echo(f"{folder}: {', '.join(written)}", err=True)

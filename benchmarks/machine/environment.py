@@ -21,7 +21,7 @@ from benchmarks.machine.cpu_state import between, read_counters
 from benchmarks.machine.gpu_choice import anonymous
 from benchmarks.machine.gpu_state import describe_gpu
 from benchmarks.machine.plain_files import Run, command, field, to_number
-from slimtrain import __version__
+from slimtrain.base.version import __version__
 
 PACKAGES = (
     "torch",

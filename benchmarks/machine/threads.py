@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.cgroups import cpu_quota
+from slimtrain.base.errors import UserError
 
 CPUS = Path("/sys/devices/system/cpu")
 TASKS = Path("/proc/self/task")
@@ -22,10 +23,8 @@ TASKS = Path("/proc/self/task")
 VARIABLES = {"OMP_NUM_THREADS": "torch", "MKL_NUM_THREADS": "torch", "OPENBLAS_NUM_THREADS": "numpy"}
 
 
-class TooManyThreads(ValueError):
+class TooManyThreads(UserError):
     """More threads are asked for than can run at once here."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from benchmarks.cells.cell import Cell
 from benchmarks.measure.rounds import schedule
+from slimtrain.base.errors import UserError
 
 
-class BadMethod(ValueError):
+class BadMethod(UserError):
     """A duration, count or warm-up that nothing can be measured with."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from benchmarks.measure.method import BadMethod, Method, by_group, expected_seco
 from benchmarks.measure.output_check import Reference, check_output
 from benchmarks.measure.rounds import Turn, collection_paused, iterate, schedule, warm_up
 from benchmarks.measure.track import Track
+from slimtrain.base.errors import UserError
 
 __all__ = ["BadMethod", "Interrupted", "Method", "Sampler", "expected_seconds", "measure"]
 
@@ -182,7 +183,7 @@ class _Run:
             try:
                 self._require_room(largest)
                 self.tracks.append(self._open(place, closer))
-            except (ValueError, MemoryError) as error:
+            except (UserError, MemoryError) as error:
                 closer.close()
                 if _is_memory(error) and self.tracks:
                     for each in places[at:]:
@@ -221,7 +222,7 @@ class _Run:
         self.progress(f"round {turn.round + 1} of {self.method.repeats}: {_told(track.cell)}", self.done, self.total)
         try:
             self._iterate(track, turn)
-        except (ValueError, MemoryError) as error:
+        except (UserError, MemoryError) as error:
             others = any(each.is_open and each is not track for each in self.tracks)
             track.close()
             if _is_memory(error) and others:
@@ -254,7 +255,7 @@ def _is_memory(error: Exception) -> bool:
 
 def _refused(cell: Cell, error: Exception, settings: Mapping[str, Any] | None = None) -> Result:
     """The result of a cell that an expected error ended; any other error is raised again."""
-    code = getattr(error, "exit_code", OutOfMemory.exit_code)
+    code = error.exit_code if isinstance(error, UserError) else OutOfMemory.exit_code
     return Result(cell, NOT_MEASURED, _reason(error), settings=dict(settings or {}), exit_code=code)
 
 
@@ -262,7 +263,7 @@ def _reason(error: Exception) -> str:
     """What to say of an expected error; any other is raised again."""
     if isinstance(error, MemoryError):
         return f"the host's memory ran out: {error}" if str(error) else "the host's memory ran out"
-    if not hasattr(error, "exit_code"):
+    if not isinstance(error, UserError):
         raise error
     return str(error)
 

@@ -25,6 +25,7 @@ from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
+from slimtrain.base.errors import ResourceError, UserError
 
 TRT = "trt"
 
@@ -73,7 +74,7 @@ def message(path: Path, artifact: dict[str, Any]) -> str:
     try:
         with TensorRTRunner(path, artifact):
             return ""
-    except ValueError as error:
+    except UserError as error:
         return str(error)
 
 
@@ -85,9 +86,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         trt, (_, device) = require_tensorrt(), require_gpu()
-    except ValueError as error:
+    except ResourceError as error:
         print(error, file=sys.stderr)
-        sys.exit(3)
+        sys.exit(error.exit_code)
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.studies.engines {' '.join(b.name for b in arguments.bundles)} "
         f"--precision {arguments.precision}",

@@ -30,6 +30,7 @@ from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import Progress
 from benchmarks.onnx_models.network import network_model
+from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
@@ -173,16 +174,8 @@ def main() -> None:
     parser.add_argument("--save-table", type=Path, help="write the table that is measured here")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
-    try:
+    with script_messages("latency_prediction", "interrupted, nothing was written."):
         result = run(arguments)
-    except ValueError as error:
-        if not hasattr(error, "exit_code"):
-            raise
-        print(f"latency_prediction: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("latency_prediction: interrupted, nothing was written.", file=sys.stderr)
-        sys.exit(130)
     print(told(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cells.records import Recorded, read_records
-from benchmarks.cli import script_messages
 from benchmarks.report.analysis import Group, Row, analyse
 from benchmarks.report.tables import significant
+from slimtrain.base.command import script_messages
 from slimtrain.costs.cost import format_macs
 
 OUTPUT = Path("measured/networks")
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(PUBLISHED))
     parser.add_argument("--output-dir", type=Path, default=OUTPUT)
     arguments, options = parser.parse_known_args()
-    with script_messages(), tempfile.TemporaryDirectory() as name:
+    with script_messages("networks"), tempfile.TemporaryDirectory() as name:
         bundles = export(arguments.networks.split(","), Path(name))
         words = [*map(str, bundles), "--output-dir", str(arguments.output_dir), *options]
         code = subprocess.run([sys.executable, "-m", "benchmarks", *words], check=False).returncode

@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cli import script_messages
 from benchmarks.machine.environment import environment
+from slimtrain.base.command import script_messages
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.images, arguments.batch, arguments.repeats) < 1:
         parser.error("--images, --batch and --repeats are whole numbers from 1")
-    with script_messages():
+    with script_messages("search_speed"):
         result = compare(arguments)
     for side, runs in result["seconds_per_step"].items():
         print(f"{side:21}  " + "  ".join(f"{seconds:.2f} s" for seconds in runs))

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.cli import script_messages
 from benchmarks.machine.environment import environment
 from benchmarks.studies.rank_statistics import ranked
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
+from slimtrain.base.command import script_messages
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random plans")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
-    with script_messages():
+    with script_messages("search_statistics"):
         result = compare(arguments)
     print(told(result))
     if arguments.json:

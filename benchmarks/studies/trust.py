@@ -24,11 +24,11 @@ from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options,
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
-from benchmarks.cli import script_messages
 from benchmarks.machine.environment import environment
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.turns import Method, measure
 from benchmarks.runners import open_runner
+from slimtrain.base.command import script_messages
 
 LIMIT = 0.05
 KNOWN_MS = (0.2, 1.0, 5.0, 20.0)
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
     parser.add_argument("--json", type=Path, help="write the results here too")
     arguments = parser.parse_args()
-    with script_messages():
+    with script_messages("trust"):
         open_bundle(arguments.bundle)
     with pinned() as threads:
         found = environment()

@@ -1,15 +1,19 @@
-"""Errors of the target side. As on the export side, a message says what, found, expected, and what to do."""
+"""Errors of the target side. As everywhere, a message says what, found, expected, and what to do."""
 
 from __future__ import annotations
 
-
-class BundleError(ValueError):
-    """A bundle is missing, incomplete or damaged. Commands exit with `exit_code`."""
-
-    exit_code = 2
+from slimtrain.base.errors import ResourceError, UserError
 
 
-class MissingBackend(ValueError):
+class BundleError(UserError):
+    """A bundle is missing, incomplete or damaged."""
+
+
+class MissingBackend(ResourceError):
     """A backend is not installed, or cannot run here."""
 
-    exit_code = 3
+
+class NotProven(UserError):
+    """Files that were not proven to compute what they should."""
+
+    exit_code = 1

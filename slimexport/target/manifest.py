@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 import zlib
@@ -16,23 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError
+from slimtrain.base.files import file_sha256
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
-CHUNK_BYTES = 1 << 20
 
 Manifest = dict[str, Any]
 Artifact = dict[str, Any]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -70,7 +60,7 @@ def artifact_path(bundle: Path, artifact: Artifact) -> Path:
     path = bundle / name
     if not path.is_file():
         raise BundleError(f"{path}: named in {MANIFEST}, but not there. Copy the whole bundle, or export again.")
-    found = sha256(path)
+    found = file_sha256(path)
     if found != artifact["sha256"]:
         raise BundleError(
             f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {artifact['sha256'][:12]}...: the file was changed or "

@@ -7,7 +7,6 @@ triton-inference-server/common.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -15,8 +14,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
+from slimtrain.base.files import Advice, disk_error, partial_name
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ VERSION = "1"
 CONFIG = "config.pbtxt"
 MARK = "# written by slimexport"  # in the first line of a config.pbtxt: what --overwrite may replace
 FILES = {"onnx": "model.onnx", "trt": "model.plan"}
+ADVICE = Advice(
+    "Nothing was changed. Free some space, or choose another folder.", "Nothing was changed. Choose another folder."
+)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -51,7 +54,7 @@ def write_repository(
     for name, artifact in model_names(bundle, manifest):
         config = model_config(bundle, manifest, artifact, name, batch)
         models.append((name, artifact_path(bundle, artifact), FILES[artifact["format"]], config))
-    staging = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    staging = partial_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had this one's number
@@ -60,13 +63,7 @@ def write_repository(
             _write_model(staging / name, source, file, config)
         _publish(staging, folder, overwrite)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MissingBackend(
-                f"{folder}: no space left on its disk. Nothing was changed. Free some space, or choose another folder."
-            ) from error
-        raise BundleError(
-            f"{folder}: cannot be written ({error.strerror or error}). Nothing was changed. Choose another folder."
-        ) from error
+        raise disk_error(folder, error, ADVICE) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return [name for name, *_ in models]

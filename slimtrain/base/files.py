@@ -1,42 +1,103 @@
-"""Files that are either what they were before or whole. No torch."""
+"""Files that are either what they were before or whole, and what a disk that refuses is to the user. Standard library only."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from slimtrain.base.errors import ResourceError, UserError
 
 PARTIAL = ".partial-"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+CHUNK_BYTES = 1 << 20
+Content = bytes | memoryview
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """`content` at `path`, through to the disk and under its name at once.
+@dataclass(frozen=True)
+class Advice:
+    """What to do where the disk is `full`, and where something is `denied`."""
 
-    ResourceError for a full disk, UserError where it cannot be written; what was there before stays.
-    """
-    partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+    full: str = "Free some space and run again."
+    denied: str = ""
+
+
+AGAIN = Advice()
+RUN = Advice("What was there before is untouched. Free some space and go on with --resume auto.", "Choose another output_dir.")
+
+
+def disk_error(path: Path, error: OSError, advice: Advice = AGAIN, details: str = "") -> UserError:
+    """What a failed write to `path` is to the user: ResourceError for a full disk (with `details` of the space), UserError
+    for anything else, such as a folder that may not be written to."""
+    if is_full(error):
+        return ResourceError(f"{path}: no space left on its disk{details and f' ({details})'}. {advice.full}")
+    return UserError(f"{path}: cannot be written ({error.strerror or error}). {advice.denied}".rstrip())
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, or a user's share of it, has no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def partial_name(path: Path) -> Path:
+    """The hidden name, of this process, under which `path` is made."""
+    return path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+
+
+def write_through(path: Path, content: Content) -> None:
+    """`content` at `path`, through to the disk; OSError as the system says it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def partial_file(path: Path, content: Content, advice: Advice = AGAIN) -> Iterator[Path]:
+    """`content` under a temporary name beside `path`, through to the disk; removed at the end of the block unless it was
+    renamed. Errors as of `disk_error`."""
+    partial = partial_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
+        try:
+            write_through(partial, content)
+        except OSError as error:
+            raise disk_error(path, error, advice, f"{len(content) / 2**20:.1f} MiB are needed") from error
+        yield partial
+    finally:
         with contextlib.suppress(OSError):  # as where a folder of the path is a file
             partial.unlink()
-        if not isinstance(error, OSError):  # Ctrl-C: no half a file stays
-            raise
-        if error.errno in NO_SPACE:
-            raise ResourceError(
-                f"{path}: no space left on its disk ({len(content) / 2**20:.1f} MiB are needed). What was there before is "
-                "untouched. Free some space and go on with --resume auto."
-            ) from error
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another output_dir.") from error
+
+
+def write_atomically(path: Path, content: Content, advice: Advice = AGAIN) -> None:
+    """`content` at `path`, through to the disk and under its name at once; folders above it are made.
+
+    Errors as of `disk_error`; what was there before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error, advice) from error
+    with partial_file(path, content, advice) as partial:
+        try:
+            os.replace(partial, path)
+        except OSError as error:
+            raise disk_error(path, error, advice) from error
+
+
+def replace_both(first: tuple[Path, Path], second: tuple[Path, Path]) -> None:
+    """Rename two files (from, to), one right after the other: once the first has its name, an interruption no longer
+    keeps the second from its own."""
+    try:
+        os.replace(*first)
+        os.replace(*second)
+    except KeyboardInterrupt:
+        if not first[0].exists() and second[0].exists():
+            os.replace(*second)
+        raise
 
 
 def remove_partials(folder: Path) -> None:
@@ -44,3 +105,12 @@ def remove_partials(folder: Path) -> None:
     for left in folder.glob(f".*{PARTIAL}*"):
         with contextlib.suppress(OSError):
             left.unlink()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
+from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own import is_own, read_own
@@ -126,8 +126,3 @@ def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, 
         f"{asked}: {name} has batch-norm statistics only for {', '.join(map(width_label, filled))}. "
         f"{remedy}, or choose from these."
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimtrain import __version__
 from slimtrain.base.errors import CheckpointError
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.version import __version__
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
@@ -162,7 +162,7 @@ def save(content: Mapping[str, Any], path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(_own_storage(content), buffer)
-    write_atomically(path, buffer.getbuffer())
+    write_atomically(path, buffer.getbuffer(), RUN)
 
 
 def _own_storage(value: Any) -> Any:

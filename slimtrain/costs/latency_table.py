@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import UserError
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
@@ -214,7 +214,7 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     lines = json.dumps({**content, "layers": "@", "times": "@"}, indent=1, allow_nan=False).split('"@"')
     lists = (",\n  ".join(json.dumps(each, allow_nan=False) for each in entries) for entries in (layers, times))
     text = lines[0] + "".join(f"[\n  {each}\n ]{rest}" for each, rest in zip(lists, lines[1:], strict=True))
-    write_atomically(Path(path), (text + "\n").encode())
+    write_atomically(Path(path), (text + "\n").encode(), RUN)
 
 
 def _dim_content(dim: Dim | int) -> int | dict[str, Any]:

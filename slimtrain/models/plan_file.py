@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError, nearest
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
@@ -38,7 +38,7 @@ def write_plan_file(path: Path, spec: NetworkSpec, plan: ChannelPlan, image_size
         **facts,
         "channels": dict(plan.channels),
     }
-    write_atomically(path, yaml.safe_dump(content, sort_keys=False).encode())
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False).encode(), RUN)
 
 
 def read_plan_file(path: Path, spec: NetworkSpec) -> ChannelPlan:

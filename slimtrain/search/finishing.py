@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from slimtrain.base.errors import CommandError, ResourceError, UserError
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import SEARCH_KEYS, Config, plain
@@ -212,7 +212,7 @@ def _write(path: Path, rows: Sequence[Compared]) -> None:
     made = csv.writer(text, lineterminator="\n")
     made.writerow(field.name for field in dataclasses.fields(Compared))
     made.writerows(dataclasses.astuple(row) for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(), RUN)
 
 
 def comparison_table(rows: Sequence[Compared], cost: CostModel) -> str:

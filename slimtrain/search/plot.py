@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.options import UNITS
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
@@ -51,7 +51,7 @@ def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Seq
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     path = folder / PLOT
-    write_atomically(path, picture.getvalue())
+    write_atomically(path, picture.getvalue(), RUN)
     return path
 
 

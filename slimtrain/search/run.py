@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from slimtrain.base.errors import UserError
-from slimtrain.base.files import remove_partials, write_atomically
+from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
@@ -114,7 +114,7 @@ def _begin(search: SearchPlan, processes: Processes, resume: bool) -> None:
         remove_partials(folder)
         if not (folder / RESOLVED).exists():
             config = dataclasses.replace(search.config, output_dir=str(folder))
-            write_atomically(folder / RESOLVED, dump_config(config).encode())
+            write_atomically(folder / RESOLVED, dump_config(config).encode(), RUN)
     processes.wait()
 
 

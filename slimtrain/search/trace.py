@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.base.files import NO_SPACE, write_atomically
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import RUN, Advice, disk_error, write_atomically
 
 SEARCH, TRACE, CANDIDATES = "search.json", "trace.csv", "candidates.csv"
+SAFE = "The steps before are safe: free some space or correct output_dir, then go on with --resume auto."
+ADVICE = Advice(SAFE, SAFE)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Trace:
                     f"{self.folder}: has a {TRACE} but no {SEARCH}, which says of what. Choose another output_dir."
                 )
             if self.write:
-                write_atomically(path, (json.dumps(told, indent=1) + "\n").encode())
+                write_atomically(path, (json.dumps(told, indent=1) + "\n").encode(), RUN)
             return
         if not self.resume and self.write:  # the others may see what the first has just written
             raise UserError(f"{self.folder}: holds a search already. Go on with --resume auto, or choose another output_dir.")
@@ -110,7 +112,7 @@ class Trace:
 
     def _rewrite(self, name: str, kind: type[Step | Candidate], rows: Sequence[Step | Candidate]) -> None:
         if (self.folder / name).exists():
-            write_atomically(self.folder / name, (_header(kind) + _lines(rows)).encode())
+            write_atomically(self.folder / name, (_header(kind) + _lines(rows)).encode(), RUN)
 
     def _append(self, name: str, rows: Sequence[Step | Candidate]) -> None:
         """Add lines to a file, through to the disk."""
@@ -121,11 +123,7 @@ class Trace:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            kind = ResourceError if error.errno in NO_SPACE else UserError
-            raise kind(
-                f"{path}: cannot be written ({error.strerror or error}). The steps before are safe: free some space or "
-                "correct output_dir, then go on with --resume auto."
-            ) from error
+            raise disk_error(path, error, ADVICE) from error
 
 
 def read_trace(folder: Path) -> list[Step]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.base.files import write_atomically
+from slimtrain.base.files import RUN, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Logbook:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.folder / SUMMARY, text.getvalue().encode())
+        write_atomically(self.folder / SUMMARY, text.getvalue().encode(), RUN)
         if self.board is not None:
             for row in rows:
                 if row["step"] == step:

@@ -17,7 +17,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from slimtrain.base.errors import CheckpointError, TrainingError, UserError
-from slimtrain.base.files import remove_partials, write_atomically
+from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import count
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
@@ -166,7 +166,7 @@ class Run:
                 if moved:
                     click.echo(f"{self.folder} held a run already: it is now {moved}")
             remove_partials(self.folder)
-            write_atomically(self.folder / RESOLVED, dump_config(config).encode())
+            write_atomically(self.folder / RESOLVED, dump_config(config).encode(), RUN)
             self.logbook = Logbook(self.folder, config.tensorboard)
         processes.wait()
         share = config.batch_size / processes.world / config.accumulate

@@ -15,9 +15,10 @@ import pytest
 
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.manifest import dump_manifest, read_manifest, sha256
+from slimexport.target.manifest import dump_manifest, read_manifest
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
+from slimtrain.base.files import file_sha256
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import Behaviour, fake_tensorrt, logits_of, network
 
@@ -71,7 +72,7 @@ def write_bundle(
                     "format": "onnx",
                     "precision": precision,
                     "file": file,
-                    "sha256": sha256(folder / file),
+                    "sha256": file_sha256(folder / file),
                     "size_bytes": 10,
                     "macs": 1000,
                     "params": 10,

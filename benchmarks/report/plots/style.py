@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.report.analysis import Group
 from slimexport.target.errors import MissingBackend
-from slimexport.target.files import write_atomically
+from slimtrain.base.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

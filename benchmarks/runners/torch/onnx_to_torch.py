@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
 from benchmarks.runners.failures import first_line
+from slimtrain.base.errors import UserError
 
 TYPES = {
     TensorProto.FLOAT: torch.float32,
@@ -33,10 +34,8 @@ QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 Pair = tuple[int, int]
 
 
-class UnsupportedFile(ValueError):
+class UnsupportedFile(UserError):
     """An ONNX file holds something that this reader has no torch form for."""
-
-    exit_code = 2
 
 
 def dense_from_onnx(path: Path) -> fx.GraphModule:

@@ -8,8 +8,9 @@ import torch
 
 from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import MANIFEST, Manifest, read_manifest, sha256
+from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
+from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -60,7 +61,7 @@ def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
         return given
     if not checkpoint.is_file():
         raise BundleError(f"{given}: no such file. --ckpt takes the checkpoint that {folder} was exported from, {file}.")
-    found = sha256(checkpoint)
+    found = file_sha256(checkpoint)
     if found != expected:
         raise BundleError(
             f"{given}: SHA-256 is {found[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({made_of}): another "

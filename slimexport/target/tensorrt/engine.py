@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import Artifact, sha256
+from slimexport.target.manifest import Artifact
 from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
 from slimexport.target.tensorrt.inspector import Layers, count_layers
 from slimexport.target.tensorrt.plan_header import check_plan
+from slimtrain.base.files import file_sha256
 
 Array = NDArray[Any]
 
@@ -185,7 +186,7 @@ def _read_plan(path: Path, artifact: Artifact | None) -> bytes:
     """The plan's bytes, once their SHA-256 is seen to be the manifest's."""
     if not path.is_file():
         raise BundleError(f"{path}: not there. Copy the whole bundle, or build the engine again.")
-    if artifact is not None and (found := sha256(path)) != artifact["sha256"]:
+    if artifact is not None and (found := file_sha256(path)) != artifact["sha256"]:
         raise BundleError(
             f"{path}: SHA-256 is {found[:12]}..., the manifest says {str(artifact['sha256'])[:12]}...: the file was changed "
             "or damaged. Copy the bundle again, or build the engine again."

@@ -16,7 +16,6 @@ from typing import Any
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError
-from slimexport.target.files import partial_file, replace_both
 from slimexport.target.manifest import (
     MANIFEST,
     Artifact,
@@ -25,7 +24,6 @@ from slimexport.target.manifest import (
     dump_manifest,
     read_manifest,
     read_reference,
-    sha256,
 )
 from slimexport.target.tensorrt.api import Emission, require_tensorrt
 from slimexport.target.tensorrt.build import BuildFailed, Built, build
@@ -36,6 +34,7 @@ from slimexport.target.tensorrt.inspector import NOT_USED, PARTLY, UNKNOWN, Laye
 from slimexport.target.tensorrt.orders import FORMAT, Order, entry_of, key_of, orders, with_entry
 from slimexport.target.tensorrt.timing_cache import TimingCache, cache_path
 from slimexport.target.verify import FAILED, PASSED
+from slimtrain.base.files import file_sha256, partial_file, replace_both
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ class _Job:
 
     def _verified(self, partial: Path, order: Order, built: Built, probes: Probes) -> Artifact:
         """The entry of a plan, loaded back from disk and run."""
-        artifact = {**entry_of(order), "sha256": sha256(partial), "size_bytes": len(built.plan)}
+        artifact = {**entry_of(order), "sha256": file_sha256(partial), "size_bytes": len(built.plan)}
         record = {"tensorrt": self.trt.__version__, "flags": list(built.flags)}
         with TensorRTRunner(partial, {**artifact, "engine": record}, trt=self.trt, gpu=self.gpu) as runner:
             layers = runner.layers()

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from slimexport.target.cuda.device import Device
-from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.files import write_atomically
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,6 @@ class TimingCache:
             return
         content = bytes(serialized)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, MAGIC + hashlib.sha256(content).digest() + content)
-        except (OSError, BundleError, MissingBackend) as error:
+        except UserError as error:
             log.warning("timing cache %s cannot be written (%s): the next build takes as long", self.path, error)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.cell import NOT_MEASURED, Result
-from benchmarks.cells.records import NoSpace, RecordError, Records, claim_folder, read_records, write_csv
+from benchmarks.cells.records import RecordError, Records, claim_folder, read_records, write_csv
 from benchmarks.cells.statistics import summary
-from slimexport.target.errors import MissingBackend
+from slimtrain.base.errors import ResourceError, UserError
 from tests.support.bench_helpers import cell, result
 
 ENVIRONMENT = {"cpu": "Fast One", "cores": 2}
@@ -149,7 +149,7 @@ def test_what_is_no_run_is_told(tmp_path: Path, damage: Callable[[Path], Any], s
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = written(tmp_path / "results.jsonl")
-    with pytest.raises(RecordError, match="File exists"), Records(path):
+    with pytest.raises(UserError, match="File exists"), Records(path):
         pass
     assert len(read_records(path).results) == 3
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_written(tmp_path: Path) -> None
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         real, records._file = records._file, Full()  # type: ignore[assignment]
-        with pytest.raises(NoSpace, match="no space left") as caught:
+        with pytest.raises(ResourceError, match="no space left") as caught:
             records.add(RESULTS[0])
         records._file = real
     assert caught.value.exit_code == 3
@@ -207,7 +207,7 @@ def test_a_table_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(MissingBackend, match="no space left"):
+    with pytest.raises(ResourceError, match="no space left"):
         write_csv(path, RESULTS)
     assert path.read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 1
@@ -239,7 +239,7 @@ def test_the_working_folder_is_not_renamed(tmp_path: Path, monkeypatch: pytest.M
         claim_folder(Path())
 
 
-@pytest.mark.parametrize(("number", "kind", "code"), [(errno.ENOSPC, NoSpace, 3), (errno.EACCES, RecordError, 2)])
+@pytest.mark.parametrize(("number", "kind", "code"), [(errno.ENOSPC, ResourceError, 3), (errno.EACCES, UserError, 2)])
 def test_a_folder_that_cannot_be_made_is_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Any], code: int
 ) -> None:
@@ -254,5 +254,5 @@ def test_a_folder_that_cannot_be_made_is_one_message(
 
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(RecordError, match="File exists"):
+    with pytest.raises(UserError, match="File exists"):
         claim_folder(tmp_path / "out")

@@ -14,6 +14,7 @@ from benchmarks.cells.cell import MEASURED, Timing
 from benchmarks.cells.statistics import summary
 from benchmarks.measure.rounds import collection_paused, iterate, join_states, schedule
 from benchmarks.measure.turns import BadMethod, Method, expected_seconds
+from slimtrain.base.errors import UserError
 from tests.support.bench_helpers import Behaviour, FakeClock, Machine, cell
 
 ONE_ITERATION = Method(duration_s=1e-9, repeats=2, warmup_s=0, least_iterations=1)
@@ -181,7 +182,7 @@ def test_progress_counts_rounds() -> None:
     ]
 
 
-class _NotToday(ValueError):
+class _NotToday(UserError):
     exit_code = 3
 
 

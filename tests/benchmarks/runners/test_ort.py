@@ -33,8 +33,9 @@ from slimexport.target import manifest
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import read_manifest, read_reference, sha256
+from slimexport.target.manifest import read_manifest, read_reference
 from slimexport.target.verify import TOLERANCES, compare
+from slimtrain.base.files import file_sha256
 from tests.support.bench_helpers import cell
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.export_helpers import python
@@ -235,7 +236,7 @@ def test_a_file_is_read_for_its_sha256_once_until_it_changes(bundle: Path, monke
 
     def counted(path: Path) -> str:
         read.append(path)
-        return sha256(path)
+        return file_sha256(path)
 
     monkeypatch.setattr(manifest, "sha256", counted)
     made = cpu_cell(bundle)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import artifact_path, dump_manifest, read_manifest, read_reference, sha256
+from slimexport.target.manifest import artifact_path, dump_manifest, read_manifest, read_reference
+from slimtrain.base.files import file_sha256
 
 
 def write(folder: Path, manifest: Any) -> Path:
@@ -24,7 +25,7 @@ def write(folder: Path, manifest: Any) -> Path:
 def test_sha256_is_that_of_the_whole_file(tmp_path: Path, size: int) -> None:
     content = np.random.default_rng(size).bytes(size)
     (tmp_path / "f").write_bytes(content)
-    assert sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+    assert file_sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_manifest_reads_as_it_was_written_and_unknown_keys_stay(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from slimexport.target import triton
-from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.errors import BundleError
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.triton import write_repository
+from slimtrain.base.errors import ResourceError, UserError
 from tests.support.export_helpers import tree
 
 # --------------------------------------------------------------------------------------- a parser of the text format
@@ -488,7 +489,7 @@ def test_an_interrupted_replacement_is_undone(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", failing_rename)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else BundleError):
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
         written(tmp_path, *artifacts, overwrite=True)
     assert tree(tmp_path / "models") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
@@ -496,7 +497,7 @@ def test_an_interrupted_replacement_is_undone(
 
 @pytest.mark.parametrize(
     ("number", "expected", "code", "part"),
-    [(errno.ENOSPC, MissingBackend, 3, "no space left"), (errno.EROFS, BundleError, 2, "Read-only file system")],
+    [(errno.ENOSPC, ResourceError, 3, "no space left"), (errno.EROFS, UserError, 2, "Read-only file system")],
 )
 def test_a_failure_on_the_way_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception], code: int, part: str

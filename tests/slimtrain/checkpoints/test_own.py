@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.base.files import remove_partials, write_atomically
+from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     write_atomically(tmp_path / "last.pt", b"old")
     monkeypatch.setattr(os, place, fail)
     with pytest.raises(expected, match=words) as caught:
-        write_atomically(tmp_path / "last.pt", b"new")
+        write_atomically(tmp_path / "last.pt", b"new", RUN)
     assert type(caught.value) is expected
     assert tree(tmp_path) == {"last.pt": b"old"}
 
@@ -90,7 +90,7 @@ def test_a_folder_that_is_a_file_is_bad_input(tmp_path: Path, inner: str) -> Non
 def test_a_folder_in_the_files_place_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "last.pt").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        write_atomically(tmp_path / "last.pt", b"new")
+        write_atomically(tmp_path / "last.pt", b"new", RUN)
     assert os.listdir(tmp_path) == ["last.pt"]
 
 

@@ -284,7 +284,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResourceError, match=r"candidates.csv: cannot be written .No space.*--resume auto"):
+    with pytest.raises(ResourceError, match=r"candidates.csv: no space left on its disk.*--resume auto"):
         trace.add(step, [Candidate(1, "a", 16, 8, 1.0, 2.0, 4.0, 1)])
 
 

@@ -35,8 +35,9 @@ from benchmarks.runners.torch import session as torch_session
 from benchmarks.runners.torch import slimmable as torch_slimmable
 from benchmarks.runners.torch.runners import open_torch
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import read_reference, sha256
+from slimexport.target.manifest import read_reference
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
 
@@ -307,7 +308,7 @@ def test_another_checkpoint_is_refused_with_both_hashes(exported: Exported, tmp_
     wrong = tmp_path / "us.pt"
     wrong.write_bytes(exported.checkpoint.read_bytes() + b"\0")
     manifest = json.loads((exported.folder / "manifest.json").read_text())
-    expected, found = manifest["source"]["sha256"], sha256(wrong)
+    expected, found = manifest["source"]["sha256"], file_sha256(wrong)
     each = exported.cells(SLIMMABLE)[0]
     refused(each, exported.folder, Options(checkpoint=wrong), found[:12], expected[:12], str(wrong), kind=BundleError)
     assert BundleError.exit_code == 2
@@ -363,7 +364,7 @@ def test_channels_that_are_none(exported: Exported, tmp_path: Path, change: Call
 def test_a_damaged_checkpoint_with_the_right_hash(exported: Exported, tmp_path: Path) -> None:
     damaged = tmp_path / "us.pt"
     damaged.write_bytes(b"no checkpoint")
-    folder, _ = edited(exported, tmp_path, lambda each: each["source"].update(sha256=sha256(damaged)))
+    folder, _ = edited(exported, tmp_path, lambda each: each["source"].update(sha256=file_sha256(damaged)))
     with pytest.raises(CheckpointError):
         open_torch(exported.cells(SLIMMABLE)[0], folder, FewImages(), Options(checkpoint=damaged))
 

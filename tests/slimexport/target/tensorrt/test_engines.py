@@ -13,13 +13,15 @@ import pytest
 from slimexport.report import table
 from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import read_manifest, sha256
+from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt import engines
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.check import Probes, check_engine, int8_limits, tolerance_for
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
 from slimexport.target.tensorrt.plan_header import PlanMismatch
+from slimtrain.base.errors import ResourceError
+from slimtrain.base.files import file_sha256
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import VERSIONS, logits_of
 from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle
@@ -68,11 +70,11 @@ def test_engines_are_built_verified_named_and_described(board: Machine, tmp_path
     for infix, source in sources.items():
         artifact = found[f"net_x0_5{infix}.plan"]
         path = bundle / artifact["file"]
-        assert artifact["sha256"] == sha256(path) and artifact["size_bytes"] == path.stat().st_size
+        assert artifact["sha256"] == file_sha256(path) and artifact["size_bytes"] == path.stat().st_size
         assert (artifact["name"], artifact["width"], artifact["macs"]) == ("net_x0_5", 0.5, 1000)
         assert artifact["accuracy"] is None
         engine = artifact["engine"]
-        assert engine["onnx"] == f"net_x0_5{source}.onnx" and engine["onnx_sha256"] == sha256(bundle / engine["onnx"])
+        assert engine["onnx"] == f"net_x0_5{source}.onnx" and engine["onnx_sha256"] == file_sha256(bundle / engine["onnx"])
         assert engine["tensorrt"] == board.trt.__version__
         assert (engine["cuda"], engine["gpu"], engine["compute_capability"]) == ("12.4", "NVIDIA Test GPU", "9.0")
         assert (engine["optimization_level"], engine["batch"]) == (3, [1, 4, 6])
@@ -105,7 +107,7 @@ def test_building_again_replaces_the_entry_and_keeps_the_others(new: Machine, tm
     assert list(after) == list(before)
     assert after["net_x0_5.fp16.plan"]["engine"]["optimization_level"] == 5
     assert after["net_x1_0.fp16.plan"] == before["net_x1_0.fp16.plan"]
-    assert after["net_x0_5.fp16.plan"]["sha256"] == sha256(bundle / "net_x0_5.fp16.plan")
+    assert after["net_x0_5.fp16.plan"]["sha256"] == file_sha256(bundle / "net_x0_5.fp16.plan")
 
 
 def test_the_runner_gives_logits_of_any_batch(board: Machine, tmp_path: Path) -> None:
@@ -366,7 +368,7 @@ def test_ctrl_c_between_the_names_leaves_plan_and_manifest_in_step(
         build(bundle)
     monkeypatch.undo()
     assert names(bundle) == before | {"net_x0_5.plan"}
-    assert engines_of(bundle)["net_x0_5.plan"]["sha256"] == sha256(bundle / "net_x0_5.plan")
+    assert engines_of(bundle)["net_x0_5.plan"]["sha256"] == file_sha256(bundle / "net_x0_5.plan")
 
 
 def test_a_full_disk_leaves_the_bundle_as_it_was(new: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +379,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(new: Machine, tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MissingBackend, match=r"net_x0_5\.plan: no space left on its disk") as caught:
+    with pytest.raises(ResourceError, match=r"net_x0_5\.plan: no space left on its disk") as caught:
         build(bundle)
     assert caught.value.exit_code == 3
     assert names(bundle) == before
@@ -536,7 +538,7 @@ def test_an_engine_of_other_types_is_refused(new: Machine, tmp_path: Path) -> No
     bundle = write_bundle(tmp_path / "b", widths=(0.5,))
     path = bundle / "net_x0_5.onnx"
     path.write_bytes(path.read_bytes().replace(b"{", b'{"io": "HALF", ', 1))
-    edit_manifest(bundle, lambda manifest: manifest["artifacts"][0].update(sha256=sha256(path)))
+    edit_manifest(bundle, lambda manifest: manifest["artifacts"][0].update(sha256=file_sha256(path)))
     with pytest.raises(BundleError, match=r"input is DataType\.HALF, expected float32"):
         build(bundle)
 
