@@ -261,8 +261,8 @@ def test_channels_of_a_bundle_with_other_classes(exported: Path) -> None:
 
 def test_the_list_names_every_script(tmp_path: Path) -> None:
     done = run("--list", cwd=tmp_path)
-    for name in ("export_speed", "training", "int8", "trust", "networks", "latency_prediction", "gpu.engines"):
-        assert f"python -m benchmarks.{name}" in done.stdout
+    for name in ("export_speed", "training", "int8", "trust", "networks", "latency_prediction", "engines"):
+        assert f"python -m benchmarks.studies.{name}" in done.stdout
     assert "choose" in done.stdout and "channels" in done.stdout
     descriptions = [line for line in done.stdout.splitlines() if line.startswith("    ")]
     assert all(line.strip() for line in descriptions) and len(descriptions) >= 10

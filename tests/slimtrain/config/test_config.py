@@ -367,7 +367,7 @@ def test_a_file_of_another_form_is_refused(text: str, reason: str, tmp_path: Pat
 
 def test_configurations_are_read_without_torch() -> None:
     code = (
-        "import sys; from slimtrain.config.config import read_config; import slimtrain.config.published_keys;"
+        "import sys; from slimtrain.config.reading import read_config; import slimtrain.config.published_keys;"
         "read_config('us_mobilenet_v1').spec(10); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

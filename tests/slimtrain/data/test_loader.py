@@ -229,7 +229,7 @@ def test_a_process_that_dies_is_told_with_what_to_do() -> None:
 
 def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:
     code = (
-        "from tests.slimtrain.test_loader import *\n"
+        "from tests.slimtrain.data.test_loader import *\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it would be ignored
         "batches = training_batches(Numbered(1000), noisy, epochs=10**6, batch_size=2, seed=0, workers=2)\n"
         "try:\n"
