@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.costs.cost_model import parse_targets
+from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.registry import published_spec, split_name
 from slimtrain.models.spec import NetworkSpec
@@ -27,6 +29,10 @@ RESERVED = ("last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "ten
 
 def _choice(*values: str) -> dict[str, Any]:
     return {"choices": values}
+
+
+def _row_of(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {"choices": table}
 
 
 def _least(value: float, most: float = math.inf) -> dict[str, Any]:
@@ -46,13 +52,11 @@ class Config:
     stem_stride: int = field(default=2, metadata=_least(1, 2))  # 1 for small images
 
     # the data
-    data: str = field(default="folder", metadata=_choice("imagenet", "folder", "cifar10", "cifar100", "digits", "fake"))
+    data: str = field(default=FOLDER, metadata=_row_of(CATALOG))
     data_dir: str = ""  # holds train/ and val/, or CIFAR's files
     holdout: int = field(default=0, metadata=_least(0))  # training images kept aside for testing (50,000: the AutoSlim split)
     image_size: int = field(default=224, metadata=_least(1))  # pixels
-    augmentation: str = field(
-        default="mobile", metadata=_choice("basic", "mobile", "inception", "cifar", "digits", "none")
-    )  # see augment.py
+    augmentation: str = field(default="mobile", metadata=_row_of(AUGMENTATIONS))  # see data/transforms.py
     mean: tuple[float, ...] = IMAGENET_MEAN  # per channel, of values from 0 to 1
     std: tuple[float, ...] = IMAGENET_STD
     workers: int = field(default=4, metadata=_least(0))  # processes that load images, per training process, up to its cores
@@ -142,7 +146,7 @@ class Config:
     @cached_property
     def known_classes(self) -> int:
         """The number of classes as far as the configuration tells: 0 leaves it to the data."""
-        return self.classes or {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "digits": 10}.get(self.data, 0)
+        return self.classes or CATALOG[self.data].classes
 
     def spec(self, classes: int) -> NetworkSpec:
         """The network to train. A US network's switches are the ends of its range: the only widths whose statistics

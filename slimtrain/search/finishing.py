@@ -32,7 +32,7 @@ from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.data.datasets import open_data
+from slimtrain.data.catalog import packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
@@ -42,6 +42,7 @@ from slimtrain.search.slimming import channel_list
 from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result
+from slimtrain.training.inputs import data_of
 from slimtrain.training.resume import RESOLVED
 from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
@@ -51,7 +52,6 @@ STEPS = 1000  # per unit of width: finer than the rounding of channels for every
 
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
-DIGITS = "digits"  # both packages know these images by name
 # What does not change what is trained, but where and how it is told.
 OF_THE_MACHINE = (
     "output_dir",
@@ -139,7 +139,7 @@ def finish(
 def check_finish(search: SearchPlan) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
-    open_data(search.final)
+    data_of(search.final)
     missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
         raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")
@@ -191,8 +191,8 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
 def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
     """Run `slimexport` on a checkpoint, for all its networks. CommandError where it fails."""
     words = ["--ckpt", str(checkpoint), "--widths", ",".join(map(str, switches)), "--output-dir", str(folder), "--overwrite"]
-    if config.data == DIGITS:
-        words += ["--accuracy-data", DIGITS]
+    if packaged(config.data):  # both packages know these images by name
+        words += ["--accuracy-data", config.data]
     if config.layout == "published":  # which does not tell which images the network takes
         words += ["--config", str(checkpoint.parent / RESOLVED)]
     click.echo(shlex.join(["slimexport", *words]))
