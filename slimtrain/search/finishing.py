@@ -28,8 +28,9 @@ from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.config import MACHINE_KEYS, SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
+from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.catalog import packaged
@@ -43,7 +44,6 @@ from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result
 from slimtrain.training.inputs import data_of
-from slimtrain.training.resume import RESOLVED
 from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
 
@@ -52,18 +52,6 @@ STEPS = 1000  # per unit of width: finer than the rounding of channels for every
 
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
-# What does not change what is trained, but where and how it is told.
-OF_THE_MACHINE = (
-    "output_dir",
-    "data_dir",
-    "device",
-    "workers",
-    "threads",
-    "resume",
-    "checkpoint_every",
-    "log_every",
-    "tensorboard",
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +148,7 @@ def _check_alike(config: Config) -> None:
     if not path.exists():
         return
     before, now = plain(read_config(str(path))), plain(config)
-    changed = [key for key in now if before[key] != now[key] and key not in (*OF_THE_MACHINE, *SEARCH_KEYS)]
+    changed = [key for key in now if before[key] != now[key] and key not in (*MACHINE_KEYS, *SEARCH_KEYS)]
     if changed:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
         raise UserError(

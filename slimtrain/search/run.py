@@ -25,6 +25,7 @@ from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
+from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, cost_model, format_cost
 from slimtrain.data.datasets import Data
@@ -40,7 +41,7 @@ from slimtrain.search.supernet import PLANS, SearchPlan, held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of, test_transform_of
-from slimtrain.training.resume import LAST, RESOLVED, check_settings, move_aside
+from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
 

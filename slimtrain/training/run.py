@@ -23,7 +23,8 @@ from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
-from slimtrain.config.config import Config, dump_config, plain
+from slimtrain.config.config import Config, dump_config, plain, run_settings
+from slimtrain.config.run_folder import BEST, LAST, RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.models.channels import ChannelPlan, number_text
@@ -39,17 +40,7 @@ from slimtrain.training.logbook import Logbook, Row
 from slimtrain.training.losses import torch_smoothing
 from slimtrain.training.optimizer import initialize, learning_rate, sgd
 from slimtrain.training.report import export_command, results_table
-from slimtrain.training.resume import (
-    BEST,
-    LAST,
-    RESOLVED,
-    generators,
-    move_aside,
-    read_run,
-    run_settings,
-    run_to_resume,
-    set_generators,
-)
+from slimtrain.training.resume import generators, move_aside, read_run, run_to_resume, set_generators
 from slimtrain.training.sampling import Sampler
 from slimtrain.training.step import Stepper
 
