@@ -35,7 +35,7 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
 
     image = bundle.manifest.input
     preprocessing = {"image_size": image.image_size, "mean": image.mean, "std": image.std}
-    images = images_for(source, bundle.network, bundle.manifest.output.classes, preprocessing, bundle.name)
+    images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
     files = {
         (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name
         for artifact in bundle.manifest.of_format(ONNX)
