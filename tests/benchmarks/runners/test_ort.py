@@ -238,7 +238,7 @@ def test_a_file_is_read_for_its_sha256_once_until_it_changes(bundle: Path, monke
         read.append(path)
         return file_sha256(path)
 
-    monkeypatch.setattr(manifest, "sha256", counted)
+    monkeypatch.setattr(manifest, "file_sha256", counted)
     made = cpu_cell(bundle)
     for _ in range(3):
         opened(made, bundle).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,6 @@ from benchmarks.cells.cell import (
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.measure.output_check import check_output
-from benchmarks.runners.torch import images as torch_images
 from benchmarks.runners.torch import session as torch_session
 from benchmarks.runners.torch import slimmable as torch_slimmable
 from benchmarks.runners.torch.runners import open_torch
@@ -229,10 +229,10 @@ def test_what_fails_to_open_leaves_the_threads_alone(tmp_path: Path) -> None:
 def test_a_closed_runner_holds_nothing(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    forward, buffers = (weakref.ref(runner._open[0]), weakref.ref(runner._open[1].buffers))  # type: ignore[attr-defined]
     runner.close()
     runner.close()
-    assert runner._open is None  # type: ignore[attr-defined]
-    assert len(torch_images._shared) == 0
+    assert (forward(), buffers()) == (None, None)
     with pytest.raises(AssertionError, match="closed"):
         runner.run(0)
 
