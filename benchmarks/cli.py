@@ -223,7 +223,7 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
     from benchmarks.cells.inputs import assumed_cache
     from benchmarks.cells.records import RESULTS, TABLE, claim_folder, write_csv
     from benchmarks.machine.threads import pinned
-    from benchmarks.measure.progress import Progress
+    from benchmarks.measure.progress import RoundProgress
     from benchmarks.report.document import console
     from benchmarks.report.document import report as write_report
     from benchmarks.session import prepare, run
@@ -235,7 +235,7 @@ def _measure(request: Any, folder: Path, plots: bool, report: bool = True) -> tu
         moved = claim_folder(folder, needed)
         if moved is not None:
             click.echo(f"{folder} held an earlier run, which is now {moved}", err=True)
-        with Progress() as progress:
+        with RoundProgress() as progress:
             say = functools.partial(click.echo, err=True)
             recorded, interrupted = run(request, threads, plan, folder / RESULTS, _command(), say, progress)
     write_csv(folder / TABLE, recorded.results)

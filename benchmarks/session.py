@@ -6,7 +6,7 @@ Everything that can be refused is refused before anything is measured or written
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from benchmarks.cells.records import Recorded, Records
 from benchmarks.machine.environment import environment
 from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure.output_check import Reference
+from benchmarks.measure.progress import OnProgress, Say
 from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
 from benchmarks.runners import open_runner
 from slimexport.target.errors import BundleError
@@ -27,9 +28,6 @@ from slimtrain.base.files import file_sha256
 
 GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
-
-Say = Callable[[str], None]
-Progress = Callable[[str, float, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
 
 
 def run(
-    request: Request, threads: Mapping[str, Any], plan: Plan, path: Path, command: str, say: Say, progress: Progress
+    request: Request, threads: Mapping[str, Any], plan: Plan, path: Path, command: str, say: Say, progress: OnProgress
 ) -> tuple[Recorded, bool]:
     """Measure `plan` and write `path`, a results.jsonl. Returns what it holds, and whether Ctrl-C ended it early.
 

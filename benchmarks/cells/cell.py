@@ -154,7 +154,7 @@ class Options:
     checkpoint: Path | None = None
 
 
-class Runner(Protocol):
+class CellRunner(Protocol):
     """A cell's network, loaded, with its inputs where the backend reads them; for a `with` block.
 
     `settings` says how it runs. `run(index)` does one iteration on buffer `index` (modulo their number) and waits for its
@@ -180,7 +180,7 @@ class Inputs(Protocol):
 class Opener(Protocol):
     """Loads a cell's runner. Raises NotMeasured with the reason where it cannot be."""
 
-    def __call__(self, cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner: ...
+    def __call__(self, cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner: ...
 
 
 def milliseconds(timings: Sequence[Timing]) -> dict[str, list[float]]:

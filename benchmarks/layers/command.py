@@ -19,7 +19,7 @@ from benchmarks.cells.cell import ONNXRUNTIME_CPU
 from benchmarks.layers.grid import Entry
 from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import BACKENDS, ModelTimer
-from benchmarks.layers.run import Device, Grid, Measured, Work, run_channels, title
+from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import messages
@@ -125,7 +125,7 @@ class Rows:
         self.file.close()
 
 
-def summary_lines(measured: Measured) -> list[str]:
+def summary_lines(measured: LayerMeasurement) -> list[str]:
     """Where time steps, a line for each staircase, and what to doubt."""
     said = []
     for stairs in measured.staircases:
@@ -144,7 +144,7 @@ def summary_lines(measured: Measured) -> list[str]:
     return [*said, *measured.notes]
 
 
-def this_device(backend: str, batch: int, threads: int | None) -> Device:
+def this_device(backend: str, batch: int, threads: int | None) -> TimedDevice:
     """The CPU or GPU that `backend` runs on here, with the environment."""
     from benchmarks.machine.environment import environment
 
@@ -154,7 +154,7 @@ def this_device(backend: str, batch: int, threads: int | None) -> Device:
         from slimexport.target.cuda.device import device_name
 
         name = device_name()
-    return Device(str(name or "unknown"), backend, batch, threads, found)
+    return TimedDevice(str(name or "unknown"), backend, batch, threads, found)
 
 
 def _range(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
@@ -257,7 +257,7 @@ def require_onnx() -> None:
 
 def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
     from benchmarks.machine.threads import pinned
-    from benchmarks.measure.progress import Progress
+    from benchmarks.measure.progress import RoundProgress
 
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))
@@ -269,7 +269,7 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
             err=True,
         )
         rows = stack.enter_context(Rows(folder / ROWS))
-        progress = stack.enter_context(Progress())
+        progress = stack.enter_context(RoundProgress())
         try:
             measured = run_channels(work, device, timer, taken=rows.add, progress=progress)
         except KeyboardInterrupt:

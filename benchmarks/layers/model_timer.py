@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, Cell, Inputs, NotMeasured, Options, Runner
+from benchmarks.cells.cell import (
+    NOT_MEASURED,
+    ONNXRUNTIME_CPU,
+    ONNXRUNTIME_CUDA,
+    Cell,
+    CellRunner,
+    Inputs,
+    NotMeasured,
+    Options,
+)
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.statistics import summary
 from benchmarks.measure.method import Method
@@ -83,7 +92,7 @@ class ModelTimer:
         return found
 
 
-def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
     """A runner of an ONNX file that no manifest describes. Raises NotMeasured for backends other than onnxruntime."""
     path = folder / cell.file
     if cell.backend == ONNXRUNTIME_CPU:

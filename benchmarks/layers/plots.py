@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.layers.run import Measured, Staircase, title
+from benchmarks.layers.run import LayerMeasurement, Staircase, title
 from benchmarks.report.plots.style import (
     COLOURS,
     GREY,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_TICKS = 9
 
 
-def draw(measured: Measured, folder: Path) -> list[Path]:
+def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
     """Write `staircase_*.png`, one for each layer that was measured finely; their paths.
 
     Raises MissingBackend (exit code 3) without matplotlib.
@@ -43,7 +43,7 @@ def draw(measured: Measured, folder: Path) -> list[Path]:
     ]
 
 
-def staircase_figure(measured: Measured, staircases: Sequence[Staircase]) -> Figure:
+def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]) -> Figure:
     """One layer's staircases side by side."""
     figure, axes = new_figure(len(staircases))
     table = measured.table

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import OTHER_LOAD
-from benchmarks.layers.grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
+from benchmarks.layers.grid import OUTPUT, Entry, StaircaseLine, entries, kind_of, lines, three_plans
 from benchmarks.layers.layer_times import LayerTime, measure_layer, models_of
 from benchmarks.layers.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.layers.steps import find_step
 from benchmarks.measure.method import Method
+from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import schedule
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.latency_grid import Axis, Times
@@ -41,7 +42,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Device:
+class TimedDevice:
     """What it is measured on: `name`, and whatever else identifies it."""
 
     name: str
@@ -55,13 +56,13 @@ class Device:
 class Staircase:
     """A measured line, and its step (1: none seen)."""
 
-    line: Line
+    line: StaircaseLine
     times: tuple[LayerTime, ...]
     step: int
 
 
 @dataclass(frozen=True)
-class Measured:
+class LayerMeasurement:
     """`table`, the `staircases`, and what a reader of both has to know."""
 
     table: LatencyTable
@@ -94,12 +95,12 @@ class Work:
 
 def run_channels(
     work: Work,
-    device: Device,
+    device: TimedDevice,
     timer: Timer,
     *,
     taken: Callable[[str, Entry, LayerTime], None] = lambda purpose, entry, time: None,
-    progress: Callable[[str, float, int], None] = lambda doing, done, total: None,
-) -> Measured:
+    progress: OnProgress = lambda doing, done, total: None,
+) -> LayerMeasurement:
     """Measure `work` with `timer`. `taken` is told of every layer's time at once, with its purpose, `table` or `staircase`;
     `progress` what is being measured, and how many of how many models are done.
 
@@ -150,7 +151,7 @@ def run_channels(
         ],
     }
     table = fitted(replace(table, settings=settings), work.plans, measured)
-    return Measured(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
+    return LayerMeasurement(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
 
 
 def _steps(staircases: Sequence[Staircase], entry: Entry) -> dict[str, int]:

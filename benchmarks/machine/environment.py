@@ -20,7 +20,7 @@ from benchmarks.machine.cpu_sensors import clock_when_busy_mhz, cpu_temperature_
 from benchmarks.machine.cpu_state import between, read_counters
 from benchmarks.machine.gpu_choice import anonymous
 from benchmarks.machine.gpu_state import describe_gpu
-from benchmarks.machine.plain_files import Run, command, field, to_number
+from benchmarks.machine.plain_files import RunCommand, command, field, to_number
 from slimtrain.base.version import __version__
 
 PACKAGES = (
@@ -85,7 +85,7 @@ def speed_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: anonymous(variables[name]) for name in kept if "://" not in variables[name]}
 
 
-def commit(folder: Path = CHECKOUT, run: Run = command) -> str | None:
+def commit(folder: Path = CHECKOUT, run: RunCommand = command) -> str | None:
     """The commit of this project's checkout, `-dirty` with changes that are not committed; None for an installed package."""
     if not os.path.exists(folder / ".git"):  # an installed package may lie in another project's checkout
         return None

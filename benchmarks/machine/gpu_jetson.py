@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.machine.cpu_info import board
 from benchmarks.machine.cpu_sensors import temperatures_c
 from benchmarks.machine.gpu_choice import Listed, NoGpu, choose
-from benchmarks.machine.plain_files import Run, command, entries, number, text
+from benchmarks.machine.plain_files import RunCommand, command, entries, number, text
 
 GPU_NAMES = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")  # Thor and newer kernels; Orin, Xavier, TX2, Nano
 MODE = re.compile(r"NV Power Mode: *(\S.*)")
@@ -26,7 +26,7 @@ class JetsonReader:
 
     source, in_background = "jetson", True  # a reading is a few small files
 
-    def __init__(self, device: int, variables: Mapping[str, str], root: Path = Path("/"), run: Run = command) -> None:
+    def __init__(self, device: int, variables: Mapping[str, str], root: Path = Path("/"), run: RunCommand = command) -> None:
         if "nvidia" not in (text(root / "proc/device-tree/compatible") or ""):
             raise NoGpu("not a Jetson")
         found = [each for each in entries(root / "sys/class/devfreq") if GPU_NAMES.search(each.name)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.machine.gpu_choice import Listed, NoGpu, choose, short_hash
 from benchmarks.machine.gpu_reasons import reason_names
-from benchmarks.machine.plain_files import Run, command, to_number
+from benchmarks.machine.plain_files import RunCommand, command, to_number
 
 NOT_A_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
 UNAVAILABLE = ("", "N/A", "Not Supported", "Unknown Error")
@@ -48,7 +48,7 @@ class SmiReader:
 
     source, in_background = "nvidia-smi", False  # each reading starts a program
 
-    def __init__(self, device: int, variables: Mapping[str, str], run: Run = command) -> None:
+    def __init__(self, device: int, variables: Mapping[str, str], run: RunCommand = command) -> None:
         self._run, self._unknown = run, set[str]()
         names = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi") if sys.platform == "linux" else ("nvidia-smi",)
         for self._program in names:

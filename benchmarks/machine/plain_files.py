@@ -13,7 +13,7 @@ from pathlib import Path
 
 COMMAND_TIMEOUT_S = 10.0
 
-Run = Callable[[Sequence[str]], tuple[int, str] | None]  # as `command`, which tests replace
+RunCommand = Callable[[Sequence[str]], tuple[int, str] | None]  # as `command`, which tests replace
 
 
 def text(path: Path) -> str | None:

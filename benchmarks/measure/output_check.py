@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cells.cell import Array, Cell, Runner, WrongOutput
+from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
 from slimexport.target.verify import (
     FP32_TOLERANCE,
     INT8,
@@ -20,7 +20,7 @@ from slimexport.target.verify import (
 Reference = tuple[Array, Array, float | None]
 
 
-def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
+def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     """Compare a runner's logits with a reference: probe images [P, 3, H, W], logits [P, classes], and the tolerance recorded
     for them, or None for that of the precision. An int8 network is held to a cosine instead.
 

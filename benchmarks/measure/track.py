@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, Result, Round, Runner, Timing, milliseconds
+from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, CellRunner, Result, Round, Timing, milliseconds
 from benchmarks.cells.statistics import warnings
 from benchmarks.measure.rounds import Turn, join_states
 
@@ -19,7 +19,7 @@ class Track:
 
     place: int
     cell: Cell
-    runner: Runner
+    runner: CellRunner
     closer: ExitStack
     notes: list[str]
     samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)

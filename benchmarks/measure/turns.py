@@ -20,11 +20,12 @@ from benchmarks.cells.cell import NOT_MEASURED, Cell, Inputs, Opener, Options, O
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.measure.method import BadMethod, Method, by_group, expected_seconds
 from benchmarks.measure.output_check import Reference, check_output
+from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import Turn, collection_paused, iterate, schedule, warm_up
 from benchmarks.measure.track import Track
 from slimtrain.base.errors import UserError
 
-__all__ = ["BadMethod", "Interrupted", "Method", "Sampler", "expected_seconds", "measure"]
+__all__ = ["BadMethod", "Interrupted", "Method", "StateWatcher", "expected_seconds", "measure"]
 
 ROOM = 2  # so many times what the largest network took must be left in the host's memory for the next one
 BEFORE = "interrupted before it was measured"
@@ -38,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
         self.results = results
 
 
-class Sampler(Protocol):
+class StateWatcher(Protocol):
     """Watches the machine between `start` and `stop`, which says what it saw (`Round.state`)."""
 
     def start(self) -> None: ...
@@ -54,7 +55,7 @@ class Memory(Protocol):
     def held_bytes(self) -> int | None: ...
 
 
-class NoSampler:
+class NothingWatched:
     """Watches nothing."""
 
     def start(self) -> None:
@@ -63,9 +64,6 @@ class NoSampler:
     def stop(self) -> Mapping[str, Any]:
         """Nothing seen."""
         return {}
-
-
-Progress = Callable[[str, float, int], None]
 
 
 def measure(
@@ -77,9 +75,9 @@ def measure(
     inputs_of: Callable[[int], Inputs],
     options: Options,
     reference_of: Callable[[Cell], Reference | None] | None = None,
-    sampler: Sampler | None = None,
+    sampler: StateWatcher | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
-    progress: Progress = lambda doing, done, total: None,
+    progress: OnProgress = lambda doing, done, total: None,
     clock: Callable[[], float] = time.perf_counter,
     memory: Memory | None = None,
 ) -> list[Result]:
@@ -94,7 +92,7 @@ def measure(
     INTERRUPTED for cells that lack samples of some rounds. Runners are closed in all cases.
     """
     run = _Run(list(cells), folder_of, opener, method, inputs_of, options, reference_of, on_result, progress, clock)
-    run.sampler, run.memory = sampler or NoSampler(), memory or HostMemory()
+    run.sampler, run.memory = sampler or NothingWatched(), memory or HostMemory()
     try:
         for places in by_group(cells):
             waiting = places
@@ -126,9 +124,9 @@ class _Run:
     options: Options
     reference_of: Callable[[Cell], Reference | None] | None
     on_result: Callable[[Result], None]
-    progress: Progress
+    progress: OnProgress
     clock: Callable[[], float]
-    sampler: Sampler = field(default_factory=NoSampler)
+    sampler: StateWatcher = field(default_factory=NothingWatched)
     memory: Memory = field(default_factory=HostMemory)
     results: dict[int, Result] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)

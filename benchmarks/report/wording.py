@@ -11,7 +11,7 @@ from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
 from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.machine.notes import notes
-from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
+from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
 from benchmarks.report.tables import common_reason, significant
 
 DISTURBED = 1.05  # of the ceiling
@@ -68,7 +68,7 @@ def in_short(group: Group) -> str:
     return "; ".join([*group.sentences, *worth, *noisy])
 
 
-def _rows(group: Group, rows: Sequence[Row]) -> str:
+def _rows(group: Group, rows: Sequence[AnalysisRow]) -> str:
     return listed([row.cell.label for row in group.measured], [at for at, row in enumerate(group.measured) if row in rows])
 
 
@@ -79,7 +79,7 @@ def _left_out(group: Group) -> str:
     return f" (not {_rows(group, out)}: no faster than a better one by more than noise)"
 
 
-def _accuracy_error(measured: Sequence[Row]) -> str:
+def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     """How far the number of images leaves accuracies open."""
     known = [row.cell.accuracy for row in measured if row.cell.accuracy]
     images, data = known[0].get("images"), known[0].get("data")

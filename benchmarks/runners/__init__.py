@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, Inputs, Options, Runner
+from benchmarks.cells.cell import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, Cell, CellRunner, Inputs, Options
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, artifact_path, read_manifest
 
 
-def open_runner(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+def open_runner(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
     """Load `cell`'s network out of the bundle in `folder`.
 
     Raises BundleError where its file is not the manifest's, NotMeasured with the reason where the backend is missing, would

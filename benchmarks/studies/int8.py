@@ -22,20 +22,19 @@ from numpy.typing import NDArray
 
 from benchmarks.machine.environment import environment
 
-Images = NDArray[np.float32]
 CALIBRATION_IMAGES = 512
 
 
-def theirs(source: Path, target: Path, images: list[Images], method: str) -> None:
+def theirs(source: Path, target: Path, images: list[NDArray[np.float32]], method: str) -> None:
     """onnxruntime's static quantization of `source`, by `minmax` or `percentile`."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left: Iterator[Images] = iter(images)
+            self.left: Iterator[NDArray[np.float32]] = iter(images)
 
-        def get_next(self) -> dict[str, Images] | None:
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             batch = next(self.left, None)
             return None if batch is None else {"input": batch}
 

@@ -28,7 +28,7 @@ from benchmarks.layers.command import find_network, require_onnx, this_device
 from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.machine.threads import pinned
-from benchmarks.measure.progress import Progress
+from benchmarks.measure.progress import RoundProgress
 from benchmarks.onnx_models.network import network_model
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     spec, image_size = find_network(arguments.network, image_size=arguments.image_size)
     require_onnx()
     grid = Grid(points=arguments.points, duration_s=arguments.duration)
-    with pinned(arguments.threads) as pinning, Progress() as progress:
+    with pinned(arguments.threads) as pinning, RoundProgress() as progress:
         threads = pinning["threads"] if arguments.backend == ONNXRUNTIME_CPU else None
         device = this_device(arguments.backend, arguments.batch, threads)
         timer: Timer = ModelTimer(arguments.backend, arguments.batch, pinning["threads"])

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cells.records import Recorded, read_records
-from benchmarks.report.analysis import Group, Row, analyse
+from benchmarks.report.analysis import AnalysisRow, Group, analyse
 from benchmarks.report.tables import significant
 from slimtrain.base.command import script_messages
 from slimtrain.costs.cost import format_macs
@@ -78,7 +78,7 @@ def _rows(groups: Sequence[Group], small: int, large: int) -> list[str]:
     return rows
 
 
-def _figure(row: Row, name: str) -> str:
+def _figure(row: AnalysisRow, name: str) -> str:
     return "" if row.summary is None else significant(getattr(row.summary, name))
 
 

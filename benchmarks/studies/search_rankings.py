@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import rank_correlation
+from benchmarks.measure.progress import Say
 from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
@@ -40,7 +41,6 @@ from slimtrain.training.testing import open_with_data
 
 KEPT_BYTES = 2**30
 LARGE = 300  # images of a chunk, where the result hardly depends on it
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, CellRunner, Inputs, Options, Timing
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
@@ -78,7 +78,7 @@ def measure_known(duration_s: float) -> dict[str, float]:
     cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, "fp32", 1, 1, 1, 1, 1)
     begun: list[float] = []
 
-    def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+    def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
         begun.append(time.perf_counter())
         return Known(duration_s)
 

@@ -15,7 +15,7 @@ from benchmarks.cells.plan_cells import Bundle, Wanted, open_bundle
 from benchmarks.cells.records import read_records
 from benchmarks.cli import exit_code, main
 from benchmarks.listing import scripts
-from benchmarks.measure.progress import Progress
+from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.turns import Method
 from slimexport import export
 from slimexport.target.errors import BundleError
@@ -36,7 +36,7 @@ def request_for(bundle: Bundle, **more: Any) -> session.Request:
 def start(request: session.Request, path: Path, said: list[str]) -> Any:
     with assumed_cache(1 << 16):
         plan = session.prepare(request)
-        return session.run(request, {"threads": 1, "pinned": False}, plan, path, "the command", said.append, Progress())
+        return session.run(request, {"threads": 1, "pinned": False}, plan, path, "the command", said.append, RoundProgress())
 
 
 def test_ctrl_c_while_ceilings_are_measured(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_an_assumed_cache_ends_with_its_block() -> None:
 
 
 def test_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress() as progress:
+    with RoundProgress() as progress:
         for done in range(101):
             progress("a cell", done, 100)
     assert capsys.readouterr().err.splitlines() == [f"{done} of 100 rounds, a cell" for done in range(10, 101, 10)]

@@ -20,8 +20,8 @@ PLACES = (
     *((1, 1, 2, 6), (-1, -1, 2, 6), (-1, 0, 8, 0), (1, 0, 8, 0)),
 )
 MARK = 4.5  # points from a mark's middle to its edge
-Point = tuple[float, float]
-Line = tuple[Point, Point]
+Position = tuple[float, float]
+Segment = tuple[Position, Position]
 ROOM = 3.0  # points kept free between names
 
 
@@ -45,10 +45,10 @@ def order_of_importance(count: int) -> list[int]:
 
 def place_names(
     axes: Axes,
-    points: Sequence[Point],
+    points: Sequence[Position],
     names: Sequence[tuple[int, str]],
-    lines: Sequence[Line] = (),
-    bars: Sequence[Line] = (),
+    lines: Sequence[Segment] = (),
+    bars: Sequence[Segment] = (),
     most: int = 9,
 ) -> list[Text]:
     """Write `names` (index of a point, text) beside their points, the first come first, at most `most`.
@@ -77,7 +77,7 @@ def place_names(
     return written
 
 
-def _write(axes: Axes, name: str, point: Point, place: tuple[int, int, int, int]) -> Text:
+def _write(axes: Axes, name: str, point: Position, place: tuple[int, int, int, int]) -> Text:
     x, y, aside, above = place
     text = axes.annotate(
         name,
@@ -93,19 +93,19 @@ def _write(axes: Axes, name: str, point: Point, place: tuple[int, int, int, int]
     return text
 
 
-def _pixels(axes: Axes, point: Point) -> Point:
+def _pixels(axes: Axes, point: Position) -> Position:
     x, y = axes.transData.transform(point)
     return float(x), float(y)
 
 
-def _square(middle: Point, half: float) -> Bbox:
+def _square(middle: Position, half: float) -> Bbox:
     from matplotlib.transforms import Bbox
 
     x, y = middle
     return Bbox([[x - half, y - half], [x + half, y + half]])
 
 
-def _crosses(box: Bbox, start: Point, end: Point) -> bool:
+def _crosses(box: Bbox, start: Position, end: Position) -> bool:
     """Whether a line passes through a box (Liang and Barsky's clipping)."""
     enter, leave = 0.0, 1.0
     for axis, (low, high) in enumerate(((box.x0, box.x1), (box.y0, box.y1))):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.cells.cell import SLIMMABLE, TORCH_GRAPH, Cell, Inputs, NotMeasured, Options, Runner
+from benchmarks.cells.cell import SLIMMABLE, TORCH_GRAPH, Cell, CellRunner, Inputs, NotMeasured, Options
 
 FLOATS, SLIMMABLE_FLOATS = ("fp32", "tf32", "fp16", "bf16"), ("fp32", "tf32")
 
 
-def open_torch(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+def open_torch(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
     """The runner of a cell of `torch-eager`, `torch-compile`, `torch-cuda-graph` (the network of its ONNX file) or `slimmable`
     (`options.checkpoint` at the cell's plan), on `options.device`; see `cells.Opener`.
 

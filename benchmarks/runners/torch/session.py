@@ -42,7 +42,7 @@ Stopwatch = HostStopwatch | DeviceStopwatch
 
 
 class TorchRunner:
-    """A cell's runner (`cells.Runner`): an open network, and how it is timed. `close` lets go of all of it."""
+    """A cell's runner (`cells.cell.CellRunner`): an open network, and how it is timed. `close` lets go of all of it."""
 
     def __init__(
         self, cell: Cell, options: Options, forward: Eager, stopwatch: Stopwatch, modes: Modes, closing: ExitStack

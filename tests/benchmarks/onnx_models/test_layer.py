@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.cells.cell import TENSORRT, Array, NotMeasured
-from benchmarks.layers.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
+from benchmarks.layers.layer_times import MOST_MODELS, ChannelPoint, LayerTime, copies_of, groups, measure_layer, models_of
 from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer
 from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from benchmarks.onnx_models.network import network_model
@@ -37,7 +37,7 @@ def run(content: bytes, images: Array) -> Array:
     return np.asarray(session.run(["output"], {"input": images})[0])
 
 
-def sizes(layer: LayerShape, count: int) -> Point:
+def sizes(layer: LayerShape, count: int) -> ChannelPoint:
     inp = 3 if layer.inp == 3 else count
     return inp, inp if layer.kind == DEPTHWISE else 10 if layer.kind == LINEAR else count + 8
 
