@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from benchmarks.cells.cell import BACKENDS, NOT_MEASURED, Options, Result
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import NOT_MEASURED, Options, Result
 from benchmarks.cells.plan_cells import ALL, AUTO, Wanted, choose_backends, open_bundle
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import UserError, nearest

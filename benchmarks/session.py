@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, SLIMMABLE, TENSORRT, Cell, Options, Result
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.cell import NOT_MEASURED, Cell, Options, Result
 from benchmarks.cells.inputs import RandomImages, cache_bytes
 from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
 from benchmarks.cells.records import Recorded, Records
@@ -21,12 +22,11 @@ from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure.output_check import Reference
 from benchmarks.measure.progress import OnProgress, Say
 from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
-from benchmarks.runners import open_runner
+from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference
 from slimtrain.base.files import file_sha256
 
-GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
 
 
@@ -65,7 +65,7 @@ def prepare(request: Request) -> Plan:
             f"two bundles are called {', '.join(sorted(twice))}. Rename a folder, or measure one after the other."
         )
     for bundle in request.bundles:
-        if SLIMMABLE in request.wanted.backends:
+        if any(BACKENDS[backend].needs_checkpoint for backend in request.wanted.backends):
             _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
@@ -207,9 +207,7 @@ def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say)
 
 def _device(cells: Sequence[Cell], options: Options) -> str:
     """Whose state is watched: the GPU's where one of the cells runs on it."""
-    torch_on_gpu = options.device == "cuda"
-    on_gpu = any(cell.backend in GPU_BACKENDS or (torch_on_gpu and cell.backend != ONNXRUNTIME_CPU) for cell in cells)
-    return "cuda" if on_gpu else "cpu"
+    return CUDA if any(BACKENDS[cell.backend].device_of(options) == CUDA for cell in cells) else CPU
 
 
 def _inputs_told(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:

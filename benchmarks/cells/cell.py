@@ -19,11 +19,6 @@ from slimtrain.base.errors import UserError
 
 Array = NDArray[Any]
 
-ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
-TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
-SLIMMABLE = "slimmable"
-BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH, SLIMMABLE)
-
 MEASURED, INTERRUPTED, NOT_MEASURED = "measured", "interrupted", "not measured"
 
 

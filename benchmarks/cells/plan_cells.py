@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.cell import (
-    BACKENDS,
-    NOT_MEASURED,
-    ONNXRUNTIME_CPU,
-    ONNXRUNTIME_CUDA,
-    SLIMMABLE,
-    TENSORRT,
-    Cell,
-    NotMeasured,
-    Result,
-)
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.cell import NOT_MEASURED, Cell, NotMeasured, Result
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
 from slimexport.target.verify import plan_name
 
 AUTO, ALL = "auto", "all"
-TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 TEXTS, NUMBERS = ("name", "format", "precision", "file", "sha256"), ("macs", "params", "size_bytes")
 NEEDED = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, int)}
 
@@ -89,14 +79,14 @@ def _unusable(artifact: Artifact) -> list[str]:
 
 
 def choose_backends(text: str, has_gpu: bool, bundles: Sequence[Bundle], checkpoint: bool) -> tuple[str, ...]:
-    """The backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT where a bundle
-    has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
+    """The names of the backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT
+    where a bundle has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
     if text == ALL:
-        return BACKENDS
+        return tuple(BACKENDS)
     if text == AUTO:
-        engines = any(artifact["format"] == "trt" for bundle in bundles for artifact in bundle.manifest["artifacts"])
-        found = [ONNXRUNTIME_CUDA, *[TENSORRT] * engines] if has_gpu else [ONNXRUNTIME_CPU]
-        return (*found, *[SLIMMABLE] * checkpoint)
+        formats = {str(artifact["format"]) for bundle in bundles for artifact in bundle.manifest["artifacts"]}
+        best = CUDA if has_gpu else CPU
+        return tuple(name for name, backend in BACKENDS.items() if backend.chosen_by_auto(best, formats, checkpoint))
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
@@ -116,7 +106,7 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
     refused: list[Result] = []
     checked = set()
     for backend in wanted.backends:
-        mine = [artifact for artifact in artifacts if _runs(backend, artifact)]
+        mine = [artifact for artifact in artifacts if BACKENDS[backend].runs(artifact["format"], artifact["precision"])]
         for artifact in mine:
             if artifact["file"] not in checked:
                 artifact_path(bundle.folder, artifact)
@@ -165,27 +155,10 @@ def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
     return found
 
 
-def _runs(backend: str, artifact: Artifact) -> bool:
-    """Whether `backend` is tried on a file: torch runs the networks that ONNX files hold, the slimmable network is fp32."""
-    if backend == TENSORRT:
-        return bool(artifact["format"] == "trt")
-    if artifact["format"] != "onnx":
-        return False
-    if backend == SLIMMABLE:
-        return bool(artifact["precision"] == "fp32")
-    return backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA) or artifact["precision"] in TORCH_PRECISIONS
-
-
 def _missing(bundle: Bundle, backend: str, wanted: Wanted) -> str:
     """Why a backend has nothing to run."""
-    if backend == TENSORRT:
-        return f"the bundle has no engines: slimexport --bundle {bundle.folder} --format trt, on this machine"
-    needs = "an ONNX file"
-    if backend == SLIMMABLE:
-        needs = "an fp32 ONNX file, to say which width is meant"
-    elif backend.startswith("torch"):
-        needs = f"an ONNX file in {', '.join(TORCH_PRECISIONS)}"
-    return f"needs {needs}, the bundle has none" + (f" in {', '.join(wanted.precisions)}" if wanted.precisions else "")
+    asked = f" in {', '.join(wanted.precisions)}" if wanted.precisions else ""
+    return BACKENDS[backend].no_files.format(folder=bundle.folder, asked=asked)
 
 
 def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:

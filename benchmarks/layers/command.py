@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.layers.grid import Entry
 from benchmarks.layers.layer_times import LayerTime
-from benchmarks.layers.model_timer import BACKENDS, ModelTimer
+from benchmarks.layers.model_timer import TABLE_BACKENDS, ModelTimer
 from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from slimexport.target.manifest import MANIFEST, read_manifest
@@ -150,7 +150,7 @@ def this_device(backend: str, batch: int, threads: int | None) -> TimedDevice:
 
     found = environment()
     name = found["cpu"]
-    if backend != ONNXRUNTIME_CPU:
+    if BACKENDS[backend].device == CUDA:
         from slimexport.target.cuda.device import device_name
 
         name = device_name()
@@ -171,7 +171,7 @@ def _range(context: click.Context, parameter: click.Parameter, value: str | None
 
 @click.command("channels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("network", metavar="NETWORK_OR_BUNDLE")
-@click.option("--backend", type=click.Choice(BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
+@click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per run.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="[default: the bundle's, or 224]")
 @click.option("--classes", type=click.IntRange(1), metavar="N", help="[default: the bundle's, or 1000]")
@@ -262,7 +262,7 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))
         timer = ModelTimer(backend, batch, pinning["threads"])
-        device = this_device(backend, batch, pinning["threads"] if backend == ONNXRUNTIME_CPU else None)
+        device = this_device(backend, batch, pinning["threads"] if BACKENDS[backend].device == CPU else None)
         click.echo(
             f"{work.spec.name} at {work.image_size} px: {work.models} models of {len(work.entries)} different layers, "
             f"{work.grid.duration_s:g} s each: about {work.expected_s / 60:.1f} minutes",

@@ -8,23 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.cells.cell import (
-    NOT_MEASURED,
-    ONNXRUNTIME_CPU,
-    ONNXRUNTIME_CUDA,
-    Cell,
-    CellRunner,
-    Inputs,
-    NotMeasured,
-    Options,
-)
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import NOT_MEASURED, Cell, CellRunner, Inputs, NotMeasured, Options
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.statistics import summary
 from benchmarks.measure.method import Method
 from benchmarks.measure.turns import measure
+from benchmarks.runners.opening import open_file
 
 K = TypeVar("K", bound=Hashable)
-BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA)
+TABLE_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.times_models)
 REPEATS = 4
 WARMUP_S = 0.01
 INPUT_BYTES = 32 << 20  # a size's images: they are read once in both models of a pair, and cancel
@@ -93,17 +86,10 @@ class ModelTimer:
 
 
 def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
-    """A runner of an ONNX file that no manifest describes. Raises NotMeasured for backends other than onnxruntime."""
-    path = folder / cell.file
-    if cell.backend == ONNXRUNTIME_CPU:
-        from benchmarks.runners.ort import OnnxRuntimeCpu
-
-        return OnnxRuntimeCpu(cell, path, inputs, options)
-    if cell.backend == ONNXRUNTIME_CUDA:
-        from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
-
-        return OnnxRuntimeCuda(cell, path, inputs, options)
-    raise NotMeasured(
-        f"{cell.backend}: a table takes hundreds of small models, and this backend would have to build each of them. Choose "
-        f"from {', '.join(BACKENDS)}."
-    )
+    """A runner of an ONNX file that no manifest describes. NotMeasured for backends that tables are not measured with."""
+    if cell.backend not in TABLE_BACKENDS:
+        raise NotMeasured(
+            f"{cell.backend}: a table takes hundreds of small models, and this backend would have to build each of them. "
+            f"Choose from {', '.join(TABLE_BACKENDS)}."
+        )
+    return open_file(cell, folder / cell.file, inputs, options)

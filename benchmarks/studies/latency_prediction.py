@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU
+from benchmarks.cells.backends import BACKENDS, CPU, ONNXRUNTIME_CPU
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.layers.command import find_network, require_onnx, this_device
-from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
+from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="us_mobilenet_v1")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--backend", choices=BACKENDS, default=ONNXRUNTIME_CPU)
+    parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--points", type=int, default=Grid.points, help="counts per dimension of the table")
@@ -187,7 +187,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     require_onnx()
     grid = Grid(points=arguments.points, duration_s=arguments.duration)
     with pinned(arguments.threads) as pinning, RoundProgress() as progress:
-        threads = pinning["threads"] if arguments.backend == ONNXRUNTIME_CPU else None
+        threads = pinning["threads"] if BACKENDS[arguments.backend].device == CPU else None
         device = this_device(arguments.backend, arguments.batch, threads)
         timer: Timer = ModelTimer(arguments.backend, arguments.batch, pinning["threads"])
         notes: tuple[str, ...] = ()

@@ -20,14 +20,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, CellRunner, Inputs, Options, Timing
+from benchmarks.cells.backends import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import Array, Cell, CellRunner, Inputs, Options, Timing
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
 from benchmarks.machine.environment import environment
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.turns import Method, measure
-from benchmarks.runners import open_runner
+from benchmarks.runners.opening import open_runner
 from slimtrain.base.command import script_messages
 
 LIMIT = 0.05

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells.cell import MEASURED, ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Result, Round, Timing
+from benchmarks.cells.backends import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import MEASURED, Array, Cell, Inputs, Options, Result, Round, Timing
 from benchmarks.measure.turns import Method, measure
 
 PROBES = np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cells.cell import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Options
+from benchmarks.cells.backends import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH
+from benchmarks.cells.cell import Options
 from benchmarks.runners.torch.modes import current
-from benchmarks.runners.torch.runners import open_torch
-from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
+from tests.support.bench_torch_helpers import FewImages, cell, gap, open_torch, probes, torch_logits, write_tiny
 
 pytestmark = pytest.mark.gpu
 TOLERANCES = {"fp32": 1e-5, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
