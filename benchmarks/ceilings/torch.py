@@ -69,10 +69,10 @@ class WithTorch:
     def __init__(self, way: Callable[[Any, Steps], Steps], dtype: str, options: Options) -> None:
         import torch
 
-        from benchmarks.runners.torch.errors import told
+        from benchmarks.runners.torch.errors import torch_reasons
 
         self.torch: Any = torch
-        self.told = functools.partial(told, options.device)
+        self.reasons = functools.partial(torch_reasons, options.device)
         self.way, self.device = way, options.device
         self.on_gpu = options.device == CUDA
         self.sizes, self.lengths = SIZES[options.device], LENGTHS
@@ -89,7 +89,7 @@ class WithTorch:
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
         require_room(3 * size**2 * self.dtype.itemsize, self._free_bytes())
-        with self.told():
+        with self.reasons():
             a, b, c = (self._random(size, size) for _ in range(3))
             yield self._clocked(lambda: self.torch.mm(a, b, out=c))
 
@@ -97,7 +97,7 @@ class WithTorch:
     def copy(self) -> Iterator[Copying]:
         cache = self.torch.cuda.get_device_properties().L2_cache_size if self.on_gpu else cache_bytes()
         count = copy_size(self.device, cache, self._free_bytes()) // 4
-        with self.told():
+        with self.reasons():
             source = self.torch.rand(count, device=self.device)
             to = self.torch.ones_like(source)
             yield Copying(self._clocked(lambda: to.copy_(source)), 8 * count, cache)
@@ -113,7 +113,7 @@ class WithTorch:
                 x = self.torch.mm(x, weight)
             return x
 
-        with self.told():
+        with self.reasons():
             yield self._clocked(self.way(self.torch, steps))
 
     def _clocked(self, run: Callable[[], Any]) -> Clocked:

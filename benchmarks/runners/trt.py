@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.artifacts import find_artifact
-from benchmarks.runners.failures import OF_THE_TARGET, OUT_OF_MEMORY, first_line, reasons
+from benchmarks.runners.failures import OF_THE_TARGET, first_line, is_out_of_memory, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import DeviceMemory
@@ -82,7 +82,7 @@ class TensorRT:
         try:
             graph = resources.enter_context(Graph(self.plan.stream, self.plan.enqueue))
         except MissingBackend as error:
-            if OUT_OF_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise
             raise NotMeasured(
                 f"{self.plan.name}: cannot be captured as a CUDA graph ({first_line(error)}). Measure all without graphs."

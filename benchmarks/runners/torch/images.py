@@ -33,7 +33,7 @@ def as_tensor(noise: Array, layout: torch.memory_format) -> Tensor:
     """
     count, channels, height, width = noise.shape
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes to it
+        warnings.simplefilter("ignore", UserWarning)  # of an array that may not be written to, which nobody does
         tensor = torch.from_numpy(noise)
     if layout == torch.channels_last:
         return tensor.reshape(count, height, width, channels).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from benchmarks.cells.backends import CUDA
 from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.images import check_images
-from benchmarks.runners.torch.errors import told
+from benchmarks.runners.torch.errors import largest_bytes, torch_reasons
 from benchmarks.runners.torch.forwards import Compiled, Eager, Graphed, Slimmed
 from benchmarks.runners.torch.images import memory_format, open_buffers
 from benchmarks.runners.torch.modes import Modes, held, modes_for
@@ -37,7 +37,7 @@ class TorchRunner:
     def __init__(
         self, cell: Cell, options: Options, forward: Eager, stopwatch: Stopwatch, modes: Modes, closing: ExitStack
     ) -> None:
-        self.cell, self.device = cell, options.device
+        self.cell, self.device, self.needed_bytes = cell, options.device, largest_bytes(cell)
         self.layout = memory_format(options.device, cell.precision)
         self.modes, self._closing = modes, closing
         self._open: tuple[Eager, Stopwatch] | None = (forward, stopwatch)
@@ -49,7 +49,7 @@ class TorchRunner:
         assert self._open is not None, "the runner is closed"
         forward, stopwatch = self._open
         self.modes.apply()
-        with told(self.device), torch.inference_mode(), forward.active():
+        with torch_reasons(self.device, self.needed_bytes), torch.inference_mode(), forward.active():
             timing = stopwatch.time(forward, index)
         forward.check()
         return timing
@@ -59,7 +59,7 @@ class TorchRunner:
         assert self._open is not None, "the runner is closed"
         forward = self._open[0]
         self.modes.apply()
-        with told(self.device), torch.inference_mode(), forward.active():
+        with torch_reasons(self.device, self.needed_bytes), torch.inference_mode(), forward.active():
             own = torch.from_numpy(check_images(images, self.cell).copy())
             own = own.to(self.device).contiguous(memory_format=self.layout)
             target = forward.target(own)
@@ -114,7 +114,7 @@ def _open(cell: Cell, inputs: Inputs, options: Options, network: Callable[[Tenso
     if cell.precision == "tf32" and options.device != CUDA:
         raise NotMeasured("TF32 is a GPU's way to compute float32")
     modes = modes_for(options.device, cell.precision, options.threads)
-    with ExitStack() as closing, told(options.device):
+    with ExitStack() as closing, torch_reasons(options.device, largest_bytes(cell)):
         closing.enter_context(held(modes))
         stopwatch = _stopwatch(cell, inputs, options)
         forward = network(stopwatch.buffers.images[0])

@@ -364,14 +364,20 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
     write_tiny(tmp_path)
     with pytest.raises(OutOfMemory, match="host's memory"):
         open_torch(cell(), tmp_path, NoRoom(), Options())
-    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    runner = open_torch(cell(activations=1 << 58), tmp_path, FewImages(), Options())
     forward = runner._open[0]
-    monkeypatch.setattr(forward, "call", lambda images: torch.empty(1 << 58))  # what the allocator really says
+    monkeypatch.setattr(forward, "call", lambda images: torch.empty(1 << 58))  # what the allocator really does
     calls: list[Callable[[], Any]] = [lambda: runner.run(0), lambda: runner.logits(probes())]
     for act in calls:
         with pytest.raises(OutOfMemory, match="host's memory does not suffice"):
             act()
-    monkeypatch.setattr(forward, "call", lambda images: images.reshape(-1, 7))
+    runner.close()
+
+
+def test_what_torch_does_not_run_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path)
+    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    monkeypatch.setattr(runner._open[0], "call", lambda images: images.reshape(-1, 7))
     with pytest.raises(NotMeasured, match=r"torch .* does not run it on cpu: shape") as info:
         runner.run(0)
     assert type(info.value) is NotMeasured

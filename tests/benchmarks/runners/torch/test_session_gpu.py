@@ -40,7 +40,7 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     from benchmarks.cells.cell import OutOfMemory
-    from benchmarks.runners.torch.errors import told
+    from benchmarks.runners.torch.errors import torch_reasons
 
-    with pytest.raises(OutOfMemory, match="GPU's memory"), told("cuda"):
+    with pytest.raises(OutOfMemory, match="GPU's memory"), torch_reasons("cuda"):
         torch.empty(1 << 58, device="cuda")
