@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmarks.cells.records import Recorded
 from benchmarks.machine.notes import describe
 from benchmarks.report.analysis import Group, analyse
-from benchmarks.report.plots.pictures import KINDS, file_name
+from benchmarks.report.picture_files import SHOWN, file_name
 from benchmarks.report.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
 from benchmarks.report.wording import (
     backend_settings,
@@ -22,8 +22,6 @@ from benchmarks.report.wording import (
     verdicts,
     warnings_told,
 )
-
-ALT = {"latency": "latency against MACs", "throughput": "throughput against width", "pareto": "the Pareto front"}
 
 
 def report(recorded: Recorded, plots: Sequence[str] | None = None) -> str:
@@ -80,8 +78,8 @@ def _bundle(groups: Sequence[Group], plots: Sequence[str] | None) -> list[str]:
         members = [group for group in groups if group.key[1:3] == (backend, precision) and _shown(group)]
         parts.append(f"### {backend}, {precision}")
         if any(group.measured for group in members):
-            names = {kind: file_name(kind, members[0]) for kind in KINDS}
-            parts += [f"![{ALT[kind]}]({name})" for kind, name in names.items() if plots is None or name in plots]
+            names = {file_name(kind, members[0]): what for kind, what in SHOWN.items()}
+            parts += [f"![{what}]({name})" for name, what in names.items() if plots is None or name in plots]
         for group in members:
             parts += [f"#### {backend}, {precision}, batch {group.key[3]}", markdown_table(group), _bullets(verdicts(group))]
     if told := unmeasured_told(groups):
