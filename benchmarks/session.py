@@ -21,7 +21,7 @@ from benchmarks.machine.environment import environment
 from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure.output_check import Reference
 from benchmarks.measure.progress import OnProgress, Say
-from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
+from benchmarks.measure.turns import CellSource, Interrupted, Method, expected_seconds, measure
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference
@@ -123,6 +123,13 @@ def run(
     with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
         before, found = environment(), {}
         images: dict[int, RandomImages] = {}
+        source = CellSource(
+            lambda cell: plan.folders[cell.bundle],
+            open_runner,
+            lambda size: images.setdefault(size, RandomImages(size, request.seed)),
+            options,
+            _References(plan),
+        )
         try:
             found = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
         except KeyboardInterrupt:
@@ -133,16 +140,7 @@ def run(
             add(result)
         try:
             measure(
-                cells if not interrupted else (),
-                lambda cell: plan.folders[cell.bundle],
-                open_runner,
-                request.method,
-                inputs_of=lambda size: images.setdefault(size, RandomImages(size, request.seed)),
-                options=options,
-                reference_of=_References(plan),
-                sampler=sampler,
-                on_result=add,
-                progress=progress,
+                cells if not interrupted else (), source, request.method, on_result=add, progress=progress, watcher=sampler
             )
         except Interrupted:
             interrupted = True

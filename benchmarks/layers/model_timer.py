@@ -13,7 +13,7 @@ from benchmarks.cells.cell import NOT_MEASURED, Cell, CellRunner, Inputs, NotMea
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.statistics import summary
 from benchmarks.measure.method import Method
-from benchmarks.measure.turns import measure
+from benchmarks.measure.turns import CellSource, measure
 from benchmarks.runners.opening import open_file
 
 K = TypeVar("K", bound=Hashable)
@@ -67,14 +67,13 @@ class ModelTimer:
                 file = f"{number}.onnx"
                 (folder / file).write_bytes(model.make())
                 cells.append(Cell("", "", file, file, None, file, file, self.backend, "fp32", self.batch, model.side, 0, 0, 0))
-            results = measure(
-                cells,
+            source = CellSource(
                 lambda cell: folder,
                 open_model,
-                Method(duration_s, REPEATS, WARMUP_S),
-                inputs_of=lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
-                options=Options(threads=self.threads),
+                lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
+                Options(threads=self.threads),
             )
+            results = measure(cells, source, Method(duration_s, REPEATS, WARMUP_S))
         found = {}
         for key, result in zip(models, results, strict=True):
             figures = summary(result)

@@ -27,7 +27,7 @@ from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
 from benchmarks.machine.environment import environment
 from benchmarks.machine.threads import pinned
-from benchmarks.measure.turns import Method, measure
+from benchmarks.measure.turns import CellSource, Method, measure
 from benchmarks.runners.opening import open_runner
 from slimtrain.base.command import script_messages
 
@@ -85,15 +85,8 @@ def measure_known(duration_s: float) -> dict[str, float]:
 
     method = Method(duration_s=1.0, repeats=1, warmup_s=0.0)
     ended: list[float] = []
-    (result,) = measure(
-        [cell],
-        lambda cell: Path(),
-        open_known,
-        method,
-        inputs_of=RandomImages,
-        options=Options(),
-        on_result=lambda result: ended.append(time.perf_counter()),
-    )
+    source = CellSource(lambda cell: Path(), open_known, RandomImages, Options())
+    (result,) = measure([cell], source, method, on_result=lambda result: ended.append(time.perf_counter()))
     figures = summary(result)
     assert figures is not None
     inside_s = 1e-3 * figures.mean_ms * figures.iterations
@@ -111,18 +104,12 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, ("fp32",)))
     images = RandomImages(bundle.manifest["input"]["image_size"])
     method = Method(duration_s=seconds, repeats=1)
+    source = CellSource(lambda cell: folder, open_runner, lambda size: images, Options(threads=threads))
     tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
     loop: dict[Cell, list[float]] = {cell: [] for cell in cells}
     for _ in range(TURNS):
         for cell in cells:
-            (result,) = measure(
-                [cell],
-                lambda cell: folder,
-                open_runner,
-                method,
-                inputs_of=lambda size: images,
-                options=Options(threads=threads),
-            )
+            (result,) = measure([cell], source, method)
             tool[cell] += [sample for each in result.latency_ms for sample in each]
             words = [cell.file, cell.batch, cell.image_size, threads, seconds]
             done = subprocess.run(
