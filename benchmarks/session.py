@@ -12,37 +12,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ceilings.measuring import measure_ceilings
+from benchmarks.cells.accuracy import with_accuracies
 from benchmarks.cells.backends import BACKENDS, CPU, CUDA
-from benchmarks.cells.cell import NOT_MEASURED, Cell, Options, Result
+from benchmarks.cells.cell import NOT_MEASURED, Cell, Options, Result, ceiling_key
 from benchmarks.cells.inputs import RandomImages, cache_bytes
-from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
+from benchmarks.cells.plan_cells import Bundle, plan_cells
 from benchmarks.cells.records import Recorded, Records
 from benchmarks.machine.environment import environment
 from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure.output_check import Reference
 from benchmarks.measure.progress import OnProgress, Say
 from benchmarks.measure.turns import CellSource, Interrupted, Method, expected_seconds, measure
+from benchmarks.request import Request
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference
 from slimtrain.base.files import file_sha256
 
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. `threads` of CPU backends, None for one per physical core, and `cache_bytes`, None for
-    the machine's own, hold for the whole session. `accuracy_data`: labeled images, or ""."""
-
-    bundles: tuple[Bundle, ...]
-    wanted: Wanted
-    method: Method
-    options: Options
-    threads: int | None = None
-    cache_bytes: int | None = None
-    accuracy_data: str = ""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,8 +57,6 @@ def prepare(request: Request) -> Plan:
             _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
-            from benchmarks.cells.accuracy import with_accuracies
-
             planned = with_accuracies(planned, bundle, request.accuracy_data)
         cells += planned
         refused += missing
@@ -191,9 +177,6 @@ class _References:
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
     """What the device can do at most, by backend and precision."""
-    from benchmarks.ceilings.measuring import measure_ceilings
-    from benchmarks.cells.cell import ceiling_key
-
     found: dict[str, Any] = {}
     for cell in cells:
         key = ceiling_key(cell)

@@ -7,7 +7,6 @@ can use as its cost, the staircases as pictures, and says in words where time st
 from __future__ import annotations
 
 import csv
-import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -19,13 +18,19 @@ from benchmarks.cells.backends import BACKENDS, CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.layers.grid import Entry
 from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import TABLE_BACKENDS, ModelTimer
+from benchmarks.layers.plots import draw
 from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
+from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.threads import pinned
+from benchmarks.measure.progress import RoundProgress
+from slimexport.target.cuda.device import device_name
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.registry import NETWORKS, published_spec
 from slimtrain.models.spec import NetworkSpec
 
@@ -84,8 +89,6 @@ def find_network(
 
 def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_size: int, name: str) -> int:
     """The stride that gives a bundle's network its MACs: the manifest does not name it."""
-    from slimtrain.models.channels import ChannelPlan
-
     plan = ChannelPlan("bundle", channels)
     for stride in STEM_STRIDES:
         try:
@@ -146,13 +149,9 @@ def summary_lines(measured: LayerMeasurement) -> list[str]:
 
 def this_device(backend: str, batch: int, threads: int | None) -> TimedDevice:
     """The CPU or GPU that `backend` runs on here, with the environment."""
-    from benchmarks.machine.environment import environment
-
     found = environment()
     name = found["cpu"]
     if BACKENDS[backend].device == CUDA:
-        from slimexport.target.cuda.device import device_name
-
         name = device_name()
     return TimedDevice(str(name or "unknown"), backend, batch, threads, found)
 
@@ -256,9 +255,6 @@ def require_onnx() -> None:
 
 
 def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
-    from benchmarks.machine.threads import pinned
-    from benchmarks.measure.progress import RoundProgress
-
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))
         timer = ModelTimer(backend, batch, pinning["threads"])
@@ -279,13 +275,11 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
                 err=True,
             )
             sys.exit(130)
-    settings = {**measured.table.settings, "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])}
+    settings = {**measured.table.settings, "command": command_line()}
     write_latency_table(folder / TABLE, replace(measured.table, settings=settings))
     written = [TABLE, ROWS]
     if plots:
         try:
-            from benchmarks.layers.plots import draw
-
             written += [path.name for path in draw(measured, folder)]
         except UserError as error:
             click.echo(f"no plots: {error}", err=True)

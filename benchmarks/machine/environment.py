@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +79,11 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
         "commit": commit(),
         "variables": speed_variables(os.environ),
     }
+
+
+def command_line(module: str = "benchmarks") -> str:
+    """The command that was given to `module`, as a user would type it."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def speed_variables(variables: Mapping[str, str]) -> dict[str, str]:

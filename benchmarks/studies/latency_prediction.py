@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from benchmarks.cells.statistics import rank_correlation
 from benchmarks.layers.command import find_network, require_onnx, this_device
 from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
+from benchmarks.machine.environment import command_line
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.onnx_models.network import network_model
@@ -203,7 +202,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.save_table:
         write_latency_table(arguments.save_table, table)
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.studies.latency_prediction", *sys.argv[1:]]),
+        "command": command_line("benchmarks.studies.latency_prediction"),
         "network": vars(table.network),
         "settings": {key: value for key, value in table.settings.items() if key != WHOLE},
         "constant_ms": table.constant_ms,
