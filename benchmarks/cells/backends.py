@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.cells.cell import CellRunner, NotMeasured, Options
+from slimexport.target.manifest import ONNX, TRT
 
 ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
 TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
 SLIMMABLE = "slimmable"
 
 CPU, CUDA = "cpu", "cuda"
-ONNX, ENGINE = "onnx", "trt"  # formats of artifacts
 NEVER, ALWAYS, WITH_FILES = "never", "always", "with files"  # whether `--backends auto` takes a backend
 
 
@@ -158,7 +158,7 @@ ROWS = (
         runner="benchmarks.runners.trt:TensorRT",
         probe="benchmarks.ceilings.tensorrt:tensorrt_probe",
         no_files="the bundle has no engines: slimexport --bundle {folder} --format trt, on this machine",
-        format=ENGINE,
+        format=TRT,
         device=CUDA,
         settings=("cuda_graph", "transfers"),
         auto=WITH_FILES,

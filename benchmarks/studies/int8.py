@@ -59,22 +59,23 @@ def theirs(source: Path, target: Path, images: list[NDArray[np.float32]], method
 
 def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     """Top-1 of every way, in plain values."""
-    from slimexport.accuracy import DIGITS, labeled_images, measure
+    from slimexport.accuracy import labeled_images, measure
     from slimexport.exporter import export
     from slimexport.onnx_files.calibration import calibration_batches
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoints.checkpoint import open_checkpoint
+    from slimtrain.data.catalog import DIGITS
     from slimtrain.data.images import Preprocessing
 
     checkpoint = open_checkpoint(ckpt)
     preprocessing = Preprocessing(checkpoint.image_size, checkpoint.mean, checkpoint.std)
-    batches = list(calibration_batches(DIGITS, checkpoint, preprocessing, 64))
+    batches = list(calibration_batches(DIGITS, preprocessing, 64))
     images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
     labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | str]] = {}
 
     def accuracy(run: Callable[[Any], Any]) -> float:
-        return float(measure([run], labeled)[0]["top1"])
+        return measure([run], labeled)[0].top1
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -86,16 +87,18 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             accuracy_data=DIGITS,
             output_dir=folder / "bundle",
         )
-        for artifact in manifest["artifacts"]:
-            row = found.setdefault(str(artifact["width"]), {})
-            row[artifact["precision"]] = artifact["accuracy"]["top1"]
-            if artifact["precision"] == "fp32":
+        for artifact in manifest.artifacts:
+            assert artifact.accuracy is not None
+            row = found.setdefault(str(artifact.width), {})
+            row[artifact.precision] = artifact.accuracy.top1
+            if artifact.precision == "fp32":
                 for method in ("minmax", "percentile"):
-                    target = folder / f"{artifact['name']}.{method}.onnx"
-                    theirs(folder / "bundle" / artifact["file"], target, images, method)
+                    target = folder / f"{artifact.name}.{method}.onnx"
+                    theirs(folder / "bundle" / artifact.file, target, images, method)
                     row[f"onnxruntime {method}"] = accuracy(OnnxRuntimeRunner(target))
-            elif artifact["precision"] == "int8":
-                row["method"] = artifact["int8"]["method"]
+            elif artifact.precision == "int8":
+                assert artifact.int8 is not None
+                row["method"] = artifact.int8.method
     return {
         "command": f"python -m benchmarks.studies.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),

@@ -47,11 +47,10 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from slimtrain.config.reading import make_config
-    from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import Batch, training_batches
-    from slimtrain.data.transforms import train_transform
     from slimtrain.training.distributed import Processes, choose_device
     from slimtrain.training.evaluate import to_device
+    from slimtrain.training.inputs import data_of, train_transform_of
     from slimtrain.training.run import Run
 
     values: dict[str, Any] = {
@@ -70,10 +69,10 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     config = make_config(values, "benchmarks.studies.training")
     device = choose_device(config.device)
     processes = Processes(0, 1, device)
-    run = Run(config, processes, open_data(config))
+    run = Run(config, processes, data_of(config))
     batches: Iterator[Batch] = training_batches(
         run.data.train,
-        train_transform(config),
+        train_transform_of(config),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=0,

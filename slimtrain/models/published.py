@@ -5,6 +5,9 @@ from __future__ import annotations
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
 
+# Keys of the published files that belong to an architecture: a default `depth` that completes its name; its only `groups`.
+DEPTHS = {"resnet": 50}
+GROUPS = {"shufflenet": 3}
 
 SWITCHES: dict[str, tuple[float, ...]] = {
     "s_mobilenet_v1": (0.25, 0.5, 0.75, 1.0),

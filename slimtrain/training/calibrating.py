@@ -9,12 +9,12 @@ import torch
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import training_batches
-from slimtrain.data.transforms import train_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import to_device
+from slimtrain.training.inputs import train_transform_of
 
 CALIBRATION_EPOCH = 1_000_000  # images for calibration are drawn as those of an epoch that no run reaches
 
@@ -27,7 +27,7 @@ def calibrate_on(
     batch_size = min(config.batch_size, len(data.train))
     batches = training_batches(
         data.train,
-        train_transform(config),
+        train_transform_of(config),
         epochs=CALIBRATION_EPOCH,
         batch_size=batch_size,
         seed=config.seed + CALIBRATION_EPOCH,

@@ -8,10 +8,9 @@ import time
 import torch
 
 from slimtrain.config.config import Config
-from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import training_batches
-from slimtrain.data.transforms import train_transform
 from slimtrain.training.distributed import Processes
+from slimtrain.training.inputs import data_of, train_transform_of
 from slimtrain.training.run import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells
@@ -32,11 +31,11 @@ def dry_run(config: Config, processes: Processes) -> str:
         test_only=False,
         tensorboard=False,
     )
-    run = Run(fake, processes, open_data(fake))
+    run = Run(fake, processes, data_of(fake))
     batch = next(
         training_batches(
             run.data.train,
-            train_transform(fake),
+            train_transform_of(fake),
             epochs=1,
             batch_size=fake.batch_size,
             seed=fake.seed,

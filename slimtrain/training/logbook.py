@@ -13,11 +13,10 @@ import click
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.config.run_folder import BOARD, LOG, SUMMARY
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "summary.csv"
-LOG = "train.log"
 Row = dict[str, float | int | str]
 
 
@@ -32,7 +31,7 @@ class Logbook:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise ResourceError("tensorboard is not installed: pip install tensorboard, or leave it off.") from error
-            self.board = SummaryWriter(folder / "tensorboard")
+            self.board = SummaryWriter(folder / BOARD)
 
     def say(self, text: str) -> None:
         """One or more lines."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from slimtrain.base.text import table
 from slimtrain.config.config import Config
+from slimtrain.config.run_folder import RESOLVED
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.training.evaluate import Result
-from slimtrain.training.resume import RESOLVED
 
 
 def results_table(plans: Sequence[ChannelPlan], results: Sequence[Result], trained: Sequence[float] = ()) -> str:

@@ -11,23 +11,12 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.own import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.config import Config, run_settings
+from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
-LAST, BEST, RESOLVED = "last.pt", "best.pt", "config.yml"
-
-
-LAST = "last.pt"
 AUTO = "auto"
-# What may differ between a run and its continuation without making it another run.
-FREE = {
-    *("device", "workers", "threads", "compile", "channels_last", "amp", "sync_norm", "accumulate", "data_dir"),
-    *("output_dir", "weights", "layout", "checkpoint_every", "log_every", "best_by", "tensorboard"),
-    *("test_batch_size", "test_every", "test_only", "test_widths", "calibration_batches", "pretrained", "reset_classifier"),
-    *("resume", "lr", "warmup_epochs"),  # what a diverged run is told to change
-    *SEARCH_KEYS,
-}
 
 
 def run_to_resume(config: Config) -> tuple[Path, dict[str, Any]] | None:
@@ -83,11 +72,6 @@ def read_run(
     return network, training
 
 
-def run_settings(config: Config) -> dict[str, Any]:
-    """What of a configuration makes a run the run that it is: the keys that may not differ when it is resumed."""
-    return {key: value for key, value in plain(config).items() if key not in FREE}
-
-
 def check_settings(path: Path, before: Mapping[str, Any], config: Config) -> None:
     """UserError where `path` belongs to a run whose settings were not those of `config`. Keys that an older version did
     not know are passed over."""
@@ -106,7 +90,7 @@ def move_aside(folder: Path) -> Path | None:
 
     Nothing is overwritten: rerunning a configuration keeps what the last run made.
     """
-    if not any((folder / name).exists() for name in (LAST, "config.yml")):
+    if not any((folder / name).exists() for name in (LAST, RESOLVED)):
         return None
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError(f"{folder}: holds a run already, and the working folder cannot be renamed. Choose another output_dir.")

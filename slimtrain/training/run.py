@@ -23,10 +23,10 @@ from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
-from slimtrain.config.config import Config, dump_config, plain
-from slimtrain.data.datasets import Data, open_data
+from slimtrain.config.config import Config, dump_config, plain, run_settings
+from slimtrain.config.run_folder import BEST, LAST, RESOLVED
+from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
-from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.calibrating import calibrate_on
@@ -35,21 +35,12 @@ from slimtrain.training.compiling import CompiledForward, check_compiling
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result, evaluate, to_device
 from slimtrain.training.gradients import Gradients
+from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
 from slimtrain.training.logbook import Logbook, Row
 from slimtrain.training.losses import torch_smoothing
 from slimtrain.training.optimizer import initialize, learning_rate, sgd
 from slimtrain.training.report import export_command, results_table
-from slimtrain.training.resume import (
-    BEST,
-    LAST,
-    RESOLVED,
-    generators,
-    move_aside,
-    read_run,
-    run_settings,
-    run_to_resume,
-    set_generators,
-)
+from slimtrain.training.resume import generators, move_aside, read_run, run_to_resume, set_generators
 from slimtrain.training.sampling import Sampler
 from slimtrain.training.step import Stepper
 
@@ -66,7 +57,7 @@ def train(config: Config, processes: Processes, notes: Sequence[str] = ()) -> Pa
     loss is no longer finite.
     """
     resumed = run_to_resume(config) if config.resume not in ("none", "") else None
-    run = Run(config, processes, open_data(config))
+    run = Run(config, processes, data_of(config))
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
@@ -191,7 +182,7 @@ class Run:
         config, processes = self.config, self.processes
         batches = training_batches(
             self.data.train,
-            train_transform(config),
+            train_transform_of(config),
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -310,7 +301,7 @@ class Run:
         config, processes = self.config, self.processes
         batches = test_batches(
             self.data.test,
-            test_transform(config),
+            test_transform_of(config),
             batch_size=config.test_batch_size or config.batch_size,
             rank=processes.rank,
             world=processes.world,

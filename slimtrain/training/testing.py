@@ -15,14 +15,14 @@ from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, ope
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.config.config import Config
-from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.datasets import Data
 from slimtrain.data.loader import test_batches
-from slimtrain.data.transforms import test_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result, evaluate
+from slimtrain.training.inputs import data_of, test_transform_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def test_checkpoint(
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
     batches = test_batches(
         data.test,
-        test_transform(config),
+        test_transform_of(config),
         batch_size=config.test_batch_size or config.batch_size,
         rank=processes.rank,
         world=processes.world,
@@ -122,7 +122,7 @@ def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Che
         log.warning("%s says which images it takes: %s", checkpoint.file, told)
         config = dataclasses.replace(config, **told)  # type: ignore[arg-type]
     spec.check_image_size(config.image_size)
-    data = open_data(config)
+    data = data_of(config)
     if len(data.classes) != spec.classes:
         raise UserError(
             f"{checkpoint.file}: has {spec.classes} classes, the data has {len(data.classes)}. Test it on the images that it "

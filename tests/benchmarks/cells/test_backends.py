@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cells.backends import ALWAYS, BACKENDS, CPU, CUDA, ENGINE, NEVER, ONNX, WITH_FILES, Backend, load
+from benchmarks.cells.backends import ALWAYS, BACKENDS, CPU, CUDA, NEVER, WITH_FILES, Backend, load
 from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.cells.plan_cells import choose_backends, open_bundle
 from benchmarks.cells.records import read_records
 from benchmarks.cli import main
+from slimexport.target.manifest import FORMATS
 from tests.support.bench_backend import MACS_PER_S, MADE_UP
 from tests.support.export_helpers import python
 from tests.support.trt_helpers import write_bundle
@@ -32,7 +33,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Backend:
 def test_every_row_is_whole(row: Backend) -> None:
     assert BACKENDS[row.name] is row
     assert row.title and row.packages
-    assert row.format in (ONNX, ENGINE) and row.device in ("", CPU, CUDA) and row.auto in (NEVER, ALWAYS, WITH_FILES)
+    assert row.format in FORMATS and row.device in ("", CPU, CUDA) and row.auto in (NEVER, ALWAYS, WITH_FILES)
     assert set(row.settings) <= OPTIONS
     assert ("device" in row.settings) == (row.device == "")  # somebody says where it runs, and nobody twice
     assert bool(row.probe) != bool(row.no_probe)
@@ -58,7 +59,7 @@ def test_a_backend_is_given_what_it_honours_and_the_rest_as_it_is_by_default(row
 
 def test_the_table_needs_no_library() -> None:
     code = "from benchmarks.cells.backends import BACKENDS\nassert len(BACKENDS) >= 7"
-    done = python(code, without=("torch", "onnx", "onnxruntime", "tensorrt", "slimexport"))
+    done = python(code, without=("torch", "onnx", "onnxruntime", "tensorrt"))
     assert done.returncode == 0, done.stderr
 
 

@@ -55,10 +55,10 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
 
 
 def cpu_cell(bundle: Path, precision: str = "fp32", batch: int = 2, **changes: Any) -> Cell:
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["precision"] == precision)
+    artifact = next(each for each in read_manifest(bundle).artifacts if each.precision == precision)
     return cell(
-        artifact["name"],
-        file=artifact["file"],
+        artifact.name,
+        file=artifact.file,
         backend=ONNXRUNTIME_CPU,
         precision=precision,
         batch=batch,

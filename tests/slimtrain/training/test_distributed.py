@@ -12,9 +12,9 @@ from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.config.config import Config
 from slimtrain.config.reading import make_config
 from slimtrain.data.datasets import Data
+from slimtrain.data.fake import FakeSamples
 from slimtrain.data.loader import test_batches as batches_of
 from slimtrain.data.loader import training_batches
-from slimtrain.data.samples import FakeSamples
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.distributed import Processes, choose_device, processes

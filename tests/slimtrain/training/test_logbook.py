@@ -14,7 +14,6 @@ import pytest
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.text import duration, table
-from slimtrain.training import logbook as module
 from slimtrain.training.clock import Clock
 from slimtrain.training.logbook import Logbook, Row
 
@@ -185,7 +184,3 @@ def test_a_clock_without_a_step_says_nothing_wrong(times: Times) -> None:
     clock = Clock(0, 10, 16)
     assert clock.describe(0) == "0 images/s  data 0%  0:00 left"
     assert list(clock.watch(iter(()))) == []
-
-
-def test_the_names_of_the_files_are_those_that_are_documented() -> None:
-    assert (module.SUMMARY, module.LOG) == ("summary.csv", "train.log")
