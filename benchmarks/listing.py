@@ -15,7 +15,7 @@ COMMANDS = {
 
 def scripts() -> dict[str, str]:
     """Command to what it does: the commands above, then every module below this package with a `main` of its own."""
-    found = dict(COMMANDS)
+    commands = dict(COMMANDS)
     for path in sorted(HERE.rglob("*.py")):
         if path.name.startswith("__"):
             continue
@@ -23,8 +23,8 @@ def scripts() -> dict[str, str]:
         if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
             module = ".".join(("benchmarks", *path.relative_to(HERE).with_suffix("").parts))
             summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
-            found[f"python -m {module}"] = " ".join(summary.split())
-    return found
+            commands[f"python -m {module}"] = " ".join(summary.split())
+    return commands
 
 
 def listing() -> str:

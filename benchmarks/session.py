@@ -74,10 +74,10 @@ def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     expected = bundle.manifest.source.sha256
     if checkpoint is None or not checkpoint.is_file() or expected is None:
         return
-    found = file_sha256(checkpoint)
-    if found != expected:
+    digest = file_sha256(checkpoint)
+    if digest != expected:
         raise BundleError(
-            f"--ckpt {checkpoint}: SHA-256 is {found[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
+            f"--ckpt {checkpoint}: SHA-256 is {digest[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
             f"({bundle.manifest.source.file}). Give that one."
         )
 
@@ -97,7 +97,7 @@ def run(
         "method": asdict(request.method),
         "options": {**asdict(options), "checkpoint": options.checkpoint and options.checkpoint.name},
         "threads": threads,
-        "inputs": _inputs_told(request, cells),
+        "inputs": _input_settings(request, cells),
     }
     results: list[Result] = []
     interrupted = False
@@ -107,7 +107,7 @@ def run(
         results.append(result)
 
     with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
-        before, found = environment(), {}
+        before, ceilings = environment(), {}
         images: dict[int, RandomImages] = {}
         source = CellSource(
             lambda cell: plan.folders[cell.bundle],
@@ -117,10 +117,10 @@ def run(
             _References(plan),
         )
         try:
-            found = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
+            ceilings = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
         except KeyboardInterrupt:
             interrupted = True
-        records.run(command, before, settings, found)
+        records.run(command, before, settings, ceilings)
         known = [Result(cell, NOT_MEASURED, "interrupted before it was measured") for cell in cells if interrupted]
         for result in (*plan.refused, *known):
             add(result)
@@ -133,7 +133,7 @@ def run(
         after = environment()
         took = time.monotonic() - began
         records.end(after, took, interrupted)
-    ran = {"command": command, "environment": before, "settings": settings, "ceilings": found}
+    ran = {"command": command, "environment": before, "settings": settings, "ceilings": ceilings}
     ended = {"environment_after": after, "seconds": took, "interrupted": interrupted}
     return Recorded(ran, tuple(results), ended), interrupted
 
@@ -176,13 +176,13 @@ class _References:
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
     """What the device can do at most, by backend and precision."""
-    found: dict[str, Any] = {}
+    ceilings: dict[str, Any] = {}
     for cell in cells:
         key = ceiling_key(cell)
-        if key not in found:
+        if key not in ceilings:
             say(f"ceilings of {key}")
-            found[key] = asdict(measure_ceilings(cell.backend, cell.precision, options, seconds=seconds))
-    return found
+            ceilings[key] = asdict(measure_ceilings(cell.backend, cell.precision, options, seconds=seconds))
+    return ceilings
 
 
 def _device(cells: Sequence[Cell], options: Options) -> str:
@@ -190,7 +190,7 @@ def _device(cells: Sequence[Cell], options: Options) -> str:
     return CUDA if any(BACKENDS[cell.backend].device_of(options) == CUDA for cell in cells) else CPU
 
 
-def _inputs_told(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
+def _input_settings(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
     """How inputs are made; `covers_cache` is false where some batch's buffers would be too large for that."""
     cache = cache_bytes()
     sizes = {(cell.image_size, cell.batch) for cell in cells}

@@ -106,7 +106,7 @@ class Result:
     @property
     def latency_ms(self) -> list[list[float]]:
         """The samples that stand for the network's latency, round by round."""
-        return [list(each.samples_ms[self.latency_kind]) for each in self.rounds]
+        return [list(round_.samples_ms[self.latency_kind]) for round_ in self.rounds]
 
     def as_dict(self) -> dict[str, Any]:
         """For one line of results.jsonl."""
@@ -115,7 +115,7 @@ class Result:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Result:
         """The inverse of `as_dict`. Raises KeyError or TypeError for something else."""
-        rounds = tuple(Round(**each) for each in content["rounds"])
+        rounds = tuple(Round(**entry) for entry in content["rounds"])
         values = {key: content[key] for key in ("status", "reason", "settings")}
         more = {"warnings": tuple(content["warnings"]), "exit_code": content.get("exit_code", 0)}
         return Result(cell=Cell(**content["cell"]), rounds=rounds, **more, **values)
@@ -181,7 +181,7 @@ class Opener(Protocol):
 def milliseconds(timings: Sequence[Timing]) -> dict[str, list[float]]:
     """Samples by kind, in milliseconds, of the kinds that the first timing has."""
     kinds = [kind for kind in KINDS if getattr(timings[0], kind) is not None] if timings else []
-    return {kind: [round(1e3 * getattr(each, kind), 6) for each in timings] for kind in kinds}
+    return {kind: [round(1e3 * getattr(timing, kind), 6) for timing in timings] for kind in kinds}
 
 
 def median(samples: Sequence[float]) -> float:

@@ -97,7 +97,7 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
         groups = {artifact.precision: None for artifact in mine}
         for precision in groups:
             for batch in wanted.batches:
-                cells += [_cell(bundle, backend, batch, each) for each in mine if each.precision == precision]
+                cells += [_cell(bundle, backend, batch, artifact) for artifact in mine if artifact.precision == precision]
         if not mine:
             reason = _missing(bundle, backend, wanted)
             plans = {artifact.name: artifact for artifact in artifacts}.values()
@@ -119,23 +119,23 @@ def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
             "Export more of them, or choose from these."
         )
     precisions = {artifact.precision for artifact in artifacts}
-    if missing_precisions := [each for each in wanted.precisions if each not in precisions]:
+    if missing_precisions := [precision for precision in wanted.precisions if precision not in precisions]:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(missing_precisions)} files, it has {', '.join(sorted(precisions))}. "
             f"Export with --precision {missing_precisions[0]}."
         )
-    found = [
+    chosen = [
         artifact
         for artifact in artifacts
         if (not wanted.widths or artifact.width in wanted.widths)
         and (not wanted.precisions or artifact.precision in wanted.precisions)
     ]
-    if not found:
+    if not chosen:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(wanted.precisions)} files of width {', '.join(map(str, wanted.widths))}. "
             "Export them, or choose others."
         )
-    return found
+    return chosen
 
 
 def _missing(bundle: Bundle, backend: str, wanted: Wanted) -> str:

@@ -90,17 +90,18 @@ def entries(spec: NetworkSpec, image_size: int, points: int) -> tuple[tuple[Laye
         sizes = [plan.size(dim) for plan in plans]
         return min(sizes), max(sizes)
 
-    found: dict[tuple[object, ...], list[LayerShape]] = {}
+    by_shape: dict[tuple[object, ...], list[LayerShape]] = {}
     for layer in layers:
         shape = (layer.kind, layer.kernel, layer.stride, layer.side, layer.activation, span(layer.inp), span(layer.out))
-        found.setdefault(shape, []).append(layer)
-    of_layer = {layer.name: place for place, alike in enumerate(found.values()) for layer in alike}
-    made = []
-    for alike in found.values():
+        by_shape.setdefault(shape, []).append(layer)
+    of_layer = {layer.name: place for place, alike in enumerate(by_shape.values()) for layer in alike}
+    grid_entries = []
+    for alike in by_shape.values():
         layer = alike[0]
         outputs = None if layer.kind == DEPTHWISE else spread_counts(*span(layer.out), points)
-        made.append(Entry(layer, tuple(each.name for each in alike), spread_counts(*span(layer.inp), points), outputs))
-    return layers, tuple(of_layer[layer.name] for layer in layers), made
+        names = tuple(one.name for one in alike)
+        grid_entries.append(Entry(layer, names, spread_counts(*span(layer.inp), points), outputs))
+    return layers, tuple(of_layer[layer.name] for layer in layers), grid_entries
 
 
 def kind_of(layer: LayerShape) -> tuple[str, int, int]:
@@ -108,11 +109,11 @@ def kind_of(layer: LayerShape) -> tuple[str, int, int]:
     return layer.kind, layer.kernel, layer.stride
 
 
-def lines(made: Sequence[Entry], unit: int, most: int) -> list[StaircaseLine]:
+def lines(grid_entries: Sequence[Entry], unit: int, most: int) -> list[StaircaseLine]:
     """A line for each axis of each kind of layer: at most `most` counts, `unit` apart, from the lowest multiple of `unit` in
     its range on. Of the layers of a kind the one with most such counts is taken, then the one with most work."""
     chosen: dict[tuple[object, ...], tuple[tuple[int, int], StaircaseLine]] = {}
-    for entry in made:
+    for entry in grid_entries:
         for axis, counts in ((INPUT, entry.inputs), (OUTPUT, entry.outputs)):
             if counts is None:
                 continue

@@ -49,7 +49,7 @@ def measure_layer(
     drift of the machine cancels.
     """
     copies = copies_of(layer, points)
-    found: dict[ChannelPoint, LayerTime] = {}
+    times: dict[ChannelPoint, LayerTime] = {}
     for group in groups(points):
         models: dict[tuple[int, int | None], Model] = {}
         for inp, out in group:
@@ -60,9 +60,9 @@ def measure_layer(
             whole, rest = samples[inp, out], samples[inp, None]
             noise = (whole.high_ms - whole.ms + rest.high_ms - rest.ms) / 2
             time = LayerTime(inp, out, (whole.ms - rest.ms) / copies, noise / copies, whole.ms, rest.ms, copies)
-            found[inp, out] = time
+            times[inp, out] = time
             taken(time)
-    return found
+    return times
 
 
 def groups(points: Sequence[ChannelPoint]) -> Iterator[list[ChannelPoint]]:

@@ -74,14 +74,14 @@ class ModelTimer:
                 Options(threads=self.threads),
             )
             results = measure(cells, source, Method(duration_s, REPEATS, WARMUP_S))
-        found = {}
+        timed = {}
         for key, result in zip(models, results, strict=True):
             figures = summary(result)
             if result.status == NOT_MEASURED or figures is None:
                 raise NotMeasured(f"{key}: {result.reason}")
             self.settings = {**result.settings, "input_buffers": None, "input_bytes": None}
-            found[key] = Sample(*figures.interval_ms)
-        return found
+            timed[key] = Sample(*figures.interval_ms)
+        return timed
 
 
 def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:

@@ -38,8 +38,8 @@ def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
     for stairs in measured.staircases:
         by_layer.setdefault(stairs.line.entry.layer.name, []).append(stairs)
     return [
-        save(staircase_figure(measured, each), folder / f"staircase_{name.replace('.', '_')}.png")
-        for name, each in by_layer.items()
+        save(staircase_figure(measured, staircases), folder / f"staircase_{name.replace('.', '_')}.png")
+        for name, staircases in by_layer.items()
     ]
 
 
@@ -53,7 +53,7 @@ def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]
         f"{title(staircases[0])}: {table.network.name} on {device_name(str(table.device['name']))}",
         f"{table.backend}, {table.precision}, batch {table.batch}{threads}",
     )
-    handles = [_panel(each, stairs) for each, stairs in zip(axes, staircases, strict=True)]
+    handles = [_panel(panel, stairs) for panel, stairs in zip(axes, staircases, strict=True)]
     legend(figure, handles[0], ["measured, and how far rounds differ", "what MACs promise, from the widest on"])
     return figure
 

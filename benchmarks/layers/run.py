@@ -114,16 +114,16 @@ def run_channels(
     staircases = []
     for line in work.lines:
         progress(f"staircase of {line.entry.layer.name}", done, total)
-        found = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
-        times = tuple(found[point] for point in line.points)
-        step = find_step(line.counts, [each.ms for each in times], [each.noise_ms for each in times])
+        by_point = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
+        times = tuple(by_point[point] for point in line.points)
+        step = find_step(line.counts, [time.ms for time in times], [time.noise_ms for time in times])
         staircases.append(Staircase(line, times, step))
         done += models_of(line.points)
     grids = []
     for entry in work.entries:
         progress(entry.layer.name, done, total)
-        found = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
-        grids.append(_times(entry, found, _steps(staircases, entry)))
+        by_point = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
+        grids.append(_times(entry, by_point, _steps(staircases, entry)))
         done += models_of(entry.points)
     progress("whole networks again", done, total)
     after = timer(networks, NETWORK_SHARE * duration_s)
@@ -156,15 +156,15 @@ def run_channels(
 
 def _steps(staircases: Sequence[Staircase], entry: Entry) -> dict[str, int]:
     """The step of each axis, as seen on the layer that was measured finely for all of this kind."""
-    return {each.line.axis: each.step for each in staircases if kind_of(each.line.entry.layer) == kind_of(entry.layer)}
+    return {stairs.line.axis: stairs.step for stairs in staircases if kind_of(stairs.line.entry.layer) == kind_of(entry.layer)}
 
 
-def _times(entry: Entry, found: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
+def _times(entry: Entry, measured: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
     """A table's entry. A difference below zero is noise about a time that is nearly nothing."""
     inputs = Axis(entry.inputs, steps.get("input", 1))
     if entry.outputs is None:
-        return Times(inputs, None, tuple((_rounded(found[count, count].ms),) for count in entry.inputs))
-    rows = tuple(tuple(_rounded(found[inp, out].ms) for out in entry.outputs) for inp in entry.inputs)
+        return Times(inputs, None, tuple((_rounded(measured[count, count].ms),) for count in entry.inputs))
+    rows = tuple(tuple(_rounded(measured[inp, out].ms) for out in entry.outputs) for inp in entry.inputs)
     return Times(inputs, Axis(entry.outputs, steps.get(OUTPUT, 1)), rows)
 
 

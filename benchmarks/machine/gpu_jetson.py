@@ -29,10 +29,10 @@ class JetsonReader:
     def __init__(self, device: int, variables: Mapping[str, str], root: Path = Path("/"), run: RunCommand = command) -> None:
         if "nvidia" not in (text(root / "proc/device-tree/compatible") or ""):
             raise NoGpu("not a Jetson")
-        found = [each for each in entries(root / "sys/class/devfreq") if GPU_NAMES.search(each.name)]
-        if not found:
+        folders = [folder for folder in entries(root / "sys/class/devfreq") if GPU_NAMES.search(folder.name)]
+        if not folders:
             raise NoGpu("this board shows no GPU in /sys/class/devfreq")
-        self._root, self._run, self._folder = root, run, found[0]
+        self._root, self._run, self._folder = root, run, folders[0]
         self._name = board(root) or "NVIDIA Jetson"
         choose([Listed(0, "", self._name)], device, variables)
 

@@ -28,10 +28,10 @@ def text(path: Path) -> str | None:
 def to_number(value: str | None) -> float | None:
     """The finite number that `value` spells, or None."""
     try:
-        found = float(value) if value is not None else math.nan
+        parsed = float(value) if value is not None else math.nan
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return parsed if math.isfinite(parsed) else None
 
 
 def number(path: Path) -> float | None:

@@ -52,5 +52,5 @@ class Track:
         rounds = tuple(Round(self.samples[number], self.states[number]) for number in sorted(self.samples))
         complete = self.rounds_done >= repeats
         reason = "" if complete else f"interrupted in round {int(self.rounds_done) + 1} of {repeats}"
-        found = Result(self.cell, MEASURED if complete else INTERRUPTED, reason, rounds, settings)
-        return replace(found, warnings=(*self.notes, *warnings(found)))
+        result = Result(self.cell, MEASURED if complete else INTERRUPTED, reason, rounds, settings)
+        return replace(result, warnings=(*self.notes, *warnings(result)))

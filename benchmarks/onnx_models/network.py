@@ -67,8 +67,8 @@ class _OnnxLayers(Layers[GraphStep]):
 
     def bottleneck(self, body: GraphStep, shortcut: GraphStep | None) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
-            made = body(graph, value)
-            return graph.activation(graph.add(made, value if shortcut is None else shortcut(graph, value)), "relu")
+            inner = body(graph, value)
+            return graph.activation(graph.add(inner, value if shortcut is None else shortcut(graph, value)), "relu")
 
         return step
 
@@ -77,11 +77,11 @@ class _OnnxLayers(Layers[GraphStep]):
     ) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
             parts = [value] * len(a) if whole else graph.split(value, len(a))
-            inner = b(graph, graph.concat([each(graph, part) for each, part in zip(a, parts, strict=True)]))
-            made = graph.concat([each(graph, part) for each, part in zip(c, graph.split(inner, len(c)), strict=True)])
+            inner = b(graph, graph.concat([layer(graph, part) for layer, part in zip(a, parts, strict=True)]))
+            outer = graph.concat([layer(graph, part) for layer, part in zip(c, graph.split(inner, len(c)), strict=True)])
             if pool is None:
-                return graph.activation(graph.add(value, made), "relu")
-            return graph.concat([graph.activation(made, "relu"), pool(graph, value)])
+                return graph.activation(graph.add(value, outer), "relu")
+            return graph.concat([graph.activation(outer, "relu"), pool(graph, value)])
 
         return step
 

@@ -146,8 +146,8 @@ def floors_ms(cell: Cell, ceiling: Mapping[str, Any], cache_bytes: int | None = 
         elements = cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations)
         moved = ITEM_BYTES[cell.precision] * elements
         floors[MEMORY] = 0.0 if cache_bytes and moved <= cache_bytes else 1e3 * moved / speed
-    if (each := ceiling.get("seconds_per_operator")) and cell.layers is not None:
-        floors[LAUNCH] = 1e3 * each * cell.layers
+    if (per_operator_s := ceiling.get("seconds_per_operator")) and cell.layers is not None:
+        floors[LAUNCH] = 1e3 * per_operator_s * cell.layers
     return floors
 
 
@@ -157,7 +157,7 @@ def _bound(floors: Mapping[str, float], median_ms: float) -> tuple[str | None, f
     floors = {name: floor for name, floor in floors.items() if name != MEMORY or floor <= median_ms}
     if not floors:
         return None, None
-    name = max(floors, key=lambda each: floors[each])
+    name = max(floors, key=floors.__getitem__)
     share = floors[name] / median_ms
     return (name if share >= EXPLAINS else NONE), share
 
@@ -170,8 +170,9 @@ def faster(row: AnalysisRow, other: AnalysisRow) -> bool:
 
 def _accuracies_known(measured: Sequence[AnalysisRow]) -> bool:
     """Whether every row has an accuracy, all of them on the same images."""
-    found = [row.cell.accuracy for row in measured]
-    return all(found) and len({(each.get("data"), each.get("images")) for each in found if each}) == 1
+    accuracies = [row.cell.accuracy for row in measured]
+    data = {(accuracy.get("data"), accuracy.get("images")) for accuracy in accuracies if accuracy}
+    return all(accuracies) and len(data) == 1
 
 
 def capability(row: AnalysisRow, against: str) -> float:

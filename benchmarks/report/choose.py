@@ -55,8 +55,9 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Widt
         value = float(accuracy["top1"]) if known and accuracy else float(candidate.cell.macs)
         return -value, candidate.latency_ms
 
-    fitting = sorted((each for each in measured if each.latency_ms <= budget_ms), key=rank)
-    misses = sorted((each for each in measured if each.latency_ms > budget_ms), key=lambda each: each.latency_ms)
+    fitting = sorted((candidate for candidate in measured if candidate.latency_ms <= budget_ms), key=rank)
+    misses = [candidate for candidate in measured if candidate.latency_ms > budget_ms]
+    misses.sort(key=lambda candidate: candidate.latency_ms)
     return WidthChoice(
         budget_ms,
         percentile,
@@ -80,21 +81,23 @@ def sentences(choice: WidthChoice) -> list[str]:
     name = {50: "median"}.get(choice.percentile, f"p{choice.percentile}")
     if choice.chosen is None:
         lines = [f"no width meets {choice.budget_ms:g} ms ({name} per batch). Nearest:"]
-        lines += [f"  {_told(each)}, {each.latency_ms - choice.budget_ms:.3g} ms over" for each in choice.misses[:NEAREST]]
+        lines += [
+            f"  {_description(miss)}, {miss.latency_ms - choice.budget_ms:.3g} ms over" for miss in choice.misses[:NEAREST]
+        ]
         return lines
     what = {"accuracy": "most accurate", "MACs": "widest"}[choice.by]
-    lines = [f"{_told(choice.chosen)} ({name} per batch): the {what} width within {choice.budget_ms:g} ms"]
+    lines = [f"{_description(choice.chosen)} ({name} per batch): the {what} width within {choice.budget_ms:g} ms"]
     if choice.close:
         lines.append(
             f"one of its rounds was over the budget ({choice.chosen.worst_round_ms:.3g} ms): measure longer (--duration), or "
             "keep a margin"
         )
     if choice.misses:
-        lines.append(f"next: {_told(choice.misses[0])}, {choice.misses[0].latency_ms - choice.budget_ms:.3g} ms over")
+        lines.append(f"next: {_description(choice.misses[0])}, {choice.misses[0].latency_ms - choice.budget_ms:.3g} ms over")
     return lines
 
 
-def _told(candidate: WidthCandidate) -> str:
+def _description(candidate: WidthCandidate) -> str:
     cell = candidate.cell
     accuracy = f", {cell.accuracy['top1']:.2%}" if cell.accuracy else ""
     return f"{cell.name} ({cell.precision}, {cell.label}{accuracy}) takes {candidate.latency_ms:.4g} ms"

@@ -144,7 +144,7 @@ def _width(columns: Sequence[Texts], gap: str) -> int:
 def _aligned(columns: Sequence[Texts], known: int, rows: Sequence[AnalysisRow]) -> list[str]:
     """Lines, each column flush right. Rows without figures have the first `known` columns and their reason; they are left
     out where `known` is 0."""
-    gap = next((each for each in GAPS if _width(columns, each) <= COLUMNS), GAPS[0])
+    gap = next((candidate for candidate in GAPS if _width(columns, candidate) <= COLUMNS), GAPS[0])
     sizes = [max(map(len, column)) for column in columns]
     lines = []
     for row, texts in zip((None, None, *rows), zip(*columns, strict=True), strict=True):
@@ -186,6 +186,6 @@ def overview(groups: Sequence[Group]) -> list[list[str]]:
     }
     lines = [["width", *(f"{group.key[1]} {group.key[2]}, batch {group.key[3]}" for group in groups)]]
     for label in labels:
-        found = [next((row.summary for row in group.measured if row.cell.label == label), None) for group in groups]
-        lines.append([label, *(significant(each.median_ms) if each else "-" for each in found)])
+        figures = [next((row.summary for row in group.measured if row.cell.label == label), None) for group in groups]
+        lines.append([label, *(significant(figure.median_ms) if figure else "-" for figure in figures)])
     return lines

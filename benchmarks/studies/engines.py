@@ -66,15 +66,15 @@ def refusals(bundle: Path) -> dict[str, str]:
     artifact = manifest.of_format(TRT)[0]
     assert artifact.engine is not None
     path = bundle / artifact.file
-    found = {}
+    messages = {}
     foreign = replace(artifact, engine=replace(artifact.engine, compute_capability="5.3", gpu="another GPU"))
-    found["another GPU"] = message(path, foreign)
+    messages["another GPU"] = message(path, foreign)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(bytes(content))
-    found["damaged plan"] = message(path, artifact)
+    messages["damaged plan"] = message(path, artifact)
     (bundle / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
-    return found
+    return messages
 
 
 def message(path: Path, artifact: Artifact) -> str:

@@ -72,7 +72,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     batches = list(calibration_batches(DIGITS, preprocessing, 64))
     images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
     labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
-    found: dict[str, dict[str, float | str]] = {}
+    top1: dict[str, dict[str, float | str]] = {}
 
     def accuracy(run: Callable[[Any], Any]) -> float:
         return measure([run], labeled)[0].top1
@@ -89,7 +89,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
         )
         for artifact in manifest.artifacts:
             assert artifact.accuracy is not None
-            row = found.setdefault(str(artifact.width), {})
+            row = top1.setdefault(str(artifact.width), {})
             row[artifact.precision] = artifact.accuracy.top1
             if artifact.precision == "fp32":
                 for method in ("minmax", "percentile"):
@@ -103,7 +103,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
         "command": f"python -m benchmarks.studies.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),
         "checkpoint_sha256": checkpoint.sha256,
-        "top1": found,
+        "top1": top1,
     }
 
 

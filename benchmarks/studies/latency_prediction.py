@@ -49,7 +49,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
     A random plan draws each group from the multiples of 8 between its smallest and largest count; one that the table cannot
     tell the cost of is drawn again. UserError where hardly any can be.
     """
-    seen = {tuple(sorted(each["channels"].items())) for each in table.settings[WHOLE]}
+    seen = {tuple(sorted(network["channels"].items())) for network in table.settings[WHOLE]}
     low, high = spec.range
     if spec.family == "us":
         uniform = [spec.plan(round(low + (high - low) * (index + 0.5) / UNIFORM, 4)) for index in range(UNIFORM)]
@@ -63,7 +63,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
             return plans
         channels = {}
         for group, most in spec.widest.channels.items():
-            least = min(each[group] for each in ends)
+            least = min(end[group] for end in ends)
             counts = sorted({least, most, *range(-(-least // DIVISOR) * DIVISOR, most, DIVISOR)})
             channels[group] = int(draw.choice(counts))
         plan = ChannelPlan(f"random_{count}", channels)
@@ -116,8 +116,8 @@ def predict(
     """Every plan's latency as measured, as the table has it and as MACs have it, and how far both are off."""
     count = CostCounter(spec, table.network.image_size)
     whole = table.settings[WHOLE]
-    seen_macs = [count(ChannelPlan(each["name"], each["channels"])).macs for each in whole]
-    constant_ms, ms_per_mac = fit_line(seen_macs, [each["ms"] for each in whole])
+    seen_macs = [count(ChannelPlan(network["name"], network["channels"])).macs for network in whole]
+    constant_ms, ms_per_mac = fit_line(seen_macs, [network["ms"] for network in whole])
     rows: list[dict[str, Any]] = []
     for plan in plans:
         macs, sample = count(plan).macs, measured[plan.name]
@@ -132,21 +132,21 @@ def predict(
                 "channels": dict(plan.channels),
             }
         )
-    found = [row["measured_ms"] for row in rows]
+    measured_ms = [row["measured_ms"] for row in rows]
     return {
         "networks": rows,
-        "table": errors([row["table_ms"] for row in rows], found),
-        "macs_only": errors([row["macs_only_ms"] for row in rows], found),
+        "table": errors([row["table_ms"] for row in rows], measured_ms),
+        "macs_only": errors([row["macs_only_ms"] for row in rows], measured_ms),
     }
 
 
-def told(result: Mapping[str, Any]) -> str:
+def result_lines(result: Mapping[str, Any]) -> str:
     """The result as lines of text."""
     lines = [f"{'plan':<12}{'MACs':>8}{'measured':>11}{'table':>20}{'MACs only':>20}"]
     for row in result["networks"]:
-        found = row["measured_ms"]
-        shown = "".join(f"{row[key]:>9.3f} ms {row[key] / found - 1:>+7.1%}" for key in ("table_ms", "macs_only_ms"))
-        lines.append(f"{row['plan']:<12}{format_macs(row['macs']):>8}{found:>8.3f} ms{shown}")
+        measured_ms = row["measured_ms"]
+        shown = "".join(f"{row[key]:>9.3f} ms {row[key] / measured_ms - 1:>+7.1%}" for key in ("table_ms", "macs_only_ms"))
+        lines.append(f"{row['plan']:<12}{format_macs(row['macs']):>8}{measured_ms:>8.3f} ms{shown}")
     for key, name in (("table", "the table"), ("macs_only", "MACs alone")):
         figures = result[key]
         rank = "none" if figures["rank_correlation"] is None else f"{figures['rank_correlation']:.3f}"
@@ -175,7 +175,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with script_messages("latency_prediction", "interrupted, nothing was written."):
         result = run(arguments)
-    print(told(result))
+    print(result_lines(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             table, notes = measured.table, measured.notes
         plans = unseen_plans(spec, table, arguments.random, arguments.seed)
         with tempfile.TemporaryDirectory() as name:
-            found = timer(networks(spec, image_size, plans, Path(name)), arguments.network_duration)
+            samples = timer(networks(spec, image_size, plans, Path(name)), arguments.network_duration)
     if arguments.save_table:
         write_latency_table(arguments.save_table, table)
     return {
@@ -208,7 +208,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "constant_ms": table.constant_ms,
         "factor": table.factor,
         "notes": list(notes),
-        **predict(spec, table, plans, found),
+        **predict(spec, table, plans, samples),
         "environment": device.environment,
     }
 

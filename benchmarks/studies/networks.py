@@ -64,7 +64,7 @@ def table(recorded: Recorded) -> str:
 def _rows(groups: Sequence[Group], small: int, large: int) -> list[str]:
     rows = []
     for group in (group for group in groups if group.key[3] == small):
-        other = next(each for each in groups if each.key[0] == group.key[0] and each.key[3] == large)
+        other = next(beside for beside in groups if beside.key[0] == group.key[0] and beside.key[3] == large)
         for row, wide in zip(group.rows, other.rows, strict=True):
             assert row.cell.name == wide.cell.name
             cells = [row.cell.network, row.cell.label, format_macs(row.cell.macs)]

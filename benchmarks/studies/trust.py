@@ -110,7 +110,7 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     for _ in range(TURNS):
         for cell in cells:
             (result,) = measure([cell], source, method)
-            tool[cell] += [sample for each in result.latency_ms for sample in each]
+            tool[cell] += [sample for samples in result.latency_ms for sample in samples]
             words = [cell.file, cell.batch, cell.image_size, threads, seconds]
             done = subprocess.run(
                 [sys.executable, "-c", LOOP, *map(str, words)], capture_output=True, text=True, check=True, cwd=folder
@@ -139,16 +139,16 @@ def main() -> None:
     with script_messages("trust"):
         open_bundle(arguments.bundle)
     with pinned() as threads:
-        found = environment()
+        here = environment()
         nothing = measure_known(0)
         cost_us = 1e3 * nothing["median_ms"]
         print(
             f"the tool's own cost: {cost_us:.3f} us in a sample, {nothing['beyond_us_per_iteration']:.2f} us between samples"
         )
         known = [measure_known(duration / 1e3) for duration in KNOWN_MS]
-        for each in known:
-            error = each["median_ms"] / each["known_ms"] - 1
-            print(f"{each['known_ms']:g} ms: measured {each['median_ms']:.5f} ms, {error:+.2%}")
+        for timing in known:
+            error = timing["median_ms"] / timing["known_ms"] - 1
+            print(f"{timing['known_ms']:g} ms: measured {timing['median_ms']:.5f} ms, {error:+.2%}")
         agreed = agreement(
             arguments.bundle, tuple(map(int, arguments.batches.split(","))), threads["threads"], arguments.seconds
         )
@@ -158,14 +158,14 @@ def main() -> None:
                 f"{row['file']}, {row['batch']}: {row['tool_median_ms']:.4f} ms, {row['loop_median_ms']:.4f} ms, "
                 f"{row['ratio']:.3f}"
             )
-    off = [abs(each["median_ms"] / each["known_ms"] - 1) for each in known]
+    off = [abs(timing["median_ms"] / timing["known_ms"] - 1) for timing in known]
     off += [abs(row["ratio"] - 1) for row in agreed]
     print(f"worst: {max(off):.1%} (limit {LIMIT:.0%})")
     if arguments.json:
         words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
         result = {
             "command": f"python -m benchmarks.studies.trust {words}",
-            "environment": found,
+            "environment": here,
             "threads": threads,
             "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
             "known": known,

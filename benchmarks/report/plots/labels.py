@@ -32,15 +32,15 @@ def short_name(cell: Cell) -> str:
 
 def order_of_importance(count: int) -> list[int]:
     """Indices of `count` points: the two ends, then the middle, the quarters, ... so that the first few are spread evenly."""
-    found = [count - 1, 0] if count > 1 else list(range(count))
+    order = [count - 1, 0] if count > 1 else list(range(count))
     gaps = [(0, count - 1)]
     while gaps:
         low, high = gaps.pop(0)
         if high - low > 1:
             middle = (low + high) // 2
-            found.append(middle)
+            order.append(middle)
             gaps += [(low, middle), (middle, high)]
-    return found
+    return order
 
 
 def place_names(
@@ -58,7 +58,7 @@ def place_names(
     """
     scale = axes.figure.dpi / 72
     marks = [_square(_pixels(axes, point), MARK * scale) for point in points]
-    strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in each] for each in (lines, bars))
+    strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in segments] for segments in (lines, bars))
     inside = axes.get_window_extent()
     taken: list[Bbox] = []
     written: list[Text] = []
@@ -68,7 +68,7 @@ def place_names(
         for place, avoided in [*((place, [*strokes, *thin]) for place in PLACES), *((place, strokes) for place in PLACES)]:
             text = _write(axes, name, points[index], place)
             box = text.get_window_extent()
-            covers = any(box.overlaps(each) for each in (*marks, *taken)) or any(_crosses(box, *each) for each in avoided)
+            covers = any(map(box.overlaps, (*marks, *taken))) or any(_crosses(box, *segment) for segment in avoided)
             if not covers and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
                 taken.append(box.padded(ROOM * scale))
                 written.append(text)

@@ -80,5 +80,5 @@ def device_of(group: Group, environment: Mapping[str, Any]) -> str:
     if result.latency_kind == "device":
         return device_name(str((environment.get("gpu") or {}).get("name") or "a GPU"))
     threads = result.settings.get("threads")
-    told = f" ({threads} thread{'s' * (threads != 1)})" if threads else ""
-    return device_name(str(environment.get("cpu") or "a CPU")) + told
+    shown = f" ({threads} thread{'s' * (threads != 1)})" if threads else ""
+    return device_name(str(environment.get("cpu") or "a CPU")) + shown

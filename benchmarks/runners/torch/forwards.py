@@ -76,10 +76,10 @@ class Compiled(Eager):
             if any(is_out_of_memory(cause, device, images.nbytes) for cause in causes(error)):
                 raise out_of_memory(error, device) from error
             raise NotMeasured(f"torch.compile failed: {advice(error, images.is_cuda)}") from error
-        made = graphs() - before
-        if made != 1:
+        count = graphs() - before
+        if count != 1:
             raise NotMeasured(
-                f"torch.compile made {made} graphs of the network, expected one: some or all of it would run eagerly. Is it "
+                f"torch.compile made {count} graphs of the network, expected one: some or all of it would run eagerly. Is it "
                 "switched off (TORCH_COMPILE_DISABLE, TORCHDYNAMO_DISABLE)?"
             )
         self.settings = {"compile": COMPILED, "compile_s": round(time.perf_counter() - began, 1)}

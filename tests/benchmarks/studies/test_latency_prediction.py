@@ -19,7 +19,7 @@ from benchmarks.layers.model_timer import Model, Sample
 from benchmarks.layers.run import WHOLE, Grid, TimedDevice, Work, run_channels
 from benchmarks.onnx_models.network import network_model
 from benchmarks.studies import latency_prediction
-from benchmarks.studies.latency_prediction import errors, networks, predict, told, unseen_plans
+from benchmarks.studies.latency_prediction import errors, networks, predict, result_lines, unseen_plans
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
@@ -80,7 +80,7 @@ def test_known_times_are_predicted_and_better_than_by_macs(table: LatencyTable) 
         assert row["macs"] == count(plan).macs and row["table_ms"] == table.cost_ms(plan)
     macs, ms = [row["macs"] for row in result["networks"]], [row["macs_only_ms"] for row in result["networks"]]
     assert np.allclose(np.polyval(np.polyfit(macs, ms, 1), macs), ms)  # a line
-    text = told(result)
+    text = result_lines(result)
     assert "the table: off by 0." in text and "MACs alone: off by" in text and all(plan.name in text for plan in plans)
 
 
