@@ -9,8 +9,6 @@ symmetric int8, per-channel weights, by min-max and by percentile 99.99. Needs t
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
+from slimtrain.base.command import script_messages
 
 CALIBRATION_IMAGES = 512
 
@@ -108,18 +108,17 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--ckpt", required=True, help="a checkpoint trained on the digits")
     parser.add_argument("--widths", default="0.25,0.5,1.0")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     logging.disable(logging.WARNING)
-    result = compare(arguments.ckpt, [float(width) for width in arguments.widths.split(",")])
+    with script_messages("int8"):
+        result = compare(arguments.ckpt, [float(width) for width in arguments.widths.split(",")])
     for width, row in result["top1"].items():
         shown = "  ".join(f"{way} {value:.2%}" if isinstance(value, float) else f"({value})" for way, value in row.items())
         print(f"{width:>5}  {shown}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from benchmarks.machine.environment import command_line
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.onnx_models.network import network_model
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs
@@ -158,7 +159,7 @@ def result_lines(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
@@ -171,13 +172,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, help="a latency_table.json of this network and device, instead of measuring one")
     parser.add_argument("--save-table", type=Path, help="write the table that is measured here")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     with script_messages("latency_prediction", "interrupted, nothing was written."):
         result = run(arguments)
     print(result_lines(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,6 @@ does not change how long it takes, so weights are random. Prints one table over 
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from benchmarks.cells.records import Recorded, read_records
 from benchmarks.report.analysis import AnalysisRow, Group, analyse
 from benchmarks.report.tables import significant
+from benchmarks.studies.script import script_parser
 from slimtrain.base.command import script_messages
 from slimtrain.costs.cost import format_macs
 
@@ -85,7 +85,7 @@ def _figure(row: AnalysisRow, name: str) -> str:
 def main() -> None:
     from slimtrain.models.registry import PUBLISHED
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--networks", default=",".join(PUBLISHED))
     parser.add_argument("--output-dir", type=Path, default=OUTPUT)
     arguments, options = parser.parse_known_args()

@@ -9,9 +9,7 @@ deviation over seeds (n - 1); test images are the same for all, so it holds the 
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import shlex
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 
 COMPARISON = "comparison.csv"
 COUNTED = ("macs", "params", "uniform_macs", "uniform_params", "images")
@@ -98,13 +97,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--config", default="digits")
     parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], metavar="LIST")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="as of slimtrain")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/seeds"), help="a folder per seed is made in it")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     runs = {}
     for seed in arguments.seeds:
         folder = arguments.output_dir / f"seed_{seed}"
@@ -121,7 +119,7 @@ def main() -> None:
             "summary": summary,
             "seeds": {str(seed): rows for seed, rows in runs.items()},
         }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.machine.environment import environment
 from benchmarks.studies.rank_statistics import ranked
+from benchmarks.studies.script import parse, script_parser, write_result
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
 from slimtrain.base.command import script_messages
@@ -192,7 +192,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--config", default="digits", help="that the supernet was trained with")
     parser.add_argument("--ckpt", type=Path, default=CKPT, help="what the search leaves in its folder's supernet/")
     parser.add_argument("--search", type=Path, help="the folder with the search's trace; by default that of --ckpt's folder")
@@ -209,13 +209,11 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000, help="for the intervals")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--seed", type=int, default=0, help="of the random plans")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     with script_messages("search_statistics"):
         result = compare(arguments)
     print(tables(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 
 BASELINE = "baseline"
 # What each way changes in the configuration.
@@ -202,7 +202,7 @@ def line(way: str, figures: dict[str, Any], baseline: dict[str, Any] | None) -> 
 def make_parser() -> argparse.ArgumentParser:
     import os
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1", help="an S or US network: s_mobilenet_v1, us_resnet50")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--image-size", type=int, default=224)
@@ -212,13 +212,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--resident", action="store_true", help="one batch that stays in memory, no loader")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser
 
 
 def main() -> None:
-    arguments = make_parser().parse_args()
+    arguments = parse(make_parser())
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments)))
         return
@@ -228,8 +227,7 @@ def main() -> None:
     own += ["--resident"] if arguments.resident else []
     own += ["--ways", *arguments.ways] if arguments.ways != list(WAYS) else []
     result = compare(arguments, own)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

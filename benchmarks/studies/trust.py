@@ -10,7 +10,6 @@ more than 5 %.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from benchmarks.machine.environment import environment
 from benchmarks.machine.threads import pinned
 from benchmarks.measure.turns import CellSource, Method, measure
 from benchmarks.runners.opening import open_runner
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 
 LIMIT = 0.05
@@ -129,17 +129,10 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
-    with script_messages("trust"):
-        open_bundle(arguments.bundle)
+def run(bundle: Path, batches: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """All three comparisons, told as they come, in plain values."""
     with pinned() as threads:
-        here = environment()
+        before = environment()
         nothing = measure_known(0)
         cost_us = 1e3 * nothing["median_ms"]
         print(
@@ -149,9 +142,7 @@ def main() -> None:
         for timing in known:
             error = timing["median_ms"] / timing["known_ms"] - 1
             print(f"{timing['known_ms']:g} ms: measured {timing['median_ms']:.5f} ms, {error:+.2%}")
-        agreed = agreement(
-            arguments.bundle, tuple(map(int, arguments.batches.split(","))), threads["threads"], arguments.seconds
-        )
+        agreed = agreement(bundle, batches, threads["threads"], seconds)
         print("file, batch: the tool's median, the loop's, ratio")
         for row in agreed:
             print(
@@ -160,20 +151,29 @@ def main() -> None:
             )
     off = [abs(timing["median_ms"] / timing["known_ms"] - 1) for timing in known]
     off += [abs(row["ratio"] - 1) for row in agreed]
-    print(f"worst: {max(off):.1%} (limit {LIMIT:.0%})")
-    if arguments.json:
-        words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
-        result = {
-            "command": f"python -m benchmarks.studies.trust {words}",
-            "environment": here,
-            "threads": threads,
-            "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
-            "known": known,
-            "agreement": agreed,
-            "worst": max(off),
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.exit(1 if max(off) > LIMIT else 0)
+    return {
+        "environment": before,
+        "threads": threads,
+        "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
+        "known": known,
+        "agreement": agreed,
+        "worst": max(off),
+    }
+
+
+def main() -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
+    arguments = parse(parser)
+    with script_messages("trust"):
+        open_bundle(arguments.bundle)
+    result = run(arguments.bundle, tuple(map(int, arguments.batches.split(","))), arguments.seconds)
+    print(f"worst: {result['worst']:.1%} (limit {LIMIT:.0%})")
+    words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
+    write_result(arguments.json, {"command": f"python -m benchmarks.studies.trust {words}", **result})
+    sys.exit(1 if result["worst"] > LIMIT else 0)
 
 
 if __name__ == "__main__":
