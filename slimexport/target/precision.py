@@ -147,6 +147,12 @@ def files_of(option: str) -> tuple[Precision, ...]:
     return tuple(row for row in PRECISIONS.values() if row.option == option and row.weight_bytes is not None)
 
 
+def computed_from(file: str) -> tuple[str, ...]:
+    """What a file of one precision is computed in: its own, and the ways to compute that have no file themselves."""
+    ways = (row for row in PRECISIONS.values() if row.weight_bytes is None)
+    return (file, *(row.name for row in ways if file in [recipe.onnx for recipe in (row.weak, row.strong) if recipe]))
+
+
 def needed_for(option: str) -> tuple[str, ...]:
     """What `--precision` must write for engines of precision `option`, on one TensorRT or another."""
     row = PRECISIONS[option]

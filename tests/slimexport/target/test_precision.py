@@ -20,6 +20,7 @@ from slimexport.target.precision import (
     TOLERANCES,
     Difference,
     Direction,
+    computed_from,
     files_of,
     needed_for,
     row_of,
@@ -124,6 +125,11 @@ def test_what_an_option_writes_and_needs(option: str) -> None:
     assert [row.name for row in files_of(option)] == expected
     needed = {"tf32": ("fp32",), "fp16": ("fp32", "fp16")}.get(option, (option,))
     assert needed_for(option) == needed
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_fp32s_files_are_computed_in_other_ways(name: str) -> None:
+    assert computed_from(name) == (("fp32", "tf32") if name == EXACT else (name,))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
