@@ -53,7 +53,10 @@ def test_the_target_imports_the_standard_library_numpy_its_backends_and_itself()
             assert name.split(".")[0] in allowed or name.startswith(own), f"{path}: {name}"
 
 
-@pytest.mark.parametrize("module", ["slimexport", "slimexport.cli", "slimtrain", "slimexport.target.verify"])
+@pytest.mark.parametrize(
+    "module",
+    ["slimexport", "slimexport.cli", "slimexport.commands", "slimexport.bundle", "slimtrain", "slimexport.target.verify"],
+)
 def test_importing_loads_no_torch(module: str) -> None:
     code = f"import {module}\nprint([m for m in sys.modules if m.split('.')[0] in {HEAVY!r} and sys.modules[m] is not None])"
     free = python(code)
@@ -73,12 +76,9 @@ def test_a_bundle_is_verified_end_to_end_without_torch_and_onnx(tmp_path: Path) 
     checkpoint = write_checkpoint(tmp_path / "x.pt")
     assert run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", tmp_path / "b").code == 0
     code = """
-from pathlib import Path
-from slimexport.target.manifest import read_manifest
-from slimexport.target.verify import verify_bundle
+from slimexport.bundle import verify_bundle
 
-bundle = Path(sys.argv[1])
-print([verification.status for _, verification in verify_bundle(bundle, read_manifest(bundle))])
+print([artifact.verification.status for artifact in verify_bundle(sys.argv[1])])
 from slimexport.cli import main
 main(["--bundle", sys.argv[1], "--verify-only"], prog_name="slimexport")
 """

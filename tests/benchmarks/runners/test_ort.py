@@ -27,8 +27,9 @@ from slimexport.target import manifest
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import read_manifest, read_reference
+from slimexport.target.manifest import read_manifest
 from slimexport.target.precision import TOLERANCES
+from slimexport.target.reference import read_reference
 from slimexport.target.verify import compare
 from slimtrain.base.files import file_sha256
 from tests.support.bench_helpers import cell

@@ -26,7 +26,7 @@ from benchmarks.measure.output_check import check_output
 from benchmarks.runners.torch import slimmable as torch_slimmable
 from benchmarks.runners.torch.session import read_dense
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import read_reference
+from slimexport.target.reference import read_reference
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import open_checkpoint
