@@ -76,7 +76,7 @@ def test_a_bundle_is_verified_end_to_end_without_torch_and_onnx(tmp_path: Path) 
     checkpoint = write_checkpoint(tmp_path / "x.pt")
     assert run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", tmp_path / "b").code == 0
     code = """
-from slimexport.bundle import verify_bundle
+from slimexport import verify_bundle
 
 print([artifact.verification.status for artifact in verify_bundle(sys.argv[1])])
 from slimexport.cli import main
