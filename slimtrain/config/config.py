@@ -18,11 +18,11 @@ from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
     check_drawn_widths,
     check_finished_file,
-    check_latency_search,
     check_momentum,
     check_normalization,
     check_schedule,
-    check_search,
+    check_search_cost,
+    check_searched_network,
     check_testing,
     check_widths,
 )
@@ -136,8 +136,8 @@ class Config:
         check_momentum(self.momentum, self.nesterov)
         check_testing(self.test_only, self.pretrained, self.best_by)
         check_finished_file(self.weights, self.layout, self.stem_stride)
-        check_search(self.search_widths, self.search_share, self.search_targets, self.search_cost)
-        check_latency_search(self.search_cost, self.latency_table, self.latency_device)
+        check_searched_network(self.search_widths, self.search_share)
+        check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
 
     @property
     def family(self) -> str:
