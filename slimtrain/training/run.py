@@ -29,6 +29,7 @@ from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, steps_per_epoch, test_batches, training_batches
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.clock import Clock
 from slimtrain.training.compiling import CompiledForward, check_compiling
@@ -217,9 +218,7 @@ class Run:
         plans = self.sampler(batch.step)
         try:
             losses = self.stepper.compute(plans, images, labels, batch.total).clone()
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
+        except OneValueError as error:
             raise self._one_value() from error
         self.unchecked.append((batch.step, losses))
         if self.processes.device.type == "cpu" or len(self.unchecked) >= CHECK_EVERY:
