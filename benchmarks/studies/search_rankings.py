@@ -143,7 +143,7 @@ def by_training(
                 run.begin(None)
                 run.train()
                 run.finish()
-            results += run.test(run.tested, run.spec.plans)
+            results += run.test(run.trainer.tested, run.spec.plans)
             say(
                 f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"

@@ -42,7 +42,7 @@ from slimtrain.search.greedy import Found
 from slimtrain.search.slimming import channel_list
 from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Result
+from slimtrain.training.evaluate import Scores
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
@@ -61,7 +61,7 @@ class Trained:
     switch: int
     macs: int
     params: int
-    result: Result
+    result: Scores
 
 
 @dataclass(frozen=True)

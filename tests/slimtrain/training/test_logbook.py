@@ -14,10 +14,9 @@ import pytest
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.text import duration, table
-from slimtrain.training.clock import Clock
-from slimtrain.training.logbook import Logbook, Row
+from slimtrain.training.logbook import Clock, Logbook, SummaryRow
 
-ROWS: list[Row] = [
+ROWS: list[SummaryRow] = [
     {
         "epoch": 1,
         "step": 4,
