@@ -37,7 +37,7 @@ class Layers(ABC, Generic[M]):
     def max_pool(self, kernel: int, stride: int, padding: int) -> M: ...
 
     @abstractmethod
-    def average_pool(self, kernel: int, stride: int, padding: int) -> M:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> M:
         """Padding counts as zeros."""
 
     @abstractmethod

@@ -72,7 +72,7 @@ class ShuffleNet(Architecture):
             a = [layers.unit(a_in, mid // GROUPS, 1, act=layers.relu()) for _ in range(GROUPS)]
             b = layers.sequential([layers.shuffle(GROUPS), layers.depthwise(mid, 3, wired.stride), layers.norm(mid)])
             c = [layers.unit(mid // GROUPS, made // GROUPS, 1) for _ in range(GROUPS)]
-            pool = layers.average_pool(3, 2, padding=1) if wired.stride == 2 else None
+            pool = layers.average_pool(inp, 3, 2, padding=1) if wired.stride == 2 else None
             features.append(layers.shuffle_unit(a, b, c, pool, whole=wired.whole))
         return layers.network(features, out, classes, heads)
 

@@ -27,7 +27,7 @@ class TorchLayers(Layers[nn.Module]):
     def max_pool(self, kernel: int, stride: int, padding: int) -> nn.Module:
         return nn.MaxPool2d(kernel, stride, padding)
 
-    def average_pool(self, kernel: int, stride: int, padding: int) -> nn.Module:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> nn.Module:
         return nn.AvgPool2d(kernel, stride, padding, count_include_pad=True)
 
     def shuffle(self, groups: int) -> nn.Module:
