@@ -12,9 +12,11 @@ import click
 
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import UserError
+from slimtrain.base.options import parse_widths
 from slimtrain.base.version import __version__
 from slimtrain.config.config import Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
+from slimtrain.models.spec import IMAGENET_CLASSES
 from slimtrain.search.from_plans import found_config
 from slimtrain.search.supernet import SearchPlan, beside, search_folder
 
@@ -244,10 +246,12 @@ def calibrate(
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with messages(PROGRAM):
-        from slimtrain.costs.profiling import cost_table, costs
+        from slimtrain.costs.profiling import cost_table, costs, usual_widths
 
         settings = read_config(config, changes)
-        rows = costs(settings, widths)
+        spec = settings.spec(settings.known_classes or IMAGENET_CLASSES)
+        chosen = parse_widths(widths) if widths else None
+        rows = costs(spec, settings.image_size, chosen or usual_widths(spec, settings.test_widths))
         click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows))
 
 

@@ -21,6 +21,7 @@ from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
+from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.samples import PartSamples, Samples
@@ -131,8 +132,9 @@ def by_training(
         output_dir=str(folder / "run"),
         weights="",
     )
+    count = CostCounter(spec, config.image_size)
     for plan in plans:
-        write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size)
+        write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size, count(plan))
     data = Data(setting.data.train, setting.unseen, setting.data.classes)
     for seed in seeds:
         results, began = [], time.perf_counter()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from slimtrain.data.noise import noise_images
 from slimtrain.models.registry import published_spec
+from slimtrain.models.spec import IMAGENET_CLASSES
 from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -28,7 +29,7 @@ IMAGES = 8  # that statistics are taken from
 IMAGE_SIZE = 64  # pixels: statistics hardly depend on it, and 31 widths are to take well under a second
 
 
-def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> SlimmableNetwork:
+def untrained_network(name: str, seed: int = SEED, classes: int = IMAGENET_CLASSES) -> SlimmableNetwork:
     """The network called `name` with reproducible random weights, float32, in evaluation mode.
 
     UserError for an unknown name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
 # Which families an architecture is slimmed in.
 FAMILIES_OF = {
@@ -37,7 +37,7 @@ def sibling(name: str, family: str) -> str:
     return f"{family}_{architecture}"
 
 
-def published_spec(name: str, classes: int = 1000) -> NetworkSpec:
+def published_spec(name: str, classes: int = IMAGENET_CLASSES) -> NetworkSpec:
     """The network as published; for the ones that were not, with the switches or range of their published sibling.
 
     Raises UserError for an unknown name and for an AutoSlim network without a published channel list.

@@ -11,6 +11,7 @@ from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.models.architecture import Architecture, Layers, M
 from slimtrain.models.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
 
+IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells another number
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
 
 
@@ -26,7 +27,7 @@ class NetworkSpec:
     architecture: str
     family: str
     switches: tuple[float, ...]
-    classes: int = 1000
+    classes: int = IMAGENET_CLASSES
     channel_lists: tuple[tuple[int, ...], ...] = ()
     width_range: tuple[float, float] | None = None
     stem_stride: int = 2

@@ -109,10 +109,11 @@ def finish(
     widths = [nearest_width(spec, cost, each.cost) for each in found]
     uniform = [uniform_plan(spec, width) for width in widths]
     if processes.first:
+        count = CostCounter(spec, image_size)
         for width, plan in zip(widths, uniform, strict=True):  # two targets may share a width, and its file
             path = folder / UNIFORM_PLANS / f"{plan.name}.yml"
             facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
-            write_plan_file(path, spec, plan, image_size, **facts)
+            write_plan_file(path, spec, plan, image_size, count(plan), **facts)
     processes.wait()
     first, second = _run(search, FOUND, folder / PLANS), _run(search, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):

@@ -16,12 +16,11 @@ from pathlib import Path
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.models.plan_file import read_channels, told_counts, us_groups
+from slimtrain.models.plan_file import read_channels, us_groups, written_counts
 from slimtrain.models.registry import sibling, split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
 WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard is not to take all memory
-CLASSES = 1000  # to compare costs with, where neither the configuration nor its data tells
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def read_found(folder: Path, network: str) -> list[Found]:
         spec.check_channels(str(path), channels)
         if name in found:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        told = told_counts(path, "macs", "image_size")
+        told = written_counts(path, "macs", "image_size")
         found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups), *told)
     return list(found.values())
 
@@ -97,7 +96,7 @@ def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
     """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
     _, architecture = split_name(config.network)
-    classes = config.known_classes or CLASSES
+    classes = config.known_classes or IMAGENET_CLASSES
     spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
     spec.check_image_size(config.image_size)
     count = CostCounter(spec, config.image_size)
@@ -113,7 +112,7 @@ def _told(plan: Found, config: Config) -> bool:
 def _described(found: Sequence[Found], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
-    spec = config.spec(config.known_classes or CLASSES)
+    spec = config.spec(config.known_classes or IMAGENET_CLASSES)
     count = CostCounter(spec, config.image_size)
     lines = []
     for number, (plan, switch) in enumerate(zip(found, spec.plans, strict=True), 1):

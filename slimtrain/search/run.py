@@ -202,6 +202,7 @@ def _slim(
                 spec,
                 each.plan,
                 config.image_size,
+                each,
                 stem_stride=spec.stem_stride,
                 target=_whole(each.target),
                 cost=_whole(each.cost),
