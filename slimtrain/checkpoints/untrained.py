@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.data.noise import noise_images
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import IMAGENET_CLASSES
 from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear

@@ -18,8 +18,8 @@ import yaml
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.costs.cost_model import parse_targets
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_spec
+from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 
 RESERVED = ("last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "tensorboard", ".", "..")

@@ -16,8 +16,15 @@ from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import FIELDS
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    published_network,
+    published_spec,
+)
+from slimtrain.models.registry import ARCHITECTURES, split_name
 
 log = logging.getLogger(__name__)
 
@@ -149,23 +156,19 @@ def _refuse_other_commands(file: _File) -> None:
 
 
 def _network(file: _File) -> tuple[str, str]:
-    """The network's name in the registry, a ResNet's with its depth (50 where the file has none), and its family."""
+    """The network's name in the registry, and its family."""
     if "model" not in file.values:
         raise file.error("does not say which network to train. Expected `model: models.us_mobilenet_v1` or another.")
-    network = str(file.values["model"]).removeprefix("models.")
-    if network.endswith("resnet"):
-        network += str(file.values.get("depth", 50))
-    else:
-        file.unused.add("depth")
+    network = published_network(str(file.values["model"]), file.values)
     try:
         family, architecture = split_name(network)
     except UserError as error:
         raise file.error(f"model is {file.values['model']!r}: {error}") from error
-    if architecture == "shufflenet":
-        if file.values.get("groups", 3) != 3:
-            raise file.error(f"groups is {file.values['groups']!r}, but {network} has 3 groups and no other number.")
-    else:
-        file.unused.add("groups")
+    arch = ARCHITECTURES[architecture]
+    for key, value in arch.settings.items():
+        if file.values.get(key, value) != value:
+            raise file.error(f"{key} is {file.values[key]!r}, but {network} has {value} {key} and no other number.")
+    file.unused |= {key for other in ARCHITECTURES.values() for key in other.published_keys} - arch.published_keys
     return network, family
 
 

@@ -20,6 +20,7 @@ from slimtrain.models.plan_file import read_channels, us_groups, written_counts
 from slimtrain.models.registry import sibling, split_name
 from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
+SEARCHED = "the network that was searched"
 WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard is not to take all memory
 
 
@@ -122,19 +123,13 @@ def _described(found: Sequence[Found], config: Config) -> list[str]:
 
 
 def wiring_changes(spec: NetworkSpec) -> list[str]:
-    """Where the AutoSlim network `spec` adds a block's input, or leaves out an expansion, and its US sibling does not."""
-    changes = {}
+    """Where the AutoSlim network `spec` ties groups by their counts, and its US sibling does not."""
+    ties = {}
     for ours, theirs in zip(spec.wiring.groups, us_groups(spec.architecture), strict=True):
         if ours != theirs:
-            changes[theirs] = ours
+            ties[theirs] = ours
     return [
-        f"warning: {theirs} has as many channels as {ours} wherever it is trained, so {_effect(theirs)}. To keep to the "
-        "network that was searched, change one of the two counts in a plan file."
-        for theirs, ours in changes.items()
+        f"warning: {theirs} has as many channels as {ours} wherever it is trained, so "
+        f"{spec.arch.effect_of_tie(theirs, SEARCHED)}. To keep to {SEARCHED}, change one of the two counts in a plan file."
+        for theirs, ours in ties.items()
     ]
-
-
-def _effect(group: str) -> str:
-    if group.endswith(".expand"):
-        return "the block does without its expansion, unlike the network that was searched"
-    return "this block adds its input to its output, unlike the network that was searched (no MACs more)"

@@ -51,7 +51,7 @@ def test_a_plain_module_imports_without_torch(module: str) -> None:
 
 def test_plans_and_costs_are_made_without_torch() -> None:
     done = run(
-        "from slimtrain.models.registry import published_spec\n"
+        "from slimtrain.models.published import published_spec\n"
         "from slimtrain.costs.cost import CostCounter\n"
         "from slimtrain.data.noise import noise_images\n"
         "spec = published_spec('us_mobilenet_v1')\n"

@@ -10,7 +10,7 @@ import yaml
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 
 V2 = NetworkSpec("mobilenet_v2", "us", (0.15, 1.5), width_range=(0.15, 1.5))

@@ -15,8 +15,7 @@ import yaml
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.config.config import FIELDS, Config, dump_config, plain
 from slimtrain.config.reading import CONFIGS, config_names, make_config, read_config
-from slimtrain.models.published import GRIDS
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import GRIDS, PUBLISHED, published_spec
 
 CIFAR = ("us_mobilenet_v1_cifar10", "us_mobilenet_v1_cifar100", "s_mobilenet_v1_cifar10")
 # networks.md, "Training, as published": batch, lr, schedule, gamma, milestones, epochs, augmentation.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.costs.cost import Cost, CostCounter
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support import REFERENCE

@@ -13,7 +13,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model, format_cost, parse_targets, target_name
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.slimmable.build import DenseLayers

@@ -7,7 +7,7 @@ import pytest
 from slimtrain.base.errors import WidthError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.profiling import cost_table, costs, usual_widths
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 
 US = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5, 1.0), width_range=(0.25, 1.0))

@@ -11,7 +11,7 @@ import yaml
 from slimtrain.base.errors import WidthError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file, us_groups
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support.plan_files import AUTOSLIM, V2, edited, supernet, us_plan, write_plan, write_published
 from tests.support.slimtrain_states import layout

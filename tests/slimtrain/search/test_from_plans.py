@@ -14,7 +14,7 @@ from slimtrain.config.config import Config
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.from_plans import found_config, read_found, wiring_changes
 from tests.support.plan_files import AUTOSLIM, V2, edited, supernet, write_plan, write_published
