@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from slimtrain.data.noise import noise_images
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import IMAGENET_CLASSES
-from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
+from slimtrain.slimmable.blocks import Block
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm
@@ -60,11 +60,8 @@ def untrained_network(name: str, seed: int = SEED, classes: int = IMAGENET_CLASS
 def branch_ends(network: nn.Module) -> Iterator[nn.Module]:
     """The last norms of branches that are added to their block's input."""
     for module in network.modules():
-        if (isinstance(module, Bottleneck) and module.shortcut is None) or (isinstance(module, Block) and module.residual):
-            assert isinstance(module.body, nn.Sequential)
-            yield module.body[-1]
-        elif isinstance(module, ShuffleUnit) and module.pool is None:
-            yield from (module.get_submodule(f"c_{i}.1") for i in range(module.groups))
+        if isinstance(module, Block):
+            yield from module.branch_ends()
 
 
 @torch.inference_mode()
