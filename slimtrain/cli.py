@@ -17,8 +17,8 @@ from slimtrain.base.version import __version__
 from slimtrain.config.config import Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
 from slimtrain.models.spec import IMAGENET_CLASSES
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.supernet import SearchPlan, beside, search_folder
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.request import SearchRequest, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "slimtrain"
@@ -110,7 +110,7 @@ def train(
     with messages(PROGRAM):
         settings = read_config(config, changes, compile=compile_, **options)
         if plans is not None:
-            settings, notes = found_config(settings, Path(plans), plan or "")
+            settings, notes = plans_config(settings, Path(plans), plan or "")
             if not options["output_dir"]:
                 settings = replace(settings, output_dir=str(beside(Path(settings.output_dir), f"_{plan or 'found'}")))
         elif plan is not None:
@@ -172,7 +172,7 @@ def search(
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
-        plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
+        plan = SearchRequest(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
     with messages(PROGRAM, f"interrupted. Go on with --resume auto: {plan.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes

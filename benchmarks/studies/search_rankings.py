@@ -28,13 +28,14 @@ from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.data.transforms import test_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.search.evaluator import Evaluator, Measured
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.greedy import Option, choose
-from slimtrain.search.images import HeldOut, draw_images
+from slimtrain.search.evaluator import Evaluator
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.greedy import CandidateScore, Option, choose
+from slimtrain.search.held_out import HeldOut, draw_images
+from slimtrain.search.request import PLANS
 from slimtrain.search.run import cautions
 from slimtrain.search.slimming import Slimming
-from slimtrain.search.supernet import PLANS, supernet_config, with_epochs
+from slimtrain.search.supernet import supernet_config, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.run import Run
 from slimtrain.training.testing import open_with_data
@@ -139,7 +140,7 @@ def by_training(
     for seed in seeds:
         results, began = [], time.perf_counter()
         for number, plan in enumerate(plans, 1):
-            alone, _ = found_config(base, folder / PLANS, plan.name)
+            alone, _ = plans_config(base, folder / PLANS, plan.name)
             with contextlib.redirect_stdout(io.StringIO()):
                 run = Run(dataclasses.replace(alone, seed=seed), setting.processes, data)
                 run.begin(None)
@@ -198,7 +199,7 @@ def steps_compared(
     return {"steps": len(plans), "ways": figures, "regret_by_chance": by_chance}
 
 
-def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[Measured], cost: CostModel) -> int:
+def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[CandidateScore], cost: CostModel) -> int:
     """The number of the candidate that the published rule goes to."""
     options = [Option(step, cost(step), each.error, each.loss) for step, each in zip(steps, measured, strict=True)]
     current = Option(plan, cost(plan), 0.0, 0.0)  # of which the rule takes no figure
@@ -206,7 +207,10 @@ def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[
 
 
 def judged(
-    measured: Sequence[Sequence[Measured]], right: Sequence[Sequence[Measured]], chosen: Sequence[int], resamples: int
+    measured: Sequence[Sequence[CandidateScore]],
+    right: Sequence[Sequence[CandidateScore]],
+    chosen: Sequence[int],
+    resamples: int,
 ) -> dict[str, Any]:
     """Agreement and regret, as in `steps_compared`, from the figures of every step's candidates, ours and the reference's,
     and the number of the candidate chosen."""
@@ -233,5 +237,5 @@ def add_differences(figures: dict[str, Any], references: Sequence[str], base: st
                 ours[f"{key}_above_interval"] = mean_interval(values, resamples=resamples, seed=0)
 
 
-def _figures(measured: Sequence[Measured], kind: str) -> list[float]:
+def _figures(measured: Sequence[CandidateScore], kind: str) -> list[float]:
     return [getattr(each, kind) for each in measured]

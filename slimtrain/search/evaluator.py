@@ -24,7 +24,8 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search.memory import memory_kept
+from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.kept_memory import memory_kept
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import Statistics
@@ -73,17 +74,8 @@ class TensorChunks:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Top-1 error in percent, mean cross entropy, and the number of images."""
-
-    error: float
-    loss: float
-    images: int
-
-
-@dataclass(frozen=True)
 class Evaluator:
-    """`evaluator(current, candidates)` measures plans of `network` on `chunks`.
+    """`evaluator(current, candidates)` scores plans of `network` on `chunks`.
 
     `statistics` is one of STATISTICS, `calibration` the images that `calibrated` takes them from; `amp` as in training.
     Without `reuse` every candidate is computed from the image on, without `keep_memory` large tensors are allocated anew, both
@@ -111,13 +103,13 @@ class Evaluator:
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on, in plain values."""
-        told = {"statistics": self.statistics, "amp": self.amp, **self.chunks.identity()}
+        identity = {"statistics": self.statistics, "amp": self.amp, **self.chunks.identity()}
         if self.statistics == "calibrated" and self.calibration is not None:
-            told |= {f"calibration_{key}": value for key, value in self.calibration.identity().items()}
-        return told
+            identity |= {f"calibration_{key}": value for key, value in self.calibration.identity().items()}
+        return identity
 
-    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
-        """The candidates' figures, in their order; the same on every process. `current` is what they are compared with to
+    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
+        """The candidates' scores, in their order; the same on every process. `current` is what they are compared with to
         find what they share.
 
         Raises UserError where a chunk leaves a norm one value per channel, and where no held-out image can be read.
@@ -142,7 +134,7 @@ class Evaluator:
             network.replace_calibrated(calibrated)
             network.train(training)
 
-    def _measure(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
+    def _measure(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
         prefix = SharedPrefix(self.network)
         # Neighbors share most: by first difference, the deepest last.
         order = sorted(range(len(candidates)), key=lambda i: prefix.first_difference(current, candidates[i]))
@@ -161,8 +153,8 @@ class Evaluator:
                 for i, logits in self._logits(prefix, current, [plans[i] for i in parts[number]], images):
                     sums[number * len(plans) + parts[number][i]] = _sums(logits, targets)
         chunks = processes.sum(sums).cpu().reshape(len(self.chunks), len(plans), 3)
-        made = [_measured(pairs) for pairs in chunks.unbind(1)]
-        return [made[order.index(i)] for i in range(len(candidates))]
+        scores = [_score(pairs) for pairs in chunks.unbind(1)]
+        return [scores[order.index(i)] for i in range(len(candidates))]
 
     def _logits(
         self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor
@@ -218,11 +210,11 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([loss, wrong.double(), loss.new_tensor(len(labels))])
 
 
-def _measured(chunks: Tensor) -> Measured:
-    """The figures of one plan from its sums per chunk [chunks, 3], added in their order."""
+def _score(chunks: Tensor) -> CandidateScore:
+    """The score of one plan from its sums per chunk [chunks, 3], added in their order."""
     loss = errors = images = 0.0
     for row in chunks.tolist():
         loss, errors, images = loss + row[0], errors + row[1], images + row[2]
     if not images:
         raise UserError("none of the held-out images can be read.")
-    return Measured(100 * errors / images, loss / images, int(images))
+    return CandidateScore(100 * errors / images, loss / images, int(images))

@@ -36,10 +36,11 @@ from slimtrain.data.datasets import open_data
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.greedy import Found
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.greedy import SearchOutcome
+from slimtrain.search.request import PLANS, SearchRequest
 from slimtrain.search.slimming import channel_list
-from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
+from slimtrain.search.supernet import with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Result
 from slimtrain.training.resume import RESOLVED
@@ -98,14 +99,19 @@ class Compared:
 
 
 def finish(
-    search: SearchPlan, spec: NetworkSpec, cost: CostModel, found: Sequence[Found], processes: Processes, image_size: int
+    request: SearchRequest,
+    spec: NetworkSpec,
+    cost: CostModel,
+    found: Sequence[SearchOutcome],
+    processes: Processes,
+    image_size: int,
 ) -> list[Compared]:
     """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `found`.
     Runs in the folder are gone on with.
 
     Raises what training raises, and CommandError with the exit code of `slimexport` where that fails.
     """
-    folder = search.folder
+    folder = request.folder
     widths = [nearest_width(spec, cost, each.cost) for each in found]
     uniform = [uniform_plan(spec, width) for width in widths]
     if processes.first:
@@ -115,7 +121,7 @@ def finish(
             facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
             write_plan_file(path, spec, plan, image_size, count(plan), **facts)
     processes.wait()
-    first, second = _run(search, FOUND, folder / PLANS), _run(search, UNIFORM, folder / UNIFORM_PLANS)
+    first, second = _run(request, FOUND, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):
         _check_alike(config)
     checkpoint, ours = _trained(*first, processes)
@@ -131,26 +137,26 @@ def finish(
         )
     if processes.first:
         _write(folder / COMPARISON, rows)
-        _export(search.final, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
+        _export(request.final, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
         click.echo(comparison_table(rows, cost))
     processes.wait()
     return rows
 
 
-def check_finish(search: SearchPlan) -> None:
+def check_finish(request: SearchRequest) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
-    open_data(search.final)
+    open_data(request.final)
     missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
         raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")
 
 
-def _run(search: SearchPlan, name: str, plans: Path) -> tuple[Config, list[str]]:
+def _run(request: SearchRequest, name: str, plans: Path) -> tuple[Config, list[str]]:
     """The configuration that trains a folder of plans jointly, from scratch, as the run `name`, and notes for its log."""
-    config, notes = found_config(search.final, plans)
-    config = with_epochs(config, search.config.search_train_epochs or config.epochs)
-    folder = str(search.folder / name)
+    config, notes = plans_config(request.final, plans)
+    config = with_epochs(config, request.config.search_train_epochs or config.epochs)
+    folder = str(request.folder / name)
     changes: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "best_by": "widest"}
     return dataclasses.replace(config, output_dir=folder, resume="auto", **changes), notes
 

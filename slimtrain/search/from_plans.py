@@ -25,7 +25,7 @@ WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard
 
 
 @dataclass(frozen=True)
-class Found:
+class PlannedSwitch:
     """A plan as a switch of an AutoSlim network. `macs` as its file tells for images of `image_size` pixels, 0 where it does
     not."""
 
@@ -35,7 +35,7 @@ class Found:
     image_size: int = 0
 
 
-def read_found(folder: Path, network: str) -> list[Found]:
+def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
     """The plan files of a folder, or one file, for the AutoSlim network called `network`, by name.
 
     UserError where there are none, where one is of another network, or where two have the same name.
@@ -47,25 +47,25 @@ def read_found(folder: Path, network: str) -> list[Found]:
     if not files:
         raise UserError(f"plans {folder}: holds no plan files (NAME.yml). Is it the `plans` folder of a search?")
     spec = NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
-    found: dict[str, Found] = {}
+    found: dict[str, PlannedSwitch] = {}
     for path in files:
         name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
         spec.check_channels(str(path), channels)
         if name in found:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
         told = written_counts(path, "macs", "image_size")
-        found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups), *told)
+        found[name] = PlannedSwitch(name, tuple(channels[group] for group in spec.wiring.groups), *told)
     return list(found.values())
 
 
-def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
+def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
     """The configuration that trains the plans of a folder, ascending in MACs, or the one called `only`, with the rest of
     `config`; and what is worth saying about them, as lines.
 
     UserError where the folder holds no plan of this architecture, or none of that name.
     """
     network = sibling(config.network, "autoslim")
-    found = read_found(plans, network)
+    found = read_plans(plans, network)
     if only:
         names = [plan.name for plan in found]
         if only not in names:
@@ -94,7 +94,7 @@ def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
     return changed, [*notes, *_described(trained, changed)]
 
 
-def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
+def _ascending(found: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
     """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
     _, architecture = split_name(config.network)
     classes = config.known_classes or IMAGENET_CLASSES
@@ -106,11 +106,11 @@ def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
     return sorted(found, key=lambda plan: (macs[plan], plan.name))
 
 
-def _told(plan: Found, config: Config) -> bool:
+def _told(plan: PlannedSwitch, config: Config) -> bool:
     return plan.macs > 0 and plan.image_size == config.image_size
 
 
-def _described(found: Sequence[Found], config: Config) -> list[str]:
+def _described(found: Sequence[PlannedSwitch], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
     spec = config.spec(config.known_classes or IMAGENET_CLASSES)

@@ -27,6 +27,7 @@ PLAIN = (
     ),
     *(
         "slimtrain.search.from_plans",
+        "slimtrain.search.request",
         "slimtrain.search.supernet",
         "slimtrain.models.plan_file",
         "slimtrain.search.slimming",

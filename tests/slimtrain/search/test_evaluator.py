@@ -12,7 +12,8 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
+from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, TensorChunks
+from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.search.slimming import Slimming
 from slimtrain.training.distributed import Processes
@@ -169,7 +170,7 @@ def test_calibrated_statistics_of_the_checkpoint_play_no_part() -> None:
 # ------------------------------------------------------------------------------------------------------- several processes
 
 
-def measured_here(processes: Processes) -> list[list[Measured]]:
+def measured_here(processes: Processes) -> list[list[CandidateScore]]:
     network = small_network(V1)
     network.synchronize(True)  # as a training run before leaves it
     chunks = known_chunks(network, 3, 6)
