@@ -23,9 +23,8 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel
-from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
-from slimtrain.data.transforms import test_transform
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.search.evaluator import Evaluator
@@ -37,6 +36,7 @@ from slimtrain.search.run import cautions
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import supernet_config, with_epochs
 from slimtrain.training.distributed import Processes
+from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.run import Run
 from slimtrain.training.testing import open_with_data
 
@@ -71,7 +71,7 @@ class Setting:
 
     def evaluator(self, way: Way, samples: Samples | None = None) -> Evaluator:
         """What measures plans on `samples`, by default the held-out images, as the search does it."""
-        transform, seed = test_transform(self.config), self.config.seed
+        transform, seed = test_transform_of(self.config), self.config.seed
         images = draw_images(self.data.test if samples is None else samples, 0, seed)
         calibration = None
         if way.statistics == "calibrated":
@@ -99,7 +99,7 @@ def open_setting(config: Config, ckpt: Path, processes: Processes) -> Setting:
     checkpoint, opened, data = open_with_data(supernet_config(config, Path("unused")), processes, str(ckpt))
     if said := cautions(checkpoint, opened):
         raise UserError(f"{checkpoint.file}: {said[0]}")
-    unseen = open_data(dataclasses.replace(opened, holdout=0)).test
+    unseen = data_of(dataclasses.replace(opened, holdout=0)).test
     return Setting(checkpoint, opened, data, unseen, processes)
 
 
@@ -146,7 +146,7 @@ def by_training(
                 run.begin(None)
                 run.train()
                 run.finish()
-            results += run.test(run.tested, run.spec.plans)
+            results += run.test(run.trainer.tested, run.spec.plans)
             say(
                 f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"

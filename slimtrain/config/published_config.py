@@ -12,6 +12,7 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.yaml_file import load_yaml
+from slimtrain.config.reading import read_config
 from slimtrain.models.published import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -46,8 +47,6 @@ def read_published_config(path: str | Path) -> PublishedConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
     if "network" in values:  # one of our own
-        from slimtrain.config.reading import read_config
-
         own = read_config(str(path))
         ends = published_spec(own.network).range if own.family == "us" else ()
         return PublishedConfig(

@@ -15,7 +15,7 @@ import logging
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
-from slimtrain.config.config import FIELDS
+from slimtrain.config.config import KEYS as OURS
 from slimtrain.models.published import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -78,7 +78,7 @@ IGNORED = (
     *("data_loader", "topk", "profiling", "profiling_verbose", "reset_parameters", "conv_averaged"),
     *("nonuniform_diff_seed", "width_mult", "width_compress", "pretrained_model_remap_keys"),
 )
-KEYS = (*RENAMED, *READ, *IGNORED)
+PUBLISHED_KEYS = (*RENAMED, *READ, *IGNORED)
 
 
 def translate(values: dict[str, Any], path: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def translate(values: dict[str, Any], path: str) -> dict[str, Any]:
     file has (with the nearest), for what cannot be done here, and for values that contradict each other.
     """
     for key in values:
-        if key not in KEYS:
+        if key not in PUBLISHED_KEYS:
             raise _unknown(key, path)
     file = _File(path, {key: value for key, value in values.items() if value is not None})
     _refuse_other_commands(file)
@@ -136,11 +136,11 @@ class _File:
 
 
 def _unknown(key: str, path: str) -> UserError:
-    if key in FIELDS:
+    if key in OURS:
         return UserError(
             f"{path}: {key} is a key of our own configurations, this is a published one. Give it as --set {key}=VALUE."
         )
-    known = (*KEYS, *FIELDS)
+    known = (*PUBLISHED_KEYS, *OURS)
     return UserError(f"{path}: key {key!r} is none of the published files' keys{nearest(str(key), known)}.")
 
 

@@ -119,4 +119,7 @@ def published_network(model: str, settings: Mapping[str, Any]) -> str:
     name = model.removeprefix("models.")
     sizes = dict.fromkeys(arch.size_key for arch in ARCHITECTURES.values() if arch.size_key)
     size = next((size for size in sizes if size.stem in (name, name.partition("_")[2])), None)
-    return name if size is None else f"{name}{settings.get(size.key, size.usual)}"
+    if size is None:
+        return name
+    value = settings.get(size.key)
+    return f"{name}{size.usual if value is None else value}"  # a key without a value counts as absent

@@ -28,7 +28,7 @@ from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.kept_memory import memory_kept
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.sync_norm import Statistics
+from slimtrain.slimmable.sync_norm import OneValueError, Statistics
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
@@ -123,9 +123,7 @@ class Evaluator:
             with torch.inference_mode(), autocast(device, self.amp), kept:
                 network.replace_calibrated({})  # so that norms follow no statistics that are to stay
                 return self._measure(current, candidates)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
+        except OneValueError as error:
             raise UserError(
                 "a chunk of held-out or calibration images leaves some norm one value per channel, which has no variance. "
                 "Raise search_batch, or search with more images."

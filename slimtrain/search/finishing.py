@@ -28,11 +28,12 @@ from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.config import MACHINE_KEYS, SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
+from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.data.datasets import open_data
+from slimtrain.data.catalog import packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
@@ -42,8 +43,8 @@ from slimtrain.search.request import PLANS, SearchRequest
 from slimtrain.search.slimming import channel_list
 from slimtrain.search.supernet import with_epochs
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Result
-from slimtrain.training.resume import RESOLVED
+from slimtrain.training.evaluate import Scores
+from slimtrain.training.inputs import data_of
 from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
 
@@ -52,19 +53,6 @@ STEPS = 1000  # per unit of width: finer than the rounding of channels for every
 
 FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
-DIGITS = "digits"  # both packages know these images by name
-# What does not change what is trained, but where and how it is told.
-OF_THE_MACHINE = (
-    "output_dir",
-    "data_dir",
-    "device",
-    "workers",
-    "threads",
-    "resume",
-    "checkpoint_every",
-    "log_every",
-    "tensorboard",
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class Trained:
     switch: int
     macs: int
     params: int
-    result: Result
+    result: Scores
 
 
 @dataclass(frozen=True)
@@ -146,7 +134,7 @@ def finish(
 def check_finish(request: SearchRequest) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
-    open_data(request.final)
+    data_of(request.final)
     missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
         raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")
@@ -167,7 +155,7 @@ def _check_alike(config: Config) -> None:
     if not path.exists():
         return
     before, now = plain(read_config(str(path))), plain(config)
-    changed = [key for key in now if before[key] != now[key] and key not in (*OF_THE_MACHINE, *SEARCH_KEYS)]
+    changed = [key for key in now if before[key] != now[key] and key not in (*MACHINE_KEYS, *SEARCH_KEYS)]
     if changed:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
         raise UserError(
@@ -198,8 +186,8 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
 def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
     """Run `slimexport` on a checkpoint, for all its networks. CommandError where it fails."""
     words = ["--ckpt", str(checkpoint), "--widths", ",".join(map(str, switches)), "--output-dir", str(folder), "--overwrite"]
-    if config.data == DIGITS:
-        words += ["--accuracy-data", DIGITS]
+    if packaged(config.data):  # both packages know these images by name
+        words += ["--accuracy-data", config.data]
     if config.layout == "published":  # which does not tell which images the network takes
         words += ["--config", str(checkpoint.parent / RESOLVED)]
     click.echo(shlex.join(["slimexport", *words]))

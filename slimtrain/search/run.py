@@ -25,11 +25,11 @@ from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
+from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, cost_model, format_cost
-from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
-from slimtrain.data.transforms import test_transform
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Evaluator
@@ -42,7 +42,8 @@ from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes
-from slimtrain.training.resume import LAST, RESOLVED, check_settings, move_aside
+from slimtrain.training.inputs import data_of, test_transform_of
+from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
 
@@ -80,7 +81,7 @@ def _check(request: SearchRequest, checkpoint: Checkpoint | None) -> None:
     hour of training, and before anything is moved aside."""
     config = request.supernet
     if checkpoint is None:
-        spec = config.spec(len(open_data(config).classes))
+        spec = config.spec(len(data_of(config).classes))
     else:
         spec = checkpoint.spec
         if spec.stem_stride != config.stem_stride:
@@ -236,7 +237,7 @@ def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
 def _chunks(config: Config, images: Samples, batch: int) -> HeldOut:
     seen = {key: getattr(config, key) for key in ("image_size", "mean", "std", "augmentation")}
     room = int(config.search_cache_gib * 2**30)
-    return HeldOut(images, test_transform(config), batch, workers=config.loaders, kept_bytes=room, seen=seen)
+    return HeldOut(images, test_transform_of(config), batch, workers=config.loaders, kept_bytes=room, seen=seen)
 
 
 def _amp(config: Config, processes: Processes) -> str:

@@ -23,8 +23,7 @@ from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
-from slimtrain.data.datasets import open_data
-from slimtrain.data.samples import FakeSamples
+from slimtrain.data.fake import FakeSamples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
@@ -36,6 +35,7 @@ from slimtrain.search.supernet import supernet_config
 from slimtrain.search.trace import Trace
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
+from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
 from tests.support.run_helpers import (
     Outcome,
@@ -147,7 +147,7 @@ def test_the_search_measures_training_images_that_training_leaves_out(tmp_path: 
     monkeypatch.setattr(FakeSamples, "image", image)
     monkeypatch.setattr(Trace, "begin", begin)
     searched(tmp_path, test_every=0)
-    data = open_data(supernet_config(read_config(str(tmp_path / "tiny.yml")), tmp_path))
+    data = data_of(supernet_config(read_config(str(tmp_path / "tiny.yml")), tmp_path))
     kept, rest = ({samples.name(i) for i in range(len(samples))} for samples in (data.test, data.train))
     assert (len(kept), len(rest)) == (12, 20)
     assert images["search"] == kept
@@ -435,7 +435,7 @@ def test_images_that_cannot_be_read_do_not_count(tmp_path: Path, monkeypatch: py
     ckpt = own_checkpoint(tmp_path / "own.pt", **RIGHT)
     original = FakeSamples.image
     config = supernet_config(read_config(str(search_file(tmp_path / "tiny.yml"))), tmp_path)
-    held = open_data(config).test
+    held = data_of(config).test
     bad = {held.name(0), held.name(7)}
 
     def image(self: FakeSamples, index: int) -> Any:
@@ -498,7 +498,7 @@ def test_what_tests_the_found_networks_chose_none_of_them(tmp_path: Path, monkey
     _, folder = searched(tmp_path, holdout=6, search_holdout=12)
     config = read_config(str(tmp_path / "tiny.yml"))
     search = SearchRequest(config, str(tmp_path / "tiny.yml"), folder)
-    tests, trained = names_of(open_data(search.final).test), names_of(open_data(search.supernet).train)
+    tests, trained = names_of(data_of(search.final).test), names_of(data_of(search.supernet).train)
     assert (len(tests), len(seen), len(trained)) == (6, 12, 14)
     assert not tests & seen and not tests & trained and not seen & trained
     assert "holdout" not in search.next_command()
@@ -509,7 +509,7 @@ def test_images_kept_aside_for_tests_alone_serve_the_search_and_test_nothing_mor
     config = read_config(str(tmp_path / "tiny.yml"))
     search = SearchRequest(config, str(tmp_path / "tiny.yml"), folder)
     assert search.supernet.holdout == 12 and search.final.holdout == 0
-    assert names_of(open_data(search.final).test) & names_of(open_data(search.supernet).test) == set()
+    assert names_of(data_of(search.final).test) & names_of(data_of(search.supernet).test) == set()
     assert "--set holdout=0" in outcome.lines[-1]
 
 

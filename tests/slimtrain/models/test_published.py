@@ -30,6 +30,7 @@ def test_what_was_not_published() -> None:
         ("models.us_mobilenet_v1", {}, "us_mobilenet_v1"),
         ("s_shufflenet", {"groups": 3}, "s_shufflenet"),
         ("models.s_resnet", {}, "s_resnet50"),
+        ("models.us_resnet", {"depth": None}, "us_resnet50"),
         ("models.autoslim_resnet", {"depth": 152}, "autoslim_resnet152"),
         ("models.us_mobilenet_v2", {"depth": 50}, "us_mobilenet_v2"),
         ("models.s_resnet", {"depth": 77}, "s_resnet77"),  # which its reader refuses

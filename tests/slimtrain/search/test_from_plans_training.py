@@ -101,7 +101,7 @@ def test_the_run_goes_on_with_or_without_its_plans(named: bool, plans: Path, tmp
     original = Run.train_step
 
     def step(self: Run, batch: Any) -> Any:
-        if self.step == 5:
+        if self.state.step == 5:
             raise KeyboardInterrupt
         return original(self, batch)
 
