@@ -172,13 +172,13 @@ def search(
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
-        plan = SearchRequest(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
-    with messages(PROGRAM, f"interrupted. Go on with --resume auto: {plan.folder} holds what was done."):
+        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config)
+    with messages(PROGRAM, f"interrupted. Go on with --resume auto: {request.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
 
         with processes(settings.device) as joined:
-            run_whole_search(plan, joined, resume=resume == "auto")
+            run_whole_search(request, joined, resume=resume == "auto")
 
 
 @main.command(context_settings=CONTEXT)

@@ -56,7 +56,7 @@ COMPARISON = "comparison.csv"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedSwitch:
     """A switch of a trained network: its number, what it costs, and how it does on the test images."""
 
     switch: int
@@ -66,7 +66,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonRow:
     """A row of comparison.csv: a found network and the uniform width of its cost, both trained the same way. Costs in the
     search's unit; MACs without pools; top-1 as a share of the test images, `loss` their mean cross entropy."""
 
@@ -90,17 +90,17 @@ def finish(
     request: SearchRequest,
     spec: NetworkSpec,
     cost: CostModel,
-    found: Sequence[SearchOutcome],
+    outcomes: Sequence[SearchOutcome],
     processes: Processes,
     image_size: int,
-) -> list[Compared]:
-    """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `found`.
+) -> list[ComparisonRow]:
+    """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `outcomes`.
     Runs in the folder are gone on with.
 
     Raises what training raises, and CommandError with the exit code of `slimexport` where that fails.
     """
     folder = request.folder
-    widths = [nearest_width(spec, cost, each.cost) for each in found]
+    widths = [nearest_width(spec, cost, outcome.cost) for outcome in outcomes]
     uniform = [uniform_plan(spec, width) for width in widths]
     if processes.first:
         count = CostCounter(spec, image_size)
@@ -115,17 +115,17 @@ def finish(
     checkpoint, ours = _trained(*first, processes)
     _, theirs = _trained(*second, processes)
     rows = []
-    for each, width, plan in zip(found, widths, uniform, strict=True):
-        own, other = ours[channel_list(spec, each.plan)], theirs[channel_list(spec, plan)]
+    for outcome, width, plan in zip(outcomes, widths, uniform, strict=True):
+        own, other = ours[channel_list(spec, outcome.plan)], theirs[channel_list(spec, plan)]
         rows.append(
-            Compared(
-                *(each.target, each.plan.name, each.cost, own.macs, own.params, own.result.top1, own.result.loss),
+            ComparisonRow(
+                *(outcome.target, outcome.plan.name, outcome.cost, own.macs, own.params, own.result.top1, own.result.loss),
                 *(width, cost(plan), other.macs, other.params, other.result.top1, other.result.loss, own.result.images),
             )
         )
     if processes.first:
         _write(folder / COMPARISON, rows)
-        _export(request.final, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
+        _export(request.final, checkpoint, sorted(trained.switch for trained in ours.values()), folder / EXPORTS)
         click.echo(comparison_table(rows, cost))
     processes.wait()
     return rows
@@ -164,7 +164,7 @@ def _check_alike(config: Config) -> None:
         )
 
 
-def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], Trained]]:
+def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], TrainedSwitch]]:
     """The checkpoint of a run, trained or gone on with where it is not finished, and its switches by channel list."""
     path = Path(config.output_dir) / (config.weights or f"{config.network}.pt")
     if not path.exists():
@@ -176,11 +176,11 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
     tested, results = test_checkpoint(config, processes, str(path), None, ())
     spec = checkpoint.spec
     count = CostCounter(spec, config.image_size)
-    made = {}
+    switches = {}
     for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):
         figures = count(plan)
-        made[channel_list(spec, plan)] = Trained(switch, figures.macs, figures.params, result)
-    return path, made
+        switches[channel_list(spec, plan)] = TrainedSwitch(switch, figures.macs, figures.params, result)
+    return path, switches
 
 
 def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
@@ -202,28 +202,33 @@ def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: P
         )
 
 
-def _write(path: Path, rows: Sequence[Compared]) -> None:
+def _write(path: Path, rows: Sequence[ComparisonRow]) -> None:
     text = io.StringIO()
-    made = csv.writer(text, lineterminator="\n")
-    made.writerow(field.name for field in dataclasses.fields(Compared))
-    made.writerows(dataclasses.astuple(row) for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(ComparisonRow))
+    writer.writerows(dataclasses.astuple(row) for row in rows)
     write_atomically(path, text.getvalue().encode(), RUN)
 
 
-def comparison_table(rows: Sequence[Compared], cost: CostModel) -> str:
+def comparison_table(rows: Sequence[ComparisonRow], cost: CostModel) -> str:
     """One line per target: the found network, the uniform width, and how many points the first is ahead."""
     own = cost.name not in ("macs", "params")  # these have columns of their own
     side = [*([cost.name] if own else []), "MACs", "params", "top-1"]
     header = ["target", *side, "|", "width", *side, "|", "difference"]
     lines = []
     for row in rows:
-        found = [*([format_cost(row.cost, cost)] if own else []), format_macs(row.macs), f"{row.params:,}", f"{row.top1:.2%}"]
+        searched = [
+            *([format_cost(row.cost, cost)] if own else []),
+            format_macs(row.macs),
+            f"{row.params:,}",
+            f"{row.top1:.2%}",
+        ]
         uniform = [
             *([format_cost(row.uniform_cost, cost)] if own else []),
             *(format_macs(row.uniform_macs), f"{row.uniform_params:,}", f"{row.uniform_top1:.2%}"),
         ]
         ahead = f"{100 * (row.top1 - row.uniform_top1):+.2f}"
-        lines.append([format_cost(row.target, cost), *found, "|", width_label(row.width), *uniform, "|", ahead])
+        lines.append([format_cost(row.target, cost), *searched, "|", width_label(row.width), *uniform, "|", ahead])
     return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
 
 

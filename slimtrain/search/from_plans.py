@@ -26,8 +26,8 @@ WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard
 
 @dataclass(frozen=True)
 class PlannedSwitch:
-    """A plan as a switch of an AutoSlim network. `macs` as its file tells for images of `image_size` pixels, 0 where it does
-    not."""
+    """A plan file's network as a switch of an AutoSlim one. `macs` as the file tells for images of `image_size` pixels, 0
+    where it does not."""
 
     name: str
     channel_list: tuple[int, ...]
@@ -47,15 +47,15 @@ def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
     if not files:
         raise UserError(f"plans {folder}: holds no plan files (NAME.yml). Is it the `plans` folder of a search?")
     spec = NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
-    found: dict[str, PlannedSwitch] = {}
+    switches: dict[str, PlannedSwitch] = {}
     for path in files:
         name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
         spec.check_channels(str(path), channels)
-        if name in found:
+        if name in switches:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        told = written_counts(path, "macs", "image_size")
-        found[name] = PlannedSwitch(name, tuple(channels[group] for group in spec.wiring.groups), *told)
-    return list(found.values())
+        counts = written_counts(path, "macs", "image_size")
+        switches[name] = PlannedSwitch(name, tuple(channels[group] for group in spec.wiring.groups), *counts)
+    return list(switches.values())
 
 
 def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
@@ -65,19 +65,19 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
     UserError where the folder holds no plan of this architecture, or none of that name.
     """
     network = sibling(config.network, "autoslim")
-    found = read_plans(plans, network)
+    switches = read_plans(plans, network)
     if only:
-        names = [plan.name for plan in found]
+        names = [switch.name for switch in switches]
         if only not in names:
             raise UserError(f"plan {only!r}: {plans} has {', '.join(names)}{nearest(only, names)}. Choose one of them.")
-        found = [plan for plan in found if plan.name == only]
-    found = _ascending(found, config)
-    distinct = {plan.channel_list: plan for plan in reversed(found)}
-    trained = [plan for plan in found if distinct[plan.channel_list] is plan]
+        switches = [switch for switch in switches if switch.name == only]
+    switches = _ascending(switches, config)
+    distinct = {switch.channel_list: switch for switch in reversed(switches)}
+    trained = [switch for switch in switches if distinct[switch.channel_list] is switch]
     changed = dataclasses.replace(
         config,
         network=network,
-        channel_lists=tuple(plan.channel_list for plan in trained),
+        channel_lists=tuple(switch.channel_list for switch in trained),
         switches=(),
         width_range=(),
         test_widths=(),
@@ -87,38 +87,42 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
         best_by=config.best_by if config.network == network else "widest",
     )
     notes = [
-        f"{plan.name} is the same network as {distinct[plan.channel_list].name}: it is trained once"
-        for plan in found
-        if plan not in trained
+        f"{switch.name} is the same network as {distinct[switch.channel_list].name}: it is trained once"
+        for switch in switches
+        if switch not in trained
     ]
     return changed, [*notes, *_described(trained, changed)]
 
 
-def _ascending(found: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
+def _ascending(switches: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
     """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
     _, architecture = split_name(config.network)
     classes = config.known_classes or IMAGENET_CLASSES
     spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
     spec.check_image_size(config.image_size)
     count = CostCounter(spec, config.image_size)
-    told = not config.known_classes and all(_told(plan, config) for plan in found)
-    macs = {plan: plan.macs if told else count(spec.wiring.plan(plan.name, plan.channel_list)).macs for plan in found}
-    return sorted(found, key=lambda plan: (macs[plan], plan.name))
+    by_file = not config.known_classes and all(_has_macs(switch, config) for switch in switches)
+
+    def macs(switch: PlannedSwitch) -> int:
+        return switch.macs if by_file else count(spec.wiring.plan(switch.name, switch.channel_list)).macs
+
+    return sorted(switches, key=lambda switch: (macs(switch), switch.name))
 
 
-def _told(plan: PlannedSwitch, config: Config) -> bool:
-    return plan.macs > 0 and plan.image_size == config.image_size
+def _has_macs(switch: PlannedSwitch, config: Config) -> bool:
+    """Whether its file tells the MACs of the images that are trained on."""
+    return switch.macs > 0 and switch.image_size == config.image_size
 
 
-def _described(found: Sequence[PlannedSwitch], config: Config) -> list[str]:
+def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
     spec = config.spec(config.known_classes or IMAGENET_CLASSES)
     count = CostCounter(spec, config.image_size)
     lines = []
-    for number, (plan, switch) in enumerate(zip(found, spec.plans, strict=True), 1):
-        macs = count(switch).macs if config.known_classes else plan.macs if _told(plan, config) else 0
-        lines.append(f"switch {number}: {plan.name}{f', {format_macs(macs)} MACs' if macs else ''}")
+    for number, (switch, plan) in enumerate(zip(switches, spec.plans, strict=True), 1):
+        macs = count(plan).macs if config.known_classes else switch.macs if _has_macs(switch, config) else 0
+        lines.append(f"switch {number}: {switch.name}{f', {format_macs(macs)} MACs' if macs else ''}")
     return [*lines, *wiring_changes(spec)]
 
 

@@ -15,6 +15,7 @@ import yaml
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
+from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost_model import parse_targets
 from slimtrain.search.supernet import held_out, supernet_config
 
@@ -35,16 +36,16 @@ def beside(folder: Path, suffix: str) -> Path:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """`config`, the `source` it was read from (a file or one of our names), the search's `folder`, and the checkpoint of the
-    network to slim, where one is given.
+    """`config`, the search's `folder`, the checkpoint of the network to slim, where one is given, and the `source` that the
+    configuration was read from (a file or one of our names), where one is known.
 
     UserError where the configuration does not tell a search: no targets, no held-out images, no such network.
     """
 
     config: Config
-    source: str
     folder: Path
     ckpt: str | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.config.search_targets:
@@ -73,11 +74,13 @@ class SearchRequest:
         return self.folder / PLANS / f"{name}.yml"
 
     def next_command(self) -> str:
-        """The command that trains what was found, with what was changed of the source."""
-        before, now = plain(read_config(self.source)), plain(self.final)
+        """The command that trains what was found, with what was changed of the source: the folder's own copy of the
+        configuration where no other is known."""
+        source = self.source or str(self.folder / RESOLVED)
+        before, now = plain(read_config(source)), plain(self.final)
         changed = [key for key in now if now[key] != before[key] and key not in SEARCH_KEYS and key != "output_dir"]
         words = [word for key in changed for word in ("--set", f"{key}={_one_line(now[key])}")]
-        return shlex.join(["python", "-m", "slimtrain", "train", self.source, *words, "--plans", str(self.folder / PLANS)])
+        return shlex.join(["python", "-m", "slimtrain", "train", source, *words, "--plans", str(self.folder / PLANS)])
 
 
 def _one_line(value: object) -> str:

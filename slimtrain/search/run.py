@@ -37,11 +37,11 @@ from slimtrain.search.finishing import check_finish, finish
 from slimtrain.search.greedy import SearchOutcome, run_search
 from slimtrain.search.held_out import HeldOut, draw_images
 from slimtrain.search.plot import plot_search
-from slimtrain.search.request import SearchRequest
+from slimtrain.search.request import SearchRequest, search_folder
 from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
-from slimtrain.training.distributed import Processes
+from slimtrain.training.distributed import Processes, processes
 from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
@@ -50,6 +50,34 @@ from slimtrain.training.testing import open_with_data
 log = logging.getLogger(__name__)
 
 CALIBRATION_BATCHES = 5  # where the configuration, for networks that need none, names none
+
+
+def search(
+    config: Config, *, ckpt: str | Path | None = None, output_dir: str | Path | None = None, resume: bool = False
+) -> list[Path]:
+    """Find a network for every target of `config.search_targets`, as `python -m slimtrain search` does; the plan files that
+    were written, by descending target.
+
+    `ckpt` is a trained us_ network to slim; without one `config`'s is trained first. `output_dir` is the search's folder, by
+    default beside the one that `config` trains in; with `resume` what it holds is gone on with, else moved aside. Progress is
+    printed. In a process that `torchrun` started the work is shared with the others.
+
+    >>> import slimtrain
+    >>> changes = ["data=fake", "epochs=3", "search_widths=[0.15, 0.3]", "search_holdout=64", "search_targets=[1200K]"]
+    >>> config = slimtrain.read_config("digits", [*changes, "search_finish=false"])
+    >>> plans = slimtrain.search(config, output_dir="runs/found")  # doctest: +ELLIPSIS
+    us_mobilenet_v1, widths 0.15 to 0.3: 192 images to train, 64 to test, 10 classes
+    ...
+    >>> [plan.name for plan in plans]
+    ['macs_1_2M.yml']
+
+    Raises UserError and its subclasses for anything wrong with configuration, checkpoint, targets, data or files.
+    """
+    folder = Path(output_dir) if output_dir else search_folder(config)
+    request = SearchRequest(config, folder, None if ckpt is None else str(ckpt))
+    with processes(config.device) as joined:
+        outcomes = run_whole_search(request, joined, resume=resume)
+    return [request.plan_file(outcome.plan.name) for outcome in outcomes]
 
 
 def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bool) -> list[SearchOutcome]:

@@ -57,17 +57,17 @@ class Slimming:
         As long as `plan` is not the floor there is at least one: of the groups above their floors, that with the lowest
         floor finds it free.
         """
-        made = []
-        for group in self.start.channels:
+        smaller = []
+        for group in self.spec.searchable_groups:
             count = self._smaller(plan, group)
             if count is not None:
-                made.append(ChannelPlan(f"{group}_{count}", {**plan.channels, group: count}))
-        return made
+                smaller.append(ChannelPlan(f"{group}_{count}", {**plan.channels, group: count}))
+        return smaller
 
     def _smaller(self, plan: ChannelPlan, group: str) -> int | None:
-        """The count of `group` one step on, or None where it cannot shrink: at its floor, fixed, or in the way of others."""
+        """The count of `group` one step on, or None where it cannot shrink: at its floor, or in the way of others."""
         count, floor = plan.channels[group], self.floor.channels[group]
-        if count <= floor or group not in self.spec.searchable_groups:
+        if count <= floor:
             return None
         taken = {plan.channels[other] for pair in self.pairs if group in pair for other in pair if other != group}
         wanted = max(count - self.size(group), floor)

@@ -79,20 +79,20 @@ class Trace:
         UserError where the folder holds another search than `identity` tells, naming what differs, and for a damaged file.
         """
         path = self.folder / SEARCH
-        told = json.loads(json.dumps(identity))  # as it reads back: tuples are lists
+        now = json.loads(json.dumps(identity))  # as it reads back: tuples are lists
         if not path.exists():
             if (self.folder / TRACE).exists():
                 raise UserError(
                     f"{self.folder}: has a {TRACE} but no {SEARCH}, which says of what. Choose another output_dir."
                 )
             if self.write:
-                write_atomically(path, (json.dumps(told, indent=1) + "\n").encode(), RUN)
+                write_atomically(path, (json.dumps(now, indent=1) + "\n").encode(), RUN)
             return
         if not self.resume and self.write:  # the others may see what the first has just written
             raise UserError(f"{self.folder}: holds a search already. Go on with --resume auto, or choose another output_dir.")
         before = _read_identity(path)
-        if changed := [key for key in {**before, **told} if before.get(key) != told.get(key)]:
-            listed = ", ".join(f"{key} was {before.get(key)!r} and is {told.get(key)!r}" for key in changed)
+        if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+            listed = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
             raise UserError(
                 f"{path}: belongs to another search: {listed}. A resumed search goes on as it began: undo this, or choose "
                 "another output_dir."
@@ -155,15 +155,15 @@ def _read(path: Path, kind: type[Any]) -> list[Any]:
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         return []
-    made: list[Any] = []
+    values: list[Any] = []
     try:
         header, *rows = csv.reader(io.StringIO(whole))
         if header != [field.name for field in dataclasses.fields(kind)]:
             raise ValueError("other columns than those of a search")
-        made.extend(_parsed(row, kind) for row in rows)
+        values.extend(_parsed(row, kind) for row in rows)
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: is damaged behind line {len(made) + 1} ({error}). Begin anew elsewhere.") from error
-    return made
+        raise UserError(f"{path}: is damaged behind line {len(values) + 1} ({error}). Begin anew elsewhere.") from error
+    return values
 
 
 def _parsed(row: Sequence[str], kind: type[Any]) -> Any:

@@ -216,7 +216,7 @@ def test_targets_that_end_at_one_network(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def whole(joined: Processes, file: str, folder: str) -> int:
-    return len(run_whole_search(SearchRequest(read_config(file), file, Path(folder)), joined, resume=False))
+    return len(run_whole_search(SearchRequest(read_config(file), Path(folder), None, file), joined, resume=False))
 
 
 def test_several_processes_finish_together(tmp_path: Path) -> None:
