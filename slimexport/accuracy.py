@@ -13,15 +13,15 @@ import numpy as np
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.config.config import Config
-from slimtrain.data.datasets import Samples, open_data
+from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
+from slimtrain.data.datasets import open_data
 from slimtrain.data.folders import scan
 from slimtrain.data.loader import Batch, test_batches
+from slimtrain.data.samples import Samples
 from slimtrain.data.transforms import test_transform
 
 log = logging.getLogger(__name__)
 
-DIGITS = "digits"
 BATCH_SIZE = 64
 MOST_WORKERS = 4
 
@@ -51,12 +51,11 @@ def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) 
     """The images of `source` for a checkpoint's networks; see `images_for`."""
     spec = checkpoint.spec
     preprocessing = {"image_size": image_size, "mean": checkpoint.mean, "std": checkpoint.std}
-    return images_for(source, spec.name, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
+    return images_for(source, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
 
 
 def images_for(
     source: str | Path,
-    network: str,
     classes: int,
     preprocessing: Mapping[str, Any],
     owner: str,
@@ -68,10 +67,9 @@ def images_for(
     network's file. Raises UserError where the folder is none, or its classes are not the network's: by name where
     `class_names` are known, else by number.
     """
-    digits = str(source) == DIGITS
-    config = Config(network=network, data=DIGITS if digits else "folder", **preprocessing)
-    if digits:
-        data = open_data(config)
+    row = CATALOG[str(source) if packaged(source) else FOLDER]
+    if packaged(source):
+        data = open_data(row.name)
         samples, names = data.test, data.classes
     else:
         folder = Path(source)
@@ -91,8 +89,9 @@ def images_for(
             f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained "
             "with."
         )
-    workers = 0 if digits else min(MOST_WORKERS, os.cpu_count() or 1)
-    return LabeledImages(DIGITS if digits else Path(source).name, samples, test_transform(config), workers)
+    size, mean, std = (preprocessing[key] for key in ("image_size", "mean", "std"))
+    workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
+    return LabeledImages(Path(source).name, samples, test_transform(size, mean, std, row.whole), workers)
 
 
 def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from slimexport import __version__
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import split_name
 
 PROGRAM = "slimexport"
 FORMATS = ("onnx", "trt")

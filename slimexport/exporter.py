@@ -138,12 +138,12 @@ def export(
     images = _probe_images(preprocessing, probes, verify_data)
     labeled = None if accuracy_data is None else labeled_images(accuracy_data, checkpoint, size)
     if calibration_data is not None:
-        batches = calibration_batches(calibration_data, checkpoint, preprocessing, calibration_batch_size)
+        batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
         _calibrate(checkpoint, plans, batches, needed="int8" not in precisions)
     job = _Job(checkpoint, preprocessing, count, images, tuple(precisions))
     if "int8" in precisions:
         assert calibration_data is not None
-        batches = calibration_batches(calibration_data, checkpoint, preprocessing, calibration_batch_size)
+        batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
         job.int8 = Calibration.of(batches, int8_calibration)
     started(len(plans) * len(job.files))
     if dry_run:

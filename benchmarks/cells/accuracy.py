@@ -34,7 +34,7 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
 
     image = bundle.manifest["input"]
     preprocessing = {key: image[key] if key == "image_size" else tuple(image[key]) for key in ("image_size", "mean", "std")}
-    images = images_for(source, bundle.network, bundle.manifest["output"]["classes"], preprocessing, bundle.name)
+    images = images_for(source, bundle.manifest["output"]["classes"], preprocessing, bundle.name)
     files = {
         (artifact["name"], artifact["precision"]): artifact_path(bundle.folder, artifact).name
         for artifact in bundle.manifest["artifacts"]

@@ -47,11 +47,10 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from slimtrain.config.reading import make_config
-    from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import Batch, training_batches
-    from slimtrain.data.transforms import train_transform
     from slimtrain.training.distributed import Processes, choose_device
     from slimtrain.training.evaluate import to_device
+    from slimtrain.training.inputs import data_of, train_transform_of
     from slimtrain.training.run import Run
 
     values: dict[str, Any] = {
@@ -70,10 +69,10 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     config = make_config(values, "benchmarks.studies.training")
     device = choose_device(config.device)
     processes = Processes(0, 1, device)
-    run = Run(config, processes, open_data(config))
+    run = Run(config, processes, data_of(config))
     batches: Iterator[Batch] = training_batches(
-        run.data.train,
-        train_transform(config),
+        run.images.data.train,
+        train_transform_of(config),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=0,
@@ -82,7 +81,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.resident:
         first = next(batches)
-        images, labels = to_device(first, processes, config.channels_last)
+        images, labels = to_device(first, device, config.channels_last)
         resident = first._replace(images=images, labels=labels)
         batches = (batch._replace(step=step) for step, batch in enumerate(chain([resident], repeat(resident))))
 
@@ -117,7 +116,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "peak_mib": round(_peak_mib(device.type)),
         "samples_ms": [round(1000 * sample, 2) for sample in samples[:100]],
         "spread": round(statistics.pstdev(samples) / statistics.fmean(samples), 3) if len(samples) > 1 else 0.0,
-        "widths_per_step": run.sampler.count,
+        "widths_per_step": run.trainer.sampler.count,
         "device": processes.describe(),
     }
     if config.compile:
@@ -132,7 +131,7 @@ def plain_step(run: Any) -> Any:
     """The baseline's step: nothing of ours but the network and which widths are run."""
     import torch.nn.functional as F
 
-    network, optimizer = run.network.train(), run.optimizer
+    network, optimizer = run.trainer.network.train(), run.trainer.optimizer
     for parameter in network.parameters():
         parameter.grad = None
 
@@ -140,7 +139,7 @@ def plain_step(run: Any) -> Any:
         images, labels = batch.images.to(run.processes.device), batch.labels.to(run.processes.device)
         optimizer.zero_grad()
         teacher = None
-        for plan in run.sampler(batch.step):
+        for plan in run.trainer.sampler(batch.step):
             with network.at(plan):
                 logits = network(images)
             if teacher is None or not run.config.distill:

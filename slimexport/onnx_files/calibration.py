@@ -11,12 +11,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from slimexport.accuracy import DIGITS
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.ranges import METHODS, Array, activation_scales, measure_ranges
 from slimexport.onnx_files.runner import run_batches
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.data.catalog import CATALOG, packaged
 from slimtrain.data.images import Preprocessing, image_batches
 
 MOST_IMAGES = 512
@@ -56,26 +55,18 @@ def _batched(images: list[Images], size: int = 64) -> list[Images]:
     return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
 
 
-def calibration_batches(
-    source: str | Path, checkpoint: Checkpoint, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[Images]:
+def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
     """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
-    if str(source) != DIGITS:
+    if not packaged(source):
         return image_batches(source, preprocessing, batch_size)
-    from slimtrain.config.config import Config
     from slimtrain.data.datasets import open_data
     from slimtrain.data.loader import test_batches
     from slimtrain.data.transforms import test_transform
 
-    config = Config(
-        network=checkpoint.spec.name,
-        data=DIGITS,
-        image_size=preprocessing.image_size,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-    )
-    found = test_batches(open_data(config).train, test_transform(config), batch_size=batch_size)
-    return (batch.images.numpy() for batch in found)
+    row, images = CATALOG[str(source)], preprocessing
+    transform = test_transform(images.image_size, images.mean, images.std, row.whole)
+    batches = test_batches(open_data(row.name).train, transform, batch_size=batch_size)
+    return (batch.images.numpy() for batch in batches)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def partial_file(path: Path, content: Content, advice: Advice = AGAIN) -> Iterat
         try:
             write_through(partial, content)
         except OSError as error:
-            raise disk_error(path, error, advice, f"{len(content) / 2**20:.1f} MiB are needed") from error
+            raise disk_error(path, error, advice, _needed(content)) from error
         yield partial
     finally:
         with contextlib.suppress(OSError):  # as where a folder of the path is a file
@@ -79,13 +79,14 @@ def write_atomically(path: Path, content: Content, advice: Advice = AGAIN) -> No
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(path, error, advice) from error
-    with partial_file(path, content, advice) as partial:
-        try:
+        with partial_file(path, content, advice) as partial:
             os.replace(partial, path)
-        except OSError as error:
-            raise disk_error(path, error, advice) from error
+    except OSError as error:
+        raise disk_error(path, error, advice, _needed(content)) from error
+
+
+def _needed(content: Content) -> str:
+    return f"{len(content) / 2**20:.1f} MiB are needed"
 
 
 def replace_both(first: tuple[Path, Path], second: tuple[Path, Path]) -> None:

@@ -12,8 +12,16 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.yaml_file import load_yaml
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.config.reading import read_config
+from slimtrain.models.published import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    published_network,
+    published_spec,
+)
+from slimtrain.models.registry import split_name
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,6 @@ def read_published_config(path: str | Path) -> PublishedConfig:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines as in the published apps/*.yml.")
     if "network" in values:  # one of our own
-        from slimtrain.config.reading import read_config
-
         own = read_config(str(path))
         ends = published_spec(own.network).range if own.family == "us" else ()
         return PublishedConfig(
@@ -52,9 +58,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
         )
     network = None
     if "model" in values:
-        network = str(values["model"]).removeprefix("models.")
-        if network.endswith("resnet"):
-            network += str(values.get("depth", 50))
+        network = published_network(str(values["model"]), values)
         split_name(network)
     widths: list[float] = []
     for key in ("width_mult_range", "width_mult_list", "width_mult_list_test"):

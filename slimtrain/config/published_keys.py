@@ -15,9 +15,16 @@ import logging
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
-from slimtrain.config.config import FIELDS
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.config.config import KEYS as OURS
+from slimtrain.models.published import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    published_network,
+    published_spec,
+)
+from slimtrain.models.registry import ARCHITECTURES, split_name
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +78,7 @@ IGNORED = (
     *("data_loader", "topk", "profiling", "profiling_verbose", "reset_parameters", "conv_averaged"),
     *("nonuniform_diff_seed", "width_mult", "width_compress", "pretrained_model_remap_keys"),
 )
-KEYS = (*RENAMED, *READ, *IGNORED)
+PUBLISHED_KEYS = (*RENAMED, *READ, *IGNORED)
 
 
 def translate(values: dict[str, Any], path: str) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def translate(values: dict[str, Any], path: str) -> dict[str, Any]:
     file has (with the nearest), for what cannot be done here, and for values that contradict each other.
     """
     for key in values:
-        if key not in KEYS:
+        if key not in PUBLISHED_KEYS:
             raise _unknown(key, path)
     file = _File(path, {key: value for key, value in values.items() if value is not None})
     _refuse_other_commands(file)
@@ -129,11 +136,11 @@ class _File:
 
 
 def _unknown(key: str, path: str) -> UserError:
-    if key in FIELDS:
+    if key in OURS:
         return UserError(
             f"{path}: {key} is a key of our own configurations, this is a published one. Give it as --set {key}=VALUE."
         )
-    known = (*KEYS, *FIELDS)
+    known = (*PUBLISHED_KEYS, *OURS)
     return UserError(f"{path}: key {key!r} is none of the published files' keys{nearest(str(key), known)}.")
 
 
@@ -149,23 +156,19 @@ def _refuse_other_commands(file: _File) -> None:
 
 
 def _network(file: _File) -> tuple[str, str]:
-    """The network's name in the registry, a ResNet's with its depth (50 where the file has none), and its family."""
+    """The network's name in the registry, and its family."""
     if "model" not in file.values:
         raise file.error("does not say which network to train. Expected `model: models.us_mobilenet_v1` or another.")
-    network = str(file.values["model"]).removeprefix("models.")
-    if network.endswith("resnet"):
-        network += str(file.values.get("depth", 50))
-    else:
-        file.unused.add("depth")
+    network = published_network(str(file.values["model"]), file.values)
     try:
         family, architecture = split_name(network)
     except UserError as error:
         raise file.error(f"model is {file.values['model']!r}: {error}") from error
-    if architecture == "shufflenet":
-        if file.values.get("groups", 3) != 3:
-            raise file.error(f"groups is {file.values['groups']!r}, but {network} has 3 groups and no other number.")
-    else:
-        file.unused.add("groups")
+    arch = ARCHITECTURES[architecture]
+    for key, value in arch.settings.items():
+        if file.values.get(key, value) != value:
+            raise file.error(f"{key} is {file.values[key]!r}, but {network} has {value} {key} and no other number.")
+    file.unused |= {key for other in ARCHITECTURES.values() for key in other.published_keys} - arch.published_keys
     return network, family
 
 

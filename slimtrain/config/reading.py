@@ -1,4 +1,5 @@
-"""Configurations read from YAML files of ours or of the published code, changed by `key=value`, every value checked."""
+"""Configurations from files: a packaged name (`digits`, `us_mobilenet_v1`), a YAML file with the keys of `Config`, or a
+published one (`app:apps/NAME.yml`, see published_keys.py), each changed by `key=value`. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ import yaml
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.yaml_file import load_yaml
-from slimtrain.config.config import FIELDS, Config
+from slimtrain.config.config import KEYS, Config
+from slimtrain.config.published_keys import PUBLISHED_KEYS, translate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 APP = "app:"
@@ -36,14 +38,12 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     published = source.startswith(APP)
     name, values = _read(source.removeprefix(APP), packaged=not published)
     own: dict[str, Any] = {}
-    if published:
-        from slimtrain.config.published_keys import KEYS, translate
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
             raise UserError(f"--set {change}: expected key=value.")
         # A published file may be changed by its own keys too; a key of both, as lr, is changed in the file.
-        (values if published and (key in KEYS or key not in FIELDS) else own)[key] = _parse(text, change)
+        (values if published and (key in PUBLISHED_KEYS or key not in KEYS) else own)[key] = _parse(text, change)
     if published:
         values = translate(values, source.removeprefix(APP))
     own.update({key: value for key, value in options.items() if value is not None})
@@ -55,8 +55,8 @@ def make_config(values: Mapping[str, Any], source: str) -> Config:
     """A `Config` of plain values, lists taken for tuples. UserError, naming `source`, for a wrong key or value."""
     converted = {}
     for key, value in values.items():
-        if key not in FIELDS:
-            raise UserError(f"{source}: key {key!r} is not known{nearest(str(key), FIELDS)}.")
+        if key not in KEYS:
+            raise UserError(f"{source}: key {key!r} is not known{nearest(str(key), KEYS)}.")
         converted[key] = _convert(key, value, source)
     if "network" not in converted:
         raise UserError(f"{source}: does not say which network to train. Expected `network: us_mobilenet_v1` or another.")

@@ -1,0 +1,1 @@
+"""Labeled images: which data sets there are, how they are opened, changed and put into batches."""

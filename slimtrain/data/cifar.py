@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
+from slimtrain.data.catalog import Request
 from slimtrain.data.folders import data_folder, entry_names
 from slimtrain.data.samples import ArraySamples
 
@@ -33,7 +34,6 @@ MAX_MEMBER = 1 << 30  # bytes, of a file in an archive; the largest published on
 class Layout:
     """How one of the two is published."""
 
-    classes: int
     folder: str
     archive: str
     train: tuple[str, ...]
@@ -45,7 +45,6 @@ class Layout:
 
 LAYOUTS = {
     "cifar10": Layout(
-        classes=10,
         folder="cifar-10-batches-py",
         archive="cifar-10-python.tar.gz",
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -55,7 +54,6 @@ LAYOUTS = {
         names="label_names",
     ),
     "cifar100": Layout(
-        classes=100,
         folder="cifar-100-python",
         archive="cifar-100-python.tar.gz",
         train=("train",),
@@ -68,22 +66,26 @@ LAYOUTS = {
 Read = Callable[[str], bytes]  # the content of the file of that name
 
 
-def open_cifar(name: str, data_dir: str) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
-    """Training images, test images and the classes' names of `cifar10` or `cifar100`.
+def open_cifar(request: Request) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
+    """Training images, test images and the classes' names of one of `LAYOUTS`.
 
     UserError where the files are missing, truncated, foreign, or hold more than data.
     """
-    layout = LAYOUTS[name]
-    with _reader(name, data_folder(data_dir, f"{layout.folder}/ or {layout.archive}")) as (read, where):
+    dataset = request.dataset
+    name, layout = dataset.name, LAYOUTS[dataset.name]
+    with _reader(name, data_folder(request.folder, f"{layout.folder}/ or {layout.archive}")) as (read, where):
         meta = _load(read(layout.meta), f"{where}/{layout.meta}")
         named = meta.get(layout.names)
         classes = tuple(_text(item) for item in named) if isinstance(named, list) else ()
-        if len(classes) != layout.classes:
-            raise UserError(f"{where}/{layout.meta}: names {len(classes)} classes, expected {layout.classes}. {_AGAIN}")
-        parts = [_images(_load(read(part), f"{where}/{part}"), layout, f"{where}/{part}") for part in layout.train]
-        test = _images(_load(read(layout.test), f"{where}/{layout.test}"), layout, f"{where}/{layout.test}")
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return ArraySamples(images, labels, f"{name} train"), ArraySamples(*test, f"{name} test"), classes
+        if len(classes) != dataset.classes:
+            raise UserError(f"{where}/{layout.meta}: names {len(classes)} classes, expected {dataset.classes}. {_AGAIN}")
+
+        def images(file: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+            return _images(_load(read(file), f"{where}/{file}"), layout.labels, dataset.classes, f"{where}/{file}")
+
+        parts, test = [images(file) for file in layout.train], images(layout.test)
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return ArraySamples(pixels, labels, f"{name} train"), ArraySamples(*test, f"{name} test"), classes
 
 
 _AGAIN = "Download it again, or correct data_dir."
@@ -104,9 +106,8 @@ def _reader(name: str, path: Path) -> Iterator[tuple[Read, str]]:
         return
     other = next((key for key, known in LAYOUTS.items() if known is not layout and (path / known.folder).is_dir()), None)
     hint = f" It holds {other}: set data to that, or" if other else ""
-    found = some(entry_names(path))
     raise UserError(
-        f"{path}: holds no {name} (found {found}), expected {layout.folder}/ or {layout.archive}.{hint} "
+        f"{path}: holds no {name} (found {some(entry_names(path))}), expected {layout.folder}/ or {layout.archive}.{hint} "
         f"{'d' if hint else 'D'}ownload it from https://www.cs.toronto.edu/~kriz/cifar.html (the Python version)."
     )
 
@@ -201,19 +202,17 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _images(batch: dict[str, Any], layout: Layout, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """uint8 [N, 3, 32, 32] and int64 [N] of a batch's dictionary."""
-    data, labels = batch.get("data"), batch.get(layout.labels)
+def _images(batch: dict[str, Any], key: str, classes: int, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """uint8 [N, 3, 32, 32] and int64 [N] of a batch's dictionary, which holds its labels at `key`."""
+    data, labels = batch.get("data"), batch.get(key)
     pixels = _bytes(data)
     if not isinstance(labels, list) or not labels or not all(type(label) is int for label in labels):
-        raise UserError(f"{where}: no file of CIFAR: has no list {layout.labels!r} (found {some(sorted(batch))}). {_AGAIN}")
+        raise UserError(f"{where}: no file of CIFAR: has no list {key!r} (found {some(sorted(batch))}). {_AGAIN}")
     if pixels is None or len(pixels) != len(labels) * PIXELS:
-        found = "no bytes" if pixels is None else f"{len(pixels)} bytes"
-        raise UserError(f"{where}: has {found} of images, expected {PIXELS} for each of {len(labels)} labels. {_AGAIN}")
-    if not 0 <= min(labels) <= max(labels) < layout.classes:
-        raise UserError(
-            f"{where}: has labels from {min(labels)} to {max(labels)}, expected 0 to {layout.classes - 1}. {_AGAIN}"
-        )
+        size = "no bytes" if pixels is None else f"{len(pixels)} bytes"
+        raise UserError(f"{where}: has {size} of images, expected {PIXELS} for each of {len(labels)} labels. {_AGAIN}")
+    if not 0 <= min(labels) <= max(labels) < classes:
+        raise UserError(f"{where}: has labels from {min(labels)} to {max(labels)}, expected 0 to {classes - 1}. {_AGAIN}")
     images = np.frombuffer(pixels, np.uint8).reshape(-1, 3, SIDE, SIDE)
     return images.copy(), np.asarray(labels, np.int64)
 

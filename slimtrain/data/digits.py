@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits of 8 by 8 pixels, split once and for all. No torch.
+"""scikit-learn's 1,797 handwritten digits of 8 by 8 pixels, split once and for all.
 
 Training, export and verification are to see the same 360 test images.
 """
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import ResourceError
+from slimtrain.data.catalog import Request
+from slimtrain.data.samples import ArraySamples
 
 TEST_IMAGES = 360
 BRIGHTEST = 16  # of the stored values
@@ -23,6 +25,14 @@ class DigitsSplit(NamedTuple):
     train_labels: NDArray[np.int64]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
+
+
+def open_digits(request: Request) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
+    """The split as samples, and the digits' names. ResourceError without scikit-learn."""
+    split, name = digits_split(), request.dataset.name
+    train = ArraySamples(split.train_images, split.train_labels, f"{name} train")
+    test = ArraySamples(split.test_images, split.test_labels, f"{name} test")
+    return train, test, tuple(str(digit) for digit in range(request.dataset.classes))
 
 
 def digits_split() -> DigitsSplit:

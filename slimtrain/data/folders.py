@@ -13,6 +13,7 @@ from pathlib import Path
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
+from slimtrain.data.catalog import FOLDER, Request
 from slimtrain.data.images import SUFFIXES
 from slimtrain.data.samples import FileSamples
 
@@ -32,8 +33,20 @@ def data_folder(data_dir: str, holds: str) -> Path:
     return path
 
 
-def open_folders(data_dir: str, with_test: bool) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
-    """Training files, test files (None if not wanted) and the classes' names. UserError for any other layout."""
+def open_folders(request: Request) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
+    """Training files, test files (None if not wanted) and the classes' names. UserError for any other layout, and for other
+    classes than the data set has."""
+    training, testing, classes = _open(request.folder, request.with_test)
+    dataset = request.dataset
+    if dataset.classes and len(classes) != dataset.classes:
+        raise UserError(
+            f"{request.folder}: train/ has {len(classes)} class folders, {dataset.title} has {dataset.classes}. Complete "
+            f"them, or use data: {FOLDER} for other images."
+        )
+    return training, testing, classes
+
+
+def _open(data_dir: str, with_test: bool) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
     root = data_folder(data_dir, LAYOUT)
     if not root.is_dir():
         raise UserError(

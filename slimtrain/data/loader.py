@@ -57,6 +57,11 @@ def steps_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
     return samples // batch_size if drop_last else -(-samples // batch_size)
 
 
+def shortest_batch(samples: int, batch_size: int, drop_last: bool) -> int:
+    """The images of an epoch's shortest batch."""
+    return batch_size if drop_last or samples % batch_size == 0 else samples % batch_size
+
+
 def training_batches(
     samples: Samples,
     transform: Transform,
@@ -84,7 +89,7 @@ def training_batches(
             f"there are {count} training images, fewer than one batch of {batch_size}, and short batches are dropped. Set "
             f"batch_size to at most {count}, or drop_last to false."
         )
-    shortest = batch_size if drop_last or count % batch_size == 0 else count % batch_size
+    shortest = shortest_batch(count, batch_size, drop_last)
     if shortest < world:
         raise UserError(
             f"a batch of {shortest} of {count} training images (batch_size {batch_size}) cannot be shared by {world} "

@@ -1,4 +1,4 @@
-"""Sets of labeled images that are opened one by one: files, arrays in memory, generated ones, and parts of these.
+"""Sets of labeled images that are opened one by one: files, arrays in memory, and parts of these.
 
 Workers hold copies of a set, so a set is a few large arrays, not a million small objects.
 """
@@ -84,26 +84,6 @@ class ArraySamples:
 
     def name(self, index: int) -> str:
         return f"{self.title} {index}"
-
-
-class FakeSamples:
-    """Noise made on demand, the same for the same `part` and index; classes take turns."""
-
-    def __init__(self, count: int, classes: int, image_size: int, part: str) -> None:
-        self.count, self.classes, self.image_size, self.part = count, classes, image_size, part
-
-    def __len__(self) -> int:
-        return self.count
-
-    def label(self, index: int) -> int:
-        return index % self.classes
-
-    def image(self, index: int) -> Picture:
-        draw = torch.Generator().manual_seed(2 * index + (self.part == "test"))
-        return torch.randint(0, 256, (3, self.image_size, self.image_size), dtype=torch.uint8, generator=draw)
-
-    def name(self, index: int) -> str:
-        return f"fake {self.part} {index}"
 
 
 class PartSamples:

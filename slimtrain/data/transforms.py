@@ -1,28 +1,27 @@
 """What is done to an image before a network sees it: augmentation for training, the published transform for testing.
 
-All transforms take an RGB image of Pillow or a uint8 tensor [3, H, W], and give float32 [3, image_size, image_size],
-normalized. They draw from torch's global generator alone, and can be pickled.
+All transforms take an RGB image of Pillow or a uint8 tensor [3, H, W], and give float32 [3, size, size], normalized by
+`mean` and `std` per channel, of values from 0 to 1. They draw from torch's global generator alone, and can be pickled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from slimtrain.config.config import Config
+from slimtrain.data.catalog import AUGMENTATIONS
 from slimtrain.data.images import RESIZE
 from slimtrain.data.samples import Picture
 
 Transform = Callable[[Picture], Tensor]
 
-CROP_SCALE = {"basic": 0.08, "mobile": 0.25, "inception": 0.08}  # smallest share of an image's area that is cropped
 JITTER = 0.4
 LIGHTING = 0.1
 PADDING = 4 / 32  # of the side: 4 pixels of CIFAR's 32
-DIGITS = {"degrees": 10, "translate": (0.1, 0.1), "scale": (0.9, 1.1)}
+AFFINE = {"degrees": 10, "translate": (0.1, 0.1), "scale": (0.9, 1.1)}
 # Principal components of the RGB values (0 to 1) of ImageNet's pixels, one per column (AlexNet, sec. 4.1).
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -42,38 +41,35 @@ class Lighting(nn.Module):
         return image + color[:, None, None]
 
 
-def train_transform(config: Config) -> Transform:
-    """The augmentation that `config.augmentation` names; a new draw with every call."""
-    size, kind = config.image_size, config.augmentation
+def train_transform(kind: str, size: int, mean: Sequence[float], std: Sequence[float], whole: bool = False) -> Transform:
+    """The augmentation of the catalog called `kind`; a new draw with every call. Without any, images are as in testing."""
     if kind == "none":
-        return test_transform(config)
+        return test_transform(size, mean, std, whole)
     if kind == "cifar":
         changes = [v2.Resize((size, size)), v2.RandomCrop(size, round(size * PADDING)), v2.RandomHorizontalFlip()]
-        return _compose(config, [*changes, v2.PILToTensor()], [])
+        return _compose(mean, std, [*changes, v2.PILToTensor()])
     if kind == "digits":
-        affine = v2.RandomAffine(**DIGITS, interpolation=v2.InterpolationMode.BILINEAR)
-        return _compose(config, [v2.PILToTensor(), v2.Resize((size, size)), affine], [])
-    crop = v2.RandomResizedCrop(size, scale=(CROP_SCALE[kind], 1.0))
+        affine = v2.RandomAffine(**AFFINE, interpolation=v2.InterpolationMode.BILINEAR)
+        return _compose(mean, std, [v2.PILToTensor(), v2.Resize((size, size)), affine])
+    crop = v2.RandomResizedCrop(size, scale=(AUGMENTATIONS[kind].smallest_crop, 1.0))
     jitter = v2.ColorJitter(JITTER, JITTER, JITTER)
-    return _compose(config, [crop, v2.PILToTensor(), jitter, v2.RandomHorizontalFlip()], [Lighting(LIGHTING)])
+    return _compose(mean, std, [crop, v2.PILToTensor(), jitter, v2.RandomHorizontalFlip()], [Lighting(LIGHTING)])
 
 
-def test_transform(config: Config) -> Transform:
-    """Small images are resized whole. Of photographs, the shorter side is resized to image_size / 0.875 and the center is
-    cropped: what `slimtrain.data.images.Preprocessing` does."""
-    size = config.image_size
-    if config.data in ("digits", "cifar10", "cifar100", "fake") or config.augmentation in ("cifar", "digits"):
-        changes = [v2.Resize((size, size))]
-    else:
-        changes = [v2.Resize(round(size / RESIZE)), v2.CenterCrop(size)]
-    return _compose(config, [*changes, v2.PILToTensor()], [])
+def test_transform(size: int, mean: Sequence[float], std: Sequence[float], whole: bool) -> Transform:
+    """`whole`, as small images are, resized to `size`. Of photographs, the shorter side is resized to `size` / 0.875 and the
+    center is cropped: what `slimtrain.data.images.Preprocessing` does."""
+    changes = [v2.Resize((size, size))] if whole else [v2.Resize(round(size / RESIZE)), v2.CenterCrop(size)]
+    return _compose(mean, std, [*changes, v2.PILToTensor()])
 
 
 test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
 
 
-def _compose(config: Config, of_bytes: list[nn.Module], of_floats: list[nn.Module]) -> Transform:
+def _compose(
+    mean: Sequence[float], std: Sequence[float], of_bytes: Sequence[nn.Module], of_floats: Sequence[nn.Module] = ()
+) -> Transform:
     """Changes of 8-bit images, then of values from 0 to 1, then the normalization."""
-    to_float, normalize = v2.ToDtype(torch.float32, scale=True), v2.Normalize(config.mean, config.std)
+    to_float, normalize = v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)
     transform: Transform = v2.Compose([*of_bytes, to_float, *of_floats, normalize])
     return transform

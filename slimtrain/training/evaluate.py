@@ -1,4 +1,4 @@
-"""Loss and accuracy of every plan, in one pass over the images, over all processes."""
+"""Over batches of all processes: the figures of a network's plans on test images, and their statistics of training images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from slimtrain.base.errors import UserError
 from slimtrain.data.loader import Batch
-from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan, number_text
+from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
 TOP = 5
+BY_SIZE = ("widest", "narrowest")
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Result:
+class Scores:
     """Mean cross entropy, and the shares of images whose class is the first, or among the first 5."""
 
     loss: float
@@ -36,12 +40,12 @@ def evaluate(
     *,
     amp: str = "none",
     channels_last: bool = False,
-) -> list[Result]:
-    """A result per plan over the images of all processes, each counted once. The network is left in evaluation mode."""
+) -> list[Scores]:
+    """A plan's scores over the images of all processes, each counted once. The network is left in evaluation mode."""
     network.eval()
     sums = torch.zeros(len(plans) * 3 + 1, dtype=torch.float64, device=processes.device)
     for batch in batches:
-        images, labels = to_device(batch, processes, channels_last)
+        images, labels = to_device(batch, processes.device, channels_last)
         for i, plan in enumerate(plans):
             with network.at(plan), autocast(images.device, amp):
                 logits = network(images).float()
@@ -52,11 +56,48 @@ def evaluate(
     total = processes.sum(sums).cpu()
     count = int(total[-1])
     means = (total[:-1] / max(count, 1)).reshape(len(plans), 3).tolist()
-    return [Result(loss, top1, top5, count) for loss, top1, top5 in means]
+    return [Scores(loss, top1, top5, count) for loss, top1, top5 in means]
 
 
-def to_device(batch: Batch, processes: Processes, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def calibrate_on(
+    network: SlimmableNetwork,
+    plans: Sequence[ChannelPlan],
+    batches: Iterable[Batch],
+    processes: Processes,
+    *,
+    channels_last: bool = False,
+    sync_norm: bool = False,
+) -> None:
+    """Give `plans` the statistics of `batches`, the same for any number of processes. `sync_norm`: whether norms are
+    synchronized apart from that."""
+    network.synchronize(processes.world > 1)
+    try:
+        calibrate(network, plans, (to_device(batch, processes.device, channels_last)[0] for batch in batches))
+    finally:
+        network.synchronize(sync_norm and processes.world > 1)
+
+
+def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch's images and labels where they are computed with."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = batch.images.to(processes.device, non_blocking=True, memory_format=layout)
-    return images, batch.labels.to(processes.device, non_blocking=True)
+    images = batch.images.to(device, non_blocking=True, memory_format=layout)
+    return images, batch.labels.to(device, non_blocking=True)
+
+
+def check_followed(rule: str, plans: Sequence[ChannelPlan]) -> None:
+    """UserError where `best_by` is the width of none of the plans that are tested while training."""
+    if rule in (*BY_SIZE, MEAN) or float(rule) in [plan.width for plan in plans]:
+        return
+    known = ", ".join(number_text(plan.width or 0) for plan in plans)
+    raise UserError(f"best_by {rule}: while training, {known} are tested. Choose one of these.")
+
+
+def followed_error(rule: str, plans: Sequence[ChannelPlan], scores: Sequence[Scores]) -> float:
+    """The top-1 error that `best_by` names: of the widest or narrowest plan, the mean, or of a width."""
+    errors = {plan.width: 1 - score.top1 for plan, score in zip(plans, scores, strict=True)}
+    if rule == MEAN:
+        return sum(errors.values()) / len(errors)
+    if rule in BY_SIZE:
+        by_size = sorted(plans, key=lambda plan: sum(plan.channels.values()))
+        return errors[by_size[-1 if rule == "widest" else 0].width]
+    return errors[float(rule)]

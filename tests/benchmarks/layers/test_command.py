@@ -20,7 +20,7 @@ from benchmarks.layers.run import Device
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import read_latency_table
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer
 

@@ -11,7 +11,7 @@ import pytest
 
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import SEARCH_KEYS, Config
-from slimtrain.config.published_keys import IGNORED, KEYS, translate
+from slimtrain.config.published_keys import IGNORED, PUBLISHED_KEYS, translate
 from slimtrain.config.reading import make_config, read_config
 from slimtrain.models.published import AUTOSLIM_LISTS, GRIDS, SWITCHES
 
@@ -113,8 +113,8 @@ def minimal(network: str = "us_mobilenet_v1", /, **values: Any) -> Config:
 
 
 def test_the_keys_are_those_of_the_published_files() -> None:
-    assert sorted(KEYS) == sorted({*IN_THE_FILES.split(), *READ_BY_THE_CODE.split()})
-    assert len(set(KEYS)) == len(KEYS)
+    assert sorted(PUBLISHED_KEYS) == sorted({*IN_THE_FILES.split(), *READ_BY_THE_CODE.split()})
+    assert len(set(PUBLISHED_KEYS)) == len(PUBLISHED_KEYS)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -152,7 +152,7 @@ def test_nothing_is_warned_of_where_everything_counts(caplog: pytest.LogCaptureF
 
 
 def test_a_key_without_a_value_is_absent(caplog: pytest.LogCaptureFixture) -> None:
-    empty = dict.fromkeys(set(KEYS) - {"model"})
+    empty = dict.fromkeys(set(PUBLISHED_KEYS) - {"model"})
     assert minimal(**empty) == minimal()
     assert not caplog.records
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,32 +13,21 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import Config
-from slimtrain.config.reading import make_config
 from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import test_batches as make_test_batches
 from slimtrain.data.loader import training_batches
 from slimtrain.data.transforms import test_transform as make_test_transform
 from slimtrain.data.transforms import train_transform
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from tests.support.data_sets import write_classes
 
-
-def config(folder: Path, **values: Any) -> Config:
-    keys = {"network": "us_mobilenet_v1", "data": "folder", "data_dir": str(folder), "image_size": 32}
-    return make_config({**keys, **values}, "test")
-
-
-def fill(folder: Path, classes: Sequence[str] = ("ant", "bee", "cat"), files: Sequence[str] = ("a.jpg", "b.PNG")) -> None:
-    """Class folders of small images, each of another color."""
-    for i, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for j, file in enumerate(files):
-            Image.new("RGB", (40 + j, 30), (50 * i, 100 * j, 0)).save(folder / name / file)
+NORMALIZATION = IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    fill(tmp_path / "train", files=("b.jpg", "a.JPEG", "c.png"))
-    fill(tmp_path / "val")
+    write_classes(tmp_path / "train", files=("b.jpg", "a.JPEG", "c.png"))
+    write_classes(tmp_path / "val")
     return tmp_path
 
 
@@ -50,7 +37,7 @@ def test_files_and_classes_are_those_of_torchvision(photographs: Path) -> None:
     for hidden in (".cache", "__MACOSX"):
         (photographs / "train" / hidden).mkdir()
     (photographs / "train/bee/ä ö.png").write_bytes((photographs / "train/bee/c.png").read_bytes())
-    data = open_data(config(photographs))
+    data = open_data("folder", str(photographs))
     for samples, part in ((data.train, "train"), (data.test, "val")):
         for hidden in (".cache", "__MACOSX"):
             if (photographs / part / hidden).exists():
@@ -68,7 +55,7 @@ def test_a_name_that_is_no_text_is_opened_all_the_same(photographs: Path) -> Non
         os.rename(photographs / "train/ant/c.png", os.fsencode(photographs / "train/ant") + b"/\xff.png")
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    data = open_data(config(photographs))
+    data = open_data("folder", str(photographs))
     samples = pickle.loads(pickle.dumps(data.train))
     assert samples.image(2).size == (42, 30)
 
@@ -76,28 +63,28 @@ def test_a_name_that_is_no_text_is_opened_all_the_same(photographs: Path) -> Non
 def test_test_stands_in_for_val_and_links_are_followed(photographs: Path) -> None:
     (photographs / "val").rename(photographs / "elsewhere")
     (photographs / "test").symlink_to(photographs / "elsewhere")
-    assert len(open_data(config(photographs)).test) == 6
+    assert len(open_data("folder", str(photographs)).test) == 6
 
 
 def test_holdout_needs_no_val(photographs: Path) -> None:
     (photographs / "val").rename(photographs / "elsewhere")
-    data = open_data(config(photographs, holdout=4))
+    data = open_data("folder", str(photographs), holdout=4)
     assert len(data.test) == 4 and len(data.train) == 5
     with pytest.raises(UserError, match="has no val/"):
-        open_data(config(photographs))
+        open_data("folder", str(photographs))
 
 
 def test_images_go_through_to_batches_and_a_broken_one_is_replaced(photographs: Path) -> None:
     broken = photographs / "train/ant/b.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     (photographs / "val/cat/a.jpg").write_text("no image")
-    how = config(photographs, batch_size=3)
-    data = open_data(how)
-    batches = list(training_batches(data.train, train_transform(how), epochs=1, batch_size=3, seed=0))
+    data = open_data("folder", str(photographs))
+    changed, plain = train_transform("mobile", 32, *NORMALIZATION), make_test_transform(32, *NORMALIZATION, whole=False)
+    batches = list(training_batches(data.train, changed, epochs=1, batch_size=3, seed=0))
     assert [name for batch in batches for name in batch.unreadable] == [str(broken)]
     assert all(batch.images.shape == (3, 3, 32, 32) for batch in batches)
     assert sorted(i for batch in batches for i in batch.labels.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    tested = list(make_test_batches(data.test, make_test_transform(how), batch_size=4))
+    tested = list(make_test_batches(data.test, plain, batch_size=4))
     assert [batch.labels.tolist() for batch in tested] == [[0, 0, 1, 1], [2]]
     assert [batch.unreadable for batch in tested] == [(), (str(photographs / "val/cat/a.jpg"),)]
 
@@ -105,14 +92,14 @@ def test_images_go_through_to_batches_and_a_broken_one_is_replaced(photographs: 
 # ---- refusals
 
 
-def refused(folder: Path, message: str, **values: Any) -> None:
+def refused(folder: Path, message: str, data: str = "folder", classes: int = 0) -> None:
     with pytest.raises(UserError, match=message):
-        open_data(config(folder, **values))
+        open_data(data, str(folder), classes=classes)
 
 
 def test_a_folder_without_train(tmp_path: Path) -> None:
     refused(tmp_path, r"has no train/ \(found nothing\), expected train/CLASS/IMAGE and val/CLASS/IMAGE")
-    fill(tmp_path)
+    write_classes(tmp_path)
     refused(tmp_path, r"has no train/ \(found ant, bee, cat\).*Set data_dir to the folder above train/")
     (tmp_path / "ant/a.jpg").rename(tmp_path / "train")
     refused(tmp_path, r"has no train/ \(found ant, bee, cat, train\)")
@@ -124,7 +111,7 @@ def test_a_file_for_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_val(tmp_path: Path) -> None:
-    fill(tmp_path / "train")
+    write_classes(tmp_path / "train")
     refused(tmp_path, r"has no val/ \(or test/; found train\).*--set holdout=N")
 
 
@@ -143,15 +130,15 @@ def test_an_empty_part(photographs: Path) -> None:
 
 
 def test_one_level_of_folders_too_many(tmp_path: Path) -> None:
-    fill(tmp_path / "train/train")
-    fill(tmp_path / "val")
+    write_classes(tmp_path / "train/train")
+    write_classes(tmp_path / "val")
     refused(tmp_path, r"one level of folders too many: train/train/ holds folders \(ant, bee, cat\) and no images")
 
 
 def test_different_classes(photographs: Path) -> None:
     (photographs / "val/bee").rename(photographs / "val/bees")
     refused(photographs, r"train/ and val/ have different classes: val/ lacks bee and has bees beside")
-    fill(photographs / "train", [f"n{i}" for i in range(6)])
+    write_classes(photographs / "train", [f"n{i}" for i in range(6)])
     refused(photographs, r"val/ lacks bee, n0, n1, n2 and 3 more and has bees beside")
 
 
@@ -164,14 +151,14 @@ def test_a_class_without_images(photographs: Path, part: str) -> None:
 
 def test_a_single_class(tmp_path: Path) -> None:
     for part in ("train", "val"):
-        fill(tmp_path / part, ["ant"])
+        write_classes(tmp_path / part, ["ant"])
     refused(tmp_path, r"train: has the one class ant, expected at least 2")
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_another_number_of_classes_than_configured(photographs: Path, classes: int) -> None:
     refused(photographs, f"classes is {classes}, but the data has 3", classes=classes)
-    assert open_data(config(photographs, classes=3)).classes == ("ant", "bee", "cat")
+    assert open_data("folder", str(photographs), classes=3).classes == ("ant", "bee", "cat")
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -184,15 +171,15 @@ def test_a_thousand_classes_are_imagenets(tmp_path: Path) -> None:
         for i in range(1000):
             (tmp_path / part / f"n{i:08}").mkdir(parents=True)
             (tmp_path / part / f"n{i:08}" / "a.JPEG").touch()
-    data = open_data(config(tmp_path, data="imagenet", image_size=224))
+    data = open_data("imagenet", str(tmp_path))
     assert len(data.classes) == len(data.train) == 1000 and data.test.label(999) == 999
-    refused(tmp_path, "classes is 100, but the data has 1000", data="imagenet", classes=100, image_size=224)
+    refused(tmp_path, "classes is 100, but the data has 1000", data="imagenet", classes=100)
 
 
 def test_what_is_left_out_is_told(photographs: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (3, 3)).save(photographs / "train/loose.png")
-    fill(photographs / "train/cat", ["more"])
+    write_classes(photographs / "train/cat", ["more"])
     with caplog.at_level(logging.WARNING):
-        assert len(open_data(config(photographs)).train) == 9
+        assert len(open_data("folder", str(photographs)).train) == 9
     assert "1 images lie beside the class folders and are left out" in caplog.text
     assert "folders within class folders are left out: cat" in caplog.text

@@ -11,17 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from slimtrain.config.config import Config
-from slimtrain.config.reading import make_config
-from slimtrain.data import transforms as augment
+from slimtrain.data import transforms
+from slimtrain.data.catalog import AUGMENTATIONS
 from slimtrain.data.images import Preprocessing
-from slimtrain.data.transforms import Lighting, train_transform
 
-KINDS = ("basic", "mobile", "inception", "cifar", "digits", "none")
-
-
-def config(**values: Any) -> Config:
-    return make_config({"network": "us_mobilenet_v1", "data": "fake", "image_size": 32, **values}, "test")
+KINDS = tuple(AUGMENTATIONS)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -31,28 +26,29 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray((ramp + rng.integers(0, 36, (height, width, 3))).astype(np.uint8))
 
 
-def plain(image: torch.Tensor, how: Config) -> torch.Tensor:
+def plain(image: torch.Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> torch.Tensor:
     """Values from 0 to 1 of a normalized image."""
-    return image * torch.tensor(how.std)[:, None, None] + torch.tensor(how.mean)[:, None, None]
+    return image * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["pillow", "tensor"])
 def test_every_transform_gives_normalized_images_of_the_size(kind: str, form: str) -> None:
-    how = config(augmentation=kind, mean=[0.5, 0.4, 0.3], std=[0.1, 0.2, 0.3])
+    mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (50, 41, 3), dtype=np.uint8)
     image = Image.fromarray(pixels) if form == "pillow" else torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     torch.manual_seed(0)
-    for made in (train_transform(how)(image), augment.test_transform(how)(image)):
+    trained = transforms.train_transform(kind, 32, mean, std)(image)
+    for made in (trained, transforms.test_transform(32, mean, std, whole=True)(image)):
         assert made.shape == (3, 32, 32) and made.dtype == torch.float32 and type(made) is torch.Tensor
-        values = plain(made, how)
+        values = plain(made, mean, std)
         assert -0.2 < values.min() < 0.4 < values.max() < 1.2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_torchs_global_generator_decides(kind: str) -> None:
-    transform, image = train_transform(config(augmentation=kind)), photograph(60, 50)
+    transform, image = transforms.train_transform(kind, 32, MEAN, STD), photograph(60, 50)
     python, numpy = random.getstate(), pickle.dumps(np.random.get_state())
     torch.manual_seed(1)
     first, second = transform(image), transform(image)
@@ -65,29 +61,28 @@ def test_only_torchs_global_generator_decides(kind: str) -> None:
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (300, 301), (256, 256), (100, 900)])
 @pytest.mark.parametrize("pixels", [224, 96])
 def test_photographs_are_tested_as_exports_are(size: tuple[int, int], pixels: int, tmp_path: Any) -> None:
-    how, image = config(data="folder", image_size=pixels), photograph(*size)
+    image = photograph(*size)
     image.save(tmp_path / "a.png")
-    expected = torch.from_numpy(Preprocessing(pixels, how.mean, how.std)(tmp_path / "a.png"))
-    torch.testing.assert_close(augment.test_transform(how)(image), expected, rtol=0, atol=1e-5)
-    none = train_transform(config(data="folder", image_size=pixels, augmentation="none"))
-    assert torch.equal(none(image), augment.test_transform(how)(image))
+    expected = torch.from_numpy(Preprocessing(pixels, MEAN, STD)(tmp_path / "a.png"))
+    tested = transforms.test_transform(pixels, MEAN, STD, whole=False)(image)
+    torch.testing.assert_close(tested, expected, rtol=0, atol=1e-5)
+    assert torch.equal(transforms.train_transform("none", pixels, MEAN, STD)(image), tested)
 
 
-@pytest.mark.parametrize("data", ["cifar10", "digits", "fake"])
-def test_small_images_are_tested_whole(data: str) -> None:
+def test_small_images_are_tested_whole() -> None:
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    how = config(data=data)
-    torch.testing.assert_close(plain(augment.test_transform(how)(image), how), image / 255, rtol=0, atol=1e-6)
-    larger = augment.test_transform(config(data=data, image_size=64))(image)
+    same, larger = (transforms.test_transform(size, MEAN, STD, whole=True)(image) for size in (32, 64))
+    torch.testing.assert_close(plain(same), image / 255, rtol=0, atol=1e-6)
+    assert torch.equal(transforms.train_transform("none", 64, MEAN, STD, whole=True)(image), larger)
     direct = torch.nn.functional.interpolate(image[None].float(), (64, 64), mode="bilinear", antialias=True)[0] / 255
-    torch.testing.assert_close(plain(larger, how), direct, rtol=0, atol=1.01 / 255)  # computed in 8 bits
+    torch.testing.assert_close(plain(larger), direct, rtol=0, atol=1.01 / 255)  # computed in 8 bits
 
 
 def test_lighting_has_the_covariance_of_its_definition() -> None:
     """sum_k alpha_k l_k v_k has the covariance std^2 sum_k l_k^2 v_k v_k^T."""
-    values, vectors = np.array(augment.EIGENVALUES), np.array(augment.EIGENVECTORS)
+    values, vectors = np.array(transforms.EIGENVALUES), np.array(transforms.EIGENVECTORS)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-3)
-    lighting, black = Lighting(0.1), torch.zeros(3, 2, 2)
+    lighting, black = transforms.Lighting(0.1), torch.zeros(3, 2, 2)
     torch.manual_seed(0)
     drawn = torch.stack([lighting(black) for _ in range(20_000)])
     assert (drawn == drawn[:, :, :1, :1]).all()
@@ -101,15 +96,14 @@ def test_lighting_has_the_covariance_of_its_definition() -> None:
 def test_crops_have_the_areas_that_the_name_says(kind: str, least: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an image whose red is its column and whose green is its row, a crop tells its own extent."""
     for name in ("JITTER", "LIGHTING"):
-        monkeypatch.setattr(augment, name, 0.0)
-    how = config(augmentation=kind, image_size=16)
-    transform = train_transform(how)
+        monkeypatch.setattr(transforms, name, 0.0)
+    transform = transforms.train_transform(kind, 16, MEAN, STD)
     grid = torch.arange(256, dtype=torch.uint8)
     image = torch.stack([grid.expand(256, 256), grid[:, None].expand(256, 256), torch.zeros(256, 256, dtype=torch.uint8)])
     torch.manual_seed(0)
     areas, flips = [], []
     for _ in range(300):
-        made = plain(transform(image), how)
+        made = plain(transform(image))
         width, height = (made[0, :, -1] - made[0, :, 0]).mean() * 16 / 15, (made[1, -1] - made[1, 0]).mean() * 16 / 15
         areas.append(float(abs(width) * height))
         flips.append(bool(width < 0))
@@ -118,24 +112,22 @@ def test_crops_have_the_areas_that_the_name_says(kind: str, least: float, monkey
 
 
 def test_jitter_changes_brightness_by_up_to_two_fifths() -> None:
-    how = config(augmentation="mobile", image_size=8)
-    transform, gray = train_transform(how), torch.full((3, 8, 8), 128, dtype=torch.uint8)
+    transform, gray = transforms.train_transform("mobile", 8, MEAN, STD), torch.full((3, 8, 8), 128, dtype=torch.uint8)
     torch.manual_seed(0)
-    means = torch.stack([plain(transform(gray), how).mean() for _ in range(300)])
+    means = torch.stack([plain(transform(gray)).mean() for _ in range(300)])
     assert 0.25 < means.min() < 0.35 and 0.65 < means.max() < 0.75  # 0.5 +- 40 %, and light
 
 
 def test_cifars_crops_are_shifts_of_up_to_four_pixels_and_flips() -> None:
-    how = config(augmentation="cifar", data="cifar10")
     image = torch.randint(1, 256, (3, 32, 32), dtype=torch.uint8)
     padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
     crops = {(y, x, f): padded[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9) for f in (False, True)}
     crops = {key: (crop.flip(2) if key[2] else crop) / 255 for key, crop in crops.items()}
-    transform = train_transform(how)
+    transform = transforms.train_transform("cifar", 32, MEAN, STD)
     torch.manual_seed(0)
     seen = set()
     for _ in range(150):
-        made = plain(transform(image), how)
+        made = plain(transform(image))
         found = [key for key, crop in crops.items() if torch.allclose(made, crop, atol=1e-5)]
         assert len(found) == 1
         seen.update(found)
@@ -143,15 +135,15 @@ def test_cifars_crops_are_shifts_of_up_to_four_pixels_and_flips() -> None:
 
 
 def test_digits_move_a_little_and_are_never_mirrored() -> None:
-    how = config(augmentation="digits", data="digits", image_size=16)
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     image[:, 2:6, 1:3] = 255  # a bar left of the center stays left of it
-    rest, transform = plain(augment.test_transform(how)(image), how), train_transform(how)
+    rest = plain(transforms.test_transform(16, MEAN, STD, whole=True)(image))
+    transform = transforms.train_transform("digits", 16, MEAN, STD)
     columns = torch.arange(16.0)
     torch.manual_seed(0)
     centers = []
     for _ in range(100):
-        made = plain(transform(image), how)
+        made = plain(transform(image))
         centers.append(float((made.sum((0, 1)) * columns).sum() / made.sum()))
         assert 0.7 < made.sum() / rest.sum() < 1.35  # scale 0.9 to 1.1 is area 0.81 to 1.21
     center = float((rest.sum((0, 1)) * columns).sum() / rest.sum())

@@ -12,7 +12,7 @@ from torch import Tensor
 from slimtrain.data.loader import Batch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.evaluate import Result, evaluate, to_device
+from slimtrain.training.evaluate import Scores, evaluate, to_device
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import images, network_of, random_state
 
@@ -28,7 +28,7 @@ def batches(x: Tensor, labels: Tensor, sizes: Sequence[int]) -> list[Batch]:
     return [Batch(i, 0, part, own, len(own), ()) for i, (part, own) in enumerate(parts)]
 
 
-def by_hand(network: SlimmableNetwork, width: float, x: Tensor, labels: Tensor) -> Result:
+def by_hand(network: SlimmableNetwork, width: float, x: Tensor, labels: Tensor) -> Scores:
     """One image after the other; the place of its class is the number of classes that score higher."""
     loss = first = among = 0.0
     network.eval()
@@ -39,7 +39,7 @@ def by_hand(network: SlimmableNetwork, width: float, x: Tensor, labels: Tensor) 
         place = sum(score > scores[label] for score in scores)
         first += place == 0
         among += place < 5
-    return Result(loss / len(x), first / len(x), among / len(x), len(x))
+    return Scores(loss / len(x), first / len(x), among / len(x), len(x))
 
 
 @pytest.mark.parametrize("classes", [2, 4, 5, 6, 40])
@@ -73,7 +73,7 @@ def test_the_size_of_batches_makes_no_difference() -> None:
 
 def test_without_images_there_is_nothing_to_divide_by() -> None:
     network = network_of(spec(10), random_state(spec(10)))
-    assert evaluate(network, list(network.spec.plans), [], alone()) == [Result(0, 0, 0, 0)] * 2
+    assert evaluate(network, list(network.spec.plans), [], alone()) == [Scores(0, 0, 0, 0)] * 2
 
 
 def test_the_network_keeps_its_statistics_and_its_plan_and_is_left_in_evaluation_mode() -> None:
@@ -98,7 +98,7 @@ def test_a_network_that_broke_shows() -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_images_are_laid_out_as_asked(channels_last: bool) -> None:
     (batch,) = batches(images(2, 32).float(), torch.tensor([3, 4]), (2,))
-    made, labels = to_device(batch, alone(), channels_last)
+    made, labels = to_device(batch, torch.device("cpu"), channels_last)
     assert torch.equal(made, batch.images) and torch.equal(labels, batch.labels)
     assert made.is_contiguous(memory_format=torch.channels_last) == channels_last
 

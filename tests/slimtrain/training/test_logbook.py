@@ -14,11 +14,9 @@ import pytest
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.text import duration, table
-from slimtrain.training import logbook as module
-from slimtrain.training.clock import Clock
-from slimtrain.training.logbook import Logbook, Row
+from slimtrain.training.logbook import Clock, Logbook, SummaryRow
 
-ROWS: list[Row] = [
+ROWS: list[SummaryRow] = [
     {
         "epoch": 1,
         "step": 4,
@@ -185,7 +183,3 @@ def test_a_clock_without_a_step_says_nothing_wrong(times: Times) -> None:
     clock = Clock(0, 10, 16)
     assert clock.describe(0) == "0 images/s  data 0%  0:00 left"
     assert list(clock.watch(iter(()))) == []
-
-
-def test_the_names_of_the_files_are_those_that_are_documented() -> None:
-    assert (module.SUMMARY, module.LOG) == ("summary.csv", "train.log")

@@ -37,7 +37,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, name: str = "train_step"
     real = getattr(Run, name)
 
     def method(self: Run, *args: Any) -> Any:
-        if self.step == step:
+        if self.state.step == step:
             raise Killed
         return real(self, *args)
 
@@ -324,7 +324,7 @@ def test_a_run_that_began_with_the_same_weights_goes_on(tmp_path: Path, whole: P
 
 def test_auto_without_a_checkpoint_begins(tmp_path: Path) -> None:
     made = config(tmp_path / "run", epochs=1, resume="auto")
-    assert run_to_resume(made) is None
+    assert run_to_resume("auto", tmp_path / "run") is None
     train(made, ALONE)
     assert (tmp_path / "run" / "last.pt").exists()
 

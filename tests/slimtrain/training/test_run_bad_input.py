@@ -195,7 +195,7 @@ def test_calibration_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise UserError("there are no images to calibrate with.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("slimtrain.training.calibrating.calibrate", refuse)
+        patch.setattr("slimtrain.training.evaluate.calibrate", refuse)
         failure(config(tmp_path / "run", epochs=1), UserError, "no images to calibrate with")
     assert train(config(tmp_path / "run", epochs=1, resume="auto"), ALONE).exists()
 

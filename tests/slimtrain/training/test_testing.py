@@ -16,13 +16,12 @@ from PIL import Image
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
-from slimtrain.data.datasets import open_data
 from slimtrain.data.loader import test_batches, training_batches
-from slimtrain.data.transforms import test_transform, train_transform
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.calibrating import CALIBRATION_EPOCH, calibrate_on
+from slimtrain.training.evaluate import calibrate_on
+from slimtrain.training.inputs import CALIBRATION_EPOCH, RunImages, data_of, test_transform_of, train_transform_of
 from tests.support.run_helpers import (
     ALONE,
     S2,
@@ -71,7 +70,7 @@ def rows(*args: Any) -> list[dict[str, Any]]:
 
 def expected_rows(network: SlimmableNetwork, made: Any) -> list[dict[str, Any]]:
     """Computed image by image."""
-    batches = list(test_batches(open_data(made).test, test_transform(made), batch_size=1))
+    batches = list(test_batches(data_of(made).test, test_transform_of(made), batch_size=1))
     found = []
     for plan in sorted(network.known_plans, key=lambda plan: plan.width or 0):
         with torch.inference_mode(), network.at(plan):
@@ -213,7 +212,7 @@ def test_statistics_are_those_of_the_training_batches(tmp_path: Path, file: Path
     same_state(network.state_dict(), found.state_dict())
     made = config(tmp_path / "run")
     batches = training_batches(
-        open_data(made).train, train_transform(made), epochs=9, batch_size=8, seed=made.seed + CALIBRATION_EPOCH
+        data_of(made).train, train_transform_of(made), epochs=9, batch_size=8, seed=made.seed + CALIBRATION_EPOCH
     )
     images = [next(batches).images for _ in range(made.calibration_batches)]
     for width in (0.125, 0.2, 0.25):
@@ -276,7 +275,8 @@ def test_a_published_file_is_calibrated_in_its_own_layout(tmp_path: Path, publis
     weights = {k: v for k, v in first.state_dict().items() if ".bn." not in k}
     same_state(weights, {k: v for k, v in found.network.state_dict().items() if ".bn." not in k})
     made = config(tmp_path / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
-    calibrate_on(open_data(made), made, ALONE, first, [first.spec.plan(0.35)])
+    batches = RunImages(made, data_of(made), ALONE).calibrating()
+    calibrate_on(first, [first.spec.plan(0.35)], batches, ALONE, channels_last=made.channels_last)
     for key, pair in first.statistics(first.spec.plan(0.35)).items():
         other = found.network.statistics(found.spec.plan(0.35))[key]
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(pair, other, strict=True))

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.samples import ArraySamples, FakeSamples, FileSamples, PartSamples, Picture
-from slimtrain.search.images import HeldOut, chunk_size, draw_images
+from slimtrain.data.fake import FakeSamples
+from slimtrain.data.samples import ArraySamples, FileSamples, PartSamples, Picture
+from slimtrain.search.held_out import HeldOut, chunk_size, draw_images
 
 
 def samples(count: int) -> ArraySamples:

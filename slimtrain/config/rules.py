@@ -1,0 +1,85 @@
+"""Values of a configuration that contradict each other, by topic. Every function raises UserError for those. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimtrain.base.errors import UserError
+from slimtrain.config.run_folder import NAMES
+from slimtrain.costs.cost_model import parse_targets
+
+WIDEST = 4  # of all widths
+
+
+def check_widths(switches: Sequence[float], width_range: Sequence[float], test_widths: Sequence[float]) -> None:
+    if any(not 0 < width <= WIDEST for width in (*switches, *width_range, *test_widths)):
+        raise UserError(f"switches, width_range and test_widths are widths: expected numbers above 0 and up to {WIDEST}.")
+    if len(set(switches)) != len(switches):
+        raise UserError(f"switches are {list(switches)}: each may be there once.")
+    if width_range and (len(width_range) != 2 or width_range[0] >= width_range[1]):
+        raise UserError(f"width_range is {list(width_range)}, expected [narrowest, widest].")
+
+
+def check_drawn_widths(nonuniform: bool, width_step: float) -> None:
+    if nonuniform and width_step:
+        raise UserError("width_step draws whole networks' widths, nonuniform every group's own: choose one of them.")
+
+
+def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError("mean and std have one entry per channel: expected three numbers each, std above 0.")
+
+
+def check_schedule(schedule: str, milestones: Sequence[float], epochs: int, warmup_epochs: float) -> None:
+    if schedule == "multistep" and not milestones:
+        raise UserError("schedule is multistep, but milestones is empty. Name the epochs, as in milestones: [30, 60, 90].")
+    if list(milestones) != sorted(set(milestones)) or min(milestones, default=1) <= 0:
+        raise UserError(f"milestones are {list(milestones)}, expected ascending epochs, above 0.")
+    if warmup_epochs >= epochs:
+        raise UserError(f"warmup_epochs is {warmup_epochs}, expected fewer than the {epochs} epochs.")
+
+
+def check_momentum(momentum: float, nesterov: bool) -> None:
+    if nesterov and not momentum:
+        raise UserError("nesterov needs a momentum above 0. Set nesterov: false.")
+
+
+def check_testing(test_only: bool, pretrained: str, best_by: str) -> None:
+    if test_only and not pretrained:
+        raise UserError("test_only tests a checkpoint, but pretrained names none. Set it: --set pretrained=PATH.")
+    if best_by not in ("widest", "narrowest", "mean"):
+        try:
+            float(best_by)
+        except ValueError as error:
+            raise UserError(f"best_by is {best_by!r}, expected widest, narrowest, mean, or a width.") from error
+
+
+def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
+    if weights and Path(weights).name != weights:
+        raise UserError(f"weights is {weights!r}, expected a file name: it goes into output_dir.")
+    if weights in (*NAMES, ".", ".."):
+        raise UserError(f"weights is {weights!r}, a name that a run uses otherwise. Expected another, such as NETWORK.pt.")
+    if layout == "published" and stem_stride != 2:
+        raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
+
+
+def check_searched_network(widths: Sequence[float], share: float) -> None:
+    if len(widths) != 2 or not 0 < widths[0] < widths[1] <= WIDEST:
+        raise UserError(f"search_widths is {list(widths)}, expected [narrowest, widest], above 0 and up to {WIDEST}.")
+    if not share:
+        raise UserError(
+            "search_share is 0, expected the share of the epochs that the network to slim is trained for, above 0."
+        )
+
+
+def check_search_cost(cost: str, table: str, device: str, targets: Sequence[str]) -> None:
+    if (cost == "latency") != bool(table):
+        raise UserError(
+            f"search_cost is {cost} and latency_table {table or 'empty'}: a latency table is for search_cost latency, which "
+            "needs one (`python -m benchmarks channels` measures it). Set both or neither."
+        )
+    if device and not table:
+        raise UserError(f"latency_device is {device}, but there is no latency_table. Set both, or leave it out.")
+    for target in targets:
+        parse_targets(target, cost)

@@ -1,0 +1,9 @@
+"""What a run writes into its folder, by name. No torch."""
+
+LAST = "last.pt"  # all that a resumed run needs
+BEST = "best.pt"  # the network with the smallest error so far
+RESOLVED = "config.yml"  # every key of its configuration
+SUMMARY = "summary.csv"  # a row per test and plan
+LOG = "train.log"
+BOARD = "tensorboard"
+NAMES = (LAST, BEST, RESOLVED, SUMMARY, LOG, BOARD)

@@ -1,0 +1,79 @@
+"""The data sets that `data:` names and the augmentations that `augmentation:` names, a row each. No torch.
+
+A new data set takes a row here and the function that its `reader` names: from a `Request` to training images, test images
+and the classes' names. All else is told by the row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FOLDER, DIGITS, FAKE = "folder", "digits", "fake"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """`reader` is `MODULE:FUNCTION`, imported when images are opened: readers need torch.
+
+    `source`: where the images come from. A `package` is installed with its images, so that their name takes the place of a
+    folder, in `slimexport` too.
+    """
+
+    name: str
+    reader: str
+    title: str  # as messages call it
+    source: Literal["data_dir", "package", "generator"]
+    classes: int = 0  # 0: as many as the images have
+    whole: bool = False  # small images: resized whole to be tested. Of photographs the center is cropped
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed at random, see transforms.py."""
+
+    name: str
+    smallest_crop: float = 0.0  # share of a photograph's area; 0: not cropped as photographs are
+    whole: bool = False  # for small images, which are tested as `DataSet.whole` says
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reader is asked for. Each takes of it what concerns it."""
+
+    dataset: DataSet
+    folder: str  # data_dir
+    with_test: bool  # False: test images will be held out of the training images
+    classes: int  # of generated images; 0: a few
+    image_size: int  # pixels, of generated images
+    batch_size: int  # of which there are to be a few
+
+
+CATALOG = {
+    row.name: row
+    for row in (
+        DataSet("imagenet", "slimtrain.data.folders:open_folders", "ImageNet", "data_dir", classes=1000),
+        DataSet(FOLDER, "slimtrain.data.folders:open_folders", "class folders", "data_dir"),
+        DataSet("cifar10", "slimtrain.data.cifar:open_cifar", "CIFAR-10", "data_dir", classes=10, whole=True),
+        DataSet("cifar100", "slimtrain.data.cifar:open_cifar", "CIFAR-100", "data_dir", classes=100, whole=True),
+        DataSet(DIGITS, "slimtrain.data.digits:open_digits", "scikit-learn's digits", "package", classes=10, whole=True),
+        DataSet(FAKE, "slimtrain.data.fake:open_fake", "noise", "generator", whole=True),
+    )
+}
+AUGMENTATIONS = {
+    row.name: row
+    for row in (
+        Augmentation("basic", smallest_crop=0.08),
+        Augmentation("mobile", smallest_crop=0.25),
+        Augmentation("inception", smallest_crop=0.08),
+        Augmentation("cifar", whole=True),
+        Augmentation("digits", whole=True),
+        Augmentation("none"),
+    )
+}
+
+
+def packaged(source: object) -> bool:
+    """Whether `source` is the name of images that come with a package, and no path."""
+    row = CATALOG.get(str(source))
+    return row is not None and row.source == "package"

@@ -1,0 +1,41 @@
+"""Images that are made up: to try a configuration, or the speed of a machine, without data."""
+
+from __future__ import annotations
+
+import torch
+
+from slimtrain.data.catalog import Request
+from slimtrain.data.samples import Picture
+
+CLASSES = 10
+TRAIN_BATCHES, TEST_BATCHES = 4, 2
+
+
+def open_fake(request: Request) -> tuple[FakeSamples, FakeSamples, tuple[str, ...]]:
+    """A few batches of the size and the number of classes that are asked for, and as many names."""
+    classes = request.classes or CLASSES
+    train, test = (
+        FakeSamples(batches * request.batch_size, classes, request.image_size, part)
+        for part, batches in (("train", TRAIN_BATCHES), ("test", TEST_BATCHES))
+    )
+    return train, test, tuple(f"class {i}" for i in range(classes))
+
+
+class FakeSamples:
+    """Noise made on demand, the same for the same `part` and index; classes take turns."""
+
+    def __init__(self, count: int, classes: int, image_size: int, part: str) -> None:
+        self.count, self.classes, self.image_size, self.part = count, classes, image_size, part
+
+    def __len__(self) -> int:
+        return self.count
+
+    def label(self, index: int) -> int:
+        return index % self.classes
+
+    def image(self, index: int) -> Picture:
+        draw = torch.Generator().manual_seed(2 * index + (self.part == "test"))
+        return torch.randint(0, 256, (3, self.image_size, self.image_size), dtype=torch.uint8, generator=draw)
+
+    def name(self, index: int) -> str:
+        return f"fake {self.part} {index}"

@@ -1,0 +1,51 @@
+"""What a key may be, what may change when a run is resumed, and which names a run keeps for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from slimtrain.base.errors import UserError
+from slimtrain.config import Config
+from slimtrain.config.config import KEYS, MACHINE_KEYS, SEARCH_KEYS, run_settings
+from slimtrain.config.keys import Key, Scope, keys_of
+
+# What a run is: a resumed one keeps to all of it, so its result does not depend on where it was interrupted.
+A_RUN = """
+    network switches width_range channel_lists classes stem_stride data holdout image_size augmentation mean std batch_size
+    drop_last sandwich nonuniform width_step distill label_smoothing epochs schedule milestones gamma momentum nesterov
+    weight_decay ema seed
+"""
+A_MACHINE = "data_dir workers device threads output_dir checkpoint_every log_every tensorboard resume"
+
+
+def test_a_run_is_what_its_network_data_rule_and_schedule_are() -> None:
+    assert list(run_settings(Config("us_mobilenet_v1"))) == A_RUN.split()
+
+
+def test_where_a_run_is_done_is_apart_from_what_it_does() -> None:
+    assert sorted(MACHINE_KEYS) == sorted(A_MACHINE.split())
+    assert not {*MACHINE_KEYS, *SEARCH_KEYS} & set(A_RUN.split())
+
+
+def test_the_searchs_keys_are_named_for_it() -> None:
+    named = [name for name in KEYS if name.startswith(("search_", "latency_"))]
+    assert named and list(SEARCH_KEYS) == named
+
+
+def test_a_field_without_rules_is_of_the_run_and_takes_anything() -> None:
+    @dataclasses.dataclass
+    class Plain:
+        depth: int = 3
+
+    assert keys_of(Plain) == {"depth": Key(Scope.RUN)}
+    keys_of(Plain)["depth"].check("depth", -(10**9), "s_shufflenet", "s")
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "config.yml", "summary.csv", "train.log", "tensorboard", ".", ".."])
+def test_a_finished_checkpoint_takes_no_name_of_the_runs_own(name: str) -> None:
+    with pytest.raises(UserError, match=f"weights is {name!r}, (a name that a run uses otherwise|expected a file name)"):
+        Config("us_mobilenet_v1", weights=name)
+    assert Config("us_mobilenet_v1", weights=f"my_{Path(name).stem}.pt")

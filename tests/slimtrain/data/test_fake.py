@@ -1,0 +1,28 @@
+"""Made-up images."""
+
+from __future__ import annotations
+
+import torch
+
+from slimtrain.data.datasets import open_data
+from slimtrain.data.samples import Samples
+
+
+def labels(samples: Samples) -> list[int]:
+    return [samples.label(i) for i in range(len(samples))]
+
+
+def pixels(samples: Samples, index: int) -> torch.Tensor:
+    image = samples.image(index)
+    assert isinstance(image, torch.Tensor) and image.dtype == torch.uint8
+    return image
+
+
+def test_fake_images_are_the_same_every_time() -> None:
+    first, second = (open_data("fake", classes=7, batch_size=5, image_size=32) for _ in range(2))
+    assert len(first.classes) == 7 and len(first.train) == 20 and len(first.test) == 10
+    assert labels(first.train) == [i % 7 for i in range(20)]
+    assert pixels(first.train, 3).shape == (3, 32, 32) and torch.equal(pixels(first.train, 3), pixels(second.train, 3))
+    seen = {pixels(part, i).numpy().tobytes() for part in (first.train, first.test) for i in range(len(part))}
+    assert len(seen) == 30
+    assert len(open_data("fake", image_size=32).classes) == 10
