@@ -87,14 +87,14 @@ def prepare(request: Request) -> Plan:
 def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     """BundleError where the slimmable network would be another than the bundle's: its file's SHA-256 tells. One that was built
     untrained has none, and is compared by name when it is opened."""
-    expected = bundle.manifest["source"].get("sha256")
-    if checkpoint is None or not checkpoint.is_file() or not isinstance(expected, str):
+    expected = bundle.manifest.source.sha256
+    if checkpoint is None or not checkpoint.is_file() or expected is None:
         return
     found = file_sha256(checkpoint)
     if found != expected:
         raise BundleError(
             f"--ckpt {checkpoint}: SHA-256 is {found[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
-            f"({bundle.manifest['source'].get('file')}). Give that one."
+            f"({bundle.manifest.source.file}). Give that one."
         )
 
 
@@ -180,8 +180,8 @@ class _References:
         logits = arrays.get(f"logits_{cell.plan}")
         if logits is None or "images" not in arrays:
             return None
-        entries = self.plan.manifests[cell.bundle]["artifacts"]
-        entry = next(each for each in entries if each["file"] == cell.file)
+        artifacts = self.plan.manifests[cell.bundle].artifacts
+        artifact = next(artifact for artifact in artifacts if artifact.file == cell.file)
         images, size = arrays["images"], cell.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size) or logits.ndim != 2 or not 0 < len(images) == len(logits):
             path, shapes = self.plan.folders[cell.bundle] / REFERENCE, f"{list(images.shape)} and {list(logits.shape)}"
@@ -189,8 +189,7 @@ class _References:
                 f"{path}: images and logits of {cell.plan} are {shapes}, which do not fit each other and {size} px. Export "
                 "again."
             )
-        verified = entry.get("verification")
-        return images, logits, verified.get("tolerance") if isinstance(verified, dict) else None
+        return images, logits, artifact.verification.tolerance
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +14,11 @@ from slimexport import __version__
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import split_name
+
+if TYPE_CHECKING:
+    from slimexport.target.manifest import Entry, Manifest
 
 PROGRAM = "slimexport"
 FORMATS = ("onnx", "trt")
@@ -178,14 +181,15 @@ class Engines:
     def build(self, folder: Path, widths: list[float] | None, as_json: bool) -> None:
         """Build and verify a bundle's engines, and print them."""
         from slimexport.report import table
+        from slimexport.target.manifest import TRT
         from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
 
         def building(file: str) -> None:
             click.echo(f"building {file}", err=True)
 
-        def finished(artifact: dict[str, Any]) -> None:
-            engine = artifact["engine"] or {}
-            click.echo(f"{artifact['verification']['status']}, {engine.get('build_seconds', 0):.1f} s", err=True)
+        def finished(entry: Entry) -> None:
+            seconds = entry.engine.build_seconds if entry.engine else 0
+            click.echo(f"{entry.verification.status}, {seconds:.1f} s", err=True)
 
         try:
             manifest = build_engines(
@@ -205,7 +209,7 @@ class Engines:
         if as_json:
             _print(manifest, as_json)
         else:
-            click.echo(table([a for a in manifest["artifacts"] if a["format"] == "trt"]))
+            click.echo(table(manifest.of_format(TRT)))
 
 
 def _bundle(
@@ -277,30 +281,31 @@ def _export(
     _print(manifest, as_json)
     if options["dry_run"]:
         return None
-    folder = Path(options["output_dir"] or Path("exports") / manifest["source"]["network"])
+    folder = Path(options["output_dir"] or Path("exports") / manifest.source.network)
     if not as_json:
-        count = len(manifest["artifacts"])
+        count = len(manifest.artifacts)
         click.echo(f"{count} {'network' if set(options['precisions']) == {'fp32'} else 'file'}{'s' * (count > 1)} in {folder}")
     return folder
 
 
-def _print(manifest: dict[str, Any], as_json: bool) -> None:
+def _print(manifest: Manifest, as_json: bool) -> None:
     from slimexport.report import table
     from slimexport.target.manifest import dump_manifest
 
     if as_json:
         click.echo(dump_manifest(manifest), nl=False)
     else:
-        if manifest["source"].get("untrained"):
+        if manifest.source.untrained:
             click.echo("an untrained network: its weights are random, its outputs mean nothing")
-        click.echo(table([*manifest["artifacts"], *manifest.get("rejected", [])]))
+        click.echo(table([*manifest.artifacts, *manifest.rejected]))
 
 
 def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
     from slimexport.report import table
     from slimexport.target.errors import NotProven
-    from slimexport.target.manifest import read_manifest
-    from slimexport.target.verify import PASSED, SKIPPED, verify_bundle
+    from slimexport.target.manifest import dump_json, read_manifest
+    from slimexport.target.records import to_json
+    from slimexport.target.verify import verify_bundle
 
     manifest = read_manifest(folder)
     if backend == "tensorrt":
@@ -309,9 +314,9 @@ def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
         results = verify_engines(folder, manifest)
     else:
         results = verify_bundle(folder, manifest, backend)
-    shown = [{**artifact, "verification": verification} for artifact, verification in results]
-    click.echo(json.dumps(shown, indent=1) if as_json else table(shown))
-    failed = [artifact["file"] for artifact in shown if artifact["verification"]["status"] not in (PASSED, SKIPPED)]
+    checked = [replace(artifact, verification=verification) for artifact, verification in results]
+    click.echo(dump_json([to_json(artifact) for artifact in checked]) if as_json else table(checked))
+    failed = [artifact.file for artifact in checked if not artifact.verification.passed]
     if failed:
         raise NotProven(f"not proven right: {', '.join(failed)}.")
 
@@ -330,13 +335,13 @@ class Progress:
 
             self.bar = tqdm(total=total, unit="network", disable=None, leave=False)
 
-    def finished(self, artifact: dict[str, Any]) -> None:
+    def finished(self, entry: Entry) -> None:
         self.number += 1
         if self.bar is not None:
-            self.bar.set_postfix_str(_file(artifact))
+            self.bar.set_postfix_str(_label(entry))
             self.bar.update()
         else:
-            click.echo(f"{self.number}/{self.total} {_file(artifact)}: {artifact['verification']['status']}", err=True)
+            click.echo(f"{self.number}/{self.total} {_label(entry)}: {entry.verification.status}", err=True)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -344,6 +349,6 @@ class Progress:
             self.bar = None
 
 
-def _file(artifact: dict[str, Any]) -> str:
-    """What progress calls an artifact: its name, and its precision where it is not fp32."""
-    return artifact["name"] if artifact["precision"] == "fp32" else f"{artifact['name']}.{artifact['precision']}"
+def _label(entry: Entry) -> str:
+    """What progress calls a file: its name, and its precision where it is not fp32."""
+    return entry.name if entry.precision == "fp32" else f"{entry.name}.{entry.precision}"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network, traced
-from slimexport.onnx_files.calibration import Calibration, Choice, calibration_batches
+from slimexport.onnx_files.calibration import Calibration, RangeChoice, calibration_batches
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize
 from slimexport.onnx_files.ranges import METHODS
@@ -31,13 +31,26 @@ from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.typed import TYPES, to_typed
 from slimexport.select import select_plans
 from slimexport.target.errors import NotProven
-from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest
+from slimexport.target.manifest import (
+    MANIFEST,
+    ONNX,
+    REFERENCE,
+    SCHEMA_VERSION,
+    SKIPPED,
+    UNVERIFIABLE,
+    Artifact,
+    Entry,
+    Input,
+    Manifest,
+    Output,
+    Source,
+    Verification,
+    dump_manifest,
+)
 from slimexport.target.runners import require_onnxruntime
 from slimexport.target.verify import (
     FP32_TOLERANCE,
     INT8,
-    PASSED,
-    SKIPPED,
     TOLERANCES,
     compare,
     fp32_tolerance,
@@ -96,7 +109,7 @@ def export(
     switches: Sequence[float] | None = None,
     config: str | Path | None = None,
     started: Callable[[int], None] = lambda total: None,
-    finished: Callable[[Artifact], None] = lambda artifact: None,
+    finished: Callable[[Entry], None] = lambda entry: None,
 ) -> Manifest:
     """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
 
@@ -147,12 +160,12 @@ def export(
         job.int8 = Calibration.of(batches, int8_calibration)
     started(len(plans) * len(job.files))
     if dry_run:
-        manifest = job.manifest()
+        described = []
         for plan in plans:
             for artifact, _ in job.emit(plan):
-                manifest["artifacts"].append(artifact)
+                described.append(artifact)
                 finished(artifact)
-        return manifest
+        return job.manifest(described)
     with BundleWriter(output_dir or Path("exports") / spec.name, overwrite=overwrite) as bundle:
         return _write(job, plans, bundle, verify, labeled, finished)
 
@@ -163,37 +176,35 @@ def _write(
     bundle: BundleWriter,
     verify: bool,
     labeled: LabeledImages | None,
-    finished: Callable[[Artifact], None],
+    finished: Callable[[Entry], None],
 ) -> Manifest:
     """Fill a bundle and publish what is proven right."""
-    manifest = job.manifest()
-    rejected: list[Artifact] = []
+    artifacts: list[Artifact] = []
+    rejected: list[Entry] = []
     each = sum(BYTES[precision] for precision in job.files)
     overhead = OVERHEAD_BYTES * len(job.files)
     bundle.check_space(sum(each * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
     reference: dict[str, NDArray[Any]] = {"images": job.images}
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
-            for artifact, content in job.emit(plan):
-                path = bundle.write(artifact["file"], content)
-                artifact["sha256"] = file_sha256(path)
-                logits = pending.result()
-                if verify:
-                    artifact["verification"] = job.verify(path, artifact["precision"], plan, logits)
-                if artifact["verification"]["status"] in (PASSED, SKIPPED):
+            for described, content in job.emit(plan):
+                path = bundle.write(described.file, content)
+                digest, logits = file_sha256(path), pending.result()
+                check = job.verify(path, described.precision, plan, logits) if verify else described.verification
+                artifact = replace(described, sha256=digest, verification=check)
+                if artifact.verification.passed:
                     reference[f"logits_{plan.name}"] = logits
-                    manifest["artifacts"].append(artifact)
+                    artifacts.append(artifact)
                 else:
-                    bundle.remove(artifact["file"])
-                    rejected.append({**artifact, "file": None})
+                    bundle.remove(artifact.file)
+                    rejected.append(artifact.rejected())
                 finished(artifact)
     if labeled is not None:
-        runners = [onnx_runner(bundle.path(a["file"]), a["precision"]) for a in manifest["artifacts"]]
-        for artifact, accuracy in zip(manifest["artifacts"], measure(runners, labeled), strict=True):
-            artifact["accuracy"] = accuracy
-    if rejected:
-        manifest["rejected"] = rejected
-    publishable = bool(manifest["artifacts"]) and not (rejected and bundle.output.exists())
+        runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
+        accuracies = measure(runners, labeled)
+        artifacts = [replace(a, accuracy=accuracy) for a, accuracy in zip(artifacts, accuracies, strict=True)]
+    manifest = job.manifest(artifacts, rejected)
+    publishable = bool(artifacts) and not (rejected and bundle.output.exists())
     if publishable:
         with io.BytesIO() as buffer:
             np.savez(buffer, **reference)  # type: ignore[arg-type]
@@ -201,7 +212,7 @@ def _write(
         bundle.write(MANIFEST, dump_manifest(manifest).encode())
         bundle.publish()
     if rejected:
-        raise VerificationFailed(_rejection(rejected, manifest, bundle.output, publishable), manifest)
+        raise VerificationFailed(_rejection(manifest, bundle.output, publishable), manifest)
     return manifest
 
 
@@ -222,35 +233,35 @@ def _beside(function: Callable[[ChannelPlan], Logits], plans: Sequence[ChannelPl
         torch.set_num_threads(threads)
 
 
-def _rejection(rejected: Sequence[Artifact], manifest: Manifest, output: Path, published: bool) -> str:
+def _rejection(manifest: Manifest, output: Path, published: bool) -> str:
     """What failed, why, what became of the rest, and what to do."""
     lines = []
-    for artifact in rejected:
-        check = artifact["verification"]
-        if check["status"] == "unverifiable":
+    for entry in manifest.rejected:
+        check = entry.verification
+        if check.status == UNVERIFIABLE:
             lines.append(
-                f"{artifact['name']}: unverifiable, the probe images' logits differ by {check['spread']:.1e} of their scale "
+                f"{entry.name}: unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale "
                 "only, so that most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof "
                 "with --no-verify)."
             )
         else:
-            if "cosine" in check:
+            if check.least_cosine is not None:
                 lines.append(
-                    f"{artifact['name']} {artifact['precision']}: failed, its logits point elsewhere (cosine "
-                    f"{check['cosine'] or float('nan'):.3f}, expected at least {check['least_cosine']}). The file was not "
+                    f"{entry.name} {entry.precision}: failed, its logits point elsewhere (cosine "
+                    f"{check.cosine or float('nan'):.3f}, expected at least {check.least_cosine}). The file was not "
                     "kept. Calibrate with more images, or with --int8-calibration max."
                 )
                 continue
-            error = check["max_rel_error"]
-            found = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+            error = check.max_rel_error
+            what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
             lines.append(
-                f"{artifact['name']}: failed, {found}, expected at most {check['tolerance']:.0e}. The file was not kept. "
+                f"{entry.name}: failed, {what}, expected at most {check.tolerance:.0e}. The file was not kept. "
                 "Please report this with the checkpoint's layout."
             )
-    if not manifest["artifacts"]:
+    if not manifest.artifacts:
         lines.append("Nothing was written.")
     elif published:
-        lines.append(f"The other {len(manifest['artifacts'])} files are in {output}.")
+        lines.append(f"The other {len(manifest.artifacts)} files are in {output}.")
     else:
         lines.append(f"{output} was left as it was.")
     return "\n".join(lines)
@@ -284,39 +295,39 @@ class _Job:
         name = f"{spec.name}_{plan.name}"
         exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
         del dense
-        choice: Choice | None = None
+        choice: RangeChoice | None = None
         for precision in self.files:
-            model, details = exact, {}
+            model, details = exact, dict[str, Any]()
             if precision in TYPES:
                 model, rounding = to_typed(exact, precision)
-                details = {"rounding": rounding.as_dict()}
-                if rounding.lost:
-                    log.warning("%s: %d of %d weights become 0 in %s", name, rounding.lost, rounding.values, precision)
+                details = {"rounding": rounding}
+                if lost := rounding.underflow_to_zero:
+                    log.warning("%s: %d of %d weights become 0 in %s", name, lost, rounding.weights, precision)
             elif precision in INT8:
                 assert self.int8 is not None
                 choice = choice or self.int8.choose(exact)
                 model = quantize(exact, choice.scales, half=precision == "int8-fp16")
-                details = {"int8": choice.as_dict()}
+                details = {"int8": choice.described()}
             content = model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
-            artifact = {
-                "name": name,
-                "width": plan.width,
-                "format": "onnx",
-                "precision": precision,
-                "file": f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx",
-                "sha256": None,
-                "size_bytes": len(content),
-                "macs": cost.macs,
-                "params": cost.params,
-                "activations": cost.activations,
-                "layers": cost.layers,
-                "channels": dict(plan.channels),
-                "verification": {"status": SKIPPED},
-                "accuracy": None,
-                "engine": None,
+            artifact = Artifact(
+                name=name,
+                width=plan.width,
+                format=ONNX,
+                precision=precision,
+                file=f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx",
+                sha256=None,
+                size_bytes=len(content),
+                macs=cost.macs,
+                params=cost.params,
+                activations=cost.activations,
+                layers=cost.layers,
+                channels=dict(plan.channels),
+                verification=Verification(status=SKIPPED),
+                accuracy=None,
+                engine=None,
                 **details,
-            }
+            )
             yield artifact, content
 
     def _metadata(self, plan: ChannelPlan, macs: int, params: int) -> dict[str, str]:
@@ -343,7 +354,7 @@ class _Job:
             )
         return logits
 
-    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> Verification:
         """The verification of one file, read back from disk."""
         runner = onnx_runner(path, precision)
         if precision in INT8:
@@ -357,31 +368,30 @@ class _Job:
             tolerance = fp32_tolerance(gap)
         return verdict(comparison, logits, runner.backend, tolerance, gap)
 
-    def manifest(self) -> Manifest:
-        """A manifest without artifacts."""
+    def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[Entry] = ()) -> Manifest:
+        """The manifest of a bundle with these files."""
         checkpoint, spec = self.checkpoint, self.checkpoint.spec
-        source: dict[str, Any] = {
-            "file": checkpoint.file,
-            "sha256": checkpoint.sha256,
-            "network": spec.name,
-            "switches": list(spec.switches),
-        }
-        if checkpoint.untrained:
-            source["untrained"] = True
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "source": source,
-            "input": {
-                "name": "input",
-                "channels": 3,
-                "image_size": self.preprocessing.image_size,
-                "mean": list(checkpoint.mean),
-                "std": list(checkpoint.std),
-            },
-            "output": {"name": "output", "classes": spec.classes},
-            "created_by": {"slimexport": __version__, **_versions()},
-            "artifacts": [],
-        }
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            source=Source(
+                file=checkpoint.file,
+                sha256=checkpoint.sha256,
+                network=spec.name,
+                switches=spec.switches,
+                untrained=checkpoint.untrained,
+            ),
+            input=Input(
+                name="input",
+                channels=3,
+                image_size=self.preprocessing.image_size,
+                mean=checkpoint.mean,
+                std=checkpoint.std,
+            ),
+            output=Output(name="output", classes=spec.classes),
+            created_by={"slimexport": __version__, **_versions()},
+            artifacts=tuple(artifacts),
+            rejected=tuple(rejected),
+        )
 
 
 def _versions() -> dict[str, str | None]:

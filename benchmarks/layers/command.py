@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import BACKENDS, ModelTimer
 from benchmarks.layers.run import Device, Grid, Measured, Work, run_channels, title
 from benchmarks.layers.steps import sentence
+from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
-from slimtrain.models.registry import NETWORKS, published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import network_names
 from slimtrain.models.spec import NetworkSpec
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
@@ -49,25 +52,22 @@ def find_network(
 
     Raises UserError for what is neither, BundleError for a damaged bundle.
     """
-    plan_channels: dict[str, int] = {}
+    plan_channels: Mapping[str, int] = {}
     macs = None
-    if name not in NETWORKS:
+    if name not in network_names():
         folder = Path(name)
         if not (folder / MANIFEST).is_file():
             raise UserError(
-                f"{name!r}: neither a network{nearest(name, NETWORKS)} nor a bundle's folder with a {MANIFEST}. The networks "
-                f"are {', '.join(NETWORKS)}."
+                f"{name!r}: neither a network{nearest(name, network_names())} nor a bundle's folder with a {MANIFEST}. "
+                f"The networks are {', '.join(network_names())}."
             )
         manifest = read_manifest(folder)
-        try:
-            name = manifest["source"]["network"]
-            image_size = manifest["input"]["image_size"] if image_size is None else image_size
-            own_classes = manifest["output"]["classes"]
-            classes = own_classes if classes is None else classes
-            first = manifest["artifacts"][0]
-            plan_channels, macs, size = first["channels"], first["macs"], manifest["input"]["image_size"]
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{folder / MANIFEST}: lacks {error}. The manifest is damaged, export again.") from error
+        if not manifest.artifacts:
+            raise BundleError(f"{folder / MANIFEST}: names no files. The manifest is damaged, export again.")
+        name, size, own_classes = manifest.source.network, manifest.input.image_size, manifest.output.classes
+        image_size = size if image_size is None else image_size
+        classes = own_classes if classes is None else classes
+        plan_channels, macs = manifest.artifacts[0].channels, manifest.artifacts[0].macs
     spec = published_spec(name, DEFAULT_CLASSES if classes is None else classes)
     if widths is not None:
         if spec.family != "us":
@@ -82,7 +82,7 @@ def find_network(
     return spec, image_size
 
 
-def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_size: int, name: str) -> int:
+def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, image_size: int, name: str) -> int:
     """The stride that gives a bundle's network its MACs: the manifest does not name it."""
     from slimtrain.models.channels import ChannelPlan
 
@@ -91,11 +91,11 @@ def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_s
         try:
             if CostCounter(replace(spec, stem_stride=stride), image_size)(plan).macs == macs:
                 return stride
-        except (KeyError, AssertionError):
+        except KeyError:
             break
     raise UserError(
         f"this bundle's {name} is not the published one: its channels and MACs are of another network. Name one of "
-        f"{', '.join(NETWORKS)} instead, with --range, --classes and --image-size."
+        f"{', '.join(network_names())} instead, with --range, --classes and --image-size."
     )
 
 

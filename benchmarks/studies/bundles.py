@@ -42,7 +42,7 @@ def main() -> None:
             except VerificationFailed as error:  # int8 of an untrained network may agree too little
                 print(error)
                 manifest = error.manifest
-            print(f"{folder / network}: {', '.join(artifact['file'] for artifact in manifest['artifacts'])}")
+            print(f"{folder / network}: {', '.join(artifact.file for artifact in manifest.artifacts)}")
 
 
 if __name__ == "__main__":

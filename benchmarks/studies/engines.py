@@ -14,23 +14,23 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
 from slimexport.report import table
 from slimexport.target.cuda.device import require_gpu
-from slimexport.target.manifest import MANIFEST, dump_manifest, read_manifest
+from slimexport.target.manifest import MANIFEST, TRT, Artifact, Manifest, dump_manifest, read_manifest
+from slimexport.target.records import to_json
 from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
 from slimtrain.base.errors import ResourceError, UserError
 
-TRT = "trt"
 
-
-def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[dict[str, Any], str]:
+def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[Manifest, str]:
     """A bundle's manifest with its engines, and what failed."""
     try:
         return build_engines(bundle, precisions=precisions, settings=BuildSettings(), timing_cache_folder=cache), ""
@@ -41,25 +41,33 @@ def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[dict[str,
 def measure(bundle: Path, precisions: list[str], cache: Path) -> dict[str, Any]:
     """Cold and warm builds of one bundle."""
     cold, failed = engines(bundle, precisions, cache)
-    made = [artifact for artifact in cold["artifacts"] if artifact["format"] == TRT]
-    print(f"{bundle.name}\n{table(made)}\n{failed}".rstrip(), flush=True)
+    artifacts = cold.of_format(TRT)
+    print(f"{bundle.name}\n{table(artifacts)}\n{failed}".rstrip(), flush=True)
     warm, _ = engines(bundle, precisions, cache)
-    seconds = {artifact["file"]: artifact["engine"]["build_seconds"] for artifact in made}
-    again = {
-        artifact["file"]: artifact["engine"]["build_seconds"] for artifact in warm["artifacts"] if artifact["format"] == TRT
-    }
-    for file, cold_seconds in seconds.items():
+    again = build_seconds(warm)
+    for file, cold_seconds in build_seconds(cold).items():
         print(f"{file}: {cold_seconds:.1f} s cold, {again.get(file, float('nan')):.1f} s with a warm timing cache", flush=True)
-    return {"engines": made, "failed": failed, "rejected": cold.get("rejected", []), "warm_build_seconds": again}
+    return {
+        "engines": [to_json(artifact) for artifact in artifacts],
+        "failed": failed,
+        "rejected": [to_json(entry) for entry in cold.rejected],
+        "warm_build_seconds": again,
+    }
+
+
+def build_seconds(manifest: Manifest) -> dict[str, float]:
+    """How long each of a bundle's engines took to build, by file."""
+    return {artifact.file: artifact.engine.build_seconds for artifact in manifest.of_format(TRT) if artifact.engine}
 
 
 def refusals(bundle: Path) -> dict[str, str]:
     """The messages for an engine of another GPU, and for a damaged plan."""
     manifest = read_manifest(bundle)
-    artifact = next(artifact for artifact in manifest["artifacts"] if artifact["format"] == TRT)
-    path = bundle / artifact["file"]
+    artifact = manifest.of_format(TRT)[0]
+    assert artifact.engine is not None
+    path = bundle / artifact.file
     found = {}
-    foreign = {**artifact, "engine": {**artifact["engine"], "compute_capability": "5.3", "gpu": "another GPU"}}
+    foreign = replace(artifact, engine=replace(artifact.engine, compute_capability="5.3", gpu="another GPU"))
     found["another GPU"] = message(path, foreign)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -69,7 +77,7 @@ def refusals(bundle: Path) -> dict[str, str]:
     return found
 
 
-def message(path: Path, artifact: dict[str, Any]) -> str:
+def message(path: Path, artifact: Artifact) -> str:
     """What loading an engine says; "" where it loads, which is wrong here."""
     try:
         with TensorRTRunner(path, artifact):

@@ -73,10 +73,10 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     batches = list(calibration_batches(DIGITS, preprocessing, 64))
     images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
     labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | str]] = {}
 
     def accuracy(run: Callable[[Any], Any]) -> float:
-        return float(measure([run], labeled)[0]["top1"])
+        return measure([run], labeled)[0].top1
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,16 +88,18 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             accuracy_data=DIGITS,
             output_dir=folder / "bundle",
         )
-        for artifact in manifest["artifacts"]:
-            row = found.setdefault(str(artifact["width"]), {})
-            row[artifact["precision"]] = artifact["accuracy"]["top1"]
-            if artifact["precision"] == "fp32":
+        for artifact in manifest.artifacts:
+            assert artifact.accuracy is not None
+            row = found.setdefault(str(artifact.width), {})
+            row[artifact.precision] = artifact.accuracy.top1
+            if artifact.precision == "fp32":
                 for method in ("minmax", "percentile"):
-                    target = folder / f"{artifact['name']}.{method}.onnx"
-                    theirs(folder / "bundle" / artifact["file"], target, images, method)
+                    target = folder / f"{artifact.name}.{method}.onnx"
+                    theirs(folder / "bundle" / artifact.file, target, images, method)
                     row[f"onnxruntime {method}"] = accuracy(OnnxRuntimeRunner(target))
-            elif artifact["precision"] == "int8":
-                row["method"] = artifact["int8"]["method"]
+            elif artifact.precision == "int8":
+                assert artifact.int8 is not None
+                row["method"] = artifact.int8.method
     return {
         "command": f"python -m benchmarks.studies.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),

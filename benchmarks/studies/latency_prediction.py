@@ -97,7 +97,7 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
         output_dir=folder / "bundle",
         verify=False,
     )
-    paths = [folder / "bundle" / artifact["file"] for artifact in manifest["artifacts"]]
+    paths = [folder / "bundle" / artifact.file for artifact in manifest.artifacts]
     return {plan.name: Model(image_size, path.read_bytes) for plan, path in zip(plans, paths, strict=True)}
 
 

@@ -108,7 +108,7 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
     bundle = open_bundle(folder)
     cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, ("fp32",)))
-    images = RandomImages(bundle.manifest["input"]["image_size"])
+    images = RandomImages(bundle.manifest.input.image_size)
     method = Method(duration_s=seconds, repeats=1)
     tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
     loop: dict[Cell, list[float]] = {cell: [] for cell in cells}

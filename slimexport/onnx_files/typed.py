@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from slimexport.target.manifest import Rounding
 from slimtrain.base.errors import UserError
 
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -25,7 +26,7 @@ SHOWN = 3  # tensors that a message names
 
 
 @dataclass
-class Rounding:
+class _Count:
     """What a change of type does to the weights (not to scalars such as Clip's bounds): how many are lost (rounded to
     zero), how many are subnormal and thus less exact, and which tensors overflow."""
 
@@ -33,10 +34,6 @@ class Rounding:
     lost: int = 0
     subnormal: int = 0
     overflowing: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, int]:
-        """For the manifest."""
-        return {"weights": self.values, "underflow_to_zero": self.lost, "subnormal": self.subnormal}
 
 
 def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, Rounding]:
@@ -47,21 +44,21 @@ def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, R
     assert precision in TYPES, precision
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
-    rounding = Rounding()
+    count = _Count()
     del typed.graph.value_info[:]  # of the types that were
     graph = typed.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(_round(tensor, precision, rounding))
-    if rounding.overflowing:
-        more = f" and {len(rounding.overflowing) - SHOWN} more" if len(rounding.overflowing) > SHOWN else ""
+            tensor.CopyFrom(_round(tensor, precision, count))
+    if count.overflowing:
+        more = f" and {len(count.overflowing) - SHOWN} more" if len(count.overflowing) > SHOWN else ""
         raise UserError(
-            f"{precision}: weights of {', '.join(rounding.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
+            f"{precision}: weights of {', '.join(count.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
             f"({_limits(precision)[1]:.4g}). Export fp32" + (" or bf16." if precision == "fp16" else ".")
         )
     _cast_ends(graph, TYPES[precision])
     declare(typed, precision, *VERSIONS[precision])
-    return typed, rounding
+    return typed, Rounding(weights=count.values, underflow_to_zero=count.lost, subnormal=count.subnormal)
 
 
 def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:
@@ -80,19 +77,19 @@ def _limits(precision: str) -> tuple[float, float]:
     return float(info.tiny), float(info.max)
 
 
-def _round(tensor: TensorProto, precision: str, rounding: Rounding) -> TensorProto:
-    """A float32 initializer in `precision`; what it costs is added to `rounding`."""
+def _round(tensor: TensorProto, precision: str, count: _Count) -> TensorProto:
+    """A float32 initializer in `precision`; what it costs is added to `count`."""
     values = numpy_helper.to_array(tensor)
     kind = ARRAYS[precision]
     with np.errstate(over="ignore"):
         rounded = values.astype(kind)
     if values.ndim:
         back = np.abs(rounded.astype(np.float32))
-        rounding.values += values.size
-        rounding.lost += int(((back == 0) & (values != 0)).sum())
-        rounding.subnormal += int(((back != 0) & (back < _limits(precision)[0])).sum())
+        count.values += values.size
+        count.lost += int(((back == 0) & (values != 0)).sum())
+        count.subnormal += int(((back != 0) & (back < _limits(precision)[0])).sum())
     if not np.isfinite(rounded.astype(np.float32)).all():
-        rounding.overflowing.append(tensor.name)
+        count.overflowing.append(tensor.name)
     return TensorProto(name=tensor.name, data_type=TYPES[precision], dims=tensor.dims, raw_data=rounded.tobytes())
 
 

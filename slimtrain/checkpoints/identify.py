@@ -14,7 +14,7 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.layout import compare_layout
 from slimtrain.checkpoints.norms import norm_layout, stored_entries
 from slimtrain.checkpoints.reading import State
-from slimtrain.checkpoints.skeleton import NormSite, Sizes, skeleton, unexpanded_blocks, weight_kind, weight_kinds
+from slimtrain.checkpoints.skeleton import NormSite, Sizes, Skeleton, skeleton, weight_kind, weight_kinds
 from slimtrain.checkpoints.width_labels import (
     NoSuchWidthsError,
     assign_widths,
@@ -23,8 +23,8 @@ from slimtrain.checkpoints.width_labels import (
     label_widths,
     predictor,
 )
-from slimtrain.models import ARCHITECTURES
-from slimtrain.models.registry import FAMILIES_OF, split_name
+from slimtrain.models.architecture import Architecture
+from slimtrain.models.registry import ARCHITECTURES, described_architectures, split_name
 from slimtrain.models.spec import NetworkSpec
 
 SHOWN = 4  # entries that a message lists
@@ -45,23 +45,21 @@ def identify(
     or one with something missing, added or of a wrong shape; UserError where widths stay tied.
     """
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
-    unexpanded = unexpanded_blocks(state, architecture)
-    norms = skeleton(architecture, unexpanded)[2]
+    arch = ARCHITECTURES[architecture]
+    bones = skeleton(arch, state)
+    norms = bones.norms
     layout = norm_layout(state, norms, name, architecture)
-    families = [family] if family else [f for f in FAMILIES_OF[architecture] if (f == "us") == (layout == "universal")]
-    if not family and architecture == "mobilenet_v2" and layout == "switchable":
-        # S keeps one plain tail norm, AutoSlim switches it.
-        families = ["autoslim" if any(key.startswith(f"{norms[-1].path}.bn.") for key in state) else "s"]
+    families = [family] if family else _families(state, arch, norms, layout)
     classes = _classes(state, name, architecture)
     entries = stored_entries(state, norms, layout, name, architecture)
     failure: CheckpointError | None = None
     for candidate in families:
         try:
             if candidate == "autoslim":
-                lists = tuple(_channel_list(architecture, unexpanded, entry, name) for entry in entries)
+                lists = tuple(_channel_list(architecture, bones, entry, name) for entry in entries)
                 spec = NetworkSpec(architecture, candidate, tuple(range(1, len(lists) + 1)), classes, lists)
             else:
-                spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
+                spec = _spec(arch, candidate, classes, state, norms, entries, name, switches, expected_widths)
             compare_layout(spec, state, name)
             return spec
         except NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
@@ -77,29 +75,42 @@ def identify(
 
 def _architecture(state: State, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
-    found = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
+    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
     best, best_score = "", 0.0
-    for architecture in ARCHITECTURES:
-        wanted = weight_kinds(architecture)
-        score = len(found.items() & wanted.items()) / max(len(found.keys() | wanted.keys()), 1)
+    for architecture, arch in ARCHITECTURES.items():
+        wanted = weight_kinds(arch)
+        score = len(kinds.items() & wanted.items()) / max(len(kinds.keys() | wanted.keys()), 1)
         if score > best_score:
             best, best_score = architecture, score
         if score == 1.0:
             break
     if best_score < 0.7:
         keys = list(state)
+        titles = [arch.title for arch in ARCHITECTURES.values() if arch.torchvision_keys & state.keys()]
         hint = ""
-        if {"layer1.0.conv1.weight", "conv1.weight"} & state.keys():
-            hint = " These are torchvision's names: it looks like an ordinary ResNet, which has one width only."
+        if titles:
+            hint = f" These are torchvision's names: it looks like an ordinary {titles[0]}, which has one width only."
         raise CheckpointError(
             f"{name}: is none of the known slimmable networks: {len(keys)} entries beginning with "
-            f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a MobileNet v1 or v2, MNasNet, ResNet or ShuffleNet of "
+            f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a {described_architectures()} of "
             "the slimmable families; if it is one with another version's names, say which with --network."
         )
     return best
 
 
 # ----------------------------------------------------------------------------------------------------------- norms
+
+
+def _families(state: State, arch: Architecture, norms: Sequence[NormSite], layout: str) -> list[str]:
+    """The families of `arch` whose norms are of this `layout`. A group that only some of these keep fixed tells them apart: it
+    has one plain norm there, and one per switch in the others."""
+    families = [family for family in arch.families if (family == "us") == (layout == "universal")]
+    for norm in norms:
+        fixed = [f for f in families if {group for group, _ in norm.dim.terms} <= arch.fixed_groups(f)]
+        if fixed and len(fixed) < len(families):
+            switched = any(key.startswith(f"{norm.path}.bn.") for key in state)
+            families = [family for family in families if switched != (family in fixed)]
+    return families
 
 
 def _classes(state: State, name: str, architecture: str) -> int:
@@ -118,7 +129,7 @@ def _classes(state: State, name: str, architecture: str) -> int:
 
 
 def _spec(
-    architecture: str,
+    arch: Architecture,
     family: str,
     classes: int,
     state: State,
@@ -128,31 +139,30 @@ def _spec(
     switches: Sequence[float] | None,
     expected_widths: Sequence[float],
 ) -> NetworkSpec:
-    predict = predictor(architecture, family)
+    predict = predictor(arch, family)
     if switches or expected_widths:
         widths = assign_widths(entries, switches or expected_widths, predict, name, complete=bool(switches))
     else:
-        widths = label_widths(entries, predict, name, f"{family}_{architecture}")
+        widths = label_widths(entries, predict, name, f"{family}_{arch.name}")
     if family == "s":
-        return NetworkSpec(architecture, family, tuple(widths), classes)
+        return NetworkSpec(arch.name, family, tuple(widths), classes)
     stored = {norm.path: state[key].numel() for norm in norms if (key := f"{norm.path}.weight") in state}
     widest = max(widths)
     if not fits(stored, predict(widest)):  # the file holds no statistics for the width its weights have
         widest = max(candidate_labels(stored, predict)[0], default=widest)
-    return NetworkSpec(architecture, family, tuple(widths), classes, width_range=(min(widths), widest))
+    return NetworkSpec(arch.name, family, tuple(widths), classes, width_range=(min(widths), widest))
 
 
-def _channel_list(architecture: str, unexpanded: frozenset[int], entry: Sizes, name: str) -> tuple[int, ...]:
+def _channel_list(architecture: str, bones: Skeleton, entry: Sizes, name: str) -> tuple[int, ...]:
     """An AutoSlim switch's channel list, read off its norms: what most norms of a group say."""
-    wiring, _, norms = skeleton(architecture, unexpanded)
-    votes: dict[str, Counter[int]] = {group: Counter() for group in wiring.groups}
-    for norm in norms:
+    votes: dict[str, Counter[int]] = {group: Counter() for group in bones.wiring.groups}
+    for norm in bones.norms:
         if norm.path in entry:
             votes[norm.dim.terms[0][0]][entry[norm.path]] += 1
     empty = [group for group, counter in votes.items() if not counter]
     if empty:
         raise CheckpointError(f"{name}: is no autoslim_{architecture}: no norms per switch in {', '.join(empty[:SHOWN])}.")
-    return tuple(votes[group].most_common(1)[0][0] for group in wiring.groups)
+    return tuple(votes[group].most_common(1)[0][0] for group in bones.wiring.groups)
 
 
 # ---------------------------------------------------------------------------------------------------------- layout

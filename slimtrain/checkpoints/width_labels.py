@@ -7,7 +7,7 @@ from functools import cache
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.skeleton import Sizes, skeleton
-from slimtrain.models import ARCHITECTURES
+from slimtrain.models.architecture import Architecture
 from slimtrain.models.channels import width_label
 
 UNIT = 10_000  # widths are counted in these parts, so that labels are exact
@@ -21,15 +21,14 @@ class NoSuchWidthsError(CheckpointError):
     """The norms are nothing like those of any widths."""
 
 
-def predictor(architecture: str, family: str) -> Callable[[float], Sizes]:
+def predictor(arch: Architecture, family: str) -> Callable[[float], Sizes]:
     """Width -> the size of every norm, the shared tail's as if that width were the widest."""
-    arch = ARCHITECTURES[architecture]
-    wiring, _, norms = skeleton(architecture)
+    bones = skeleton(arch)
 
     @cache
     def predict(width: float) -> Sizes:
-        channels = dict(zip(wiring.groups, arch.channel_list(family, width, width), strict=True))
-        return {n.path: n.dim.active(channels) for n in norms}
+        channels = dict(zip(bones.wiring.groups, arch.channel_list(family, width, width), strict=True))
+        return {norm.path: norm.dim.active(channels) for norm in bones.norms}
 
     return predict
 

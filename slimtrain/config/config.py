@@ -27,8 +27,8 @@ from slimtrain.config.rules import (
     check_widths,
 )
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_spec
+from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 
 

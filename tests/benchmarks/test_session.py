@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,9 @@ def test_two_bundles_of_one_name(bundle: Bundle) -> None:
 
 def test_a_checkpoint_that_is_not_the_bundles(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"weights")
-    manifest = {**bundle.manifest, "source": {**bundle.manifest["source"], "sha256": "0" * 64, "file": "mine.pt"}}
+    source = replace(bundle.manifest.source, sha256="0" * 64, file="mine.pt")
     request = session.Request(
-        (Bundle(bundle.folder, manifest),),
+        (Bundle(bundle.folder, replace(bundle.manifest, source=source)),),
         Wanted(("slimmable",), (1,)),
         Method(),
         Options(checkpoint=tmp_path / "other.pt"),

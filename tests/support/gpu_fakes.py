@@ -53,8 +53,8 @@ def engine_bundle(folder: Path, **options: Any) -> Path:
 
 def engine_cell(bundle: Path, batch: int = 2, **changes: Any) -> Cell:
     """The cell of a bundle's first engine."""
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["format"] == "trt")
-    return cell(artifact["name"], file=artifact["file"], backend=TENSORRT, batch=batch, image_size=SIZE, **changes)
+    artifact = read_manifest(bundle).of_format("trt")[0]
+    return cell(artifact.name, file=artifact.file, backend=TENSORRT, batch=batch, image_size=SIZE, **changes)
 
 
 # ----------------------------------------------------------------------------------------------------- onnxruntime
@@ -183,6 +183,6 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
 
 def cuda_cell(bundle: Path, batch: int = 2, **changes: Any) -> Cell:
     """The cell of a bundle's first ONNX file on CUDA."""
-    artifact = read_manifest(bundle)["artifacts"][0]
+    artifact = read_manifest(bundle).artifacts[0]
     changes = {"batch": batch, "image_size": SIZE, **changes}
-    return cell(artifact["name"], file=artifact["file"], backend=ONNXRUNTIME_CUDA, **changes)
+    return cell(artifact.name, file=artifact.file, backend=ONNXRUNTIME_CUDA, **changes)

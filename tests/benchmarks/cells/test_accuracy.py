@@ -15,6 +15,7 @@ from benchmarks.cells.accuracy import with_accuracies
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
+from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.models.spec import NetworkSpec
@@ -57,7 +58,7 @@ def test_the_figures_are_those_of_an_export_with_accuracy(checkpoint: Path, phot
     cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu", "torch-eager"), (1, 8)))
     assert all(cell.accuracy is None for cell in cells)
     measured = with_accuracies(cells, bundle, str(photos))
-    expected = {each["name"]: each["accuracy"] for each in known["artifacts"]}
+    expected = {each.name: to_json(each.accuracy) for each in known.artifacts if each.accuracy}
     assert len(measured) == 8
     for before, after in zip(cells, measured, strict=True):
         assert after.accuracy == {**expected[after.name], "measured_on": after.file}

@@ -12,7 +12,7 @@ from benchmarks.layers.run import WHOLE, Device, Grid, Measured, Work, fit_line,
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
 

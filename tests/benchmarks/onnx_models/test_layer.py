@@ -16,7 +16,7 @@ from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from tests.support.channel_fakes import OTHER_MS, START_MS, FormulaTimer, layer_ms, linear_ms, model_ms
 
 LAYERS = {

@@ -41,8 +41,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_cell(bundle: Path, form: str, backend: str) -> Cell:
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["format"] == form)
-    return cell(artifact["name"], file=artifact["file"], backend=backend, batch=2, image_size=IMAGE_SIZE)
+    artifact = read_manifest(bundle).of_format(form)[0]
+    return cell(artifact.name, file=artifact.file, backend=backend, batch=2, image_size=IMAGE_SIZE)
 
 
 def computes_and_times(bundle: Path, made: Cell, options: Options) -> None:

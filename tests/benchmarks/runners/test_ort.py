@@ -61,10 +61,10 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
 
 
 def cpu_cell(bundle: Path, precision: str = "fp32", batch: int = 2, **changes: Any) -> Cell:
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["precision"] == precision)
+    artifact = next(each for each in read_manifest(bundle).artifacts if each.precision == precision)
     return cell(
-        artifact["name"],
-        file=artifact["file"],
+        artifact.name,
+        file=artifact.file,
         backend=ONNXRUNTIME_CPU,
         precision=precision,
         batch=batch,
@@ -238,7 +238,7 @@ def test_a_file_is_read_for_its_sha256_once_until_it_changes(bundle: Path, monke
         read.append(path)
         return file_sha256(path)
 
-    monkeypatch.setattr(manifest, "sha256", counted)
+    monkeypatch.setattr(manifest, "file_sha256", counted)
     made = cpu_cell(bundle)
     for _ in range(3):
         opened(made, bundle).close()

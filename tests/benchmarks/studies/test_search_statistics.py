@@ -18,9 +18,9 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import Measured
+from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.slimming import Slimming, changed_groups
-from slimtrain.search.trace import Candidate, Step, Trace
+from slimtrain.search.trace import Candidate, SearchStep, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
 
 RANGE = (0.15, 0.5)
@@ -40,14 +40,14 @@ search_holdout: 8
 """
 
 
-def steps_from_widest(count: int) -> list[Step]:
+def steps_from_widest(count: int) -> list[SearchStep]:
     """A trace that always shrinks the last group that can."""
     plan, steps = SLIMMING.start, []
     for number in range(1, count + 1):
         after = SLIMMING.steps(plan)[-1]
         (group,) = changed_groups(plan, after)
         counts = plan.channels[group], after.channels[group]
-        steps.append(Step(number, group, *counts, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1))
+        steps.append(SearchStep(number, group, *counts, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1))
         plan = after
     return steps
 
@@ -109,16 +109,16 @@ def test_plans_on_the_way_are_those_that_steps_began_from() -> None:
     assert all(step.channels_before == plan.channels[step.group] for step, plan in zip(steps[::2], plans, strict=True))
     assert len(plans_on_the_way(SLIMMING, steps, 100)) == 6
     with pytest.raises(UserError, match="step 1 of the trace is none"):
-        plans_on_the_way(SLIMMING, [Step(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1)], 3)
+        plans_on_the_way(SLIMMING, [SearchStep(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1)], 3)
     with pytest.raises(UserError, match="no steps"):
         plans_on_the_way(SLIMMING, [], 3)
 
 
 def test_a_choice_is_judged_by_the_reference() -> None:
-    ours = [[Measured(1.0, 0.1, 9), Measured(2.0, 0.2, 9), Measured(3.0, 0.3, 9)]] * 2
+    ours = [[CandidateScore(1.0, 0.1, 9), CandidateScore(2.0, 0.2, 9), CandidateScore(3.0, 0.3, 9)]] * 2
     theirs = [
-        [Measured(10.0, 1.0, 9), Measured(20.0, 2.0, 9), Measured(30.0, 3.0, 9)],
-        [Measured(30.0, 3.0, 9), Measured(20.0, 2.0, 9), Measured(10.0, 1.0, 9)],
+        [CandidateScore(10.0, 1.0, 9), CandidateScore(20.0, 2.0, 9), CandidateScore(30.0, 3.0, 9)],
+        [CandidateScore(30.0, 3.0, 9), CandidateScore(20.0, 2.0, 9), CandidateScore(10.0, 1.0, 9)],
     ]
     found = judged(ours, theirs, [0, 0], resamples=10)
     assert found["agreement_error_steps"] == pytest.approx([1, -1]) and found["agreement_error"] == pytest.approx(0)

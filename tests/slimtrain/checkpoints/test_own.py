@@ -11,7 +11,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own import own_content, save
 from slimtrain.checkpoints.published_layout import published_content
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import AUTO, S2, US1, US2, calibrated_network, logits, mixed, network_of, raw

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling

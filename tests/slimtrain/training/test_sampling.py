@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.sampling import WidthSampler, mixed_plan
 from tests.support.slimtrain_states import empty_state, images, network_of, random_state
