@@ -36,6 +36,11 @@ from slimtrain.models.spec import NetworkSpec
 class Config:
     """One training run. Empty tuples, 0 and "" mean the default that the comment names.
 
+    >>> import slimtrain
+    >>> config = slimtrain.Config("us_mobilenet_v1", data="digits", image_size=32)
+    >>> config.lr, config.spec(classes=10).range
+    (0.1, (0.25, 1.0))
+
     UserError for a value that no run can have, and for values that contradict each other.
     """
 

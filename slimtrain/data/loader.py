@@ -37,6 +37,11 @@ class Batch(NamedTuple):
     total: int  # images of the step over all processes; in testing, n
     unreadable: tuple[str, ...]  # images that were replaced (training) or left out (testing)
 
+    @property
+    def labeled(self) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        return self.images, self.labels
+
 
 class _Job(NamedTuple):
     """What a batch is to hold."""
