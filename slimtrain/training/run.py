@@ -142,8 +142,8 @@ class Run:
             if ends or saves or logs:
                 self.health.check_losses()
             if logs and not ends:
-                told = describe_losses(self.trainer.sampler, losses.tolist())
-                self.logbook.say(describe_step(step, schedule, told, clock))
+                last_losses = describe_losses(self.trainer.sampler, losses.tolist())
+                self.logbook.say(describe_step(step, schedule, last_losses, clock))
             if ends or saves:
                 self.health.check_weights(self.trainer.network, step - 1)
             if ends:
