@@ -16,7 +16,8 @@ from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
