@@ -40,7 +40,7 @@ def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatc
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
-        _ = slimtrain.serach  # type: ignore[attr-defined]
+        _ = slimtrain.serach
 
 
 def test_importing_loads_nothing_heavy_and_asking_for_plain_values_neither() -> None:

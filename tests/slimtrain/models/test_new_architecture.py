@@ -19,8 +19,9 @@ from slimexport.exporter import export
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.identify import identify
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.reading import make_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
