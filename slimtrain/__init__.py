@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slimtrain.config.config import Config
     from slimtrain.config.reading import read_config
     from slimtrain.models.channels import ChannelPlan
-    from slimtrain.models.registry import published_spec
+    from slimtrain.models.published import published_spec
     from slimtrain.models.spec import NetworkSpec
     from slimtrain.search.run import search
     from slimtrain.slimmable.calibrate import calibrate
@@ -52,7 +52,7 @@ _HOMES = {
     "calibrate": "slimtrain.slimmable.calibrate",
     "evaluate": "slimtrain.training.evaluate",
     "open_checkpoint": "slimtrain.checkpoints.checkpoint",
-    "published_spec": "slimtrain.models.registry",
+    "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",
     "train": "slimtrain.training.run",
 }

@@ -42,5 +42,6 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
         if (artifact.name, artifact.precision) in wanted
     }
     runners = [onnx_runner(bundle.folder / file, key[1]) for key, file in files.items()]
-    found = measure(runners, images)
-    return {key: {**to_json(each), "measured_on": file} for (key, file), each in zip(files.items(), found, strict=True)}
+    accuracies = measure(runners, images)
+    pairs = zip(files.items(), accuracies, strict=True)
+    return {key: {**to_json(accuracy), "measured_on": file} for (key, file), accuracy in pairs}

@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.cell import (
-    BACKENDS,
-    NOT_MEASURED,
-    ONNXRUNTIME_CPU,
-    ONNXRUNTIME_CUDA,
-    SLIMMABLE,
-    TENSORRT,
-    Cell,
-    NotMeasured,
-    Result,
-)
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.cell import NOT_MEASURED, Cell, NotMeasured, Result
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import MANIFEST, ONNX, TRT, Artifact, Manifest, artifact_path, read_manifest
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
 from slimexport.target.records import to_json
 
 AUTO, ALL = "auto", "all"
-TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -72,14 +62,14 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def choose_backends(text: str, has_gpu: bool, bundles: Sequence[Bundle], checkpoint: bool) -> tuple[str, ...]:
-    """The backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT where a bundle
-    has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
+    """The names of the backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT
+    where a bundle has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
     if text == ALL:
-        return BACKENDS
+        return tuple(BACKENDS)
     if text == AUTO:
-        engines = any(bundle.manifest.of_format(TRT) for bundle in bundles)
-        found = [ONNXRUNTIME_CUDA, *[TENSORRT] * engines] if has_gpu else [ONNXRUNTIME_CPU]
-        return (*found, *[SLIMMABLE] * checkpoint)
+        formats = {artifact.format for bundle in bundles for artifact in bundle.manifest.artifacts}
+        best = CUDA if has_gpu else CPU
+        return tuple(name for name, backend in BACKENDS.items() if backend.chosen_by_auto(best, formats, checkpoint))
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
@@ -99,7 +89,7 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
     refused: list[Result] = []
     checked = set()
     for backend in wanted.backends:
-        mine = [artifact for artifact in artifacts if _runs(backend, artifact)]
+        mine = [artifact for artifact in artifacts if BACKENDS[backend].runs(artifact.format, artifact.precision)]
         for artifact in mine:
             if artifact.file not in checked:
                 artifact_path(bundle.folder, artifact)
@@ -107,7 +97,7 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
         groups = {artifact.precision: None for artifact in mine}
         for precision in groups:
             for batch in wanted.batches:
-                cells += [_cell(bundle, backend, batch, each) for each in mine if each.precision == precision]
+                cells += [_cell(bundle, backend, batch, artifact) for artifact in mine if artifact.precision == precision]
         if not mine:
             reason = _missing(bundle, backend, wanted)
             plans = {artifact.name: artifact for artifact in artifacts}.values()
@@ -129,46 +119,29 @@ def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
             "Export more of them, or choose from these."
         )
     precisions = {artifact.precision for artifact in artifacts}
-    if missing_precisions := [each for each in wanted.precisions if each not in precisions]:
+    if missing_precisions := [precision for precision in wanted.precisions if precision not in precisions]:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(missing_precisions)} files, it has {', '.join(sorted(precisions))}. "
             f"Export with --precision {missing_precisions[0]}."
         )
-    found = [
+    chosen = [
         artifact
         for artifact in artifacts
         if (not wanted.widths or artifact.width in wanted.widths)
         and (not wanted.precisions or artifact.precision in wanted.precisions)
     ]
-    if not found:
+    if not chosen:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(wanted.precisions)} files of width {', '.join(map(str, wanted.widths))}. "
             "Export them, or choose others."
         )
-    return found
-
-
-def _runs(backend: str, artifact: Artifact) -> bool:
-    """Whether `backend` is tried on a file: torch runs the networks that ONNX files hold, the slimmable network is fp32."""
-    if backend == TENSORRT:
-        return artifact.format == TRT
-    if artifact.format != ONNX:
-        return False
-    if backend == SLIMMABLE:
-        return artifact.precision == "fp32"
-    return backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA) or artifact.precision in TORCH_PRECISIONS
+    return chosen
 
 
 def _missing(bundle: Bundle, backend: str, wanted: Wanted) -> str:
     """Why a backend has nothing to run."""
-    if backend == TENSORRT:
-        return f"the bundle has no engines: slimexport --bundle {bundle.folder} --format trt, on this machine"
-    needs = "an ONNX file"
-    if backend == SLIMMABLE:
-        needs = "an fp32 ONNX file, to say which width is meant"
-    elif backend.startswith("torch"):
-        needs = f"an ONNX file in {', '.join(TORCH_PRECISIONS)}"
-    return f"needs {needs}, the bundle has none" + (f" in {', '.join(wanted.precisions)}" if wanted.precisions else "")
+    asked = f" in {', '.join(wanted.precisions)}" if wanted.precisions else ""
+    return BACKENDS[backend].no_files.format(folder=bundle.folder, asked=asked)
 
 
 def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:

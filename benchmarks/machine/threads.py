@@ -126,11 +126,11 @@ def _threads() -> list[int]:
 
 
 def _affinity() -> dict[int, set[int]]:
-    found = {}
+    affinity = {}
     for thread in _threads():
         with contextlib.suppress(OSError):
-            found[thread] = set(os.sched_getaffinity(thread))
-    return found
+            affinity[thread] = set(os.sched_getaffinity(thread))
+    return affinity
 
 
 def _set_affinity(wanted: Mapping[int, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cells.cell import Array, Cell, Runner, WrongOutput
+from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
 from slimexport.target.verify import (
     FP32_TOLERANCE,
     INT8,
@@ -20,7 +20,7 @@ from slimexport.target.verify import (
 Reference = tuple[Array, Array, float | None]
 
 
-def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
+def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     """Compare a runner's logits with a reference: probe images [P, 3, H, W], logits [P, classes], and the tolerance recorded
     for them, or None for that of the precision. An int8 network is held to a cosine instead.
 
@@ -31,19 +31,18 @@ def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
     count = -(-len(images) // cell.batch) * cell.batch
     places = np.arange(count) % len(images)
     batches = [places[at : at + cell.batch] for at in range(0, count, cell.batch)]
-    outputs = [np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches]
+    outputs = np.concatenate([np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches])
     expected = logits[places]
-    found = np.concatenate(outputs)
-    if found.shape != expected.shape:
-        raise WrongOutput(f"its output is {list(found.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
-    if not np.isfinite(found).all():
+    if outputs.shape != expected.shape:
+        raise WrongOutput(f"its output is {list(outputs.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
+    if not np.isfinite(outputs).all():
         raise WrongOutput(f"its output is not finite. {ADVICE}")
     if cell.precision in INT8:
-        alike = cosine(found, expected)
+        alike = cosine(outputs, expected)
         if not alike >= LEAST_COSINE:
             raise WrongOutput(f"its output has a cosine of {alike:.3f} with the reference (at least {LEAST_COSINE}). {ADVICE}")
     else:
-        error, tolerance = compare(found, expected).max_rel_error, _tolerance(cell.precision, recorded)
+        error, tolerance = compare(outputs, expected).max_rel_error, _tolerance(cell.precision, recorded)
         if not error <= tolerance:
             raise WrongOutput(
                 f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"

@@ -9,8 +9,6 @@ message before TensorRT sees them. Prints a table, writes JSON with its environm
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimexport.report import table
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.manifest import MANIFEST, TRT, Artifact, Manifest, dump_manifest, read_manifest
@@ -27,7 +26,8 @@ from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
-from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.command import script_messages
+from slimtrain.base.errors import UserError
 
 
 def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[Manifest, str]:
@@ -66,15 +66,15 @@ def refusals(bundle: Path) -> dict[str, str]:
     artifact = manifest.of_format(TRT)[0]
     assert artifact.engine is not None
     path = bundle / artifact.file
-    found = {}
+    messages = {}
     foreign = replace(artifact, engine=replace(artifact.engine, compute_capability="5.3", gpu="another GPU"))
-    found["another GPU"] = message(path, foreign)
+    messages["another GPU"] = message(path, foreign)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(bytes(content))
-    found["damaged plan"] = message(path, artifact)
+    messages["damaged plan"] = message(path, artifact)
     (bundle / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
-    return found
+    return messages
 
 
 def message(path: Path, artifact: Artifact) -> str:
@@ -87,16 +87,12 @@ def message(path: Path, artifact: Artifact) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--precision", default="fp32,tf32,fp16,int8")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
-    try:
+    arguments = parse(parser)
+    with script_messages("engines"):
         trt, (_, device) = require_tensorrt(), require_gpu()
-    except ResourceError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.studies.engines {' '.join(b.name for b in arguments.bundles)} "
         f"--precision {arguments.precision}",
@@ -110,8 +106,7 @@ def main() -> None:
         result["refusals"] = refusals(Path(name) / arguments.bundles[0].name)
     for what, said in result["refusals"].items():
         print(f"{what}: {said or 'WAS LOADED'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
     if not all(result["refusals"].values()) or any(bundle["failed"] for bundle in result["bundles"].values()):
         sys.exit(1)
 

@@ -15,6 +15,7 @@ from slimtrain.slimmable.sync_norm import OneValueError, Statistics, synchronize
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
+AFFINE, RUNNING = ("weight", "bias"), ("running_mean", "running_var")  # entries of a batch norm in a state dict
 
 
 class PlanNorm(nn.Module, ABC):

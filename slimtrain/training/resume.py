@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoints.own import is_own, own_content, read_own
+from slimtrain.checkpoints.own_layout import is_own, own_content, read_own
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import Config, plain, run_settings

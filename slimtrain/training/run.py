@@ -18,7 +18,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import save
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, RESOLVED
 from slimtrain.data.datasets import Data

@@ -13,7 +13,7 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.checkpoints.own import save
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data
 from slimtrain.models.channels import ChannelPlan

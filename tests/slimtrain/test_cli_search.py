@@ -17,8 +17,9 @@ import yaml
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter

@@ -10,7 +10,9 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.cells.cell import TORCH_EAGER, Array, Cell
+from benchmarks.cells.backends import TORCH_EAGER
+from benchmarks.cells.cell import Array, Cell, Options
+from benchmarks.runners.opening import open_file
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.data.noise import noise_images
@@ -58,6 +60,11 @@ def cell(**values: Any) -> Cell:
         "size_bytes": 1,
     }
     return Cell(**{**known, **values})
+
+
+def open_torch(cell: Cell, folder: Path, inputs: Any, options: Options) -> Any:
+    """The runner of a cell's file in `folder`, whether or not a manifest describes it."""
+    return open_file(cell, folder / cell.file, inputs, options)
 
 
 def tiny_network(channels: int = 8) -> nn.Sequential:

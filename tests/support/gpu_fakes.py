@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell
+from benchmarks.cells.backends import ONNXRUNTIME_CUDA, TENSORRT
+from benchmarks.cells.cell import Cell
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.manifest import read_manifest

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
 from benchmarks.cells.records import Recorded
 from benchmarks.cells.statistics import Summary
-from benchmarks.report.analysis import Row
+from benchmarks.report.analysis import AnalysisRow
 
 CPU = {"threads": 1}
 
@@ -78,7 +78,7 @@ def on_gpu(of: Result, wall: float = 1.2, transfers: bool = False) -> Result:
     return replace(of, rounds=tuple(rounds))
 
 
-def figures(row: Row | None) -> Summary:
+def figures(row: AnalysisRow | None) -> Summary:
     """What is known of a row that was measured."""
     assert row is not None and row.summary is not None
     return row.summary

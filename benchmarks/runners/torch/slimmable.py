@@ -53,17 +53,17 @@ def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
     (`random:NETWORK`) has none, its weights follow from its name."""
     file, expected = manifest.source.file, manifest.source.sha256
     given = str(checkpoint)
-    made_of = f"SHA-256 {expected[:SHOWN]}..." if expected else "untrained"
+    origin = f"SHA-256 {expected[:SHOWN]}..." if expected else "untrained"
     if given.startswith(RANDOM) or not expected:
         if given != file or expected:
-            raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({made_of}). Give --ckpt {file}.")
+            raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({origin}). Give --ckpt {file}.")
         return given
     if not checkpoint.is_file():
         raise BundleError(f"{given}: no such file. --ckpt takes the checkpoint that {folder} was exported from, {file}.")
-    found = file_sha256(checkpoint)
-    if found != expected:
+    digest = file_sha256(checkpoint)
+    if digest != expected:
         raise BundleError(
-            f"{given}: SHA-256 is {found[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({made_of}): another "
+            f"{given}: SHA-256 is {digest[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({origin}): another "
             "checkpoint, or a changed one. Give that file, or export this one."
         )
     return given

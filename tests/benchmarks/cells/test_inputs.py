@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cells.inputs import UNKNOWN_CACHE_BYTES, RandomImages, cache_bytes
+from benchmarks.cells.inputs import UNKNOWN_CACHE_BYTES, RandomImages, assumed_cache, cache_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -102,3 +102,14 @@ def test_the_last_level_is_found(tmp_path: Path, caches: dict[str, tuple[str, st
 def test_this_machine_has_a_cache() -> None:
     assert cache_bytes() >= 64 * KIB
     assert UNKNOWN_CACHE_BYTES == 32 * MIB
+
+
+def test_an_assumed_cache_ends_with_its_block() -> None:
+    own = cache_bytes()
+    with assumed_cache(123):
+        with assumed_cache(None):
+            assert cache_bytes() == 123
+        with assumed_cache(4):
+            assert cache_bytes() == 4
+        assert cache_bytes() == 123
+    assert cache_bytes() == own

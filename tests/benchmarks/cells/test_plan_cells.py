@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cells.cell import BACKENDS, Cell
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import Cell
 from benchmarks.cells.plan_cells import Wanted, choose_backends, label_of, open_bundle, plan_cells
 from slimexport.target.errors import BundleError
 from slimexport.target.records import to_json
@@ -157,7 +158,7 @@ def test_backends_that_a_word_stands_for(bundle: Path, tmp_path: Path) -> None:
     opened = [open_bundle(bundle)]
     assert choose_backends("auto", False, opened, False) == ("onnxruntime-cpu",)
     assert choose_backends("auto", True, opened, True) == ("onnxruntime-cuda", "slimmable")
-    assert choose_backends("all", False, opened, False) == BACKENDS
+    assert choose_backends("all", False, opened, False) == tuple(BACKENDS)
     assert choose_backends("slimmable, torch-eager,slimmable", False, opened, False) == ("slimmable", "torch-eager")
     write(tmp_path, [entry(tmp_path), entry(tmp_path, kind="trt")])
     assert choose_backends("auto", True, [open_bundle(tmp_path)], False) == ("onnxruntime-cuda", "tensorrt")

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.layers import command as channels
 from benchmarks.layers.command import command, find_network, require_onnx
-from benchmarks.layers.run import Device
+from benchmarks.layers.run import TimedDevice
 from slimexport.target.records import to_json
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
@@ -38,7 +38,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
     def run(*words: str, timer: FormulaTimer | None = None) -> Result:
         monkeypatch.setattr(channels, "ModelTimer", lambda backend, batch, threads: timer or FormulaTimer())
         monkeypatch.setattr(
-            channels, "this_device", lambda backend, batch, threads: Device("a formula", backend, batch, threads, {})
+            channels, "this_device", lambda backend, batch, threads: TimedDevice("a formula", backend, batch, threads, {})
         )
         return CliRunner().invoke(command, list(words))
 

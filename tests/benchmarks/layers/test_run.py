@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.layers.grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
-from benchmarks.layers.run import WHOLE, Device, Grid, Measured, Work, fit_line, run_channels
+from benchmarks.layers.run import WHOLE, Grid, LayerMeasurement, TimedDevice, Work, fit_line, run_channels
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.channels import ChannelPlan
@@ -17,13 +17,13 @@ from slimtrain.models.spec import NetworkSpec
 from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
 
 SMALL = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1)
-DEVICE = Device("a formula", "onnxruntime-cpu", 1, 2, {"cpu": "a formula"})
+DEVICE = TimedDevice("a formula", "onnxruntime-cpu", 1, 2, {"cpu": "a formula"})
 GRID = Grid(points=3, unit=8, line=16, duration_s=0.01)
 COARSE = Grid(points=2, unit=8, line=4, duration_s=0.01)
 
 
 @pytest.fixture(scope="module")
-def measured() -> Measured:
+def measured() -> LayerMeasurement:
     return run_channels(Work(SMALL, 32, GRID), DEVICE, FormulaTimer())
 
 
@@ -94,7 +94,7 @@ def test_each_kind_of_layer_has_a_line_along_each_axis() -> None:
         assert line.entry.outputs is None or len(fixed) == 1
 
 
-def test_the_work_that_is_announced_is_done(measured: Measured) -> None:
+def test_the_work_that_is_announced_is_done(measured: LayerMeasurement) -> None:
     timer = FormulaTimer()
     work = Work(SMALL, 32, GRID)
     told: list[tuple[float, int]] = []
@@ -105,7 +105,7 @@ def test_the_work_that_is_announced_is_done(measured: Measured) -> None:
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_the_table_holds_each_layer_s_own_time(measured: Measured) -> None:
+def test_the_table_holds_each_layer_s_own_time(measured: LayerMeasurement) -> None:
     """To what a probe of other channels takes more or less, and the activation."""
     table = measured.table
     plan = SMALL.plan(0.5)
@@ -117,7 +117,7 @@ def test_the_table_holds_each_layer_s_own_time(measured: Measured) -> None:
         assert ms == pytest.approx(layer_ms(layer.kernel, inputs, out, count, layer.out_side**2) + 5e-4, abs=6e-4), layer.name
 
 
-def test_steps_are_found_and_used(measured: Measured) -> None:
+def test_steps_are_found_and_used(measured: LayerMeasurement) -> None:
     steps = {(s.line.entry.layer.kind, s.line.axis): s.step for s in measured.staircases if len(s.line.counts) > 8}
     assert steps == {("conv", INPUT): 16, ("conv", OUTPUT): 16, ("depthwise", INPUT): 16, ("linear", INPUT): 32}
     table = measured.table
@@ -145,7 +145,7 @@ def test_whole_networks_are_predicted(slower: float) -> None:
         assert table.cost_ms(plan) == pytest.approx(slower * model_ms(network_model(SMALL, plan, 32)), rel=0.01)
 
 
-def test_reasons_to_doubt_are_told(measured: Measured) -> None:
+def test_reasons_to_doubt_are_told(measured: LayerMeasurement) -> None:
     assert measured.notes == ()
     noisy = run_channels(Work(SMALL, 32, COARSE), DEVICE, FormulaTimer(noise=0.3))
     assert any("noisy" in note for note in noisy.notes)
@@ -173,7 +173,7 @@ def test_a_drift_of_the_machine_is_told() -> None:
         assert each["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
 
 
-def test_what_is_recorded(measured: Measured) -> None:
+def test_what_is_recorded(measured: LayerMeasurement) -> None:
     table = measured.table
     assert (table.device, table.backend, table.batch, table.threads) == ({"name": "a formula"}, "onnxruntime-cpu", 1, 2)
     assert table.environment == {"cpu": "a formula"} and table.settings["grid"]["points"] == 3

@@ -140,7 +140,7 @@ def test_the_sampler_sees_the_rounds_without_their_warm_ups() -> None:
     machine.networks["a"] = Behaviour(takes=EIGHTH)
     sampler = Recorder(machine.clock)
     method = Method(duration_s=1, repeats=2, warmup_s=0.25, least_iterations=1)
-    (result,) = machine.measure(cells("a"), method, sampler=sampler)
+    (result,) = machine.measure(cells("a"), method, watcher=sampler)
     assert sampler.pairs == [(0.25, 0.75), (1.0, 1.5)]
     assert [each.state["other_load"] for each in result.rounds] == [0.25, 1.0]
     assert any("throttled (hot)" in warning for warning in result.warnings)
@@ -166,7 +166,7 @@ def test_the_halves_of_a_round_are_one_round() -> None:
     machine = Machine()
     machine.networks = {name: Behaviour(takes=EIGHTH) for name in "ab"}
     method = Method(duration_s=6, repeats=3, warmup_s=0, least_iterations=1)
-    first, _ = machine.measure(cells("a", "b"), method, sampler=Recorder(machine.clock))
+    first, _ = machine.measure(cells("a", "b"), method, watcher=Recorder(machine.clock))
     assert [each.state["other_load"] for each in first.rounds] == [0, (5 + 6) / 2, 10]  # when its turns begin
 
 

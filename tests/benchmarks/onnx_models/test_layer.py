@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks.cells.cell import TENSORRT, Array, NotMeasured
-from benchmarks.layers.layer_times import MOST_MODELS, LayerTime, Point, copies_of, groups, measure_layer, models_of
-from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer
+from benchmarks.cells.backends import TENSORRT
+from benchmarks.cells.cell import Array, NotMeasured
+from benchmarks.layers.layer_times import MOST_MODELS, ChannelPoint, LayerTime, copies_of, groups, measure_layer, models_of
+from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer
 from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.cost import CostCounter
@@ -37,7 +38,7 @@ def run(content: bytes, images: Array) -> Array:
     return np.asarray(session.run(["output"], {"input": images})[0])
 
 
-def sizes(layer: LayerShape, count: int) -> Point:
+def sizes(layer: LayerShape, count: int) -> ChannelPoint:
     inp = 3 if layer.inp == 3 else count
     return inp, inp if layer.kind == DEPTHWISE else 10 if layer.kind == LINEAR else count + 8
 
@@ -204,7 +205,7 @@ def test_a_real_timer_measures_and_refuses() -> None:
     found = timer(models, 0.01)
     assert set(found) == set(models) and all(0 < each.ms <= each.high_ms for each in found.values())
     assert timer.settings["threads"] == 1 and timer.settings["provider"] == "CPUExecutionProvider"
-    with pytest.raises(NotMeasured, match=f"Choose from {', '.join(BACKENDS)}"):
+    with pytest.raises(NotMeasured, match=f"Choose from {', '.join(TABLE_BACKENDS)}"):
         ModelTimer(TENSORRT, 1, 1)(models, 0.01)
     with pytest.raises(NotMeasured, match="bad: "):
         timer({"bad": Model(7, lambda: b"no model")}, 0.01)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cells.cell import INTERRUPTED, Cell, Result, ceiling_key
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.report.analysis import ACCURACY, MACS, Group, Row, analyse, capability, faster, floors_ms, listed
+from benchmarks.report.analysis import ACCURACY, MACS, AnalysisRow, Group, analyse, capability, faster, floors_ms, listed
 from tests.support.shown_results import cell, failed, figures, noisy, result, steady, widths
 
 CEILING = {"macs_per_s": 1e9, "bytes_per_s": 1e8, "seconds_per_operator": 1e-5}
@@ -225,10 +225,10 @@ def test_front_against_accuracy_by_definition() -> None:
     found = group(results)
     assert found.against == ACCURACY
 
-    def point(row: Row) -> tuple[float, float]:
+    def point(row: AnalysisRow) -> tuple[float, float]:
         return figures(row).median_ms, -capability(row, ACCURACY)
 
-    def beats(one: Row, other: Row) -> bool:
+    def beats(one: AnalysisRow, other: AnalysisRow) -> bool:
         a, b = point(one), point(other)
         return a[0] <= b[0] and a[1] <= b[1] and a != b
 

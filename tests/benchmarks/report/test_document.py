@@ -15,12 +15,12 @@ from benchmarks.report.document import console, report
 from benchmarks.report.tables import COLUMNS
 from benchmarks.report.wording import (
     backend_settings,
-    method_told,
-    states_told,
+    method_lines,
+    states_line,
     trust,
-    unmeasured_told,
+    unmeasured_lines,
     verdicts,
-    warnings_told,
+    warning_lines,
 )
 from tests.support.shown_results import cell, failed, family, noisy, on_gpu, recorded, result, steady
 
@@ -151,7 +151,7 @@ def test_warnings_that_differ_in_figures_are_told_once() -> None:
         return replace(steady(cell(label, 10, batch=batch), 1.0), warnings=(text,))
 
     many = [warned(f"0.{digit}x", batch, f"noisy: spread over {digit}%.") for batch in range(1, 9) for digit in range(2, 5)]
-    told = warnings_told([*many, warned("1.0x", 1, "throttled (heat).")])
+    told = warning_lines([*many, warned("1.0x", 1, "throttled (heat).")])
     assert len(told) == 2
     assert told[0].startswith("net, onnxruntime-cpu, fp32, batch 1, 0.2x: noisy: spread over 2%. The same for 23 more: ")
     assert "batch 1, 0.3x, 0.4x; net, onnxruntime-cpu, fp32, batch 2, 0.2x, 0.3x, 0.4x; " in told[0]
@@ -161,7 +161,7 @@ def test_warnings_that_differ_in_figures_are_told_once() -> None:
 
 def test_groups_without_a_figure_are_told_by_reason() -> None:
     results = [failed(cell("1.0x", 10, batch=batch), reason) for batch, reason in ((1, "a"), (8, "a"), (32, "b"))]
-    assert unmeasured_told(analyse(results, {})) == [
+    assert unmeasured_lines(analyse(results, {})) == [
         "net, onnxruntime-cpu, fp32, batch 1, 8 (1.0x): not measured: a",
         "net, onnxruntime-cpu, fp32, batch 32 (1.0x): not measured: b",
     ]
@@ -179,22 +179,22 @@ def test_settings_that_differ_are_ranges() -> None:
         "onnxruntime-cpu fp32": "device cpu, threads 2, cuda graph no, cache bytes 2 MiB, input buffers 8 to 40"
     }
     assert backend_settings(results)["onnxruntime-cpu fp32"].startswith("threads 1 to 2")
-    assert method_told({}) == []
-    assert "NOT larger for every batch" in method_told({"inputs": {"covers_cache": False}})[0]
+    assert method_lines({}) == []
+    assert "NOT larger for every batch" in method_lines({"inputs": {"covers_cache": False}})[0]
 
 
 def test_states_during_the_rounds() -> None:
     def with_states(*states: dict[str, Any]) -> Result:
         return replace(steady(cell("1.0x", 10), 1.0), rounds=tuple(Round({"wall": [1.0]}, state) for state in states))
 
-    told = states_told(
+    told = states_line(
         [
             with_states({"sm_clock_mhz": [1500, 1800, 1900], "power_w": [200.0, 300.0, 310.0], "throttle": []}),
             with_states({"sm_clock_mhz": [1700, 1800, 1980], "other_load": 0.26, "throttle": ["heat"]}, {"other_load": 0.1}),
         ]
     )
     assert told == "SM clock 1500 to 1980 MHz, power 200 to 310 W, other processes kept up to 0.3 cores busy, throttled: heat"
-    assert states_told([steady(cell("1.0x", 10), 1.0)]) == ""
+    assert states_line([steady(cell("1.0x", 10), 1.0)]) == ""
 
 
 def test_trust_states_what_chance_does() -> None:

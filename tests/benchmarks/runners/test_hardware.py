@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 
 from benchmarks.ceilings.measuring import measure_ceilings
-from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
-from benchmarks.runners import open_runner
+from benchmarks.cells.backends import ONNXRUNTIME_CUDA, TENSORRT
+from benchmarks.cells.cell import Cell, Options
+from benchmarks.runners.opening import open_runner
 from slimexport import export
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph

@@ -15,17 +15,11 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks.cells.cell import (
-    ONNXRUNTIME_CPU,
-    ONNXRUNTIME_CUDA,
-    TORCH_EAGER,
-    Cell,
-    NotMeasured,
-    Options,
-    OutOfMemory,
-)
+from benchmarks.cells.backends import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA
+from benchmarks.cells.cell import Cell, NotMeasured, Options, OutOfMemory
 from benchmarks.cells.inputs import cache_bytes
-from benchmarks.runners import open_runner, ort, ort_cuda
+from benchmarks.runners import ort, ort_cuda
+from benchmarks.runners.opening import open_runner
 from benchmarks.runners.ort import OnnxRuntimeCpu, onnxruntime_errors, open_session
 from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
 from slimexport import export
@@ -260,21 +254,12 @@ def test_a_missing_file_and_an_unknown_one_are_errors_of_the_bundle(bundle: Path
         opened(replace(made, file="other.onnx"), bundle)
 
 
-def test_torch_backends_go_to_torchs_runners(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.runners.torch import runners as torch_runners
-
-    monkeypatch.setattr(torch_runners, "open_torch", lambda *given: given)
-    given = (replace(cpu_cell(bundle), backend=TORCH_EAGER), bundle, Images(), Options())
-    found: Any = open_runner(*given)
-    assert found == given
-
-
 def test_measuring_a_file_needs_neither_torch_nor_onnx(exported: Path) -> None:
     made = cpu_cell(exported)
     fields = {name: getattr(made, name) for name in made.__dataclass_fields__}
     code = (
         "import sys\nfrom pathlib import Path\nfrom benchmarks.cells.cell import Cell, NotMeasured, Options\n"
-        "from benchmarks.cells.inputs import RandomImages\nfrom benchmarks.runners import open_runner\n"
+        "from benchmarks.cells.inputs import RandomImages\nfrom benchmarks.runners.opening import open_runner\n"
         "from dataclasses import replace\n"
         "import benchmarks.ceilings.measuring, benchmarks.machine.threads, benchmarks.onnx_models.tiny\n"
         f"cell, folder = Cell(**{fields!r}), Path({str(exported)!r})\n"

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.cells.cell import NotMeasured, Options, OutOfMemory, Timing
 from benchmarks.cells.inputs import RandomImages
-from benchmarks.runners import open_runner, trt
+from benchmarks.runners import trt
+from benchmarks.runners.opening import open_runner
 from benchmarks.runners.trt import TensorRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference

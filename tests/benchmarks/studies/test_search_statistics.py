@@ -15,7 +15,8 @@ from benchmarks.studies.rank_statistics import kendall, mean_interval, ranked
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import add_differences, judged
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.greedy import CandidateScore

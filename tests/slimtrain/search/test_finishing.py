@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter

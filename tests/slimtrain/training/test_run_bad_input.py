@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from slimtrain.base.errors import CheckpointError, ResourceError, UserError, WidthError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.training.run import Run, train

@@ -14,8 +14,9 @@ import yaml
 from PIL import Image
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.data.loader import test_batches, training_batches
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate

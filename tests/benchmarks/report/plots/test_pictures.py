@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.cells.cell import Result
 from benchmarks.report.analysis import analyse
+from benchmarks.report.picture_files import LATENCY, PARETO, SHOWN, THROUGHPUT, file_name
 from benchmarks.report.plots.labels import _crosses, order_of_importance, place_names
-from benchmarks.report.plots.pictures import KINDS, LATENCY, PARETO, THROUGHPUT, draw, figure_of, file_name, sheets
+from benchmarks.report.plots.pictures import draw, figure_of, sheets
 from benchmarks.report.plots.style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from slimexport.target.errors import MissingBackend
 from tests.support import ROOT
@@ -100,7 +101,7 @@ def _shown(text: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHOWN)
 @pytest.mark.parametrize("name", SETS)
 def test_texts_neither_overlap_nor_leave_the_figure(name: str, kind: str) -> None:
     figure = drawn(name, kind)
@@ -148,7 +149,7 @@ def test_axes_have_units_and_titles_say_what_was_measured(name: str) -> None:
         LATENCY: ("MACs per image (M)", "latency per batch (ms)"),
         PARETO: ("latency per batch (ms)", "MACs per image (M)"),
     }
-    for kind in KINDS:
+    for kind in SHOWN:
         figure = drawn(name, kind)
         title = " ".join(figure.get_suptitle().split())
         cells = [each.cell for each in SETS[name]]
@@ -253,7 +254,7 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
     run = recorded(results, **ENVIRONMENT)
     first, second = (draw(run, folder) for folder in (tmp_path, _made(tmp_path / "again")))
     groups = [group for group in analyse(run.results, {}) if group.measured]
-    assert {path.name for path in first} == {file_name(kind, group) for group in groups for kind in KINDS}
+    assert {path.name for path in first} == {file_name(kind, group) for group in groups for kind in SHOWN}
     assert len(first) == 6
     for one, other in zip(first, second, strict=True):
         content = one.read_bytes()
@@ -292,11 +293,6 @@ def test_without_matplotlib_nothing_is_drawn_and_the_reason_told(monkeypatch: py
         draw(recorded(family(2, batches=(1,))), tmp_path)
     assert error.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
-
-
-def test_file_names_are_plain() -> None:
-    (group,) = analyse([steady(cell("1.0x", 10, bundle="a bundle/of: mine"), 1.0)], {})
-    assert file_name(LATENCY, group) == "latency_a_bundle_of_mine_onnxruntime-cpu_fp32.png"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 31])

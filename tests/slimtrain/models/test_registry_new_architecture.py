@@ -19,8 +19,9 @@ from slimexport.exporter import export
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.identify import identify
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.reading import make_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model
@@ -119,11 +120,11 @@ def test_checkpoints_dense_networks_and_verified_onnx_files(spec: NetworkSpec, t
         with torch.inference_mode():
             torch.testing.assert_close(dense_network(checkpoint.network, plan)(noise(3, 32, 9)), expected)
     manifest = export(checkpoint, output_dir=tmp_path / "bundle")
-    assert len(manifest["artifacts"]) == len(network.known_plans)
-    for artifact in manifest["artifacts"]:
-        assert artifact["verification"]["status"] == "passed"
-        session = onnxruntime.InferenceSession(tmp_path / "bundle" / artifact["file"], providers=["CPUExecutionProvider"])
-        plan = next(plan for plan in network.known_plans if plan.name == artifact["name"].removeprefix(f"{spec.name}_"))
+    assert len(manifest.artifacts) == len(network.known_plans)
+    for artifact in manifest.artifacts:
+        assert artifact.verification.status == "passed"
+        session = onnxruntime.InferenceSession(tmp_path / "bundle" / artifact.file, providers=["CPUExecutionProvider"])
+        plan = next(plan for plan in network.known_plans if plan.name == artifact.name.removeprefix(f"{spec.name}_"))
         answer = torch.from_numpy(session.run(None, {"input": noise(3, 32, 9).numpy()})[0])
         assert gap(answer, logits(network, plan)) < 1e-4
 

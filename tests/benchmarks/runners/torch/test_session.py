@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,30 +18,19 @@ import torch
 from torch import fx
 
 import slimexport
-from benchmarks.cells.cell import (
-    SLIMMABLE,
-    TORCH_COMPILE,
-    TORCH_EAGER,
-    TORCH_GRAPH,
-    Array,
-    Cell,
-    NotMeasured,
-    Options,
-    OutOfMemory,
-)
+from benchmarks.cells.backends import SLIMMABLE, TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH
+from benchmarks.cells.cell import Array, Cell, NotMeasured, Options, OutOfMemory
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.measure.output_check import check_output
-from benchmarks.runners.torch import images as torch_images
-from benchmarks.runners.torch import session as torch_session
 from benchmarks.runners.torch import slimmable as torch_slimmable
-from benchmarks.runners.torch.runners import open_torch
+from benchmarks.runners.torch.session import read_dense
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, probes, torch_logits, write_tiny
+from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, open_torch, probes, torch_logits, write_tiny
 
 RANDOM = "random:us_mobilenet_v1"
 WIDTHS = (0.25, 0.5)
@@ -118,7 +109,7 @@ def test_fp16_files_run_in_fp16(exported: Exported) -> None:
 def test_the_network_of_a_file_is_the_one_that_materialize_gives(exported: Exported) -> None:
     dense = slimexport.materialize(exported.checkpoint, WIDTHS[0])
     assert isinstance(dense, fx.GraphModule)
-    read = torch_session._dense(exported.folder / exported.cells(TORCH_EAGER)[0].file, "fp32")
+    read = read_dense(exported.folder / exported.cells(TORCH_EAGER)[0].file, "fp32")
     assert {path: type(module) for path, module in read.named_modules() if "." in path} == {
         path: type(module) for path, module in dense.named_modules() if "." in path
     }
@@ -157,7 +148,7 @@ def test_buffers_rotate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     images = FewImages()
     runner = open_torch(cell(), tmp_path, images, Options())
     seen: list[torch.Tensor] = []
-    forward = runner._open[0]  # type: ignore[attr-defined]
+    forward = runner._open[0]
     monkeypatch.setattr(forward, "call", seen.append)
     for index in (0, 1, 2, 3, 7):
         runner.run(index)
@@ -201,13 +192,13 @@ def test_threads_are_set_and_put_back(tmp_path: Path, monkeypatch: pytest.Monkey
     second = open_torch(cell(), tmp_path, FewImages(), Options(threads=3))
     seen: list[int] = []
     for runner in (first, second, first):
-        call = runner._open[0].call  # type: ignore[attr-defined]
+        call = runner._open[0].call
 
         def watching(images: torch.Tensor, call: Any = call) -> Any:
             seen.append(torch.get_num_threads())
             return call(images)
 
-        monkeypatch.setattr(runner._open[0], "call", watching)  # type: ignore[attr-defined]
+        monkeypatch.setattr(runner._open[0], "call", watching)
         runner.run(0)
         monkeypatch.undo()
     assert seen == [2, 3, 2]
@@ -229,10 +220,10 @@ def test_what_fails_to_open_leaves_the_threads_alone(tmp_path: Path) -> None:
 def test_a_closed_runner_holds_nothing(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    forward, buffers = (weakref.ref(runner._open[0]), weakref.ref(runner._open[1].buffers))
     runner.close()
     runner.close()
-    assert runner._open is None  # type: ignore[attr-defined]
-    assert len(torch_images._shared) == 0
+    assert (forward(), buffers()) == (None, None)
     with pytest.raises(AssertionError, match="closed"):
         runner.run(0)
 
@@ -376,13 +367,20 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
     write_tiny(tmp_path)
     with pytest.raises(OutOfMemory, match="host's memory"):
         open_torch(cell(), tmp_path, NoRoom(), Options())
-    runner = open_torch(cell(), tmp_path, FewImages(), Options())
-    forward = runner._open[0]  # type: ignore[attr-defined]
-    monkeypatch.setattr(forward, "call", lambda images: torch.empty(1 << 58))  # what the allocator really says
-    for act in (lambda: runner.run(0), lambda: runner.logits(probes())):
+    runner = open_torch(cell(activations=1 << 58), tmp_path, FewImages(), Options())
+    forward = runner._open[0]
+    monkeypatch.setattr(forward, "call", lambda images: torch.empty(1 << 58))  # what the allocator really does
+    calls: list[Callable[[], Any]] = [lambda: runner.run(0), lambda: runner.logits(probes())]
+    for act in calls:
         with pytest.raises(OutOfMemory, match="host's memory does not suffice"):
             act()
-    monkeypatch.setattr(forward, "call", lambda images: images.reshape(-1, 7))
+    runner.close()
+
+
+def test_what_torch_does_not_run_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny(tmp_path)
+    runner = open_torch(cell(), tmp_path, FewImages(), Options())
+    monkeypatch.setattr(runner._open[0], "call", lambda images: images.reshape(-1, 7))
     with pytest.raises(NotMeasured, match=r"torch .* does not run it on cpu: shape") as info:
         runner.run(0)
     assert type(info.value) is NotMeasured
@@ -390,5 +388,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    for module in ("session", "onnx_to_torch"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.runners.torch.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     refused(cell(), tmp_path, Options(), "needs onnx", "pip install onnx")
