@@ -64,9 +64,10 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     configuration was made of.
 
     >>> import slimtrain
-    >>> config = slimtrain.read_config("digits", ["data=fake", "batch_size=8", "epochs=3", "output_dir=runs/try"])
+    >>> changes = ["data=fake", "batch_size=8", "epochs=3", "width_range=[0.1, 0.2]", "test_widths="]
+    >>> config = slimtrain.read_config("digits", changes, output_dir="runs/try")
     >>> path = slimtrain.train(config)  # doctest: +ELLIPSIS
-    us_mobilenet_v1, widths 0.25 to 1.0: 32 images to train, 16 to test, 10 classes
+    us_mobilenet_v1, widths 0.1 to 0.2: 32 images to train, 16 to test, 10 classes
     ...
     >>> str(path)
     'runs/try/us_mbv1.pt'
