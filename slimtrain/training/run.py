@@ -107,7 +107,7 @@ class Run:
         self.trainer = Trainer(self.spec, config, processes)
         steps = steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
         self.schedule = Schedule(
-            *(config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs)
+            config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
         )
         on_cpu = processes.device.type == "cpu"
         self.health = Health(self.trainer.sampler, self.schedule, self.folder / LAST, at_once=on_cpu)
