@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,3 +109,14 @@ class Told:
 
     def identity(self) -> dict[str, Any]:
         return {"told": True}
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A cost of any name and unit: all channels."""
+
+    name: str = "macs"
+    unit: str = "MACs"
+
+    def __call__(self, plan: ChannelPlan) -> float:
+        return float(sum(plan.channels.values()))

@@ -26,7 +26,6 @@ from slimtrain.search.finishing import nearest_width, uniform_plan
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import run_whole_search
-from slimtrain.search.supernet import with_epochs
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
@@ -235,13 +234,3 @@ def test_a_width_with_few_digits_is_named() -> None:
         found = nearest_width(spec, cost, cost(spec.plan(width)))
         assert found == width
     assert uniform_plan(spec, 0.25).channels == spec.plan(0.25).channels and uniform_plan(spec, 0.25).name == "uniform_0_25"
-
-
-def test_a_shorter_training_takes_the_same_course(tmp_path: Path) -> None:
-    config = read_config("autoslim_resnet50", ["warmup_epochs=5"])
-    half = with_epochs(config, 50)
-    assert (config.epochs, config.milestones) == (100, (30, 60, 90))
-    assert (half.epochs, half.milestones, half.warmup_epochs) == (50, (15, 30, 45), 2.5)
-    decaying = read_config("autoslim_resnet50", ["schedule=exponential", "milestones=[]", "gamma=0.98"])
-    assert with_epochs(decaying, 25).gamma == pytest.approx(0.98**4)
-    assert with_epochs(config, 100) == config
