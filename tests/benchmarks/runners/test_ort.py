@@ -28,7 +28,8 @@ from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest, read_reference
-from slimexport.target.verify import TOLERANCES, compare
+from slimexport.target.precision import TOLERANCES
+from slimexport.target.verify import compare
 from slimtrain.base.files import file_sha256
 from tests.support.bench_helpers import cell
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart

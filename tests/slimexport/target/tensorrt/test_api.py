@@ -30,10 +30,10 @@ OLD, *NEW = VERSIONS
     ("precision", "old", "new"),
     [
         ("fp32", ("fp32", ()), ("fp32", ())),
-        ("tf32", ("fp32", ()), ("fp32", ())),
-        ("fp16", ("fp32", ("FP16",)), ("fp16", ())),
-        ("bf16", None, ("bf16", ())),
-        ("int8", ("int8", ("FP16", "INT8")), ("int8-fp16", ())),
+        ("tf32", ("fp32", ("TF32",)), ("fp32", ("TF32",))),
+        ("fp16", ("fp32", ("TF32", "FP16")), ("fp16", ("TF32",))),
+        ("bf16", None, ("bf16", ("TF32",))),
+        ("int8", ("int8", ("TF32", "FP16", "INT8")), ("int8-fp16", ("TF32",))),
     ],
 )
 def test_a_target_takes_the_file_that_it_can_read(monkeypatch: pytest.MonkeyPatch, precision: str, old: Any, new: Any) -> None:
