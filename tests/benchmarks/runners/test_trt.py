@@ -199,9 +199,6 @@ def test_two_buffers_are_kept_on_a_full_device(board: Machine, bundle: Path, mon
     runner.close()
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
-
-
 @pytest.mark.parametrize("batch", [7, 32])
 def test_a_batch_outside_of_the_profile_is_a_row_with_the_range(board: Machine, bundle: Path, batch: int) -> None:
     with pytest.raises(NotMeasured, match=rf"\.plan takes 1 to 6 images at once, not {batch}\. Build it with a --batch"):

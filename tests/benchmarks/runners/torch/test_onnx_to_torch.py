@@ -130,9 +130,6 @@ def _saved(folder: Path, *modules: nn.Module) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
-
-
 def graph_of(*nodes: onnx.NodeProto, **tensors: Any) -> onnx.ModelProto:
     """A model of `nodes`, from `input` to `output`."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("input", "output")]
