@@ -17,7 +17,7 @@ IMAGE_SIZE = 32
 
 
 def cpu_cell(bundle: Path, precision: str = "fp32", batch: int = 2, **changes: Any) -> Cell:
-    artifact = next(each for each in read_manifest(bundle).artifacts if each.precision == precision)
+    artifact = next(entry for entry in read_manifest(bundle).artifacts if entry.precision == precision)
     return cell(
         artifact.name,
         file=artifact.file,
@@ -30,6 +30,6 @@ def cpu_cell(bundle: Path, precision: str = "fp32", batch: int = 2, **changes: A
 
 
 def opened(cell: Cell, bundle: Path, images: Any = None, **options: Any) -> OnnxRuntimeCpu:
-    found = open_runner(cell, bundle, images or Images(size=IMAGE_SIZE), Options(**options))
-    assert isinstance(found, OnnxRuntimeCpu)
-    return found
+    runner = open_runner(cell, bundle, images or Images(size=IMAGE_SIZE), Options(**options))
+    assert isinstance(runner, OnnxRuntimeCpu)
+    return runner

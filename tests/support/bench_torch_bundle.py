@@ -39,10 +39,10 @@ def with_checkpoint(exported: Exported, **more: Any) -> Options:
     return Options(checkpoint=exported.checkpoint, **more)
 
 
-def refused(made: Cell, folder: Path, options: Options, *parts: str, kind: type[Exception] = NotMeasured) -> None:
+def refused(cell: Cell, folder: Path, options: Options, *parts: str, kind: type[Exception] = NotMeasured) -> None:
     """Opening raises `kind` (and no subclass) with a message that holds all of `parts`."""
     with pytest.raises(kind) as info:
-        open_torch(made, folder, FewImages(), options)
+        open_torch(cell, folder, FewImages(), options)
     assert type(info.value) is kind
     for part in parts:
         assert part in str(info.value)

@@ -12,7 +12,7 @@ from slimtrain.models.spec import NetworkSpec
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "points", "found"),
+    ("low", "high", "points", "expected"),
     [
         (8, 32, 6, (8, 16, 24, 32)),
         (3, 3, 6, (3,)),
@@ -22,8 +22,8 @@ from slimtrain.models.spec import NetworkSpec
         (7, 9, 8, (7, 8, 9)),
     ],
 )
-def test_counts_are_spread_from_end_to_end(low: int, high: int, points: int, found: tuple[int, ...]) -> None:
-    assert spread_counts(low, high, points) == found
+def test_counts_are_spread_from_end_to_end(low: int, high: int, points: int, expected: tuple[int, ...]) -> None:
+    assert spread_counts(low, high, points) == expected
 
 
 def test_counts_are_always_rising_and_hold_both_ends() -> None:
@@ -38,10 +38,10 @@ def test_counts_are_always_rising_and_hold_both_ends() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_layer_has_an_entry_that_spans_all_plans(name: str) -> None:
     spec = published_spec(name)
-    layers, of_layer, made = entries(spec, 64, 5)
+    layers, of_layer, grid_entries = entries(spec, 64, 5)
     assert layers == layer_shapes(spec, 64) and len(of_layer) == len(layers)
     for layer, place in zip(layers, of_layer, strict=True):
-        entry = made[place]
+        entry = grid_entries[place]
         assert layer.name in entry.names
         same = ("kind", "kernel", "stride", "side", "activation")
         assert [getattr(layer, key) for key in same] == [getattr(entry.layer, key) for key in same]
@@ -49,22 +49,23 @@ def test_every_layer_has_an_entry_that_spans_all_plans(name: str) -> None:
             assert entry.inputs[0] <= plan.size(layer.inp) <= entry.inputs[-1]
             if entry.outputs is not None:
                 assert entry.outputs[0] <= plan.size(layer.out) <= entry.outputs[-1]
-    assert len({name for entry in made for name in entry.names}) == len(layers)
+    assert len({name for entry in grid_entries for name in entry.names}) == len(layers)
 
 
 def test_counts_reach_the_ends_of_a_range_whatever_widths_have_statistics() -> None:
     spec = NetworkSpec("mobilenet_v1", "us", (0.5, 0.7), 10, width_range=(0.15, 1.5))
-    _, _, made = entries(spec, 64, 4)
-    last = made[-1]
+    _, _, grid_entries = entries(spec, 64, 4)
+    last = grid_entries[-1]
     assert (last.inputs[0], last.inputs[-1]) == (spec.plan(0.15).channels["features.13"], 1536) == (152, 1536)
 
 
 def test_each_kind_of_layer_has_a_line_along_each_axis() -> None:
-    _, _, made = entries(published_spec("us_mobilenet_v1"), 224, 6)
-    found = {
-        (line.entry.layer.kind, line.entry.layer.kernel, line.entry.layer.stride, line.axis) for line in lines(made, 8, 24)
+    _, _, grid_entries = entries(published_spec("us_mobilenet_v1"), 224, 6)
+    kinds = {
+        (line.entry.layer.kind, line.entry.layer.kernel, line.entry.layer.stride, line.axis)
+        for line in lines(grid_entries, 8, 24)
     }
-    assert found == {
+    assert kinds == {
         ("conv", 3, 2, OUTPUT),
         ("conv", 1, 1, INPUT),
         ("conv", 1, 1, OUTPUT),
@@ -72,7 +73,7 @@ def test_each_kind_of_layer_has_a_line_along_each_axis() -> None:
         ("depthwise", 3, 2, INPUT),
         ("linear", 1, 1, INPUT),
     }
-    for line in lines(made, 8, 24):
+    for line in lines(grid_entries, 8, 24):
         assert len(line.counts) <= 24 and len(set(np.diff(line.counts))) == 1 and line.counts[0] % 8 == 0
         fixed = {(out if line.axis == INPUT else inp) for inp, out in line.points}
         assert line.entry.outputs is None or len(fixed) == 1

@@ -28,9 +28,9 @@ def test_differences_recover_known_times(name: str) -> None:
     layer = LAYERS[name]
     points = [sizes(layer, count) for count in (8, 12, 14, 16, 24, 48, 100)]
     taken: list[LayerTime] = []
-    found = measure_layer(FormulaTimer(), layer, points, 0.1, taken.append)
-    assert set(found) == set(points) and [(time.inp, time.out) for time in taken] == list(dict.fromkeys(points))
-    for point, time in found.items():
+    times = measure_layer(FormulaTimer(), layer, points, 0.1, taken.append)
+    assert set(times) == set(points) and [(time.inp, time.out) for time in taken] == list(dict.fromkeys(points))
+    for point, time in times.items():
         assert time.ms == pytest.approx(known_ms(layer, *point), rel=1e-9), point
         assert time.with_ms > time.without_ms and time.noise_ms == 0
 

@@ -17,8 +17,8 @@ def test_a_real_timer_measures_and_refuses() -> None:
     layer = LAYERS["pointwise"]
     timer = ModelTimer("onnxruntime-cpu", 2, 1)
     models = {"with": Model(7, lambda: with_layer(layer, 24, 40)), "without": Model(7, lambda: without_layer(layer, 24))}
-    found = timer(models, 0.01)
-    assert set(found) == set(models) and all(0 < each.ms <= each.high_ms for each in found.values())
+    samples = timer(models, 0.01)
+    assert set(samples) == set(models) and all(0 < sample.ms <= sample.high_ms for sample in samples.values())
     assert timer.settings["threads"] == 1 and timer.settings["provider"] == "CPUExecutionProvider"
     with pytest.raises(NotMeasured, match=f"Choose from {', '.join(TABLE_BACKENDS)}"):
         ModelTimer(TENSORRT, 1, 1)(models, 0.01)

@@ -28,12 +28,12 @@ def measured() -> LayerMeasurement:
 def test_the_work_that_is_announced_is_done(measured: LayerMeasurement) -> None:
     timer = FormulaTimer()
     work = Work(SMALL, 32, GRID)
-    told: list[tuple[float, int]] = []
-    run_channels(work, DEVICE, timer, progress=lambda doing, done, total: told.append((done, total)))
+    progressed: list[tuple[float, int]] = []
+    run_channels(work, DEVICE, timer, progress=lambda doing, done, total: progressed.append((done, total)))
     assert timer.calls[0] == timer.calls[-1] == len(work.plans) == 3
     assert sum(timer.calls[1:-1]) == work.models
-    assert told[0] == (0, work.models) and told[-1] == (work.models, work.models)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert progressed[0] == (0, work.models) and progressed[-1] == (work.models, work.models)
+    assert [done for done, _ in progressed] == sorted(done for done, _ in progressed)
 
 
 def test_the_table_holds_each_layer_s_own_time(measured: LayerMeasurement) -> None:
@@ -91,26 +91,26 @@ class Drifting(FormulaTimer):
     """Everything takes half as long again once it has been called 20 times."""
 
     def __call__(self, models, duration_s):  # type: ignore[no-untyped-def]
-        found = super().__call__(models, duration_s)
+        samples = super().__call__(models, duration_s)
         late = 1.5 if len(self.calls) > 20 else 1.0
-        return {key: replace(each, ms=late * each.ms, high_ms=late * each.high_ms) for key, each in found.items()}
+        return {key: replace(sample, ms=late * sample.ms, high_ms=late * sample.high_ms) for key, sample in samples.items()}
 
 
 def test_a_drift_of_the_machine_is_told() -> None:
     measured = run_channels(Work(SMALL, 32, COARSE), DEVICE, Drifting())
     assert any("drifted: whole networks took +50%" in note for note in measured.notes)
-    for each in measured.table.settings[WHOLE]:  # the mean of before and after
-        plan = ChannelPlan(each["name"], each["channels"])
-        assert each["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
+    for network in measured.table.settings[WHOLE]:  # the mean of before and after
+        plan = ChannelPlan(network["name"], network["channels"])
+        assert network["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
 
 
 def test_what_is_recorded(measured: LayerMeasurement) -> None:
     table = measured.table
     assert (table.device, table.backend, table.batch, table.threads) == ({"name": "a formula"}, "onnxruntime-cpu", 1, 2)
     assert table.environment == {"cpu": "a formula"} and table.settings["grid"]["points"] == 3
-    for each in table.settings[WHOLE]:
-        plan = ChannelPlan(each["name"], each["channels"])
-        assert each["ms"] == pytest.approx(model_ms(network_model(SMALL, plan, 32)))
+    for network in table.settings[WHOLE]:
+        plan = ChannelPlan(network["name"], network["channels"])
+        assert network["ms"] == pytest.approx(model_ms(network_model(SMALL, plan, 32)))
     assert table.network.stem_stride == 1
     table.check_network(SMALL, 32)
 
@@ -118,8 +118,8 @@ def test_what_is_recorded(measured: LayerMeasurement) -> None:
 def test_differences_below_zero_are_nothing() -> None:
     class Odd(FormulaTimer):
         def __call__(self, models, duration_s):  # type: ignore[no-untyped-def]
-            found = super().__call__(models, duration_s)
-            return {key: replace(each, ms=each.ms * self.draw.uniform(0.5, 1)) for key, each in found.items()}
+            samples = super().__call__(models, duration_s)
+            return {key: replace(sample, ms=sample.ms * self.draw.uniform(0.5, 1)) for key, sample in samples.items()}
 
     taken = []
     table = run_channels(
@@ -130,10 +130,10 @@ def test_differences_below_zero_are_nothing() -> None:
 
 def test_lines_are_fitted_in_relative_terms() -> None:
     x = [1.0, 4.0, 10.0]
-    assert fit_line(x, [0.5 + 2 * each for each in x]) == pytest.approx((0.5, 2))
+    assert fit_line(x, [0.5 + 2 * place for place in x]) == pytest.approx((0.5, 2))
     assert fit_line([3.0], [6.0]) == (0.0, 2.0)
     assert fit_line([3.0, 3.0], [6.0, 6.0]) == pytest.approx((0.0, 2.0))
-    constant, factor = fit_line(x, [-0.5 + each for each in x])
+    constant, factor = fit_line(x, [-0.5 + place for place in x])
     assert constant == 0 and 0.5 < factor < 1
     y = [1.1, 3.9, 10.4]
     constant, factor = fit_line(x, y)
@@ -142,4 +142,4 @@ def test_lines_are_fitted_in_relative_terms() -> None:
         return sum(((a + b * s) / t - 1) ** 2 for s, t in zip(x, y, strict=True))
 
     around = [(constant + da, factor + db) for da in (-1e-3, 0, 1e-3) for db in (-1e-3, 0, 1e-3)]
-    assert min(around, key=lambda each: off(*each)) == (constant, factor)
+    assert min(around, key=lambda place: off(*place)) == (constant, factor)

@@ -118,6 +118,6 @@ def test_virtual_machines(tmp_path: Path, files: dict[str, object], virtual: boo
     ],
 )
 def test_batteries(tmp_path: Path, supplies: list[dict[str, object]], on_battery: bool | None) -> None:
-    for place, each in enumerate(supplies):
-        lay(tmp_path, {f"sys/class/power_supply/S{place}/{name}": value for name, value in each.items()})
+    for place, supply in enumerate(supplies):
+        lay(tmp_path, {f"sys/class/power_supply/S{place}/{name}": value for name, value in supply.items()})
     assert cpu_info.on_battery(tmp_path) is on_battery

@@ -37,9 +37,9 @@ def test_what_strangers_use_is_other_load(tmp_path: Path) -> None:
     # 2 s: 3.5 core-seconds of user, nice, system, irq and softirq time, 2 of them ours, 0.6 stolen
     busy = stat_line(user=1200, nice=50, system=70, irq=20, softirq=10, steal=60)
     lay(tmp_path, {"proc/stat": busy, **process(10, (500, 100, 0, 0)), **process(77, (150, 0, 0, 0))})
-    found = between(before, read(tmp_path, 7.0))
-    assert found["other_load"] == pytest.approx(0.75)
-    assert found["steal"] == pytest.approx(0.3)
+    changes = between(before, read(tmp_path, 7.0))
+    assert changes["other_load"] == pytest.approx(0.75)
+    assert changes["steal"] == pytest.approx(0.3)
 
 
 def test_children_and_their_children_are_ours_whether_they_live_or_ended(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_over_a_very_short_time_no_load_is_told() -> None:
 
 
 def test_counts_are_differences() -> None:
-    found = between(ALONE, replace(ALONE, at=101.0, voluntary=13, involuntary=7))
-    assert (found["voluntary_switches"], found["involuntary_switches"]) == (10, 3)
+    changes = between(ALONE, replace(ALONE, at=101.0, voluntary=13, involuntary=7))
+    assert (changes["voluntary_switches"], changes["involuntary_switches"]) == (10, 3)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_counts_are_differences() -> None:
     [({}, []), ({"thermal": 6}, ["cpu_thermal"]), ({"quota": 9}, ["cpu_quota"]), ({"thermal": 6, "quota": 7}, None)],
 )
 def test_what_slowed_the_cpu_down_is_named(changed: dict[str, int], names: list[str] | None) -> None:
-    found = between(ALONE, replace(ALONE, at=101.0, **changed))
-    assert found["throttle"] == (["cpu_thermal", "cpu_quota"] if names is None else names)
+    changes = between(ALONE, replace(ALONE, at=101.0, **changed))
+    assert changes["throttle"] == (["cpu_thermal", "cpu_quota"] if names is None else names)
 
 
 def test_only_what_could_be_read_is_told() -> None:
@@ -140,15 +140,15 @@ def test_our_own_time_here_is_that_of_threads_and_children() -> None:
             pass
 
     threads = [threading.Thread(target=work) for _ in range(2)]
-    for each in threads:
-        each.start()
+    for thread in threads:
+        thread.start()
     code = SPIN.format(0.3) + "\nprint(time.process_time())"
-    told = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    for each in threads:
-        each.join()
+    of_child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    for thread in threads:
+        thread.join()
     own, after = time.process_time() - begun, read_counters()
     assert before.own_s is not None and after.own_s is not None
-    assert after.own_s - before.own_s == pytest.approx(own + told, abs=0.1)
+    assert after.own_s - before.own_s == pytest.approx(own + of_child, abs=0.1)
 
 
 @needs_proc
@@ -170,17 +170,17 @@ def test_a_busy_stranger_is_not_ours() -> None:
     """A process whose parent ended is a child of process 1: its time shows in the machine's, not in ours."""
     quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
     code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SPIN.format(60)!r}], {quiet}).pid)"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    stranger = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     try:
         before = read_counters()
         time.sleep(0.5)
         after = read_counters()
-        found = between(before, after)
+        changes = between(before, after)
     finally:
-        os.kill(int(made.stdout), 9)
+        os.kill(int(stranger.stdout), 9)
     assert before.own_s is not None and after.own_s is not None
     assert after.own_s - before.own_s < 0.2
-    assert found["other_load"] > 0.1  # 1 on an idle machine
+    assert changes["other_load"] > 0.1  # 1 on an idle machine
 
 
 def test_nothing_is_read_from_an_empty_machine(tmp_path: Path) -> None:

@@ -28,20 +28,20 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_this_machine_is_told_in_plain_values() -> None:
-    found = environment()
-    assert set(found) >= OLD_KEYS
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert (found["cores"], found["python"]) == (os.cpu_count(), platform.python_version())
-    assert found["packages"]["slimmable-deploy"] == slimtrain.__version__
-    assert (found["gpu"] is None) == (found["gpu_reason"] is not None)
+    machine = environment()
+    assert set(machine) >= OLD_KEYS
+    assert json.loads(json.dumps(machine, allow_nan=False)) == machine
+    assert (machine["cores"], machine["python"]) == (os.cpu_count(), platform.python_version())
+    assert machine["packages"]["slimmable-deploy"] == slimtrain.__version__
+    assert (machine["gpu"] is None) == (machine["gpu_reason"] is not None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and /sys")
 def test_cores_here_are_no_more_than_logical_cpus() -> None:
-    found = environment()
-    assert 1 <= (found["sockets"] or 1) <= (found["physical_cores"] or 1) <= found["cores"]
-    assert 1 <= found["usable_cpus"] <= found["cores"]
-    assert found["memory_mib"] == pytest.approx(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, rel=0.01)
+    machine = environment()
+    assert 1 <= (machine["sockets"] or 1) <= (machine["physical_cores"] or 1) <= machine["cores"]
+    assert 1 <= machine["usable_cpus"] <= machine["cores"]
+    assert machine["memory_mib"] == pytest.approx(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20, rel=0.01)
 
 
 def test_an_empty_machine_tells_what_python_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_an_empty_machine_tells_what_python_knows(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "getloadavg", raising=False)
-    found = environment(tmp_path)
+    machine = environment(tmp_path)
     known = {
         "cpu",
         "cores",
@@ -65,10 +65,10 @@ def test_an_empty_machine_tells_what_python_knows(tmp_path: Path, monkeypatch: p
         "python",
     }
     known |= {"packages", "variables"}
-    assert {key for key, value in found.items() if value is not None} == known
+    assert {key for key, value in machine.items() if value is not None} == known
     for part in ("caches", "clocks", "throttle_counts"):
-        assert set(found[part].values()) == {None}
-    json.dumps(found, allow_nan=False)
+        assert set(machine[part].values()) == {None}
+    json.dumps(machine, allow_nan=False)
 
 
 def test_an_unreadable_machine_tells_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,19 +81,19 @@ def test_an_unreadable_machine_tells_no_more(tmp_path: Path, monkeypatch: pytest
     for name in ("scaling_governor", "scaling_min_freq", "scaling_max_freq"):
         (tmp_path / CPUS / "cpu0/cpufreq" / name).mkdir(parents=True)
     lay(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "nan", "sys/class/thermal/thermal_zone0/type": "cpu-thermal"})
-    found = environment(tmp_path)
-    json.dumps(found, allow_nan=False)
-    assert (found["memory"], found["cpu_temperature_c"], found["other_load"]) == (None, None, None)
-    assert set(found["clocks"].values()) == {None}
+    machine = environment(tmp_path)
+    json.dumps(machine, allow_nan=False)
+    assert (machine["memory"], machine["cpu_temperature_c"], machine["other_load"]) == (None, None, None)
+    assert set(machine["clocks"].values()) == {None}
 
 
 def test_a_machine_with_a_gpu_tells_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     fake_pynvml(monkeypatch, [H200], SystemGetDriverVersion="575.57.08")
-    found = environment(tmp_path)
-    assert found["gpu_reason"] is None
-    assert (found["gpu"]["name"], found["gpu"]["state"]["reasons"]) == ("NVIDIA H200", ["sw_power_cap"])
-    assert str(H200["GetUUID"]) not in json.dumps(found, allow_nan=False)
+    machine = environment(tmp_path)
+    assert machine["gpu_reason"] is None
+    assert (machine["gpu"]["name"], machine["gpu"]["state"]["reasons"]) == ("NVIDIA H200", ["sw_power_cap"])
+    assert str(H200["GetUUID"]) not in json.dumps(machine, allow_nan=False)
 
 
 def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +111,8 @@ def test_what_other_processes_do_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("benchmarks.machine.environment.time.sleep", lambda seconds: _a_stranger_works(tmp_path))
     monkeypatch.setattr("benchmarks.machine.environment.read_counters", _Clock())
     lay(tmp_path, {"proc/stat": stat_line(), f"proc/{os.getpid()}/stat": "1 (x) R " + "0 " * 30})
-    found = environment(tmp_path)
-    assert (found["other_load"], found["steal"]) == (1.5, 0.5)
+    machine = environment(tmp_path)
+    assert (machine["other_load"], machine["steal"]) == (1.5, 0.5)
 
 
 def _a_stranger_works(root: Path) -> None:
@@ -158,9 +158,9 @@ def test_variables_that_change_speed_are_kept_and_no_secrets() -> None:
 
 
 def test_uuids_of_gpus_are_hashed_in_variables() -> None:
-    found = speed_variables({"CUDA_VISIBLE_DEVICES": "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,1"})
-    assert found["CUDA_VISIBLE_DEVICES"].startswith("GPU-#") and found["CUDA_VISIBLE_DEVICES"].endswith(",1")
-    assert "8932f937" not in found["CUDA_VISIBLE_DEVICES"]
+    variables = speed_variables({"CUDA_VISIBLE_DEVICES": "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,1"})
+    assert variables["CUDA_VISIBLE_DEVICES"].startswith("GPU-#") and variables["CUDA_VISIBLE_DEVICES"].endswith(",1")
+    assert "8932f937" not in variables["CUDA_VISIBLE_DEVICES"]
 
 
 def test_the_commit_and_whether_files_were_changed(tmp_path: Path) -> None:

@@ -132,8 +132,8 @@ def test_a_machine_with_nvml(driver: str, recorder: Recorder, tmp_path: Path, mo
     fake_pynvml(monkeypatch, [gpu], SystemGetDriverVersion="575.57.08", SystemGetCudaDriverVersion=12090)
     module = AskedModule(sys.modules["pynvml"])
     monkeypatch.setitem(sys.modules, "pynvml", module)
-    found = look_at_everything(tmp_path, recorder)
-    assert found["gpu"]["source"] == "nvml" and found["gpu"]["state"]["reasons"] == ["sw_power_cap"]
+    machine = look_at_everything(tmp_path, recorder)
+    assert machine["gpu"]["source"] == "nvml" and machine["gpu"]["state"]["reasons"] == ["sw_power_cap"]
     asked = {name for name in module.asked if name.startswith("nvml")}
     assert len(asked) > 15 and [name for name in module.asked if not QUESTIONS.match(name)] == []
     assert "nvidia-smi" not in check(recorder)
@@ -141,8 +141,8 @@ def test_a_machine_with_nvml(driver: str, recorder: Recorder, tmp_path: Path, mo
 
 def test_a_jetson(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_pynvml(monkeypatch)
-    found = look_at_everything(jetson(tmp_path), recorder)
-    assert (found["gpu"]["source"], found["gpu"]["power_mode"]) == ("jetson", "MODE_30W")
+    machine = look_at_everything(jetson(tmp_path), recorder)
+    assert (machine["gpu"]["source"], machine["gpu"]["power_mode"]) == ("jetson", "MODE_30W")
     assert "nvpmodel" in check(recorder)
 
 

@@ -65,11 +65,11 @@ def test_fields_that_an_nvidia_smi_does_not_know_are_left_out_and_not_asked_agai
 )
 def test_what_nvidia_smi_cannot_tell_is_none(value: str) -> None:
     reader = SmiReader(0, {}, FakeSmi(values=dict.fromkeys(SMI_VALUES, value)))
-    found = {**reader.facts(), **reader.state()}
-    told = {"name", "uuid_sha256", "index", "sure"} | (
+    facts = {**reader.facts(), **reader.state()}
+    known = {"name", "uuid_sha256", "index", "sure"} | (
         {"driver", "compute_capability", "compute_mode", "pstate"} if value == "nan" else set()
     )
-    assert {key for key, each in found.items() if each is not None} == told
+    assert {key for key, value_ in facts.items() if value_ is not None} == known
 
 
 def test_a_refusal_of_every_field_ends() -> None:

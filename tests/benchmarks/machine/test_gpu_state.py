@@ -20,17 +20,17 @@ def no_smi(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_smi")
 def test_without_any_way_the_reasons_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_pynvml(monkeypatch)
-    found, reason = describe_gpu(root=tmp_path, variables={})
-    assert found is None
+    gpu, reason = describe_gpu(root=tmp_path, variables={})
+    assert gpu is None
     assert reason == "nvidia-ml-py is not installed; not a Jetson; nvidia-smi is not installed, or does not answer"
 
 
 @pytest.mark.usefixtures("no_smi")
 def test_nvml_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake_pynvml(monkeypatch, [H200])
-    found, reason = describe_gpu(root=jetson(tmp_path), variables={})
-    assert found is not None and reason is None
-    assert (found["source"], found["name"], found["state"]["sm_clock_mhz"], found["other_processes"]) == (
+    gpu, reason = describe_gpu(root=jetson(tmp_path), variables={})
+    assert gpu is not None and reason is None
+    assert (gpu["source"], gpu["name"], gpu["state"]["sm_clock_mhz"], gpu["other_processes"]) == (
         "nvml",
         "NVIDIA H200",
         1755,
@@ -58,5 +58,5 @@ def test_a_reader_that_cannot_tell_the_clock_is_better_than_none(tmp_path: Path,
 def test_nvidia_smi_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_pynvml(monkeypatch)
     monkeypatch.setattr(gpu_state, "SmiReader", lambda device, seen: SmiReader(device, seen, FakeSmi()))
-    found, _ = describe_gpu(root=tmp_path, variables={})
-    assert found is not None and found["source"] == "nvidia-smi"
+    gpu, _ = describe_gpu(root=tmp_path, variables={})
+    assert gpu is not None and gpu["source"] == "nvidia-smi"

@@ -12,7 +12,7 @@ from tests.support.fake_machine import lay
 
 
 def test_what_is_not_a_number_is_none(tmp_path: Path) -> None:
-    assert [to_number(each) for each in (None, "", "x", "nan", "inf", "-inf", " 2.5\n")] == [None] * 6 + [2.5]
+    assert [to_number(words) for words in (None, "", "x", "nan", "inf", "-inf", " 2.5\n")] == [None] * 6 + [2.5]
     assert (number(tmp_path), number(tmp_path / "none"), text(tmp_path), text(tmp_path / "none")) == (None,) * 4
 
 

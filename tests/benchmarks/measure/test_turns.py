@@ -77,7 +77,7 @@ def _drifting(names: str, seed: int, **method: Any) -> dict[str, float]:
     grouped = [cell(name, batch=1 + place * method["apart"]) for place, name in enumerate(names)]
     rounds = Method(duration_s=12, repeats=method["repeats"], warmup_s=0.1, least_iterations=1)
     results = machine.measure(grouped, rounds)
-    return {result.cell.name: found.median_ms for result in results if (found := summary(result))}
+    return {result.cell.name: figures.median_ms for result in results if (figures := summary(result))}
 
 
 @pytest.mark.parametrize("repeats", [1, 2, 3, 4, 5])
@@ -99,7 +99,7 @@ def test_a_drift_without_noise_shifts_all_means_alike() -> None:
     names = "abcde"
     machine.networks = {name: Behaviour(takes=lambda now: 0.01 * (1 + now / 1000)) for name in names}
     method = Method(duration_s=1e-9, repeats=3, warmup_s=0, least_iterations=60)
-    means = [found.mean_ms for result in machine.measure(cells(*names), method) if (found := summary(result))]
+    means = [figures.mean_ms for result in machine.measure(cells(*names), method) if (figures := summary(result))]
     assert max(means) / min(means) - 1 < 1e-6
     assert machine.clock.now > 3  # over which the machine became 0.3 % slower
 
@@ -126,7 +126,7 @@ def test_the_sampler_sees_the_rounds_without_their_warm_ups() -> None:
     method = Method(duration_s=1, repeats=2, warmup_s=0.25, least_iterations=1)
     (result,) = machine.measure(cells("a"), method, watcher=sampler)
     assert sampler.pairs == [(0.25, 0.75), (1.0, 1.5)]
-    assert [each.state["other_load"] for each in result.rounds] == [0.25, 1.0]
+    assert [round_.state["other_load"] for round_ in result.rounds] == [0.25, 1.0]
     assert any("throttled (hot)" in warning for warning in result.warnings)
     assert any("other processes kept 1.0 cores busy" in warning for warning in result.warnings)
 
@@ -136,16 +136,18 @@ def test_the_halves_of_a_round_are_one_round() -> None:
     machine.networks = {name: Behaviour(takes=EIGHTH) for name in "ab"}
     method = Method(duration_s=6, repeats=3, warmup_s=0, least_iterations=1)
     first, _ = machine.measure(cells("a", "b"), method, watcher=Recorder(machine.clock))
-    assert [each.state["other_load"] for each in first.rounds] == [0, (5 + 6) / 2, 10]  # when its turns begin
+    assert [round_.state["other_load"] for round_ in first.rounds] == [0, (5 + 6) / 2, 10]  # when its turns begin
 
 
 def test_progress_counts_rounds() -> None:
-    machine, told = Machine(), []
+    machine, progressed = Machine(), []
     machine.networks["bad"] = Behaviour(at_run={0: _NotToday("no")})
-    machine.measure(
-        cells("a", "bad"), ONE_ITERATION, progress=lambda doing, done, total: told.append((doing.split(" (")[0], done, total))
-    )
-    assert told == [
+
+    def progress(doing: str, done: float, total: float) -> None:
+        progressed.append((doing.split(" (", maxsplit=1)[0], done, total))
+
+    machine.measure(cells("a", "bad"), ONE_ITERATION, progress=progress)
+    assert progressed == [
         *[("opening a", 0, 4), ("opening bad", 0, 4)],
         *[("round 1 of 2: a", 0, 4), ("round 1 of 2: bad", 1, 4), ("round 2 of 2: a", 3, 4), ("done", 4, 4)],
     ]

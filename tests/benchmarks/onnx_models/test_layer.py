@@ -22,10 +22,10 @@ def test_models_are_valid_run_and_make_ordinary_numbers(name: str, count: int) -
     images = np.random.default_rng(0).standard_normal((2, 3, layer.side, layer.side)).astype(np.float32)
     for content, features in ((with_layer(layer, inp, out, 3), 3 * out), (without_layer(layer, inp, 3), 3 * inp)):
         onnx.checker.check_model(content, full_check=True)
-        made = run(content, images)
-        assert made.shape == (2, features) and np.isfinite(made).all()
+        outputs = run(content, images)
+        assert outputs.shape == (2, features) and np.isfinite(outputs).all()
         if count > 1:  # one random weight may be small
-            assert 0.1 < made.std() < 10
+            assert 0.1 < outputs.std() < 10
         for tensor in onnx.load_model_from_string(content).graph.initializer:
             values = numpy_helper.to_array(tensor)
             if values.size > 1:  # not a bound of relu6
@@ -60,7 +60,7 @@ def test_the_difference_is_the_layer_and_its_activation(name: str, count: int) -
 
 def test_copies_have_weights_of_their_own() -> None:
     graph = onnx.load_model_from_string(with_layer(LAYERS["pointwise"], 24, 40, 4)).graph
-    weights = [numpy_helper.to_array(each) for each in graph.initializer if list(each.dims) == [40, 24, 1, 1]]
+    weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer if list(tensor.dims) == [40, 24, 1, 1]]
     assert len(weights) == 4
-    assert all(not np.array_equal(weights[0], each) for each in weights[1:])
+    assert all(not np.array_equal(weights[0], tensor) for tensor in weights[1:])
     assert with_layer(LAYERS["pointwise"], 24, 40) == with_layer(LAYERS["pointwise"], 24, 40)  # and are the same each time

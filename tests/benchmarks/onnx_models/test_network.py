@@ -22,15 +22,15 @@ def test_whole_networks_are_the_architecture_s(name: str) -> None:
     content = network_model(spec, plan, size)
     onnx.checker.check_model(content, full_check=True)
     graph = onnx.load_model_from_string(content).graph
-    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     layered = [weights[source] for node in graph.node if node.op_type in ("Conv", "Gemm") for source in node.input[1:]]
     cost = CostCounter(spec, size)(plan)
-    assert sum(each.size for each in layered) == cost.params
+    assert sum(tensor.size for tensor in layered) == cost.params
     assert len(layered) == 2 * cost.layers == 2 * len(layer_shapes(spec, size))
     images = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
-    made = run(content, images)
-    assert made.shape == (2, 10) and 0.1 < made.std() < 100
-    assert not np.allclose(made[0], made[1], atol=1e-7)
+    logits = run(content, images)
+    assert logits.shape == (2, 10) and 0.1 < logits.std() < 100
+    assert not np.allclose(logits[0], logits[1], atol=1e-7)
 
 
 def test_a_network_computes_what_the_dense_one_does() -> None:
@@ -45,8 +45,8 @@ def test_a_network_computes_what_the_dense_one_does() -> None:
         plan = spec.plans[0]
         content = network_model(spec, plan, 64)
         graph = onnx.load_model_from_string(content).graph
-        weights = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
-        pairs = [[weights[each] for each in node.input[1:]] for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+        pairs = [[weights[tensor] for tensor in node.input[1:]] for node in graph.node if node.op_type in ("Conv", "Gemm")]
         dense = spec.build(DenseLayers(plan)).eval()
         modules = dict(dense.named_modules())
         for module in modules.values():

@@ -37,8 +37,8 @@ def two_batches() -> Recorded:
         for batch in (1, 8)
         for label in ("0.5x", "1.0x")
     ]
-    made = recorded([*missing, *results], CEILINGS)
-    return replace(made, run={**made.run, "settings": SETTINGS})
+    run = recorded([*missing, *results], CEILINGS)
+    return replace(run, run={**run.run, "settings": SETTINGS})
 
 
 def sections(text: str) -> dict[str, str]:
@@ -47,15 +47,15 @@ def sections(text: str) -> dict[str, str]:
 
 
 def test_report_has_its_parts() -> None:
-    found = sections(report(two_batches()))
-    assert "0.75x is no faster than 1.0x here (15.1 ms against 15 ms, within noise)" in found["In short"]
-    assert "| 1.0x |" in found["onnxruntime-cpu, fp32, batch 1"] and "| 1.0x |" in found["onnxruntime-cpu, fp32, batch 8"]
-    assert "rank correlation of latency with MACs: " in found["onnxruntime-cpu, fp32, batch 8"]
-    assert "Pareto front of latency against accuracy: " in found["onnxruntime-cpu, fp32, batch 1"]
-    assert found["Not measured"].strip() == (
+    parts = sections(report(two_batches()))
+    assert "0.75x is no faster than 1.0x here (15.1 ms against 15 ms, within noise)" in parts["In short"]
+    assert "| 1.0x |" in parts["onnxruntime-cpu, fp32, batch 1"] and "| 1.0x |" in parts["onnxruntime-cpu, fp32, batch 8"]
+    assert "rank correlation of latency with MACs: " in parts["onnxruntime-cpu, fp32, batch 8"]
+    assert "Pareto front of latency against accuracy: " in parts["onnxruntime-cpu, fp32, batch 1"]
+    assert parts["Not measured"].strip() == (
         "- net, tensorrt, fp32, batch 1, 8 (0.5x and 1.0x): not measured: TensorRT is not installed"
     )
-    how = found["How and where it was measured"]
+    how = parts["How and where it was measured"]
     assert "python -m benchmarks exports/net" in how
     assert "3 s and at least 10 iterations per cell, over 3 rounds" in how and "warm-up 200 ms" in how
     assert "standard normal noise (seed 7)" in how and "larger than the cache" in how
@@ -63,7 +63,7 @@ def test_report_has_its_parts() -> None:
     assert "| onnxruntime-cpu fp32 | 60.0 | 12.5 | - |" in how
     assert "onnxruntime-cpu fp32, seconds per operator: its clock stood still" in how
     assert "CPU: Intel(R) Xeon(R) Processor" in how
-    assert "8 of 12 cells were measured" in found["Which figures to trust"]
+    assert "8 of 12 cells were measured" in parts["Which figures to trust"]
 
 
 def test_pictures_are_named_where_they_are() -> None:
@@ -116,7 +116,8 @@ def test_the_machine_afterwards_is_told_where_it_differs() -> None:
 
 
 def test_gpu_tables_are_in_both() -> None:
-    run = recorded([on_gpu(each, transfers=True) for each in family(3, batches=(1,), backend="tensorrt", precision="fp16")])
+    engines = family(3, batches=(1,), backend="tensorrt", precision="fp16")
+    run = recorded([on_gpu(engine, transfers=True) for engine in engines])
     assert "| H2D ms | D2H ms |" in report(run) and "H2D" in console(run)
 
 

@@ -52,12 +52,12 @@ def test_warnings_that_differ_in_figures_are_told_once() -> None:
         return replace(steady(cell(label, 10, batch=batch), 1.0), warnings=(text,))
 
     many = [warned(f"0.{digit}x", batch, f"noisy: spread over {digit}%.") for batch in range(1, 9) for digit in range(2, 5)]
-    told = warning_lines([*many, warned("1.0x", 1, "throttled (heat).")])
-    assert len(told) == 2
-    assert told[0].startswith("net, onnxruntime-cpu, fp32, batch 1, 0.2x: noisy: spread over 2%. The same for 23 more: ")
-    assert "batch 1, 0.3x, 0.4x; net, onnxruntime-cpu, fp32, batch 2, 0.2x, 0.3x, 0.4x; " in told[0]
-    assert told[0].endswith("and in 3 more tables (all are in results.csv).")
-    assert told[1] == "net, onnxruntime-cpu, fp32, batch 1, 1.0x: throttled (heat)."
+    lines = warning_lines([*many, warned("1.0x", 1, "throttled (heat).")])
+    assert len(lines) == 2
+    assert lines[0].startswith("net, onnxruntime-cpu, fp32, batch 1, 0.2x: noisy: spread over 2%. The same for 23 more: ")
+    assert "batch 1, 0.3x, 0.4x; net, onnxruntime-cpu, fp32, batch 2, 0.2x, 0.3x, 0.4x; " in lines[0]
+    assert lines[0].endswith("and in 3 more tables (all are in results.csv).")
+    assert lines[1] == "net, onnxruntime-cpu, fp32, batch 1, 1.0x: throttled (heat)."
 
 
 def test_groups_without_a_figure_are_told_by_reason() -> None:
@@ -69,11 +69,11 @@ def test_groups_without_a_figure_are_told_by_reason() -> None:
 
 
 def test_settings_that_differ_are_ranges() -> None:
-    each = {"device": "cpu", "threads": 2, "cuda_graph": False, "cache_bytes": 2**21, "quota": None}
+    settings = {"device": "cpu", "threads": 2, "cuda_graph": False, "cache_bytes": 2**21, "quota": None}
     results = [
         steady(cell("0.5x", 10), 1.0),
-        replace(steady(cell("1.0x", 20), 1.0), settings={**each, "input_buffers": 40}),
-        replace(steady(cell("0.5x", 10), 1.0), settings={**each, "input_buffers": 8}),
+        replace(steady(cell("1.0x", 20), 1.0), settings={**settings, "input_buffers": 40}),
+        replace(steady(cell("0.5x", 10), 1.0), settings={**settings, "input_buffers": 8}),
         failed(cell("0.1x", 1)),
     ]
     assert backend_settings(results[1:]) == {
@@ -88,13 +88,13 @@ def test_states_during_the_rounds() -> None:
     def with_states(*states: dict[str, Any]) -> Result:
         return replace(steady(cell("1.0x", 10), 1.0), rounds=tuple(Round({"wall": [1.0]}, state) for state in states))
 
-    told = states_line(
+    line = states_line(
         [
             with_states({"sm_clock_mhz": [1500, 1800, 1900], "power_w": [200.0, 300.0, 310.0], "throttle": []}),
             with_states({"sm_clock_mhz": [1700, 1800, 1980], "other_load": 0.26, "throttle": ["heat"]}, {"other_load": 0.1}),
         ]
     )
-    assert told == "SM clock 1500 to 1980 MHz, power 200 to 310 W, other processes kept up to 0.3 cores busy, throttled: heat"
+    assert line == "SM clock 1500 to 1980 MHz, power 200 to 310 W, other processes kept up to 0.3 cores busy, throttled: heat"
     assert states_line([steady(cell("1.0x", 10), 1.0)]) == ""
 
 

@@ -9,8 +9,8 @@ from tests.support.export_helpers import python
 
 
 def test_measuring_a_file_needs_neither_torch_nor_onnx(exported: Path) -> None:
-    made = cpu_cell(exported)
-    fields = {name: getattr(made, name) for name in made.__dataclass_fields__}
+    cell = cpu_cell(exported)
+    fields = {name: getattr(cell, name) for name in cell.__dataclass_fields__}
     code = (
         "import sys\nfrom pathlib import Path\nfrom benchmarks.cells.cell import Cell, NotMeasured, Options\n"
         "from benchmarks.cells.inputs import RandomImages\nfrom benchmarks.runners.opening import open_runner\n"

@@ -27,8 +27,8 @@ def test_logits_are_the_references(exported: Path, precision: str) -> None:
     reference = read_reference(exported)
     images = reference["images"]
     runner = opened(cpu_cell(exported, precision, len(images)), exported)
-    found = compare(runner.logits(images), reference["logits_x0_25"])
-    assert found.max_rel_error <= TOLERANCES[precision]
+    comparison = compare(runner.logits(images), reference["logits_x0_25"])
+    assert comparison.max_rel_error <= TOLERANCES[precision]
     runner.close()
 
 
@@ -48,7 +48,7 @@ def test_buffers_rotate_and_are_asked_for_by_the_cache(exported: Path) -> None:
     runner.session = SimpleNamespace(run=lambda outputs, feed: seen.append(feed["input"]))
     for index in (0, 1, 2, 3, 7):
         runner.run(index)
-    assert [next(i for i, each in enumerate(runner.buffers) if each is array) for array in seen] == [0, 1, 2, 0, 1]
+    assert [next(i for i, buffer in enumerate(runner.buffers) if buffer is array) for array in seen] == [0, 1, 2, 0, 1]
     assert runner.settings["input_buffers"] == 3
     assert runner.settings["input_bytes"] == 3 * 4 * 3 * IMAGE_SIZE**2 * 4
 

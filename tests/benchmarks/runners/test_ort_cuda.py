@@ -31,9 +31,9 @@ from tests.support.trt_helpers import CLASSES, SIZE, write_bundle
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    made = Runtime(FakeCudart(), lambda values: {"output": logits_of(values["input"], CLASSES)})
-    fake_onnxruntime(monkeypatch, made)
-    return made
+    runtime_ = Runtime(FakeCudart(), lambda values: {"output": logits_of(values["input"], CLASSES)})
+    fake_onnxruntime(monkeypatch, runtime_)
+    return runtime_
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def small(tmp_path: Path) -> Path:
 
 
 def on_cuda(bundle: Path, images: Any = None, batch: int = 2, precision: str = "fp32", **options: Any) -> OnnxRuntimeCuda:
-    made = replace(cuda_cell(bundle, batch), precision=precision)
-    found = open_runner(made, bundle, images or Images(), Options(**options))
-    assert isinstance(found, OnnxRuntimeCuda)
-    return found
+    cell = replace(cuda_cell(bundle, batch), precision=precision)
+    runner = open_runner(cell, bundle, images or Images(), Options(**options))
+    assert isinstance(runner, OnnxRuntimeCuda)
+    return runner
 
 
 def test_on_cuda_logits_are_the_references_and_nothing_is_left(runtime: Runtime, small: Path) -> None:
@@ -64,12 +64,12 @@ def test_on_cuda_inputs_rotate_on_the_device(runtime: Runtime, small: Path) -> N
     assert len({address for _, address in runtime.bound}) == 5
     probes = np.ones((2, 3, SIZE, SIZE), np.float32)
     np.testing.assert_allclose(runner.logits(probes), logits_of(probes, CLASSES), rtol=1e-5)
-    expected = [logits_of(each, CLASSES) for each in images.buffers(2, 0)]
+    expected = [logits_of(buffer, CLASSES) for buffer in images.buffers(2, 0)]
     for index in (0, 1, 2, 3, 4, 5, 9):
         runner.run(index)
         content = runtime.library.memory[runner.on_gpu.output.address]
-        found = np.frombuffer(content, np.float32, 2 * CLASSES).reshape(2, CLASSES)
-        np.testing.assert_allclose(found, expected[index % 5], rtol=1e-5, atol=1e-6)
+        logits = np.frombuffer(content, np.float32, 2 * CLASSES).reshape(2, CLASSES)
+        np.testing.assert_allclose(logits, expected[index % 5], rtol=1e-5, atol=1e-6)
     runner.close()
 
 
@@ -160,9 +160,9 @@ def test_on_cuda_running_out_of_memory_is_told_and_everything_released(runtime: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA works here")
 def test_asking_for_cuda_where_there_is_none_is_a_refusal(exported: Path) -> None:
-    made = replace(cpu_cell(exported), backend=ONNXRUNTIME_CUDA)
+    cell = replace(cpu_cell(exported), backend=ONNXRUNTIME_CUDA)
     with pytest.raises(NotMeasured, match=r"driver|GPU") as caught:
-        open_runner(made, exported, Images(size=IMAGE_SIZE), Options())
+        open_runner(cell, exported, Images(size=IMAGE_SIZE), Options())
     assert caught.value.exit_code == 3
 
 
@@ -172,9 +172,9 @@ def test_the_real_onnxruntimes_silent_fallback_is_refused(exported: Path, monkey
     library = FakeCudart()
     monkeypatch.setattr(device, "load_cuda", lambda: Cuda(library))
     ort_cuda.require_cuda_provider.cache_clear()
-    made = replace(cpu_cell(exported), backend=ONNXRUNTIME_CUDA)
+    cell = replace(cpu_cell(exported), backend=ONNXRUNTIME_CUDA)
     with pytest.raises(NotMeasured, match=rf"could not load {PROVIDER} and would use CPUExecutionProvider|built without CUDA"):
-        open_runner(made, exported, Images(size=IMAGE_SIZE), Options())
+        open_runner(cell, exported, Images(size=IMAGE_SIZE), Options())
     assert library.leaks == []
 
 
@@ -189,11 +189,11 @@ def test_the_made_up_onnxruntime_has_the_real_ones_names() -> None:
 
 def test_bound_memory_is_read_and_written_as_on_cuda_so_on_the_cpu(exported: Path) -> None:
     """The same calls as `OnnxRuntimeCuda`'s, on the one device that is here."""
-    made = cpu_cell(exported)
-    session = open_session(str(exported / made.file), ort.session_options(1), ["CPUExecutionProvider"])
-    images, found = Images(size=IMAGE_SIZE).buffers(2, 0)[0], np.zeros((2, session.get_outputs()[0].shape[-1]), np.float32)
+    cell = cpu_cell(exported)
+    session = open_session(str(exported / cell.file), ort.session_options(1), ["CPUExecutionProvider"])
+    images, logits = Images(size=IMAGE_SIZE).buffers(2, 0)[0], np.zeros((2, session.get_outputs()[0].shape[-1]), np.float32)
     binding = session.io_binding()
     binding.bind_input("input", "cpu", 0, np.float32, images.shape, images.ctypes.data)
-    binding.bind_output("output", "cpu", 0, np.float32, found.shape, found.ctypes.data)
+    binding.bind_output("output", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
     session.run_with_iobinding(binding, ort_cuda.unsynchronized())
-    np.testing.assert_array_equal(found, session.run(None, {"input": images})[0])
+    np.testing.assert_array_equal(logits, session.run(None, {"input": images})[0])

@@ -16,15 +16,15 @@ HEADER = (
 )
 
 
-def written(folder: Path, found: float, uniform: float, target: float = 3e6) -> None:
+def written(folder: Path, searched: float, uniform: float, target: float = 3e6) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    row = f"{target},macs_3M,2.9e6,2900000,700,{found},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
+    row = f"{target},macs_3M,2.9e6,2900000,700,{searched},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
     (folder / "comparison.csv").write_text(f"{HEADER}\n{row}\n")
 
 
 def test_seeds_are_summed_up(tmp_path: Path) -> None:
-    for seed, (found, uniform) in enumerate(((0.96, 0.95), (0.98, 0.98), (0.94, 0.98))):
-        written(tmp_path / str(seed), found, uniform)
+    for seed, (searched, uniform) in enumerate(((0.96, 0.95), (0.98, 0.98), (0.94, 0.98))):
+        written(tmp_path / str(seed), searched, uniform)
     runs = {seed: search_seeds.read_rows(tmp_path / str(seed) / "comparison.csv") for seed in range(3)}
     (row,) = search_seeds.summarize(runs)
     assert row["target"] == 3e6 and row["macs"] == [2_900_000] * 3 and row["uniform_macs"] == [2_900_001] * 3

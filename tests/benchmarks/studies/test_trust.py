@@ -27,9 +27,9 @@ def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch
 
 
 def test_a_known_duration_is_measured() -> None:
-    found = trust.measure_known(0.0)
-    assert found["iterations"] > 10 and found["median_ms"] < 1
-    assert found["beyond_us_per_iteration"] > 0
+    figures = trust.measure_known(0.0)
+    assert figures["iterations"] > 10 and figures["median_ms"] < 1
+    assert figures["beyond_us_per_iteration"] > 0
 
 
 def test_the_tool_and_the_loop_take_turns_on_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ SETS: dict[str, list[Result]] = {
     "one batch": family(4, batches=(1,)),
     "eight batches": family(4, batches=(1, 2, 4, 8, 16, 32, 64, 128)),
     "one width": family(1, batches=(1,)),
-    "failed 1.0x": [each if each.cell.label != "1.0x" else failed(each.cell) for each in family(4)],
+    "failed 1.0x": [failed(width.cell) if width.cell.label == "1.0x" else width for width in family(4)],
     "switches": switches(),
     "plans": plans(3),
     "many plans": plans(20),
@@ -86,13 +86,13 @@ def texts(figure: Any) -> list[Any]:
     """All texts that can be seen."""
     from matplotlib.text import Text
 
-    return [each for each in figure.findobj(Text) if each.get_visible() and each.get_text().strip() and _shown(each)]
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and _shown(text)]
 
 
 def _shown(text: Any) -> bool:
     """Names of ticks beyond an axis' ends are not drawn."""
-    for each in text.figure.axes:
-        for axis in (each.xaxis, each.yaxis):
+    for axes in text.figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                 if text in (tick.label1, tick.label2):
@@ -151,7 +151,7 @@ def test_axes_have_units_and_titles_say_what_was_measured(name: str) -> None:
     for kind in SHOWN:
         figure = drawn(name, kind)
         title = " ".join(figure.get_suptitle().split())
-        cells = [each.cell for each in SETS[name]]
+        cells = [measurement.cell for measurement in SETS[name]]
         device = "NVIDIA H200" if name == "launch-bound" else "Intel Xeon (1 thread)"
         batches = ", ".join(str(batch) for batch in dict.fromkeys(of.batch for of in cells))
         for part in ("net", device, cells[0].backend, cells[0].precision, f"batch {batches}"):
@@ -236,7 +236,7 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
 
     results = [*family(31, batches=(8,)), *launch_bound()[:7], failed(cell("1.0x", 10, backend="torch-eager"))]
     run = recorded(results, **ENVIRONMENT)
-    first, second = (draw(run, folder) for folder in (tmp_path, _made(tmp_path / "again")))
+    first, second = (draw(run, folder) for folder in (tmp_path, _new(tmp_path / "again")))
     groups = [group for group in analyse(run.results, {}) if group.measured]
     assert {path.name for path in first} == {file_name(kind, group) for group in groups for kind in SHOWN}
     assert len(first) == 6
@@ -248,7 +248,7 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
             assert picture.format == "PNG" and picture.width >= 1200
 
 
-def _made(folder: Path) -> Path:
+def _new(folder: Path) -> Path:
     folder.mkdir()
     return folder
 

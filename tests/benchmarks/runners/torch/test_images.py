@@ -59,10 +59,10 @@ def test_a_gpus_copies_fit_into_its_memory(monkeypatch: pytest.MonkeyPatch) -> N
     for free, count in ((100 * size, 3), (12 * size, 3), (8 * size, 2), (0, 2)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 1))
         images = FewImages()
-        made = open_buffers(images, 2, torch.contiguous_format, "cuda", free > 8 * size)
+        buffers = open_buffers(images, 2, torch.contiguous_format, "cuda", free > 8 * size)
         assert images.asked == [(2, 777)]
-        assert made.settings == {"input_buffers": count, "input_bytes": count * size, "cache_bytes": 777}
-        assert len(made.pinned) == (count if free > 8 * size else 0)
+        assert buffers.settings == {"input_buffers": count, "input_bytes": count * size, "cache_bytes": 777}
+        assert len(buffers.pinned) == (count if free > 8 * size else 0)
         for place, noise in enumerate(images.buffers(2, 0)[:count]):
-            assert np.array_equal(made.images[place].numpy(), noise)
-            assert not made.pinned or np.array_equal(made.pinned[place].numpy(), noise)
+            assert np.array_equal(buffers.images[place].numpy(), noise)
+            assert not buffers.pinned or np.array_equal(buffers.pinned[place].numpy(), noise)

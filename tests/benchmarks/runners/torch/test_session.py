@@ -29,10 +29,10 @@ from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_logits_are_the_bundles_reference(exported: Exported, backend: str, batch: int) -> None:
     cells = exported.cells(backend, batch)
-    assert [each.label for each in cells] == ["0.25x", "0.5x"]
-    for each in cells:
-        runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
-        assert check_output(runner, each, exported.reference(each)) == ""
+    assert [cell_.label for cell_ in cells] == ["0.25x", "0.5x"]
+    for cell_ in cells:
+        runner = open_torch(cell_, exported.folder, FewImages(), with_checkpoint(exported))
+        assert check_output(runner, cell_, exported.reference(cell_)) == ""
         timing = runner.run(7)
         assert timing.wall > 0
         assert (timing.device, timing.enqueue, timing.upload, timing.download) == (None,) * 4
@@ -40,13 +40,13 @@ def test_logits_are_the_bundles_reference(exported: Exported, backend: str, batc
 
 
 def test_fp16_files_run_in_fp16(exported: Exported) -> None:
-    (each, _) = exported.cells(TORCH_EAGER, 2, "fp16")
-    assert each.file.endswith(".fp16.onnx")
-    runner = open_torch(each, exported.folder, FewImages(), Options())
-    images, expected, _ = exported.reference(each)
-    made = runner.logits(images)
-    assert made.dtype == np.float32
-    assert 1e-4 < gap(made, expected) < 3e-2  # not in fp32, and not wrong
+    (cell_, _) = exported.cells(TORCH_EAGER, 2, "fp16")
+    assert cell_.file.endswith(".fp16.onnx")
+    runner = open_torch(cell_, exported.folder, FewImages(), Options())
+    images, expected, _ = exported.reference(cell_)
+    logits = runner.logits(images)
+    assert logits.dtype == np.float32
+    assert 1e-4 < gap(logits, expected) < 3e-2  # not in fp32, and not wrong
     runner.close()
 
 
@@ -82,8 +82,8 @@ def test_buffers_rotate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_settings_say_how_it_runs(exported: Exported) -> None:
-    (each, _) = exported.cells(TORCH_EAGER)
-    runner = open_torch(each, exported.folder, FewImages(), Options(threads=2, transfers=True))
+    (cell_, _) = exported.cells(TORCH_EAGER)
+    runner = open_torch(cell_, exported.folder, FewImages(), Options(threads=2, transfers=True))
     assert runner.settings == {
         "device": "cpu",
         "threads": 2,

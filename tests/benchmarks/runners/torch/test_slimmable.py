@@ -24,21 +24,21 @@ from tests.support.bench_torch_helpers import FewImages, gap, open_torch, probes
 
 def test_the_slimmable_network_at_a_width_is_the_dense_one(exported: Exported) -> None:
     for slim, dense in zip(exported.cells(SLIMMABLE), exported.cells(TORCH_EAGER), strict=True):
-        made = []
-        for each in (slim, dense):
-            runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
-            made.append(runner.logits(probes()))
+        logits = []
+        for cell in (slim, dense):
+            runner = open_torch(cell, exported.folder, FewImages(), with_checkpoint(exported))
+            logits.append(runner.logits(probes()))
             runner.close()
-        assert 0 < gap(*made) < 1e-4  # the norms are folded in one and not in the other
+        assert 0 < gap(*logits) < 1e-4  # the norms are folded in one and not in the other
 
 
 def test_open_widths_of_one_network_do_not_disturb_each_other(exported: Exported) -> None:
     narrow, wide = exported.cells(SLIMMABLE)
-    runners = [open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)) for each in (narrow, wide)]
+    runners = [open_torch(cell, exported.folder, FewImages(), with_checkpoint(exported)) for cell in (narrow, wide)]
     for _ in range(2):
-        for each, runner in zip((narrow, wide), runners, strict=True):
+        for cell, runner in zip((narrow, wide), runners, strict=True):
             runner.run(0)
-            check_output(runner, each, exported.reference(each))
+            check_output(runner, cell, exported.reference(cell))
     network = torch_slimmable._Opened.network
     assert network is not None and network.active == network.spec.widest  # as before the `with` blocks
     runners[0].close()
@@ -57,8 +57,8 @@ def test_the_checkpoint_is_read_once(exported: Exported, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch_slimmable, "open_checkpoint", counting)
     runners = []
     for batch in (1, 2):
-        for each in exported.cells(SLIMMABLE, batch):
-            runners.append(open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)))
+        for cell in exported.cells(SLIMMABLE, batch):
+            runners.append(open_torch(cell, exported.folder, FewImages(), with_checkpoint(exported)))
     assert len(opened) == 1
     other = replace(exported.cells(SLIMMABLE)[0])
     options = Options(checkpoint=Path(RANDOM))
@@ -76,23 +76,23 @@ def test_another_checkpoint_is_refused_with_both_hashes(exported: Exported, tmp_
     wrong = tmp_path / "us.pt"
     wrong.write_bytes(exported.checkpoint.read_bytes() + b"\0")
     manifest = json.loads((exported.folder / "manifest.json").read_text())
-    expected, found = manifest["source"]["sha256"], file_sha256(wrong)
-    each = exported.cells(SLIMMABLE)[0]
-    refused(each, exported.folder, Options(checkpoint=wrong), found[:12], expected[:12], str(wrong), kind=BundleError)
+    expected, digest = manifest["source"]["sha256"], file_sha256(wrong)
+    cell = exported.cells(SLIMMABLE)[0]
+    refused(cell, exported.folder, Options(checkpoint=wrong), digest[:12], expected[:12], str(wrong), kind=BundleError)
     assert BundleError.exit_code == 2
-    refused(each, exported.folder, Options(checkpoint=tmp_path / "no.pt"), "no.pt: no such file", "us.pt", kind=BundleError)
+    refused(cell, exported.folder, Options(checkpoint=tmp_path / "no.pt"), "no.pt: no such file", "us.pt", kind=BundleError)
 
 
 def test_an_untrained_network_is_known_by_its_name(exported: Exported, tmp_path: Path) -> None:
-    each = exported.cells(SLIMMABLE)[0]
-    runner = open_torch(each, exported.untrained, FewImages(), Options(checkpoint=Path(RANDOM)))
-    assert check_output(runner, each, exported.reference(each)) == ""
+    cell = exported.cells(SLIMMABLE)[0]
+    runner = open_torch(cell, exported.untrained, FewImages(), Options(checkpoint=Path(RANDOM)))
+    assert check_output(runner, cell, exported.reference(cell)) == ""
     runner.close()
     for given in ("random:us_mobilenet_v2", exported.checkpoint):
-        refused(each, exported.untrained, Options(checkpoint=Path(given)), "Give --ckpt " + RANDOM, kind=BundleError)
-    refused(each, exported.folder, Options(checkpoint=Path(RANDOM)), "us.pt (SHA-256", kind=BundleError)
+        refused(cell, exported.untrained, Options(checkpoint=Path(given)), "Give --ckpt " + RANDOM, kind=BundleError)
+    refused(cell, exported.folder, Options(checkpoint=Path(RANDOM)), "us.pt (SHA-256", kind=BundleError)
     folder, _ = edited(exported, tmp_path, lambda manifest: manifest["source"].update(file=RANDOM))
-    refused(each, folder, Options(checkpoint=Path(RANDOM)), f"{RANDOM} (SHA-256", kind=BundleError)
+    refused(cell, folder, Options(checkpoint=Path(RANDOM)), f"{RANDOM} (SHA-256", kind=BundleError)
 
 
 def test_a_plan_without_statistics(exported: Exported, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_plan_without_statistics(exported: Exported, tmp_path: Path) -> None:
         artifact["channels"]["features.3"] += 8
         artifact["width"] = None
 
-    each = exported.cells(SLIMMABLE)[0]
-    refused(each, *edited(exported, tmp_path, other_width), "plan x0_25: us.pt has batch-norm statistics only for 0.25, 0.275")
+    cell = exported.cells(SLIMMABLE)[0]
+    refused(cell, *edited(exported, tmp_path, other_width), "plan x0_25: us.pt has batch-norm statistics only for 0.25, 0.275")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_channels_that_are_none(exported: Exported, tmp_path: Path, change: Call
 def test_a_damaged_checkpoint_with_the_right_hash(exported: Exported, tmp_path: Path) -> None:
     damaged = tmp_path / "us.pt"
     damaged.write_bytes(b"no checkpoint")
-    folder, _ = edited(exported, tmp_path, lambda each: each["source"].update(sha256=file_sha256(damaged)))
+    folder, _ = edited(exported, tmp_path, lambda manifest: manifest["source"].update(sha256=file_sha256(damaged)))
     with pytest.raises(CheckpointError):
         open_torch(exported.cells(SLIMMABLE)[0], folder, FewImages(), Options(checkpoint=damaged))

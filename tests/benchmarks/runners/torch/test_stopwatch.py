@@ -54,26 +54,26 @@ class FakeTensor:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    made = FakeGpu()
+    fake = FakeGpu()
 
     class Event:
         def __init__(self, enable_timing: bool = False) -> None:
             assert enable_timing
 
         def record(self) -> None:
-            self.at = made.queue("event", 0.0, host=0.25)
+            self.at = fake.queue("event", 0.0, host=0.25)
 
         def synchronize(self) -> None:
-            made.now = max(made.now, self.at)
+            fake.now = max(fake.now, self.at)
 
         def elapsed_time(self, end: Event) -> float:
             return 1e3 * (end.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "synchronize", made.synchronize)
-    monkeypatch.setattr(torch, "empty_like", lambda tensor, device, pin_memory: FakeTensor(made, "host logits"))
-    monkeypatch.setattr(torch_stopwatch, "perf_counter", lambda: made.now)
-    return made
+    monkeypatch.setattr(torch.cuda, "synchronize", fake.synchronize)
+    monkeypatch.setattr(torch, "empty_like", lambda tensor, device, pin_memory: FakeTensor(fake, "host logits"))
+    monkeypatch.setattr(torch_stopwatch, "perf_counter", lambda: fake.now)
+    return fake
 
 
 class FakeForward:
@@ -98,15 +98,15 @@ def watch(gpu: FakeGpu, transfers: bool) -> Any:
 
 def test_a_gpus_iteration_is_between_events(gpu: FakeGpu) -> None:
     gpu.queue("somebody else's", 1000.0)
-    made = watch(gpu, transfers=False).time(FakeForward(gpu), 3)
+    timing = watch(gpu, transfers=False).time(FakeForward(gpu), 3)
     assert gpu.log[1:] == ["wait", "event", "run gpu 1", "event"]
-    assert made == Timing(wall=41.25, device=41.0, enqueue=1.0)  # the GPU waits 1 s for the host, as eager networks let it
+    assert timing == Timing(wall=41.25, device=41.0, enqueue=1.0)  # the GPU waits 1 s for the host, as eager networks let it
 
 
 def test_what_a_graph_reads_is_copied_before_it_is_timed(gpu: FakeGpu) -> None:
-    made = watch(gpu, transfers=False).time(FakeForward(gpu, "static"), 0)
+    timing = watch(gpu, transfers=False).time(FakeForward(gpu, "static"), 0)
     assert gpu.log == ["gpu 0 -> static", "wait", "event", "run static", "event"]
-    assert made == Timing(wall=41.25, device=41.0, enqueue=1.0)
+    assert timing == Timing(wall=41.25, device=41.0, enqueue=1.0)
 
 
 @pytest.mark.parametrize("place", ["", "static"])
@@ -114,8 +114,8 @@ def test_transfers_are_between_events_of_their_own(gpu: FakeGpu, place: str) -> 
     stopwatch, forward = watch(gpu, transfers=True), FakeForward(gpu, place)
     stopwatch.time(forward, 0)
     gpu.log.clear()
-    made = stopwatch.time(forward, 1)
+    timing = stopwatch.time(forward, 1)
     read = place or "gpu 1"
     assert gpu.log == ["wait", "event", f"host 1 -> {read}", "event", f"run {read}", "event", "logits -> host logits", "event"]
     # the upload begins 1 s after its event, the rest is queued while it runs
-    assert made == Timing(wall=0.25 + 1 + 8 + 40 + 8, device=40.0, enqueue=1.0, upload=9.0, download=8.0)
+    assert timing == Timing(wall=0.25 + 1 + 8 + 40 + 8, device=40.0, enqueue=1.0, upload=9.0, download=8.0)
