@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slimexport import __version__
+from slimexport.target.precision import EXACT, OPTIONS, files_of, needed_for, row_of
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "slimexport"
 FORMATS = ("onnx", "trt")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 BACKENDS = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
-# Which ONNX files engines of a precision are built from, on one TensorRT or another.
-NEEDED = {"fp32": ("fp32",), "tf32": ("fp32",), "fp16": ("fp32", "fp16"), "bf16": ("bf16",), "int8": ("int8",)}
 
 
 def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
@@ -52,9 +50,9 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option(
     "--precision",
     metavar="LIST",
-    default="fp32",
+    default=EXACT,
     show_default=True,
-    help="Number formats: fp32, tf32 (engines), fp16, bf16, int8.",
+    help=f"Number formats: {', '.join(name if files_of(name) else f'{name} (engines)' for name in OPTIONS)}.",
 )
 @click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
@@ -131,7 +129,7 @@ def _run(
         click.echo(describe())
         return
     formats = choices(options.pop("formats"), FORMATS, "format")
-    precisions = list(dict.fromkeys(choices(options.pop("precision"), PRECISIONS, "precision")))
+    precisions = list(dict.fromkeys(choices(options.pop("precision"), OPTIONS, "precision")))
     engines = Engines(precisions, {key: options.pop(key) for key in ENGINE_OPTIONS})
     if bundle:
         if ckpt:
@@ -145,12 +143,12 @@ def _run(
     if triton:
         raise click.UsageError("--triton goes with --bundle: export first, then write the repository from the bundle.")
     if "trt" not in formats:
-        if "tf32" in precisions:
-            raise UserError("precision tf32: is a way to compute, not to store; it is for engines: add --format trt.")
+        if ways := [name for name in precisions if not files_of(name)]:
+            raise UserError(f"precision {ways[0]}: is a way to compute, not to store; it is for engines: add --format trt.")
         _export(ckpt, as_json, precisions=precisions, **options)
         return
     engines.settings()  # a wrong option is told before anything is written
-    files = list(dict.fromkeys(["fp32", *(file for precision in precisions for file in NEEDED[precision])]))
+    files = list(dict.fromkeys([EXACT, *(file for precision in precisions for file in needed_for(precision))]))
     folder = _export(ckpt, as_json, precisions=files, **options)
     if folder is not None:
         engines.build(folder, None, as_json)
@@ -283,7 +281,7 @@ def _export(
     folder = Path(options["output_dir"] or Path("exports") / manifest.source.network)
     if not as_json:
         count = len(manifest.artifacts)
-        click.echo(f"{count} {'network' if set(options['precisions']) == {'fp32'} else 'file'}{'s' * (count > 1)} in {folder}")
+        click.echo(f"{count} {'network' if set(options['precisions']) == {EXACT} else 'file'}{'s' * (count > 1)} in {folder}")
     return folder
 
 
@@ -350,4 +348,4 @@ class Progress:
 
 def _label(entry: Entry) -> str:
     """What progress calls a file: its name, and its precision where it is not fp32."""
-    return entry.name if entry.precision == "fp32" else f"{entry.name}.{entry.precision}"
+    return entry.name + row_of(entry.precision).infix

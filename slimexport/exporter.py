@@ -23,12 +23,11 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network, traced
-from slimexport.onnx_files.calibration import Calibration, RangeChoice, calibration_batches
+from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.graph import to_onnx
-from slimexport.onnx_files.quantize import quantize
 from slimexport.onnx_files.ranges import METHODS
 from slimexport.onnx_files.runner import onnx_runner
-from slimexport.onnx_files.typed import TYPES, to_typed
+from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.select import select_plans
 from slimexport.target.errors import NotProven
 from slimexport.target.manifest import (
@@ -47,17 +46,9 @@ from slimexport.target.manifest import (
     Verification,
     dump_manifest,
 )
+from slimexport.target.precision import EXACT, Precision, files_of
 from slimexport.target.runners import require_onnxruntime
-from slimexport.target.verify import (
-    FP32_TOLERANCE,
-    INT8,
-    TOLERANCES,
-    compare,
-    fp32_tolerance,
-    int8_verdict,
-    run_probes,
-    verdict,
-)
+from slimexport.target.verify import Probes, compare, prove
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.version import __version__
@@ -73,8 +64,6 @@ log = logging.getLogger(__name__)
 PROBES = 2
 PROBE_SEED = 1  # untrained networks take their statistics from seed 0
 CALIBRATION_BATCH_SIZE = 64
-EMISSIONS = {"int8": ("int8", "int8-fp16")}  # one for each kind of target
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int8-fp16": 2}  # per weight
 OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
 Logits = NDArray[np.float64]
 
@@ -92,7 +81,7 @@ def export(
     *,
     widths: Sequence[float] | Literal["all"] | None = None,
     macs: Sequence[int] = (),
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (EXACT,),
     int8_calibration: str = "auto",
     channels: Sequence[str | Path] = (),
     output_dir: str | Path | None = None,
@@ -129,8 +118,12 @@ def export(
     """
     if int8_calibration not in ("auto", *METHODS):
         raise UserError(f"int8 calibration {int8_calibration!r}: expected auto, {' or '.join(METHODS)}.")
-    if "int8" in precisions and calibration_data is None:
-        raise UserError("int8 needs images to measure activations on: give --calibration-data FOLDER, a .npy file, or digits.")
+    files = tuple(file for precision in precisions for file in files_of(precision))
+    calibrated = [file.option for file in files if file.calibrated]
+    if calibrated and calibration_data is None:
+        raise UserError(
+            f"{calibrated[0]} needs images to measure activations on: give --calibration-data FOLDER, a .npy file, or digits."
+        )
     if probes < 2:
         raise UserError(f"probes {probes}: at least 2 images are needed to see that logits depend on the image.")
     if accuracy_data is not None and dry_run:
@@ -152,12 +145,12 @@ def export(
     labeled = None if accuracy_data is None else labeled_images(accuracy_data, checkpoint, size)
     if calibration_data is not None:
         batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
-        _calibrate(checkpoint, plans, batches, needed="int8" not in precisions)
-    job = _Job(checkpoint, preprocessing, count, images, tuple(precisions))
-    if "int8" in precisions:
+        _calibrate(checkpoint, plans, batches, needed=not calibrated)
+    job = _Job(checkpoint, preprocessing, count, images, files)
+    if calibrated:
         assert calibration_data is not None
         batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
-        job.int8 = Calibration.of(batches, int8_calibration)
+        job.calibration = Calibration.of(batches, int8_calibration)
     started(len(plans) * len(job.files))
     if dry_run:
         described = []
@@ -181,9 +174,9 @@ def _write(
     """Fill a bundle and publish what is proven right."""
     artifacts: list[Artifact] = []
     rejected: list[Entry] = []
-    each = sum(BYTES[precision] for precision in job.files)
+    weight_bytes = sum(file.weight_bytes or 0 for file in job.files)
     overhead = OVERHEAD_BYTES * len(job.files)
-    bundle.check_space(sum(each * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
+    bundle.check_space(sum(weight_bytes * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
     reference: dict[str, NDArray[Any]] = {"images": job.images}
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
@@ -275,13 +268,8 @@ class _Job:
     preprocessing: Preprocessing
     count: CostCounter
     images: NDArray[np.float32]
-    precisions: tuple[str, ...] = ("fp32",)
-    int8: Calibration | None = None
-
-    @property
-    def files(self) -> list[str]:
-        """The precisions of the files of each plan."""
-        return [file for precision in self.precisions for file in EMISSIONS.get(precision, (precision,))]
+    files: tuple[Precision, ...]  # of each plan
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
@@ -295,27 +283,19 @@ class _Job:
         name = f"{spec.name}_{plan.name}"
         exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
         del dense
-        choice: RangeChoice | None = None
-        for precision in self.files:
-            model, details = exact, dict[str, Any]()
-            if precision in TYPES:
-                model, rounding = to_typed(exact, precision)
-                details = {"rounding": rounding}
-                if lost := rounding.underflow_to_zero:
-                    log.warning("%s: %d of %d weights become 0 in %s", name, lost, rounding.weights, precision)
-            elif precision in INT8:
-                assert self.int8 is not None
-                choice = choice or self.int8.choose(exact)
-                model = quantize(exact, choice.scales, half=precision == "int8-fp16")
-                details = {"int8": choice.described()}
-            content = model.SerializeToString(deterministic=True)
+        original = Original(exact, self.calibration)
+        for file in self.files:
+            written = WRITERS[file.name](original)
+            if written.rounding and (lost := written.rounding.underflow_to_zero):
+                log.warning("%s: %d of %d weights become 0 in %s", name, lost, written.rounding.weights, file.name)
+            content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = Artifact(
                 name=name,
                 width=plan.width,
                 format=ONNX,
-                precision=precision,
-                file=f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx",
+                precision=file.name,
+                file=f"{name}{file.infix}.onnx",
                 sha256=None,
                 size_bytes=len(content),
                 macs=cost.macs,
@@ -326,7 +306,8 @@ class _Job:
                 verification=Verification(status=SKIPPED),
                 accuracy=None,
                 engine=None,
-                **details,
+                rounding=written.rounding,
+                int8=written.int8,
             )
             yield artifact, content
 
@@ -341,7 +322,7 @@ class _Job:
             "mean": ",".join(map(str, self.preprocessing.mean)),
             "std": ",".join(map(str, self.preprocessing.std)),
             "source_sha256": self.checkpoint.sha256 or "untrained",
-            "precision": "fp32",
+            "precision": EXACT,
         }
 
     def reference(self, plan: ChannelPlan) -> Logits:
@@ -356,17 +337,11 @@ class _Job:
 
     def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> Verification:
         """The verification of one file, read back from disk."""
-        runner = onnx_runner(path, precision)
-        if precision in INT8:
-            return int8_verdict(runner, self.images, logits)
-        comparison = run_probes(runner, self.images, logits)
-        gap = None
-        tolerance = TOLERANCES[precision]
-        if precision == "fp32":
-            if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
-                gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
-            tolerance = fp32_tolerance(gap)
-        return verdict(comparison, logits, runner.backend, tolerance, gap)
+
+        def float32_gap() -> float:
+            return compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+
+        return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, float32_gap)
 
     def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[Entry] = ()) -> Manifest:
         """The manifest of a bundle with these files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimexport.target.manifest import Entry
+from slimexport.target.precision import EXACT
 from slimtrain.costs.cost import format_macs
 
 
@@ -47,7 +48,7 @@ def table(entries: Sequence[Entry]) -> str:
     columns = max(map(len, rows), default=5)
     lines = [HEADER[:columns], *([*row, *[""] * (columns - len(row))] for row in rows)]
     precisions = [entry.precision for entry in entries]
-    if set(precisions) - {"fp32"}:
+    if set(precisions) - {EXACT}:
         for line, precision in zip(lines, ["precision", *precisions], strict=True):
             line.insert(1, precision)
     measured = [entry.accuracy for entry in entries]

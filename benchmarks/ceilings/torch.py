@@ -15,8 +15,9 @@ from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.onnx_models.tiny import orthogonal
+from slimexport.target.precision import PRECISIONS
 
-DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES = {name: row.torch for name, row in PRECISIONS.items() if row.torch}
 LENGTHS = (16, 80)
 Steps = Callable[[], Any]
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from benchmarks.cells.cell import CellRunner, NotMeasured, Options
 from slimexport.target.manifest import ONNX, TRT
+from slimexport.target.precision import EXACT, PRECISIONS, computed_from
 
 ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
 TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
 SLIMMABLE = "slimmable"
 
 CPU, CUDA = "cpu", "cuda"
+IN_TORCH = tuple(row.name for row in PRECISIONS.values() if row.torch and row.weight_bytes is not None)
 NEVER, ALWAYS, WITH_FILES = "never", "always", "with files"  # whether `--backends auto` takes a backend
 
 
@@ -82,7 +84,7 @@ class Backend:
 
     def require_precision(self, precision: str) -> None:
         """NotMeasured where it does not compute in a precision. TF32 is a GPU's way to compute what is in fp32."""
-        computed = [way for own in self.precisions for way in ((own, "tf32") if own == "fp32" else (own,))]
+        computed = [way for own in self.precisions for way in computed_from(own)]
         if computed and precision not in computed:
             raise NotMeasured(f"{self.title} is measured in {', '.join(computed)}, not in {precision}")
 
@@ -122,8 +124,8 @@ EAGER = Backend(
     packages=("torch", "onnx"),
     runner="benchmarks.runners.torch.session:open_eager",
     probe="benchmarks.ceilings.torch:eager_probe",
-    no_files="needs an ONNX file in fp32, fp16, bf16, the bundle has none{asked}",
-    precisions=("fp32", "fp16", "bf16"),
+    no_files=f"needs an ONNX file in {', '.join(IN_TORCH)}, the bundle has none{{asked}}",
+    precisions=IN_TORCH,
     settings=("threads", "transfers", "device"),
 )
 ROWS = (
@@ -183,7 +185,7 @@ ROWS = (
         title="the slimmable network",
         runner="benchmarks.runners.torch.session:open_slimmed",
         no_files="needs an fp32 ONNX file, to say which width is meant, the bundle has none{asked}",
-        precisions=("fp32",),
+        precisions=(EXACT,),
         settings=(*EAGER.settings, "checkpoint"),
         auto=ALWAYS,
     ),

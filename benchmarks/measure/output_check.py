@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
-from slimexport.target.verify import (
-    FP32_TOLERANCE,
-    INT8,
-    LEAST_COSINE,
-    MAX_TOLERANCE,
-    MIN_SPREAD,
-    TOLERANCES,
-    compare,
-    cosine,
-    spread,
-)
+from slimexport.target.precision import Difference, Direction, row_of
+from slimexport.target.verify import MAX_TOLERANCE, MIN_SPREAD, compare, cosine, spread
 
 Reference = tuple[Array, Array, float | None]
 
@@ -37,12 +28,15 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
         raise WrongOutput(f"its output is {list(outputs.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
     if not np.isfinite(outputs).all():
         raise WrongOutput(f"its output is not finite. {ADVICE}")
-    if cell.precision in INT8:
+    proof = row_of(cell.precision).proof
+    if isinstance(proof, Direction):
         alike = cosine(outputs, expected)
-        if not alike >= LEAST_COSINE:
-            raise WrongOutput(f"its output has a cosine of {alike:.3f} with the reference (at least {LEAST_COSINE}). {ADVICE}")
+        if not alike >= proof.least_cosine:
+            raise WrongOutput(
+                f"its output has a cosine of {alike:.3f} with the reference (at least {proof.least_cosine}). {ADVICE}"
+            )
     else:
-        error, tolerance = compare(outputs, expected).max_rel_error, _tolerance(cell.precision, recorded)
+        error, tolerance = compare(outputs, expected).max_rel_error, _tolerance(proof, recorded)
         if not error <= tolerance:
             raise WrongOutput(
                 f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
@@ -55,7 +49,7 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
 ADVICE = "Its speed would mean nothing. See what slimexport --bundle DIR --verify-only says, and export or build again."
 
 
-def _tolerance(precision: str, recorded: float | None) -> float:
+def _tolerance(proof: Difference, recorded: float | None) -> float:
     """The recorded tolerance, as far as verifying a bundle would accept it, or the precision's own."""
-    own = TOLERANCES.get(precision, FP32_TOLERANCE)
+    own = proof.tolerance
     return min(recorded, max(own, MAX_TOLERANCE)) if isinstance(recorded, float) else own

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell, Result, ceiling_key
 from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
+from slimexport.target.precision import PRECISIONS
 
-ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 FLOORS = COMPUTE, MEMORY, LAUNCH = "compute", "memory", "launch"
 NONE = "none"
 EXPLAINS = 0.25  # of the measured time: a floor below that share does not bound it
@@ -142,9 +142,9 @@ def floors_ms(cell: Cell, ceiling: Mapping[str, Any], cache_bytes: int | None = 
     floors: dict[str, float] = {}
     if peak := ceiling.get("macs_per_s"):
         floors[COMPUTE] = 1e3 * cell.macs * cell.batch / peak
-    if (speed := ceiling.get("bytes_per_s")) and cell.activations is not None and cell.precision in ITEM_BYTES:
-        elements = cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations)
-        moved = ITEM_BYTES[cell.precision] * elements
+    item_bytes = PRECISIONS[cell.precision].item_bytes if cell.precision in PRECISIONS else None
+    if (speed := ceiling.get("bytes_per_s")) and cell.activations is not None and item_bytes is not None:
+        moved = item_bytes * (cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations))
         floors[MEMORY] = 0.0 if cache_bytes and moved <= cache_bytes else 1e3 * moved / speed
     if (per_operator_s := ceiling.get("seconds_per_operator")) and cell.layers is not None:
         floors[LAUNCH] = 1e3 * per_operator_s * cell.layers

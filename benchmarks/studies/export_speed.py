@@ -46,8 +46,9 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     import torch
 
     from slimexport.dense import dense_network
+    from slimexport.target.precision import EXACT, TOLERANCES
     from slimexport.target.runners import OnnxRuntimeRunner
-    from slimexport.target.verify import FP32_TOLERANCE, run_probes
+    from slimexport.target.verify import run_probes
     from slimtrain.base.options import parse_widths
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.noise import noise_images
@@ -73,7 +74,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
         with torch.inference_mode(), exact.at(plan):
             reference = exact(torch.from_numpy(images).double()).numpy()
         comparison = run_probes(OnnxRuntimeRunner(path), images, reference)
-        if not comparison.within(FP32_TOLERANCE):
+        if not comparison.within(TOLERANCES[EXACT]):
             raise SystemExit(f"{path.name}: off by {comparison.max_rel_error}")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, ONNX, TRT, Artifact, Manifest, artifact_path
+from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.files import Advice, disk_error, partial_name
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def write_repository(
     bundle: Path, manifest: Manifest, folder: Path, *, max_batch: int | None = None, overwrite: bool = False
 ) -> list[str]:
-    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. bf16 ONNX files are left out,
-    with a warning: a server does not start that has a model which does not load, and onnxruntime has no kernels for them.
+    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. ONNX files that
+    onnxruntime has no kernels for are left out, with a warning: a server does not start that has a model which does not load.
 
     `max_batch` is that of ONNX files (default 32). Files are hard links where the file system has them, else copies.
     `folder` appears at once and whole. With `overwrite`, a repository that was there loses the models that this wrote
@@ -89,10 +90,12 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
         name, precision, form = artifact.name, artifact.precision, artifact.format
         if form not in FILES:
             raise BundleError(f"{bundle / MANIFEST}: {name} has format {form!r}, expected one of {', '.join(FILES)}.")
-        if (form, precision) == (ONNX, "bf16"):
-            log.warning("%s: onnxruntime has no bf16 kernels, so this file is not served. Serve fp16, or an engine.", name)
+        if form == ONNX and not row_of(precision).served:
+            log.warning(
+                "%s: onnxruntime has no %s kernels, so this file is not served. Serve fp16, or an engine.", name, precision
+            )
             continue
-        ends = [precision.replace("-", "_")] * (precision != "fp32") + ["trt"] * (form == TRT)
+        ends = [precision.replace("-", "_")] * (precision != EXACT) + ["trt"] * (form == TRT)
         model = "_".join([name, *ends])
         if not NAME.fullmatch(model) or model in named:
             raise BundleError(

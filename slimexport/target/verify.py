@@ -7,6 +7,7 @@ NaN fails. Probe images that a network cannot tell apart prove nothing, whatever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,10 @@ from slimexport.target.manifest import (
     artifact_path,
     read_reference,
 )
+from slimexport.target.precision import EXACT, TOLERANCES, Direction, row_of
 from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner, runs_on_cpu
 
-FP32_TOLERANCE = 1e-4
-# Largest differences relative to the scale. Int8 is held to directions instead: its steps are coarse by design.
-TOLERANCES = {"fp32": FP32_TOLERANCE, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
-INT8 = ("int8", "int8-fp16")
-LEAST_COSINE = 0.97  # between an int8 file's logits and the reference's, over all probes
-GAP_FACTOR = 20  # an fp32 file may be off by this many times what fp32 itself costs the slimmable network
+GAP_FACTOR = 20  # an fp32 file may be off by this many times what float32 itself costs the slimmable network
 MAX_TOLERANCE = 1e-2
 MIN_SPREAD = 1e-2
 
@@ -73,9 +70,8 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
 def fp32_tolerance(gap: float | None) -> float:
     """The tolerance of an fp32 file. `gap` is the slimmable network's own float32-float64 difference, where known:
     untrained networks can be chaotic, and then no exporter does better than float32 does."""
-    if gap is None or not np.isfinite(gap):
-        return FP32_TOLERANCE
-    return min(max(FP32_TOLERANCE, GAP_FACTOR * gap), MAX_TOLERANCE)
+    usual = TOLERANCES[EXACT]
+    return usual if gap is None or not np.isfinite(gap) else min(max(usual, GAP_FACTOR * gap), MAX_TOLERANCE)
 
 
 def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> Comparison:
@@ -105,7 +101,7 @@ def verdict(
         backend=backend,
         max_rel_error=finite(comparison.max_rel_error),
         tolerance=tolerance,
-        tolerance_from=tolerance_from or ("float32 gap" if gap is not None and tolerance > FP32_TOLERANCE else "default"),
+        tolerance_from=tolerance_from or ("float32 gap" if gap is not None and tolerance > TOLERANCES[EXACT] else "default"),
         float32_gap=None if gap is None else finite(gap),
         top1_agreement=comparison.top1_agreement,
         probes=len(reference),
@@ -127,13 +123,13 @@ def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
     return float((a * b).sum() / norms) if norms else float("nan")
 
 
-def int8_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> Verification:
-    """The verification of an int8 file: by cosine; top-1 agreement and largest difference are told."""
+def direction_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any], proof: Direction) -> Verification:
+    """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told."""
     outputs = runner(images)
     seen = spread(reference)
     comparison = compare(outputs, reference)
     alike = cosine(outputs, reference)
-    status = PASSED if alike >= LEAST_COSINE else FAILED  # FAILED for NaN
+    status = PASSED if alike >= proof.least_cosine else FAILED  # FAILED for NaN
     if status == PASSED and seen < MIN_SPREAD:
         status = UNVERIFIABLE
     return Verification(
@@ -141,11 +137,25 @@ def int8_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) 
         backend=runner.backend,
         max_rel_error=finite(comparison.max_rel_error),
         cosine=finite(alike),
-        least_cosine=LEAST_COSINE,
+        least_cosine=proof.least_cosine,
         top1_agreement=comparison.top1_agreement,
         probes=len(reference),
         spread=seen,
     )
+
+
+def prove(runner: Runner, probes: Probes, precision: str, float32_gap: Callable[[], float]) -> Verification:
+    """The verification of a new ONNX file. `float32_gap` is asked only where it matters: for the slimmable network's own
+    float32-float64 difference."""
+    proof = row_of(precision).proof
+    if isinstance(proof, Direction):
+        return direction_verdict(runner, probes.images, probes.logits, proof)
+    comparison = run_probes(runner, probes.images, probes.logits)
+    tolerance, gap = proof.tolerance, None
+    if proof.widens and not comparison.within(tolerance):
+        gap = float32_gap()
+        tolerance = fp32_tolerance(gap)
+    return verdict(comparison, probes.logits, runner.backend, tolerance, gap)
 
 
 def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
@@ -196,11 +206,11 @@ def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) ->
     if device == CPU and not runs_on_cpu(precision):  # a twin needs the onnx package, which targets lack
         return Verification(status=SKIPPED, reason=f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones")
     runner = OnnxRuntimeRunner(path, device=device)
-    if precision in INT8:
-        return int8_verdict(runner, probes.images, probes.logits)
-    recorded = artifact.verification
-    tolerance = TOLERANCES.get(precision, FP32_TOLERANCE)
-    if precision == "fp32" and recorded.tolerance is not None:
+    proof, recorded = row_of(precision).proof, artifact.verification
+    if isinstance(proof, Direction):
+        return direction_verdict(runner, probes.images, probes.logits, proof)
+    tolerance = proof.tolerance
+    if proof.widens and recorded.tolerance is not None:
         tolerance = min(recorded.tolerance, MAX_TOLERANCE)
     comparison = run_probes(runner, probes.images, probes.logits)
     return verdict(comparison, probes.logits, runner.backend, tolerance, None, recorded.tolerance_from or "default")

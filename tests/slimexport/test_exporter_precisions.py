@@ -17,8 +17,9 @@ from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
 from slimexport.onnx_files.quantize import quantize
 from slimexport.target.manifest import Manifest, read_manifest
+from slimexport.target.precision import Direction
 from slimexport.target.runners import runs_on_cpu
-from slimexport.target.verify import cosine, int8_verdict, verify_bundle
+from slimexport.target.verify import cosine, direction_verdict, verify_bundle
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.checkpoints.untrained import branch_ends, take_statistics
@@ -179,7 +180,7 @@ def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, mo
     def spoiled(model: Any, scales: Any, half: bool = False) -> Any:
         return real(model, {name: value / 50 for name, value in scales.items()}, half)  # everything saturates
 
-    monkeypatch.setattr("slimexport.exporter.quantize", spoiled)
+    monkeypatch.setattr("slimexport.onnx_files.writers.quantize", spoiled)
     with pytest.raises(VerificationFailed, match="point elsewhere"):
         export(small(), widths=[0.25], precisions=["fp32", "int8"], calibration_data=images, output_dir=tmp_path / "b")
     assert not list((tmp_path / "b").glob("*int8*"))
@@ -201,5 +202,5 @@ def test_a_nan_fails_an_int8_file() -> None:
         def __call__(self, images: Any) -> Any:
             return np.full((len(images), 3), np.nan)
 
-    verdict = int8_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]))
+    verdict = direction_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]), Direction())
     assert (verdict.status, verdict.cosine, verdict.max_rel_error) == ("failed", None, None)

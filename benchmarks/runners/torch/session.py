@@ -25,8 +25,9 @@ from benchmarks.runners.torch.modes import Modes, held, modes_for
 from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from benchmarks.runners.torch.slimmable import open_slimmable
 from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
+from slimexport.target.precision import PRECISIONS
 
-TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TYPES = {name: getattr(torch, row.torch) for name, row in PRECISIONS.items() if row.torch}
 
 Stopwatch = HostStopwatch | DeviceStopwatch
 

@@ -1,6 +1,6 @@
 """Proof that an engine computes what the checkpoint computes, on the device that runs it and at the batches it is for.
 
-fp32 to bf16 are held to the largest difference relative to the scale of the logits, as ONNX files are. int8 rounds every
+Most precisions are held to the largest difference relative to the scale of the logits, as ONNX files are. int8 rounds every
 activation to 255 values: there the logits' direction (cosine) and the chosen class decide, and the int8 ONNX file, which was
 rounded alike, says how near they can come.
 """
@@ -13,12 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
+from slimexport.target.precision import PRECISIONS, Difference, Direction
 from slimexport.target.runners import Runner
 from slimexport.target.verify import (
-    LEAST_COSINE,
     MAX_TOLERANCE,
     MIN_SPREAD,
-    TOLERANCES,
     Probes,
     compare,
     cosine,
@@ -26,23 +25,22 @@ from slimexport.target.verify import (
     spread,
 )
 
-INT8_COSINE = 0.99
 COSINE_LEEWAY = 0.01  # an engine may be this much further off than its ONNX file
 NOTHING = Verification(status=SKIPPED)  # what is known of an ONNX file that is not there
 
 
-def tolerance_for(precision: str, source: Verification) -> float:
+def tolerance_for(proof: Difference, source: Verification) -> float:
     """The largest relative difference that an engine may have. `source` is the verification of the ONNX file that it is
     built from: a wider tolerance that an fp32 file needed holds for the engine too."""
-    return max(TOLERANCES[precision], min(source.tolerance or 0.0, MAX_TOLERANCE))
+    return max(proof.tolerance, min(source.tolerance or 0.0, MAX_TOLERANCE))
 
 
-def int8_limits(source: Verification, probes: int) -> tuple[float, float]:
-    """The cosine and the top-1 agreement that an int8 engine needs: nearly those of the int8 ONNX file, whose verification
-    is `source`. One image may choose another class than there: its two best may be as good as equal."""
+def direction_limits(proof: Direction, source: Verification, probes: int) -> tuple[float, float]:
+    """The cosine and the top-1 agreement that an engine needs: nearly those of its ONNX file, whose verification is `source`.
+    One image may choose another class than there: its two best may be as good as equal."""
     near, agreed = source.cosine, source.top1_agreement
-    cosine_limit = INT8_COSINE if near is None else min(INT8_COSINE, near - COSINE_LEEWAY)
-    return max(cosine_limit, LEAST_COSINE), max((1.0 if agreed is None else agreed) - 1 / probes, 0.0)
+    limit = proof.engine_cosine if near is None else min(proof.engine_cosine, near - COSINE_LEEWAY)
+    return max(limit, proof.least_cosine), max((1.0 if agreed is None else agreed) - 1 / probes, 0.0)
 
 
 def check_engine(
@@ -66,14 +64,15 @@ def check_engine(
         batches=tuple(batches),
         by_batch=by_batch,
     )
-    if precision == "int8":
+    proof = PRECISIONS[precision].proof
+    if isinstance(proof, Direction):
         alike = _worst(min, [figures.cosine for figures in by_batch])
-        least, least_agreement = int8_limits(source, len(probes.images))
+        least, least_agreement = direction_limits(proof, source, len(probes.images))
         check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=least_agreement)
         right = alike is not None and alike >= least and agreement >= least_agreement - 1e-9
     else:
-        tolerance = tolerance_for(precision, source)
-        wider = tolerance > TOLERANCES[precision]
+        tolerance = tolerance_for(proof, source)
+        wider = tolerance > proof.tolerance
         check = replace(check, tolerance=tolerance, tolerance_from="float32 gap" if wider else "default")
         right = error is not None and error <= tolerance
     if not right:

@@ -16,7 +16,7 @@ from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, check_sha256
 from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
-from slimexport.target.tensorrt.inspector import Layers, count_layers
+from slimexport.target.tensorrt.inspector import LayerCount, count_layers
 from slimexport.target.tensorrt.plan_header import check_plan
 
 Array = NDArray[Any]
@@ -158,7 +158,7 @@ class TensorRTRunner:
         engine = self.engine
         return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
 
-    def layers(self) -> Layers:
+    def layers(self) -> LayerCount:
         """The precisions of the engine's layers, at the batch that it is tuned for."""
         self.set_batch(self.tensors.opt_batch)
         inspector = self.engine.create_engine_inspector()

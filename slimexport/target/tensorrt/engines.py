@@ -31,7 +31,8 @@ from slimexport.target.manifest import (
     read_manifest,
     read_reference,
 )
-from slimexport.target.tensorrt.api import Emission, require_tensorrt
+from slimexport.target.precision import EXACT
+from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build import BuildFailed, Built, build
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.check import NOTHING, check_engine, why_failed
@@ -61,7 +62,7 @@ def build_engines(
     bundle: Path,
     *,
     widths: Sequence[float | str] | None = None,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (EXACT,),
     settings: BuildSettings | None = None,
     timing_cache_folder: Path | None = None,
     started: Callable[[int], None] = lambda total: None,
@@ -123,7 +124,7 @@ class _Job:
         """Build and verify one engine, and write it and the manifest."""
         onnx = artifact_path(self.bundle, order.source)
         try:
-            built = build(self.trt, onnx, order.emission, self.settings, self._timing_cache(order.emission))
+            built = build(self.trt, onnx, order.emission, self.settings, self._timing_cache(order.emission.flags))
         except BuildFailed as error:
             check = Verification(status=FAILED, reason=str(error))
             return self._reject(manifest, order, replace(entry_of(order), verification=check), str(error))
@@ -148,12 +149,9 @@ class _Job:
                 replace_both((partial, final), (described, path))
         return _Outcome(updated, artifact)
 
-    def _timing_cache(self, wanted: Emission) -> TimingCache:
-        flags = [*wanted.flags, *(["TF32"] if wanted.precision != "fp32" else [])]
-        if self.settings.version_compatible:
-            flags.append("VC")
-        if self.settings.hardware_compatible:
-            flags.append("HC")
+    def _timing_cache(self, flags: Sequence[str]) -> TimingCache:
+        settings = self.settings
+        flags = [*flags, *["VC"] * settings.version_compatible, *["HC"] * settings.hardware_compatible]
         return TimingCache(cache_path(self.gpu[1], self.trt.__version__, flags, self.cache_folder))
 
     def _verified(self, partial: Path, order: Order, built: Built, probes: Probes) -> tuple[Artifact, Engine]:
@@ -169,9 +167,8 @@ class _Job:
                 weighted_layers_by_precision=layers.weighted,
                 precision_used=layers.verdict(order.emission.precision),
             )
-            check = check_engine(
-                runner, probes, order.emission.precision, self.settings.batch.sizes(), order.source.verification
-            )
+            sizes = self.settings.batch.sizes()
+            check = check_engine(runner, probes, order.emission.precision, sizes, order.source.verification)
         return replace(artifact, verification=check, engine=engine), engine
 
     def _record(self, order: Order, built: Built) -> Engine:

@@ -9,9 +9,9 @@ from typing import Any
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import ONNX, TRT, Artifact, Manifest
-from slimexport.target.tensorrt.api import PRECISIONS, Emission, emission
+from slimexport.target.precision import OPTIONS, PRECISIONS, row_of
+from slimexport.target.tensorrt.api import Emission, emission
 
-OPTION = {"int8-fp16": "int8"}  # what --precision calls a file, where that is something else
 SHOWN = 3  # networks that a message names
 
 
@@ -25,8 +25,7 @@ class Order:
     @property
     def file(self) -> str:
         """`NAME.plan` for fp32, `NAME.fp16.plan` and so on."""
-        infix = "" if self.emission.precision == "fp32" else f".{self.emission.precision}"
-        return f"{self.source.name}{infix}.plan"
+        return f"{self.source.name}{PRECISIONS[self.emission.precision].infix}.plan"
 
 
 def orders(
@@ -59,13 +58,14 @@ def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: 
     checkpoint = f"random:{source.network}" if source.untrained else source.file
     sources = manifest.of_format(ONNX)
     files = {wanted.onnx, *(artifact.precision for artifact in sources)}
-    exported = [precision for precision in PRECISIONS if precision in {OPTION.get(file, file) for file in files}]
+    rows = [row_of(file) for file in files]
+    exported = [option for option in OPTIONS if option in {row.option for row in rows}]
     widths = list(dict.fromkeys(artifact.width for artifact in sources))
     command = f"slimexport --ckpt {checkpoint}"
     if None not in widths:
         command += f" --widths {','.join(map(str, widths))}"
     command += f" --precision {','.join(exported)}"
-    if "int8" in exported:
+    if any(row.calibrated for row in rows):
         command += " --calibration-data FOLDER"
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return (

@@ -14,9 +14,10 @@ from slimexport.report import table
 from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, Engine, Verification, read_manifest
+from slimexport.target.precision import Difference, Direction
 from slimexport.target.tensorrt import engines
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
-from slimexport.target.tensorrt.check import NOTHING, check_engine, int8_limits, tolerance_for
+from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits, tolerance_for
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
 from slimexport.target.tensorrt.plan_header import PlanMismatch
@@ -294,11 +295,11 @@ def held_to(tolerance: float) -> Verification:
 
 
 def test_an_fp32_files_wider_tolerance_holds_for_its_engines() -> None:
-    assert tolerance_for("fp32", NOTHING) == 1e-4
-    assert tolerance_for("fp32", held_to(2e-3)) == 2e-3
-    assert tolerance_for("fp32", held_to(0.5)) == 1e-2
-    assert tolerance_for("tf32", held_to(8e-3)) == 8e-3
-    assert tolerance_for("fp16", held_to(1e-4)) == 1e-2
+    assert tolerance_for(Difference(1e-4), NOTHING) == 1e-4
+    assert tolerance_for(Difference(1e-4), held_to(2e-3)) == 2e-3
+    assert tolerance_for(Difference(1e-4), held_to(0.5)) == 1e-2
+    assert tolerance_for(Difference(5e-3), held_to(8e-3)) == 8e-3
+    assert tolerance_for(Difference(1e-2), held_to(1e-4)) == 1e-2
 
 
 def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:
@@ -309,7 +310,7 @@ def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:
         (Verification(status="passed", cosine=0.9, top1_agreement=0.0), 2, (0.97, 0.0)),
     ]
     for source, probes, limits in cases:
-        np.testing.assert_allclose(int8_limits(source, probes), limits)
+        np.testing.assert_allclose(direction_limits(Direction(), source, probes), limits)
 
 
 @pytest.mark.parametrize(("flipped", "status"), [(0, "passed"), (1, "passed"), (2, "failed")])
