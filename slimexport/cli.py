@@ -15,7 +15,8 @@ from slimexport.target.precision import EXACT, OPTIONS, files_of, needed_for, ro
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import split_name
 
 if TYPE_CHECKING:
     from slimexport.target.manifest import Entry, Manifest

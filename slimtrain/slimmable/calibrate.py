@@ -14,7 +14,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.sync_norm import Statistics
+from slimtrain.slimmable.sync_norm import OneValueError, Statistics
 
 
 @torch.no_grad()
@@ -41,10 +41,8 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
                 for plan in plans:
                     with network.at(plan):
                         network(batch)
-    except ValueError as error:
+    except OneValueError as error:
         network.replace_calibrated(before)
-        if "more than 1 value per channel" not in str(error):
-            raise
         raise UserError(
             f"calibration batch {seen} has {len(batch)} image{'s' * (len(batch) > 1)} of {batch.shape[-1]} pixels: "
             "some layer sees one value per channel, which has no variance. Choose larger batches: --calibration-batch-size, "

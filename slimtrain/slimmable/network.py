@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.blocks import Network
 from slimtrain.slimmable.build import SlimmableLayers
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
@@ -28,8 +29,9 @@ class SlimmableNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         body = spec.build(SlimmableLayers(spec))
+        assert isinstance(body, Network)
         # The body runs, but its children are registered here: keys begin at `features`, as published.
-        self.body: Callable[[Tensor], Tensor]
+        self.body: Network
         object.__setattr__(self, "body", body)
         for name, child in body.named_children():
             self.add_module(name, child)
@@ -43,7 +45,8 @@ class SlimmableNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, classes], at the active plan."""
-        return self.body(x)
+        logits: Tensor = self.body(x)
+        return logits
 
     @contextmanager
     def at(self, plan: ChannelPlan) -> Iterator[SlimmableNetwork]:

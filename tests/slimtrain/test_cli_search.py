@@ -17,8 +17,9 @@ import yaml
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
@@ -27,10 +28,11 @@ from slimtrain.data.fake import FakeSamples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.images import HeldOut
+from slimtrain.search.held_out import HeldOut
+from slimtrain.search.request import SearchRequest, beside
 from slimtrain.search.run import run_whole_search
 from slimtrain.search.slimming import Slimming, check_targets
-from slimtrain.search.supernet import SearchPlan, beside, supernet_config
+from slimtrain.search.supernet import supernet_config
 from slimtrain.search.trace import Trace
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
@@ -122,7 +124,7 @@ def test_that_command_repeats_what_was_changed(tmp_path: Path) -> None:
     file = search_file(tmp_path / "tiny.yml")
     changes = ["seed=3", "mean=[0.1, 0.2, 0.3]", "data_dir=/a b/c", "search_groups=1"]
     config = read_config(str(file), changes, batch_size=4)
-    words = shlex.split(SearchPlan(config, str(file), tmp_path / "s").next_command())
+    words = shlex.split(SearchRequest(config, tmp_path / "s", None, str(file)).next_command())
     again = read_config(words[4], [words[i + 1] for i, word in enumerate(words) if word == "--set"])
     assert (again.seed, again.mean, again.data_dir, again.batch_size) == (3, (0.1, 0.2, 0.3), "/a b/c", 4)
     assert again.search_groups == SEARCH["search_groups"]  # for the search alone
@@ -276,7 +278,7 @@ def test_a_new_search_moves_the_old_one_aside_and_may_slim_its_network(tmp_path:
 
 def whole(joined: Processes, file: str, folder: str, ckpt: str | None) -> list[tuple[dict[str, int], float]]:
     """A search on one of several processes: what it found."""
-    found = run_whole_search(SearchPlan(read_config(file), file, Path(folder), ckpt), joined, resume=False)
+    found = run_whole_search(SearchRequest(read_config(file), Path(folder), ckpt, file), joined, resume=False)
     return [(dict(each.plan.channels), each.loss) for each in found]
 
 
@@ -496,7 +498,7 @@ def test_what_tests_the_found_networks_chose_none_of_them(tmp_path: Path, monkey
     monkeypatch.setattr(HeldOut, "read", read)
     _, folder = searched(tmp_path, holdout=6, search_holdout=12)
     config = read_config(str(tmp_path / "tiny.yml"))
-    search = SearchPlan(config, str(tmp_path / "tiny.yml"), folder)
+    search = SearchRequest(config, folder, None, str(tmp_path / "tiny.yml"))
     tests, trained = names_of(data_of(search.final).test), names_of(data_of(search.supernet).train)
     assert (len(tests), len(seen), len(trained)) == (6, 12, 14)
     assert not tests & seen and not tests & trained and not seen & trained
@@ -506,7 +508,7 @@ def test_what_tests_the_found_networks_chose_none_of_them(tmp_path: Path, monkey
 def test_images_kept_aside_for_tests_alone_serve_the_search_and_test_nothing_more(tmp_path: Path) -> None:
     outcome, folder = searched(tmp_path, holdout=12, search_holdout=0)
     config = read_config(str(tmp_path / "tiny.yml"))
-    search = SearchPlan(config, str(tmp_path / "tiny.yml"), folder)
+    search = SearchRequest(config, folder, None, str(tmp_path / "tiny.yml"))
     assert search.supernet.holdout == 12 and search.final.holdout == 0
     assert names_of(data_of(search.final).test) & names_of(data_of(search.supernet).test) == set()
     assert "--set holdout=0" in outcome.lines[-1]
@@ -544,7 +546,7 @@ def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:
 )
 def test_the_published_searches_are_configurations(name: str, targets: list[float]) -> None:
     config = read_config(name)
-    search = SearchPlan(config, name, Path("runs/s"))
+    search = SearchRequest(config, Path("runs/s"), None, name)
     assert search.targets == targets
     supernet = search.supernet
     assert supernet.network == name.replace("autoslim", "us") and supernet.nonuniform and supernet.distill
@@ -567,7 +569,7 @@ def test_a_short_training_runs_through_the_whole_schedule() -> None:
 
 def test_the_digits_search_reaches_its_targets() -> None:
     config = read_config("digits")
-    search = SearchPlan(config, "digits", Path("s"))
+    search = SearchRequest(config, Path("s"), None, "digits")
     spec = search.supernet.spec(10)
     check_targets(cost_model("macs", spec, 16), Slimming(spec, config.search_groups), search.targets)
     assert len(search.targets) == 3 and search.supernet.holdout > 0 and config.holdout == 0

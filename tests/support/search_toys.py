@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import Chunk, Evaluator, Measured, TensorChunks
+from slimtrain.search.evaluator import Chunk, Evaluator, TensorChunks
+from slimtrain.search.greedy import CandidateScore
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE, network_of, noise
@@ -58,7 +59,7 @@ def batch_logits(network: SlimmableNetwork, plan: ChannelPlan, batch: Tensor) ->
 
 
 @torch.no_grad()
-def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks) -> Measured:
+def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks) -> CandidateScore:
     """Error and loss of a plan from the image on, by its definition."""
     made = [(batch_logits(network, plan, batch).double(), labels) for batch, labels in chunks.chunks]
     return measured(made)
@@ -67,7 +68,7 @@ def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChun
 @torch.no_grad()
 def brute_force_calibrated(
     network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks, calibration: TensorChunks
-) -> Measured:
+) -> CandidateScore:
     """As `brute_force`, with statistics that torch's own norms average over the calibration images."""
     made = dense(network, plan)
     for norm in made.modules():
@@ -80,11 +81,11 @@ def brute_force_calibrated(
     return measured([(made(batch).double(), labels) for batch, labels in chunks.chunks])
 
 
-def measured(made: Sequence[tuple[Tensor, Tensor]]) -> Measured:
+def measured(made: Sequence[tuple[Tensor, Tensor]]) -> CandidateScore:
     logits, labels = torch.cat([a for a, _ in made]), torch.cat([b for _, b in made])
     chance = logits.softmax(1)[torch.arange(len(labels)), labels]
     wrong = sum(int(row.argmax()) != int(label) for row, label in zip(logits, labels, strict=True))
-    return Measured(100 * wrong / len(labels), float(-chance.log().mean()), len(labels))
+    return CandidateScore(100 * wrong / len(labels), float(-chance.log().mean()), len(labels))
 
 
 def small_network(spec: NetworkSpec = V1, seed: int = 0) -> SlimmableNetwork:
@@ -101,9 +102,9 @@ class Told:
     def __init__(self, function: Callable[[ChannelPlan], tuple[float, float]]) -> None:
         self.function, self.asked = function, 0
 
-    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
+    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
         self.asked += 1
-        return [Measured(*self.function(plan), 100) for plan in candidates]
+        return [CandidateScore(*self.function(plan), 100) for plan in candidates]
 
     def identity(self) -> dict[str, Any]:
         return {"told": True}

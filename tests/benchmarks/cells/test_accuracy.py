@@ -17,7 +17,8 @@ from slimexport import export
 from slimexport.target.errors import MissingBackend
 from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 

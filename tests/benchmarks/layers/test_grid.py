@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.layers.grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
 from slimtrain.costs.layer_shapes import layer_shapes
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.models.spec import NetworkSpec
 
 

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import layer_shapes
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from tests.support.bench_models import run
 
 

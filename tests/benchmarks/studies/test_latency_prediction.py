@@ -24,7 +24,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer, model_ms

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from slimtrain.base.errors import UserError
-from slimtrain.search.trace import Step
+from slimtrain.search.trace import SearchStep
 from tests.support.bench_search import COUNTER, SLIMMING, SPEC, steps_from_widest
 
 MACS = 1_000_000
@@ -38,6 +38,6 @@ def test_plans_on_the_way_are_those_that_steps_began_from() -> None:
     assert all(step.channels_before == plan.channels[step.group] for step, plan in zip(steps[::2], plans, strict=True))
     assert len(plans_on_the_way(SLIMMING, steps, 100)) == 6
     with pytest.raises(UserError, match="step 1 of the trace is none"):
-        plans_on_the_way(SLIMMING, [Step(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1)], 3)
+        plans_on_the_way(SLIMMING, [SearchStep(1, "features.0", 99, 98, 2.0, 1.0, 1, 1, 0.0, 0.0, 0.0, 0.0, 12, 1, 0.1)], 3)
     with pytest.raises(UserError, match="no steps"):
         plans_on_the_way(SLIMMING, [], 3)

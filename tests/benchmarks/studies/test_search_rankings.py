@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.studies.search_rankings import add_differences, judged
-from slimtrain.search.evaluator import Measured
+from slimtrain.search.greedy import CandidateScore
 
 
 def test_a_choice_is_judged_by_the_reference() -> None:
-    ours = [[Measured(1.0, 0.1, 9), Measured(2.0, 0.2, 9), Measured(3.0, 0.3, 9)]] * 2
+    ours = [[CandidateScore(1.0, 0.1, 9), CandidateScore(2.0, 0.2, 9), CandidateScore(3.0, 0.3, 9)]] * 2
     theirs = [
-        [Measured(10.0, 1.0, 9), Measured(20.0, 2.0, 9), Measured(30.0, 3.0, 9)],
-        [Measured(30.0, 3.0, 9), Measured(20.0, 2.0, 9), Measured(10.0, 1.0, 9)],
+        [CandidateScore(10.0, 1.0, 9), CandidateScore(20.0, 2.0, 9), CandidateScore(30.0, 3.0, 9)],
+        [CandidateScore(30.0, 3.0, 9), CandidateScore(20.0, 2.0, 9), CandidateScore(10.0, 1.0, 9)],
     ]
     judgement = judged(ours, theirs, [0, 0], resamples=10)
     assert judgement["agreement_error_steps"] == pytest.approx([1, -1]) and judgement["agreement_error"] == pytest.approx(0)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.studies import search_statistics
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.search.trace import Candidate, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.bench_search import SPEC, steps_from_widest

@@ -11,7 +11,8 @@ import torch
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork

@@ -10,8 +10,8 @@ import torch
 import torchvision
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.models import ARCHITECTURES
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED, empty_state, identified, shaped

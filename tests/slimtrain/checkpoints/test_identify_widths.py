@@ -12,7 +12,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.models import ARCHITECTURES
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import empty_state, identified, random_state
 

@@ -11,11 +11,12 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.layout import check_values
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.noise import noise_images
-from slimtrain.models.registry import NETWORKS, published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import network_names
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.slimtrain_states import PUBLISHED
 
-LISTED = [name for name in NETWORKS if not name.startswith("autoslim") or name in PUBLISHED]
+LISTED = [name for name in network_names() if not name.startswith("autoslim") or name in PUBLISHED]
 
 
 def activations(network: SlimmableNetwork, x: Tensor) -> dict[str, float]:

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model, format_cost, parse_targets, target_name
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.slimming import Slimming, check_targets
-from slimtrain.slimmable.build import DenseLayers
+from tests.support.dense_costs import measured_cost
 from tests.support.search_toys import RESNET, V1, V2
-
-
-def counted(spec: NetworkSpec, plan: ChannelPlan, size: int) -> dict[str, int]:
-    """MACs, folded parameters and written elements of the dense network, counted while it runs."""
-    network = spec.build(DenseLayers(plan))
-    assert isinstance(network, torch.nn.Module)
-    totals = {"macs": 0, "params": 0, "activations": 0}
-
-    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        totals["macs"] += weight.numel() * output[0, 0].numel()
-        totals["params"] += weight.numel() + weight.shape[0]  # a bias each, once norms are folded
-        totals["activations"] += output.numel()
-
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            module.register_forward_hook(count)
-    with torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, size, size))
-    return totals
 
 
 @pytest.mark.parametrize("spec", [V1, V2, RESNET])
@@ -46,7 +23,7 @@ def counted(spec: NetworkSpec, plan: ChannelPlan, size: int) -> dict[str, int]:
 def test_counted_costs(spec: NetworkSpec, kind: str) -> None:
     slimming, cost = Slimming(spec), cost_model(kind, spec, 64)
     for plan in (slimming.start, slimming.steps(slimming.start)[3], slimming.floor):
-        assert cost(plan) == counted(spec, plan, 64)[kind]
+        assert cost(plan) == getattr(measured_cost(spec, plan, 64), kind)
     assert cost.name == kind
 
 

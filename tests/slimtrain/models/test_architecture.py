@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.mobilenet_v2 import WiredBlock
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork

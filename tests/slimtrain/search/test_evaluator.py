@@ -12,14 +12,13 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.search.prefix import Stages, State
+from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, TensorChunks
+from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.prefix import SharedPrefix
 from slimtrain.search.slimming import Slimming
-from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import ALONE, calibrated_network, differences, noise
 from tests.support.search_toys import (
-    MNAS,
     RESNET,
     SIZE,
     SPECS,
@@ -114,62 +113,23 @@ def test_sharing_changes_no_bit(name: str, statistics: str, channels_last: bool)
     assert shared(current, candidates) == apart(current, candidates)
 
 
-@pytest.mark.parametrize("spec", [V2, RESNET])
-def test_stages_are_the_network(spec: NetworkSpec) -> None:
-    network = small_network(spec)
-    stages = Stages(network)
-    batch = noise(4, SIZE, 3)
-    with torch.inference_mode(), network.averaging(1.0):
-        assert torch.equal(stages.run(State(batch), 0, len(stages.stages)).x, network(batch))
-
-
-@pytest.mark.parametrize("spec", [V1, V2, MNAS, RESNET])
-def test_the_first_difference_is_where_results_begin_to_differ(spec: NetworkSpec) -> None:
-    """By running every stage of both plans. Where a layer reads what an earlier one wrote, shapes differ already there."""
-    network = small_network(spec)
-    stages = Stages(network)
-    slimming = Slimming(spec)
-    batch = noise(2, SIZE, 3)
-
-    def outputs(plan: ChannelPlan) -> list[torch.Tensor]:
-        made, state = [], State(batch)
-        with torch.inference_mode(), network.averaging(1.0), network.at(plan):
-            for i in range(len(stages.stages)):
-                state = stages.run(state, i, i + 1)
-                made.append(state.x.clone())
-        return made
-
-    before = outputs(slimming.start)
-    for plan in slimming.steps(slimming.start)[::3]:
-        first = stages.first_difference(slimming.start, plan)
-        pairs = zip(before, outputs(plan), strict=True)
-        assert next(i for i, (a, b) in enumerate(pairs) if not torch.equal(a, b)) == first
-    assert stages.first_difference(slimming.start, slimming.start) == len(stages.stages) - 1
-
-
 def test_what_candidates_share_is_computed_once() -> None:
     """Calls of every convolution: as many as candidates that differ by then, and once more where the current plan passes."""
     network = small_network(V2)
     slimming = Slimming(V2)
     candidates = slimming.steps(slimming.start)
-    stages = Stages(network)
-    firsts = [stages.first_difference(slimming.start, plan) for plan in candidates]
+    prefix = SharedPrefix(network)
+    firsts = [prefix.first_difference(slimming.start, plan) for plan in candidates]
     calls: dict[str, int] = {}
     for name, module in network.named_modules():
         if module in network.weighted:
             module.register_forward_hook(lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1}))
     evaluator = Evaluator(network, TensorChunks([(noise(6, SIZE), torch.zeros(6, dtype=torch.int64))]), ALONE)
     evaluator(slimming.start, candidates)
-    weighted = [i for i, stage in enumerate(stages.stages) if stage.groups]
+    weighted = [i for i, stage in enumerate(prefix.stages) if stage.groups]
     expected = [sum(first <= i for first in firsts) + (i < max(firsts)) for i in weighted]
     assert list(calls.values()) == expected
     assert sum(expected) < 0.7 * len(weighted) * len(candidates)
-
-
-def test_other_blocks_are_refused() -> None:
-    network = SlimmableNetwork(NetworkSpec("shufflenet", "s", (0.5, 1.0), 5))
-    with pytest.raises(TypeError, match=r"s_shufflenet: has blocks that cannot be taken apart"):
-        Stages(network)
 
 
 # ------------------------------------------------------------------------------------------- the network stays as it is
@@ -210,7 +170,7 @@ def test_calibrated_statistics_of_the_checkpoint_play_no_part() -> None:
 # ------------------------------------------------------------------------------------------------------- several processes
 
 
-def measured_here(processes: Processes) -> list[list[Measured]]:
+def measured_here(processes: Processes) -> list[list[CandidateScore]]:
     network = small_network(V1)
     network.synchronize(True)  # as a training run before leaves it
     chunks = known_chunks(network, 3, 6)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
@@ -22,9 +23,10 @@ from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import finishing
 from slimtrain.search.finishing import nearest_width, uniform_plan
-from slimtrain.search.from_plans import found_config
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import run_whole_search
-from slimtrain.search.supernet import SearchPlan, with_epochs
+from slimtrain.search.supernet import with_epochs
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
@@ -92,7 +94,7 @@ def test_both_are_trained_the_same_way_and_on_all_training_images(finished: tupl
     assert (found.network, found.epochs, found.holdout) == ("autoslim_mobilenet_v1", 2, 0)
     for key in ("epochs", "lr", "warmup_epochs", "holdout", "seed", "distill", "batch_size", "calibration_batches"):
         assert getattr(found, key) == getattr(uniform, key)
-    assert found.channel_lists == found_config(found, folder / "plans")[0].channel_lists != uniform.channel_lists
+    assert found.channel_lists == plans_config(found, folder / "plans")[0].channel_lists != uniform.channel_lists
 
 
 def test_found_networks_are_exported_and_verified(finished: tuple[Outcome, Path]) -> None:
@@ -215,7 +217,7 @@ def test_targets_that_end_at_one_network(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def whole(joined: Processes, file: str, folder: str) -> int:
-    return len(run_whole_search(SearchPlan(read_config(file), file, Path(folder)), joined, resume=False))
+    return len(run_whole_search(SearchRequest(read_config(file), Path(folder), None, file), joined, resume=False))
 
 
 def test_several_processes_finish_together(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, cost_model
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import Evaluator, Measured, TensorChunks
-from slimtrain.search.greedy import Found, Option, choose, run_search
+from slimtrain.search.evaluator import Evaluator, TensorChunks
+from slimtrain.search.greedy import CandidateScore, Option, SearchOutcome, choose, run_search
 from slimtrain.search.slimming import Slimming, changed_groups
-from slimtrain.search.trace import Step, Trace
+from slimtrain.search.trace import SearchStep, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE
 from tests.support.search_toys import RESNET, V1, V2, Told, brute_force, evaluator, known_chunks, small_network
@@ -30,14 +30,14 @@ class Recorded(Trace):
     """A trace that is kept in memory."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[SearchStep] = []
         self.write = False
 
     def begin(self, identity: object) -> None:
         self.identity = identity
 
 
-def chosen_plans(slimming: Slimming, steps: list[Step]) -> list[ChannelPlan]:
+def chosen_plans(slimming: Slimming, steps: list[SearchStep]) -> list[ChannelPlan]:
     """The plans that a trace went through, from the widest on."""
     plans = [slimming.start]
     for step in steps:
@@ -50,7 +50,7 @@ def chosen_plans(slimming: Slimming, steps: list[Step]) -> list[ChannelPlan]:
 
 
 def brute_choice(
-    measured: Callable[[ChannelPlan], Measured], cost: CostModel, slimming: Slimming, plan: ChannelPlan, criterion: str
+    measured: Callable[[ChannelPlan], CandidateScore], cost: CostModel, slimming: Slimming, plan: ChannelPlan, criterion: str
 ) -> ChannelPlan:
     """The next plan by the rule, every candidate evaluated by itself. Losses differ, so that no tie goes further."""
     before, spent = measured(plan), cost(plan)
@@ -76,7 +76,7 @@ def setting(spec: NetworkSpec) -> tuple[SlimmableNetwork, TensorChunks]:
 
 
 @cache
-def by_definition(spec: NetworkSpec, plan: ChannelPlan) -> Measured:
+def by_definition(spec: NetworkSpec, plan: ChannelPlan) -> CandidateScore:
     return brute_force(setting(spec)[0], plan, setting(spec)[1])
 
 
@@ -241,7 +241,7 @@ def test_a_cost_that_rises_on_the_way_is_no_obstacle() -> None:
 
 
 def test_two_searches_are_the_same() -> None:
-    def search() -> list[Found]:
+    def search() -> list[SearchOutcome]:
         network = small_network(V2)
         slimming, cost = Slimming(V2, 2), cost_model("macs", V2, SIZE)
         targets = [0.8 * cost(slimming.start)]
@@ -253,7 +253,7 @@ def test_two_searches_are_the_same() -> None:
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-def run_told(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: Any) -> list[Found]:
+def run_told(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: Any) -> list[SearchOutcome]:
     slimming, cost = Slimming(V1), cost_model("macs", V1, SIZE)
     return run_search(
         setting(V1)[0], slimming, cost, [target * cost(slimming.start)], Told(function), image_size=SIZE, **options

@@ -20,7 +20,7 @@ from slimexport.fold import fold_norms
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.typed import to_typed
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.data.fake import FakeSamples
 from slimtrain.data.samples import ArraySamples, FileSamples, PartSamples, Picture
-from slimtrain.search.images import HeldOut, chunk_size, draw_images
+from slimtrain.search.held_out import HeldOut, chunk_size, draw_images
 
 
 def samples(count: int) -> ArraySamples:

@@ -9,9 +9,8 @@ from torch import Tensor
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
-from slimtrain.training.gradients import Gradients
-from slimtrain.training.sampling import Sampler
-from slimtrain.training.step import Stepper, accumulate_gradients
+from slimtrain.training.sampling import WidthSampler
+from slimtrain.training.step import Gradients, Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import CountingAllReduce, alone
 from tests.support.slimtrain_states import images, network_of, random_state
 
@@ -57,7 +56,7 @@ def test_gradients_tile_one_tensor_in_the_strides_of_their_weights(layout: str) 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("spec", [S, US], ids=["s", "us"])
 def test_backward_passes_and_steps_leave_gradients_where_they_are(spec: NetworkSpec, layout: str) -> None:
-    network, sampler = network_in(spec, layout), Sampler(spec)
+    network, sampler = network_in(spec, layout), WidthSampler(spec)
     gradients = Gradients(network, sampler.count, alone(), synchronized=False)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     steps = Stepper(network, optimizer, gradients, smoothing=0, distill=True, amp="none", parts=2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.training.losses import distillation_loss, label_loss, torch_smoothing
+from slimtrain.training.step import distillation_loss, label_loss, torch_smoothing
 
 IMAGES, CLASSES = 5, 7
 LABELS = torch.tensor([0, 6, 3, 3, 1])

@@ -18,8 +18,9 @@ from slimexport.exporter import export
 from slimexport.target.manifest import Manifest
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import (

@@ -1,25 +1,22 @@
-"""Checkpoints of our own: they say what they hold, and consist of tensors and plain values only.
+"""The layout `own`: checkpoints that say what they hold, and consist of tensors and plain values only.
 
-A file is a dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`,
-`settings` (of the run that trained it, where one did), `model` (the state dict), `calibrated` (statistics of plans beside
-those the layout stores: every norm's, the shared tail's too), and in `last.pt` `training` (what a resumed run goes on from).
+`own_content` gives what `writing.save` writes, `read_own` the network of what `reading.read_content` reads. A file is a
+dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`, `settings` (of the
+run that trained it, where one did), `model` (the state dict), `calibrated` (statistics of plans beside those the layout
+stores: every norm's, those of fixed groups too), and in `last.pt` `training` (what a resumed run goes on from).
 
-The published layout is a state dict with keys beginning with `module.`, `{"model": ...}`: what the published code loads.
+The other layout is `published_layout.py`'s.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.models.channels import ChannelPlan
@@ -27,6 +24,7 @@ from slimtrain.models.plan_file import PLAN_NAME
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import RUNNING
 
 FORMAT = "slimtrain"
 VERSION = 1
@@ -104,7 +102,7 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
             plan = _plan(spec, entry)
             statistics = {path: (mean.float(), var.float()) for path, (mean, var) in entry["statistics"].items()}
             check_values(
-                {f"{path}.{kind}": t for path, pair in statistics.items() for kind, t in zip(_KINDS, pair, strict=True)},
+                {f"{path}.{kind}": t for path, pair in statistics.items() for kind, t in zip(RUNNING, pair, strict=True)},
                 f"{name}, plan {plan.name}",
             )
             calibrated[plan] = statistics
@@ -114,9 +112,6 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"{name}: its calibrated statistics are damaged ({error}).") from error
     return network
-
-
-_KINDS = ("running_mean", "running_var")
 
 
 def _plan(spec: NetworkSpec, entry: Mapping[str, Any]) -> ChannelPlan:
@@ -153,23 +148,3 @@ def _listed(value: Any) -> Any:
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
-
-
-def save(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint so that `path` holds either what it held before or the whole new file.
-
-    ResourceError for a full disk, UserError where it cannot be written; the old file stays.
-    """
-    buffer = io.BytesIO()
-    torch.save(_own_storage(content), buffer)
-    write_atomically(path, buffer.getbuffer(), RUN)
-
-
-def _own_storage(value: Any) -> Any:
-    """`value` with tensors that are not views: torch.save writes a view's whole storage."""
-    if isinstance(value, Tensor):
-        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
-        return value if whole else value.clone()
-    if isinstance(value, Mapping):
-        return {key: _own_storage(inside) for key, inside in value.items()}
-    return [_own_storage(inside) for inside in value] if isinstance(value, list) else value
