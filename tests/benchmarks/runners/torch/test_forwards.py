@@ -43,13 +43,13 @@ def test_each_cell_is_compiled_once_and_before_it_is_measured(tmp_path: Path) ->
             before = graphs()
             runners[count] = open_torch(cell(backend=TORCH_COMPILE, file=files[count]), tmp_path, FewImages(), Options())
             assert graphs() == before + 1, place
-        made = graphs()
+        compiled = graphs()
         for _ in range(2):
             for index in range(4):
                 for count, runner in runners.items():
                     assert runner.run(index).wall > 0
                     assert gap(runner.logits(probes()), torch_logits(networks[count], probes())) < 1e-5
-        assert graphs() == made
+        assert graphs() == compiled
     settings = runners[8].settings
     assert settings["compile"] == "inductor, default mode, static shapes" and settings["compile_s"] > 0
     torch._dynamo.reset()  # forgets both: their next call compiles again, which is no sample
@@ -86,9 +86,9 @@ class Breaks(nn.Module):
     """Dynamo makes one graph of it, and the rest runs eagerly."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        made = images.mean((2, 3))
+        means = images.mean((2, 3))
         torch._dynamo.graph_break()
-        return made
+        return means
 
 
 def test_a_network_that_is_compiled_in_part() -> None:
