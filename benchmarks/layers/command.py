@@ -24,8 +24,8 @@ from benchmarks.layers.plots import draw
 from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from benchmarks.machine.environment import command_line, environment
-from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
 from slimexport.target.cuda.device import device_name
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest

@@ -15,7 +15,7 @@ def test_measuring_a_file_needs_neither_torch_nor_onnx(exported: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom benchmarks.cells.cell import Cell, NotMeasured, Options\n"
         "from benchmarks.cells.inputs import RandomImages\nfrom benchmarks.runners.opening import open_runner\n"
         "from dataclasses import replace\n"
-        "import benchmarks.ceilings.measuring, benchmarks.machine.threads, benchmarks.onnx_models.tiny\n"
+        "import benchmarks.ceilings.measuring, benchmarks.measure.threads, benchmarks.onnx_models.tiny\n"
         f"cell, folder = Cell(**{fields!r}), Path({str(exported)!r})\n"
         f"images = RandomImages({IMAGE_SIZE}, most_bytes=1 << 20)\n"
         "runner = open_runner(cell, folder, images, Options())\nassert runner.run(0).wall > 0\n"
