@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-HERE = Path(__file__).parent
+STUDIES = Path(__file__).parent / "studies"
 COMMANDS = {
     "python -m benchmarks BUNDLE...": "What every width of a bundle costs on this device, next to its MACs.",
     "python -m benchmarks choose BUNDLE --latency-ms 5": "The widest, or most accurate, width within a latency budget.",
@@ -14,17 +14,14 @@ COMMANDS = {
 
 
 def scripts() -> dict[str, str]:
-    """Command to what it does: the commands above, then every module below this package with a `main` of its own."""
-    found = dict(COMMANDS)
-    for path in sorted(HERE.rglob("*.py")):
-        if path.name.startswith("__"):
-            continue
+    """Command to what it does: the commands above, then every script in `studies`, by its docstring's first paragraph."""
+    commands = dict(COMMANDS)
+    for path in sorted(STUDIES.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
-            module = ".".join(("benchmarks", *path.relative_to(HERE).with_suffix("").parts))
             summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
-            found[f"python -m {module}"] = " ".join(summary.split())
-    return found
+            commands[f"python -m benchmarks.studies.{path.stem}"] = " ".join(summary.split())
+    return commands
 
 
 def listing() -> str:

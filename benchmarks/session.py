@@ -6,45 +6,31 @@ Everything that can be refused is refused before anything is measured or written
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, SLIMMABLE, TENSORRT, Cell, Options, Result
+from benchmarks.ceilings.measuring import measure_ceilings
+from benchmarks.cells.accuracy import with_accuracies
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.cell import NOT_MEASURED, Cell, Options, Result, ceiling_key
 from benchmarks.cells.inputs import RandomImages, cache_bytes
-from benchmarks.cells.plan_cells import Bundle, Wanted, plan_cells
+from benchmarks.cells.plan_cells import Bundle, plan_cells
 from benchmarks.cells.records import Recorded, Records
 from benchmarks.machine.environment import environment
 from benchmarks.machine.sampler import StateSampler
 from benchmarks.measure.output_check import Reference
-from benchmarks.measure.turns import Interrupted, Method, expected_seconds, measure
-from benchmarks.runners import open_runner
+from benchmarks.measure.progress import OnProgress, Say
+from benchmarks.measure.turns import CellSource, Interrupted, Method, expected_seconds, measure
+from benchmarks.request import Request
+from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest, read_reference
 from slimtrain.base.files import file_sha256
 
-GPU_BACKENDS = (ONNXRUNTIME_CUDA, TENSORRT)
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
-
-Say = Callable[[str], None]
-Progress = Callable[[str, float, int], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. `threads` of CPU backends, None for one per physical core, and `cache_bytes`, None for
-    the machine's own, hold for the whole session. `accuracy_data`: labeled images, or ""."""
-
-    bundles: tuple[Bundle, ...]
-    wanted: Wanted
-    method: Method
-    options: Options
-    threads: int | None = None
-    cache_bytes: int | None = None
-    accuracy_data: str = ""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,12 +53,10 @@ def prepare(request: Request) -> Plan:
             f"two bundles are called {', '.join(sorted(twice))}. Rename a folder, or measure one after the other."
         )
     for bundle in request.bundles:
-        if SLIMMABLE in request.wanted.backends:
+        if any(BACKENDS[backend].needs_checkpoint for backend in request.wanted.backends):
             _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
-            from benchmarks.cells.accuracy import with_accuracies
-
             planned = with_accuracies(planned, bundle, request.accuracy_data)
         cells += planned
         refused += missing
@@ -87,19 +71,19 @@ def prepare(request: Request) -> Plan:
 def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     """BundleError where the slimmable network would be another than the bundle's: its file's SHA-256 tells. One that was built
     untrained has none, and is compared by name when it is opened."""
-    expected = bundle.manifest["source"].get("sha256")
-    if checkpoint is None or not checkpoint.is_file() or not isinstance(expected, str):
+    expected = bundle.manifest.source.sha256
+    if checkpoint is None or not checkpoint.is_file() or expected is None:
         return
-    found = file_sha256(checkpoint)
-    if found != expected:
+    digest = file_sha256(checkpoint)
+    if digest != expected:
         raise BundleError(
-            f"--ckpt {checkpoint}: SHA-256 is {found[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
-            f"({bundle.manifest['source'].get('file')}). Give that one."
+            f"--ckpt {checkpoint}: SHA-256 is {digest[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "
+            f"({bundle.manifest.source.file}). Give that one."
         )
 
 
 def run(
-    request: Request, threads: Mapping[str, Any], plan: Plan, path: Path, command: str, say: Say, progress: Progress
+    request: Request, threads: Mapping[str, Any], plan: Plan, path: Path, command: str, say: Say, progress: OnProgress
 ) -> tuple[Recorded, bool]:
     """Measure `plan` and write `path`, a results.jsonl. Returns what it holds, and whether Ctrl-C ended it early.
 
@@ -113,7 +97,7 @@ def run(
         "method": asdict(request.method),
         "options": {**asdict(options), "checkpoint": options.checkpoint and options.checkpoint.name},
         "threads": threads,
-        "inputs": _inputs_told(request, cells),
+        "inputs": _input_settings(request, cells),
     }
     results: list[Result] = []
     interrupted = False
@@ -123,35 +107,33 @@ def run(
         results.append(result)
 
     with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
-        before, found = environment(), {}
+        before, ceilings = environment(), {}
         images: dict[int, RandomImages] = {}
+        source = CellSource(
+            lambda cell: plan.folders[cell.bundle],
+            open_runner,
+            lambda size: images.setdefault(size, RandomImages(size, request.seed)),
+            options,
+            _References(plan),
+        )
         try:
-            found = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
+            ceilings = _ceilings(cells, options, min(CEILING_S, request.method.duration_s), say)
         except KeyboardInterrupt:
             interrupted = True
-        records.run(command, before, settings, found)
+        records.run(command, before, settings, ceilings)
         known = [Result(cell, NOT_MEASURED, "interrupted before it was measured") for cell in cells if interrupted]
         for result in (*plan.refused, *known):
             add(result)
         try:
             measure(
-                cells if not interrupted else (),
-                lambda cell: plan.folders[cell.bundle],
-                open_runner,
-                request.method,
-                inputs_of=lambda size: images.setdefault(size, RandomImages(size, request.seed)),
-                options=options,
-                reference_of=_References(plan),
-                sampler=sampler,
-                on_result=add,
-                progress=progress,
+                cells if not interrupted else (), source, request.method, on_result=add, progress=progress, watcher=sampler
             )
         except Interrupted:
             interrupted = True
         after = environment()
         took = time.monotonic() - began
         records.end(after, took, interrupted)
-    ran = {"command": command, "environment": before, "settings": settings, "ceilings": found}
+    ran = {"command": command, "environment": before, "settings": settings, "ceilings": ceilings}
     ended = {"environment_after": after, "seconds": took, "interrupted": interrupted}
     return Recorded(ran, tuple(results), ended), interrupted
 
@@ -180,8 +162,8 @@ class _References:
         logits = arrays.get(f"logits_{cell.plan}")
         if logits is None or "images" not in arrays:
             return None
-        entries = self.plan.manifests[cell.bundle]["artifacts"]
-        entry = next(each for each in entries if each["file"] == cell.file)
+        artifacts = self.plan.manifests[cell.bundle].artifacts
+        artifact = next(artifact for artifact in artifacts if artifact.file == cell.file)
         images, size = arrays["images"], cell.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size) or logits.ndim != 2 or not 0 < len(images) == len(logits):
             path, shapes = self.plan.folders[cell.bundle] / REFERENCE, f"{list(images.shape)} and {list(logits.shape)}"
@@ -189,32 +171,26 @@ class _References:
                 f"{path}: images and logits of {cell.plan} are {shapes}, which do not fit each other and {size} px. Export "
                 "again."
             )
-        verified = entry.get("verification")
-        return images, logits, verified.get("tolerance") if isinstance(verified, dict) else None
+        return images, logits, artifact.verification.tolerance
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
     """What the device can do at most, by backend and precision."""
-    from benchmarks.ceilings.measuring import measure_ceilings
-    from benchmarks.cells.cell import ceiling_key
-
-    found: dict[str, Any] = {}
+    ceilings: dict[str, Any] = {}
     for cell in cells:
         key = ceiling_key(cell)
-        if key not in found:
+        if key not in ceilings:
             say(f"ceilings of {key}")
-            found[key] = asdict(measure_ceilings(cell.backend, cell.precision, options, seconds=seconds))
-    return found
+            ceilings[key] = asdict(measure_ceilings(cell.backend, cell.precision, options, seconds=seconds))
+    return ceilings
 
 
 def _device(cells: Sequence[Cell], options: Options) -> str:
     """Whose state is watched: the GPU's where one of the cells runs on it."""
-    torch_on_gpu = options.device == "cuda"
-    on_gpu = any(cell.backend in GPU_BACKENDS or (torch_on_gpu and cell.backend != ONNXRUNTIME_CPU) for cell in cells)
-    return "cuda" if on_gpu else "cpu"
+    return CUDA if any(BACKENDS[cell.backend].device_of(options) == CUDA for cell in cells) else CPU
 
 
-def _inputs_told(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
+def _input_settings(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
     """How inputs are made; `covers_cache` is false where some batch's buffers would be too large for that."""
     cache = cache_bytes()
     sizes = {(cell.image_size, cell.batch) for cell in cells}

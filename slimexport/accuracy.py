@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
@@ -94,8 +95,8 @@ def images_for(
     return LabeledImages(Path(source).name, samples, test_transform(size, mean, std, row.whole), workers)
 
 
-def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> list[dict[str, Any]]:
-    """What the manifest says under `accuracy`, for every runner; the images are read once.
+def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> list[Accuracy]:
+    """The accuracy of every runner; the images are read once.
 
     Raises UserError where no image can be read.
     """
@@ -108,4 +109,4 @@ def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> l
             right[i] += int((np.asarray(run(pixels)).argmax(1) == labels).sum())
     if not total:
         raise UserError(f"{images.name}: holds no readable images to measure accuracy with.")
-    return [{"top1": count / total, "images": total, "data": images.name} for count in right]
+    return [Accuracy(top1=count / total, images=total, data=images.name) for count in right]

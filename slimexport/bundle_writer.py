@@ -135,4 +135,4 @@ def _own_files(folder: Path) -> set[str]:
         manifest = read_manifest(folder)
     except BundleError:
         return set()
-    return {MANIFEST, REFERENCE, *(str(artifact.get("file")) for artifact in manifest["artifacts"])}
+    return {MANIFEST, REFERENCE, *(artifact.file for artifact in manifest.artifacts)}

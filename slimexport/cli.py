@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slimexport import __version__
+from slimexport.target.precision import EXACT, OPTIONS, files_of, needed_for, row_of
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import split_name
 
+if TYPE_CHECKING:
+    from slimexport.target.manifest import Entry, Manifest
+
 PROGRAM = "slimexport"
 FORMATS = ("onnx", "trt")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 BACKENDS = ("onnxruntime-cpu", "onnxruntime-cuda", "tensorrt")
-# Which ONNX files engines of a precision are built from, on one TensorRT or another.
-NEEDED = {"fp32": ("fp32",), "tf32": ("fp32",), "fp16": ("fp32", "fp16"), "bf16": ("bf16",), "int8": ("int8",)}
 
 
 def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
@@ -51,9 +51,9 @@ def choices(text: str, known: tuple[str, ...], what: str) -> list[str]:
 @click.option(
     "--precision",
     metavar="LIST",
-    default="fp32",
+    default=EXACT,
     show_default=True,
-    help="Number formats: fp32, tf32 (engines), fp16, bf16, int8.",
+    help=f"Number formats: {', '.join(name if files_of(name) else f'{name} (engines)' for name in OPTIONS)}.",
 )
 @click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
@@ -130,7 +130,7 @@ def _run(
         click.echo(describe())
         return
     formats = choices(options.pop("formats"), FORMATS, "format")
-    precisions = list(dict.fromkeys(choices(options.pop("precision"), PRECISIONS, "precision")))
+    precisions = list(dict.fromkeys(choices(options.pop("precision"), OPTIONS, "precision")))
     engines = Engines(precisions, {key: options.pop(key) for key in ENGINE_OPTIONS})
     if bundle:
         if ckpt:
@@ -144,12 +144,12 @@ def _run(
     if triton:
         raise click.UsageError("--triton goes with --bundle: export first, then write the repository from the bundle.")
     if "trt" not in formats:
-        if "tf32" in precisions:
-            raise UserError("precision tf32: is a way to compute, not to store; it is for engines: add --format trt.")
+        if ways := [name for name in precisions if not files_of(name)]:
+            raise UserError(f"precision {ways[0]}: is a way to compute, not to store; it is for engines: add --format trt.")
         _export(ckpt, as_json, precisions=precisions, **options)
         return
     engines.settings()  # a wrong option is told before anything is written
-    files = list(dict.fromkeys(["fp32", *(file for precision in precisions for file in NEEDED[precision])]))
+    files = list(dict.fromkeys([EXACT, *(file for precision in precisions for file in needed_for(precision))]))
     folder = _export(ckpt, as_json, precisions=files, **options)
     if folder is not None:
         engines.build(folder, None, as_json)
@@ -179,14 +179,15 @@ class Engines:
     def build(self, folder: Path, widths: list[float] | None, as_json: bool) -> None:
         """Build and verify a bundle's engines, and print them."""
         from slimexport.report import table
+        from slimexport.target.manifest import TRT
         from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
 
         def building(file: str) -> None:
             click.echo(f"building {file}", err=True)
 
-        def finished(artifact: dict[str, Any]) -> None:
-            engine = artifact["engine"] or {}
-            click.echo(f"{artifact['verification']['status']}, {engine.get('build_seconds', 0):.1f} s", err=True)
+        def finished(entry: Entry) -> None:
+            seconds = entry.engine.build_seconds if entry.engine else 0
+            click.echo(f"{entry.verification.status}, {seconds:.1f} s", err=True)
 
         try:
             manifest = build_engines(
@@ -206,7 +207,7 @@ class Engines:
         if as_json:
             _print(manifest, as_json)
         else:
-            click.echo(table([a for a in manifest["artifacts"] if a["format"] == "trt"]))
+            click.echo(table(manifest.of_format(TRT)))
 
 
 def _bundle(
@@ -278,30 +279,31 @@ def _export(
     _print(manifest, as_json)
     if options["dry_run"]:
         return None
-    folder = Path(options["output_dir"] or Path("exports") / manifest["source"]["network"])
+    folder = Path(options["output_dir"] or Path("exports") / manifest.source.network)
     if not as_json:
-        count = len(manifest["artifacts"])
-        click.echo(f"{count} {'network' if set(options['precisions']) == {'fp32'} else 'file'}{'s' * (count > 1)} in {folder}")
+        count = len(manifest.artifacts)
+        click.echo(f"{count} {'network' if set(options['precisions']) == {EXACT} else 'file'}{'s' * (count > 1)} in {folder}")
     return folder
 
 
-def _print(manifest: dict[str, Any], as_json: bool) -> None:
+def _print(manifest: Manifest, as_json: bool) -> None:
     from slimexport.report import table
     from slimexport.target.manifest import dump_manifest
 
     if as_json:
         click.echo(dump_manifest(manifest), nl=False)
     else:
-        if manifest["source"].get("untrained"):
+        if manifest.source.untrained:
             click.echo("an untrained network: its weights are random, its outputs mean nothing")
-        click.echo(table([*manifest["artifacts"], *manifest.get("rejected", [])]))
+        click.echo(table([*manifest.artifacts, *manifest.rejected]))
 
 
 def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
     from slimexport.report import table
     from slimexport.target.errors import NotProven
-    from slimexport.target.manifest import read_manifest
-    from slimexport.target.verify import PASSED, SKIPPED, verify_bundle
+    from slimexport.target.manifest import dump_json, read_manifest
+    from slimexport.target.records import to_json
+    from slimexport.target.verify import verify_bundle
 
     manifest = read_manifest(folder)
     if backend == "tensorrt":
@@ -310,9 +312,9 @@ def _verify_bundle(folder: Path, as_json: bool, backend: str) -> None:
         results = verify_engines(folder, manifest)
     else:
         results = verify_bundle(folder, manifest, backend)
-    shown = [{**artifact, "verification": verification} for artifact, verification in results]
-    click.echo(json.dumps(shown, indent=1) if as_json else table(shown))
-    failed = [artifact["file"] for artifact in shown if artifact["verification"]["status"] not in (PASSED, SKIPPED)]
+    checked = [replace(artifact, verification=verification) for artifact, verification in results]
+    click.echo(dump_json([to_json(artifact) for artifact in checked]) if as_json else table(checked))
+    failed = [artifact.file for artifact in checked if not artifact.verification.passed]
     if failed:
         raise NotProven(f"not proven right: {', '.join(failed)}.")
 
@@ -331,13 +333,13 @@ class Progress:
 
             self.bar = tqdm(total=total, unit="network", disable=None, leave=False)
 
-    def finished(self, artifact: dict[str, Any]) -> None:
+    def finished(self, entry: Entry) -> None:
         self.number += 1
         if self.bar is not None:
-            self.bar.set_postfix_str(_file(artifact))
+            self.bar.set_postfix_str(_label(entry))
             self.bar.update()
         else:
-            click.echo(f"{self.number}/{self.total} {_file(artifact)}: {artifact['verification']['status']}", err=True)
+            click.echo(f"{self.number}/{self.total} {_label(entry)}: {entry.verification.status}", err=True)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -345,6 +347,6 @@ class Progress:
             self.bar = None
 
 
-def _file(artifact: dict[str, Any]) -> str:
-    """What progress calls an artifact: its name, and its precision where it is not fp32."""
-    return artifact["name"] if artifact["precision"] == "fp32" else f"{artifact['name']}.{artifact['precision']}"
+def _label(entry: Entry) -> str:
+    """What progress calls a file: its name, and its precision where it is not fp32."""
+    return entry.name + row_of(entry.precision).infix

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,28 +23,32 @@ from torch import nn
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network, traced
-from slimexport.onnx_files.calibration import Calibration, Choice, calibration_batches
+from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.graph import to_onnx
-from slimexport.onnx_files.quantize import quantize
 from slimexport.onnx_files.ranges import METHODS
 from slimexport.onnx_files.runner import onnx_runner
-from slimexport.onnx_files.typed import TYPES, to_typed
+from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.select import select_plans
 from slimexport.target.errors import NotProven
-from slimexport.target.manifest import MANIFEST, REFERENCE, SCHEMA_VERSION, Artifact, Manifest, dump_manifest
-from slimexport.target.runners import require_onnxruntime
-from slimexport.target.verify import (
-    FP32_TOLERANCE,
-    INT8,
-    PASSED,
+from slimexport.target.manifest import (
+    MANIFEST,
+    ONNX,
+    REFERENCE,
+    SCHEMA_VERSION,
     SKIPPED,
-    TOLERANCES,
-    compare,
-    fp32_tolerance,
-    int8_verdict,
-    run_probes,
-    verdict,
+    UNVERIFIABLE,
+    Artifact,
+    Entry,
+    Input,
+    Manifest,
+    Output,
+    Source,
+    Verification,
+    dump_manifest,
 )
+from slimexport.target.precision import EXACT, Precision, files_of
+from slimexport.target.runners import require_onnxruntime
+from slimexport.target.verify import Probes, compare, prove
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.version import __version__
@@ -60,8 +64,6 @@ log = logging.getLogger(__name__)
 PROBES = 2
 PROBE_SEED = 1  # untrained networks take their statistics from seed 0
 CALIBRATION_BATCH_SIZE = 64
-EMISSIONS = {"int8": ("int8", "int8-fp16")}  # one for each kind of target
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4, "int8-fp16": 2}  # per weight
 OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
 Logits = NDArray[np.float64]
 
@@ -79,7 +81,7 @@ def export(
     *,
     widths: Sequence[float] | Literal["all"] | None = None,
     macs: Sequence[int] = (),
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (EXACT,),
     int8_calibration: str = "auto",
     channels: Sequence[str | Path] = (),
     output_dir: str | Path | None = None,
@@ -96,7 +98,7 @@ def export(
     switches: Sequence[float] | None = None,
     config: str | Path | None = None,
     started: Callable[[int], None] = lambda total: None,
-    finished: Callable[[Artifact], None] = lambda artifact: None,
+    finished: Callable[[Entry], None] = lambda entry: None,
 ) -> Manifest:
     """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
 
@@ -116,8 +118,12 @@ def export(
     """
     if int8_calibration not in ("auto", *METHODS):
         raise UserError(f"int8 calibration {int8_calibration!r}: expected auto, {' or '.join(METHODS)}.")
-    if "int8" in precisions and calibration_data is None:
-        raise UserError("int8 needs images to measure activations on: give --calibration-data FOLDER, a .npy file, or digits.")
+    files = tuple(file for precision in precisions for file in files_of(precision))
+    calibrated = [file.option for file in files if file.calibrated]
+    if calibrated and calibration_data is None:
+        raise UserError(
+            f"{calibrated[0]} needs images to measure activations on: give --calibration-data FOLDER, a .npy file, or digits."
+        )
     if probes < 2:
         raise UserError(f"probes {probes}: at least 2 images are needed to see that logits depend on the image.")
     if accuracy_data is not None and dry_run:
@@ -139,20 +145,20 @@ def export(
     labeled = None if accuracy_data is None else labeled_images(accuracy_data, checkpoint, size)
     if calibration_data is not None:
         batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
-        _calibrate(checkpoint, plans, batches, needed="int8" not in precisions)
-    job = _Job(checkpoint, preprocessing, count, images, tuple(precisions))
-    if "int8" in precisions:
+        _calibrate(checkpoint, plans, batches, needed=not calibrated)
+    job = _Job(checkpoint, preprocessing, count, images, files)
+    if calibrated:
         assert calibration_data is not None
         batches = calibration_batches(calibration_data, preprocessing, calibration_batch_size)
-        job.int8 = Calibration.of(batches, int8_calibration)
+        job.calibration = Calibration.of(batches, int8_calibration)
     started(len(plans) * len(job.files))
     if dry_run:
-        manifest = job.manifest()
+        described = []
         for plan in plans:
             for artifact, _ in job.emit(plan):
-                manifest["artifacts"].append(artifact)
+                described.append(artifact)
                 finished(artifact)
-        return manifest
+        return job.manifest(described)
     with BundleWriter(output_dir or Path("exports") / spec.name, overwrite=overwrite) as bundle:
         return _write(job, plans, bundle, verify, labeled, finished)
 
@@ -163,37 +169,35 @@ def _write(
     bundle: BundleWriter,
     verify: bool,
     labeled: LabeledImages | None,
-    finished: Callable[[Artifact], None],
+    finished: Callable[[Entry], None],
 ) -> Manifest:
     """Fill a bundle and publish what is proven right."""
-    manifest = job.manifest()
-    rejected: list[Artifact] = []
-    each = sum(BYTES[precision] for precision in job.files)
+    artifacts: list[Artifact] = []
+    rejected: list[Entry] = []
+    weight_bytes = sum(file.weight_bytes or 0 for file in job.files)
     overhead = OVERHEAD_BYTES * len(job.files)
-    bundle.check_space(sum(each * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
+    bundle.check_space(sum(weight_bytes * job.count(plan).params + overhead for plan in plans) + job.images.nbytes)
     reference: dict[str, NDArray[Any]] = {"images": job.images}
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
-            for artifact, content in job.emit(plan):
-                path = bundle.write(artifact["file"], content)
-                artifact["sha256"] = file_sha256(path)
-                logits = pending.result()
-                if verify:
-                    artifact["verification"] = job.verify(path, artifact["precision"], plan, logits)
-                if artifact["verification"]["status"] in (PASSED, SKIPPED):
+            for described, content in job.emit(plan):
+                path = bundle.write(described.file, content)
+                digest, logits = file_sha256(path), pending.result()
+                check = job.verify(path, described.precision, plan, logits) if verify else described.verification
+                artifact = replace(described, sha256=digest, verification=check)
+                if artifact.verification.passed:
                     reference[f"logits_{plan.name}"] = logits
-                    manifest["artifacts"].append(artifact)
+                    artifacts.append(artifact)
                 else:
-                    bundle.remove(artifact["file"])
-                    rejected.append({**artifact, "file": None})
+                    bundle.remove(artifact.file)
+                    rejected.append(artifact.rejected())
                 finished(artifact)
     if labeled is not None:
-        runners = [onnx_runner(bundle.path(a["file"]), a["precision"]) for a in manifest["artifacts"]]
-        for artifact, accuracy in zip(manifest["artifacts"], measure(runners, labeled), strict=True):
-            artifact["accuracy"] = accuracy
-    if rejected:
-        manifest["rejected"] = rejected
-    publishable = bool(manifest["artifacts"]) and not (rejected and bundle.output.exists())
+        runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
+        accuracies = measure(runners, labeled)
+        artifacts = [replace(a, accuracy=accuracy) for a, accuracy in zip(artifacts, accuracies, strict=True)]
+    manifest = job.manifest(artifacts, rejected)
+    publishable = bool(artifacts) and not (rejected and bundle.output.exists())
     if publishable:
         with io.BytesIO() as buffer:
             np.savez(buffer, **reference)  # type: ignore[arg-type]
@@ -201,7 +205,7 @@ def _write(
         bundle.write(MANIFEST, dump_manifest(manifest).encode())
         bundle.publish()
     if rejected:
-        raise VerificationFailed(_rejection(rejected, manifest, bundle.output, publishable), manifest)
+        raise VerificationFailed(_rejection(manifest, bundle.output, publishable), manifest)
     return manifest
 
 
@@ -222,35 +226,35 @@ def _beside(function: Callable[[ChannelPlan], Logits], plans: Sequence[ChannelPl
         torch.set_num_threads(threads)
 
 
-def _rejection(rejected: Sequence[Artifact], manifest: Manifest, output: Path, published: bool) -> str:
+def _rejection(manifest: Manifest, output: Path, published: bool) -> str:
     """What failed, why, what became of the rest, and what to do."""
     lines = []
-    for artifact in rejected:
-        check = artifact["verification"]
-        if check["status"] == "unverifiable":
+    for entry in manifest.rejected:
+        check = entry.verification
+        if check.status == UNVERIFIABLE:
             lines.append(
-                f"{artifact['name']}: unverifiable, the probe images' logits differ by {check['spread']:.1e} of their scale "
+                f"{entry.name}: unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale "
                 "only, so that most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof "
                 "with --no-verify)."
             )
         else:
-            if "cosine" in check:
+            if check.least_cosine is not None:
                 lines.append(
-                    f"{artifact['name']} {artifact['precision']}: failed, its logits point elsewhere (cosine "
-                    f"{check['cosine'] or float('nan'):.3f}, expected at least {check['least_cosine']}). The file was not "
+                    f"{entry.name} {entry.precision}: failed, its logits point elsewhere (cosine "
+                    f"{check.cosine or float('nan'):.3f}, expected at least {check.least_cosine}). The file was not "
                     "kept. Calibrate with more images, or with --int8-calibration max."
                 )
                 continue
-            error = check["max_rel_error"]
-            found = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+            error = check.max_rel_error
+            what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
             lines.append(
-                f"{artifact['name']}: failed, {found}, expected at most {check['tolerance']:.0e}. The file was not kept. "
+                f"{entry.name}: failed, {what}, expected at most {check.tolerance:.0e}. The file was not kept. "
                 "Please report this with the checkpoint's layout."
             )
-    if not manifest["artifacts"]:
+    if not manifest.artifacts:
         lines.append("Nothing was written.")
     elif published:
-        lines.append(f"The other {len(manifest['artifacts'])} files are in {output}.")
+        lines.append(f"The other {len(manifest.artifacts)} files are in {output}.")
     else:
         lines.append(f"{output} was left as it was.")
     return "\n".join(lines)
@@ -264,13 +268,8 @@ class _Job:
     preprocessing: Preprocessing
     count: CostCounter
     images: NDArray[np.float32]
-    precisions: tuple[str, ...] = ("fp32",)
-    int8: Calibration | None = None
-
-    @property
-    def files(self) -> list[str]:
-        """The precisions of the files of each plan."""
-        return [file for precision in self.precisions for file in EMISSIONS.get(precision, (precision,))]
+    files: tuple[Precision, ...]  # of each plan
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
@@ -284,39 +283,32 @@ class _Job:
         name = f"{spec.name}_{plan.name}"
         exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost.macs, cost.params), name)
         del dense
-        choice: Choice | None = None
-        for precision in self.files:
-            model, details = exact, {}
-            if precision in TYPES:
-                model, rounding = to_typed(exact, precision)
-                details = {"rounding": rounding.as_dict()}
-                if rounding.lost:
-                    log.warning("%s: %d of %d weights become 0 in %s", name, rounding.lost, rounding.values, precision)
-            elif precision in INT8:
-                assert self.int8 is not None
-                choice = choice or self.int8.choose(exact)
-                model = quantize(exact, choice.scales, half=precision == "int8-fp16")
-                details = {"int8": choice.as_dict()}
-            content = model.SerializeToString(deterministic=True)
+        original = Original(exact, self.calibration)
+        for file in self.files:
+            written = WRITERS[file.name](original)
+            if written.rounding and (lost := written.rounding.underflow_to_zero):
+                log.warning("%s: %d of %d weights become 0 in %s", name, lost, written.rounding.weights, file.name)
+            content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
-            artifact = {
-                "name": name,
-                "width": plan.width,
-                "format": "onnx",
-                "precision": precision,
-                "file": f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx",
-                "sha256": None,
-                "size_bytes": len(content),
-                "macs": cost.macs,
-                "params": cost.params,
-                "activations": cost.activations,
-                "layers": cost.layers,
-                "channels": dict(plan.channels),
-                "verification": {"status": SKIPPED},
-                "accuracy": None,
-                "engine": None,
-                **details,
-            }
+            artifact = Artifact(
+                name=name,
+                width=plan.width,
+                format=ONNX,
+                precision=file.name,
+                file=f"{name}{file.infix}.onnx",
+                sha256=None,
+                size_bytes=len(content),
+                macs=cost.macs,
+                params=cost.params,
+                activations=cost.activations,
+                layers=cost.layers,
+                channels=dict(plan.channels),
+                verification=Verification(status=SKIPPED),
+                accuracy=None,
+                engine=None,
+                rounding=written.rounding,
+                int8=written.int8,
+            )
             yield artifact, content
 
     def _metadata(self, plan: ChannelPlan, macs: int, params: int) -> dict[str, str]:
@@ -330,7 +322,7 @@ class _Job:
             "mean": ",".join(map(str, self.preprocessing.mean)),
             "std": ",".join(map(str, self.preprocessing.std)),
             "source_sha256": self.checkpoint.sha256 or "untrained",
-            "precision": "fp32",
+            "precision": EXACT,
         }
 
     def reference(self, plan: ChannelPlan) -> Logits:
@@ -343,45 +335,38 @@ class _Job:
             )
         return logits
 
-    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> dict[str, Any]:
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> Verification:
         """The verification of one file, read back from disk."""
-        runner = onnx_runner(path, precision)
-        if precision in INT8:
-            return int8_verdict(runner, self.images, logits)
-        comparison = run_probes(runner, self.images, logits)
-        gap = None
-        tolerance = TOLERANCES[precision]
-        if precision == "fp32":
-            if not comparison.within(FP32_TOLERANCE):  # only then does it matter what float32 itself costs
-                gap = compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
-            tolerance = fp32_tolerance(gap)
-        return verdict(comparison, logits, runner.backend, tolerance, gap)
 
-    def manifest(self) -> Manifest:
-        """A manifest without artifacts."""
+        def float32_gap() -> float:
+            return compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+
+        return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, float32_gap)
+
+    def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[Entry] = ()) -> Manifest:
+        """The manifest of a bundle with these files."""
         checkpoint, spec = self.checkpoint, self.checkpoint.spec
-        source: dict[str, Any] = {
-            "file": checkpoint.file,
-            "sha256": checkpoint.sha256,
-            "network": spec.name,
-            "switches": list(spec.switches),
-        }
-        if checkpoint.untrained:
-            source["untrained"] = True
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "source": source,
-            "input": {
-                "name": "input",
-                "channels": 3,
-                "image_size": self.preprocessing.image_size,
-                "mean": list(checkpoint.mean),
-                "std": list(checkpoint.std),
-            },
-            "output": {"name": "output", "classes": spec.classes},
-            "created_by": {"slimexport": __version__, **_versions()},
-            "artifacts": [],
-        }
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            source=Source(
+                file=checkpoint.file,
+                sha256=checkpoint.sha256,
+                network=spec.name,
+                switches=spec.switches,
+                untrained=checkpoint.untrained,
+            ),
+            input=Input(
+                name="input",
+                channels=3,
+                image_size=self.preprocessing.image_size,
+                mean=checkpoint.mean,
+                std=checkpoint.std,
+            ),
+            output=Output(name="output", classes=spec.classes),
+            created_by={"slimexport": __version__, **_versions()},
+            artifacts=tuple(artifacts),
+            rejected=tuple(rejected),
+        )
 
 
 def _versions() -> dict[str, str | None]:

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 import numpy as np
 
 from benchmarks.ceilings.probe import MEMORY_SHARE, Clocked, Copying
+from benchmarks.cells.backends import CPU, CUDA
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory
 from slimexport.target.cuda.runtime import Cuda, Stream
 
-LEAST_ON_CPU, LEAST_ON_GPU = 64 << 20, 256 << 20
+LEAST_BYTES = {CPU: 64 << 20, CUDA: 256 << 20}
 
 
-def copy_size(cache: int, free: int | None, least: int) -> int:
-    """How many bytes to copy: twice the cache or `least`, as far as source and target have room; whole pages."""
-    wanted = max(least, 2 * cache)
+def copy_size(device: str, cache: int, free: int | None) -> int:
+    """How many bytes to copy: twice the cache or LEAST_BYTES, as far as source and target have room; whole pages."""
+    wanted = max(LEAST_BYTES[device], 2 * cache)
     room = wanted if free is None else int(MEMORY_SHARE * free) // 2
     return max(1, min(wanted, room) >> 12) << 12
 
@@ -31,7 +32,7 @@ def copy_on_cpu(threads: int) -> Iterator[Copying]:
     Raises MemoryError where there is no room.
     """
     cache = cache_bytes()
-    count = copy_size(cache, HostMemory().left_bytes(), LEAST_ON_CPU) // 8
+    count = copy_size(CPU, cache, HostMemory().left_bytes()) // 8
     source, to = np.random.default_rng(0).random(count), np.ones(count)  # ones: pages are there before they are timed
     parts = list(zip(np.array_split(to, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:
@@ -49,7 +50,7 @@ def copy_on_cpu(threads: int) -> Iterator[Copying]:
 def copy_on_gpu(cuda: Cuda) -> Iterator[Copying]:
     """A copy within the device's memory, timed by events. Raises CudaError."""
     cache = cuda.l2_cache_bytes()
-    nbytes = copy_size(cache, cuda.memory_info()[0], LEAST_ON_GPU)
+    nbytes = copy_size(CUDA, cache, cuda.memory_info()[0])
     with cuda.stream() as stream, cuda.memory(nbytes) as source, cuda.memory(nbytes) as to:
         stream.upload(source, np.frombuffer(np.random.default_rng(0).bytes(nbytes), np.uint8))
         with by_events(stream, lambda: stream.copy(to, source)) as clocked:

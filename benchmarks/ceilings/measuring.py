@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.ceilings.probe import Clocked, Probe
-from benchmarks.cells.cell import ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, NotMeasured, Options
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.runners.failures import OF_THE_TARGET, first_line, reasons
 
 ENOUGH_S = 0.02  # a product that takes this long is large enough
@@ -36,56 +37,41 @@ class Ceilings:
 
 def measure_ceilings(backend: str, precision: str, options: Options, seconds: float = 1.0) -> Ceilings:
     """The ceilings of `backend` in `precision`, each figure measured for about `seconds`, after finding sizes."""
-    found: dict[str, float] = {}
+    return ceilings_of(lambda: BACKENDS[backend].open_probe(precision, options), seconds)
+
+
+def ceilings_of(opening: Callable[[], AbstractContextManager[Probe]], seconds: float) -> Ceilings:
+    """The figures of the probe that `opening` opens; those that it cannot give are None, with their reasons."""
+    figures: dict[str, float] = {}
     how: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
     try:
-        with reasons(*OF_THE_TARGET), open_probe(backend, precision, options) as probe:
+        with reasons(*OF_THE_TARGET), opening() as probe:
             how |= probe.how
             for name, measure in FIGURES.items():
                 try:
                     with reasons(*OF_THE_TARGET):
-                        found[name], how[name] = measure(probe, seconds)
+                        figures[name], how[name] = measure(probe, seconds)
                 except NotMeasured as error:
                     unavailable[name] = first_line(error)
     except NotMeasured as error:
-        unavailable = {name: first_line(error) for name in FIGURES if name not in found} | unavailable
-    return Ceilings(**found, how=how | ({"unavailable": unavailable} if unavailable else {}))
-
-
-@contextmanager
-def open_probe(backend: str, precision: str, options: Options) -> Iterator[Probe]:
-    """The probe of a backend. NotMeasured where it does not work here."""
-    opened: AbstractContextManager[Probe]
-    if backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA):
-        from benchmarks.ceilings.onnxruntime import cpu_probe, cuda_probe
-
-        opened = cpu_probe(precision, options) if backend == ONNXRUNTIME_CPU else cuda_probe(precision, options)
-    elif backend == TENSORRT:
-        from benchmarks.ceilings.tensorrt import tensorrt_probe
-
-        opened = tensorrt_probe(precision, options)
-    else:
-        from benchmarks.ceilings.torch import torch_probe
-
-        opened = torch_probe(backend, precision, options)
-    with opened as probe:
-        yield probe
+        unavailable = {name: first_line(error) for name in FIGURES if name not in figures} | unavailable
+    return Ceilings(**figures, how=how | ({"unavailable": unavailable} if unavailable else {}))
 
 
 def samples(clocked: Clocked, seconds: float, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """What `clocked` takes, again and again for `seconds`, at least LEAST_SAMPLES times; the first time does not count."""
     clocked()
-    found: list[float] = []
+    durations: list[float] = []
     until = clock() + seconds
-    while len(found) < LEAST_SAMPLES or clock() < until:
-        found.append(clocked())
-    return found
+    while len(durations) < LEAST_SAMPLES or clock() < until:
+        durations.append(clocked())
+    return durations
 
 
-def best(found: Sequence[float]) -> float:
+def best(durations: Sequence[float]) -> float:
     """The fastest sample. NotMeasured where a clock gave no time."""
-    fastest = min(found)
+    fastest = min(durations)
     if not 0 < fastest < math.inf:
         raise NotMeasured(f"its clock gave {fastest} s")
     return fastest
@@ -109,8 +95,9 @@ def _product(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
         return _rate(works, samples(clocked, seconds))
 
 
-def _rate(size: int, found: Sequence[float]) -> tuple[float, dict[str, Any]]:
-    return size**3 / best(found), {"size": size, "samples": len(found), "best_ms": 1e3 * best(found)}
+def _rate(size: int, durations: Sequence[float]) -> tuple[float, dict[str, Any]]:
+    fastest = best(durations)
+    return size**3 / fastest, {"size": size, "samples": len(durations), "best_ms": 1e3 * fastest}
 
 
 def _copy(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
@@ -119,9 +106,9 @@ def _copy(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
         moved, cache = copying.moved_bytes, copying.cache_bytes
         if moved <= cache:
             raise NotMeasured(f"there is room to copy {moved >> 21} MiB only, and the cache holds {cache >> 20} MiB")
-        found = samples(copying.clocked, seconds)
-    fastest, sizes = best(found), {"bytes": moved, "cache_bytes": cache}
-    return moved / fastest, {**sizes, "samples": len(found), "best_ms": 1e3 * fastest}
+        durations = samples(copying.clocked, seconds)
+    fastest, sizes = best(durations), {"bytes": moved, "cache_bytes": cache}
+    return moved / fastest, {**sizes, "samples": len(durations), "best_ms": 1e3 * fastest}
 
 
 def _chain(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
@@ -129,14 +116,14 @@ def _chain(probe: Probe, seconds: float) -> tuple[float, dict[str, Any]]:
     fastest, count = [], 0
     for length in probe.lengths:
         with probe.chain(length) as clocked:
-            found = samples(clocked, seconds / 2)
-        fastest.append(best(found))
-        count += len(found)
+            durations = samples(clocked, seconds / 2)
+        fastest.append(best(durations))
+        count += len(durations)
     (few, many), (short, long) = probe.lengths, fastest
-    each = (long - short) / (many - few)
-    if each <= 0:
+    per_operator = (long - short) / (many - few)
+    if per_operator <= 0:
         raise NotMeasured(f"{many} operators took no longer than {few}, so their cost cannot be told")
-    return each, {"operators": list(probe.lengths), "samples": count, "best_ms": [1e3 * short, 1e3 * long]}
+    return per_operator, {"operators": list(probe.lengths), "samples": count, "best_ms": [1e3 * short, 1e3 * long]}
 
 
 FIGURES: dict[str, Callable[[Probe, float], tuple[float, dict[str, Any]]]] = {

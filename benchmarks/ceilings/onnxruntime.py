@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ceilings.copies import by_events, copy_on_cpu, copy_on_gpu
-from benchmarks.ceilings.probe import CPU_SIZES, GPU_SIZES, Clocked, Copying, noise, require_room
+from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
+from benchmarks.cells.backends import CPU, CUDA
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
 from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
+from slimexport.target import runners
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.runners import CPU, PROVIDERS
 
 LENGTHS = (32, 288)
 
@@ -57,12 +58,11 @@ def cpu_probe(precision: str, options: Options) -> Iterator[OnCpu]:
 class OnCpu:
     """Products, copies and chains with `threads` threads."""
 
-    sizes, lengths = CPU_SIZES, LENGTHS
-
     def __init__(self, precision: str, threads: int) -> None:
         self.precision, self.threads = precision, threads
+        self.sizes, self.lengths = SIZES[CPU], LENGTHS
         version = load_onnxruntime().__version__
-        self.how: Mapping[str, Any] = {"library": f"onnxruntime {version}", "device": "cpu", "threads": threads}
+        self.how: Mapping[str, Any] = {"library": f"onnxruntime {version}", "device": CPU, "threads": threads}
 
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
@@ -78,7 +78,7 @@ class OnCpu:
         return copy_on_cpu(self.threads)
 
     def _clocked(self, model: bytes, feed: dict[str, Array]) -> Clocked:
-        run = open_session(model, session_options(self.threads), PROVIDERS[CPU]).run
+        run = open_session(model, session_options(self.threads), runners.PROVIDERS[runners.CPU]).run
 
         def clocked() -> float:
             with reasons(*onnxruntime_errors()):
@@ -107,10 +107,9 @@ def cuda_probe(precision: str, options: Options) -> Iterator[OnCuda]:
 class OnCuda:
     """Products, copies and chains on a stream of their own, timed by events."""
 
-    sizes, lengths = GPU_SIZES, LENGTHS
-
     def __init__(self, precision: str, threads: int, cuda: Cuda, gpu: str) -> None:
         self.precision, self.threads, self.cuda = precision, threads, cuda
+        self.sizes, self.lengths = SIZES[CUDA], LENGTHS
         self.model = model_precision(precision)
         self.how: Mapping[str, Any] = {"library": f"onnxruntime {load_onnxruntime().__version__}", "device": gpu}
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.cells.backends import CPU, CUDA
 from benchmarks.cells.cell import Array, NotMeasured
 
-CPU_SIZES, GPU_SIZES = (512, 1024, 2048, 4096, 8192), (1024, 2048, 4096, 8192, 16384)  # of matrices, to try
+SIZES = {CPU: (512, 1024, 2048, 4096, 8192), CUDA: (1024, 2048, 4096, 8192, 16384)}  # of matrices, to try
 PERIOD = 1_000_003  # a prime, so that no row of a matrix begins like another
 MEMORY_SHARE = 0.25  # of what is free, for all matrices, or source and target of a copy
 Clocked = Callable[[], float]  # does something once, and gives the seconds that it took

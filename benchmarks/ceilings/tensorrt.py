@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ceilings.copies import by_events, copy_on_gpu
-from benchmarks.ceilings.probe import GPU_SIZES, Clocked, Copying, noise, require_room
+from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
+from benchmarks.cells.backends import CUDA
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from slimexport.target.cuda.device import require_gpu
@@ -65,10 +66,9 @@ def bind(context: Any, name: str, memory: DeviceMemory) -> None:
 class WithTensorRT:
     """Products, copies and chains on the GPU, in one precision, as CUDA graphs or launched each time."""
 
-    sizes, lengths = GPU_SIZES, LENGTHS
-
     def __init__(self, trt: Any, cuda: Cuda, building: Emission, cuda_graph: bool, gpu: str) -> None:
         self.trt, self.cuda, self.building, self.cuda_graph = trt, cuda, building, cuda_graph
+        self.sizes, self.lengths = SIZES[CUDA], LENGTHS
         self.model = MODELS[building.precision]
         self.how: Mapping[str, Any] = {"library": f"TensorRT {trt.__version__}", "device": gpu, "cuda_graph": cuda_graph}
 

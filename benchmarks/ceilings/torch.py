@@ -5,24 +5,41 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from benchmarks.ceilings.copies import LEAST_ON_CPU, LEAST_ON_GPU, copy_size
-from benchmarks.ceilings.probe import CPU_SIZES, GPU_SIZES, Clocked, Copying, require_room
-from benchmarks.cells.cell import TORCH_COMPILE, TORCH_GRAPH, NotMeasured, Options
+from benchmarks.ceilings.copies import copy_size
+from benchmarks.ceilings.probe import SIZES, Clocked, Copying, require_room
+from benchmarks.cells.backends import CPU, CUDA
+from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.onnx_models.tiny import orthogonal
+from slimexport.target.precision import PRECISIONS
 
-DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES = {name: row.torch for name, row in PRECISIONS.items() if row.torch}
 LENGTHS = (16, 80)
+Steps = Callable[[], Any]
+
+
+def eager_probe(precision: str, options: Options) -> AbstractContextManager[WithTorch]:
+    """torch on `options.device`, running what it is given as it is. NotMeasured where it is missing or finds no GPU."""
+    return _probe(precision, options, lambda torch, steps: steps)
+
+
+def compiled_probe(precision: str, options: Options) -> AbstractContextManager[WithTorch]:
+    """As `eager_probe`, its chains compiled."""
+    return _probe(precision, options, lambda torch, steps: torch.compile(steps))
+
+
+def graphed_probe(precision: str, options: Options) -> AbstractContextManager[WithTorch]:
+    """As `eager_probe`, its chains replayed as CUDA graphs."""
+    return _probe(precision, options, _captured)
 
 
 @contextmanager
-def torch_probe(backend: str, precision: str, options: Options) -> Iterator[WithTorch]:
-    """torch on `options.device`, run as `backend` runs networks. NotMeasured where it is missing or finds no GPU."""
-    if precision not in DTYPES or (precision == "tf32" and options.device != "cuda"):
+def _probe(precision: str, options: Options, way: Callable[[Any, Steps], Steps]) -> Iterator[WithTorch]:
+    if precision not in DTYPES or (precision == "tf32" and options.device != CUDA):
         raise NotMeasured(f"torch computes no {precision} products on {options.device}")
     try:
         import torch
@@ -30,31 +47,38 @@ def torch_probe(backend: str, precision: str, options: Options) -> Iterator[With
         from benchmarks.runners.torch.modes import held, modes_for
     except ImportError as error:
         raise NotMeasured(f"torch is not installed or does not load ({error}): pip install torch") from error
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.device == CUDA and not torch.cuda.is_available():
         raise NotMeasured(f"torch {torch.__version__} finds no GPU here")
-    if backend == TORCH_GRAPH and options.device != "cuda":
-        raise NotMeasured("CUDA graphs need a GPU")
     with held(modes_for(options.device, precision, options.threads)), torch.inference_mode():
-        yield WithTorch(backend, DTYPES[precision], options)
+        yield WithTorch(way, DTYPES[precision], options)
+
+
+def _captured(torch: Any, steps: Steps) -> Steps:
+    """`steps` as a CUDA graph."""
+    steps()  # cuBLAS prepares itself at its first product, which cannot be captured
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        steps()
+    replay: Steps = graph.replay
+    return replay
 
 
 class WithTorch:
-    """Products, copies and chains of torch tensors."""
+    """Products, copies and chains of torch tensors; chains run in the `way` that networks do."""
 
-    lengths = LENGTHS
-
-    def __init__(self, backend: str, dtype: str, options: Options) -> None:
+    def __init__(self, way: Callable[[Any, Steps], Steps], dtype: str, options: Options) -> None:
         import torch
 
-        from benchmarks.runners.torch.errors import told
+        from benchmarks.runners.torch.errors import torch_reasons
 
         self.torch: Any = torch
-        self.told = functools.partial(told, options.device)
-        self.backend, self.device = backend, options.device
-        self.on_gpu = options.device == "cuda"
-        self.sizes = GPU_SIZES if self.on_gpu else CPU_SIZES
+        self.reasons = functools.partial(torch_reasons, options.device)
+        self.way, self.device = way, options.device
+        self.on_gpu = options.device == CUDA
+        self.sizes, self.lengths = SIZES[options.device], LENGTHS
         self.dtype = getattr(torch, dtype)
-        device = {"device": torch.cuda.get_device_name()} if self.on_gpu else {"device": "cpu", "threads": options.threads}
+        device = {"device": torch.cuda.get_device_name()} if self.on_gpu else {"device": CPU, "threads": options.threads}
         self.how: Mapping[str, Any] = {"library": f"torch {torch.__version__}", **device}
 
     def _random(self, *shape: int) -> Any:
@@ -66,15 +90,15 @@ class WithTorch:
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
         require_room(3 * size**2 * self.dtype.itemsize, self._free_bytes())
-        with self.told():
+        with self.reasons():
             a, b, c = (self._random(size, size) for _ in range(3))
             yield self._clocked(lambda: self.torch.mm(a, b, out=c))
 
     @contextmanager
     def copy(self) -> Iterator[Copying]:
         cache = self.torch.cuda.get_device_properties().L2_cache_size if self.on_gpu else cache_bytes()
-        count = copy_size(cache, self._free_bytes(), LEAST_ON_GPU if self.on_gpu else LEAST_ON_CPU) // 4
-        with self.told():
+        count = copy_size(self.device, cache, self._free_bytes()) // 4
+        with self.reasons():
             source = self.torch.rand(count, device=self.device)
             to = self.torch.ones_like(source)
             yield Copying(self._clocked(lambda: to.copy_(source)), 8 * count, cache)
@@ -90,23 +114,8 @@ class WithTorch:
                 x = self.torch.mm(x, weight)
             return x
 
-        with self.told():
-            yield self._clocked(self._as_networks_run(steps))
-
-    def _as_networks_run(self, steps: Callable[[], Any]) -> Callable[[], Any]:
-        """`steps` compiled, or captured, or as they are."""
-        if self.backend == TORCH_COMPILE:
-            compiled: Callable[[], Any] = self.torch.compile(steps)
-            return compiled
-        if self.backend != TORCH_GRAPH:
-            return steps
-        steps()  # cuBLAS prepares itself at its first product, which cannot be captured
-        self.torch.cuda.synchronize()
-        graph = self.torch.cuda.CUDAGraph()
-        with self.torch.cuda.graph(graph):
-            steps()
-        replay: Callable[[], Any] = graph.replay
-        return replay
+        with self.reasons():
+            yield self._clocked(self.way(self.torch, steps))
 
     def _clocked(self, run: Callable[[], Any]) -> Clocked:
         if not self.on_gpu:

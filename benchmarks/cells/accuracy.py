@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.cells.cell import Cell
 from benchmarks.cells.plan_cells import Bundle
 from slimexport.target.errors import MissingBackend
-from slimexport.target.manifest import artifact_path
+from slimexport.target.manifest import ONNX, artifact_path
+from slimexport.target.records import to_json
 
 
 def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str) -> list[Cell]:
@@ -32,14 +33,15 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
     from slimexport.accuracy import images_for, measure
     from slimexport.onnx_files.runner import onnx_runner
 
-    image = bundle.manifest["input"]
-    preprocessing = {key: image[key] if key == "image_size" else tuple(image[key]) for key in ("image_size", "mean", "std")}
-    images = images_for(source, bundle.manifest["output"]["classes"], preprocessing, bundle.name)
+    image = bundle.manifest.input
+    preprocessing = {"image_size": image.image_size, "mean": image.mean, "std": image.std}
+    images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
     files = {
-        (artifact["name"], artifact["precision"]): artifact_path(bundle.folder, artifact).name
-        for artifact in bundle.manifest["artifacts"]
-        if artifact["format"] == "onnx" and (artifact["name"], artifact["precision"]) in wanted
+        (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name
+        for artifact in bundle.manifest.of_format(ONNX)
+        if (artifact.name, artifact.precision) in wanted
     }
     runners = [onnx_runner(bundle.folder / file, key[1]) for key, file in files.items()]
-    found = measure(runners, images)
-    return {key: {**accuracy, "measured_on": file} for (key, file), accuracy in zip(files.items(), found, strict=True)}
+    accuracies = measure(runners, images)
+    pairs = zip(files.items(), accuracies, strict=True)
+    return {key: {**to_json(accuracy), "measured_on": file} for (key, file), accuracy in pairs}

@@ -19,11 +19,6 @@ from slimtrain.base.errors import UserError
 
 Array = NDArray[Any]
 
-ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
-TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
-SLIMMABLE = "slimmable"
-BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT, TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH, SLIMMABLE)
-
 MEASURED, INTERRUPTED, NOT_MEASURED = "measured", "interrupted", "not measured"
 
 
@@ -111,7 +106,7 @@ class Result:
     @property
     def latency_ms(self) -> list[list[float]]:
         """The samples that stand for the network's latency, round by round."""
-        return [list(each.samples_ms[self.latency_kind]) for each in self.rounds]
+        return [list(round_.samples_ms[self.latency_kind]) for round_ in self.rounds]
 
     def as_dict(self) -> dict[str, Any]:
         """For one line of results.jsonl."""
@@ -120,7 +115,7 @@ class Result:
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Result:
         """The inverse of `as_dict`. Raises KeyError or TypeError for something else."""
-        rounds = tuple(Round(**each) for each in content["rounds"])
+        rounds = tuple(Round(**entry) for entry in content["rounds"])
         values = {key: content[key] for key in ("status", "reason", "settings")}
         more = {"warnings": tuple(content["warnings"]), "exit_code": content.get("exit_code", 0)}
         return Result(cell=Cell(**content["cell"]), rounds=rounds, **more, **values)
@@ -154,7 +149,7 @@ class Options:
     checkpoint: Path | None = None
 
 
-class Runner(Protocol):
+class CellRunner(Protocol):
     """A cell's network, loaded, with its inputs where the backend reads them; for a `with` block.
 
     `settings` says how it runs. `run(index)` does one iteration on buffer `index` (modulo their number) and waits for its
@@ -180,13 +175,13 @@ class Inputs(Protocol):
 class Opener(Protocol):
     """Loads a cell's runner. Raises NotMeasured with the reason where it cannot be."""
 
-    def __call__(self, cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner: ...
+    def __call__(self, cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner: ...
 
 
 def milliseconds(timings: Sequence[Timing]) -> dict[str, list[float]]:
     """Samples by kind, in milliseconds, of the kinds that the first timing has."""
     kinds = [kind for kind in KINDS if getattr(timings[0], kind) is not None] if timings else []
-    return {kind: [round(1e3 * getattr(each, kind), 6) for each in timings] for kind in kinds}
+    return {kind: [round(1e3 * getattr(timing, kind), 6) for timing in timings] for kind in kinds}
 
 
 def median(samples: Sequence[float]) -> float:

@@ -89,15 +89,15 @@ def cache_bytes(cpus: Path = CPUS) -> int:
     """The size of this CPU's last-level cache, the largest where its cores differ; 32 MiB where the system does not tell."""
     if _assumed:
         return _assumed[-1]
-    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for index in cpus.glob("cpu[0-9]*/cache/index[0-9]*"):
         try:
             level = int((index / "level").read_text(encoding="ascii"))
             size = _bytes((index / "size").read_text(encoding="ascii").strip())
         except (OSError, ValueError):
             continue
-        found[level] = max(size, found.get(level, 0))
-    last = found[max(found)] if found else 0
+        sizes[level] = max(size, sizes.get(level, 0))
+    last = sizes[max(sizes)] if sizes else 0
     return last or UNKNOWN_CACHE_BYTES
 
 

@@ -7,25 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.cell import (
-    BACKENDS,
-    NOT_MEASURED,
-    ONNXRUNTIME_CPU,
-    ONNXRUNTIME_CUDA,
-    SLIMMABLE,
-    TENSORRT,
-    Cell,
-    NotMeasured,
-    Result,
-)
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.cell import NOT_MEASURED, Cell, NotMeasured, Result
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
-from slimexport.target.verify import plan_name
+from slimexport.target.records import to_json
 
 AUTO, ALL = "auto", "all"
-TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
-TEXTS, NUMBERS = ("name", "format", "precision", "file", "sha256"), ("macs", "params", "size_bytes")
-NEEDED = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, int)}
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,7 @@ class Bundle:
 
     @property
     def network(self) -> str:
-        return str(self.manifest["source"]["network"])
+        return self.manifest.source.network
 
 
 @dataclass(frozen=True)
@@ -59,52 +47,37 @@ def open_bundle(folder: Path) -> Bundle:
     if folder.is_file():
         raise BundleError(f"{folder}: is a file. Give the bundle's folder.")
     manifest = read_manifest(folder)
-    source, image = manifest.get("source"), manifest.get("input")
-    if not isinstance(source, dict) or not isinstance(source.get("network"), str):
-        raise BundleError(f"{folder / MANIFEST}: does not name its network under `source`. Export again.")
-    if not isinstance(image, dict) or not isinstance(image.get("image_size"), int) or image["image_size"] < 1:
+    if manifest.input.image_size < 1:
         raise BundleError(f"{folder / MANIFEST}: gives no image size under `input`. Export again.")
-    for artifact in manifest["artifacts"]:
-        if wrong := _unusable(artifact):
+    for artifact in manifest.artifacts:
+        numbers = {"macs": artifact.macs, "params": artifact.params, "size_bytes": artifact.size_bytes}
+        if wrong := [key for key, number in numbers.items() if number < 1]:
             raise BundleError(
-                f"{folder / MANIFEST}: the entry of {artifact.get('file', 'a file')} lacks a usable {', '.join(wrong)}. "
+                f"{folder / MANIFEST}: the entry of {artifact.file} lacks a usable {', '.join(wrong)}. "
                 "The manifest was edited or damaged, export again."
             )
-    if not manifest["artifacts"]:
+    if not manifest.artifacts:
         raise BundleError(f"{folder}: its manifest lists no files. Export again.")
     return Bundle(folder, manifest)
 
 
-def _unusable(artifact: Artifact) -> list[str]:
-    """The keys of an entry that are missing or hold nonsense."""
-    wrong = [key for key, kind in NEEDED.items() if not isinstance(artifact.get(key), kind)]
-    wrong += [key for key in NUMBERS if key not in wrong and artifact[key] < 1]
-    wrong += [key for key in ("activations", "layers") if not isinstance(artifact.get(key), int | None)]
-    if not isinstance(artifact.get("width", ""), int | float | None):
-        wrong.append("width")
-    accuracy = artifact.get("accuracy")
-    if accuracy and not (isinstance(accuracy, dict) and isinstance(accuracy.get("top1"), int | float)):
-        wrong.append("accuracy")
-    return wrong
-
-
 def choose_backends(text: str, has_gpu: bool, bundles: Sequence[Bundle], checkpoint: bool) -> tuple[str, ...]:
-    """The backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT where a bundle
-    has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
+    """The names of the backends that `--backends` stands for. `auto`: onnxruntime on this machine's best device, TensorRT
+    where a bundle has engines and the machine a GPU, the slimmable network where its checkpoint is given."""
     if text == ALL:
-        return BACKENDS
+        return tuple(BACKENDS)
     if text == AUTO:
-        engines = any(artifact["format"] == "trt" for bundle in bundles for artifact in bundle.manifest["artifacts"])
-        found = [ONNXRUNTIME_CUDA, *[TENSORRT] * engines] if has_gpu else [ONNXRUNTIME_CPU]
-        return (*found, *[SLIMMABLE] * checkpoint)
+        formats = {artifact.format for bundle in bundles for artifact in bundle.manifest.artifacts}
+        best = CUDA if has_gpu else CPU
+        return tuple(name for name, backend in BACKENDS.items() if backend.chosen_by_auto(best, formats, checkpoint))
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def label_of(artifact: Artifact) -> str:
     """`0.5x` for a width, `s1` for a switch's number, a plan's own name else."""
-    width = artifact["width"]
+    width = artifact.width
     if width is None:
-        return str(artifact["name"])
+        return artifact.name
     return f"s{width}" if isinstance(width, int) else f"{width}x"
 
 
@@ -116,18 +89,18 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
     refused: list[Result] = []
     checked = set()
     for backend in wanted.backends:
-        mine = [artifact for artifact in artifacts if _runs(backend, artifact)]
+        mine = [artifact for artifact in artifacts if BACKENDS[backend].runs(artifact.format, artifact.precision)]
         for artifact in mine:
-            if artifact["file"] not in checked:
+            if artifact.file not in checked:
                 artifact_path(bundle.folder, artifact)
-                checked.add(artifact["file"])
-        groups = {artifact["precision"]: None for artifact in mine}
+                checked.add(artifact.file)
+        groups = {artifact.precision: None for artifact in mine}
         for precision in groups:
             for batch in wanted.batches:
-                cells += [_cell(bundle, backend, batch, each) for each in mine if each["precision"] == precision]
+                cells += [_cell(bundle, backend, batch, artifact) for artifact in mine if artifact.precision == precision]
         if not mine:
             reason = _missing(bundle, backend, wanted)
-            plans = {artifact["name"]: artifact for artifact in artifacts}.values()
+            plans = {artifact.name: artifact for artifact in artifacts}.values()
             refused += [
                 Result(_cell(bundle, backend, batch, artifact), NOT_MEASURED, reason, exit_code=NotMeasured.exit_code)
                 for batch in wanted.batches
@@ -138,85 +111,66 @@ def plan_cells(bundle: Bundle, wanted: Wanted) -> tuple[list[Cell], list[Result]
 
 def _asked_for(bundle: Bundle, wanted: Wanted) -> list[Artifact]:
     """The entries of the widths and precisions that are wanted."""
-    artifacts: list[Artifact] = bundle.manifest["artifacts"]
-    widths = {artifact["width"] for artifact in artifacts if artifact["width"] is not None}
+    artifacts = bundle.manifest.artifacts
+    widths = {artifact.width for artifact in artifacts if artifact.width is not None}
     if missing := [width for width in wanted.widths if width not in widths]:
         raise BundleError(
             f"{bundle.folder}: has no width {', '.join(map(str, missing))}, it has {', '.join(map(str, sorted(widths)))}. "
             "Export more of them, or choose from these."
         )
-    precisions = {artifact["precision"] for artifact in artifacts}
-    if missing_precisions := [each for each in wanted.precisions if each not in precisions]:
+    precisions = {artifact.precision for artifact in artifacts}
+    if missing_precisions := [precision for precision in wanted.precisions if precision not in precisions]:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(missing_precisions)} files, it has {', '.join(sorted(precisions))}. "
             f"Export with --precision {missing_precisions[0]}."
         )
-    found = [
+    chosen = [
         artifact
         for artifact in artifacts
-        if (not wanted.widths or artifact["width"] in wanted.widths)
-        and (not wanted.precisions or artifact["precision"] in wanted.precisions)
+        if (not wanted.widths or artifact.width in wanted.widths)
+        and (not wanted.precisions or artifact.precision in wanted.precisions)
     ]
-    if not found:
+    if not chosen:
         raise BundleError(
             f"{bundle.folder}: has no {', '.join(wanted.precisions)} files of width {', '.join(map(str, wanted.widths))}. "
             "Export them, or choose others."
         )
-    return found
-
-
-def _runs(backend: str, artifact: Artifact) -> bool:
-    """Whether `backend` is tried on a file: torch runs the networks that ONNX files hold, the slimmable network is fp32."""
-    if backend == TENSORRT:
-        return bool(artifact["format"] == "trt")
-    if artifact["format"] != "onnx":
-        return False
-    if backend == SLIMMABLE:
-        return bool(artifact["precision"] == "fp32")
-    return backend in (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA) or artifact["precision"] in TORCH_PRECISIONS
+    return chosen
 
 
 def _missing(bundle: Bundle, backend: str, wanted: Wanted) -> str:
     """Why a backend has nothing to run."""
-    if backend == TENSORRT:
-        return f"the bundle has no engines: slimexport --bundle {bundle.folder} --format trt, on this machine"
-    needs = "an ONNX file"
-    if backend == SLIMMABLE:
-        needs = "an fp32 ONNX file, to say which width is meant"
-    elif backend.startswith("torch"):
-        needs = f"an ONNX file in {', '.join(TORCH_PRECISIONS)}"
-    return f"needs {needs}, the bundle has none" + (f" in {', '.join(wanted.precisions)}" if wanted.precisions else "")
+    asked = f" in {', '.join(wanted.precisions)}" if wanted.precisions else ""
+    return BACKENDS[backend].no_files.format(folder=bundle.folder, asked=asked)
 
 
 def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:
     return Cell(
         bundle=bundle.name,
         network=bundle.network,
-        name=artifact["name"],
-        plan=plan_name(bundle.manifest, artifact),
-        width=artifact["width"],
+        name=artifact.name,
+        plan=bundle.manifest.plan_name(artifact),
+        width=artifact.width,
         label=label_of(artifact),
-        file=artifact["file"],
+        file=artifact.file,
         backend=backend,
-        precision=artifact["precision"],
+        precision=artifact.precision,
         batch=batch,
-        image_size=bundle.manifest["input"]["image_size"],
-        macs=artifact["macs"],
-        params=artifact["params"],
-        size_bytes=artifact["size_bytes"],
-        activations=artifact.get("activations"),
-        layers=artifact.get("layers"),
+        image_size=bundle.manifest.input.image_size,
+        macs=artifact.macs,
+        params=artifact.params,
+        size_bytes=artifact.size_bytes,
+        activations=artifact.activations,
+        layers=artifact.layers,
         accuracy=accuracy_of(bundle.manifest, artifact),
     )
 
 
 def accuracy_of(manifest: Manifest, artifact: Artifact) -> Mapping[str, Any] | None:
     """A file's measured accuracy; an engine without one has that of the ONNX file of its name and precision."""
-    if artifact.get("accuracy"):
-        found: Mapping[str, Any] = artifact["accuracy"]
-        return found
-    for other in manifest["artifacts"]:
-        same = (other["name"], other["precision"]) == (artifact["name"], artifact["precision"])
-        if same and other.get("accuracy"):
-            return {**other["accuracy"], "measured_on": other["file"]}
+    if artifact.accuracy:
+        return to_json(artifact.accuracy)
+    for other in manifest.artifacts:
+        if (other.name, other.precision) == (artifact.name, artifact.precision) and other.accuracy:
+            return {**to_json(other.accuracy), "measured_on": other.file}
     return None

@@ -139,22 +139,22 @@ def read_records(path: Path) -> Recorded:
 def _lines(path: Path, text: str) -> tuple[list[dict[str, Any]], bool]:
     """The lines' contents, and whether the last one is cut off and left out."""
     lines = text.split("\n")
-    found: list[dict[str, Any]] = []
+    contents: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             content = json.loads(line)
         except json.JSONDecodeError as error:
-            if number == len(lines) and found:  # no line end behind it
-                return found, True
+            if number == len(lines) and contents:  # no line end behind it
+                return contents, True
             raise RecordError(
                 f"{path}, line {number}: is no JSON ({error.msg}). The file is damaged, take another."
             ) from error
         if not isinstance(content, dict):
             raise RecordError(f"{path}, line {number}: is no entry of a {RESULTS}. Give that of an earlier run.")
-        found.append(content)
-    return found, False
+        contents.append(content)
+    return contents, False
 
 
 def _result(path: Path, number: int, line: Mapping[str, Any]) -> Result:
@@ -192,15 +192,15 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
 
 
 def _row(result: Result) -> dict[str, Any]:
-    cell, found = result.cell, summary(result)
+    cell, figures = result.cell, summary(result)
     row: dict[str, Any] = {name: getattr(cell, name) for name in CELL_COLUMNS}
     row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ("top1", "images", "data")}
     row |= {"status": result.status, "reason": result.reason, "settings": to_json(result.settings)}
     row["warnings"] = " | ".join(result.warnings)
-    if found is not None:
-        figures = asdict(found)
-        low, high = figures.pop("interval_ms")
-        row |= {**figures, "interval_low_ms": low, "interval_high_ms": high, "latency_kind": result.latency_kind}
+    if figures is not None:
+        values = asdict(figures)
+        low, high = values.pop("interval_ms")
+        row |= {**values, "interval_low_ms": low, "interval_high_ms": high, "latency_kind": result.latency_kind}
     return row
 
 
@@ -242,7 +242,7 @@ def _plain(value: Any) -> Any:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,10 +51,10 @@ class Summary:
 
 def summary(result: Result) -> Summary | None:
     """The figures of a result; None for one without samples."""
-    rounds = [each for each in result.latency_ms if each]
+    rounds = [samples for samples in result.latency_ms if samples]
     if not rounds:
         return None
-    samples = np.concatenate([np.asarray(each, np.float64) for each in rounds])
+    samples = np.concatenate([np.asarray(of_round, np.float64) for of_round in rounds])
     middle = float(np.median(samples))
     low, high = min(map(median, rounds)), max(map(median, rounds))
     first, third, p90, p95, p99 = (float(value) for value in np.percentile(samples, (25, 75, 90, 95, 99)))
@@ -81,36 +81,36 @@ def summary(result: Result) -> Summary | None:
 
 
 def _median_of(rounds: Sequence[Round], kind: str) -> float | None:
-    samples = [value for each in rounds for value in each.samples_ms.get(kind, ())]
+    samples = [value for round_ in rounds for value in round_.samples_ms.get(kind, ())]
     return median(samples) if samples else None
 
 
 def warnings(result: Result) -> tuple[str, ...]:
     """Why a result may not be what it seems, and what to do about it; nothing for one without samples."""
-    found = summary(result)
-    if found is None:
+    figures = summary(result)
+    if figures is None:
         return ()
     said = []
-    if found.host_bound is not None and found.host_bound > HOST_BOUND:
+    if figures.host_bound is not None and figures.host_bound > HOST_BOUND:
         said.append(
-            f"host-bound: queueing an iteration takes {found.host_bound:.2f} of the GPU's time for it (limit {HOST_BOUND}), "
+            f"host-bound: queueing an iteration takes {figures.host_bound:.2f} of the GPU's time for it (limit {HOST_BOUND}), "
             "so the GPU may wait for the host. Use CUDA graphs or a larger batch, or take it as the latency of this host."
         )
     if result.latency_kind == "device":
-        variation = _variation(np.concatenate([np.asarray(each, np.float64) for each in result.latency_ms]))
+        variation = _variation(np.concatenate([np.asarray(samples, np.float64) for samples in result.latency_ms]))
         if variation > UNSTABLE_CLOCKS:
             said.append(
                 f"clocks unstable: the GPU's times vary by {variation:.1%} (limit {UNSTABLE_CLOCKS:.1%}). Let the GPU cool, "
                 "keep others off it, or measure longer; lock its clocks yourself if you may."
             )
-    if found.spread > WIDE_SPREAD:
+    if figures.spread > WIDE_SPREAD:
         said.append(
-            f"noisy: the medians of its rounds spread over {found.spread:.0%} (limit {WIDE_SPREAD:.0%}). Measure on a quieter "
-            "machine, longer, or in more rounds."
+            f"noisy: the medians of its rounds spread over {figures.spread:.0%} (limit {WIDE_SPREAD:.0%}). Measure on a "
+            "quieter machine, longer, or in more rounds."
         )
-    if found.iterations < FEW_ITERATIONS:
+    if figures.iterations < FEW_ITERATIONS:
         said.append(
-            f"only {found.iterations} iterations: its percentiles say little. Measure longer (at least {FEW_ITERATIONS})."
+            f"only {figures.iterations} iterations: its percentiles say little. Measure longer (at least {FEW_ITERATIONS})."
         )
     return (*said, *_state_warnings(result.rounds))
 
@@ -118,13 +118,13 @@ def warnings(result: Result) -> tuple[str, ...]:
 def _state_warnings(rounds: Sequence[Round]) -> list[str]:
     """What the machine did during the rounds: `throttle`, reasons, and `other_load`, in cores."""
     said = []
-    reasons = list(dict.fromkeys(str(reason) for each in rounds for reason in each.state.get("throttle") or ()))
+    reasons = list(dict.fromkeys(str(reason) for round_ in rounds for reason in round_.state.get("throttle") or ()))
     if reasons:
         said.append(
             f"throttled ({', '.join(reasons)}): the machine ran slower than it can. Improve its cooling or power or let it "
             "rest, and measure again; or take it as what this machine sustains."
         )
-    load = max((float(each.state.get("other_load") or 0) for each in rounds), default=0.0)
+    load = max((float(round_.state.get("other_load") or 0) for round_ in rounds), default=0.0)
     if load > OTHER_LOAD:
         said.append(f"other processes kept {load:.1f} cores busy (limit {OTHER_LOAD}). Stop them and measure again.")
     return said

@@ -7,25 +7,33 @@ can use as its cost, the staircases as pictures, and says in words where time st
 from __future__ import annotations
 
 import csv
-import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU
+from benchmarks.cells.backends import BACKENDS, CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.layers.grid import Entry
 from benchmarks.layers.layer_times import LayerTime
-from benchmarks.layers.model_timer import BACKENDS, ModelTimer
-from benchmarks.layers.run import Device, Grid, Measured, Work, run_channels, title
+from benchmarks.layers.model_timer import TABLE_BACKENDS, ModelTimer
+from benchmarks.layers.plots import draw
+from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
+from benchmarks.machine.environment import command_line, environment
+from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
+from slimexport.target.cuda.device import device_name
+from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
-from slimtrain.base.command import messages
+from slimtrain.base.command import CONTEXT, INTERRUPTED, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import network_names
 from slimtrain.models.spec import NetworkSpec
@@ -34,6 +42,7 @@ TABLE, ROWS = "latency_table.json", "channels.csv"
 OUTPUT = Path("measured")
 STEM_STRIDES = (2, 1)
 DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 1000, 224
+OF_THE_NETWORK = ("image_size", "classes", "stem_stride", "widths")  # options that say which network it is
 LAYER_COLUMNS = ("name", "kind", "kernel", "stride", "side")
 
 
@@ -50,7 +59,7 @@ def find_network(
 
     Raises UserError for what is neither, BundleError for a damaged bundle.
     """
-    plan_channels: dict[str, int] = {}
+    plan_channels: Mapping[str, int] = {}
     macs = None
     if name not in network_names():
         folder = Path(name)
@@ -60,15 +69,12 @@ def find_network(
                 f"The networks are {', '.join(network_names())}."
             )
         manifest = read_manifest(folder)
-        try:
-            name = manifest["source"]["network"]
-            image_size = manifest["input"]["image_size"] if image_size is None else image_size
-            own_classes = manifest["output"]["classes"]
-            classes = own_classes if classes is None else classes
-            first = manifest["artifacts"][0]
-            plan_channels, macs, size = first["channels"], first["macs"], manifest["input"]["image_size"]
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{folder / MANIFEST}: lacks {error}. The manifest is damaged, export again.") from error
+        if not manifest.artifacts:
+            raise BundleError(f"{folder / MANIFEST}: names no files. The manifest is damaged, export again.")
+        name, size, own_classes = manifest.source.network, manifest.input.image_size, manifest.output.classes
+        image_size = size if image_size is None else image_size
+        classes = own_classes if classes is None else classes
+        plan_channels, macs = manifest.artifacts[0].channels, manifest.artifacts[0].macs
     spec = published_spec(name, DEFAULT_CLASSES if classes is None else classes)
     if widths is not None:
         if spec.family != "us":
@@ -83,10 +89,8 @@ def find_network(
     return spec, image_size
 
 
-def _stem_stride(spec: NetworkSpec, channels: dict[str, int], macs: int, image_size: int, name: str) -> int:
+def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, image_size: int, name: str) -> int:
     """The stride that gives a bundle's network its MACs: the manifest does not name it."""
-    from slimtrain.models.channels import ChannelPlan
-
     plan = ChannelPlan("bundle", channels)
     for stride in STEM_STRIDES:
         try:
@@ -111,11 +115,11 @@ class Rows:
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}). Choose another --output-dir.") from error
         self.writer = csv.writer(self.file, lineterminator="\n")
-        self.writer.writerow(("purpose", *LAYER_COLUMNS, *(each.name for each in fields(LayerTime))))
+        self.writer.writerow(("purpose", *LAYER_COLUMNS, *(column.name for column in fields(LayerTime))))
 
     def add(self, purpose: str, entry: Entry, time: LayerTime) -> None:
         layer = [getattr(entry.layer, column) for column in LAYER_COLUMNS]
-        self.writer.writerow((purpose, *layer, *(getattr(time, each.name) for each in fields(LayerTime))))
+        self.writer.writerow((purpose, *layer, *(getattr(time, column.name) for column in fields(LayerTime))))
         self.file.flush()
         self.count += 1
 
@@ -126,7 +130,7 @@ class Rows:
         self.file.close()
 
 
-def summary_lines(measured: Measured) -> list[str]:
+def summary_lines(measured: LayerMeasurement) -> list[str]:
     """Where time steps, a line for each staircase, and what to doubt."""
     said = []
     for stairs in measured.staircases:
@@ -145,17 +149,13 @@ def summary_lines(measured: Measured) -> list[str]:
     return [*said, *measured.notes]
 
 
-def this_device(backend: str, batch: int, threads: int | None) -> Device:
+def this_device(backend: str, batch: int, threads: int | None) -> TimedDevice:
     """The CPU or GPU that `backend` runs on here, with the environment."""
-    from benchmarks.machine.environment import environment
-
-    found = environment()
-    name = found["cpu"]
-    if backend != ONNXRUNTIME_CPU:
-        from slimexport.target.cuda.device import device_name
-
+    here = environment()
+    name = here["cpu"]
+    if BACKENDS[backend].device == CUDA:
         name = device_name()
-    return Device(str(name or "unknown"), backend, batch, threads, found)
+    return TimedDevice(str(name or "unknown"), backend, batch, threads, here)
 
 
 def _range(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, float] | None:
@@ -170,9 +170,9 @@ def _range(context: click.Context, parameter: click.Parameter, value: str | None
     return low, high
 
 
-@click.command("channels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command("channels", context_settings=CONTEXT)
 @click.argument("network", metavar="NETWORK_OR_BUNDLE")
-@click.option("--backend", type=click.Choice(BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
+@click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per run.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="[default: the bundle's, or 224]")
 @click.option("--classes", type=click.IntRange(1), metavar="N", help="[default: the bundle's, or 1000]")
@@ -208,23 +208,7 @@ def _range(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="[default: measured/channels_NETWORK]")
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
 @click.option("--no-plots", is_flag=True, help="Write no pictures.")
-def command(
-    network: str,
-    backend: str,
-    batch: int,
-    image_size: int | None,
-    classes: int | None,
-    stem_stride: int | None,
-    widths: tuple[float, float] | None,
-    points: int,
-    unit: int,
-    line: int,
-    duration: float,
-    threads: int | None,
-    output_dir: Path | None,
-    overwrite: bool,
-    no_plots: bool,
-) -> None:
+def command(network: str, output_dir: Path | None, overwrite: bool, no_plots: bool, **options: Any) -> None:
     """Where latency steps as a network's layers lose channels, and the latency table that a search uses as its cost.
 
     \b
@@ -236,14 +220,16 @@ def command(
     is changed.
     """
     with messages("benchmarks"):
-        spec, size = find_network(network, image_size=image_size, classes=classes, stem_stride=stem_stride, widths=widths)
+        spec, size = find_network(network, **{name: options[name] for name in OF_THE_NETWORK})
         folder = output_dir or OUTPUT / f"channels_{spec.name}"
         if (folder / TABLE).exists() and not overwrite:
             raise UserError(
                 f"{folder / TABLE}: is there already. Choose another --output-dir, or replace it with --overwrite."
             )
         require_onnx()
-        _run(Work(spec, size, Grid(points, unit, line, duration)), backend, batch, threads, folder, not no_plots)
+        grid = Grid(options["points"], options["unit"], options["line"], options["duration"])
+        measured, written = _measure(Work(spec, size, grid), options["backend"], options["batch"], options["threads"], folder)
+        _report(measured, folder, written, plots=not no_plots)
 
 
 def require_onnx() -> None:
@@ -256,21 +242,19 @@ def require_onnx() -> None:
         ) from error
 
 
-def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path, plots: bool) -> None:
-    from benchmarks.machine.threads import pinned
-    from benchmarks.measure.progress import Progress
-
+def _measure(work: Work, backend: str, batch: int, threads: int | None, folder: Path) -> tuple[LayerMeasurement, list[str]]:
+    """Measure `work` and write the table and all times into `folder`: what was measured, and the names of both files."""
     with ExitStack() as stack:
         pinning = stack.enter_context(pinned(threads))
         timer = ModelTimer(backend, batch, pinning["threads"])
-        device = this_device(backend, batch, pinning["threads"] if backend == ONNXRUNTIME_CPU else None)
+        device = this_device(backend, batch, pinning["threads"] if BACKENDS[backend].device == CPU else None)
         click.echo(
             f"{work.spec.name} at {work.image_size} px: {work.models} models of {len(work.entries)} different layers, "
             f"{work.grid.duration_s:g} s each: about {work.expected_s / 60:.1f} minutes",
             err=True,
         )
         rows = stack.enter_context(Rows(folder / ROWS))
-        progress = stack.enter_context(Progress())
+        progress = stack.enter_context(RoundProgress())
         try:
             measured = run_channels(work, device, timer, taken=rows.add, progress=progress)
         except KeyboardInterrupt:
@@ -279,15 +263,17 @@ def _run(work: Work, backend: str, batch: int, threads: int | None, folder: Path
                 f"for a {TABLE}.",
                 err=True,
             )
-            sys.exit(130)
-    settings = {**measured.table.settings, "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])}
+            sys.exit(INTERRUPTED)
+    settings = {**measured.table.settings, "command": command_line()}
     write_latency_table(folder / TABLE, replace(measured.table, settings=settings))
-    written = [TABLE, ROWS]
+    return measured, [TABLE, ROWS]
+
+
+def _report(measured: LayerMeasurement, folder: Path, written: list[str], plots: bool) -> None:
+    """Draw the staircases and say what there is to see; `written` are the names of the files that are there already."""
     if plots:
         try:
-            from benchmarks.layers.plots import draw
-
-            written += [path.name for path in draw(measured, folder)]
+            written = [*written, *(path.name for path in draw(measured, folder))]
         except UserError as error:
             click.echo(f"no plots: {error}", err=True)
     click.echo("\n".join(summary_lines(measured)))

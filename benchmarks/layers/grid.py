@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.layers.layer_times import Point
+from benchmarks.layers.layer_times import ChannelPoint
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
@@ -23,14 +23,14 @@ class Entry:
     outputs: tuple[int, ...] | None
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[ChannelPoint]:
         if self.outputs is None:
             return [(count, count) for count in self.inputs]
         return [(inp, out) for inp in self.inputs for out in self.outputs]
 
 
 @dataclass(frozen=True)
-class Line:
+class StaircaseLine:
     """A staircase: the layer of `entry` at `counts` channels of one `axis`, the other at its widest."""
 
     entry: Entry
@@ -43,7 +43,7 @@ class Line:
         return "channels" if self.entry.outputs is None else f"{self.axis} channels"
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[ChannelPoint]:
         if self.entry.outputs is None:
             return [(count, count) for count in self.counts]
         if self.axis == INPUT:
@@ -90,17 +90,18 @@ def entries(spec: NetworkSpec, image_size: int, points: int) -> tuple[tuple[Laye
         sizes = [plan.size(dim) for plan in plans]
         return min(sizes), max(sizes)
 
-    found: dict[tuple[object, ...], list[LayerShape]] = {}
+    by_shape: dict[tuple[object, ...], list[LayerShape]] = {}
     for layer in layers:
         shape = (layer.kind, layer.kernel, layer.stride, layer.side, layer.activation, span(layer.inp), span(layer.out))
-        found.setdefault(shape, []).append(layer)
-    of_layer = {layer.name: place for place, alike in enumerate(found.values()) for layer in alike}
-    made = []
-    for alike in found.values():
+        by_shape.setdefault(shape, []).append(layer)
+    of_layer = {layer.name: place for place, alike in enumerate(by_shape.values()) for layer in alike}
+    grid_entries = []
+    for alike in by_shape.values():
         layer = alike[0]
         outputs = None if layer.kind == DEPTHWISE else spread_counts(*span(layer.out), points)
-        made.append(Entry(layer, tuple(each.name for each in alike), spread_counts(*span(layer.inp), points), outputs))
-    return layers, tuple(of_layer[layer.name] for layer in layers), made
+        names = tuple(one.name for one in alike)
+        grid_entries.append(Entry(layer, names, spread_counts(*span(layer.inp), points), outputs))
+    return layers, tuple(of_layer[layer.name] for layer in layers), grid_entries
 
 
 def kind_of(layer: LayerShape) -> tuple[str, int, int]:
@@ -108,18 +109,18 @@ def kind_of(layer: LayerShape) -> tuple[str, int, int]:
     return layer.kind, layer.kernel, layer.stride
 
 
-def lines(made: Sequence[Entry], unit: int, most: int) -> list[Line]:
+def lines(grid_entries: Sequence[Entry], unit: int, most: int) -> list[StaircaseLine]:
     """A line for each axis of each kind of layer: at most `most` counts, `unit` apart, from the lowest multiple of `unit` in
     its range on. Of the layers of a kind the one with most such counts is taken, then the one with most work."""
-    chosen: dict[tuple[object, ...], tuple[tuple[int, int], Line]] = {}
-    for entry in made:
+    chosen: dict[tuple[object, ...], tuple[tuple[int, int], StaircaseLine]] = {}
+    for entry in grid_entries:
         for axis, counts in ((INPUT, entry.inputs), (OUTPUT, entry.outputs)):
             if counts is None:
                 continue
             along = tuple(range(-(-counts[0] // unit) * unit, counts[-1] + 1, unit))[:most]
             key, merit = (*kind_of(entry.layer), axis), (len(along), _work(entry))
             if len(along) > 1 and (key not in chosen or merit > chosen[key][0]):
-                chosen[key] = merit, Line(entry, axis, along)
+                chosen[key] = merit, StaircaseLine(entry, axis, along)
     return [line for _, line in chosen.values()]
 
 

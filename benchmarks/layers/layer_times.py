@@ -10,7 +10,7 @@ from benchmarks.layers.model_timer import Model, Timer
 from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape
 
-Point = tuple[int, int]  # input and output channels
+ChannelPoint = tuple[int, int]  # input and output channels
 MOST_MODELS = 12  # open at once: they take turns, and all their weights are in memory
 MOST_WEIGHTS = 1 << 21  # of all copies together, 8 MiB: more than a core's cache holds
 
@@ -29,7 +29,7 @@ class LayerTime:
     copies: int
 
 
-def copies_of(layer: LayerShape, points: Iterable[Point]) -> int:
+def copies_of(layer: LayerShape, points: Iterable[ChannelPoint]) -> int:
     """How many copies of a layer one model holds: COPIES, fewer of a layer with many weights."""
     kind = 0 if layer.kind == DEPTHWISE else 1
     most = max(out * inp**kind for inp, out in points) * layer.kernel**2
@@ -39,17 +39,17 @@ def copies_of(layer: LayerShape, points: Iterable[Point]) -> int:
 def measure_layer(
     timer: Timer,
     layer: LayerShape,
-    points: Sequence[Point],
+    points: Sequence[ChannelPoint],
     duration_s: float,
     taken: Callable[[LayerTime], None] = lambda time: None,
-) -> dict[Point, LayerTime]:
+) -> dict[ChannelPoint, LayerTime]:
     """The times of `layer` at all `points`, each of its models for `duration_s`; `taken` is told of each at once.
 
     Points of one input share the model without the layer. Both models of a point take turns with each other, so that a
     drift of the machine cancels.
     """
     copies = copies_of(layer, points)
-    found: dict[Point, LayerTime] = {}
+    times: dict[ChannelPoint, LayerTime] = {}
     for group in groups(points):
         models: dict[tuple[int, int | None], Model] = {}
         for inp, out in group:
@@ -60,14 +60,14 @@ def measure_layer(
             whole, rest = samples[inp, out], samples[inp, None]
             noise = (whole.high_ms - whole.ms + rest.high_ms - rest.ms) / 2
             time = LayerTime(inp, out, (whole.ms - rest.ms) / copies, noise / copies, whole.ms, rest.ms, copies)
-            found[inp, out] = time
+            times[inp, out] = time
             taken(time)
-    return found
+    return times
 
 
-def groups(points: Sequence[Point]) -> Iterator[list[Point]]:
+def groups(points: Sequence[ChannelPoint]) -> Iterator[list[ChannelPoint]]:
     """`points` in order, so many at a time that their models are at most MOST_MODELS."""
-    group: list[Point] = []
+    group: list[ChannelPoint] = []
     for point in dict.fromkeys(points):
         if len({*group, point}) + len({inp for inp, _ in (*group, point)}) > MOST_MODELS:
             yield group
@@ -77,6 +77,6 @@ def groups(points: Sequence[Point]) -> Iterator[list[Point]]:
         yield group
 
 
-def models_of(points: Sequence[Point]) -> int:
+def models_of(points: Sequence[ChannelPoint]) -> int:
     """How many models measuring `points` takes."""
     return sum(len(group) + len({inp for inp, _ in group}) for group in groups(points))

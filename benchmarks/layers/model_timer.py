@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.cells.cell import NOT_MEASURED, ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, Cell, Inputs, NotMeasured, Options, Runner
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import NOT_MEASURED, Cell, CellRunner, Inputs, NotMeasured, Options
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.statistics import summary
 from benchmarks.measure.method import Method
-from benchmarks.measure.turns import measure
+from benchmarks.measure.turns import CellSource, measure
+from benchmarks.runners.opening import open_file
 
 K = TypeVar("K", bound=Hashable)
-BACKENDS = (ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA)
+TABLE_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.times_models)
 REPEATS = 4
 WARMUP_S = 0.01
 INPUT_BYTES = 32 << 20  # a size's images: they are read once in both models of a pair, and cancel
@@ -65,36 +67,28 @@ class ModelTimer:
                 file = f"{number}.onnx"
                 (folder / file).write_bytes(model.make())
                 cells.append(Cell("", "", file, file, None, file, file, self.backend, "fp32", self.batch, model.side, 0, 0, 0))
-            results = measure(
-                cells,
+            source = CellSource(
                 lambda cell: folder,
                 open_model,
-                Method(duration_s, REPEATS, WARMUP_S),
-                inputs_of=lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
-                options=Options(threads=self.threads),
+                lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
+                Options(threads=self.threads),
             )
-        found = {}
+            results = measure(cells, source, Method(duration_s, REPEATS, WARMUP_S))
+        timed = {}
         for key, result in zip(models, results, strict=True):
             figures = summary(result)
             if result.status == NOT_MEASURED or figures is None:
                 raise NotMeasured(f"{key}: {result.reason}")
             self.settings = {**result.settings, "input_buffers": None, "input_bytes": None}
-            found[key] = Sample(*figures.interval_ms)
-        return found
+            timed[key] = Sample(*figures.interval_ms)
+        return timed
 
 
-def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
-    """A runner of an ONNX file that no manifest describes. Raises NotMeasured for backends other than onnxruntime."""
-    path = folder / cell.file
-    if cell.backend == ONNXRUNTIME_CPU:
-        from benchmarks.runners.ort import OnnxRuntimeCpu
-
-        return OnnxRuntimeCpu(cell, path, inputs, options)
-    if cell.backend == ONNXRUNTIME_CUDA:
-        from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
-
-        return OnnxRuntimeCuda(cell, path, inputs, options)
-    raise NotMeasured(
-        f"{cell.backend}: a table takes hundreds of small models, and this backend would have to build each of them. Choose "
-        f"from {', '.join(BACKENDS)}."
-    )
+def open_model(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
+    """A runner of an ONNX file that no manifest describes. NotMeasured for backends that tables are not measured with."""
+    if cell.backend not in TABLE_BACKENDS:
+        raise NotMeasured(
+            f"{cell.backend}: a table takes hundreds of small models, and this backend would have to build each of them. "
+            f"Choose from {', '.join(TABLE_BACKENDS)}."
+        )
+    return open_file(cell, folder / cell.file, inputs, options)

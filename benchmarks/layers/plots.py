@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.layers.run import Measured, Staircase, title
+from benchmarks.layers.run import LayerMeasurement, Staircase, title
 from benchmarks.report.plots.style import (
     COLOURS,
     GREY,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_TICKS = 9
 
 
-def draw(measured: Measured, folder: Path) -> list[Path]:
+def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
     """Write `staircase_*.png`, one for each layer that was measured finely; their paths.
 
     Raises MissingBackend (exit code 3) without matplotlib.
@@ -38,12 +38,12 @@ def draw(measured: Measured, folder: Path) -> list[Path]:
     for stairs in measured.staircases:
         by_layer.setdefault(stairs.line.entry.layer.name, []).append(stairs)
     return [
-        save(staircase_figure(measured, each), folder / f"staircase_{name.replace('.', '_')}.png")
-        for name, each in by_layer.items()
+        save(staircase_figure(measured, staircases), folder / f"staircase_{name.replace('.', '_')}.png")
+        for name, staircases in by_layer.items()
     ]
 
 
-def staircase_figure(measured: Measured, staircases: Sequence[Staircase]) -> Figure:
+def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]) -> Figure:
     """One layer's staircases side by side."""
     figure, axes = new_figure(len(staircases))
     table = measured.table
@@ -53,7 +53,7 @@ def staircase_figure(measured: Measured, staircases: Sequence[Staircase]) -> Fig
         f"{title(staircases[0])}: {table.network.name} on {device_name(str(table.device['name']))}",
         f"{table.backend}, {table.precision}, batch {table.batch}{threads}",
     )
-    handles = [_panel(each, stairs) for each, stairs in zip(axes, staircases, strict=True)]
+    handles = [_panel(panel, stairs) for panel, stairs in zip(axes, staircases, strict=True)]
     legend(figure, handles[0], ["measured, and how far rounds differ", "what MACs promise, from the widest on"])
     return figure
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import OTHER_LOAD
-from benchmarks.layers.grid import OUTPUT, Entry, Line, entries, kind_of, lines, three_plans
+from benchmarks.layers.grid import OUTPUT, Entry, StaircaseLine, entries, kind_of, lines, three_plans
 from benchmarks.layers.layer_times import LayerTime, measure_layer, models_of
 from benchmarks.layers.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.layers.steps import find_step
 from benchmarks.measure.method import Method
+from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import schedule
 from benchmarks.onnx_models.network import network_model
 from slimtrain.costs.latency_grid import Axis, Times
@@ -41,7 +42,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Device:
+class TimedDevice:
     """What it is measured on: `name`, and whatever else identifies it."""
 
     name: str
@@ -55,13 +56,13 @@ class Device:
 class Staircase:
     """A measured line, and its step (1: none seen)."""
 
-    line: Line
+    line: StaircaseLine
     times: tuple[LayerTime, ...]
     step: int
 
 
 @dataclass(frozen=True)
-class Measured:
+class LayerMeasurement:
     """`table`, the `staircases`, and what a reader of both has to know."""
 
     table: LatencyTable
@@ -94,12 +95,12 @@ class Work:
 
 def run_channels(
     work: Work,
-    device: Device,
+    device: TimedDevice,
     timer: Timer,
     *,
     taken: Callable[[str, Entry, LayerTime], None] = lambda purpose, entry, time: None,
-    progress: Callable[[str, float, int], None] = lambda doing, done, total: None,
-) -> Measured:
+    progress: OnProgress = lambda doing, done, total: None,
+) -> LayerMeasurement:
     """Measure `work` with `timer`. `taken` is told of every layer's time at once, with its purpose, `table` or `staircase`;
     `progress` what is being measured, and how many of how many models are done.
 
@@ -113,16 +114,16 @@ def run_channels(
     staircases = []
     for line in work.lines:
         progress(f"staircase of {line.entry.layer.name}", done, total)
-        found = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
-        times = tuple(found[point] for point in line.points)
-        step = find_step(line.counts, [each.ms for each in times], [each.noise_ms for each in times])
+        by_point = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
+        times = tuple(by_point[point] for point in line.points)
+        step = find_step(line.counts, [time.ms for time in times], [time.noise_ms for time in times])
         staircases.append(Staircase(line, times, step))
         done += models_of(line.points)
     grids = []
     for entry in work.entries:
         progress(entry.layer.name, done, total)
-        found = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
-        grids.append(_times(entry, found, _steps(staircases, entry)))
+        by_point = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
+        grids.append(_times(entry, by_point, _steps(staircases, entry)))
         done += models_of(entry.points)
     progress("whole networks again", done, total)
     after = timer(networks, NETWORK_SHARE * duration_s)
@@ -150,20 +151,20 @@ def run_channels(
         ],
     }
     table = fitted(replace(table, settings=settings), work.plans, measured)
-    return Measured(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
+    return LayerMeasurement(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
 
 
 def _steps(staircases: Sequence[Staircase], entry: Entry) -> dict[str, int]:
     """The step of each axis, as seen on the layer that was measured finely for all of this kind."""
-    return {each.line.axis: each.step for each in staircases if kind_of(each.line.entry.layer) == kind_of(entry.layer)}
+    return {stairs.line.axis: stairs.step for stairs in staircases if kind_of(stairs.line.entry.layer) == kind_of(entry.layer)}
 
 
-def _times(entry: Entry, found: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
+def _times(entry: Entry, measured: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
     """A table's entry. A difference below zero is noise about a time that is nearly nothing."""
     inputs = Axis(entry.inputs, steps.get("input", 1))
     if entry.outputs is None:
-        return Times(inputs, None, tuple((_rounded(found[count, count].ms),) for count in entry.inputs))
-    rows = tuple(tuple(_rounded(found[inp, out].ms) for out in entry.outputs) for inp in entry.inputs)
+        return Times(inputs, None, tuple((_rounded(measured[count, count].ms),) for count in entry.inputs))
+    rows = tuple(tuple(_rounded(measured[inp, out].ms) for out in entry.outputs) for inp in entry.inputs)
     return Times(inputs, Axis(entry.outputs, steps.get(OUTPUT, 1)), rows)
 
 

@@ -56,17 +56,17 @@ def jumps(counts: Sequence[int], ms: Sequence[float], step: int) -> list[Jump]:
 
 def tread(counts: Sequence[int], step: int, count: int) -> list[int]:
     """The counts that take the same time as `count`, on a staircase of `step`."""
-    return [each for each in counts if -(-each // step) == -(-count // step)]
+    return [other for other in counts if -(-other // step) == -(-count // step)]
 
 
 def narrower_but_slower(counts: Sequence[int], ms: Sequence[float], noise: Sequence[float]) -> list[Jump]:
     """Neighbours of which the narrower takes longer, by more than SLOWER and than the noise of both; `share` is negative."""
-    found = []
+    slower = []
     for at in range(len(counts) - 1):
         lost = ms[at] - ms[at + 1]
         if lost > SLOWER * ms[at] and lost > noise[at] + noise[at + 1]:
-            found.append(Jump(counts[at], counts[at + 1], -lost / ms[at]))
-    return found
+            slower.append(Jump(counts[at], counts[at + 1], -lost / ms[at]))
+    return slower
 
 
 def sentence(counts: Sequence[int], ms: Sequence[float], noise: Sequence[float], step: int, what: str) -> str:

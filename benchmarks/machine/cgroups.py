@@ -16,32 +16,32 @@ NO_LIMIT_BYTES = 2**60  # version 1 says "none" as the largest multiple of a pag
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """How many cores' worth of time this process may use; None without a limit."""
-    found = []
+    quotas = []
     for folder in _folders("cpu", root):
         words = (text(folder / "cpu.max") or "").split()
         quota, period = (to_number(words[0]), to_number(words[1])) if len(words) == 2 else (None, None)
         if quota is None:
             quota, period = number(folder / "cpu.cfs_quota_us"), number(folder / "cpu.cfs_period_us")
         if quota is not None and period is not None and quota > 0 and period > 0:
-            found.append(quota / period)
-    return round(min(found), 3) if found else None
+            quotas.append(quota / period)
+    return round(min(quotas), 3) if quotas else None
 
 
 def memory_limit_mib(root: Path = Path("/")) -> float | None:
     """How much memory this process may use, in MiB; None without a limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [number(folder / name) for folder in _folders("memory", root) for name in names]
-    found = [limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT_BYTES]
-    return round(min(found) / 2**20, 1) if found else None
+    finite = [limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT_BYTES]
+    return round(min(finite) / 2**20, 1) if finite else None
 
 
 def quota_stops(root: Path = Path("/")) -> int | None:
     """How often this process's groups were stopped because their CPU time was used up, so far; None if not told."""
-    found = []
+    stops = []
     for folder in _folders("cpu", root):
         lines = [line.split() for line in (text(folder / "cpu.stat") or "").splitlines()]
-        found += [int(line[1]) for line in lines if len(line) == 2 and line[0] == "nr_throttled" and line[1].isdigit()]
-    return sum(found) if found else None
+        stops += [int(line[1]) for line in lines if len(line) == 2 and line[0] == "nr_throttled" and line[1].isdigit()]
+    return sum(stops) if stops else None
 
 
 def _folders(controller: str, root: Path) -> list[Path]:

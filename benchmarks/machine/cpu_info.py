@@ -103,14 +103,14 @@ def is_virtual(root: Path = Path("/")) -> bool | None:
     flags = field(root / "proc/cpuinfo", "flags")
     if flags is not None:
         return "hypervisor" in flags.split()
-    told = [text(root / path) for path in ("proc/device-tree/hypervisor/compatible", "sys/hypervisor/type")]
-    return True if any(told) or text(root / "sys/class/dmi/id/sys_vendor") == "QEMU" else None
+    hypervisors = [text(root / path) for path in ("proc/device-tree/hypervisor/compatible", "sys/hypervisor/type")]
+    return True if any(hypervisors) or text(root / "sys/class/dmi/id/sys_vendor") == "QEMU" else None
 
 
 def on_battery(root: Path = Path("/")) -> bool | None:
     """Whether the computer runs from its battery; None where it has none. Batteries of mice and the like do not count."""
-    supplies = [each for each in entries(root / "sys/class/power_supply") if text(each / "scope") != "Device"]
-    if any(text(each / "online") == "1" for each in supplies if text(each / "type") != "Battery"):
+    supplies = [supply for supply in entries(root / "sys/class/power_supply") if text(supply / "scope") != "Device"]
+    if any(text(supply / "online") == "1" for supply in supplies if text(supply / "type") != "Battery"):
         return False
-    states = [text(each / "status") for each in supplies if text(each / "type") == "Battery"]
+    states = [text(supply / "status") for supply in supplies if text(supply / "type") == "Battery"]
     return "Discharging" in states if states else None

@@ -44,17 +44,17 @@ def temperatures_c(root: Path = Path("/")) -> dict[str, float]:
     for monitor in entries(root / "sys/class/hwmon", "hwmon*"):
         if (name := text(monitor / "name")) in ("coretemp", "k10temp", "zenpower"):
             sensors += [(f"cpu-{name}", number(path)) for path in entries(monitor, "temp*_input")]
-    found: dict[str, float] = {}
+    highest: dict[str, float] = {}
     for name, millidegrees in sensors:
         if name is not None and millidegrees is not None and PLAUSIBLE_C[0] < millidegrees / 1000 < PLAUSIBLE_C[1]:
-            found[name] = max(millidegrees / 1000, found.get(name, PLAUSIBLE_C[0]))
-    return found
+            highest[name] = max(millidegrees / 1000, highest.get(name, PLAUSIBLE_C[0]))
+    return highest
 
 
 def cpu_temperature_c(root: Path = Path("/")) -> float | None:
     """The highest temperature of a sensor that is the CPU's by its name."""
-    found = [value for name, value in temperatures_c(root).items() if "cpu" in name.lower() or "x86_pkg" in name]
-    return max(found, default=None)
+    of_cpu = [value for name, value in temperatures_c(root).items() if "cpu" in name.lower() or "x86_pkg" in name]
+    return max(of_cpu, default=None)
 
 
 def clock_when_busy_mhz(root: Path = Path("/"), seconds: float = 0.05) -> float | None:

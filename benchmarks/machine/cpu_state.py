@@ -59,20 +59,20 @@ def between(before: Counters, after: Counters) -> dict[str, Any]:
     names of what slowed the CPU down (THERMAL, QUOTA).
     """
     elapsed = after.at - before.at
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     busy, own, steal = (_less(getattr(after, name), getattr(before, name)) for name in ("busy_s", "own_s", "steal_s"))
     if elapsed >= SHORTEST_S:
         if busy is not None and own is not None:
-            found["other_load"] = round(max(0.0, busy - max(0.0, own)) / elapsed, 3)
+            changes["other_load"] = round(max(0.0, busy - max(0.0, own)) / elapsed, 3)
         if steal is not None:
-            found["steal"] = round(max(0.0, steal) / elapsed, 3)
+            changes["steal"] = round(max(0.0, steal) / elapsed, 3)
     for name in ("voluntary", "involuntary"):
         if (count := _less(getattr(after, name), getattr(before, name))) is not None:
-            found[f"{name}_switches"] = int(count)
+            changes[f"{name}_switches"] = int(count)
     grown = {THERMAL: _less(after.thermal, before.thermal), QUOTA: _less(after.quota, before.quota)}
     if any(count is not None for count in grown.values()):
-        found["throttle"] = [name for name, count in grown.items() if count]
-    return found
+        changes["throttle"] = [name for name, count in grown.items() if count]
+    return changes
 
 
 def _less(after: float | None, before: float | None) -> float | None:
@@ -93,12 +93,12 @@ def _own(root: Path, pid: int) -> float | None:
     ticks: dict[int, int] = {}
     waiting = [pid]
     while waiting:
-        each = waiting.pop()
-        words = (text(root / f"proc/{each}/stat") or "").rpartition(")")[2].split()
-        if len(words) < 15 or each in ticks or not all(word.isdigit() for word in words[11:15]):
+        process = waiting.pop()
+        words = (text(root / f"proc/{process}/stat") or "").rpartition(")")[2].split()
+        if len(words) < 15 or process in ticks or not all(word.isdigit() for word in words[11:15]):
             continue  # it ended meanwhile
-        ticks[each] = sum(int(word) for word in words[11:15])  # user, system, and both of children that were waited for
-        for task in entries(root / f"proc/{each}/task"):
+        ticks[process] = sum(int(word) for word in words[11:15])  # user, system, and both of children that were waited for
+        for task in entries(root / f"proc/{process}/task"):
             waiting += [int(word) for word in (text(task / "children") or "").split() if word.isdigit()]
     return sum(ticks.values()) / TICKS_PER_S if pid in ticks else None
 

@@ -9,6 +9,8 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from benchmarks.machine.cpu_sensors import clock_when_busy_mhz, cpu_temperature_
 from benchmarks.machine.cpu_state import between, read_counters
 from benchmarks.machine.gpu_choice import anonymous
 from benchmarks.machine.gpu_state import describe_gpu
-from benchmarks.machine.plain_files import Run, command, field, to_number
+from benchmarks.machine.plain_files import RunCommand, command, field, to_number
 from slimtrain.base.version import __version__
 
 PACKAGES = (
@@ -79,13 +81,18 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
+def command_line(module: str = "benchmarks") -> str:
+    """The command that was given to `module`, as a user would type it."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
 def speed_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of `variables` that change speed, sorted; GPUs' UUIDs are replaced by hashes."""
     kept = [name for name in sorted(variables) if name.startswith(SPEED) and not PRIVATE.search(name)]
     return {name: anonymous(variables[name]) for name in kept if "://" not in variables[name]}
 
 
-def commit(folder: Path = CHECKOUT, run: Run = command) -> str | None:
+def commit(folder: Path = CHECKOUT, run: RunCommand = command) -> str | None:
     """The commit of this project's checkout, `-dirty` with changes that are not committed; None for an installed package."""
     if not os.path.exists(folder / ".git"):  # an installed package may lie in another project's checkout
         return None

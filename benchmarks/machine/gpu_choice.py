@@ -42,25 +42,25 @@ def choose(listed: Sequence[Listed], device: int, variables: Mapping[str, str]) 
         hidden = f" ({VISIBLE}={anonymous(value)!r})" if value is not None else ""
         raise NoGpu(f"CUDA has {len(chosen)} of {len(listed)} GPUs{hidden}, so none is device {device}")
     counted = value is None or value.split(",")[device].strip().isdigit()
-    alike = len({each.name for each in listed}) == 1 or variables.get(ORDER) == "PCI_BUS_ID"
+    alike = len({gpu.name for gpu in listed}) == 1 or variables.get(ORDER) == "PCI_BUS_ID"
     return chosen[device], alike or not counted
 
 
 def _visible(value: str, listed: Sequence[Listed]) -> list[Listed]:
     """The GPUs that a value of CUDA_VISIBLE_DEVICES shows, in its order."""
-    found: list[Listed] = []
-    for entry in (each.strip() for each in value.split(",")):
+    shown: list[Listed] = []
+    for entry in map(str.strip, value.split(",")):
         uuid = entry.removeprefix("MIG-").partition("/")[0]  # MIG-GPU-<the GPU's UUID>/1/0
         if entry.isdigit():
-            matching = [each for each in listed if each.index == int(entry)]
+            matching = [gpu for gpu in listed if gpu.index == int(entry)]
         elif uuid.startswith("GPU-"):
-            matching = [each for each in listed if each.uuid.startswith(uuid)]
+            matching = [gpu for gpu in listed if gpu.uuid.startswith(uuid)]
         else:  # an instance's own UUID does not tell its GPU, unless there is only one
             matching = list(listed) if entry.startswith("MIG-") else []
         if len(matching) != 1:
             break
-        found += matching
-    return found
+        shown += matching
+    return shown
 
 
 def short_hash(uuid: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.machine.cpu_info import board
 from benchmarks.machine.cpu_sensors import temperatures_c
 from benchmarks.machine.gpu_choice import Listed, NoGpu, choose
-from benchmarks.machine.plain_files import Run, command, entries, number, text
+from benchmarks.machine.plain_files import RunCommand, command, entries, number, text
 
 GPU_NAMES = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")  # Thor and newer kernels; Orin, Xavier, TX2, Nano
 MODE = re.compile(r"NV Power Mode: *(\S.*)")
@@ -26,13 +26,13 @@ class JetsonReader:
 
     source, in_background = "jetson", True  # a reading is a few small files
 
-    def __init__(self, device: int, variables: Mapping[str, str], root: Path = Path("/"), run: Run = command) -> None:
+    def __init__(self, device: int, variables: Mapping[str, str], root: Path = Path("/"), run: RunCommand = command) -> None:
         if "nvidia" not in (text(root / "proc/device-tree/compatible") or ""):
             raise NoGpu("not a Jetson")
-        found = [each for each in entries(root / "sys/class/devfreq") if GPU_NAMES.search(each.name)]
-        if not found:
+        folders = [folder for folder in entries(root / "sys/class/devfreq") if GPU_NAMES.search(folder.name)]
+        if not folders:
             raise NoGpu("this board shows no GPU in /sys/class/devfreq")
-        self._root, self._run, self._folder = root, run, found[0]
+        self._root, self._run, self._folder = root, run, folders[0]
         self._name = board(root) or "NVIDIA Jetson"
         choose([Listed(0, "", self._name)], device, variables)
 

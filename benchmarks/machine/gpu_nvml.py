@@ -39,7 +39,7 @@ class NvmlReader:
 
     def _find(self, device: int, variables: Mapping[str, str]) -> tuple[Any, Listed, bool]:
         handles = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(self._nvml.nvmlDeviceGetCount())]
-        asked = [(self._text("nvmlDeviceGetUUID", each), self._text("nvmlDeviceGetName", each)) for each in handles]
+        asked = [(self._text("nvmlDeviceGetUUID", handle), self._text("nvmlDeviceGetName", handle)) for handle in handles]
         listed = [Listed(index, uuid or "", name or "GPU") for index, (uuid, name) in enumerate(asked)]
         chosen, sure = choose(listed, device, variables)
         return handles[chosen.index], chosen, sure
@@ -95,7 +95,7 @@ class NvmlReader:
         """How many other processes compute on the GPU. In a container, where numbers of processes differ from the driver's,
         this one counts too."""
         running = self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle)
-        return None if running is None else sum(each.pid != os.getpid() for each in running)
+        return None if running is None else sum(process.pid != os.getpid() for process in running)
 
     def close(self) -> None:
         """Let go of the library."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.machine.gpu_choice import Listed, NoGpu, choose, short_hash
 from benchmarks.machine.gpu_reasons import reason_names
-from benchmarks.machine.plain_files import Run, command, to_number
+from benchmarks.machine.plain_files import RunCommand, command, to_number
 
 NOT_A_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
 UNAVAILABLE = ("", "N/A", "Not Supported", "Unknown Error")
@@ -48,7 +48,7 @@ class SmiReader:
 
     source, in_background = "nvidia-smi", False  # each reading starts a program
 
-    def __init__(self, device: int, variables: Mapping[str, str], run: Run = command) -> None:
+    def __init__(self, device: int, variables: Mapping[str, str], run: RunCommand = command) -> None:
         self._run, self._unknown = run, set[str]()
         names = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi") if sys.platform == "linux" else ("nvidia-smi",)
         for self._program in names:
@@ -65,8 +65,8 @@ class SmiReader:
 
     def facts(self) -> dict[str, Any]:
         """What does not change while work runs."""
-        found = self._query([*NUMBERS_OF_FACTS.values(), *SWITCHES.values(), *TEXTS.values()])
-        texts: dict[str, Any] = {key: found.get(name) for key, name in TEXTS.items()}
+        values = self._query([*NUMBERS_OF_FACTS.values(), *SWITCHES.values(), *TEXTS.values()])
+        texts: dict[str, Any] = {key: values.get(name) for key, name in TEXTS.items()}
         texts["compute_mode"] = texts["compute_mode"] and texts["compute_mode"].lower().replace("_", " ")
         return {
             "name": self._listed.name,
@@ -74,18 +74,18 @@ class SmiReader:
             "index": self._listed.index,
             "sure": self._sure,
             **texts,
-            **{key: _whole(to_number(found.get(name))) for key, name in NUMBERS_OF_FACTS.items()},
-            **{key: {"Enabled": True, "Disabled": False}.get(found.get(name) or "") for key, name in SWITCHES.items()},
+            **{key: _whole(to_number(values.get(name))) for key, name in NUMBERS_OF_FACTS.items()},
+            **{key: {"Enabled": True, "Disabled": False}.get(values.get(name) or "") for key, name in SWITCHES.items()},
         }
 
     def state(self) -> dict[str, Any]:
         """What changes from moment to moment."""
-        found = self._query([*NUMBERS_OF_STATE.values(), "pstate", EVENT_REASONS, THROTTLE_REASONS])
-        mask = found.get(EVENT_REASONS) or found.get(THROTTLE_REASONS)
+        values = self._query([*NUMBERS_OF_STATE.values(), "pstate", EVENT_REASONS, THROTTLE_REASONS])
+        mask = values.get(EVENT_REASONS) or values.get(THROTTLE_REASONS)
         return {
-            **{key: _whole(to_number(found.get(name))) for key, name in NUMBERS_OF_STATE.items()},
+            **{key: _whole(to_number(values.get(name))) for key, name in NUMBERS_OF_STATE.items()},
             "reasons": reason_names(int(mask, 16)) if mask and re.fullmatch("0x[0-9A-Fa-f]+", mask) else None,
-            "pstate": found.get("pstate"),
+            "pstate": values.get("pstate"),
         }
 
     def other_processes(self) -> int | None:

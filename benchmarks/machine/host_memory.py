@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.machine.cgroups import memory_limit_mib
 from benchmarks.machine.plain_files import field
 
@@ -25,6 +27,17 @@ class HostMemory:
     def held_bytes(self) -> int | None:
         """This process's resident memory."""
         return self._kib("proc/self/status", "VmRSS")
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so much can be had at once, as far as the system tells, and gives it to one who does not use it."""
+        left = self.left_bytes()
+        if left is not None and left < nbytes:
+            return False
+        try:
+            np.empty(nbytes, np.uint8)
+        except (MemoryError, ValueError):  # ValueError: more than an array can have
+            return False
+        return True
 
     def _kib(self, path: str, name: str) -> int | None:
         """The value of a `name: 123 kB` line, in bytes."""

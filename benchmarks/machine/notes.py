@@ -39,13 +39,13 @@ def notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _of(environment: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A part of an environment, empty where it is missing."""
-    found = environment.get(name)
-    return found if isinstance(found, Mapping) else {}
+    part = environment.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _listing(title: str, parts: Sequence[Any]) -> str:
-    told = [str(part) for part in parts if part]
-    return f"{title}: {', '.join(told)}" if told else ""
+    known = [str(part) for part in parts if part]
+    return f"{title}: {', '.join(known)}" if known else ""
 
 
 def _count(value: Any, name: str) -> str | None:
@@ -138,7 +138,7 @@ def _setup_notes(before: Mapping[str, Any]) -> list[str]:
 
 def _load_notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     said = []
-    load, steal = (max(each.get(name) or 0 for each in (before, after)) for name in ("other_load", "steal"))
+    load, steal = (max(environment.get(name) or 0 for environment in (before, after)) for name in ("other_load", "steal"))
     others = _of(before, "gpu").get("other_processes")
     if load > OTHER_LOAD:
         said.append(f"other processes kept {load:.1f} cores busy before or after.")
@@ -156,7 +156,8 @@ def _throttle_notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         times = (new.get(name) or 0) - (old.get(name) or 0) if name in old else 0
         if times > 0:
             said.append(f"the CPU was {what} {times} times in between.")
-    reasons = slowing(name for each in (before, after) for name in _of(_of(each, "gpu"), "state").get("reasons") or ())
+    states = [_of(_of(environment, "gpu"), "state") for environment in (before, after)]
+    reasons = slowing(name for state in states for name in state.get("reasons") or ())
     if reasons:
         said.append(f"the GPU's clocks were held down before or after: {', '.join(reasons)}.")
     return said
@@ -165,7 +166,7 @@ def _throttle_notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
 def _clocks(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """Clocks that can be compared: the CPU's when busy, and the GPU's where it was idle at neither end."""
     pairs = [("CPU's", _of(before, "clocks").get("busy_mhz"), _of(after, "clocks").get("busy_mhz"))]
-    states = [_of(_of(each, "gpu"), "state") for each in (before, after)]
+    states = [_of(_of(environment, "gpu"), "state") for environment in (before, after)]
     if all(state.get("reasons") is not None and IDLE not in state["reasons"] for state in states):
         names = (("GPU's SM", "sm_clock_mhz"), ("GPU's memory", "memory_clock_mhz"))
         pairs += [(name, states[0].get(key), states[1].get(key)) for name, key in names]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 COMMAND_TIMEOUT_S = 10.0
 
-Run = Callable[[Sequence[str]], tuple[int, str] | None]  # as `command`, which tests replace
+RunCommand = Callable[[Sequence[str]], tuple[int, str] | None]  # as `command`, which tests replace
 
 
 def text(path: Path) -> str | None:
@@ -28,10 +28,10 @@ def text(path: Path) -> str | None:
 def to_number(value: str | None) -> float | None:
     """The finite number that `value` spells, or None."""
     try:
-        found = float(value) if value is not None else math.nan
+        parsed = float(value) if value is not None else math.nan
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return parsed if math.isfinite(parsed) else None
 
 
 def number(path: Path) -> float | None:

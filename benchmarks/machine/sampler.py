@@ -8,6 +8,7 @@ before it says nothing.
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.cells.cell import median
 from benchmarks.machine.cpu_sensors import clocks_mhz, cpu_temperature_c
 from benchmarks.machine.cpu_state import Counters, between, read_counters
 from benchmarks.machine.gpu_choice import NoGpu
@@ -73,17 +73,17 @@ class StateSampler:
         """
         assert self._before is not None, "start() comes first"
         after = read_counters(self._root)
-        found = between(self._before, after)
+        state = between(self._before, after)
         self._before = None
         looks = self._end_watch()
         if self._gpu is not None:
-            _add_gpu(found, looks or [self._gpu.state()])
+            _add_gpu(state, looks or [self._gpu.state()])
         else:
             ends = [value for value in (self._warm_c, cpu_temperature_c(self._root)) if value is not None]
-            _add_spread(found, "temperature_c", ends)
-        _add_spread(found, "cpu_mhz", clocks_mhz(root=self._root))
-        self.state = found
-        return found
+            _add_spread(state, "temperature_c", ends)
+        _add_spread(state, "cpu_mhz", clocks_mhz(root=self._root))
+        self.state = state
+        return state
 
     def close(self) -> None:
         """Let go of the GPU; nothing happens the second time."""
@@ -104,20 +104,20 @@ class StateSampler:
         return watch.end() if watch is not None else []
 
 
-def _add_gpu(found: dict[str, Any], looks: list[dict[str, Any]]) -> None:
+def _add_gpu(state: dict[str, Any], looks: list[dict[str, Any]]) -> None:
     """What looks at the GPU showed, beside what the CPU did."""
     for key in SPREADS:
-        _add_spread(found, key, [float(look[key]) for look in looks if look.get(key) is not None])
-    told = [look["reasons"] for look in looks if look.get("reasons") is not None]
-    if told:
-        seen = slowing(name for names in told for name in names)
-        found["throttle"] = [*found.get("throttle", []), *seen]
+        _add_spread(state, key, [float(look[key]) for look in looks if look.get(key) is not None])
+    reasons = [look["reasons"] for look in looks if look.get("reasons") is not None]
+    if reasons:
+        seen = slowing(name for names in reasons for name in names)
+        state["throttle"] = [*state.get("throttle", []), *seen]
 
 
-def _add_spread(found: dict[str, Any], key: str, values: list[float]) -> None:
+def _add_spread(state: dict[str, Any], key: str, values: list[float]) -> None:
     """[lowest, median, highest], where there are values."""
     if values:
-        found[key] = [min(values), round(median(values), 3), max(values)]
+        state[key] = [min(values), round(float(statistics.median(values)), 3), max(values)]
 
 
 class _Watch(threading.Thread):

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cells.cell import Array, Cell, Runner, WrongOutput
-from slimexport.target.verify import (
-    FP32_TOLERANCE,
-    INT8,
-    LEAST_COSINE,
-    MAX_TOLERANCE,
-    MIN_SPREAD,
-    TOLERANCES,
-    compare,
-    cosine,
-    spread,
-)
+from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
+from slimexport.target.precision import Difference, Direction, row_of
+from slimexport.target.verify import MAX_TOLERANCE, MIN_SPREAD, compare, cosine, spread
 
 Reference = tuple[Array, Array, float | None]
 
 
-def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
+def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     """Compare a runner's logits with a reference: probe images [P, 3, H, W], logits [P, classes], and the tolerance recorded
     for them, or None for that of the precision. An int8 network is held to a cosine instead.
 
@@ -31,19 +22,21 @@ def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
     count = -(-len(images) // cell.batch) * cell.batch
     places = np.arange(count) % len(images)
     batches = [places[at : at + cell.batch] for at in range(0, count, cell.batch)]
-    outputs = [np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches]
+    outputs = np.concatenate([np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches])
     expected = logits[places]
-    found = np.concatenate(outputs)
-    if found.shape != expected.shape:
-        raise WrongOutput(f"its output is {list(found.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
-    if not np.isfinite(found).all():
+    if outputs.shape != expected.shape:
+        raise WrongOutput(f"its output is {list(outputs.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
+    if not np.isfinite(outputs).all():
         raise WrongOutput(f"its output is not finite. {ADVICE}")
-    if cell.precision in INT8:
-        alike = cosine(found, expected)
-        if not alike >= LEAST_COSINE:
-            raise WrongOutput(f"its output has a cosine of {alike:.3f} with the reference (at least {LEAST_COSINE}). {ADVICE}")
+    proof = row_of(cell.precision).proof
+    if isinstance(proof, Direction):
+        alike = cosine(outputs, expected)
+        if not alike >= proof.least_cosine:
+            raise WrongOutput(
+                f"its output has a cosine of {alike:.3f} with the reference (at least {proof.least_cosine}). {ADVICE}"
+            )
     else:
-        error, tolerance = compare(found, expected).max_rel_error, _tolerance(cell.precision, recorded)
+        error, tolerance = compare(outputs, expected).max_rel_error, _tolerance(proof, recorded)
         if not error <= tolerance:
             raise WrongOutput(
                 f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
@@ -56,7 +49,7 @@ def check_output(runner: Runner, cell: Cell, reference: Reference) -> str:
 ADVICE = "Its speed would mean nothing. See what slimexport --bundle DIR --verify-only says, and export or build again."
 
 
-def _tolerance(precision: str, recorded: float | None) -> float:
+def _tolerance(proof: Difference, recorded: float | None) -> float:
     """The recorded tolerance, as far as verifying a bundle would accept it, or the precision's own."""
-    own = TOLERANCES.get(precision, FP32_TOLERANCE)
+    own = proof.tolerance
     return min(recorded, max(own, MAX_TOLERANCE)) if isinstance(recorded, float) else own

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 WIDTH = 100
 
+OnProgress = Callable[[str, float, int], None]  # is given what is being done, and how many of how many steps are done
+Say = Callable[[str], None]  # shows the user a line
 
-class Progress:
-    """Told what is being done, and how many of how many rounds are done; for a `with` block.
+
+class RoundProgress:
+    """An `OnProgress` that counts rounds; for a `with` block.
 
     It writes between turns only, so that nothing of it falls into what is measured.
     """
@@ -27,7 +31,7 @@ class Progress:
             self.tenths = int(10 * done / total)
             print(text, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> RoundProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -93,7 +93,7 @@ def _join(key: str, one: Any, other: Any) -> Any:
     if isinstance(one, list) and isinstance(other, list):
         if len(one) == len(other) == 3 and all(map(_is_number, one + other)):
             return [min(one[0], other[0]), (one[1] + other[1]) / 2, max(one[2], other[2])]
-        return one + [each for each in other if each not in one]
+        return one + [entry for entry in other if entry not in one]
     if _is_number(one) and _is_number(other):
         return one + other if key.endswith("_switches") else (one + other) / 2
     return one if other is None else other

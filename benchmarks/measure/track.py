@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, Result, Round, Runner, Timing, milliseconds
+from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Cell, CellRunner, Result, Round, Timing, milliseconds
 from benchmarks.cells.statistics import warnings
 from benchmarks.measure.rounds import Turn, join_states
 
@@ -19,7 +19,7 @@ class Track:
 
     place: int
     cell: Cell
-    runner: Runner
+    runner: CellRunner
     closer: ExitStack
     notes: list[str]
     samples: dict[int, dict[str, list[float]]] = field(default_factory=dict)
@@ -52,5 +52,5 @@ class Track:
         rounds = tuple(Round(self.samples[number], self.states[number]) for number in sorted(self.samples))
         complete = self.rounds_done >= repeats
         reason = "" if complete else f"interrupted in round {int(self.rounds_done) + 1} of {repeats}"
-        found = Result(self.cell, MEASURED if complete else INTERRUPTED, reason, rounds, settings)
-        return replace(found, warnings=(*self.notes, *warnings(found)))
+        result = Result(self.cell, MEASURED if complete else INTERRUPTED, reason, rounds, settings)
+        return replace(result, warnings=(*self.notes, *warnings(result)))

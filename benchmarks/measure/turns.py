@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.cells.cell import NOT_MEASURED, Cell, Inputs, Opener, Options, OutOfMemory, Result, Timing
+from benchmarks.cells.cell import NOT_MEASURED, Cell, CellRunner, Inputs, Opener, Options, OutOfMemory, Result, Timing
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.measure.method import BadMethod, Method, by_group, expected_seconds
 from benchmarks.measure.output_check import Reference, check_output
+from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import Turn, collection_paused, iterate, schedule, warm_up
 from benchmarks.measure.track import Track
 from slimtrain.base.errors import UserError
 
-__all__ = ["BadMethod", "Interrupted", "Method", "Sampler", "expected_seconds", "measure"]
+__all__ = ["BadMethod", "CellSource", "Interrupted", "Method", "StateWatcher", "expected_seconds", "measure"]
 
 ROOM = 2  # so many times what the largest network took must be left in the host's memory for the next one
 BEFORE = "interrupted before it was measured"
@@ -38,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
         self.results = results
 
 
-class Sampler(Protocol):
+class StateWatcher(Protocol):
     """Watches the machine between `start` and `stop`, which says what it saw (`Round.state`)."""
 
     def start(self) -> None: ...
@@ -54,7 +55,7 @@ class Memory(Protocol):
     def held_bytes(self) -> int | None: ...
 
 
-class NoSampler:
+class NothingWatched:
     """Watches nothing."""
 
     def start(self) -> None:
@@ -65,36 +66,43 @@ class NoSampler:
         return {}
 
 
-Progress = Callable[[str, float, int], None]
+@dataclass(frozen=True)
+class CellSource:
+    """Where the networks of cells come from. `folder_of`: a cell's bundle. `opener` loads it, with `options` and the images
+    that `inputs_of` gives for a size. `reference_of`: what its output is held against, see `check_output`; without it outputs
+    are not checked."""
+
+    folder_of: Callable[[Cell], Path]
+    opener: Opener
+    inputs_of: Callable[[int], Inputs]
+    options: Options
+    reference_of: Callable[[Cell], Reference | None] | None = None
+
+    def open(self, cell: Cell) -> CellRunner:
+        """Load a cell's network. Raises what the opener raises."""
+        return self.opener(cell, self.folder_of(cell), self.inputs_of(cell.image_size), self.options)
 
 
 def measure(
     cells: Sequence[Cell],
-    folder_of: Callable[[Cell], Path],
-    opener: Opener,
+    source: CellSource,
     method: Method,
     *,
-    inputs_of: Callable[[int], Inputs],
-    options: Options,
-    reference_of: Callable[[Cell], Reference | None] | None = None,
-    sampler: Sampler | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
-    progress: Progress = lambda doing, done, total: None,
+    progress: OnProgress = lambda doing, done, total: None,
+    watcher: StateWatcher | None = None,
     clock: Callable[[], float] = time.perf_counter,
     memory: Memory | None = None,
 ) -> list[Result]:
-    """Measure `cells`; one result for each, in their order. `on_result` gets each as soon as it is final.
+    """Measure `cells`; one result for each, in their order. `on_result` gets each as soon as it is final; `progress` counts
+    rounds.
 
-    `folder_of`: a cell's bundle. `inputs_of`: the images of a size. `reference_of`: see `check_output`; without it outputs
-    are not checked. `progress` is told what is being done, and how many of how many rounds are done.
-
-    A cell is NOT_MEASURED, with the reason, where its opener, its network or the check of its output raises an error that
-    carries an `exit_code` (NotMeasured, BundleError, MissingBackend, ...), or memory runs out although no other network is
-    open. Other errors propagate, after what was measured so far was reported. Ctrl-C raises Interrupted, with the same:
-    INTERRUPTED for cells that lack samples of some rounds. Runners are closed in all cases.
+    A cell is NOT_MEASURED, with the reason, where its opener, its network or the check of its output raises a UserError
+    (NotMeasured, BundleError, MissingBackend, ...), or memory runs out although no other network is open. Other errors
+    propagate, after what was measured so far was reported. Ctrl-C raises Interrupted, with the same: INTERRUPTED for cells
+    that lack samples of some rounds. Runners are closed in all cases.
     """
-    run = _Run(list(cells), folder_of, opener, method, inputs_of, options, reference_of, on_result, progress, clock)
-    run.sampler, run.memory = sampler or NoSampler(), memory or HostMemory()
+    run = _Run(list(cells), source, method, on_result, progress, watcher or NothingWatched(), clock, memory or HostMemory())
     try:
         for places in by_group(cells):
             waiting = places
@@ -119,17 +127,13 @@ class _Run:
     """A call of `measure` under way."""
 
     cells: list[Cell]
-    folder_of: Callable[[Cell], Path]
-    opener: Opener
+    source: CellSource
     method: Method
-    inputs_of: Callable[[int], Inputs]
-    options: Options
-    reference_of: Callable[[Cell], Reference | None] | None
     on_result: Callable[[Result], None]
-    progress: Progress
+    progress: OnProgress
+    watcher: StateWatcher
     clock: Callable[[], float]
-    sampler: Sampler = field(default_factory=NoSampler)
-    memory: Memory = field(default_factory=HostMemory)
+    memory: Memory
     results: dict[int, Result] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     tracks: list[Track] = field(default_factory=list)
@@ -176,7 +180,7 @@ class _Run:
         largest = 0
         for at, place in enumerate(places):
             cell = self.cells[place]
-            self.progress(f"opening {_told(cell)}", self.done, self.total)
+            self.progress(f"opening {_description(cell)}", self.done, self.total)
             closer = ExitStack()
             closers.callback(closer.close)
             held = self.memory.held_bytes()
@@ -186,8 +190,8 @@ class _Run:
             except (UserError, MemoryError) as error:
                 closer.close()
                 if _is_memory(error) and self.tracks:
-                    for each in places[at:]:
-                        self.notes[each] = (
+                    for later in places[at:]:
+                        self.notes[later] = (
                             f"memory ran out with {len(self.tracks)} networks open, so it was measured apart from them: a "
                             "drift of the machine in between is not evened out."
                         )
@@ -207,23 +211,24 @@ class _Run:
 
     def _open(self, place: int, closer: ExitStack) -> Track:
         cell = self.cells[place]
-        reference = self.reference_of(cell) if self.reference_of else None
-        runner = self.opener(cell, self.folder_of(cell), self.inputs_of(cell.image_size), self.options)
+        reference_of = self.source.reference_of
+        reference = reference_of(cell) if reference_of else None
+        runner = self.source.open(cell)
         closer.callback(runner.close)
         notes = [self.notes[place]] if place in self.notes else []
         if reference is not None:
             notes += filter(None, [check_output(runner, cell, reference)])
-        elif self.reference_of is not None:
+        elif reference_of is not None:
             notes.append("its output was not checked: its bundle has no reference for it.")
         return Track(place, cell, runner, closer, notes)
 
     def _take(self, track: Track, turn: Turn) -> bool:
         """Warm up and measure a turn. False where memory ran out for it beside others; a failure else is reported."""
-        self.progress(f"round {turn.round + 1} of {self.method.repeats}: {_told(track.cell)}", self.done, self.total)
+        self.progress(f"round {turn.round + 1} of {self.method.repeats}: {_description(track.cell)}", self.done, self.total)
         try:
             self._iterate(track, turn)
         except (UserError, MemoryError) as error:
-            others = any(each.is_open and each is not track for each in self.tracks)
+            others = any(other.is_open and other is not track for other in self.tracks)
             track.close()
             if _is_memory(error) and others:
                 self.notes[track.place] = (
@@ -240,12 +245,12 @@ class _Run:
         run = track.runner.run
         track.next_input = warm_up(run, track.next_input, self.method.warmup_s, self.clock)
         timings: list[Timing] = []
-        self.sampler.start()  # after the warm-up: what it sees is to be true of the samples
+        self.watcher.start()  # after the warm-up: what it sees is to be true of the samples
         try:
             with collection_paused():
                 iterate(run, track.next_input, timings, self.method.duration_s * part, least, self.clock)
         finally:
-            track.keep(turn, timings, self.sampler.stop())
+            track.keep(turn, timings, self.watcher.stop())
         track.rounds_done += turn.share
 
 
@@ -268,5 +273,5 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _told(cell: Cell) -> str:
+def _description(cell: Cell) -> str:
     return f"{cell.name} ({cell.backend}, {cell.precision}, batch {cell.batch})"

@@ -51,8 +51,8 @@ def _before(graph: RandomGraph, layer: LayerShape, inp: int) -> Value:
 def _copy(graph: RandomGraph, layer: LayerShape, source: Value, out: int) -> Value:
     if layer.kind == LINEAR:
         return graph.linear(source, out)
-    made = graph.conv(source, out, layer.kernel, layer.stride, depthwise=layer.kind == DEPTHWISE)
-    return _probe(graph, graph.activation(made, layer.activation))
+    output = graph.conv(source, out, layer.kernel, layer.stride, depthwise=layer.kind == DEPTHWISE)
+    return _probe(graph, graph.activation(output, layer.activation))
 
 
 def _probe(graph: RandomGraph, source: Value) -> Value:

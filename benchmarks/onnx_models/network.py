@@ -11,7 +11,7 @@ from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
 
-Step = Callable[[RandomGraph, Value], Value]
+GraphStep = Callable[[RandomGraph, Value], Value]
 
 
 def network_model(spec: NetworkSpec, plan: ChannelPlan, image_size: int, seed: int = 0) -> bytes:
@@ -24,37 +24,37 @@ def _keep(graph: RandomGraph, value: Value) -> Value:
     return value
 
 
-class _OnnxLayers(Layers[Step]):
+class _OnnxLayers(Layers[GraphStep]):
     """Layers that add themselves to a graph, at the size of one plan."""
 
     def __init__(self, plan: ChannelPlan) -> None:
         self.size = plan.size
 
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> Step:
+    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> GraphStep:
         return lambda graph, value: graph.conv(value, self.size(out), kernel, stride)
 
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> Step:
+    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> GraphStep:
         return lambda graph, value: graph.conv(value, self.size(dim), kernel, stride, depthwise=True)
 
-    def norm(self, dim: Dim) -> Step:
+    def norm(self, dim: Dim) -> GraphStep:
         return _keep
 
-    def relu(self) -> Step:
+    def relu(self) -> GraphStep:
         return lambda graph, value: graph.activation(value, "relu")
 
-    def relu6(self) -> Step:
+    def relu6(self) -> GraphStep:
         return lambda graph, value: graph.activation(value, "relu6")
 
-    def max_pool(self, kernel: int, stride: int, padding: int) -> Step:
+    def max_pool(self, kernel: int, stride: int, padding: int) -> GraphStep:
         return lambda graph, value: graph.pool(value, "MaxPool", kernel, stride, padding)
 
-    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> Step:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> GraphStep:
         return lambda graph, value: graph.pool(value, "AveragePool", kernel, stride, padding, count_include_pad=1)
 
-    def shuffle(self, groups: int) -> Step:
+    def shuffle(self, groups: int) -> GraphStep:
         return lambda graph, value: graph.shuffle(value, groups)
 
-    def sequential(self, modules: Sequence[Step]) -> Step:
+    def sequential(self, modules: Sequence[GraphStep]) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
             for module in modules:
                 value = module(graph, value)
@@ -62,28 +62,30 @@ class _OnnxLayers(Layers[Step]):
 
         return step
 
-    def block(self, body: Step, residual: bool) -> Step:
+    def block(self, body: GraphStep, residual: bool) -> GraphStep:
         return (lambda graph, value: graph.add(value, body(graph, value))) if residual else body
 
-    def bottleneck(self, body: Step, shortcut: Step | None) -> Step:
+    def bottleneck(self, body: GraphStep, shortcut: GraphStep | None) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
-            made = body(graph, value)
-            return graph.activation(graph.add(made, value if shortcut is None else shortcut(graph, value)), "relu")
+            inner = body(graph, value)
+            return graph.activation(graph.add(inner, value if shortcut is None else shortcut(graph, value)), "relu")
 
         return step
 
-    def shuffle_unit(self, a: Sequence[Step], b: Step, c: Sequence[Step], pool: Step | None, whole: bool) -> Step:
+    def shuffle_unit(
+        self, a: Sequence[GraphStep], b: GraphStep, c: Sequence[GraphStep], pool: GraphStep | None, whole: bool
+    ) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
             parts = [value] * len(a) if whole else graph.split(value, len(a))
-            inner = b(graph, graph.concat([each(graph, part) for each, part in zip(a, parts, strict=True)]))
-            made = graph.concat([each(graph, part) for each, part in zip(c, graph.split(inner, len(c)), strict=True)])
+            inner = b(graph, graph.concat([layer(graph, part) for layer, part in zip(a, parts, strict=True)]))
+            outer = graph.concat([layer(graph, part) for layer, part in zip(c, graph.split(inner, len(c)), strict=True)])
             if pool is None:
-                return graph.activation(graph.add(value, made), "relu")
-            return graph.concat([graph.activation(made, "relu"), pool(graph, value)])
+                return graph.activation(graph.add(value, outer), "relu")
+            return graph.concat([graph.activation(outer, "relu"), pool(graph, value)])
 
         return step
 
-    def network(self, features: Sequence[Step], out: Dim, classes: int, heads: Sequence[Step] = ()) -> Step:
+    def network(self, features: Sequence[GraphStep], out: Dim, classes: int, heads: Sequence[GraphStep] = ()) -> GraphStep:
         def step(graph: RandomGraph, value: Value) -> Value:
             if heads:
                 value = graph.concat([head(graph, value) for head in heads])

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell, Result, ceiling_key
 from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
+from slimexport.target.precision import PRECISIONS
 
-ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 FLOORS = COMPUTE, MEMORY, LAUNCH = "compute", "memory", "launch"
 NONE = "none"
 EXPLAINS = 0.25  # of the measured time: a floor below that share does not bound it
@@ -22,7 +22,7 @@ ACCURACY, MACS = "accuracy", "MACs"
 
 
 @dataclass(frozen=True)
-class Row:
+class AnalysisRow:
     """A cell of a group. All figures are None (or empty) where it was not measured, or where what they need is unknown.
 
     `speedup`: the reference's median over this one's. `promised`: the reference's MACs over this one's. `efficiency`:
@@ -58,16 +58,16 @@ class Group:
     """
 
     key: tuple[str, str, str, int]
-    rows: tuple[Row, ...]
-    reference: Row | None
+    rows: tuple[AnalysisRow, ...]
+    reference: AnalysisRow | None
     rank_correlation: float | None
     sentences: tuple[str, ...]
     against: str
-    front: tuple[Row, ...]
-    worth: tuple[Row, ...]
+    front: tuple[AnalysisRow, ...]
+    worth: tuple[AnalysisRow, ...]
 
     @property
-    def measured(self) -> list[Row]:
+    def measured(self) -> list[AnalysisRow]:
         """The rows that have figures."""
         return [row for row in self.rows if row.summary is not None]
 
@@ -82,7 +82,7 @@ def analyse(results: Sequence[Result], ceilings: Mapping[str, Mapping[str, Any]]
 
 def _group(key: tuple[str, str, str, int], results: Sequence[Result], ceiling: Mapping[str, Any] | None) -> Group:
     ordered = sorted(results, key=lambda result: (result.cell.macs, result.cell.params))
-    plain = [Row(result, summary(result)) for result in ordered]
+    plain = [AnalysisRow(result, summary(result)) for result in ordered]
     reference = _reference([row for row in plain if row.summary])
     rows = [_compared(row, reference, ceiling) for row in plain]
     measured = [row for row in rows if row.summary]
@@ -100,13 +100,13 @@ def _group(key: tuple[str, str, str, int], results: Sequence[Result], ceiling: M
     )
 
 
-def _reference(measured: Sequence[Row]) -> Row | None:
+def _reference(measured: Sequence[AnalysisRow]) -> AnalysisRow | None:
     """The measured 1.0x (not an AutoSlim network's switch 1, an integer), else the one with most MACs."""
     full = [row for row in measured if isinstance(row.cell.width, float) and row.cell.width == 1.0]
     return full[0] if full else max(measured, key=lambda row: row.cell.macs, default=None)
 
 
-def _compared(row: Row, reference: Row | None, ceiling: Mapping[str, Any] | None) -> Row:
+def _compared(row: AnalysisRow, reference: AnalysisRow | None, ceiling: Mapping[str, Any] | None) -> AnalysisRow:
     """The row with its figures."""
     if row.summary is None or reference is None:
         return row
@@ -116,7 +116,7 @@ def _compared(row: Row, reference: Row | None, ceiling: Mapping[str, Any] | None
     floors = floors_ms(row.cell, ceiling or {}, row.result.settings.get("cache_bytes"))
     bound, share = _bound(floors, _median(row))
     peak = (ceiling or {}).get("macs_per_s")
-    return Row(
+    return AnalysisRow(
         result=row.result,
         summary=row.summary,
         speedup=speedup,
@@ -142,12 +142,12 @@ def floors_ms(cell: Cell, ceiling: Mapping[str, Any], cache_bytes: int | None = 
     floors: dict[str, float] = {}
     if peak := ceiling.get("macs_per_s"):
         floors[COMPUTE] = 1e3 * cell.macs * cell.batch / peak
-    if (speed := ceiling.get("bytes_per_s")) and cell.activations is not None and cell.precision in ITEM_BYTES:
-        elements = cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations)
-        moved = ITEM_BYTES[cell.precision] * elements
+    item_bytes = PRECISIONS[cell.precision].item_bytes if cell.precision in PRECISIONS else None
+    if (speed := ceiling.get("bytes_per_s")) and cell.activations is not None and item_bytes is not None:
+        moved = item_bytes * (cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations))
         floors[MEMORY] = 0.0 if cache_bytes and moved <= cache_bytes else 1e3 * moved / speed
-    if (each := ceiling.get("seconds_per_operator")) and cell.layers is not None:
-        floors[LAUNCH] = 1e3 * each * cell.layers
+    if (per_operator_s := ceiling.get("seconds_per_operator")) and cell.layers is not None:
+        floors[LAUNCH] = 1e3 * per_operator_s * cell.layers
     return floors
 
 
@@ -157,43 +157,44 @@ def _bound(floors: Mapping[str, float], median_ms: float) -> tuple[str | None, f
     floors = {name: floor for name, floor in floors.items() if name != MEMORY or floor <= median_ms}
     if not floors:
         return None, None
-    name = max(floors, key=lambda each: floors[each])
+    name = max(floors, key=floors.__getitem__)
     share = floors[name] / median_ms
     return (name if share >= EXPLAINS else NONE), share
 
 
-def faster(row: Row, other: Row) -> bool:
+def faster(row: AnalysisRow, other: AnalysisRow) -> bool:
     """Whether a measured row is faster than another by more than noise: all its rounds' medians are lower."""
     assert row.summary and other.summary
     return row.summary.interval_ms[1] < other.summary.interval_ms[0]
 
 
-def _accuracies_known(measured: Sequence[Row]) -> bool:
+def _accuracies_known(measured: Sequence[AnalysisRow]) -> bool:
     """Whether every row has an accuracy, all of them on the same images."""
-    found = [row.cell.accuracy for row in measured]
-    return all(found) and len({(each.get("data"), each.get("images")) for each in found if each}) == 1
+    accuracies = [row.cell.accuracy for row in measured]
+    data = {(accuracy.get("data"), accuracy.get("images")) for accuracy in accuracies if accuracy}
+    return all(accuracies) and len(data) == 1
 
 
-def capability(row: Row, against: str) -> float:
+def capability(row: AnalysisRow, against: str) -> float:
     """What a row offers for its latency: its accuracy, or its MACs in place of it."""
     accuracy = row.cell.accuracy
     return float(accuracy["top1"]) if against == ACCURACY and accuracy else float(row.cell.macs)
 
 
-def _front(measured: Sequence[Row], against: str) -> list[Row]:
+def _front(measured: Sequence[AnalysisRow], against: str) -> list[AnalysisRow]:
     return [measured[index] for index in pareto([(_median(row), capability(row, against)) for row in measured])]
 
 
-def _worth(front: Sequence[Row]) -> list[Row]:
+def _worth(front: Sequence[AnalysisRow]) -> list[AnalysisRow]:
     """From the slow end of the front, each row that is faster than the last one kept; by rising latency."""
-    kept: list[Row] = []
+    kept: list[AnalysisRow] = []
     for row in reversed(front):
         if not kept or faster(row, kept[-1]):
             kept.append(row)
     return kept[::-1]
 
 
-def _sentences(measured: Sequence[Row]) -> list[str]:
+def _sentences(measured: Sequence[AnalysisRow]) -> list[str]:
     """Which widths are no faster than a wider one. Each is named once, against the widest that it does not beat and that
     is not named so itself; neighbours are named together."""
     said = []
@@ -232,6 +233,6 @@ def listed(labels: Sequence[str], indices: Sequence[int]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _median(row: Row) -> float:
+def _median(row: AnalysisRow) -> float:
     assert row.summary is not None
     return row.summary.median_ms

@@ -14,7 +14,7 @@ NEAREST = 3  # misses that are named
 
 
 @dataclass(frozen=True)
-class Candidate:
+class WidthCandidate:
     """A measured width. `latency_ms`: the asked-for percentile over all samples; `worst_round_ms`: of its worst round."""
 
     cell: Cell
@@ -23,16 +23,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class WidthChoice:
     """`chosen` is the best within the budget, or None. `fitting` holds all within it, best first; `misses` the rest, nearest
     first. `by` says what "best" is: `accuracy` or `MACs`."""
 
     budget_ms: float
     percentile: int
     by: str
-    chosen: Candidate | None
-    fitting: tuple[Candidate, ...]
-    misses: tuple[Candidate, ...]
+    chosen: WidthCandidate | None
+    fitting: tuple[WidthCandidate, ...]
+    misses: tuple[WidthCandidate, ...]
 
     @property
     def close(self) -> bool:
@@ -40,7 +40,7 @@ class Choice:
         return self.chosen is not None and self.chosen.worst_round_ms > self.budget_ms
 
 
-def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Choice:
+def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> WidthChoice:
     """The best measured width whose latency per batch, at `percentile`, is at most `budget_ms`.
 
     Best is most accurate where every measured width knows its accuracy on the same images, else most MACs; of equals the
@@ -50,14 +50,15 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Choi
     accuracies = [candidate.cell.accuracy for candidate in measured]
     known = bool(measured) and all(accuracies) and len({(a.get("data"), a.get("images")) for a in accuracies if a}) == 1
 
-    def rank(candidate: Candidate) -> tuple[float, float]:
+    def rank(candidate: WidthCandidate) -> tuple[float, float]:
         accuracy = candidate.cell.accuracy
         value = float(accuracy["top1"]) if known and accuracy else float(candidate.cell.macs)
         return -value, candidate.latency_ms
 
-    fitting = sorted((each for each in measured if each.latency_ms <= budget_ms), key=rank)
-    misses = sorted((each for each in measured if each.latency_ms > budget_ms), key=lambda each: each.latency_ms)
-    return Choice(
+    fitting = sorted((candidate for candidate in measured if candidate.latency_ms <= budget_ms), key=rank)
+    misses = [candidate for candidate in measured if candidate.latency_ms > budget_ms]
+    misses.sort(key=lambda candidate: candidate.latency_ms)
+    return WidthChoice(
         budget_ms,
         percentile,
         "accuracy" if known else "MACs",
@@ -67,34 +68,36 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Choi
     )
 
 
-def _candidate(result: Result, percentile: int) -> Candidate:
+def _candidate(result: Result, percentile: int) -> WidthCandidate:
     rounds = [float(np.percentile(samples, percentile)) for samples in result.latency_ms]
     every = np.concatenate([np.asarray(samples) for samples in result.latency_ms])
-    return Candidate(result.cell, float(np.percentile(every, percentile)), max(rounds))
+    return WidthCandidate(result.cell, float(np.percentile(every, percentile)), max(rounds))
 
 
-def sentences(choice: Choice) -> list[str]:
+def sentences(choice: WidthChoice) -> list[str]:
     """The answer in words, a line each."""
     if not choice.fitting and not choice.misses:
         return ["no width could be measured, so none can be chosen"]
     name = {50: "median"}.get(choice.percentile, f"p{choice.percentile}")
     if choice.chosen is None:
         lines = [f"no width meets {choice.budget_ms:g} ms ({name} per batch). Nearest:"]
-        lines += [f"  {_told(each)}, {each.latency_ms - choice.budget_ms:.3g} ms over" for each in choice.misses[:NEAREST]]
+        lines += [
+            f"  {_description(miss)}, {miss.latency_ms - choice.budget_ms:.3g} ms over" for miss in choice.misses[:NEAREST]
+        ]
         return lines
     what = {"accuracy": "most accurate", "MACs": "widest"}[choice.by]
-    lines = [f"{_told(choice.chosen)} ({name} per batch): the {what} width within {choice.budget_ms:g} ms"]
+    lines = [f"{_description(choice.chosen)} ({name} per batch): the {what} width within {choice.budget_ms:g} ms"]
     if choice.close:
         lines.append(
             f"one of its rounds was over the budget ({choice.chosen.worst_round_ms:.3g} ms): measure longer (--duration), or "
             "keep a margin"
         )
     if choice.misses:
-        lines.append(f"next: {_told(choice.misses[0])}, {choice.misses[0].latency_ms - choice.budget_ms:.3g} ms over")
+        lines.append(f"next: {_description(choice.misses[0])}, {choice.misses[0].latency_ms - choice.budget_ms:.3g} ms over")
     return lines
 
 
-def _told(candidate: Candidate) -> str:
+def _description(candidate: WidthCandidate) -> str:
     cell = candidate.cell
     accuracy = f", {cell.accuracy['top1']:.2%}" if cell.accuracy else ""
     return f"{cell.name} ({cell.precision}, {cell.label}{accuracy}) takes {candidate.latency_ms:.4g} ms"

@@ -53,7 +53,8 @@ def compare(old: Recorded, new: Recorded) -> list[Change]:
     """The changes of all cells, in the order of the new run; cells of the old run alone come last. The same cell has the same
     network, name, backend, precision, batch and image size."""
     keys = [[key_of(result.cell) for result in run.results] for run in (old, new)]
-    twice = any(len(set(each)) < len(each) for each in keys)  # two bundles of one network: then their names tell, too
+    # Two bundles of one network are told apart by their names
+    twice = any(len(set(of_run)) < len(of_run) for of_run in keys)
     before, after = (
         {(result.cell.bundle if twice else "", key_of(result.cell)): result for result in run.results} for run in (old, new)
     )
@@ -91,7 +92,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was != now:
-                sentences.append(f"{part}: {name} was {_told(was)}, now it is {_told(now)}.")
+                sentences.append(f"{part}: {name} was {_shown(was)}, now it is {_shown(now)}.")
     return sentences
 
 
@@ -106,7 +107,7 @@ def _leaves(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
             yield f"{above}{key}", value
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "not told" if value is None else str(value)
 
 
@@ -130,11 +131,11 @@ def _row(change: Change) -> tuple[str, ...]:
     )
 
 
-def _figures(found: Summary | None) -> str:
-    if found is None:
+def _figures(figures: Summary | None) -> str:
+    if figures is None:
         return "-"
-    low, high = found.interval_ms
-    return f"{found.median_ms:.4g} [{low:.4g}, {high:.4g}]"
+    low, high = figures.interval_ms
+    return f"{figures.median_ms:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def conclusion(changes: Sequence[Change]) -> str:

@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from benchmarks.cells.records import Recorded
 from benchmarks.machine.notes import describe
 from benchmarks.report.analysis import Group, analyse
-from benchmarks.report.plots.pictures import KINDS, file_name
+from benchmarks.report.picture_files import SHOWN, file_name
 from benchmarks.report.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
 from benchmarks.report.wording import (
     backend_settings,
-    ceilings_told,
+    ceilings_table,
     group_title,
     in_short,
-    method_told,
-    states_told,
+    method_lines,
+    states_line,
     trust,
-    unmeasured_told,
+    unmeasured_lines,
     verdicts,
-    warnings_told,
+    warning_lines,
 )
-
-ALT = {"latency": "latency against MACs", "throughput": "throughput against width", "pareto": "the Pareto front"}
 
 
 def report(recorded: Recorded, plots: Sequence[str] | None = None) -> str:
@@ -38,8 +36,8 @@ def report(recorded: Recorded, plots: Sequence[str] | None = None) -> str:
     for bundle in bundles:
         parts += _bundle([group for group in groups if group.key[0] == bundle], plots)
     parts += ["## Which figures to trust", _bullets(trust(recorded, groups))]
-    if told := warnings_told(recorded.results):
-        parts += ["Warnings:", _bullets(told)]
+    if warnings := warning_lines(recorded.results):
+        parts += ["Warnings:", _bullets(warnings)]
     parts += ["## How and where it was measured", *_how(recorded)]
     parts += ["## How to read the tables", _bullets(LEGEND)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -52,8 +50,8 @@ def console(recorded: Recorded) -> str:
     if parts:
         parts.append("\n".join(["columns:", *_list(LEGEND)]))
     for title, lines in (
-        ("not measured:", unmeasured_told(groups)),
-        ("warnings:", warnings_told(recorded.results)),
+        ("not measured:", unmeasured_lines(groups)),
+        ("warnings:", warning_lines(recorded.results)),
         ("trust:", trust(recorded, groups)),
     ):
         if lines:
@@ -80,12 +78,12 @@ def _bundle(groups: Sequence[Group], plots: Sequence[str] | None) -> list[str]:
         members = [group for group in groups if group.key[1:3] == (backend, precision) and _shown(group)]
         parts.append(f"### {backend}, {precision}")
         if any(group.measured for group in members):
-            names = {kind: file_name(kind, members[0]) for kind in KINDS}
-            parts += [f"![{ALT[kind]}]({name})" for kind, name in names.items() if plots is None or name in plots]
+            names = {file_name(kind, members[0]): what for kind, what in SHOWN.items()}
+            parts += [f"![{what}]({name})" for name, what in names.items() if plots is None or name in plots]
         for group in members:
             parts += [f"#### {backend}, {precision}, batch {group.key[3]}", markdown_table(group), _bullets(verdicts(group))]
-    if told := unmeasured_told(groups):
-        parts += ["### Not measured", _bullets(told)]
+    if unmeasured := unmeasured_lines(groups):
+        parts += ["### Not measured", _bullets(unmeasured)]
     return parts
 
 
@@ -93,17 +91,17 @@ def _how(recorded: Recorded) -> list[str]:
     """Command, method, settings, ceilings, machine."""
     run, end = recorded.run, recorded.end or {}
     parts = [f"```\n{run.get('command', '')}\n```"]
-    lines = method_told(run.get("settings") or {})
-    lines += [f"{name}: {told}" for name, told in backend_settings(recorded.results).items()]
+    lines = method_lines(run.get("settings") or {})
+    lines += [f"{name}: {settings}" for name, settings in backend_settings(recorded.results).items()]
     if end.get("seconds"):
         lines.append(f"the run took {end['seconds']:.0f} s")
     parts.append(_bullets(lines))
     if ceilings := run.get("ceilings"):
-        table, missing = ceilings_told(ceilings)
+        table, missing = ceilings_table(ceilings)
         parts += ["Ceilings, measured in the same run:", _table(table), *([_bullets(missing)] if missing else [])]
     before, after = describe(run.get("environment") or {}), describe(end.get("environment_after") or {})
     parts.append(_bullets(before))
-    if during := states_told(recorded.results):
+    if during := states_line(recorded.results):
         parts.append(f"During the rounds: {during}.")
     if changed := [line for line in after if line not in before]:
         parts += ["After the run:", _bullets(changed)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cells.cell import INTERRUPTED
-from benchmarks.report.analysis import Group, Row
+from benchmarks.report.analysis import AnalysisRow, Group
 from slimtrain.costs.cost import format_macs
 
 COLUMNS = 120
@@ -32,7 +32,7 @@ class Column:
 
     name: str
     unit: str
-    show: Callable[[Row], str]
+    show: Callable[[AnalysisRow], str]
 
 
 def significant(value: float | None, digits: int = 4) -> str:
@@ -55,7 +55,7 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _milliseconds(name: str) -> Callable[[Row], str]:
+def _milliseconds(name: str) -> Callable[[AnalysisRow], str]:
     return lambda row: significant(getattr(row.summary, name, None))
 
 
@@ -93,7 +93,7 @@ def _figures(group: Group) -> list[Column]:
     ]
 
 
-def reason(row: Row) -> str:
+def reason(row: AnalysisRow) -> str:
     """Why a row has no figures."""
     return f"{row.result.status}: {row.result.reason}" if row.result.reason else row.result.status
 
@@ -120,7 +120,7 @@ def text_table(group: Group) -> str:
 Texts = list[str]  # of a column: name, unit, and a text for each row, empty for figures of a row that was not measured
 
 
-def _texts(column: Column, rows: Sequence[Row]) -> Texts:
+def _texts(column: Column, rows: Sequence[AnalysisRow]) -> Texts:
     return [column.name, column.unit, *(column.show(row) for row in rows)]
 
 
@@ -141,10 +141,10 @@ def _width(columns: Sequence[Texts], gap: str) -> int:
     return sum(max(map(len, column)) for column in columns) + len(gap) * (len(columns) - 1)
 
 
-def _aligned(columns: Sequence[Texts], known: int, rows: Sequence[Row]) -> list[str]:
+def _aligned(columns: Sequence[Texts], known: int, rows: Sequence[AnalysisRow]) -> list[str]:
     """Lines, each column flush right. Rows without figures have the first `known` columns and their reason; they are left
     out where `known` is 0."""
-    gap = next((each for each in GAPS if _width(columns, each) <= COLUMNS), GAPS[0])
+    gap = next((candidate for candidate in GAPS if _width(columns, candidate) <= COLUMNS), GAPS[0])
     sizes = [max(map(len, column)) for column in columns]
     lines = []
     for row, texts in zip((None, None, *rows), zip(*columns, strict=True), strict=True):
@@ -186,6 +186,6 @@ def overview(groups: Sequence[Group]) -> list[list[str]]:
     }
     lines = [["width", *(f"{group.key[1]} {group.key[2]}, batch {group.key[3]}" for group in groups)]]
     for label in labels:
-        found = [next((row.summary for row in group.measured if row.cell.label == label), None) for group in groups]
-        lines.append([label, *(significant(each.median_ms) if each else "-" for each in found)])
+        figures = [next((row.summary for row in group.measured if row.cell.label == label), None) for group in groups]
+        lines.append([label, *(significant(figure.median_ms) if figure else "-" for figure in figures)])
     return lines

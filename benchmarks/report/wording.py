@@ -11,7 +11,7 @@ from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
 from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.machine.notes import notes
-from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, Group, Row, listed
+from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
 from benchmarks.report.tables import common_reason, significant
 
 DISTURBED = 1.05  # of the ceiling
@@ -68,7 +68,7 @@ def in_short(group: Group) -> str:
     return "; ".join([*group.sentences, *worth, *noisy])
 
 
-def _rows(group: Group, rows: Sequence[Row]) -> str:
+def _rows(group: Group, rows: Sequence[AnalysisRow]) -> str:
     return listed([row.cell.label for row in group.measured], [at for at, row in enumerate(group.measured) if row in rows])
 
 
@@ -79,24 +79,24 @@ def _left_out(group: Group) -> str:
     return f" (not {_rows(group, out)}: no faster than a better one by more than noise)"
 
 
-def _accuracy_error(measured: Sequence[Row]) -> str:
+def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     """How far the number of images leaves accuracies open."""
     known = [row.cell.accuracy for row in measured if row.cell.accuracy]
     images, data = known[0].get("images"), known[0].get("data")
     if not images:
         return f"accuracies are on {data}"
-    error = max(sqrt(each["top1"] * (1 - each["top1"]) / images) for each in known)
+    error = max(sqrt(accuracy["top1"] * (1 - accuracy["top1"]) / images) for accuracy in known)
     return f"accuracies are on the {images} images of {data}: a standard error is up to {100 * error:.1f} points"
 
 
-def warnings_told(results: Sequence[Result]) -> list[str]:
+def warning_lines(results: Sequence[Result]) -> list[str]:
     """The warnings, with the cells that they are of; those that differ in figures only are told once, with the first."""
-    found: dict[str, list[tuple[Result, str]]] = {}
+    by_text: dict[str, list[tuple[Result, str]]] = {}
     for result in results:
         for warning in result.warnings:
-            found.setdefault(re.sub(r"\d[\d.,]*", "#", warning), []).append((result, warning))
+            by_text.setdefault(re.sub(r"\d[\d.,]*", "#", warning), []).append((result, warning))
     lines = []
-    for members in found.values():
+    for members in by_text.values():
         (first, text), more = members[0], members[1:]
         rest = f" The same for {len(more)} more: {_places([result for result, _ in more])}." if more else ""
         lines.append(f"{_places([first])}: {text}{rest}")
@@ -115,7 +115,7 @@ def _places(results: Sequence[Result]) -> str:
     return "; ".join(places)
 
 
-def unmeasured_told(groups: Sequence[Group]) -> list[str]:
+def unmeasured_lines(groups: Sequence[Group]) -> list[str]:
     """The groups of which nothing was measured for one reason, a line for all batches."""
     by: dict[tuple[tuple[str, str, str], str], list[Group]] = {}
     for group in groups:
@@ -152,7 +152,7 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
     return said + notes(recorded.run.get("environment") or {}, after)
 
 
-def method_told(settings: Mapping[str, Any]) -> list[str]:
+def method_lines(settings: Mapping[str, Any]) -> list[str]:
     """How was measured: durations and rounds, inputs, threads."""
     method, inputs, threads = (settings.get(name) or {} for name in ("method", "inputs", "threads"))
     lines = []
@@ -169,7 +169,7 @@ def method_told(settings: Mapping[str, Any]) -> list[str]:
             f"{covers} than the cache"
         )
     if threads:
-        lines.append(f"CPU: {_told({key: _plain(key, value) for key, value in threads.items()})}")
+        lines.append(f"CPU: {_pairs({key: _plain(key, value) for key, value in threads.items()})}")
     return lines
 
 
@@ -179,11 +179,11 @@ def backend_settings(results: Sequence[Result]) -> dict[str, str]:
     for result in results:
         if result.settings:
             by.setdefault(f"{result.cell.backend} {result.cell.precision}", []).append(result.settings)
-    told = {}
-    for name, each in by.items():
-        keys = dict.fromkeys(key for settings in each for key in settings)
-        told[name] = _told({key: _range(key, [settings.get(key) for settings in each]) for key in keys})
-    return told
+    shown = {}
+    for name, members in by.items():
+        keys = dict.fromkeys(key for settings in members for key in settings)
+        shown[name] = _pairs({key: _range(key, [settings.get(key) for settings in members]) for key in keys})
+    return shown
 
 
 def _range(key: str, values: Sequence[Any]) -> Any:
@@ -193,7 +193,7 @@ def _range(key: str, values: Sequence[Any]) -> Any:
     return (" to " if numbers else " or ").join(dict.fromkeys(str(_plain(key, value)) for value in shown)) or None
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     """`threads 2, cuda graph yes`; what is not known is left out."""
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if value is not None)
 
@@ -207,14 +207,14 @@ def _plain(key: str, value: Any) -> Any:
     return value
 
 
-def states_told(results: Sequence[Result]) -> str:
+def states_line(results: Sequence[Result]) -> str:
     """What the machine did during the rounds: lowest to highest clocks, power and temperature, and others' load."""
-    states = [each.state for result in results for each in result.rounds]
+    states = [round_.state for result in results for round_ in result.rounds]
     parts = []
     for key, (name, unit) in DURING.items():
         seen = [state[key] for state in states if state.get(key)]
         if seen:
-            low, high = min(each[0] for each in seen), max(each[-1] for each in seen)
+            low, high = min(spread[0] for spread in seen), max(spread[-1] for spread in seen)
             parts.append(f"{name} {low:.0f} {unit}" if round(low) == round(high) else f"{name} {low:.0f} to {high:.0f} {unit}")
     loads = [state["other_load"] for state in states if state.get("other_load") is not None]
     if loads:
@@ -225,7 +225,7 @@ def states_told(results: Sequence[Result]) -> str:
     return ", ".join(parts)
 
 
-def ceilings_told(ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+def ceilings_table(ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
     """What the device reached, a line for each backend and precision under a header; and why figures are missing."""
     table, missing = [["backend", "matrix product GMAC/s", "copy GB/s", "operator us"]], []
     for name, ceiling in ceilings.items():

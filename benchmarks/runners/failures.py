@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.cells.cell import NotMeasured, OutOfMemory
+from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
 
-OUT_OF_MEMORY = re.compile(
+CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, since CUDA's first version
+# onnxruntime and TensorRT have neither a class nor a code for it: it is among their words only. torch has, see `torch.errors`.
+IN_WORDS = re.compile(
     r"out of memory|outofmemory|failed to allocate|bad_alloc|alloc_failed|cudaErrorMemoryAllocation", re.IGNORECASE
 )
 OF_THE_TARGET = (BundleError, MissingBackend)  # CudaError and PlanMismatch among them
@@ -25,9 +28,16 @@ def reasons(*kinds: type[Exception]) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemory(f"the host's memory does not suffice ({first_line(error)}).") from error
     except kinds as error:
-        raise (OutOfMemory if OUT_OF_MEMORY.search(str(error)) else NotMeasured)(first_line(error)) from error
+        raise (OutOfMemory if is_out_of_memory(error) else NotMeasured)(first_line(error)) from error
 
 
-def first_line(error: Exception) -> str:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of the CUDA runtime, onnxruntime or TensorRT tells that memory ran out."""
+    if isinstance(error, CudaError):
+        return error.code == CUDA_OUT_OF_MEMORY
+    return IN_WORDS.search(str(error)) is not None
+
+
+def first_line(error: BaseException) -> str:
     """What an error says first; its type where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

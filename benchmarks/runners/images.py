@@ -18,4 +18,5 @@ def check_images(images: Array, cell: Cell) -> Array:
 
 def input_settings(buffers: Sequence[Array], cache_bytes: int) -> dict[str, Any]:
     """How many buffers rotate, how large they are together, and the cache that they should exceed twice."""
-    return {"input_buffers": len(buffers), "input_bytes": sum(each.nbytes for each in buffers), "cache_bytes": cache_bytes}
+    size = sum(buffer.nbytes for buffer in buffers)
+    return {"input_buffers": len(buffers), "input_bytes": size, "cache_bytes": cache_bytes}

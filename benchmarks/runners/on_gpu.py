@@ -51,18 +51,18 @@ class OnGpu:
         self.stream, self.cell, self.transfers = stream, cell, transfers
         self.events = [enter(cuda.event()) for _ in range(4)]
         images = device_inputs(inputs, cell.batch, cuda)
-        self.inputs = [enter(cuda.memory(each.nbytes)) for each in images]
+        self.inputs = [enter(cuda.memory(image.nbytes)) for image in images]
         self.first = images[0]
         self.output = output or enter(cuda.memory(FLOAT_BYTES * cell.batch * classes))
         self.shape = (cell.batch, classes)
-        for memory, each in zip(self.inputs, images, strict=True):
-            stream.upload(memory, each)
+        for memory, image in zip(self.inputs, images, strict=True):
+            stream.upload(memory, image)
         stream.synchronize()
         self.host_inputs: list[Array] = []
         self.host_output = np.empty(self.shape, np.float32)
         if transfers:
-            locked = [enter(cuda.host_memory(each.nbytes)) for each in images]
-            self.host_inputs = [_filled(memory, each) for memory, each in zip(locked, images, strict=True)]
+            locked = [enter(cuda.host_memory(image.nbytes)) for image in images]
+            self.host_inputs = [_filled(memory, image) for memory, image in zip(locked, images, strict=True)]
             self.host_output = enter(cuda.host_memory(self.host_output.nbytes)).array(self.shape)
         self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
 
@@ -98,13 +98,13 @@ class OnGpu:
 
     def logits(self, images: Array, launch: Launch) -> Array:
         """What `launch`, which reads buffer 0, computes of `images`; afterwards the buffer is as it was."""
-        batch, found = check_images(images, self.cell), np.empty(self.shape, np.float32)
+        batch, logits = check_images(images, self.cell), np.empty(self.shape, np.float32)
         self.stream.upload(self.inputs[0], batch)
         launch()
-        self.stream.download(found, self.output)
+        self.stream.download(logits, self.output)
         self.stream.upload(self.inputs[0], self.first)
         self.stream.synchronize()
-        return found
+        return logits
 
 
 def _filled(memory: HostMemory, images: Array) -> Array:

@@ -35,17 +35,17 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
     """What onnxruntime raises. Its dozen types have no base but Exception, and catching that would hide our own mistakes."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    own = [each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception)]
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     return (RuntimeError, ValueError, *own)
 
 
 def session_options(threads: int) -> Any:
     """As users have them, but for a stated number of threads; errors come as exceptions, not as lines on the terminal."""
-    made = load_onnxruntime().SessionOptions()
-    made.intra_op_num_threads = threads
-    made.inter_op_num_threads = 1
-    made.log_severity_level = 4
-    return made
+    options = load_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return options
 
 
 def open_session(model: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
@@ -54,10 +54,10 @@ def open_session(model: str | bytes, options: Any, providers: Sequence[Any]) -> 
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     with reasons(*onnxruntime_errors()):
         session = onnxruntime.InferenceSession(model, options, providers=list(providers))
-    found = session.get_providers()[0]
-    if found != wanted:
+    provider = session.get_providers()[0]
+    if provider != wanted:
         raise NotMeasured(
-            f"onnxruntime could not load {wanted} and would use {found} in its place. Install {onnxruntime_package()}, and "
+            f"onnxruntime could not load {wanted} and would use {provider} in its place. Install {onnxruntime_package()}, and "
             "the CUDA and cuDNN that it is built for."
         )
     return session
@@ -73,8 +73,8 @@ class OnnxRuntimeCpu:
         if not runs_on_cpu(cell.precision):
             raise NotMeasured(f"onnxruntime {version} runs {cell.precision} files wrongly on a CPU, or not at all.")
         self.cell = cell
-        made = session_options(options.threads)
-        self.session: Any = open_session(str(path), made, PROVIDERS[CPU])
+        settings = session_options(options.threads)
+        self.session: Any = open_session(str(path), settings, PROVIDERS[CPU])
         self.input, self.outputs = self.session.get_inputs()[0].name, [self.session.get_outputs()[0].name]
         cache = cache_bytes()
         with reasons():
@@ -83,7 +83,7 @@ class OnnxRuntimeCpu:
             "device": "cpu",
             "threads": options.threads,
             "provider": self.session.get_providers()[0],
-            "graph_optimization": made.graph_optimization_level.name,
+            "graph_optimization": settings.graph_optimization_level.name,
             "version": version,
             **input_settings(self.buffers, cache),
         }
@@ -101,8 +101,8 @@ class OnnxRuntimeCpu:
     def logits(self, images: Array) -> Array:
         run, feed = self.session.run, {self.input: check_images(images, self.cell)}
         with reasons(*onnxruntime_errors()):
-            (found,) = run(self.outputs, feed)
-        return np.asarray(found)
+            (logits,) = run(self.outputs, feed)
+        return np.asarray(logits)
 
     def close(self) -> None:
         """Free the session's memory; it cannot run again."""

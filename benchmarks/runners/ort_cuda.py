@@ -50,17 +50,17 @@ def require_cuda_provider() -> None:
 
 def strict_options(threads: int) -> Any:
     """Options with which no operator runs on the CPU in the GPU's place: such a session is refused."""
-    made = session_options(threads)
-    made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return made
+    options = session_options(threads)
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
 
 
 def open_on_stream(model: str | bytes, stream: Stream, precision: str, options: Any) -> Any:
     """A session that does all its work on `stream`. NotMeasured where onnxruntime would do it elsewhere."""
     provider = cuda_provider(stream, precision)
     session = open_session(model, options, [provider])
-    told = session.get_provider_options()[PROVIDER].get("user_compute_stream")
-    if told != str(stream.address):
+    address = session.get_provider_options()[PROVIDER].get("user_compute_stream")
+    if address != str(stream.address):
         raise NotMeasured(
             f"onnxruntime {load_onnxruntime().__version__} does not work on a stream that is given to it, so events cannot "
             "time it. Expected 1.18 or later."
@@ -70,9 +70,9 @@ def open_on_stream(model: str | bytes, stream: Stream, precision: str, options: 
 
 def unsynchronized() -> Any:
     """Options of a run that does not wait for the device."""
-    made = load_onnxruntime().RunOptions()
-    made.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    return made
+    options = load_onnxruntime().RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
 
 
 class OnnxRuntimeCuda:
@@ -85,9 +85,9 @@ class OnnxRuntimeCuda:
             cuda, _ = require_gpu()
             require_cuda_provider()
             stream = resources.enter_context(cuda.stream())
-            made = strict_options(options.threads)
+            settings = strict_options(options.threads)
             resources.callback(self._forget)
-            self.session: Any = open_on_stream(str(path), stream, cell.precision, made)
+            self.session: Any = open_on_stream(str(path), stream, cell.precision, settings)
             source, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0]
             self.on_gpu = OnGpu(stream, cell, inputs, result.shape[-1], options.transfers, resources)
             without_waiting = unsynchronized()
@@ -104,7 +104,7 @@ class OnnxRuntimeCuda:
                 "device": "cuda",
                 "threads": options.threads,
                 "provider": PROVIDER,
-                "graph_optimization": made.graph_optimization_level.name,
+                "graph_optimization": settings.graph_optimization_level.name,
                 "version": version,
                 "tf32": cell.precision == "tf32",
                 "cuda_graph": False,

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
-from benchmarks.runners.failures import OF_THE_TARGET, OUT_OF_MEMORY, first_line, reasons
+from benchmarks.runners.artifacts import find_artifact
+from benchmarks.runners.failures import OF_THE_TARGET, first_line, is_out_of_memory, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import DeviceMemory
 from slimexport.target.errors import MissingBackend
-from slimexport.target.manifest import Artifact
 from slimexport.target.tensorrt.engine import TensorRTRunner
 
 
 class TensorRT:
-    """A plan on this machine's GPU; `artifact` is the manifest's entry. Raises NotMeasured and OutOfMemory."""
+    """A plan of a bundle on this machine's GPU. Raises NotMeasured and OutOfMemory, BundleError without a manifest."""
 
-    def __init__(self, cell: Cell, path: Path, artifact: Artifact, inputs: Inputs, options: Options) -> None:
+    def __init__(self, cell: Cell, path: Path, inputs: Inputs, options: Options) -> None:
+        artifact = find_artifact(path.parent, path.name)
         with reasons(*OF_THE_TARGET), ExitStack() as resources:
             self.plan = resources.enter_context(TensorRTRunner(path, artifact))
             self._prepare(cell)
@@ -81,7 +82,7 @@ class TensorRT:
         try:
             graph = resources.enter_context(Graph(self.plan.stream, self.plan.enqueue))
         except MissingBackend as error:
-            if OUT_OF_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise
             raise NotMeasured(
                 f"{self.plan.name}: cannot be captured as a CUDA graph ({first_line(error)}). Measure all without graphs."

@@ -7,20 +7,19 @@ Untrained networks of the published shapes at 224 pixels: what engines are built
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
+
+from benchmarks.studies.script import script_parser
+from slimtrain.base.command import script_messages
 
 NETWORKS = {"us_mobilenet_v1": [0.25, 0.5, 1.0], "us_mobilenet_v2": [0.35, 1.0], "s_resnet50": [0.25, 1.0]}
 PRECISIONS = ["fp32", "fp16", "int8"]
 IMAGES = 32
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-
+def write_bundles(folder: Path) -> None:
+    """Export all NETWORKS, a bundle each below `folder`."""
     import numpy as np
 
     from slimexport.exporter import VerificationFailed, export
@@ -42,7 +41,15 @@ def main() -> None:
             except VerificationFailed as error:  # int8 of an untrained network may agree too little
                 print(error)
                 manifest = error.manifest
-            print(f"{folder / network}: {', '.join(artifact['file'] for artifact in manifest['artifacts'])}")
+            print(f"{folder / network}: {', '.join(artifact.file for artifact in manifest.artifacts)}")
+
+
+def main() -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    with script_messages("bundles"):
+        write_bundles(arguments.folder)
 
 
 if __name__ == "__main__":

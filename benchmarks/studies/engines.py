@@ -9,28 +9,28 @@ message before TensorRT sees them. Prints a table, writes JSON with its environm
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimexport.report import table
 from slimexport.target.cuda.device import require_gpu
-from slimexport.target.manifest import MANIFEST, dump_manifest, read_manifest
+from slimexport.target.manifest import MANIFEST, TRT, Artifact, Manifest, dump_manifest, read_manifest
+from slimexport.target.records import to_json
 from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
-from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.command import script_messages
+from slimtrain.base.errors import UserError
 
-TRT = "trt"
 
-
-def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[dict[str, Any], str]:
+def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[Manifest, str]:
     """A bundle's manifest with its engines, and what failed."""
     try:
         return build_engines(bundle, precisions=precisions, settings=BuildSettings(), timing_cache_folder=cache), ""
@@ -41,35 +41,43 @@ def engines(bundle: Path, precisions: list[str], cache: Path) -> tuple[dict[str,
 def measure(bundle: Path, precisions: list[str], cache: Path) -> dict[str, Any]:
     """Cold and warm builds of one bundle."""
     cold, failed = engines(bundle, precisions, cache)
-    made = [artifact for artifact in cold["artifacts"] if artifact["format"] == TRT]
-    print(f"{bundle.name}\n{table(made)}\n{failed}".rstrip(), flush=True)
+    artifacts = cold.of_format(TRT)
+    print(f"{bundle.name}\n{table(artifacts)}\n{failed}".rstrip(), flush=True)
     warm, _ = engines(bundle, precisions, cache)
-    seconds = {artifact["file"]: artifact["engine"]["build_seconds"] for artifact in made}
-    again = {
-        artifact["file"]: artifact["engine"]["build_seconds"] for artifact in warm["artifacts"] if artifact["format"] == TRT
-    }
-    for file, cold_seconds in seconds.items():
+    again = build_seconds(warm)
+    for file, cold_seconds in build_seconds(cold).items():
         print(f"{file}: {cold_seconds:.1f} s cold, {again.get(file, float('nan')):.1f} s with a warm timing cache", flush=True)
-    return {"engines": made, "failed": failed, "rejected": cold.get("rejected", []), "warm_build_seconds": again}
+    return {
+        "engines": [to_json(artifact) for artifact in artifacts],
+        "failed": failed,
+        "rejected": [to_json(entry) for entry in cold.rejected],
+        "warm_build_seconds": again,
+    }
+
+
+def build_seconds(manifest: Manifest) -> dict[str, float]:
+    """How long each of a bundle's engines took to build, by file."""
+    return {artifact.file: artifact.engine.build_seconds for artifact in manifest.of_format(TRT) if artifact.engine}
 
 
 def refusals(bundle: Path) -> dict[str, str]:
     """The messages for an engine of another GPU, and for a damaged plan."""
     manifest = read_manifest(bundle)
-    artifact = next(artifact for artifact in manifest["artifacts"] if artifact["format"] == TRT)
-    path = bundle / artifact["file"]
-    found = {}
-    foreign = {**artifact, "engine": {**artifact["engine"], "compute_capability": "5.3", "gpu": "another GPU"}}
-    found["another GPU"] = message(path, foreign)
+    artifact = manifest.of_format(TRT)[0]
+    assert artifact.engine is not None
+    path = bundle / artifact.file
+    messages = {}
+    foreign = replace(artifact, engine=replace(artifact.engine, compute_capability="5.3", gpu="another GPU"))
+    messages["another GPU"] = message(path, foreign)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(bytes(content))
-    found["damaged plan"] = message(path, artifact)
+    messages["damaged plan"] = message(path, artifact)
     (bundle / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
-    return found
+    return messages
 
 
-def message(path: Path, artifact: dict[str, Any]) -> str:
+def message(path: Path, artifact: Artifact) -> str:
     """What loading an engine says; "" where it loads, which is wrong here."""
     try:
         with TensorRTRunner(path, artifact):
@@ -79,16 +87,12 @@ def message(path: Path, artifact: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--precision", default="fp32,tf32,fp16,int8")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
-    try:
+    arguments = parse(parser)
+    with script_messages("engines"):
         trt, (_, device) = require_tensorrt(), require_gpu()
-    except ResourceError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.studies.engines {' '.join(b.name for b in arguments.bundles)} "
         f"--precision {arguments.precision}",
@@ -102,8 +106,7 @@ def main() -> None:
         result["refusals"] = refusals(Path(name) / arguments.bundles[0].name)
     for what, said in result["refusals"].items():
         print(f"{what}: {said or 'WAS LOADED'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
     if not all(result["refusals"].values()) or any(bundle["failed"] for bundle in result["bundles"].values()):
         sys.exit(1)
 

@@ -11,7 +11,6 @@ before and after the other, so that a drift of the machine would show.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 
 try:
     import resource
@@ -46,8 +46,9 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     import torch
 
     from slimexport.dense import dense_network
+    from slimexport.target.precision import EXACT, TOLERANCES
     from slimexport.target.runners import OnnxRuntimeRunner
-    from slimexport.target.verify import FP32_TOLERANCE, run_probes
+    from slimexport.target.verify import run_probes
     from slimtrain.base.options import parse_widths
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.noise import noise_images
@@ -73,7 +74,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
         with torch.inference_mode(), exact.at(plan):
             reference = exact(torch.from_numpy(images).double()).numpy()
         comparison = run_probes(OnnxRuntimeRunner(path), images, reference)
-        if not comparison.within(FP32_TOLERANCE):
+        if not comparison.within(TOLERANCES[EXACT]):
             raise SystemExit(f"{path.name}: off by {comparison.max_rel_error}")
 
 
@@ -119,13 +120,12 @@ def compare(network: str, widths: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1")
     parser.add_argument("--widths", default="all")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--baseline", nargs=2, type=Path, metavar=("CKPT", "FOLDER"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     if arguments.baseline:
         torch_export(arguments.baseline[0], arguments.widths, arguments.baseline[1])
         return
@@ -133,8 +133,7 @@ def main() -> None:
     for side, runs in result["runs"].items():
         print(f"{side:10}  " + "  ".join(f"{run['seconds']:.1f} s ({run['peak_mib']} MiB)" for run in runs))
     print(f"ratio       {result['ratio']} (torch.onnx.export over the median of slimexport)")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ symmetric int8, per-channel weights, by min-max and by percentile 99.99. Needs t
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,21 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
+from slimtrain.base.command import script_messages
 
-Images = NDArray[np.float32]
 CALIBRATION_IMAGES = 512
 
 
-def theirs(source: Path, target: Path, images: list[Images], method: str) -> None:
+def theirs(source: Path, target: Path, images: list[NDArray[np.float32]], method: str) -> None:
     """onnxruntime's static quantization of `source`, by `minmax` or `percentile`."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left: Iterator[Images] = iter(images)
+            self.left: Iterator[NDArray[np.float32]] = iter(images)
 
-        def get_next(self) -> dict[str, Images] | None:
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             batch = next(self.left, None)
             return None if batch is None else {"input": batch}
 
@@ -73,10 +72,10 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     batches = list(calibration_batches(DIGITS, preprocessing, 64))
     images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
     labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
-    found: dict[str, dict[str, float]] = {}
+    top1: dict[str, dict[str, float | str]] = {}
 
     def accuracy(run: Callable[[Any], Any]) -> float:
-        return float(measure([run], labeled)[0]["top1"])
+        return measure([run], labeled)[0].top1
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,37 +87,38 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             accuracy_data=DIGITS,
             output_dir=folder / "bundle",
         )
-        for artifact in manifest["artifacts"]:
-            row = found.setdefault(str(artifact["width"]), {})
-            row[artifact["precision"]] = artifact["accuracy"]["top1"]
-            if artifact["precision"] == "fp32":
+        for artifact in manifest.artifacts:
+            assert artifact.accuracy is not None
+            row = top1.setdefault(str(artifact.width), {})
+            row[artifact.precision] = artifact.accuracy.top1
+            if artifact.precision == "fp32":
                 for method in ("minmax", "percentile"):
-                    target = folder / f"{artifact['name']}.{method}.onnx"
-                    theirs(folder / "bundle" / artifact["file"], target, images, method)
+                    target = folder / f"{artifact.name}.{method}.onnx"
+                    theirs(folder / "bundle" / artifact.file, target, images, method)
                     row[f"onnxruntime {method}"] = accuracy(OnnxRuntimeRunner(target))
-            elif artifact["precision"] == "int8":
-                row["method"] = artifact["int8"]["method"]
+            elif artifact.precision == "int8":
+                assert artifact.int8 is not None
+                row["method"] = artifact.int8.method
     return {
         "command": f"python -m benchmarks.studies.int8 --ckpt {ckpt} --widths {','.join(map(str, widths))}",
         "environment": environment(),
         "checkpoint_sha256": checkpoint.sha256,
-        "top1": found,
+        "top1": top1,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--ckpt", required=True, help="a checkpoint trained on the digits")
     parser.add_argument("--widths", default="0.25,0.5,1.0")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     logging.disable(logging.WARNING)
-    result = compare(arguments.ckpt, [float(width) for width in arguments.widths.split(",")])
+    with script_messages("int8"):
+        result = compare(arguments.ckpt, [float(width) for width in arguments.widths.split(",")])
     for width, row in result["top1"].items():
         shown = "  ".join(f"{way} {value:.2%}" if isinstance(value, float) else f"({value})" for way, value in row.items())
         print(f"{width:>5}  {shown}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU
+from benchmarks.cells.backends import BACKENDS, CPU, ONNXRUNTIME_CPU
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.layers.command import find_network, require_onnx, this_device
-from benchmarks.layers.model_timer import BACKENDS, Model, ModelTimer, Sample, Timer
+from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
-from benchmarks.machine.threads import pinned
-from benchmarks.measure.progress import Progress
+from benchmarks.machine.environment import command_line
+from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
 from benchmarks.onnx_models.network import network_model
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter, format_macs
@@ -50,7 +50,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
     A random plan draws each group from the multiples of 8 between its smallest and largest count; one that the table cannot
     tell the cost of is drawn again. UserError where hardly any can be.
     """
-    seen = {tuple(sorted(each["channels"].items())) for each in table.settings[WHOLE]}
+    seen = {tuple(sorted(network["channels"].items())) for network in table.settings[WHOLE]}
     low, high = spec.range
     if spec.family == "us":
         uniform = [spec.plan(round(low + (high - low) * (index + 0.5) / UNIFORM, 4)) for index in range(UNIFORM)]
@@ -64,7 +64,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
             return plans
         channels = {}
         for group, most in spec.widest.channels.items():
-            least = min(each[group] for each in ends)
+            least = min(end[group] for end in ends)
             counts = sorted({least, most, *range(-(-least // DIVISOR) * DIVISOR, most, DIVISOR)})
             channels[group] = int(draw.choice(counts))
         plan = ChannelPlan(f"random_{count}", channels)
@@ -97,7 +97,7 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
         output_dir=folder / "bundle",
         verify=False,
     )
-    paths = [folder / "bundle" / artifact["file"] for artifact in manifest["artifacts"]]
+    paths = [folder / "bundle" / artifact.file for artifact in manifest.artifacts]
     return {plan.name: Model(image_size, path.read_bytes) for plan, path in zip(plans, paths, strict=True)}
 
 
@@ -117,8 +117,8 @@ def predict(
     """Every plan's latency as measured, as the table has it and as MACs have it, and how far both are off."""
     count = CostCounter(spec, table.network.image_size)
     whole = table.settings[WHOLE]
-    seen_macs = [count(ChannelPlan(each["name"], each["channels"])).macs for each in whole]
-    constant_ms, ms_per_mac = fit_line(seen_macs, [each["ms"] for each in whole])
+    seen_macs = [count(ChannelPlan(network["name"], network["channels"])).macs for network in whole]
+    constant_ms, ms_per_mac = fit_line(seen_macs, [network["ms"] for network in whole])
     rows: list[dict[str, Any]] = []
     for plan in plans:
         macs, sample = count(plan).macs, measured[plan.name]
@@ -133,21 +133,21 @@ def predict(
                 "channels": dict(plan.channels),
             }
         )
-    found = [row["measured_ms"] for row in rows]
+    measured_ms = [row["measured_ms"] for row in rows]
     return {
         "networks": rows,
-        "table": errors([row["table_ms"] for row in rows], found),
-        "macs_only": errors([row["macs_only_ms"] for row in rows], found),
+        "table": errors([row["table_ms"] for row in rows], measured_ms),
+        "macs_only": errors([row["macs_only_ms"] for row in rows], measured_ms),
     }
 
 
-def told(result: Mapping[str, Any]) -> str:
+def result_lines(result: Mapping[str, Any]) -> str:
     """The result as lines of text."""
     lines = [f"{'plan':<12}{'MACs':>8}{'measured':>11}{'table':>20}{'MACs only':>20}"]
     for row in result["networks"]:
-        found = row["measured_ms"]
-        shown = "".join(f"{row[key]:>9.3f} ms {row[key] / found - 1:>+7.1%}" for key in ("table_ms", "macs_only_ms"))
-        lines.append(f"{row['plan']:<12}{format_macs(row['macs']):>8}{found:>8.3f} ms{shown}")
+        measured_ms = row["measured_ms"]
+        shown = "".join(f"{row[key]:>9.3f} ms {row[key] / measured_ms - 1:>+7.1%}" for key in ("table_ms", "macs_only_ms"))
+        lines.append(f"{row['plan']:<12}{format_macs(row['macs']):>8}{measured_ms:>8.3f} ms{shown}")
     for key, name in (("table", "the table"), ("macs_only", "MACs alone")):
         figures = result[key]
         rank = "none" if figures["rank_correlation"] is None else f"{figures['rank_correlation']:.3f}"
@@ -159,10 +159,10 @@ def told(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--backend", choices=BACKENDS, default=ONNXRUNTIME_CPU)
+    parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--points", type=int, default=Grid.points, help="counts per dimension of the table")
@@ -172,13 +172,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, help="a latency_table.json of this network and device, instead of measuring one")
     parser.add_argument("--save-table", type=Path, help="write the table that is measured here")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     with script_messages("latency_prediction", "interrupted, nothing was written."):
         result = run(arguments)
-    print(told(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(result_lines(result))
+    write_result(arguments.json, result)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -186,8 +184,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     spec, image_size = find_network(arguments.network, image_size=arguments.image_size)
     require_onnx()
     grid = Grid(points=arguments.points, duration_s=arguments.duration)
-    with pinned(arguments.threads) as pinning, Progress() as progress:
-        threads = pinning["threads"] if arguments.backend == ONNXRUNTIME_CPU else None
+    with pinned(arguments.threads) as pinning, RoundProgress() as progress:
+        threads = pinning["threads"] if BACKENDS[arguments.backend].device == CPU else None
         device = this_device(arguments.backend, arguments.batch, threads)
         timer: Timer = ModelTimer(arguments.backend, arguments.batch, pinning["threads"])
         notes: tuple[str, ...] = ()
@@ -199,17 +197,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             table, notes = measured.table, measured.notes
         plans = unseen_plans(spec, table, arguments.random, arguments.seed)
         with tempfile.TemporaryDirectory() as name:
-            found = timer(networks(spec, image_size, plans, Path(name)), arguments.network_duration)
+            samples = timer(networks(spec, image_size, plans, Path(name)), arguments.network_duration)
     if arguments.save_table:
         write_latency_table(arguments.save_table, table)
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.studies.latency_prediction", *sys.argv[1:]]),
+        "command": command_line("benchmarks.studies.latency_prediction"),
         "network": vars(table.network),
         "settings": {key: value for key, value in table.settings.items() if key != WHOLE},
         "constant_ms": table.constant_ms,
         "factor": table.factor,
         "notes": list(notes),
-        **predict(spec, table, plans, found),
+        **predict(spec, table, plans, samples),
         "environment": device.environment,
     }
 

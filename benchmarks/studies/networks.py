@@ -8,7 +8,6 @@ does not change how long it takes, so weights are random. Prints one table over 
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cells.records import Recorded, read_records
-from benchmarks.report.analysis import Group, Row, analyse
+from benchmarks.report.analysis import AnalysisRow, Group, analyse
 from benchmarks.report.tables import significant
+from benchmarks.studies.script import script_parser
 from slimtrain.base.command import script_messages
 from slimtrain.costs.cost import format_macs
 
@@ -64,7 +64,7 @@ def table(recorded: Recorded) -> str:
 def _rows(groups: Sequence[Group], small: int, large: int) -> list[str]:
     rows = []
     for group in (group for group in groups if group.key[3] == small):
-        other = next(each for each in groups if each.key[0] == group.key[0] and each.key[3] == large)
+        other = next(beside for beside in groups if beside.key[0] == group.key[0] and beside.key[3] == large)
         for row, wide in zip(group.rows, other.rows, strict=True):
             assert row.cell.name == wide.cell.name
             cells = [row.cell.network, row.cell.label, format_macs(row.cell.macs)]
@@ -78,14 +78,14 @@ def _rows(groups: Sequence[Group], small: int, large: int) -> list[str]:
     return rows
 
 
-def _figure(row: Row, name: str) -> str:
+def _figure(row: AnalysisRow, name: str) -> str:
     return "" if row.summary is None else significant(getattr(row.summary, name))
 
 
 def main() -> None:
     from slimtrain.models.published import PUBLISHED
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--networks", default=",".join(PUBLISHED))
     parser.add_argument("--output-dir", type=Path, default=OUTPUT)
     arguments, options = parser.parse_known_args()

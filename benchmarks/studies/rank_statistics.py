@@ -43,26 +43,26 @@ def ranked(
     Intervals are percentiles over `resamples` draws of the same items with replacement, the same draws for all, so that
     differences are paired. Figures that rank nothing count as correlation 0.
     """
-    values = {name: np.asarray(each, float) for name, each in measured.items()}
+    values = {name: np.asarray(figures, float) for name, figures in measured.items()}
     right, count = np.asarray(truth, float), len(truth)
     draw = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in values}
     for _ in range(resamples):
         picked = draw.integers(0, count, count)
-        for name, each in values.items():
-            drawn[name].append(rank_correlation(list(each[picked]), list(right[picked])) or 0.0)
-    samples = {name: np.asarray(each) for name, each in drawn.items()}
-    whole = {name: rank_correlation(list(each), list(right)) or 0.0 for name, each in values.items()}
+        for name, figures in values.items():
+            drawn[name].append(rank_correlation(list(figures[picked]), list(right[picked])) or 0.0)
+    samples = {name: np.asarray(figures) for name, figures in drawn.items()}
+    whole = {name: rank_correlation(list(figures), list(right)) or 0.0 for name, figures in values.items()}
     return {
         name: Ranked(
             whole[name],
             interval(samples[name]),
-            kendall(list(each), list(right)) or 0.0,
+            kendall(list(figures), list(right)) or 0.0,
             whole[name] - whole[base],
             interval(samples[name] - samples[base]),
             float((samples[name] > samples[base]).mean() + (samples[name] == samples[base]).mean() / 2),
         )
-        for name, each in values.items()
+        for name, figures in values.items()
     }
 
 

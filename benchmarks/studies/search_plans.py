@@ -27,21 +27,21 @@ def random_plans(
     """
     draw = random.Random(f"plans:{seed}")  # noqa: S311 (no secret)
     low, high = (math.log(width) for width in slimming.spec.range)
-    made: dict[ChannelPlan, None] = {}
+    plans: dict[ChannelPlan, None] = {}
     for _ in range(TRIES * count):
-        if len(made) == count:
+        if len(plans) == count:
             break
         widths = {group: math.exp(draw.uniform(low, high)) for group in slimming.start.channels}
-        plan = _scaled(slimming, counter, widths, macs, f"random_{len(made):02}")
+        plan = _scaled(slimming, counter, widths, macs, f"random_{len(plans):02}")
         tied = any(plan.channels[a] == plan.channels[b] for a, b in slimming.pairs)  # read as another network
         if not tied and abs(counter(plan).macs - macs) <= tolerance * macs:
-            made.setdefault(plan)
-    if len(made) < count:
+            plans.setdefault(plan)
+    if len(plans) < count:
         raise UserError(
-            f"only {len(made)} of {count} different plans of {macs:,.0f} MACs within {tolerance:.1%} were found. Choose a "
+            f"only {len(plans)} of {count} different plans of {macs:,.0f} MACs within {tolerance:.1%} were found. Choose a "
             "target further from the network's ends, or a larger tolerance."
         )
-    return list(made)
+    return list(plans)
 
 
 def _scaled(slimming: Slimming, counter: CostCounter, widths: dict[str, float], macs: float, name: str) -> ChannelPlan:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import rank_correlation
+from benchmarks.measure.progress import Say
 from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
@@ -42,7 +43,6 @@ from slimtrain.training.testing import open_with_data
 
 KEPT_BYTES = 2**30
 LARGE = 300  # images of a chunk, where the result hardly depends on it
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,17 @@ def open_setting(config: Config, ckpt: Path, processes: Processes) -> Setting:
 def by_supernet(setting: Setting, plans: Sequence[ChannelPlan], ways: Sequence[Way]) -> dict[str, Any]:
     """Per way, percent and mean cross entropy of every plan on the held-out images, and how well the rankings on its two
     halves agree."""
-    start, halves, made = setting.checkpoint.spec.widest, setting.halves(), {}
+    start, halves, by_way = setting.checkpoint.spec.widest, setting.halves(), {}
     for way in ways:
         whole = setting.evaluator(way)(start, plans)
         first, second = (setting.evaluator(way, half)(start, plans) for half in halves)
-        made[way.name] = {
-            "error": [each.error for each in whole],
-            "loss": [each.loss for each in whole],
-            "halves_agree_by_error": rank_correlation([each.error for each in first], [each.error for each in second]),
-            "halves_agree_by_loss": rank_correlation([each.loss for each in first], [each.loss for each in second]),
+        by_way[way.name] = {
+            "error": [figure.error for figure in whole],
+            "loss": [figure.loss for figure in whole],
+            "halves_agree_by_error": rank_correlation([figure.error for figure in first], [figure.error for figure in second]),
+            "halves_agree_by_loss": rank_correlation([figure.loss for figure in first], [figure.loss for figure in second]),
         }
-    return made
+    return by_way
 
 
 def by_training(
@@ -125,7 +125,7 @@ def by_training(
     """Error in percent and mean cross entropy on the unseen images, per seed and plan, of every plan trained alone and from
     scratch on the images that trained the supernet, for `epochs` with the rest of `config`."""
     spec = setting.checkpoint.spec
-    made: dict[str, list[list[float]]] = {"error": [], "loss": []}
+    by_seed: dict[str, list[list[float]]] = {"error": [], "loss": []}
     base = dataclasses.replace(
         with_epochs(config, epochs),
         test_every=0,
@@ -151,9 +151,9 @@ def by_training(
                 f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"
             )
-        made["error"].append([100 * (1 - result.top1) for result in results])
-        made["loss"].append([result.loss for result in results])
-    return made
+        by_seed["error"].append([100 * (1 - result.top1) for result in results])
+        by_seed["loss"].append([result.loss for result in results])
+    return by_seed
 
 
 def steps_compared(
@@ -191,7 +191,7 @@ def steps_compared(
     add_differences(figures, list(right), ways[0].name, resamples)
     by_chance = {
         name: {
-            kind: fmean(fmean(_figures(each, kind)) - min(_figures(each, kind)) for each in reference.values())
+            kind: fmean(fmean(_figures(step, kind)) - min(_figures(step, kind)) for step in reference.values())
             for kind in ("error", "loss")
         }
         for name, reference in right.items()
@@ -201,7 +201,7 @@ def steps_compared(
 
 def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[CandidateScore], cost: CostModel) -> int:
     """The number of the candidate that the published rule goes to."""
-    options = [Option(step, cost(step), each.error, each.loss) for step, each in zip(steps, measured, strict=True)]
+    options = [Option(step, cost(step), figure.error, figure.loss) for step, figure in zip(steps, measured, strict=True)]
     current = Option(plan, cost(plan), 0.0, 0.0)  # of which the rule takes no figure
     return options.index(choose(current, options, "error", list(plan.channels)))
 
@@ -214,16 +214,16 @@ def judged(
 ) -> dict[str, Any]:
     """Agreement and regret, as in `steps_compared`, from the figures of every step's candidates, ours and the reference's,
     and the number of the candidate chosen."""
-    made: dict[str, Any] = {}
+    judgement: dict[str, Any] = {}
     for kind in ("error", "loss"):
         pairs = [(_figures(ours, kind), _figures(theirs, kind)) for ours, theirs in zip(measured, right, strict=True)]
         agreement = [rank_correlation(ours, theirs) or 0.0 for ours, theirs in pairs]
         regret = [theirs[number] - min(theirs) for (_, theirs), number in zip(pairs, chosen, strict=True)]
         for name, values in (("agreement", agreement), ("regret", regret)):
-            made[f"{name}_{kind}"] = fmean(values)
-            made[f"{name}_{kind}_interval"] = mean_interval(values, resamples=resamples, seed=0)
-            made[f"{name}_{kind}_steps"] = values
-    return made
+            judgement[f"{name}_{kind}"] = fmean(values)
+            judgement[f"{name}_{kind}_interval"] = mean_interval(values, resamples=resamples, seed=0)
+            judgement[f"{name}_{kind}_steps"] = values
+    return judgement
 
 
 def add_differences(figures: dict[str, Any], references: Sequence[str], base: str, resamples: int) -> None:
@@ -238,4 +238,4 @@ def add_differences(figures: dict[str, Any], references: Sequence[str], base: st
 
 
 def _figures(measured: Sequence[CandidateScore], kind: str) -> list[float]:
-    return [getattr(each, kind) for each in measured]
+    return [getattr(figure, kind) for figure in measured]

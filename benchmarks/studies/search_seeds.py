@@ -9,9 +9,7 @@ deviation over seeds (n - 1); test images are the same for all, so it holds the 
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import shlex
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 
 COMPARISON = "comparison.csv"
 COUNTED = ("macs", "params", "uniform_macs", "uniform_params", "images")
@@ -49,21 +48,21 @@ def _value(key: str, text: str) -> str | int | float:
 def summarize(runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Per target, in the order of the runs: mean and standard deviation over seeds of top-1 (percent) of the found network
     and the uniform one, of their difference (points), and in how many seeds the found one is ahead, equal or behind."""
-    made = []
+    summary = []
     for rows in zip(*runs.values(), strict=True):
         if len({row["target"] for row in rows}) != 1:
             raise ValueError("the runs have other targets")
-        found = [100 * row["top1"] for row in rows]
+        searched = [100 * row["top1"] for row in rows]
         uniform = [100 * row["uniform_top1"] for row in rows]
-        differences = [a - b for a, b in zip(found, uniform, strict=True)]
-        made.append(
+        differences = [a - b for a, b in zip(searched, uniform, strict=True)]
+        summary.append(
             {
                 "target": rows[0]["target"],
                 "macs": [row["macs"] for row in rows],
                 "uniform_macs": [row["uniform_macs"] for row in rows],
                 "params": [row["params"] for row in rows],
                 "uniform_params": [row["uniform_params"] for row in rows],
-                "found_percent": _spread(found),
+                "found_percent": _spread(searched),
                 "uniform_percent": _spread(uniform),
                 "difference_points": _spread(differences),
                 "ahead": sum(value > 0 for value in differences),
@@ -71,7 +70,7 @@ def summarize(runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str,
                 "behind": sum(value < 0 for value in differences),
             }
         )
-    return made
+    return summary
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -81,7 +80,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def lines(summary: Sequence[Mapping[str, Any]]) -> list[str]:
     """The summary as text, a line per target."""
-    made = [f"{'target MACs':>12}  {'found':>14}  {'uniform':>14}  {'difference':>14}  ahead/equal/behind  parameters"]
+    shown = [f"{'target MACs':>12}  {'found':>14}  {'uniform':>14}  {'difference':>14}  ahead/equal/behind  parameters"]
     for row in summary:
         cells = [
             f"{row[key]['mean']:{sign}.2f} ± {row[key]['deviation']:.2f}"
@@ -89,8 +88,8 @@ def lines(summary: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         counts = f"{row['ahead']}/{row['equal']}/{row['behind']}"
         params = " / ".join(f"{statistics.fmean(row[key]):,.0f}" for key in ("params", "uniform_params"))
-        made.append(f"{row['target']:>12,.0f}  " + "  ".join(f"{cell:>14}" for cell in cells) + f"  {counts:>18}  {params}")
-    return made
+        shown.append(f"{row['target']:>12,.0f}  " + "  ".join(f"{cell:>14}" for cell in cells) + f"  {counts:>18}  {params}")
+    return shown
 
 
 def _seeds(text: str) -> list[int]:
@@ -98,13 +97,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--config", default="digits")
     parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], metavar="LIST")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="as of slimtrain")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/seeds"), help="a folder per seed is made in it")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     runs = {}
     for seed in arguments.seeds:
         folder = arguments.output_dir / f"seed_{seed}"
@@ -121,7 +119,7 @@ def main() -> None:
             "summary": summary,
             "seeds": {str(seed): rows for seed, rows in runs.items()},
         }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

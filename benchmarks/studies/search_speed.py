@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 
 
@@ -81,7 +80,7 @@ def _words(arguments: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v2")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--images", type=int, default=32)
@@ -92,8 +91,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     if min(arguments.images, arguments.batch, arguments.repeats) < 1:
         parser.error("--images, --batch and --repeats are whole numbers from 1")
     with script_messages("search_speed"):
@@ -102,8 +100,7 @@ def main() -> None:
         print(f"{side:21}  " + "  ".join(f"{seconds:.2f} s" for seconds in runs))
     print(f"{result['ratio']} times as fast as from the image on, {result['candidates']} candidates, same results;")
     print(f"{result['ratio_to_plain']} times as fast as without either")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

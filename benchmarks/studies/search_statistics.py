@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.machine.environment import environment
 from benchmarks.studies.rank_statistics import ranked
+from benchmarks.studies.script import parse, script_parser, write_result
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
 from slimtrain.base.command import script_messages
@@ -102,37 +102,37 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _supernet(setting: Setting) -> dict[str, Any]:
-    told = {key: setting.checkpoint.settings.get(key) for key in ("data", "seed", "holdout", "nonuniform", "epochs")}
-    return {"network": setting.checkpoint.spec.name, "sha256": setting.checkpoint.sha256, **told}
+    training = {key: setting.checkpoint.settings.get(key) for key in ("data", "seed", "holdout", "nonuniform", "epochs")}
+    return {"network": setting.checkpoint.spec.name, "sha256": setting.checkpoint.sha256, **training}
 
 
 def _seeds_agree(trained: dict[str, list[list[float]]]) -> dict[str, float | None]:
     """Rank correlation of the first two seeds: as far as the truth itself goes."""
-    return {kind: rank_correlation(*each[:2]) if len(each) > 1 else None for kind, each in trained.items()}
+    return {kind: rank_correlation(*of_seeds[:2]) if len(of_seeds) > 1 else None for kind, of_seeds in trained.items()}
 
 
 def _ranking(
     measured: dict[str, Any], params: list[int], trained: dict[str, list[list[float]]], base: str, resamples: int
 ) -> dict[str, Any]:
     """Per pair, as in `error_to_loss` (a supernet's error against a trained network's loss, mean over seeds), and way."""
-    made = {}
+    pairs = {}
     for ours in ("error", "loss"):
         for theirs in ("error", "loss"):
-            figures = {name: each[ours] for name, each in measured.items()} | {PARAMS: [-float(count) for count in params]}
+            figures = {name: of_way[ours] for name, of_way in measured.items()} | {PARAMS: [-float(count) for count in params]}
             truth = list(np.mean(trained[theirs], axis=0))
-            found = ranked(truth, figures, base, resamples=resamples, seed=0)
-            made[f"{ours}_to_{theirs}"] = {name: dataclasses.asdict(each) for name, each in found.items()}
-    return made
+            rankings = ranked(truth, figures, base, resamples=resamples, seed=0)
+            pairs[f"{ours}_to_{theirs}"] = {name: dataclasses.asdict(ranking) for name, ranking in rankings.items()}
+    return pairs
 
 
-def told(result: dict[str, Any]) -> str:
+def tables(result: dict[str, Any]) -> str:
     """The tables of a result."""
-    parts = [_told_ranking(result)] if result["ranking"] else []
+    parts = [_ranking_table(result)] if result["ranking"] else []
     titles = {"steps": "steps on the way of the search", "random_steps": "steps from random plans"}
-    return "\n".join([*parts, *(_told_steps(result[key], title) for key, title in titles.items() if key in result)])
+    return "\n".join([*parts, *(_steps_table(result[key], title) for key, title in titles.items() if key in result)])
 
 
-def _told_ranking(result: dict[str, Any]) -> str:
+def _ranking_table(result: dict[str, Any]) -> str:
     ranking, counts = result["ranking"], result["plans"]["macs"]
     base = next(iter(ranking["error_to_loss"]))
     columns = ("error_to_error", "error_to_loss", "loss_to_loss")
@@ -151,14 +151,14 @@ def _told_ranking(result: dict[str, Any]) -> str:
     )
 
 
-def _told_steps(steps: dict[str, Any], title: str) -> str:
+def _steps_table(steps: dict[str, Any], title: str) -> str:
     names, base = list(steps["regret_by_chance"]), next(iter(steps["ways"]))
     shown = {"agreement": "agreement_error", "regret %": "regret_error", f"regret above {base}": "regret_error_above"}
     labels = [f"{label}, {name}" for name in names for label in shown]
     rows = []
-    for way, each in steps["ways"].items():
-        cells = [_with_interval(each[name], key, f"{key}_interval") for name in names for key in shown.values()]
-        rows.append([way, *cells, f"{1000 * each['seconds']:.1f}"])
+    for way, figures in steps["ways"].items():
+        cells = [_with_interval(figures[name], key, f"{key}_interval") for name in names for key in shown.values()]
+        rows.append([way, *cells, f"{1000 * figures['seconds']:.1f}"])
     chance = [cell for name in names for cell in ("", f"{steps['regret_by_chance'][name]['error']:.2f}", "")]
     header, last = ["statistics", *labels, "ms per candidate"], ["by chance", *chance, ""]
     return (
@@ -192,7 +192,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--config", default="digits", help="that the supernet was trained with")
     parser.add_argument("--ckpt", type=Path, default=CKPT, help="what the search leaves in its folder's supernet/")
     parser.add_argument("--search", type=Path, help="the folder with the search's trace; by default that of --ckpt's folder")
@@ -209,13 +209,11 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000, help="for the intervals")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--seed", type=int, default=0, help="of the random plans")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     with script_messages("search_statistics"):
         result = compare(arguments)
-    print(told(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(tables(result))
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
+from benchmarks.studies.script import parse, script_parser, write_result
 
 BASELINE = "baseline"
 # What each way changes in the configuration.
@@ -81,7 +81,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.resident:
         first = next(batches)
-        images, labels = to_device(first, device, config.channels_last)
+        images, labels = to_device(first.images, device, config.channels_last), first.labels.to(device)
         resident = first._replace(images=images, labels=labels)
         batches = (batch._replace(step=step) for step, batch in enumerate(chain([resident], repeat(resident))))
 
@@ -108,7 +108,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
         samples.append(now - last)
         last = now
     median = statistics.median(samples)
-    found = {
+    figures = {
         "ms_per_step": round(1000 * median, 2),
         "images_per_s": round(arguments.batch_size / median, 1),
         "data_wait": round(waited / sum(samples), 3),
@@ -122,9 +122,9 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if config.compile:
         from torch._dynamo.utils import counters
 
-        found["compilations"] = int(counters["stats"]["unique_graphs"])
-        found["steps_counted"] = WARM_UP + arguments.steps
-    return found
+        figures["compilations"] = int(counters["stats"]["unique_graphs"])
+        figures["steps_counted"] = WARM_UP + arguments.steps
+    return figures
 
 
 def plain_step(run: Any) -> Any:
@@ -182,42 +182,42 @@ def compare(arguments: argparse.Namespace, own_options: list[str]) -> dict[str, 
     return {"command": command_line, "environment": before, "ways": ways}
 
 
-def line(way: str, found: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+def line(way: str, figures: dict[str, Any], baseline: dict[str, Any] | None) -> str:
     """One way in words."""
-    if "failed" in found:
-        return f"{way:28} failed: {found['failed']}"
+    if "failed" in figures:
+        return f"{way:28} failed: {figures['failed']}"
     ratio = ""
     if baseline and "ms_per_step" in baseline:
-        ratio = f"  {baseline['ms_per_step'] / found['ms_per_step']:.2f} x baseline"
+        ratio = f"  {baseline['ms_per_step'] / figures['ms_per_step']:.2f} x baseline"
     compilations = ""
-    if "compilations" in found:
-        compilations = f"  {found['compilations']} graphs compiled over {found['steps_counted']} steps"
+    if "compilations" in figures:
+        compilations = f"  {figures['compilations']} graphs compiled over {figures['steps_counted']} steps"
     return (
-        f"{way:28} {found['ms_per_step']:8.1f} ms/step  {found['images_per_s']:8.1f} images/s  "
-        f"data {found['data_wait']:.0%}  peak {found['peak_mib']} MiB  warm-up {found['warm_up_s']:.1f} s{ratio}{compilations}"
+        f"{way:28} {figures['ms_per_step']:8.1f} ms/step  {figures['images_per_s']:8.1f} images/s  "
+        f"data {figures['data_wait']:.0%}  peak {figures['peak_mib']} MiB  warm-up {figures['warm_up_s']:.1f} s"
+        f"{ratio}{compilations}"
     )
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     import os
 
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--network", default="us_mobilenet_v1", help="an S or US network: s_mobilenet_v1, us_resnet50")
-    made.add_argument("--batch-size", type=int, default=256)
-    made.add_argument("--image-size", type=int, default=224)
-    made.add_argument("--steps", type=int, default=20)
-    made.add_argument("--workers", type=int, default=min(MOST_WORKERS, max((os.cpu_count() or 1) - 2, 0)))
-    made.add_argument("--threads", type=int, default=0, help="of torch on the CPU; 0: torch's own choice")
-    made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    made.add_argument("--resident", action="store_true", help="one batch that stays in memory, no loader")
-    made.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    made.add_argument("--json", type=Path, help="write the results here too")
-    made.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
-    return made
+    parser = script_parser(__doc__)
+    parser.add_argument("--network", default="us_mobilenet_v1", help="an S or US network: s_mobilenet_v1, us_resnet50")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, max((os.cpu_count() or 1) - 2, 0)))
+    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; 0: torch's own choice")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--resident", action="store_true", help="one batch that stays in memory, no loader")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
+    return parser
 
 
 def main() -> None:
-    arguments = parser().parse_args()
+    arguments = parse(make_parser())
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments)))
         return
@@ -227,8 +227,7 @@ def main() -> None:
     own += ["--resident"] if arguments.resident else []
     own += ["--ways", *arguments.ways] if arguments.ways != list(WAYS) else []
     result = compare(arguments, own)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(arguments.json, result)
 
 
 if __name__ == "__main__":

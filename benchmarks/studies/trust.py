@@ -10,7 +10,6 @@ more than 5 %.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,14 +19,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cells.cell import ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Runner, Timing
+from benchmarks.cells.backends import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import Array, Cell, CellRunner, Inputs, Options, Timing
 from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
 from benchmarks.machine.environment import environment
-from benchmarks.machine.threads import pinned
-from benchmarks.measure.turns import Method, measure
-from benchmarks.runners import open_runner
+from benchmarks.measure.threads import pinned
+from benchmarks.measure.turns import CellSource, Method, measure
+from benchmarks.runners.opening import open_runner
+from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 
 LIMIT = 0.05
@@ -78,21 +79,14 @@ def measure_known(duration_s: float) -> dict[str, float]:
     cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, "fp32", 1, 1, 1, 1, 1)
     begun: list[float] = []
 
-    def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> Runner:
+    def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
         begun.append(time.perf_counter())
         return Known(duration_s)
 
     method = Method(duration_s=1.0, repeats=1, warmup_s=0.0)
     ended: list[float] = []
-    (result,) = measure(
-        [cell],
-        lambda cell: Path(),
-        open_known,
-        method,
-        inputs_of=RandomImages,
-        options=Options(),
-        on_result=lambda result: ended.append(time.perf_counter()),
-    )
+    source = CellSource(lambda cell: Path(), open_known, RandomImages, Options())
+    (result,) = measure([cell], source, method, on_result=lambda result: ended.append(time.perf_counter()))
     figures = summary(result)
     assert figures is not None
     inside_s = 1e-3 * figures.mean_ms * figures.iterations
@@ -108,21 +102,15 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
     bundle = open_bundle(folder)
     cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, ("fp32",)))
-    images = RandomImages(bundle.manifest["input"]["image_size"])
+    images = RandomImages(bundle.manifest.input.image_size)
     method = Method(duration_s=seconds, repeats=1)
+    source = CellSource(lambda cell: folder, open_runner, lambda size: images, Options(threads=threads))
     tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
     loop: dict[Cell, list[float]] = {cell: [] for cell in cells}
     for _ in range(TURNS):
         for cell in cells:
-            (result,) = measure(
-                [cell],
-                lambda cell: folder,
-                open_runner,
-                method,
-                inputs_of=lambda size: images,
-                options=Options(threads=threads),
-            )
-            tool[cell] += [sample for each in result.latency_ms for sample in each]
+            (result,) = measure([cell], source, method)
+            tool[cell] += [sample for samples in result.latency_ms for sample in samples]
             words = [cell.file, cell.batch, cell.image_size, threads, seconds]
             done = subprocess.run(
                 [sys.executable, "-c", LOOP, *map(str, words)], capture_output=True, text=True, check=True, cwd=folder
@@ -141,51 +129,51 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
-    parser.add_argument("--json", type=Path, help="write the results here too")
-    arguments = parser.parse_args()
-    with script_messages("trust"):
-        open_bundle(arguments.bundle)
+def run(bundle: Path, batches: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """All three comparisons, told as they come, in plain values."""
     with pinned() as threads:
-        found = environment()
+        before = environment()
         nothing = measure_known(0)
         cost_us = 1e3 * nothing["median_ms"]
         print(
             f"the tool's own cost: {cost_us:.3f} us in a sample, {nothing['beyond_us_per_iteration']:.2f} us between samples"
         )
         known = [measure_known(duration / 1e3) for duration in KNOWN_MS]
-        for each in known:
-            error = each["median_ms"] / each["known_ms"] - 1
-            print(f"{each['known_ms']:g} ms: measured {each['median_ms']:.5f} ms, {error:+.2%}")
-        agreed = agreement(
-            arguments.bundle, tuple(map(int, arguments.batches.split(","))), threads["threads"], arguments.seconds
-        )
+        for timing in known:
+            error = timing["median_ms"] / timing["known_ms"] - 1
+            print(f"{timing['known_ms']:g} ms: measured {timing['median_ms']:.5f} ms, {error:+.2%}")
+        agreed = agreement(bundle, batches, threads["threads"], seconds)
         print("file, batch: the tool's median, the loop's, ratio")
         for row in agreed:
             print(
                 f"{row['file']}, {row['batch']}: {row['tool_median_ms']:.4f} ms, {row['loop_median_ms']:.4f} ms, "
                 f"{row['ratio']:.3f}"
             )
-    off = [abs(each["median_ms"] / each["known_ms"] - 1) for each in known]
+    off = [abs(timing["median_ms"] / timing["known_ms"] - 1) for timing in known]
     off += [abs(row["ratio"] - 1) for row in agreed]
-    print(f"worst: {max(off):.1%} (limit {LIMIT:.0%})")
-    if arguments.json:
-        words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
-        result = {
-            "command": f"python -m benchmarks.studies.trust {words}",
-            "environment": found,
-            "threads": threads,
-            "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
-            "known": known,
-            "agreement": agreed,
-            "worst": max(off),
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.exit(1 if max(off) > LIMIT else 0)
+    return {
+        "environment": before,
+        "threads": threads,
+        "own_cost": {"in_a_sample_us": cost_us, "between_samples_us": nothing["beyond_us_per_iteration"]},
+        "known": known,
+        "agreement": agreed,
+        "worst": max(off),
+    }
+
+
+def main() -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each file")
+    arguments = parse(parser)
+    with script_messages("trust"):
+        open_bundle(arguments.bundle)
+    result = run(arguments.bundle, tuple(map(int, arguments.batches.split(","))), arguments.seconds)
+    print(f"worst: {result['worst']:.1%} (limit {LIMIT:.0%})")
+    words = f"{arguments.bundle.name} --batches {arguments.batches} --seconds {arguments.seconds:g}"
+    write_result(arguments.json, {"command": f"python -m benchmarks.studies.trust {words}", **result})
+    sys.exit(1 if result["worst"] > LIMIT else 0)
 
 
 if __name__ == "__main__":

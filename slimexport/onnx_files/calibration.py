@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.ranges import METHODS, Array, activation_scales, measure_ranges
 from slimexport.onnx_files.runner import run_batches
+from slimexport.target.manifest import Agreement, Int8
 from slimtrain.base.errors import UserError
 from slimtrain.data.catalog import CATALOG, packaged
 from slimtrain.data.images import Preprocessing, image_batches
@@ -46,7 +46,7 @@ class Calibration:
         fit = [image for i, image in enumerate(taken) if i % HELD_BACK]
         return Calibration(_batched(fit), _batched(held), method)
 
-    def choose(self, model: onnx.ModelProto) -> Choice:
+    def choose(self, model: onnx.ModelProto) -> RangeChoice:
         """The scales of `model` (fp32), by the method asked for, or by the better one."""
         return choose_method(model, self.fit, self.held, METHODS if self.method == "auto" else (self.method,))
 
@@ -70,45 +70,31 @@ def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_
 
 
 @dataclass(frozen=True)
-class Choice:
+class RangeChoice:
     """A calibration method, its activation scales, and how every method that was tried did on held-back images."""
 
     method: str
     scales: Mapping[str, float]
-    tried: Mapping[str, Agreement]
+    tried: Mapping[str, Agreement | None]
     images: int
     held: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def described(self) -> Int8:
         """For the manifest."""
-        tried = {
-            method: {"logit_distance": found.distance, "top1_agreement": found.top1, "cosine": found.cosine}
-            for method, found in self.tried.items()
-        }
-        return {"method": self.method, "images": self.images, "held_back": self.held, "tried": tried}
+        return Int8(method=self.method, images=self.images, held_back=self.held, tried=self.tried)
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Logits next to the fp32 network's: root mean square of the differences relative to the largest absolute fp32
-    logit; share of images with the same largest logit; mean cosine of the angle between both."""
-
-    distance: float
-    top1: float
-    cosine: float
-
-
-def agreement(logits: Array, reference: Array) -> Agreement:
-    """Of `logits` with `reference`, both [N, classes]; all NaN where a logit is not finite."""
-    found, wanted = logits.astype(np.float64), reference.astype(np.float64)
-    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
-        return Agreement(np.nan, np.nan, np.nan)
+def agreement(logits: Array, reference: Array) -> Agreement | None:
+    """Of `logits` with `reference`, both [N, classes]; None where a logit is not finite."""
+    outputs, expected = logits.astype(np.float64), reference.astype(np.float64)
+    if not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
+        return None
     smallest = np.finfo(np.float64).tiny
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+    lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(expected, axis=1)
     return Agreement(
-        distance=float(np.sqrt(np.mean((found - wanted) ** 2)) / max(np.abs(wanted).max(), smallest)),
-        top1=float((found.argmax(1) == wanted.argmax(1)).mean()),
-        cosine=float(((found * wanted).sum(1) / np.maximum(lengths, smallest)).mean()),
+        logit_distance=float(np.sqrt(np.mean((outputs - expected) ** 2)) / max(np.abs(expected).max(), smallest)),
+        top1_agreement=float((outputs.argmax(1) == expected.argmax(1)).mean()),
+        cosine=float(((outputs * expected).sum(1) / np.maximum(lengths, smallest)).mean()),
     )
 
 
@@ -117,7 +103,7 @@ def choose_method(
     images_fit: Iterable[NDArray[np.float32]],
     images_held: Iterable[NDArray[np.float32]],
     methods: Sequence[str] = METHODS,
-) -> Choice:
+) -> RangeChoice:
     """Calibrate `model` (fp32) on the batches `images_fit` by each of `methods`, and take the one whose int8 logits are
     nearest to the fp32 network's on the batches `images_held`; the first of equals.
 
@@ -130,8 +116,8 @@ def choose_method(
     scales = {method: activation_scales(ranges, method) for method in methods}
     reference = run_batches(model, held)
     tried = {method: agreement(run_batches(quantize(model, scales[method]), held), reference) for method in methods}
-    finite = [method for method in methods if np.isfinite(tried[method].distance)]
-    if not finite:
+    distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
+    if not distances:
         raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
-    best = min(finite, key=lambda method: tried[method].distance)
-    return Choice(best, scales[best], tried, sum(map(len, fit)), sum(map(len, held)))
+    best = min(distances, key=lambda method: distances[method])
+    return RangeChoice(best, scales[best], tried, sum(map(len, fit)), sum(map(len, held)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,17 +16,39 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from slimexport.target.manifest import Rounding
 from slimtrain.base.errors import UserError
 
-TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-ARRAYS = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
-# fp16 needs nothing new; Conv and the pools take bf16 from opset 22 on, which IR 10 can hold.
-VERSIONS = {"fp16": (17, 8), "bf16": (22, 10)}
 SHOWN = 3  # tensors that a message names
 
 
+@dataclass(frozen=True)
+class NumberType:
+    """A type of tensors: its number in ONNX, numpy's type, opset and IR version that have it, and what to export where it
+    holds too little."""
+
+    tensor: int
+    array: np.dtype[Any]
+    opset: int
+    ir_version: int
+    instead: str
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest normal number and the largest."""
+        info = ml_dtypes.finfo(self.array)  # type: ignore[no-untyped-call]
+        return float(info.tiny), float(info.max)
+
+
+TYPES = {
+    "fp16": NumberType(TensorProto.FLOAT16, np.dtype(np.float16), 17, 8, "fp32 or bf16"),
+    # Conv and the pools take bf16 from opset 22 on, which IR 10 can hold.
+    "bf16": NumberType(TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 22, 10, "fp32"),
+}
+
+
 @dataclass
-class Rounding:
+class _Count:
     """What a change of type does to the weights (not to scalars such as Clip's bounds): how many are lost (rounded to
     zero), how many are subnormal and thus less exact, and which tensors overflow."""
 
@@ -34,34 +57,30 @@ class Rounding:
     subnormal: int = 0
     overflowing: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, int]:
-        """For the manifest."""
-        return {"weights": self.values, "underflow_to_zero": self.lost, "subnormal": self.subnormal}
-
 
 def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, Rounding]:
-    """`model` (float32) computed in `precision`, fp16 or bf16, and what that does to its weights.
+    """`model` (float32) computed in `precision`, one of TYPES, and what that does to its weights.
 
     Reshape's and Split's integers and int8 zero points stay. UserError where a weight is larger than the type can hold.
     """
-    assert precision in TYPES, precision
+    kind = TYPES[precision]
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
-    rounding = Rounding()
+    count = _Count()
     del typed.graph.value_info[:]  # of the types that were
     graph = typed.graph
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(_round(tensor, precision, rounding))
-    if rounding.overflowing:
-        more = f" and {len(rounding.overflowing) - SHOWN} more" if len(rounding.overflowing) > SHOWN else ""
+            tensor.CopyFrom(_round(tensor, kind, count))
+    if count.overflowing:
+        more = f" and {len(count.overflowing) - SHOWN} more" if len(count.overflowing) > SHOWN else ""
         raise UserError(
-            f"{precision}: weights of {', '.join(rounding.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
-            f"({_limits(precision)[1]:.4g}). Export fp32" + (" or bf16." if precision == "fp16" else ".")
+            f"{precision}: weights of {', '.join(count.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
+            f"({kind.limits[1]:.4g}). Export {kind.instead}."
         )
-    _cast_ends(graph, TYPES[precision])
-    declare(typed, precision, *VERSIONS[precision])
-    return typed, rounding
+    _cast_ends(graph, kind.tensor)
+    declare(typed, precision, kind.opset, kind.ir_version)
+    return typed, Rounding(weights=count.values, underflow_to_zero=count.lost, subnormal=count.subnormal)
 
 
 def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:
@@ -74,26 +93,19 @@ def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int)
             entry.value = precision
 
 
-def _limits(precision: str) -> tuple[float, float]:
-    """The smallest normal number and the largest."""
-    info = ml_dtypes.finfo(ARRAYS[precision])  # type: ignore[no-untyped-call]
-    return float(info.tiny), float(info.max)
-
-
-def _round(tensor: TensorProto, precision: str, rounding: Rounding) -> TensorProto:
-    """A float32 initializer in `precision`; what it costs is added to `rounding`."""
+def _round(tensor: TensorProto, kind: NumberType, count: _Count) -> TensorProto:
+    """A float32 initializer as `kind`; what it costs is added to `count`."""
     values = numpy_helper.to_array(tensor)
-    kind = ARRAYS[precision]
     with np.errstate(over="ignore"):
-        rounded = values.astype(kind)
+        rounded = values.astype(kind.array)
     if values.ndim:
         back = np.abs(rounded.astype(np.float32))
-        rounding.values += values.size
-        rounding.lost += int(((back == 0) & (values != 0)).sum())
-        rounding.subnormal += int(((back != 0) & (back < _limits(precision)[0])).sum())
+        count.values += values.size
+        count.lost += int(((back == 0) & (values != 0)).sum())
+        count.subnormal += int(((back != 0) & (back < kind.limits[0])).sum())
     if not np.isfinite(rounded.astype(np.float32)).all():
-        rounding.overflowing.append(tensor.name)
-    return TensorProto(name=tensor.name, data_type=TYPES[precision], dims=tensor.dims, raw_data=rounded.tobytes())
+        count.overflowing.append(tensor.name)
+    return TensorProto(name=tensor.name, data_type=kind.tensor, dims=tensor.dims, raw_data=rounded.tobytes())
 
 
 def _cast_ends(graph: onnx.GraphProto, kind: int) -> None:
@@ -119,7 +131,7 @@ def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
     twin = onnx.ModelProto()
     twin.CopyFrom(typed)
     graph = twin.graph
-    kinds = {tensor.data_type for tensor in graph.initializer} & set(TYPES.values())
+    kinds = {tensor.data_type for tensor in graph.initializer} & {kind.tensor for kind in TYPES.values()}
     assert len(kinds) == 1, "a typed model has weights of one type"
     (kind,) = kinds
     for tensor in graph.initializer:

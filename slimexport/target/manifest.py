@@ -1,13 +1,17 @@
-"""Bundles: `manifest.json`, `reference.npz` and the files they describe.
+"""Bundles: `manifest.json` as a value, and `reference.npz` and the files that it describes.
 
-`manifest.json` has schema version 1; keys may be added to it, those there are stay.
+`manifest.json` has schema version 1; keys may be added to it, those there are stay. It is read once, by `read_manifest`, and
+written from the value that this gives. Fields are its keys, in the order in which they are written.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +19,251 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError
+from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
 from slimtrain.base.files import file_sha256
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
+FORMATS = ONNX, TRT = ("onnx", "trt")
+PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "skipped"
 
-Manifest = dict[str, Any]
-Artifact = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Record):
+    """The checkpoint: its file's name, `random:NETWORK` and no SHA-256 where it is `untrained`."""
+
+    file: str
+    sha256: str | None
+    network: str
+    switches: tuple[float, ...] | None = None
+    untrained: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(Record):
+    """Images [N, channels, image_size, image_size], less `mean`, over `std`."""
+
+    name: str
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Record):
+    """Logits [N, classes]."""
+
+    name: str
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFigures(Record):
+    """An engine's outputs at one batch next to the reference; null where they are not finite."""
+
+    batch: int
+    max_rel_error: float | None
+    top1_agreement: float
+    cosine: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Record):
+    """How a file was proven, or why it was not. `max_rel_error` is the largest difference relative to the largest absolute
+    reference logit, `cosine` that of the logits' directions; null where outputs were not finite. Which of `tolerance` and
+    `least_cosine` there is says which of the two decided. Engines tell all `batches`, the worst of which counts."""
+
+    status: str
+    backend: str | None = None
+    max_rel_error: float | None = null_where(lambda check: check.backend is not None)
+    cosine: float | None = null_where(lambda check: check.least_cosine is not None)
+    least_cosine: float | None = None
+    least_top1_agreement: float | None = None
+    tolerance: float | None = None
+    tolerance_from: str | None = None
+    float32_gap: float | None = null_where(lambda check: check.tolerance is not None and check.batches is None)
+    top1_agreement: float | None = None
+    probes: int | None = None
+    spread: float | None = None
+    batches: tuple[int, ...] | None = None
+    by_batch: tuple[BatchFigures, ...] | None = None
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file may stay: it was proven right, or no proof was asked for."""
+        return self.status in (PASSED, SKIPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy(Record):
+    """Share of right answers among `images` of the data set or folder `data`."""
+
+    top1: float
+    images: int
+    data: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Record):
+    """What an engine was built by, for and from; `batch` is its profile's smallest, usual and largest."""
+
+    tensorrt: str
+    cuda: str
+    driver: str | None
+    driver_cuda: str
+    gpu: str
+    compute_capability: str
+    flags: tuple[str, ...]
+    batch: tuple[int, int, int]
+    workspace_bytes: int | None
+    optimization_level: int
+    aux_streams: int | None
+    version_compatible: bool
+    hardware_compatible: bool
+    library_tactics: bool
+    build_seconds: float
+    timing_cache: str | None
+    plan_bytes: int
+    device_memory_bytes: int
+    layers_by_precision: Mapping[str, int]
+    weighted_layers_by_precision: Mapping[str, int]
+    precision_used: str
+    warnings: tuple[str, ...]
+    onnx: str
+    onnx_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Record):
+    """What a smaller number format made of `weights` weights: so many are lost (rounded to zero), so many subnormal."""
+
+    weights: int
+    underflow_to_zero: int
+    subnormal: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Record):
+    """Logits next to the fp32 network's: root mean square of the differences relative to the largest absolute fp32
+    logit; share of images with the same largest logit; mean cosine of the angle between both."""
+
+    logit_distance: float
+    top1_agreement: float
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8(Record):
+    """How int8 was calibrated: the method taken, on so many images, by what all methods tried gave on those held back; null
+    for one whose logits were not finite."""
+
+    method: str
+    images: int
+    held_back: int
+    tried: Mapping[str, Agreement | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Record):
+    """A network in one format and precision: `file` is null where it was not kept, `sha256` where nothing was written.
+
+    `width` is the width, an AutoSlim switch's number, or null of a plan without one. `macs` are of one image, `params` those
+    of the file, after folding.
+    """
+
+    name: str
+    width: float | None
+    format: str
+    precision: str
+    file: str | None
+    sha256: str | None
+    size_bytes: int
+    macs: int
+    params: int
+    activations: int | None = None
+    layers: int | None = None
+    channels: Mapping[str, int]
+    verification: Verification
+    accuracy: Accuracy | None
+    engine: Engine | None
+    rounding: Rounding | None = None
+    int8: Int8 | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes an entry one of its kind."""
+        return self.name, self.format, self.precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact(Entry):
+    """An entry whose file is in the bundle."""
+
+    file: str
+
+    def rejected(self) -> Entry:
+        """The entry of the file that was not kept."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Entry(**{**values, "file": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Record):
+    """What a bundle holds."""
+
+    schema_version: int
+    source: Source
+    input: Input
+    output: Output
+    created_by: Mapping[str, str | None]
+    artifacts: tuple[Artifact, ...]
+    rejected: tuple[Entry, ...] = ()
+
+    def of_format(self, form: str) -> list[Artifact]:
+        """The artifacts of one of FORMATS."""
+        return [artifact for artifact in self.artifacts if artifact.format == form]
+
+    def plan_name(self, artifact: Entry) -> str:
+        """An artifact's plan: its name without the network's."""
+        return artifact.name.removeprefix(f"{self.source.network}_")
+
+    def with_artifact(self, artifact: Artifact) -> Manifest:
+        """This manifest with an artifact in place of an earlier one of its kind, or at the end."""
+        artifacts = list(self.artifacts)
+        keys = [old.key for old in artifacts]
+        if artifact.key in keys:
+            artifacts[keys.index(artifact.key)] = artifact
+        else:
+            artifacts.append(artifact)
+        return replace(self, artifacts=tuple(artifacts), rejected=self._rejected_but(artifact))
+
+    def with_rejected(self, entry: Entry) -> Manifest:
+        """This manifest with a note of what was not kept; an earlier artifact of its kind stays."""
+        return replace(self, rejected=(*self._rejected_but(entry), entry))
+
+    def _rejected_but(self, entry: Entry) -> tuple[Entry, ...]:
+        return tuple(old for old in self.rejected if old.key != entry.key)
 
 
 def dump_manifest(manifest: Manifest) -> str:
     """The text of `manifest.json`; NaN is not JSON and is refused."""
-    return json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+    return dump_json(to_json(manifest)) + "\n"
 
 
-def read_manifest(bundle: Path) -> Manifest:
-    """The manifest of a bundle's folder. BundleError where there is none that this version reads."""
-    path = bundle / MANIFEST
+def dump_json(value: Any) -> str:
+    """JSON as it is written here."""
+    return json.dumps(value, indent=1, allow_nan=False)
+
+
+def read_manifest(bundle: str | Path) -> Manifest:
+    """The manifest of a bundle's folder.
+
+    Raises BundleError where there is none that this version reads: the key, what was found and what was expected.
+    """
+    path = Path(bundle) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -42,31 +273,39 @@ def read_manifest(bundle: Path) -> Manifest:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Export again.") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION or not isinstance(manifest.get("artifacts"), list):
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
-            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION} and a list of artifacts. Use the slimexport that "
-            "wrote it, or export again."
+            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Use the slimexport that wrote it, or export "
+            "again."
         )
-    if not all(isinstance(artifact, dict) for artifact in manifest["artifacts"]):
-        raise BundleError(f"{path}: its artifacts are no entries. The manifest is damaged, export again.")
-    return manifest
+    try:
+        return from_json(Manifest, manifest)
+    except EntryError as error:
+        raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error
 
 
 def artifact_path(bundle: Path, artifact: Artifact) -> Path:
     """The path of an artifact's file, once its SHA-256 is seen to be the manifest's. BundleError otherwise."""
-    name = artifact["file"]
+    name = artifact.file
     if Path(name).name != name:
         raise BundleError(f"{bundle / MANIFEST}: names {name!r}, expected a file in the bundle's own folder.")
     path = bundle / name
     if not path.is_file():
         raise BundleError(f"{path}: named in {MANIFEST}, but not there. Copy the whole bundle, or export again.")
-    found = file_sha256(path)
-    if found != artifact["sha256"]:
-        raise BundleError(
-            f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {artifact['sha256'][:12]}...: the file was changed or "
-            "damaged. Copy the bundle again, or export again."
-        )
+    check_sha256(path, artifact, "export again")
     return path
+
+
+def check_sha256(path: Path, artifact: Artifact, remedy: str) -> None:
+    """BundleError, which ends in `remedy`, unless the file at `path` is what an artifact's SHA-256 says."""
+    digest, expected = file_sha256(path), artifact.sha256
+    if expected is None:
+        raise BundleError(f"{path.parent / MANIFEST}: has no SHA-256 of {path.name}. Copy the bundle again, or {remedy}.")
+    if digest != expected:
+        raise BundleError(
+            f"{path}: SHA-256 is {digest[:12]}..., {MANIFEST} says {expected[:12]}...: the file was changed or damaged. "
+            f"Copy the bundle again, or {remedy}."
+        )
 
 
 def read_reference(bundle: Path) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.precision import row_of
 
 Array = NDArray[Any]
 
@@ -51,17 +52,13 @@ def require_onnxruntime() -> Any:
     return onnxruntime
 
 
-# The first version that was seen to quantize fp16 rightly on a CPU; 1.23 is off by one step where 1.31 is not.
-QUANTIZES_FP16 = (1, 31)
-
-
 def runs_on_cpu(precision: str) -> bool:
-    """Whether this onnxruntime computes files of `precision` on a CPU: it has no bf16 kernels, and old versions quantize fp16
-    wrongly."""
-    if precision == "int8-fp16":
-        version = require_onnxruntime().__version__.split(".")
-        return tuple(int(part) for part in version[:2]) >= QUANTIZES_FP16
-    return precision != "bf16"
+    """Whether this onnxruntime computes files of `precision` rightly on a CPU."""
+    since = row_of(precision).cpu_since
+    if since is None:
+        return False
+    version = require_onnxruntime().__version__.split(".")
+    return tuple(int(part) for part in version[:2]) >= since
 
 
 CPU, CUDA = "onnxruntime-cpu", "onnxruntime-cuda"

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
+from slimexport.target.manifest import MANIFEST, ONNX, TRT, Artifact, Manifest, artifact_path
+from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.files import Advice, disk_error, partial_name
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ PREFERRED = 8  # a batch that most devices run at nearly the latency of one imag
 VERSION = "1"
 CONFIG = "config.pbtxt"
 MARK = "# written by slimexport"  # in the first line of a config.pbtxt: what --overwrite may replace
-FILES = {"onnx": "model.onnx", "trt": "model.plan"}
+FILES = {ONNX: "model.onnx", TRT: "model.plan"}
 ADVICE = Advice(
     "Nothing was changed. Free some space, or choose another folder.", "Nothing was changed. Choose another folder."
 )
@@ -35,8 +36,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def write_repository(
     bundle: Path, manifest: Manifest, folder: Path, *, max_batch: int | None = None, overwrite: bool = False
 ) -> list[str]:
-    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. bf16 ONNX files are left out,
-    with a warning: a server does not start that has a model which does not load, and onnxruntime has no kernels for them.
+    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. ONNX files that
+    onnxruntime has no kernels for are left out, with a warning: a server does not start that has a model which does not load.
 
     `max_batch` is that of ONNX files (default 32). Files are hard links where the file system has them, else copies.
     `folder` appears at once and whole. With `overwrite`, a repository that was there loses the models that this wrote
@@ -53,7 +54,7 @@ def write_repository(
     models = []
     for name, artifact in model_names(bundle, manifest):
         config = model_config(bundle, manifest, artifact, name, batch)
-        models.append((name, artifact_path(bundle, artifact), FILES[artifact["format"]], config))
+        models.append((name, artifact_path(bundle, artifact), FILES[artifact.format], config))
     staging = partial_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +86,16 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
     """The artifacts to serve with their models' names: the artifact's, its precision unless that is fp32, `trt` for an
     engine. BundleError where there are none, or names are no names or not unique."""
     named: dict[str, Artifact] = {}
-    for artifact in manifest["artifacts"]:
-        name, precision, kind = (str(artifact.get(key)) for key in ("name", "precision", "format"))
-        if not all(isinstance(artifact.get(key), str) for key in ("file", "sha256")):
-            raise BundleError(f"{bundle / MANIFEST}: {name} has no file or no SHA-256. Export again.")
-        if kind not in FILES:
-            raise BundleError(f"{bundle / MANIFEST}: {name} has format {kind!r}, expected one of {', '.join(FILES)}.")
-        if (kind, precision) == ("onnx", "bf16"):
-            log.warning("%s: onnxruntime has no bf16 kernels, so this file is not served. Serve fp16, or an engine.", name)
+    for artifact in manifest.artifacts:
+        name, precision, form = artifact.name, artifact.precision, artifact.format
+        if form not in FILES:
+            raise BundleError(f"{bundle / MANIFEST}: {name} has format {form!r}, expected one of {', '.join(FILES)}.")
+        if form == ONNX and not row_of(precision).served:
+            log.warning(
+                "%s: onnxruntime has no %s kernels, so this file is not served. Serve fp16, or an engine.", name, precision
+            )
             continue
-        ends = [precision.replace("-", "_")] * (precision != "fp32") + ["trt"] * (kind == "trt")
+        ends = [precision.replace("-", "_")] * (precision != EXACT) + ["trt"] * (form == TRT)
         model = "_".join([name, *ends])
         if not NAME.fullmatch(model) or model in named:
             raise BundleError(
@@ -108,18 +109,15 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
 
 
 def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str, max_batch: int) -> str:
-    """The text of an artifact's `config.pbtxt`. BundleError where the manifest lacks what it says."""
-    plan = artifact["format"] == "trt"
-    try:
-        image, result = str(manifest["input"]["name"]), str(manifest["output"]["name"])
-        size, channels = int(manifest["input"]["image_size"]), int(manifest["input"]["channels"])
-        classes = int(manifest["output"]["classes"])
-        smallest, best, largest = _profile(artifact) if plan else (1, min(PREFERRED, max_batch), max_batch)
-        digest = str(artifact["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{bundle / MANIFEST}: lacks what {name} needs to be served ({type(error).__name__}: {error}). Export again."
-        ) from error
+    """The text of an artifact's `config.pbtxt`. BundleError where the manifest says what cannot be."""
+    plan = artifact.format == TRT
+    image, result = manifest.input.name, manifest.output.name
+    size, channels, classes = manifest.input.image_size, manifest.input.channels, manifest.output.classes
+    smallest, best, largest = (1, min(PREFERRED, max_batch), max_batch)
+    if plan:
+        if artifact.engine is None:
+            raise BundleError(f"{bundle / MANIFEST}: does not say what {name} was built for (engine is null). Build it again.")
+        smallest, best, largest = artifact.engine.batch
     if not (1 <= smallest <= best <= largest and min(size, channels, classes) >= 1):
         raise BundleError(
             f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, {size} pixels and "
@@ -128,7 +126,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     if not (NAME.fullmatch(image) and NAME.fullmatch(result)):
         raise BundleError(f"{bundle / MANIFEST}: {image!r} and {result!r} are no names of tensors. Export again.")
     lines = [
-        f"{MARK}, sha256 {digest}",
+        f"{MARK}, sha256 {artifact.sha256}",
         f'name: "{name}"',
         'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
         f"max_batch_size: {largest}",
@@ -143,13 +141,6 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     for batch in sorted({smallest, largest}):
         lines += _warmup(batch, image, f"{channels}, {size}, {size}")
     return "\n".join(lines) + "\n"
-
-
-def _profile(artifact: Artifact) -> tuple[int, int, int]:
-    """The smallest, the best and the largest batch of an engine: {"min": 1, "opt": 8, "max": 32}, or the three in a list."""
-    batch = artifact["engine"]["batch"]
-    smallest, best, largest = (batch[key] for key in ("min", "opt", "max")) if isinstance(batch, dict) else batch
-    return int(smallest), int(best), int(largest)
 
 
 def _block(opening: str, *fields: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ NaN fails. Probe images that a network cannot tell apart prove nothing, whatever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import REFERENCE, Artifact, Manifest, artifact_path, read_reference
+from slimexport.target.manifest import (
+    FAILED,
+    ONNX,
+    PASSED,
+    REFERENCE,
+    SKIPPED,
+    UNVERIFIABLE,
+    Artifact,
+    Manifest,
+    Verification,
+    artifact_path,
+    read_reference,
+)
+from slimexport.target.precision import EXACT, TOLERANCES, Direction, row_of
 from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner, runs_on_cpu
 
-FP32_TOLERANCE = 1e-4
-# Largest differences relative to the scale. Int8 is held to directions instead: its steps are coarse by design.
-TOLERANCES = {"fp32": FP32_TOLERANCE, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
-INT8 = ("int8", "int8-fp16")
-LEAST_COSINE = 0.97  # between an int8 file's logits and the reference's, over all probes
-GAP_FACTOR = 20  # an fp32 file may be off by this many times what fp32 itself costs the slimmable network
+GAP_FACTOR = 20  # an fp32 file may be off by this many times what float32 itself costs the slimmable network
 MAX_TOLERANCE = 1e-2
 MIN_SPREAD = 1e-2
-
-PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "skipped"
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,8 @@ def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
 def fp32_tolerance(gap: float | None) -> float:
     """The tolerance of an fp32 file. `gap` is the slimmable network's own float32-float64 difference, where known:
     untrained networks can be chaotic, and then no exporter does better than float32 does."""
-    if gap is None or not np.isfinite(gap):
-        return FP32_TOLERANCE
-    return min(max(FP32_TOLERANCE, GAP_FACTOR * gap), MAX_TOLERANCE)
+    usual = TOLERANCES[EXACT]
+    return usual if gap is None or not np.isfinite(gap) else min(max(usual, GAP_FACTOR * gap), MAX_TOLERANCE)
 
 
 def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> Comparison:
@@ -84,24 +90,28 @@ def verdict(
     tolerance: float,
     gap: float | None = None,
     tolerance_from: str = "",
-) -> dict[str, Any]:
-    """The manifest's `verification` entry. `max_rel_error` is null where outputs were not finite."""
+) -> Verification:
+    """What a comparison at `tolerance` says; `max_rel_error` is None where outputs were not finite."""
     seen = spread(reference)
     status = PASSED if comparison.within(tolerance) else FAILED
     if status == PASSED and seen < MIN_SPREAD:
         status = UNVERIFIABLE
-    finite = np.isfinite(comparison.max_rel_error)
-    return {
-        "status": status,
-        "backend": backend,
-        "max_rel_error": comparison.max_rel_error if finite else None,
-        "tolerance": tolerance,
-        "tolerance_from": tolerance_from or ("float32 gap" if gap is not None and tolerance > FP32_TOLERANCE else "default"),
-        "float32_gap": gap if gap is not None and np.isfinite(gap) else None,
-        "top1_agreement": comparison.top1_agreement,
-        "probes": len(reference),
-        "spread": seen,
-    }
+    return Verification(
+        status=status,
+        backend=backend,
+        max_rel_error=finite(comparison.max_rel_error),
+        tolerance=tolerance,
+        tolerance_from=tolerance_from or ("float32 gap" if gap is not None and tolerance > TOLERANCES[EXACT] else "default"),
+        float32_gap=None if gap is None else finite(gap),
+        top1_agreement=comparison.top1_agreement,
+        probes=len(reference),
+        spread=seen,
+    )
+
+
+def finite(value: float) -> float | None:
+    """A figure as manifests hold it: None where it is not finite."""
+    return value if np.isfinite(value) else None
 
 
 def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
@@ -113,86 +123,94 @@ def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
     return float((a * b).sum() / norms) if norms else float("nan")
 
 
-def int8_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> dict[str, Any]:
-    """The manifest's `verification` entry of an int8 file: by cosine; top-1 agreement and largest difference are told."""
+def direction_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any], proof: Direction) -> Verification:
+    """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told."""
     outputs = runner(images)
     seen = spread(reference)
-    found = compare(outputs, reference)
+    comparison = compare(outputs, reference)
     alike = cosine(outputs, reference)
-    status = PASSED if alike >= LEAST_COSINE else FAILED  # FAILED for NaN
+    status = PASSED if alike >= proof.least_cosine else FAILED  # FAILED for NaN
     if status == PASSED and seen < MIN_SPREAD:
         status = UNVERIFIABLE
-    return {
-        "status": status,
-        "backend": runner.backend,
-        "max_rel_error": found.max_rel_error if np.isfinite(found.max_rel_error) else None,
-        "cosine": alike if np.isfinite(alike) else None,
-        "least_cosine": LEAST_COSINE,
-        "top1_agreement": found.top1_agreement,
-        "probes": len(reference),
-        "spread": seen,
-    }
+    return Verification(
+        status=status,
+        backend=runner.backend,
+        max_rel_error=finite(comparison.max_rel_error),
+        cosine=finite(alike),
+        least_cosine=proof.least_cosine,
+        top1_agreement=comparison.top1_agreement,
+        probes=len(reference),
+        spread=seen,
+    )
 
 
-def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, dict[str, Any]]]:
+def prove(runner: Runner, probes: Probes, precision: str, float32_gap: Callable[[], float]) -> Verification:
+    """The verification of a new ONNX file. `float32_gap` is asked only where it matters: for the slimmable network's own
+    float32-float64 difference."""
+    proof = row_of(precision).proof
+    if isinstance(proof, Direction):
+        return direction_verdict(runner, probes.images, probes.logits, proof)
+    comparison = run_probes(runner, probes.images, probes.logits)
+    tolerance, gap = proof.tolerance, None
+    if proof.widens and not comparison.within(tolerance):
+        gap = float32_gap()
+        tolerance = fp32_tolerance(gap)
+    return verdict(comparison, probes.logits, runner.backend, tolerance, gap)
+
+
+def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
     """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records, in
     onnxruntime on `device`.
 
     Raises BundleError for a missing, changed or unreadable file, MissingBackend without onnxruntime.
     """
     reference = read_reference(bundle)
-    images = reference.get("images", np.empty(0))
-    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
-        raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
     results = []
-    for artifact in manifest["artifacts"]:
-        _check_entry(bundle, manifest, artifact)
-        if artifact["format"] != "onnx":
-            continue
-        key = f"logits_{plan_name(manifest, artifact)}"
-        logits = reference.get(key, np.empty(0))
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
+    for artifact in manifest.of_format(ONNX):
+        probes = probes_of(bundle, manifest, artifact, reference)
         path = artifact_path(bundle, artifact)
-        results.append((artifact, _verify_onnx(path, artifact, images, logits, device)))
+        results.append((artifact, _verify_onnx(path, artifact, probes, device)))
     if not results:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
     return results
 
 
-def _verify_onnx(path: Path, artifact: Artifact, images: NDArray[Any], logits: NDArray[Any], device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Probes:
+    """Images float32 [P, 3, H, W] and the logits [P, classes] that the slimmable network computes for them in float64."""
+
+    images: NDArray[Any]
+    logits: NDArray[Any]
+
+    def batches(self, size: int) -> list[NDArray[Any]]:
+        """Indices of images, in as many batches of `size` as show every image, repeated where they do not fill one."""
+        count = -(-len(self.images) // size)
+        return list((np.arange(count * size) % len(self.images)).reshape(count, size))
+
+
+def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: dict[str, NDArray[Any]]) -> Probes:
+    """What an artifact is verified on, from a bundle's `reference.npz`. BundleError where that holds it not."""
+    images = reference.get("images", np.empty(0))
+    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
+        raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
+    key = f"logits_{manifest.plan_name(artifact)}"
+    logits = reference.get(key, np.empty(0))
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
+    return Probes(images, logits)
+
+
+def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) -> Verification:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records."""
-    precision = artifact.get("precision", "fp32")
+    precision = artifact.precision
     if device == CPU and not runs_on_cpu(precision):  # a twin needs the onnx package, which targets lack
-        return {"status": SKIPPED, "reason": f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones"}
+        return Verification(status=SKIPPED, reason=f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones")
     runner = OnnxRuntimeRunner(path, device=device)
-    if precision in INT8:
-        return int8_verdict(runner, images, logits)
-    recorded, source = (artifact["verification"].get(key) for key in ("tolerance", "tolerance_from"))
-    tolerance = TOLERANCES.get(precision, FP32_TOLERANCE)
-    if precision == "fp32" and isinstance(recorded, float):
-        tolerance = min(recorded, MAX_TOLERANCE)
-    return verdict(run_probes(runner, images, logits), logits, runner.backend, tolerance, None, str(source or "default"))
-
-
-ENTRY: dict[str, type] = {
-    **dict.fromkeys(("name", "file", "sha256", "format"), str),
-    **dict.fromkeys(("macs", "params", "size_bytes"), int),
-    "verification": dict,
-}
-
-
-def _check_entry(bundle: Path, manifest: Manifest, artifact: Artifact) -> None:
-    """BundleError unless an artifact has what verifying and showing it needs."""
-    wrong = [key for key, kind in ENTRY.items() if not isinstance(artifact.get(key), kind)]
-    if "width" not in artifact:
-        wrong.append("width")
-    if not isinstance(manifest.get("source"), dict) or "network" not in manifest["source"]:
-        wrong.append("source")
-    if wrong:
-        raise BundleError(f"{bundle}: its manifest was edited or damaged, {', '.join(wrong)} cannot be used. Export again.")
-
-
-def plan_name(manifest: Manifest, artifact: Artifact) -> str:
-    """An artifact's plan: its name without the network's."""
-    return str(artifact["name"]).removeprefix(manifest["source"]["network"] + "_")
+    proof, recorded = row_of(precision).proof, artifact.verification
+    if isinstance(proof, Direction):
+        return direction_verdict(runner, probes.images, probes.logits, proof)
+    tolerance = proof.tolerance
+    if proof.widens and recorded.tolerance is not None:
+        tolerance = min(recorded.tolerance, MAX_TOLERANCE)
+    comparison = run_probes(runner, probes.images, probes.logits)
+    return verdict(comparison, probes.logits, runner.backend, tolerance, None, recorded.tolerance_from or "default")

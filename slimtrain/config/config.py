@@ -26,6 +26,7 @@ from slimtrain.config.rules import (
     check_testing,
     check_widths,
 )
+from slimtrain.costs.cost_model import COSTS
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_spec
 from slimtrain.models.registry import split_name
@@ -35,6 +36,11 @@ from slimtrain.models.spec import NetworkSpec
 @dataclass(frozen=True)
 class Config:
     """One training run. Empty tuples, 0 and "" mean the default that the comment names.
+
+    >>> import slimtrain
+    >>> config = slimtrain.Config("us_mobilenet_v1", data="digits", image_size=32)
+    >>> config.lr, config.spec(classes=10).range
+    (0.1, (0.25, 1.0))
 
     UserError for a value that no run can have, and for values that contradict each other.
     """
@@ -89,7 +95,7 @@ class Config:
 
     # the search for channel counts (`python -m slimtrain search`; arXiv 1903.11728)
     search_targets: tuple[str, ...] = search(())  # costs to find networks for: 150M, 1.2G; of a latency table, milliseconds
-    search_cost: str = search("macs", choices=("macs", "params", "activations", "latency"))
+    search_cost: str = search("macs", choices=COSTS)
     latency_table: str = search("")  # latency: JSON as `python -m benchmarks channels` writes it
     latency_device: str = search("")  # latency: the device to find networks for, as the table names it; any
     search_criterion: str = search("error", choices=("error", "error-per-cost"))  # error: as published

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.loader import Batch
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -35,17 +35,31 @@ class Scores:
 def evaluate(
     network: SlimmableNetwork,
     plans: Sequence[ChannelPlan],
-    batches: Iterable[Batch],
-    processes: Processes,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    processes: Processes | None = None,
     *,
     amp: str = "none",
     channels_last: bool = False,
 ) -> list[Scores]:
-    """A plan's scores over the images of all processes, each counted once. The network is left in evaluation mode."""
+    """The scores of every plan on `batches`: images float32 [n, 3, S, S] and their labels int64 [n].
+
+    Of several `processes` each gives its share, every image counts once, and all get the same. `amp` is none, bf16 or fp16.
+    The network is left in evaluation mode.
+
+    >>> import slimtrain, torch
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("s_mobilenet_v1", classes=10))
+    >>> batches = [(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3]))]
+    >>> [scores.images for scores in slimtrain.evaluate(network, network.spec.plans, batches)]
+    [4, 4, 4, 4]
+
+    LookupError where a plan has no batch-norm statistics.
+    """
+    processes = processes or Processes(0, 1, next(network.parameters()).device)
     network.eval()
     sums = torch.zeros(len(plans) * 3 + 1, dtype=torch.float64, device=processes.device)
     for batch in batches:
-        images, labels = to_device(batch, processes.device, channels_last)
+        images = to_device(batch[0], processes.device, channels_last)
+        labels = batch[1].to(processes.device, non_blocking=True)
         for i, plan in enumerate(plans):
             with network.at(plan), autocast(images.device, amp):
                 logits = network(images).float()
@@ -62,26 +76,25 @@ def evaluate(
 def calibrate_on(
     network: SlimmableNetwork,
     plans: Sequence[ChannelPlan],
-    batches: Iterable[Batch],
+    batches: Iterable[Tensor],
     processes: Processes,
     *,
     channels_last: bool = False,
     sync_norm: bool = False,
 ) -> None:
-    """Give `plans` the statistics of `batches`, the same for any number of processes. `sync_norm`: whether norms are
-    synchronized apart from that."""
+    """Give `plans` the statistics of `batches` of images, the same for any number of processes. `sync_norm`: whether norms
+    are synchronized apart from that."""
     network.synchronize(processes.world > 1)
     try:
-        calibrate(network, plans, (to_device(batch, processes.device, channels_last)[0] for batch in batches))
+        calibrate(network, plans, (to_device(images, processes.device, channels_last) for images in batches))
     finally:
         network.synchronize(sync_norm and processes.world > 1)
 
 
-def to_device(batch: Batch, device: torch.device, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch's images and labels where they are computed with."""
+def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
+    """Images where they are computed with."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = batch.images.to(device, non_blocking=True, memory_format=layout)
-    return images, batch.labels.to(device, non_blocking=True)
+    return images.to(device, non_blocking=True, memory_format=layout)
 
 
 def check_followed(rule: str, plans: Sequence[ChannelPlan]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from torch import Tensor
+
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG
 from slimtrain.data.datasets import Data, open_data
@@ -64,12 +66,12 @@ class RunImages:
         config = self.config
         return self._training(config.epochs, config.batch_size, config.seed, config.drop_last, start_step)
 
-    def calibrating(self) -> Iterator[Batch]:
-        """`calibration_batches` batches, augmented as in training, the same whenever they are asked for."""
+    def calibrating(self) -> Iterator[Tensor]:
+        """The images of `calibration_batches` batches, augmented as in training, the same whenever they are asked for."""
         config = self.config
         batch_size = min(config.batch_size, len(self.data.train))
         batches = self._training(CALIBRATION_EPOCH, batch_size, config.seed + CALIBRATION_EPOCH)
-        return islice(batches, config.calibration_batches)
+        return (batch.images for batch in islice(batches, config.calibration_batches))
 
     def testing(self) -> Iterator[Batch]:
         """Every test image once, over all processes."""

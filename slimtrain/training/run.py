@@ -26,6 +26,7 @@ from slimtrain.data.loader import Batch, shortest_batch, steps_per_epoch
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
+from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error
 from slimtrain.training.health import Health, one_value_error, smallest_part
@@ -56,13 +57,27 @@ from slimtrain.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, processes: Processes, notes: Sequence[str] = ()) -> Path:
-    """Train what `config` says, calibrate and test it; the finished checkpoint's path. `notes` are lines for the log, of
-    what the configuration was made of.
+def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
+    """Train what `config` says, calibrate and test it, as `python -m slimtrain train` does; the finished checkpoint's path.
+
+    Without `processes` the run is that which `torchrun` set up, or one process. `notes` are lines for the log, of what the
+    configuration was made of.
+
+    >>> import slimtrain
+    >>> changes = ["data=fake", "batch_size=8", "epochs=3", "width_range=[0.1, 0.2]", "test_widths="]
+    >>> config = slimtrain.read_config("digits", changes, output_dir="runs/try")
+    >>> path = slimtrain.train(config)  # doctest: +ELLIPSIS
+    us_mobilenet_v1, widths 0.1 to 0.2: 32 images to train, 16 to test, 10 classes
+    ...
+    >>> str(path)
+    'runs/try/us_mbv1.pt'
 
     Raises UserError and its subclasses for anything wrong with configuration, data or files, TrainingError where the
     loss is no longer finite.
     """
+    if processes is None:
+        with distributed.processes(config.device) as joined:
+            return train(config, joined, notes)
     resumed = run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
     run = Run(config, processes, data_of(config))
     if resumed is not None:
@@ -92,7 +107,7 @@ class Run:
         self.trainer = Trainer(self.spec, config, processes)
         steps = steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
         self.schedule = Schedule(
-            *(config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs)
+            config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
         )
         on_cpu = processes.device.type == "cpu"
         self.health = Health(self.trainer.sampler, self.schedule, self.folder / LAST, at_once=on_cpu)
@@ -142,8 +157,8 @@ class Run:
             if ends or saves or logs:
                 self.health.check_losses()
             if logs and not ends:
-                told = describe_losses(self.trainer.sampler, losses.tolist())
-                self.logbook.say(describe_step(step, schedule, told, clock))
+                last_losses = describe_losses(self.trainer.sampler, losses.tolist())
+                self.logbook.say(describe_step(step, schedule, last_losses, clock))
             if ends or saves:
                 self.health.check_weights(self.trainer.network, step - 1)
             if ends:
@@ -167,7 +182,7 @@ class Run:
     def test(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[Scores]:
         """Scores of `plans` on the test images."""
         config = self.config
-        batches = self.unreadable.note_left_out(self.images.testing())
+        batches = (batch.labeled for batch in self.unreadable.note_left_out(self.images.testing()))
         scores = evaluate(network, plans, batches, self.processes, amp=config.amp, channels_last=config.channels_last)
         if not scores[0].images:
             raise UserError("there are no readable images to test with.")

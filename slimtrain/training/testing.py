@@ -47,7 +47,7 @@ def test_checkpoint(
         _calibrate(RunImages(config, data, processes), network, missing)
     elif missing:
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
-    batches = RunImages(config, data, processes).testing()
+    batches = (batch.labeled for batch in RunImages(config, data, processes).testing())
     return plans, evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
 
 

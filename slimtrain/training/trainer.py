@@ -68,7 +68,8 @@ class Trainer:
 
     def compute(self, batch: Batch) -> Tensor:
         """The gradients of a step; the mean loss of each of its plans [plans]."""
-        images, labels = to_device(batch, self.device, self.channels_last)
+        images = to_device(batch.images, self.device, self.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
         return self.stepper.compute(self.sampler(batch.step), images, labels, batch.total).clone()
 
     def apply(self, lr: float) -> None:

@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from slimexport.cli import main
 from slimexport.exporter import export
+from slimexport.target.manifest import Accuracy, Artifact, Manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
@@ -61,10 +62,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_hand(bundle: Path, artifact: dict[str, Any], images: list[Any], labels: list[int]) -> float:
-    session = onnxruntime.InferenceSession(str(bundle / artifact["file"]), providers=["CPUExecutionProvider"])
+def by_hand(bundle: Path, artifact: Artifact, images: list[Any], labels: list[int]) -> float:
+    session = onnxruntime.InferenceSession(str(bundle / artifact.file), providers=["CPUExecutionProvider"])
     found = [int(session.run(None, {"input": image[None].astype(np.float32)})[0].argmax()) for image in images]
     return sum(a == b for a, b in zip(found, labels, strict=True)) / len(labels)
+
+
+def images_of(manifest: Manifest) -> int:
+    accuracy = manifest.artifacts[0].accuracy
+    assert accuracy is not None
+    return accuracy.images
 
 
 def test_a_labeled_folder(photos: Path, tmp_path: Path) -> None:
@@ -72,12 +79,11 @@ def test_a_labeled_folder(photos: Path, tmp_path: Path) -> None:
     preprocessing = Preprocessing(SIZE, MEAN, STD)
     files = sorted(photos.rglob("*.png"))
     images, labels = [preprocessing(path) for path in files], [["ant", "bee", "cat"].index(p.parent.name) for p in files]
-    assert [a["name"] for a in manifest["artifacts"]] == ["us_mobilenet_v1_x0_25", "us_mobilenet_v1_x0_4"]
-    for artifact in manifest["artifacts"]:
-        assert artifact["accuracy"]["images"] == 12
-        assert artifact["accuracy"]["data"] == photos.name
-        assert artifact["accuracy"]["top1"] == by_hand(tmp_path / "b", artifact, images, labels)
-    assert len({by_hand(tmp_path / "b", manifest["artifacts"][0], images, [c] * 12) for c in range(3)}) > 1
+    assert [a.name for a in manifest.artifacts] == ["us_mobilenet_v1_x0_25", "us_mobilenet_v1_x0_4"]
+    for artifact in manifest.artifacts:
+        expected = by_hand(tmp_path / "b", artifact, images, labels)
+        assert artifact.accuracy == Accuracy(top1=expected, images=12, data=photos.name)
+    assert len({by_hand(tmp_path / "b", manifest.artifacts[0], images, [c] * 12) for c in range(3)}) > 1
 
 
 def test_the_digits(tmp_path: Path) -> None:
@@ -86,10 +92,8 @@ def test_the_digits(tmp_path: Path) -> None:
     split = digits_split()
     pixels = resize(torch.from_numpy(split.test_images), [SIZE, SIZE]) / 255
     normalized = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    expected = by_hand(tmp_path / "b", manifest["artifacts"][0], list(normalized.numpy()), split.test_labels.tolist())
-    found = manifest["artifacts"][0]["accuracy"]
-    assert (found["images"], found["data"]) == (360, "digits")
-    assert found["top1"] == expected
+    expected = by_hand(tmp_path / "b", manifest.artifacts[0], list(normalized.numpy()), split.test_labels.tolist())
+    assert manifest.artifacts[0].accuracy == Accuracy(top1=expected, images=360, data="digits")
 
 
 def test_the_table_shows_it(photos: Path, tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path, 
     (copy / "bee" / "9.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
         manifest = export(saved(tmp_path, ("ant", "bee", "cat")), widths=[0.25], output_dir=tmp_path / "b", accuracy_data=copy)
-    assert manifest["artifacts"][0]["accuracy"]["images"] == 12
+    assert images_of(manifest) == 12
     assert "9.png" in caplog.text and "1 of 13 images" in caplog.text
 
 
@@ -133,7 +137,7 @@ def test_other_classes_are_refused(photos: Path, tmp_path: Path, names: tuple[st
 def test_a_checkpoint_without_class_names_is_taken_at_its_number_of_classes(photos: Path, tmp_path: Path) -> None:
     checkpoint = Checkpoint("mine", None, network(3), SIZE, MEAN, STD)
     manifest = export(checkpoint, widths=[0.25], output_dir=tmp_path / "b", accuracy_data=photos)
-    assert manifest["artifacts"][0]["accuracy"]["images"] == 12
+    assert images_of(manifest) == 12
 
 
 def test_no_folder_and_a_dry_run_are_refused(photos: Path, tmp_path: Path) -> None:

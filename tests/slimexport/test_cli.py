@@ -35,13 +35,13 @@ def test_the_table_has_a_line_per_network_with_what_the_manifest_says(s: Path, t
     lines = outcome.out.splitlines()
     assert lines[0].split() == ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
     assert lines[-1] == f"2 networks in {tmp_path / 'b'}"
-    for line, artifact in zip(lines[1:3], read_manifest(tmp_path / "b")["artifacts"], strict=True):
+    for line, artifact in zip(lines[1:3], read_manifest(tmp_path / "b").artifacts, strict=True):
         cells = line.split()
-        assert float(cells[0]) == artifact["width"]
-        assert cells[2] == f"{artifact['params']:,}"
-        assert float(cells[3]) == pytest.approx(artifact["size_bytes"] / 2**20, abs=0.006)
+        assert float(cells[0]) == artifact.width
+        assert cells[2] == f"{artifact.params:,}"
+        assert float(cells[3]) == pytest.approx(artifact.size_bytes / 2**20, abs=0.006)
         assert cells[5] == "passed"
-        assert float(cells[6]) == pytest.approx(artifact["verification"]["max_rel_error"], rel=0.06)
+        assert float(cells[6]) == pytest.approx(artifact.verification.max_rel_error, rel=0.06)
 
 
 def test_json_is_the_manifest_and_nothing_else_is_on_standard_output(s: Path, tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_an_autoslim_network_is_asked_by_switch_numbers_or_budget() -> None:
 def test_image_size_is_that_of_input_metadata_manifest_and_probes(s: Path, tmp_path: Path) -> None:
     assert run("--ckpt", s, "--image-size", "48", "--widths", "0.25", "--output-dir", tmp_path / "b").code == 0
     manifest = read_manifest(tmp_path / "b")
-    assert manifest["input"]["image_size"] == 48
-    model = onnx.load(tmp_path / "b" / manifest["artifacts"][0]["file"])
+    assert manifest.input.image_size == 48
+    model = onnx.load(tmp_path / "b" / manifest.artifacts[0].file)
     assert [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 48, 48]
     assert {entry.key: entry.value for entry in model.metadata_props}["image_size"] == "48"
 
@@ -186,9 +186,9 @@ def test_an_untrained_network_is_marked_as_such(tmp_path: Path) -> None:
     outcome = run("--ckpt", "random:s_shufflenet", *SIZE, "--widths", "0.5", "--output-dir", output)
     assert outcome.code == 0
     assert "untrained" in outcome.out
-    source = read_manifest(output)["source"]
-    assert source["untrained"] is True
-    assert source["sha256"] is None and source["file"] == "random:s_shufflenet"
+    source = read_manifest(output).source
+    assert source.untrained is True
+    assert source.sha256 is None and source.file == "random:s_shufflenet"
 
 
 def test_a_trained_one_is_not(s: Path) -> None:

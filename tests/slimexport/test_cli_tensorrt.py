@@ -27,12 +27,13 @@ def test_a_bundles_engines(version: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     options = ["--format", "trt", "--precision", "fp32,tf32,fp16", "--widths", "0.5", "--batch", "1:2:4"]
     code, out, err = run("--bundle", bundle, *options)
     assert code == 0, err
-    made = {a["precision"]: a for a in read_manifest(bundle)["artifacts"] if a["format"] == "trt"}
-    assert list(made) == ["fp32", "tf32", "fp16"]
-    assert {a["width"] for a in made.values()} == {0.5}
-    assert all((bundle / a["file"]).exists() and a["verification"]["status"] == "passed" for a in made.values())
-    assert made["fp16"]["engine"]["batch"] == [1, 2, 4]
-    assert made["fp16"]["engine"]["onnx"].endswith(".onnx" if version.startswith("8") else ".fp16.onnx")
+    engines = read_manifest(bundle).of_format("trt")
+    assert [artifact.precision for artifact in engines] == ["fp32", "tf32", "fp16"]
+    assert {artifact.width for artifact in engines} == {0.5}
+    assert all((bundle / a.file).exists() and a.verification.status == "passed" for a in engines)
+    half = engines[2].engine
+    assert half is not None and half.batch == (1, 2, 4)
+    assert half.onnx.endswith(".onnx" if version.startswith("8") else ".fp16.onnx")
     assert [line.split()[1] for line in out.splitlines()[1:4]] == ["fp32", "tf32", "fp16"]
     assert err.count("building ") == 3
     code, out, err = run("--bundle", bundle, "--verify-only", "--backend", "tensorrt", "--json")

@@ -16,10 +16,12 @@ from onnx import numpy_helper
 
 import slimexport
 from slimexport.exporter import export
+from slimexport.target.manifest import Entry, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.data.noise import noise_images
 from tests.support import TESTS
+from tests.support.bundle_helpers import masked, stored_text
 from tests.support.export_helpers import opened, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64
@@ -146,18 +148,33 @@ def test_macs_are_the_published_ones_less_the_average_pools(
     checkpoint_path: Callable[[str], Path], name: str, size: int
 ) -> None:
     layout = json.loads((TESTS / "reference" / "layouts" / f"{name}.json").read_text())
-    found = export(opened(checkpoint_path(name)), image_size=size, dry_run=True)
-    for artifact in found["artifacts"]:
-        published = layout["macs"][str(artifact["width"])]
+    described = export(opened(checkpoint_path(name)), image_size=size, dry_run=True)
+    for artifact in described.artifacts:
+        published = layout["macs"][str(artifact.width)]
         last = size // 32
         tail = {"s_shufflenet": "features.12", "autoslim_mobilenet_v2": "features.18", "us_mobilenet_v2": "features.18"}[name]
-        channels = artifact["channels"]
+        channels = artifact.channels
         pools = channels[tail] * last * last  # the global pool's input
         if name == "s_shufflenet":  # its stride-2 units pool their input: 55 x 55 and so on
             last = 7
             pools = channels[tail] * last * last + channels["head"] * 55**2
             pools += channels["features.0"] * 28**2 + channels["features.4"] * 14**2
-        assert artifact["macs"] + pools == published
+        assert artifact.macs + pools == published
+
+
+def test_the_text_is_what_earlier_versions_wrote_for_the_same_export(checkpoint: Path, tmp_path: Path) -> None:
+    """But for what differs from machine to machine: versions, hashes, errors."""
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(20, 3, 32, 32)).astype(np.float32))
+    export(
+        checkpoint,
+        widths=[0.25],
+        precisions=["fp32", "fp16", "int8"],
+        image_size=32,
+        calibration_data=tmp_path / "images.npy",
+        accuracy_data="digits",
+        output_dir=tmp_path / "b",
+    )
+    assert masked((tmp_path / "b" / "manifest.json").read_text()) == masked(stored_text("exported"))
 
 
 # --------------------------------------------------------------------------------------------------------- reference
@@ -218,9 +235,10 @@ def test_the_manifest_comes_back_and_progress_is_called_for_each_network(checkpo
         output_dir=tmp_path / "b",
         image_size=SIZE,
         started=totals.append,
-        finished=lambda artifact: names.append(artifact["name"]),
+        finished=lambda entry: names.append(entry.name),
     )
-    assert returned == json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert returned == read_manifest(tmp_path / "b")
+    assert dump_manifest(returned) == (tmp_path / "b" / "manifest.json").read_text()
     assert totals == [2]
     assert names == ["us_mobilenet_v1_x0_25", "us_mobilenet_v1_x0_5"]
 
@@ -258,15 +276,15 @@ def test_an_empty_list_of_widths_is_refused_or_means_all_but_is_no_silent_succes
 
 
 def test_switch_names_and_numbers_of_an_autoslim_network(tmp_path: Path) -> None:
-    found = export("random:autoslim_mobilenet_v1", widths=[2], output_dir=tmp_path / "b", image_size=SIZE)
-    (artifact,) = found["artifacts"]
-    assert (artifact["file"], artifact["width"]) == ("autoslim_mobilenet_v1_s2.onnx", 2)
+    manifest = export("random:autoslim_mobilenet_v1", widths=[2], output_dir=tmp_path / "b", image_size=SIZE)
+    (artifact,) = manifest.artifacts
+    assert (artifact.file, artifact.width) == ("autoslim_mobilenet_v1_s2.onnx", 2)
     with np.load(tmp_path / "b" / "reference.npz") as reference:
         assert sorted(reference.files) == ["images", "logits_s2"]
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
-    def race(artifact: dict[str, Any]) -> None:
+    def race(entry: Entry) -> None:
         (tmp_path / "b").mkdir(exist_ok=True)
         (tmp_path / "b" / "theirs").write_text("theirs")
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimexport.target.manifest import read_manifest
+from slimexport.target.manifest import Verification, read_manifest
 from slimtrain.data.noise import noise_images
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import (
@@ -60,9 +60,9 @@ def test_the_good_files_are_published_and_the_bad_one_is_listed_as_rejected(
     refused(outcome, 1, "s_mobilenet_v1_x0_25: failed", f"The other 1 files are in {tmp_path / 'b'}")
     assert sorted(tree(tmp_path / "b")) == ["manifest.json", "reference.npz", "s_mobilenet_v1_x0_5.onnx"]
     manifest = read_manifest(tmp_path / "b")
-    assert [artifact["name"] for artifact in manifest["artifacts"]] == ["s_mobilenet_v1_x0_5"]
-    (rejected,) = manifest["rejected"]
-    assert (rejected["name"], rejected["file"], rejected["verification"]["status"]) == ("s_mobilenet_v1_x0_25", None, "failed")
+    assert [artifact.name for artifact in manifest.artifacts] == ["s_mobilenet_v1_x0_5"]
+    (rejected,) = manifest.rejected
+    assert (rejected.name, rejected.file, rejected.verification.status) == ("s_mobilenet_v1_x0_25", None, "failed")
     with np.load(tmp_path / "b" / "reference.npz") as reference:
         assert sorted(reference.files) == ["images", "logits_x0_5"]
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -84,7 +84,7 @@ def test_json_is_still_printed_when_a_file_fails(
     corrupt(monkeypatch, edit("classifier.0.weight", spoil), only="x0_25")
     outcome = export(checkpoint, tmp_path / "b", "--json")
     assert outcome.code == 1
-    assert [artifact["verification"]["max_rel_error"] for artifact in outcome.manifest["rejected"]] == [None]
+    assert [entry["verification"]["max_rel_error"] for entry in outcome.manifest["rejected"]] == [None]
 
 
 def test_an_old_bundle_stays_as_it_was_when_the_new_one_is_not_all_right(
@@ -141,9 +141,9 @@ def test_no_verify_writes_unproven_files_and_says_so(tmp_path: Path, monkeypatch
     outcome = export(path, tmp_path / "b", "--widths", "0.5", "--no-verify")
     assert outcome.code == 0
     assert "skipped" in outcome.out
-    (artifact,) = read_manifest(tmp_path / "b")["artifacts"]
-    assert artifact["verification"] == {"status": "skipped"}
-    assert (tmp_path / "b" / artifact["file"]).exists()
+    (artifact,) = read_manifest(tmp_path / "b").artifacts
+    assert artifact.verification == Verification(status="skipped")
+    assert (tmp_path / "b" / artifact.file).exists()
     assert run("--bundle", tmp_path / "b", "--verify-only").code == 1, "the reference is there, so it can be seen later"
 
 
@@ -159,7 +159,7 @@ def test_photographs_in_place_of_noise_are_used_and_recorded(checkpoint: Path, t
     with np.load(tmp_path / "b" / "reference.npz") as reference:
         assert reference["images"].shape == (3, 3, 64, 64)
         assert np.abs(reference["images"] - noise_images(3, 64, 1)).max() > 1
-    assert read_manifest(tmp_path / "b")["artifacts"][0]["verification"]["probes"] == 3
+    assert read_manifest(tmp_path / "b").artifacts[0].verification.probes == 3
 
 
 # --------------------------------------------------------------------------------------------------- chaotic networks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from onnx import TensorProto
 from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
 from slimexport.onnx_files.quantize import quantize
-from slimexport.target.manifest import read_manifest
+from slimexport.target.manifest import Manifest, read_manifest
+from slimexport.target.precision import Direction
 from slimexport.target.runners import runs_on_cpu
-from slimexport.target.verify import cosine, int8_verdict, verify_bundle
+from slimexport.target.verify import cosine, direction_verdict, verify_bundle
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.checkpoints.untrained import branch_ends, take_statistics
@@ -54,76 +54,77 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     folder = tmp_path_factory.mktemp("bundle") / "b"
     manifest = export(small(), precisions=["fp32", "fp16", "bf16", "int8"], calibration_data=images, output_dir=folder)
     return folder, manifest
 
 
-def test_every_precision_is_a_file_with_its_infix(bundle: tuple[Path, dict[str, Any]]) -> None:
+def test_every_precision_is_a_file_with_its_infix(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
     infixes = ["", ".fp16", ".bf16", ".int8", ".int8-fp16"]
     expected = [f"us_resnet50_{width}{infix}.onnx" for width in ("x0_125", "x0_25") for infix in infixes]
-    assert [artifact["file"] for artifact in manifest["artifacts"]] == expected
+    assert [artifact.file for artifact in manifest.artifacts] == expected
     assert sorted(path.name for path in folder.iterdir()) == sorted([*expected, "manifest.json", "reference.npz"])
-    assert read_manifest(folder)["artifacts"] == json.loads(json.dumps(manifest["artifacts"]))
+    assert read_manifest(folder) == manifest
 
 
-def test_files_say_their_precision_and_hold_it(bundle: tuple[Path, dict[str, Any]]) -> None:
+def test_files_say_their_precision_and_hold_it(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
-    for artifact in manifest["artifacts"]:
-        model = onnx.load(folder / artifact["file"])
+    for artifact in manifest.artifacts:
+        model = onnx.load(folder / artifact.file)
         onnx.checker.check_model(model, full_check=True)
-        assert {p.key: p.value for p in model.metadata_props}["precision"] == artifact["precision"]
+        assert {p.key: p.value for p in model.metadata_props}["precision"] == artifact.precision
         assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
         assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
         kinds = {tensor.data_type for tensor in model.graph.initializer}
-        if artifact["precision"] in WEIGHTS:
-            assert kinds == {WEIGHTS[artifact["precision"]]}
+        if artifact.precision in WEIGHTS:
+            assert kinds == {WEIGHTS[artifact.precision]}
         quantized = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-        assert bool(quantized) == artifact["precision"].startswith("int8")
+        assert bool(quantized) == artifact.precision.startswith("int8")
         opset = model.opset_import[0].version
-        assert opset == {"bf16": 22, "int8-fp16": 19}.get(artifact["precision"], 17)
+        assert opset == {"bf16": 22, "int8-fp16": 19}.get(artifact.precision, 17)
 
 
-def test_each_is_verified_at_its_own_tolerance(bundle: tuple[Path, dict[str, Any]]) -> None:
-    for artifact in bundle[1]["artifacts"]:
-        check = artifact["verification"]
-        assert check["status"] == "passed"
-        if artifact["precision"].startswith("int8"):
-            assert check["cosine"] >= check["least_cosine"] == 0.97
-            tried = artifact["int8"]["tried"]
-            assert artifact["int8"]["method"] == min(tried, key=lambda method: tried[method]["logit_distance"])
-            assert (artifact["int8"]["images"], artifact["int8"]["held_back"]) == (32, 8)
+def test_each_is_verified_at_its_own_tolerance(bundle: tuple[Path, Manifest]) -> None:
+    for artifact in bundle[1].artifacts:
+        check = artifact.verification
+        assert check.status == "passed"
+        if artifact.precision.startswith("int8"):
+            assert check.cosine is not None and check.cosine >= 0.97 == check.least_cosine
+            assert artifact.int8 is not None
+            tried = {method: result.logit_distance for method, result in artifact.int8.tried.items() if result}
+            assert artifact.int8.method == min(tried, key=tried.__getitem__)
+            assert (artifact.int8.images, artifact.int8.held_back) == (32, 8)
         else:
-            assert check["tolerance"] == {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}[artifact["precision"]]
-            assert 0 < check["max_rel_error"] <= check["tolerance"]
-        twin = not runs_on_cpu(artifact["precision"])
-        assert twin or artifact["precision"] != "bf16"
-        assert check["backend"] == ("onnxruntime-cpu (cast twin)" if twin else "onnxruntime-cpu")
-        assert ("rounding" in artifact) == (artifact["precision"] in WEIGHTS)
+            assert check.tolerance == {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}[artifact.precision]
+            assert check.max_rel_error is not None and 0 < check.max_rel_error <= check.tolerance
+        twin = not runs_on_cpu(artifact.precision)
+        assert twin or artifact.precision != "bf16"
+        assert check.backend == ("onnxruntime-cpu (cast twin)" if twin else "onnxruntime-cpu")
+        assert (artifact.rounding is not None) == (artifact.precision in WEIGHTS)
 
 
-def test_what_was_written_is_what_plain_onnxruntime_runs(bundle: tuple[Path, dict[str, Any]]) -> None:
+def test_what_was_written_is_what_plain_onnxruntime_runs(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
     with np.load(folder / "reference.npz") as reference:
-        for artifact in manifest["artifacts"]:
-            if not runs_on_cpu(artifact["precision"]):
+        for artifact in manifest.artifacts:
+            if not runs_on_cpu(artifact.precision):
                 continue
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
-            session = onnxruntime.InferenceSession(folder / artifact["file"], options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(folder / artifact.file, options, providers=["CPUExecutionProvider"])
             (logits,) = session.run(None, {"input": reference["images"]})
-            expected = reference["logits_" + artifact["name"].removeprefix("us_resnet50_")]
+            expected = reference["logits_" + artifact.name.removeprefix("us_resnet50_")]
             error = np.abs(logits - expected).max() / np.abs(expected).max()
-            assert error <= {"fp32": 1e-4, "fp16": 1e-2}.get(artifact["precision"], 0.3)
+            assert error <= {"fp32": 1e-4, "fp16": 1e-2}.get(artifact.precision, 0.3)
 
 
-def test_a_bundle_verifies_itself_again(bundle: tuple[Path, dict[str, Any]]) -> None:
+def test_a_bundle_verifies_itself_again(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
-    statuses = {artifact["file"]: check["status"] for artifact, check in verify_bundle(folder, manifest)}
-    skipped = {artifact["file"] for artifact in manifest["artifacts"] if not runs_on_cpu(artifact["precision"])}
-    assert statuses == {a["file"]: "skipped" if a["file"] in skipped else "passed" for a in manifest["artifacts"]}
+    statuses = {artifact.file: check.status for artifact, check in verify_bundle(folder, manifest)}
+    skipped = {artifact.file for artifact in manifest.artifacts if not runs_on_cpu(artifact.precision)}
+    assert statuses == {a.file: "skipped" if a.file in skipped else "passed" for a in manifest.artifacts}
 
 
 def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptur
         checkpoint.network.get_parameter("classifier.0.weight")[0, :5] = 1e-9
     with caplog.at_level("WARNING"):
         manifest = export(checkpoint, widths=[0.125], precisions=["fp16", "bf16"], output_dir=tmp_path / "b")
-    assert [a["rounding"]["underflow_to_zero"] for a in manifest["artifacts"]] == [5, 0]
+    assert [a.rounding.underflow_to_zero for a in manifest.artifacts if a.rounding] == [5, 0]
     (line,) = [record.getMessage() for record in caplog.records if "become 0" in record.getMessage()]
     assert line.startswith("us_resnet50_x0_125: 5 of") and line.endswith("in fp16")
 
@@ -180,7 +181,7 @@ def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, mo
     def spoiled(model: Any, scales: Any, half: bool = False) -> Any:
         return real(model, {name: value / 50 for name, value in scales.items()}, half)  # everything saturates
 
-    monkeypatch.setattr("slimexport.exporter.quantize", spoiled)
+    monkeypatch.setattr("slimexport.onnx_files.writers.quantize", spoiled)
     with pytest.raises(VerificationFailed, match="point elsewhere"):
         export(small(), widths=[0.25], precisions=["fp32", "int8"], calibration_data=images, output_dir=tmp_path / "b")
     assert not list((tmp_path / "b").glob("*int8*"))
@@ -202,5 +203,5 @@ def test_a_nan_fails_an_int8_file() -> None:
         def __call__(self, images: Any) -> Any:
             return np.full((len(images), 3), np.nan)
 
-    verdict = int8_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]))
-    assert (verdict["status"], verdict["cosine"], verdict["max_rel_error"]) == ("failed", None, None)
+    verdict = direction_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]), Direction())
+    assert (verdict.status, verdict.cosine, verdict.max_rel_error) == ("failed", None, None)

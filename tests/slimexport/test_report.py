@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slimexport.report import format_bytes, table
+from slimexport.target.manifest import Artifact, Verification
 from slimtrain.costs.cost import format_macs
-
-PASSED = {
-    "status": "passed",
-    "max_rel_error": 1.1e-6,
-    "tolerance": 1e-4,
-    "tolerance_from": "default",
-    "top1_agreement": 1.0,
-    "spread": 0.13,
-}
+from tests.support.bundle_helpers import PROVEN
+from tests.support.bundle_helpers import artifact as some_artifact
 
 
-def artifact(width: object = 0.5, **check: Any) -> dict[str, Any]:
-    return {
-        "name": "us_mobilenet_v1_x0_5",
-        "width": width,
-        "macs": 149_497_088,
-        "params": 1_326_120,
-        "size_bytes": 5 * 2**20,
-        "verification": check or PASSED,
-    }
+def artifact(width: float | None = 0.5, **check: Any) -> Artifact:
+    """A file of half a width, proven right, unless `check` says what of that is otherwise."""
+    verification = replace(PROVEN, **check)
+    name = "us_mobilenet_v1_x0_5"
+    return some_artifact(name, width, macs=149_497_088, params=1_326_120, size_bytes=5 * 2**20, verification=verification)
+
+
+def skipped(width: float) -> Artifact:
+    return replace(artifact(width), verification=Verification(status="skipped"))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +48,7 @@ def test_columns_line_up_to_the_right() -> None:
 
 
 def test_an_unverified_table_leaves_the_columns_of_verification_out() -> None:
-    text = table([artifact(0.5, status="skipped")])
+    text = table([skipped(0.5)])
     assert text.splitlines()[0].split()[-1] == "check"
     assert text.splitlines()[1].endswith("skipped")
 
@@ -63,16 +58,16 @@ def test_a_plan_without_width_is_shown_by_name() -> None:
 
 
 def test_a_tolerance_that_follows_the_float32_gap_has_a_star_that_is_explained() -> None:
-    text = table([artifact(0.5, **{**PASSED, "tolerance": 4e-3, "tolerance_from": "float32 gap"})])
+    text = table([artifact(0.5, tolerance=4e-3, tolerance_from="float32 gap")])
     assert "4e-03 *" in text
     assert text.splitlines()[-1].startswith("* 20 times")
 
 
 def test_outputs_that_are_not_finite_are_said_to_be_so() -> None:
-    assert "not finite" in table([artifact(0.5, **{**PASSED, "status": "failed", "max_rel_error": None})])
+    assert "not finite" in table([artifact(0.5, status="failed", max_rel_error=None)])
 
 
 def test_skipped_and_verified_rows_share_a_table() -> None:
-    lines = table([artifact(), artifact(0.25, status="skipped")]).splitlines()
+    lines = table([artifact(), skipped(0.25)]).splitlines()
     assert lines[2].split()[-1] == "skipped"
     assert "spread" in lines[0]

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells.cell import MEASURED, ONNXRUNTIME_CPU, Array, Cell, Inputs, Options, Result, Round, Timing
-from benchmarks.measure.turns import Method, measure
+from benchmarks.cells.backends import ONNXRUNTIME_CPU
+from benchmarks.cells.cell import MEASURED, Array, Cell, Inputs, Options, Result, Round, Timing
+from benchmarks.measure.turns import CellSource, Method, measure
 
 PROBES = np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32)
 CLASSES = 5
@@ -27,7 +28,7 @@ GIB = 1 << 30
 
 def cell(name: str = "net_x1_0", **changes: Any) -> Cell:
     """A cell of a bundle `bundle`; `changes` to its fields."""
-    made = Cell(
+    plain = Cell(
         bundle="bundle",
         network="net",
         name=name,
@@ -43,7 +44,7 @@ def cell(name: str = "net_x1_0", **changes: Any) -> Cell:
         params=100,
         size_bytes=400,
     )
-    return replace(made, **changes)
+    return replace(plain, **changes)
 
 
 def result(
@@ -173,23 +174,18 @@ class Machine:
     def _left(self) -> int:
         return self.memory_bytes - (self.held or 0) - self._taken()
 
-    def measure(self, cells: Sequence[Cell], method: Method, **changes: Any) -> list[Result]:
+    def measure(self, cells: Sequence[Cell], method: Method, reference_of: Any = None, **changes: Any) -> list[Result]:
         """`measure` on this machine; `changes` to its arguments."""
-        arguments: dict[str, Any] = {
-            "inputs_of": lambda size: NoInputs(),
-            "options": Options(),
-            "on_result": self.reported.append,
-            "clock": self.clock,
-            "memory": self,
-        }
-        return measure(cells, lambda cell: Path(), self.opener, method, **{**arguments, **changes})
+        source = CellSource(lambda cell: Path(), self.opener, lambda size: NoInputs(), Options(), reference_of)
+        arguments: dict[str, Any] = {"on_result": self.reported.append, "clock": self.clock, "memory": self}
+        return measure(cells, source, method, **{**arguments, **changes})
 
     def visits(self) -> list[tuple[str, int]]:
         """The networks in the order in which they ran, with the number of iterations in one go."""
-        found: list[tuple[str, int]] = []
+        visits: list[tuple[str, int]] = []
         for name in (entry[1] for entry in self.log if entry[0] == "run"):
-            if found and found[-1][0] == name:
-                found[-1] = (name, found[-1][1] + 1)
+            if visits and visits[-1][0] == name:
+                visits[-1] = (name, visits[-1][1] + 1)
             else:
-                found.append((name, 1))
-        return found
+                visits.append((name, 1))
+        return visits

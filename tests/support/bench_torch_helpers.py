@@ -10,7 +10,9 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.cells.cell import TORCH_EAGER, Array, Cell
+from benchmarks.cells.backends import TORCH_EAGER
+from benchmarks.cells.cell import Array, Cell, Options
+from benchmarks.runners.opening import open_file
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.data.noise import noise_images
@@ -27,9 +29,9 @@ class FewImages:
 
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]:
         self.asked.append((batch, cache_bytes))
-        made = noise_images(3 * batch, self.size, seed=5).reshape(3, batch, 3, self.size, self.size)
-        made.setflags(write=False)
-        return list(made)
+        noise = noise_images(3 * batch, self.size, seed=5).reshape(3, batch, 3, self.size, self.size)
+        noise.setflags(write=False)
+        return list(noise)
 
 
 class NoRoom:
@@ -58,6 +60,11 @@ def cell(**values: Any) -> Cell:
         "size_bytes": 1,
     }
     return Cell(**{**known, **values})
+
+
+def open_torch(cell: Cell, folder: Path, inputs: Any, options: Options) -> Any:
+    """The runner of a cell's file in `folder`, whether or not a manifest describes it."""
+    return open_file(cell, folder / cell.file, inputs, options)
 
 
 def tiny_network(channels: int = 8) -> nn.Sequential:
@@ -92,7 +99,7 @@ def torch_logits(network: nn.Module, images: Array) -> Array:
     return logits
 
 
-def gap(found: Array, expected: Array) -> float:
+def gap(outputs: Array, expected: Array) -> float:
     """The largest difference, relative to the largest expected value; NaN where something is not finite."""
-    assert found.shape == expected.shape
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+    assert outputs.shape == expected.shape
+    return float(np.abs(outputs.astype(np.float64) - expected).max() / np.abs(expected).max())

@@ -34,6 +34,7 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint
 from tests.support import ROOT
+from tests.support.bundle_helpers import artifact, manifest, write_manifest
 
 torch.set_num_threads(1)  # small networks: on a busy machine two threads wait for each other longer than they work
 
@@ -55,8 +56,8 @@ class Outcome:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads(self.out)
-        return manifest
+        printed: dict[str, Any] = json.loads(self.out)
+        return printed
 
 
 class Terminal(io.StringIO):
@@ -244,12 +245,10 @@ def export(checkpoint: str | Path, out: Path, *more: str | Path) -> Outcome:
 
 def bundle(folder: Path, *files: str) -> dict[str, bytes]:
     """A bundle that an earlier export left."""
-    folder.mkdir(parents=True)
-    manifest = {"schema_version": 1, "artifacts": [{"file": file} for file in files]}
+    write_manifest(folder, manifest(*(artifact(file=file) for file in files)))
     for file in files:
         (folder / file).write_text(f"old {file}")
     (folder / "reference.npz").write_text("old reference")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
     return tree(folder)
 
 

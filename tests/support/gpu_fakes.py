@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell
+from benchmarks.cells.backends import ONNXRUNTIME_CUDA, TENSORRT
+from benchmarks.cells.cell import Cell
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.manifest import read_manifest
@@ -38,10 +39,10 @@ class Images:
     def buffers(self, batch: int, cache_bytes: int) -> list[NDArray[Any]]:
         self.asked.append((batch, cache_bytes))
         drawing = np.random.default_rng(batch)
-        made = [drawing.standard_normal((batch, 3, self.size, self.size), np.float32) for _ in range(self.count)]
-        for array in made:
+        buffers = [drawing.standard_normal((batch, 3, self.size, self.size), np.float32) for _ in range(self.count)]
+        for array in buffers:
             array.setflags(write=False)
-        return made
+        return buffers
 
 
 def engine_bundle(folder: Path, **options: Any) -> Path:
@@ -53,8 +54,8 @@ def engine_bundle(folder: Path, **options: Any) -> Path:
 
 def engine_cell(bundle: Path, batch: int = 2, **changes: Any) -> Cell:
     """The cell of a bundle's first engine."""
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["format"] == "trt")
-    return cell(artifact["name"], file=artifact["file"], backend=TENSORRT, batch=batch, image_size=SIZE, **changes)
+    artifact = read_manifest(bundle).of_format("trt")[0]
+    return cell(artifact.name, file=artifact.file, backend=TENSORRT, batch=batch, image_size=SIZE, **changes)
 
 
 # ----------------------------------------------------------------------------------------------------- onnxruntime
@@ -130,8 +131,8 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
             return [self.name, "CPUExecutionProvider"] if self.loaded else ["CPUExecutionProvider"]
 
         def get_provider_options(self) -> dict[str, dict[str, str]]:
-            told = self.provider if runtime.takes_stream else {**self.provider, "user_compute_stream": "0"}
-            return {PROVIDER: told}
+            options = self.provider if runtime.takes_stream else {**self.provider, "user_compute_stream": "0"}
+            return {PROVIDER: options}
 
         def get_inputs(self) -> list[Any]:
             return [types.SimpleNamespace(name="input", shape=list(runtime.shapes[0]))]
@@ -152,9 +153,9 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
                 return np.frombuffer(memory[address], element, int(np.prod(shape))).reshape(shape)
 
             def work() -> None:
-                made = runtime.model({name: read(*value) for name, value in binding.inputs.items()})
+                outputs = runtime.model({name: read(*value) for name, value in binding.inputs.items()})
                 for name, (element, shape, address) in binding.outputs.items():
-                    content = made[name].astype(element).reshape(shape).tobytes()
+                    content = outputs[name].astype(element).reshape(shape).tobytes()
                     memory[address][: len(content)] = content
 
             runtime.library.streams[int(self.provider["user_compute_stream"])].append(work)
@@ -183,6 +184,6 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
 
 def cuda_cell(bundle: Path, batch: int = 2, **changes: Any) -> Cell:
     """The cell of a bundle's first ONNX file on CUDA."""
-    artifact = read_manifest(bundle)["artifacts"][0]
+    artifact = read_manifest(bundle).artifacts[0]
     changes = {"batch": batch, "image_size": SIZE, **changes}
-    return cell(artifact["name"], file=artifact["file"], backend=ONNXRUNTIME_CUDA, **changes)
+    return cell(artifact.name, file=artifact.file, backend=ONNXRUNTIME_CUDA, **changes)

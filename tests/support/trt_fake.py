@@ -11,6 +11,7 @@ import functools
 import json
 import random
 import struct
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,15 +86,29 @@ class Behaviour:
     runs: bool = True
     layers: list[Any] | None = None  # of the inspector, else three of the plan's precision
     says: list[tuple[str, str]] = field(default_factory=list)  # (level, text) that a build logs
-    mentioned: set[tuple[str, str]] = field(default_factory=set)
+    mentioned: set[tuple[str, str]] = field(default_factory=set)  # (class, member) that were touched
+    asked_by: dict[str, set[str]] = field(default_factory=dict)  # module that asks -> names of classes, members, the module
     configs: list[Any] = field(default_factory=list)
     networks: list[int] = field(default_factory=list)  # creation flags
+
+    def note(self, name: str, owner: str = "") -> None:
+        """A name is touched: what asks for it is the frame that called the one that calls this."""
+        self.asked_by.setdefault(sys._getframe(2).f_globals["__name__"], set()).add(name)
+        if owner:
+            self.mentioned.add((owner, name))
 
 
 def fake_tensorrt(version: str, behaviour: Behaviour) -> Any:
     """The module `tensorrt` of one version, with exactly the names that its inventory lists."""
     names = inventory(version)
-    module = types.ModuleType("tensorrt")
+
+    class Module(types.ModuleType):
+        def __getattribute__(self, key: str) -> Any:
+            if key in names:
+                behaviour.note(key)
+            return super().__getattribute__(key)
+
+    module = Module("tensorrt")
     members = _members(module, behaviour)
     drawing = random.Random(version)
     for name, listed in names.items():
@@ -115,19 +130,19 @@ def _restricted(name: str, listed: list[str], members: dict[str, Any], behaviour
     class Meta(type):
         def __getattribute__(cls, key: str) -> Any:
             if key in listed:
-                behaviour.mentioned.add((name, key))
+                behaviour.note(key, name)
             return super().__getattribute__(key)
 
     def get(self: Any, key: str) -> Any:
         if key in listed:
-            behaviour.mentioned.add((name, key))
+            behaviour.note(key, name)
         return object.__getattribute__(self, key)
 
     def put(self: Any, key: str, value: Any) -> None:
         if type(self) is made and not key.startswith("_") and key not in listed:  # subclasses have names of their own
             raise AttributeError(f"{name} has no {key}")
         if key in listed:
-            behaviour.mentioned.add((name, key))
+            behaviour.note(key, name)
         object.__setattr__(self, key, value)
 
     body = {key: members.get(key) for key in listed if not key.startswith("__")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ import pytest
 
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.manifest import dump_manifest, read_manifest
+from slimexport.target.manifest import TRT, Accuracy, Artifact, Manifest, read_manifest
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
-from slimtrain.base.files import file_sha256
+from tests.support.bundle_helpers import PROVEN, artifact, manifest, with_file, write_manifest
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import Behaviour, fake_tensorrt, logits_of, network
 
 CLASSES, SIZE = 5, 4
 SETTINGS = BuildSettings(batch=BatchRange(1, 4, 6))
+INT8_CHECK: dict[str, Any] = {"cosine": 0.999, "least_cosine": 0.97, "tolerance": None, "tolerance_from": None}
 
 
 @dataclass
@@ -63,46 +64,23 @@ def write_bundle(
         plan = "p" if width is None else f"x{width}".replace(".", "_")
         reference[f"logits_{plan}"] = logits_of(images, CLASSES)
         for precision in precisions:
-            file = f"net_{plan}" + ("" if precision == "fp32" else f".{precision}") + ".onnx"
-            (folder / file).write_bytes(network(precision, SIZE, CLASSES))
-            artifacts.append(
-                {
-                    "name": f"net_{plan}",
-                    "width": width,
-                    "format": "onnx",
-                    "precision": precision,
-                    "file": file,
-                    "sha256": file_sha256(folder / file),
-                    "size_bytes": 10,
-                    "macs": 1000,
-                    "params": 10,
-                    "channels": {"stem": 8},
-                    "verification": {"status": "passed", "tolerance": 1e-4, "top1_agreement": 1.0, "cosine": 0.999},
-                    "accuracy": {"top1": 0.9, "images": 10, "data": "digits"},
-                    "engine": None,
-                }
-            )
+            check = replace(PROVEN, **INT8_CHECK) if precision.startswith("int8") else PROVEN
+            accuracy = Accuracy(top1=0.9, images=10, data="digits")
+            described = artifact(f"net_{plan}", width, precision, verification=check, accuracy=accuracy)
+            artifacts.append(with_file(folder, described, network(precision, SIZE, CLASSES)))
     np.savez(folder / "reference.npz", **reference)
-    manifest = {
-        "schema_version": 1,
-        "source": {"file": "net.pt", "sha256": "0" * 64, "network": "net"},
-        "input": {"name": "input", "channels": 3, "image_size": SIZE},
-        "output": {"name": "output", "classes": CLASSES},
-        "artifacts": artifacts,
-    }
-    (folder / "manifest.json").write_text(dump_manifest(manifest))
-    return folder
+    return write_manifest(folder, manifest(*artifacts, image_size=SIZE, classes=CLASSES))
 
 
-def build(bundle: Path, **options: Any) -> dict[str, Any]:
+def build(bundle: Path, **options: Any) -> Manifest:
     """`build_engines` with small batches, and its timing cache beside the bundle."""
     options = {"settings": SETTINGS, "timing_cache_folder": bundle.parent / "cache", **options}
     return build_engines(bundle, **options)
 
 
-def engines_of(bundle: Path) -> dict[str, dict[str, Any]]:
+def engines_of(bundle: Path) -> dict[str, Artifact]:
     """The entries of a bundle's engines on disk, by file."""
-    return {a["file"]: a for a in read_manifest(bundle)["artifacts"] if a["format"] == "trt"}
+    return {artifact.file: artifact for artifact in read_manifest(bundle).of_format(TRT)}
 
 
 def names(folder: Path) -> set[str]:
@@ -110,6 +88,7 @@ def names(folder: Path) -> set[str]:
 
 
 def edit_manifest(bundle: Path, change: Any) -> None:
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    change(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    """Change what `manifest.json` holds, as JSON, in place."""
+    content = json.loads((bundle / "manifest.json").read_text())
+    change(content)
+    (bundle / "manifest.json").write_text(json.dumps(content))

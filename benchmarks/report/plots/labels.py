@@ -20,8 +20,8 @@ PLACES = (
     *((1, 1, 2, 6), (-1, -1, 2, 6), (-1, 0, 8, 0), (1, 0, 8, 0)),
 )
 MARK = 4.5  # points from a mark's middle to its edge
-Point = tuple[float, float]
-Line = tuple[Point, Point]
+Position = tuple[float, float]
+Segment = tuple[Position, Position]
 ROOM = 3.0  # points kept free between names
 
 
@@ -32,23 +32,23 @@ def short_name(cell: Cell) -> str:
 
 def order_of_importance(count: int) -> list[int]:
     """Indices of `count` points: the two ends, then the middle, the quarters, ... so that the first few are spread evenly."""
-    found = [count - 1, 0] if count > 1 else list(range(count))
+    order = [count - 1, 0] if count > 1 else list(range(count))
     gaps = [(0, count - 1)]
     while gaps:
         low, high = gaps.pop(0)
         if high - low > 1:
             middle = (low + high) // 2
-            found.append(middle)
+            order.append(middle)
             gaps += [(low, middle), (middle, high)]
-    return found
+    return order
 
 
 def place_names(
     axes: Axes,
-    points: Sequence[Point],
+    points: Sequence[Position],
     names: Sequence[tuple[int, str]],
-    lines: Sequence[Line] = (),
-    bars: Sequence[Line] = (),
+    lines: Sequence[Segment] = (),
+    bars: Sequence[Segment] = (),
     most: int = 9,
 ) -> list[Text]:
     """Write `names` (index of a point, text) beside their points, the first come first, at most `most`.
@@ -58,7 +58,7 @@ def place_names(
     """
     scale = axes.figure.dpi / 72
     marks = [_square(_pixels(axes, point), MARK * scale) for point in points]
-    strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in each] for each in (lines, bars))
+    strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in segments] for segments in (lines, bars))
     inside = axes.get_window_extent()
     taken: list[Bbox] = []
     written: list[Text] = []
@@ -68,7 +68,7 @@ def place_names(
         for place, avoided in [*((place, [*strokes, *thin]) for place in PLACES), *((place, strokes) for place in PLACES)]:
             text = _write(axes, name, points[index], place)
             box = text.get_window_extent()
-            covers = any(box.overlaps(each) for each in (*marks, *taken)) or any(_crosses(box, *each) for each in avoided)
+            covers = any(map(box.overlaps, (*marks, *taken))) or any(_crosses(box, *segment) for segment in avoided)
             if not covers and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
                 taken.append(box.padded(ROOM * scale))
                 written.append(text)
@@ -77,7 +77,7 @@ def place_names(
     return written
 
 
-def _write(axes: Axes, name: str, point: Point, place: tuple[int, int, int, int]) -> Text:
+def _write(axes: Axes, name: str, point: Position, place: tuple[int, int, int, int]) -> Text:
     x, y, aside, above = place
     text = axes.annotate(
         name,
@@ -93,19 +93,19 @@ def _write(axes: Axes, name: str, point: Point, place: tuple[int, int, int, int]
     return text
 
 
-def _pixels(axes: Axes, point: Point) -> Point:
+def _pixels(axes: Axes, point: Position) -> Position:
     x, y = axes.transData.transform(point)
     return float(x), float(y)
 
 
-def _square(middle: Point, half: float) -> Bbox:
+def _square(middle: Position, half: float) -> Bbox:
     from matplotlib.transforms import Bbox
 
     x, y = middle
     return Bbox([[x - half, y - half], [x + half, y + half]])
 
 
-def _crosses(box: Bbox, start: Point, end: Point) -> bool:
+def _crosses(box: Bbox, start: Position, end: Position) -> bool:
     """Whether a line passes through a box (Liang and Barsky's clipping)."""
     enter, leave = 0.0, 1.0
     for axis, (low, high) in enumerate(((box.x0, box.x1), (box.y0, box.y1))):

@@ -56,8 +56,8 @@ def _panel(axes: Axes, group: Group, scale: float, unit: str) -> None:
 def _values(group: Group, scale: float) -> tuple[list[float], list[float], list[float], list[float]]:
     """MACs, medians, and the lowest and highest medians of a round."""
     summaries = [row.summary for row in group.measured if row.summary]
-    lows, highs = ([each.interval_ms[end] for each in summaries] for end in (0, 1))
-    return [scale * row.cell.macs for row in group.measured], [each.median_ms for each in summaries], lows, highs
+    lows, highs = ([figures.interval_ms[end] for figures in summaries] for end in (0, 1))
+    return [scale * row.cell.macs for row in group.measured], [figures.median_ms for figures in summaries], lows, highs
 
 
 def _ideal(group: Group, scale: float) -> tuple[tuple[float, float], tuple[float, float]]:

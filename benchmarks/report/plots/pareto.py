@@ -10,8 +10,8 @@ from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from benchmarks.report.analysis import ACCURACY, Group, Row, capability
-from benchmarks.report.plots.labels import Line, Point, order_of_importance, place_names, short_name
+from benchmarks.report.analysis import ACCURACY, AnalysisRow, Group, capability
+from benchmarks.report.plots.labels import Position, Segment, order_of_importance, place_names, short_name
 from benchmarks.report.plots.style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ def pareto_figure(groups: Sequence[Group], heading: str, setting: str) -> Figure
     return figure
 
 
-def _points(group: Group, scale: float) -> list[Point]:
+def _points(group: Group, scale: float) -> list[Position]:
     """Latency in ms, and accuracy in percent or MACs, of the measured rows."""
     unit = 100.0 if group.against == ACCURACY else scale
     return [(row.summary.median_ms, unit * capability(row, group.against)) for row in group.measured if row.summary]
 
 
-def _fill(group: Group, row: Row) -> str:
+def _fill(group: Group, row: AnalysisRow) -> str:
     place = 0 if row in group.worth else 1 if row in group.front else 2
     return FILLS[place][1]
 
 
-def _panel(axes: Axes, group: Group, points: Sequence[Point], unit: str) -> None:
+def _panel(axes: Axes, group: Group, points: Sequence[Position], unit: str) -> None:
     for lines, wide, order in ((_steps(group, points), 1.6, 1), (_bars(group, points), 1.0, 2)):
         for start, end in lines:
             axes.plot([start[0], end[0]], [start[1], end[1]], color=GREY, linewidth=wide, zorder=order)
@@ -74,18 +74,18 @@ def _panel(axes: Axes, group: Group, points: Sequence[Point], unit: str) -> None
     label_axes(axes, "latency per batch (ms)", what, f"batch {group.key[3]}")
 
 
-def _steps(group: Group, points: Sequence[Point]) -> list[Line]:
+def _steps(group: Group, points: Sequence[Position]) -> list[Segment]:
     """The front as stairs: along, up, along, up."""
     front = [points[group.measured.index(row)] for row in group.front]
-    lines: list[Line] = []
+    lines: list[Segment] = []
     for (x, y), (next_x, next_y) in pairwise(front):
         lines += [((x, y), (next_x, y)), ((next_x, y), (next_x, next_y))]
     return lines
 
 
-def _bars(group: Group, points: Sequence[Point]) -> list[Line]:
+def _bars(group: Group, points: Sequence[Position]) -> list[Segment]:
     """Lowest to highest median of a round, and a standard error of an accuracy to both sides."""
-    lines: list[Line] = []
+    lines: list[Segment] = []
     for row, (x, y) in zip(group.measured, points, strict=True):
         assert row.summary is not None
         low, high = row.summary.interval_ms
@@ -94,7 +94,7 @@ def _bars(group: Group, points: Sequence[Point]) -> list[Line]:
     return lines
 
 
-def _error(group: Group, row: Row) -> float:
+def _error(group: Group, row: AnalysisRow) -> float:
     """A standard error of an accuracy, in points: what the number of images leaves open."""
     accuracy = row.cell.accuracy
     if group.against != ACCURACY or not accuracy or not accuracy.get("images"):
@@ -103,7 +103,7 @@ def _error(group: Group, row: Row) -> float:
     return 100 * sqrt(top1 * (1 - top1) / accuracy["images"])
 
 
-def _names(axes: Axes, group: Group, points: Sequence[Point]) -> None:
+def _names(axes: Axes, group: Group, points: Sequence[Position]) -> None:
     """Those worth shipping first."""
     order = order_of_importance(len(points))
     order.sort(key=lambda index: group.measured[index] not in group.worth)

@@ -3,7 +3,6 @@ Pareto front, with a panel or a line for each batch."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells.records import Recorded
 from benchmarks.report.analysis import Group, analyse
+from benchmarks.report.picture_files import LATENCY, PARETO, SHOWN, THROUGHPUT, file_name
+from benchmarks.report.plots.latency import latency_figure
+from benchmarks.report.plots.pareto import pareto_figure
 from benchmarks.report.plots.style import device_name, save
+from benchmarks.report.plots.throughput import throughput_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LATENCY, THROUGHPUT, PARETO = "latency", "throughput", "pareto"
-KINDS = (LATENCY, THROUGHPUT, PARETO)
+
+FIGURES = {LATENCY: latency_figure, THROUGHPUT: throughput_figure, PARETO: pareto_figure}
 
 
 @dataclass(frozen=True)
@@ -49,25 +52,14 @@ def draw(recorded: Recorded, folder: Path) -> list[Path]:
     groups = analyse(recorded.results, recorded.run.get("ceilings") or {})
     written = []
     for sheet in sheets(groups, recorded.run.get("environment") or {}):
-        for kind in KINDS:
+        for kind in SHOWN:
             written.append(save(figure_of(kind, sheet), folder / file_name(kind, sheet.groups[0])))
     return written
 
 
 def figure_of(kind: str, sheet: Sheet) -> Figure:
-    """One of the KINDS of pictures."""
-    from benchmarks.report.plots.latency import latency_figure
-    from benchmarks.report.plots.pareto import pareto_figure
-    from benchmarks.report.plots.throughput import throughput_figure
-
-    figures = {LATENCY: latency_figure, THROUGHPUT: throughput_figure, PARETO: pareto_figure}
-    return figures[kind](sheet.groups, sheet.heading, sheet.setting)
-
-
-def file_name(kind: str, group: Group) -> str:
-    """`latency_us_mobilenet_v1_onnxruntime-cpu_fp32.png`."""
-    bundle, backend, precision, _ = group.key
-    return re.sub(r"[^\w.-]+", "_", f"{kind}_{bundle}_{backend}_{precision}") + ".png"
+    """The picture of a kind."""
+    return FIGURES[kind](sheet.groups, sheet.heading, sheet.setting)
 
 
 def sheets(groups: Sequence[Group], environment: Mapping[str, Any]) -> list[Sheet]:
@@ -88,5 +80,5 @@ def device_of(group: Group, environment: Mapping[str, Any]) -> str:
     if result.latency_kind == "device":
         return device_name(str((environment.get("gpu") or {}).get("name") or "a GPU"))
     threads = result.settings.get("threads")
-    told = f" ({threads} thread{'s' * (threads != 1)})" if threads else ""
-    return device_name(str(environment.get("cpu") or "a CPU")) + told
+    shown = f" ({threads} thread{'s' * (threads != 1)})" if threads else ""
+    return device_name(str(environment.get("cpu") or "a CPU")) + shown

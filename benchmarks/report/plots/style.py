@@ -51,11 +51,11 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.03)  # type: ignore[union-attr, call-arg]
     axes = [figure.add_subplot(down, across, index + 1) for index in range(panels)]
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=TEXT_PT, colors=INK)
-        each.grid(color=PALE, linewidth=0.6)
-        each.set_axisbelow(True)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=TEXT_PT, colors=INK)
+        panel.grid(color=PALE, linewidth=0.6)
+        panel.set_axisbelow(True)
     return figure, axes
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from benchmarks.cells.cell import Cell
-from benchmarks.report.analysis import Group, Row
+from benchmarks.report.analysis import AnalysisRow, Group
 from benchmarks.report.plots.labels import short_name
 from benchmarks.report.plots.style import TEXT_PT, label_axes, legend, mark, new_figure, ratio_axis, titles
 
@@ -48,7 +48,7 @@ def _cells(groups: Sequence[Group]) -> list[Cell]:
     return sorted(cells.values(), key=lambda cell: cell.macs)
 
 
-def _images(row: Row) -> float:
+def _images(row: AnalysisRow) -> float:
     assert row.summary is not None
     return row.summary.images_per_s
 

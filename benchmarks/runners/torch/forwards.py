@@ -6,8 +6,10 @@ kernels, compiling, capturing) is over when it is made.
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,11 +18,12 @@ from torch import Tensor, nn
 
 from benchmarks.cells.cell import NotMeasured
 from benchmarks.runners.failures import first_line
-from benchmarks.runners.torch.errors import is_out_of_memory
+from benchmarks.runners.torch.errors import is_out_of_memory, out_of_memory
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
 CAPTURE_WARMUP = 3  # runs before a capture: libraries allocate and choose in the first ones, which cannot be captured
+C_COMPILERS = ("gcc", "clang")  # what Triton looks for where CC names none
 COMPILED, GRAPH = "inductor, default mode, static shapes", "replay alone; input copied before it"
 
 
@@ -69,13 +72,14 @@ class Compiled(Eager):
         try:
             super().__init__(torch.compile(network, dynamic=False, fullgraph=True), images)
         except Exception as error:  # what dynamo and inductor raise has no other ancestor in common
-            if is_out_of_memory(error):
-                raise
-            raise NotMeasured(f"torch.compile failed: {_advice(error)}") from error
-        made = graphs() - before
-        if made != 1:
+            device = images.device.type
+            if any(is_out_of_memory(cause, device, images.nbytes) for cause in causes(error)):
+                raise out_of_memory(error, device) from error
+            raise NotMeasured(f"torch.compile failed: {advice(error, images.is_cuda)}") from error
+        count = graphs() - before
+        if count != 1:
             raise NotMeasured(
-                f"torch.compile made {made} graphs of the network, expected one: some or all of it would run eagerly. Is it "
+                f"torch.compile made {count} graphs of the network, expected one: some or all of it would run eagerly. Is it "
                 "switched off (TORCH_COMPILE_DISABLE, TORCHDYNAMO_DISABLE)?"
             )
         self.settings = {"compile": COMPILED, "compile_s": round(time.perf_counter() - began, 1)}
@@ -96,15 +100,27 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def _advice(error: Exception) -> str:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error of the compiler, and those that it stands for, one within the other."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        inner = inner.inner_exception if isinstance(inner, BackendCompilerFailed) else inner.__cause__
+
+
+def advice(error: Exception, on_gpu: bool) -> str:
     """What went wrong, and what to do about it."""
-    text = str(error)
-    if "InvalidCxxCompiler" in text:
+    from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
+
+    kinds = {type(cause) for cause in causes(error)}
+    if InvalidCxxCompiler in kinds:
         return "on a CPU it needs a C++ compiler and found none. Install g++, or name one in the variable CXX."
-    if "Failed to find C compiler" in text:
-        return "Triton needs a C compiler and found none. Install gcc, or name one in the variable CC."
-    if "working triton installation" in text:
+    if TritonMissing in kinds:
         return "on a GPU it needs Triton and found none: pip install triton."
+    if on_gpu and "CC" not in os.environ and not any(map(shutil.which, C_COMPILERS)):
+        return "Triton needs a C compiler and found none. Install gcc, or name one in the variable CC."
     return first_line(error)
 
 

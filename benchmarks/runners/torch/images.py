@@ -33,7 +33,7 @@ def as_tensor(noise: Array, layout: torch.memory_format) -> Tensor:
     """
     count, channels, height, width = noise.shape
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes to it
+        warnings.simplefilter("ignore", UserWarning)  # of an array that may not be written to, which nobody does
         tensor = torch.from_numpy(noise)
     if layout == torch.channels_last:
         return tensor.reshape(count, height, width, channels).permute(0, 3, 1, 2)
@@ -53,7 +53,7 @@ class Buffers:
     @property
     def settings(self) -> dict[str, int]:
         """What results say of them."""
-        size = sum(each.nbytes for each in self.images)
+        size = sum(tensor.nbytes for tensor in self.images)
         return {"input_buffers": len(self.images), "input_bytes": size, "cache_bytes": self.cache_bytes}
 
 
@@ -67,11 +67,11 @@ def open_buffers(inputs: Inputs, batch: int, layout: torch.memory_format, device
     All networks that are open at a time share them; they go with the last one.
     """
     key = (id(inputs), batch, layout, device, transfers)
-    found = _shared.get(key)
-    if found is None:
-        made = _on_gpu(inputs, batch, layout, transfers) if device == "cuda" else _on_host(inputs, batch, layout)
-        found = _shared[key] = made
-    return found
+    buffers = _shared.get(key)
+    if buffers is None:
+        buffers = _on_gpu(inputs, batch, layout, transfers) if device == "cuda" else _on_host(inputs, batch, layout)
+        _shared[key] = buffers
+    return buffers
 
 
 def _on_host(inputs: Inputs, batch: int, layout: torch.memory_format) -> Buffers:
@@ -85,6 +85,6 @@ def _on_gpu(inputs: Inputs, batch: int, layout: torch.memory_format, transfers: 
     cache = int(torch.cuda.get_device_properties(0).L2_cache_size)
     noise = inputs.buffers(batch, cache)
     room = int(MEMORY_SHARE * torch.cuda.mem_get_info()[0]) // noise[0].nbytes
-    tensors = [as_tensor(each, layout) for each in noise[: max(LEAST, room)]]
-    pinned = [torch.empty_like(each, pin_memory=True).copy_(each) for each in tensors] if transfers else []
-    return Buffers(inputs, [torch.empty_like(each, device="cuda").copy_(each) for each in tensors], cache, pinned)
+    tensors = [as_tensor(buffer, layout) for buffer in noise[: max(LEAST, room)]]
+    pinned = [torch.empty_like(tensor, pin_memory=True).copy_(tensor) for tensor in tensors] if transfers else []
+    return Buffers(inputs, [torch.empty_like(tensor, device="cuda").copy_(tensor) for tensor in tensors], cache, pinned)

@@ -111,9 +111,9 @@ class _Reader:
         self.values[node.output[0]] = self.graph.call_module(path, (self.value(node.input[0]),))
 
     def add_function(self, node: NodeProto, function: Callable[..., Any], *arguments: Any) -> fx.Node:
-        made = self.graph.call_function(function, arguments)
-        self.values[node.output[0]] = made
-        return made
+        call = self.graph.call_function(function, arguments)
+        self.values[node.output[0]] = call
+        return call
 
     def in_place(self, node: NodeProto) -> bool:
         """Whether the node may overwrite its input, as the dense network's activations do: it is the only one to read it, and
@@ -125,7 +125,7 @@ class _Reader:
 
     def _shuffle(self, node: NodeProto, rest: list[NodeProto]) -> None:
         """A channel shuffle is written as reshape, transpose, reshape."""
-        if [each.op_type for each in rest[:2]] != ["Transpose", "Reshape"]:
+        if [follower.op_type for follower in rest[:2]] != ["Transpose", "Reshape"]:
             raise self.unsupported(node, "anything but a channel shuffle's transpose and reshape behind it")
         transpose, last = rest.pop(0), rest.pop(0)
         split, whole = self.integers(node, 1), self.integers(last, 1)
@@ -145,7 +145,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 def _window(reader: _Reader, node: NodeProto, given: Mapping[str, Any]) -> tuple[Pair, Pair, Pair]:
     """Kernel, stride and padding of a convolution or pool, each of two numbers."""
     kernel, stride, pads = (given.get(key, default) for key, default in WINDOW.items())
-    dilated = any(each != 1 for each in given.get("dilations", ()))
+    dilated = any(step != 1 for step in given.get("dilations", ()))
     uneven = len(pads) != 4 or list(pads[:2]) != list(pads[2:])
     if len(kernel) != 2 or len(stride) != 2 or uneven or dilated or given.get("ceil_mode") or given.get("auto_pad"):
         raise reader.unsupported(node, f"kernel {kernel}, strides {stride}, pads {pads} or other settings of its window")

@@ -1,53 +1,44 @@
-"""A cell's network open in torch, with its images where torch reads them.
+"""A cell's network open in torch, with its images where torch reads them: eager, compiled, as a CUDA graph; and the slimmable
+network that it comes from.
 
-Importing this needs torch and onnx: `torch_runners` does, once it is clear that they are there.
+Importing this needs torch and onnx: the table of backends names what it offers, and loads it once a cell asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from benchmarks.cells.cell import (
-    SLIMMABLE,
-    TORCH_COMPILE,
-    TORCH_EAGER,
-    TORCH_GRAPH,
-    Array,
-    Cell,
-    Inputs,
-    NotMeasured,
-    Options,
-    Timing,
-)
+from benchmarks.cells.backends import CUDA
+from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.runners.images import check_images
-from benchmarks.runners.torch.errors import told
+from benchmarks.runners.torch.errors import largest_bytes, torch_reasons
 from benchmarks.runners.torch.forwards import Compiled, Eager, Graphed, Slimmed
 from benchmarks.runners.torch.images import memory_format, open_buffers
 from benchmarks.runners.torch.modes import Modes, held, modes_for
 from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from benchmarks.runners.torch.slimmable import open_slimmable
 from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
+from slimexport.target.precision import PRECISIONS
 
-TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-DENSE: Mapping[str, type[Eager]] = {TORCH_EAGER: Eager, TORCH_COMPILE: Compiled, TORCH_GRAPH: Graphed}
-
+TYPES = {name: getattr(torch, row.torch) for name, row in PRECISIONS.items() if row.torch}
 
 Stopwatch = HostStopwatch | DeviceStopwatch
 
 
 class TorchRunner:
-    """A cell's runner (`cells.Runner`): an open network, and how it is timed. `close` lets go of all of it."""
+    """A cell's runner (`cells.cell.CellRunner`): an open network, and how it is timed. `close` lets go of all of it."""
 
     def __init__(
         self, cell: Cell, options: Options, forward: Eager, stopwatch: Stopwatch, modes: Modes, closing: ExitStack
     ) -> None:
-        self.cell, self.device = cell, options.device
+        self.cell, self.device, self.needed_bytes = cell, options.device, largest_bytes(cell)
         self.layout = memory_format(options.device, cell.precision)
         self.modes, self._closing = modes, closing
         self._open: tuple[Eager, Stopwatch] | None = (forward, stopwatch)
@@ -59,7 +50,7 @@ class TorchRunner:
         assert self._open is not None, "the runner is closed"
         forward, stopwatch = self._open
         self.modes.apply()
-        with told(self.device), torch.inference_mode(), forward.active():
+        with torch_reasons(self.device, self.needed_bytes), torch.inference_mode(), forward.active():
             timing = stopwatch.time(forward, index)
         forward.check()
         return timing
@@ -69,7 +60,7 @@ class TorchRunner:
         assert self._open is not None, "the runner is closed"
         forward = self._open[0]
         self.modes.apply()
-        with told(self.device), torch.inference_mode(), forward.active():
+        with torch_reasons(self.device, self.needed_bytes), torch.inference_mode(), forward.active():
             own = torch.from_numpy(check_images(images, self.cell).copy())
             own = own.to(self.device).contiguous(memory_format=self.layout)
             target = forward.target(own)
@@ -83,17 +74,51 @@ class TorchRunner:
         """Let go of the network, and of what torch keeps for later on a GPU: other backends need it."""
         self._open = None
         self._closing.close()
-        if self.device == "cuda":
+        if self.device == CUDA:
             torch.cuda.empty_cache()
 
 
-def open_runner(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> TorchRunner:
-    """As `torch_runners.open_torch`, for a cell that torch can run here."""
+def open_eager(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:
+    """The network of the ONNX file at `path`, run as it is, on `options.device`.
+
+    What takes time once, such as compiling, is over when this and its like return. They raise NotMeasured, with the reason,
+    where torch cannot run the network here, and OutOfMemory.
+    """
+    return _open(cell, inputs, options, partial(_dense, Eager, cell, path, options))
+
+
+def open_compiled(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:
+    """As `open_eager`, in torch.compile."""
+    return _open(cell, inputs, options, partial(_dense, Compiled, cell, path, options))
+
+
+def open_graphed(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:
+    """As `open_eager`, replayed as a CUDA graph."""
+    return _open(cell, inputs, options, partial(_dense, Graphed, cell, path, options))
+
+
+def open_slimmed(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:
+    """The slimmable network of `options.checkpoint` at the cell's plan, which the manifest beside `path` tells.
+
+    Raises as `open_eager`, and BundleError (exit code 2) where the checkpoint is not the bundle's, CheckpointError where it
+    cannot be read.
+    """
+    return _open(cell, inputs, options, partial(_slimmed, cell, path, options))
+
+
+def _open(cell: Cell, inputs: Inputs, options: Options, network: Callable[[Tensor], Eager]) -> TorchRunner:
+    """The runner of what `network` makes for images like those that it is given."""
+    if options.device == CUDA and not torch.cuda.is_available():
+        raise NotMeasured(
+            f"torch {torch.__version__} finds no GPU here. Measure with --device cpu, or see what nvidia-smi says."
+        )
+    if cell.precision == "tf32" and options.device != CUDA:
+        raise NotMeasured("TF32 is a GPU's way to compute float32")
     modes = modes_for(options.device, cell.precision, options.threads)
-    with ExitStack() as closing, told(options.device):
+    with ExitStack() as closing, torch_reasons(options.device, largest_bytes(cell)):
         closing.enter_context(held(modes))
         stopwatch = _stopwatch(cell, inputs, options)
-        forward = _forward(cell, folder, options, stopwatch.buffers.images[0])
+        forward = network(stopwatch.buffers.images[0])
         return TorchRunner(cell, options, forward, stopwatch, modes, closing.pop_all())
 
 
@@ -102,37 +127,41 @@ def _stopwatch(cell: Cell, inputs: Inputs, options: Options) -> Stopwatch:
     """The cell's images where its network reads them, and what times it there."""
     layout = memory_format(options.device, cell.precision)
     buffers = open_buffers(inputs, cell.batch, layout, options.device, options.transfers)
-    return DeviceStopwatch(buffers) if options.device == "cuda" else HostStopwatch(buffers)
+    return DeviceStopwatch(buffers) if options.device == CUDA else HostStopwatch(buffers)
 
 
-def _forward(cell: Cell, folder: Path, options: Options, images: Tensor) -> Eager:
-    """The cell's network, ready to run on images like these."""
+def _dense(way: type[Eager], cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
+    """The network of an ONNX file, run in a `way` on images like these."""
     layout = memory_format(options.device, cell.precision)
-    if cell.backend == SLIMMABLE:
-        network, plan = open_slimmable(cell, folder, options.checkpoint, options.device, layout)
-        with torch.inference_mode():
-            return Slimmed(network, plan, images)
-    dense = _dense(folder / cell.file, cell.precision)
-    dense = dense.to(device=options.device, memory_format=layout)  # type: ignore[call-overload]
+    network = read_dense(path, cell.precision)
+    network = network.to(device=options.device, memory_format=layout)  # type: ignore[call-overload]
     with torch.inference_mode():
-        return DENSE[cell.backend](dense, images)
+        return way(network, images)
 
 
-def _dense(path: Path, precision: str) -> fx.GraphModule:
+def _slimmed(cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
+    """The slimmable network at the cell's plan."""
+    layout = memory_format(options.device, cell.precision)
+    network, plan = open_slimmable(cell, path.parent, options.checkpoint, options.device, layout)
+    with torch.inference_mode():
+        return Slimmed(network, plan, images)
+
+
+def read_dense(path: Path, precision: str) -> fx.GraphModule:
     """The network of an ONNX file. NotMeasured where it is none that torch can run in `precision`."""
     try:
         dense = dense_from_onnx(path)
     except UnsupportedFile as error:
         raise NotMeasured(str(error)) from error
-    found = next(dense.parameters()).dtype
-    if found != TYPES[precision]:
-        raise NotMeasured(f"{path.name}: its weights are {found}, expected those of {precision}. Export again.")
+    kind = next(dense.parameters()).dtype
+    if kind != TYPES[precision]:
+        raise NotMeasured(f"{path.name}: its weights are {kind}, expected those of {precision}. Export again.")
     return dense
 
 
 def _settings(layout: torch.memory_format, options: Options, modes: Modes) -> dict[str, Any]:
     """How a network runs, in plain values; `forward` adds what it does."""
-    on_gpu = options.device == "cuda"
+    on_gpu = options.device == CUDA
     return {
         "device": options.device,
         "threads": None if on_gpu else modes.threads,

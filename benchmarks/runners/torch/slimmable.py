@@ -38,33 +38,32 @@ def open_slimmable(
         raise NotMeasured(NEEDS)
     manifest = read_manifest(folder)
     source = check_source(checkpoint, manifest, folder)
-    key = (source, manifest["source"]["sha256"], device, layout)
+    key = (source, manifest.source.sha256, device, layout)
     if _Opened.key != key or _Opened.network is None:
         _Opened.key, _Opened.network = None, None  # released before there is another
-        switches = manifest["source"].get("switches", ())
-        network = open_checkpoint(source, network=manifest["source"]["network"], expected_widths=switches).network
+        switches = manifest.source.switches or ()
+        network = open_checkpoint(source, network=manifest.source.network, expected_widths=switches).network
         _Opened.key, _Opened.network = key, network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     network = _Opened.network
-    return network, _plan(cell, manifest, network, str(manifest["source"]["file"]))
+    return network, _plan(cell, manifest, network, manifest.source.file)
 
 
 def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
     """What to open. BundleError unless it is what the bundle was exported from, by its SHA-256; an untrained network
     (`random:NETWORK`) has none, its weights follow from its name."""
-    source = manifest["source"]
-    file, expected = str(source["file"]), source["sha256"]
+    file, expected = manifest.source.file, manifest.source.sha256
     given = str(checkpoint)
-    made_of = f"SHA-256 {expected[:SHOWN]}..." if expected else "untrained"
+    origin = f"SHA-256 {expected[:SHOWN]}..." if expected else "untrained"
     if given.startswith(RANDOM) or not expected:
         if given != file or expected:
-            raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({made_of}). Give --ckpt {file}.")
+            raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({origin}). Give --ckpt {file}.")
         return given
     if not checkpoint.is_file():
         raise BundleError(f"{given}: no such file. --ckpt takes the checkpoint that {folder} was exported from, {file}.")
-    found = file_sha256(checkpoint)
-    if found != expected:
+    digest = file_sha256(checkpoint)
+    if digest != expected:
         raise BundleError(
-            f"{given}: SHA-256 is {found[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({made_of}): another "
+            f"{given}: SHA-256 is {digest[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({origin}): another "
             "checkpoint, or a changed one. Give that file, or export this one."
         )
     return given
@@ -72,8 +71,8 @@ def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
 
 def _plan(cell: Cell, manifest: Manifest, network: SlimmableNetwork, file: str) -> ChannelPlan:
     """The cell's plan, as the manifest records it. NotMeasured where the network cannot run at it."""
-    channels = next((each.get("channels") for each in manifest["artifacts"] if each.get("name") == cell.name), None)
-    if not isinstance(channels, dict):
+    channels = next((artifact.channels for artifact in manifest.artifacts if artifact.name == cell.name), None)
+    if channels is None:
         raise NotMeasured(f"the bundle's manifest gives no channels for {cell.name}. Export again.")
     try:
         plan = network.spec.plan_from_channels(cell.plan, channels)

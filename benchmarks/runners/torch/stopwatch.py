@@ -28,9 +28,9 @@ class HostStopwatch:
         images = forward.target(self.buffers.images[index % len(self.buffers.images)])
         call = forward.call
         began = perf_counter()
-        made = call(images)
+        logits = call(images)
         wall = perf_counter() - began
-        del made
+        del logits
         return Timing(wall)
 
 
@@ -61,12 +61,12 @@ class DeviceStopwatch:
         began = perf_counter()
         self.called.record()
         queuing = perf_counter()
-        made = call(target)
+        logits = call(target)
         queued = perf_counter()
         self.ended.record()
         self.ended.synchronize()
         wall = perf_counter() - began
-        del made
+        del logits
         return Timing(wall, _seconds(self.called, self.ended), queued - queuing)
 
     def _with_transfers(self, forward: Eager, at: int) -> Timing:
@@ -80,14 +80,14 @@ class DeviceStopwatch:
         target.copy_(pinned, non_blocking=True)
         self.called.record()
         queuing = perf_counter()
-        made = call(target)
+        logits = call(target)
         queued = perf_counter()
         self.ended.record()
-        self.result.copy_(made, non_blocking=True)
+        self.result.copy_(logits, non_blocking=True)
         self.end.record()
         self.end.synchronize()
         wall = perf_counter() - began
-        del made
+        del logits
         upload, device, download = (
             _seconds(first, second)
             for first, second in ((self.begin, self.called), (self.called, self.ended), (self.ended, self.end))

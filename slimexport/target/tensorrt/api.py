@@ -21,15 +21,15 @@ from typing import Any
 
 from slimexport.target.cuda.library import driver_library
 from slimexport.target.errors import MissingBackend
+from slimexport.target.precision import PRECISIONS, Precision, Recipe
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 JETSON = Path("/etc/nv_tegra_release")
 
 
 @dataclass(frozen=True)
 class Emission:
-    """What a target builds an engine of `precision` from: the bundle's ONNX file of precision `onnx`, and with builder
-    flags (by name) where the network itself does not say its types."""
+    """What an engine of `precision` is built from here: the bundle's ONNX file of precision `onnx`, with builder flags (by
+    name) where the network itself does not say all."""
 
     precision: str
     onnx: str
@@ -91,30 +91,30 @@ def network_flags(trt: Any) -> int:
 
 def emission(trt: Any, precision: str) -> Emission:
     """Which ONNX file an engine of `precision` is built from here, and how. MissingBackend where this TensorRT cannot."""
-    assert precision in PRECISIONS, precision
-    if precision in ("fp32", "tf32"):
-        return Emission(precision, "fp32")
-    if strongly_typed(trt):
-        return Emission(precision, "int8-fp16" if precision == "int8" else precision)
-    if precision == "fp16":
-        return Emission(precision, "fp32", ("FP16",))
-    if precision == "int8":
-        return Emission(precision, "int8", ("FP16", "INT8"))
-    raise MissingBackend(
-        f"{precision}: TensorRT {trt.__version__} builds no {precision} engines, TensorRT 10 and later do. Choose from "
-        f"{', '.join(supported(trt))}."
-    )
+    recipe = _recipe(trt, PRECISIONS[precision])
+    if recipe is None:
+        raise MissingBackend(
+            f"{precision}: TensorRT {trt.__version__} builds no {precision} engines, TensorRT 10 and later do. Choose from "
+            f"{', '.join(supported(trt))}."
+        )
+    return Emission(precision, recipe.onnx, recipe.flags)
+
+
+def _recipe(trt: Any, row: Precision) -> Recipe | None:
+    return row.strong if strongly_typed(trt) else row.weak
 
 
 def supported(trt: Any) -> tuple[str, ...]:
     """The precisions that this TensorRT builds."""
-    return tuple(precision for precision in PRECISIONS if precision != "bf16" or strongly_typed(trt))
+    return tuple(name for name, row in PRECISIONS.items() if _recipe(trt, row))
 
 
 def describe(trt: Any) -> str:
     """A line for `slimexport --env`."""
-    lacking = "" if strongly_typed(trt) else " (no bf16 before TensorRT 10)"
-    return f"TensorRT {trt.__version__}: engines in {', '.join(supported(trt))}{lacking}"
+    there = supported(trt)
+    lacking = [name for name, row in PRECISIONS.items() if row.strong and name not in there]
+    without = f" (no {', '.join(lacking)} before TensorRT 10)" if lacking else ""
+    return f"TensorRT {trt.__version__}: engines in {', '.join(there)}{without}"
 
 
 @functools.cache

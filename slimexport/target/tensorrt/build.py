@@ -1,4 +1,4 @@
-"""An ONNX file in, the bytes of a TensorRT plan out. One path for TensorRT 8.6, 10 and 11; see `tensorrt_api`.
+"""An ONNX file in, the bytes of a TensorRT plan out. One path for TensorRT 8.6, 10 and 11; see `api`.
 
 The builder works in a second thread: Python sees Ctrl-C in the main one only, which never waits inside TensorRT.
 """
@@ -150,20 +150,10 @@ def _parser_errors(parser: Any) -> str:
 
 def configure(trt: Any, config: Any, emission: Emission, settings: BuildSettings) -> tuple[str, ...]:
     """Set a builder's configuration; the names of the flags that it has, for the manifest."""
-    flags = []
-    if emission.precision == "fp32":
-        config.clear_flag(trt.BuilderFlag.TF32)
-    else:
-        config.set_flag(trt.BuilderFlag.TF32)
-        flags.append("TF32")
-    if strongly_typed(trt):
-        flags.append("STRONGLY_TYPED")
-    else:
-        if "FP16" in emission.flags:
-            config.set_flag(trt.BuilderFlag.FP16)
-        if "INT8" in emission.flags:
-            config.set_flag(trt.BuilderFlag.INT8)
-        flags += emission.flags
+    config.clear_flag(trt.BuilderFlag.TF32)  # which TensorRT sets by itself
+    for name in emission.flags:
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    flags = [*emission.flags, *["STRONGLY_TYPED"] * strongly_typed(trt)]
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         flags.append("VERSION_COMPATIBLE")

@@ -67,5 +67,5 @@ class BuildSettings:
             raise BundleError(f"auxiliary streams {self.aux_streams}: expected 0 or more.")
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest; `batch` as [min, opt, max]."""
-        return {**asdict(self), "batch": [self.batch.min, self.batch.opt, self.batch.max]}
+        """For the manifest; `batch` as (min, opt, max)."""
+        return {**asdict(self), "batch": (self.batch.min, self.batch.opt, self.batch.max)}

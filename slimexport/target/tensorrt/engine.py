@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import Artifact
+from slimexport.target.manifest import Artifact, check_sha256
 from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
-from slimexport.target.tensorrt.inspector import Layers, count_layers
+from slimexport.target.tensorrt.inspector import LayerCount, count_layers
 from slimexport.target.tensorrt.plan_header import check_plan
-from slimtrain.base.files import file_sha256
 
 Array = NDArray[Any]
 
@@ -56,12 +55,12 @@ class TensorRTRunner:
         self.trt = require_tensorrt() if trt is None else trt
         self.cuda, self.device = require_gpu() if gpu is None else gpu  # first: without a GPU, 8.6's Runtime crashes
         self.name = path.name
-        engine_record = (artifact or {}).get("engine")
+        record = None if artifact is None else artifact.engine
         plan = _read_plan(path, artifact)
-        check_plan(plan, path.name, engine_record, self.trt.__version__, self.device)
+        check_plan(plan, path.name, record, self.trt.__version__, self.device)
         with ExitStack() as resources:
             resources.callback(self._forget)
-            self._load(plan, trusted_code="VERSION_COMPATIBLE" in (engine_record or {}).get("flags", []))
+            self._load(plan, trusted_code=record is not None and "VERSION_COMPATIBLE" in record.flags)
             del plan
             self.tensors = self._tensors()
             largest = self.tensors.max_batch
@@ -159,7 +158,7 @@ class TensorRTRunner:
         engine = self.engine
         return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
 
-    def layers(self) -> Layers:
+    def layers(self) -> LayerCount:
         """The precisions of the engine's layers, at the batch that it is tuned for."""
         self.set_batch(self.tensors.opt_batch)
         inspector = self.engine.create_engine_inspector()
@@ -186,9 +185,6 @@ def _read_plan(path: Path, artifact: Artifact | None) -> bytes:
     """The plan's bytes, once their SHA-256 is seen to be the manifest's."""
     if not path.is_file():
         raise BundleError(f"{path}: not there. Copy the whole bundle, or build the engine again.")
-    if artifact is not None and (found := file_sha256(path)) != artifact["sha256"]:
-        raise BundleError(
-            f"{path}: SHA-256 is {found[:12]}..., the manifest says {str(artifact['sha256'])[:12]}...: the file was changed "
-            "or damaged. Copy the bundle again, or build the engine again."
-        )
+    if artifact is not None:
+        check_sha256(path, artifact, "build the engine again")
     return path.read_bytes()

@@ -6,10 +6,9 @@ whatever ends the work, what is there is whole and proven right.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,31 @@ from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import (
+    FAILED,
     MANIFEST,
+    ONNX,
+    PASSED,
+    TRT,
     Artifact,
+    Engine,
+    Entry,
     Manifest,
+    Verification,
     artifact_path,
     dump_manifest,
     read_manifest,
     read_reference,
 )
-from slimexport.target.tensorrt.api import Emission, require_tensorrt
+from slimexport.target.precision import EXACT
+from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build import BuildFailed, Built, build
 from slimexport.target.tensorrt.build_settings import BuildSettings
-from slimexport.target.tensorrt.check import Probes, check_engine, probes_of, why_failed
+from slimexport.target.tensorrt.check import NOTHING, check_engine, why_failed
 from slimexport.target.tensorrt.engine import TensorRTRunner
-from slimexport.target.tensorrt.inspector import NOT_USED, PARTLY, UNKNOWN, Layers
-from slimexport.target.tensorrt.orders import FORMAT, Order, entry_of, key_of, orders, with_entry
+from slimexport.target.tensorrt.inspector import NOT_USED, PARTLY, UNKNOWN
+from slimexport.target.tensorrt.orders import Order, entry_of, orders
 from slimexport.target.tensorrt.timing_cache import TimingCache, cache_path
-from slimexport.target.verify import FAILED, PASSED
+from slimexport.target.verify import Probes, probes_of
 from slimtrain.base.files import file_sha256, partial_file, replace_both
 
 log = logging.getLogger(__name__)
@@ -55,12 +62,12 @@ def build_engines(
     bundle: Path,
     *,
     widths: Sequence[float | str] | None = None,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (EXACT,),
     settings: BuildSettings | None = None,
     timing_cache_folder: Path | None = None,
     started: Callable[[int], None] = lambda total: None,
     building: Callable[[str], None] = lambda file: None,
-    finished: Callable[[Artifact], None] = lambda artifact: None,
+    finished: Callable[[Entry], None] = lambda entry: None,
 ) -> Manifest:
     """Build and verify engines of a bundle's networks on this machine's GPU, one after the other; the new manifest.
 
@@ -77,20 +84,30 @@ def build_engines(
     reference = read_reference(bundle)
     trt = require_tensorrt(AFTER)
     work = orders(bundle, manifest, trt, widths, precisions)
-    probes = {order.source["name"]: probes_of(bundle, manifest, order.source, reference) for order in work}
+    probes = {order.source.name: probes_of(bundle, manifest, order.source, reference) for order in work}
     gpu = require_gpu(AFTER)
     started(len(work))
     failures = []
     for order in work:
         building(order.file)
         job = _Job(bundle, trt, gpu, settings, timing_cache_folder)
-        artifact, failure = job.make(manifest, order, probes[order.source["name"]])
-        if failure:
-            failures.append(failure)
-        finished(artifact)
+        outcome = job.make(manifest, order, probes[order.source.name])
+        manifest = outcome.manifest
+        if outcome.failure:
+            failures.append(outcome.failure)
+        finished(outcome.entry)
     if failures:
         raise EnginesFailed("\n".join(failures), manifest)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of an order: the manifest that tells it, the engine's entry, and why it is not in the bundle, if so."""
+
+    manifest: Manifest
+    entry: Entry
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,124 +120,119 @@ class _Job:
     settings: BuildSettings
     cache_folder: Path | None
 
-    def make(self, manifest: Manifest, order: Order, probes: Probes) -> tuple[Artifact, str]:
-        """Build and verify one engine; its entry, and why it is not in the bundle, if so. `manifest` is updated."""
+    def make(self, manifest: Manifest, order: Order, probes: Probes) -> _Outcome:
+        """Build and verify one engine, and write it and the manifest."""
         onnx = artifact_path(self.bundle, order.source)
         try:
-            built = build(self.trt, onnx, order.emission, self.settings, self._timing_cache(order.emission))
+            built = build(self.trt, onnx, order.emission, self.settings, self._timing_cache(order.emission.flags))
         except BuildFailed as error:
-            artifact = {**entry_of(order), "verification": {"status": FAILED, "reason": str(error)}}
-            return self._reject(manifest, order, artifact, str(error))
+            check = Verification(status=FAILED, reason=str(error))
+            return self._reject(manifest, order, replace(entry_of(order), verification=check), str(error))
         final = self.bundle / order.file
         with partial_file(final, built.plan) as partial:
-            artifact = self._verified(partial, order, built, probes)
-            verification, layers = artifact["verification"], artifact["engine"]["precision_used"]
-            if verification["status"] != PASSED:
-                return self._reject(manifest, order, artifact, f"{order.file}: {why_failed(verification)}.")
-            if layers == NOT_USED:
-                verification["status"] = FAILED
-                verification["reason"] = f"no layer computes in {order.emission.precision}"
-                counts = ", ".join(f"{count} {name}" for name, count in artifact["engine"]["layers_by_precision"].items())
+            artifact, engine = self._verified(partial, order, built, probes)
+            if artifact.verification.status != PASSED:
+                return self._reject(manifest, order, artifact, f"{order.file}: {why_failed(artifact.verification)}.")
+            precision = order.emission.precision
+            if engine.precision_used == NOT_USED:
+                reason = f"no layer computes in {precision}"
+                counts = ", ".join(f"{count} {name}" for name, count in engine.layers_by_precision.items())
+                check = replace(artifact.verification, status=FAILED, reason=reason)
                 return self._reject(
-                    manifest, order, artifact, f"{order.file}: no layer computes in {order.emission.precision} ({counts})."
+                    manifest, order, replace(artifact, verification=check), f"{order.file}: {reason} ({counts})."
                 )
-            if layers in (PARTLY, UNKNOWN):
-                log.warning("%s: %s", order.file, _told(layers, order.emission.precision, artifact["engine"]))
-            updated = with_entry(manifest, artifact)
+            if engine.precision_used in (PARTLY, UNKNOWN):
+                log.warning("%s: %s", order.file, _doubt(precision, engine))
+            updated = manifest.with_artifact(artifact)
             path = self.bundle / MANIFEST
             with partial_file(path, dump_manifest(updated).encode()) as described:
                 replace_both((partial, final), (described, path))
-        manifest.clear()
-        manifest.update(updated)
-        return artifact, ""
+        return _Outcome(updated, artifact)
 
-    def _timing_cache(self, wanted: Emission) -> TimingCache:
-        flags = [*wanted.flags, *(["TF32"] if wanted.precision != "fp32" else [])]
-        if self.settings.version_compatible:
-            flags.append("VC")
-        if self.settings.hardware_compatible:
-            flags.append("HC")
+    def _timing_cache(self, flags: Sequence[str]) -> TimingCache:
+        settings = self.settings
+        flags = [*flags, *["VC"] * settings.version_compatible, *["HC"] * settings.hardware_compatible]
         return TimingCache(cache_path(self.gpu[1], self.trt.__version__, flags, self.cache_folder))
 
-    def _verified(self, partial: Path, order: Order, built: Built, probes: Probes) -> Artifact:
+    def _verified(self, partial: Path, order: Order, built: Built, probes: Probes) -> tuple[Artifact, Engine]:
         """The entry of a plan, loaded back from disk and run."""
-        artifact = {**entry_of(order), "sha256": file_sha256(partial), "size_bytes": len(built.plan)}
-        record = {"tensorrt": self.trt.__version__, "flags": list(built.flags)}
-        with TensorRTRunner(partial, {**artifact, "engine": record}, trt=self.trt, gpu=self.gpu) as runner:
+        engine = self._record(order, built)
+        artifact = replace(entry_of(order), sha256=file_sha256(partial), size_bytes=len(built.plan), engine=engine)
+        with TensorRTRunner(partial, artifact, trt=self.trt, gpu=self.gpu) as runner:
             layers = runner.layers()
-            memory = runner.device_memory_bytes()
-            artifact["verification"] = check_engine(
-                runner, probes, order.emission.precision, self.settings.batch.sizes(), order.source["verification"]
+            engine = replace(
+                engine,
+                device_memory_bytes=runner.device_memory_bytes(),
+                layers_by_precision=layers.all,
+                weighted_layers_by_precision=layers.weighted,
+                precision_used=layers.verdict(order.emission.precision),
             )
-        artifact["engine"] = self._record(order, built, layers, memory)
-        return artifact
+            sizes = self.settings.batch.sizes()
+            check = check_engine(runner, probes, order.emission.precision, sizes, order.source.verification)
+        return replace(artifact, verification=check, engine=engine), engine
 
-    def _record(self, order: Order, built: Built, layers: Layers, memory: int) -> dict[str, Any]:
-        device, settings = self.gpu[1], self.settings.as_dict()
-        return {
-            "tensorrt": self.trt.__version__,
-            "cuda": device.cuda,
-            "driver": device.driver,
-            "driver_cuda": device.driver_cuda,
-            "gpu": device.gpu,
-            "compute_capability": device.compute_capability,
-            "flags": list(built.flags),
-            **settings,
-            "build_seconds": round(built.build_seconds, 3),
-            "timing_cache": built.timing_cache,
-            "plan_bytes": len(built.plan),
-            "device_memory_bytes": memory,
-            "layers_by_precision": layers.all,
-            "weighted_layers_by_precision": layers.weighted,
-            "precision_used": layers.verdict(order.emission.precision),
-            "warnings": list(built.warnings),
-            "onnx": order.source["file"],
-            "onnx_sha256": order.source["sha256"],
-        }
+    def _record(self, order: Order, built: Built) -> Engine:
+        """What is known of an engine before it has been loaded."""
+        device, source = self.gpu[1], order.source
+        assert source.sha256 is not None, "its file was compared with it"
+        return Engine(
+            tensorrt=self.trt.__version__,
+            cuda=device.cuda,
+            driver=device.driver,
+            driver_cuda=device.driver_cuda,
+            gpu=device.gpu,
+            compute_capability=device.compute_capability,
+            flags=built.flags,
+            **self.settings.as_dict(),
+            build_seconds=round(built.build_seconds, 3),
+            timing_cache=built.timing_cache,
+            plan_bytes=len(built.plan),
+            device_memory_bytes=0,
+            layers_by_precision={},
+            weighted_layers_by_precision={},
+            precision_used=UNKNOWN,
+            warnings=built.warnings,
+            onnx=source.file,
+            onnx_sha256=source.sha256,
+        )
 
-    def _reject(self, manifest: Manifest, order: Order, artifact: Artifact, message: str) -> tuple[Artifact, str]:
+    def _reject(self, manifest: Manifest, order: Order, artifact: Artifact, message: str) -> _Outcome:
         """Note in the manifest why an engine is not there; an earlier one of this name stays."""
-        rejected = {**artifact, "file": None}
-        updated = copy.deepcopy(manifest)
-        updated["rejected"] = [*(old for old in updated.get("rejected", []) if key_of(old) != key_of(rejected)), rejected]
+        rejected = artifact.rejected()
+        updated = manifest.with_rejected(rejected)
         path = self.bundle / MANIFEST
         with partial_file(path, dump_manifest(updated).encode()) as described:
             described.replace(path)
-        manifest.clear()
-        manifest.update(updated)
         earlier = (self.bundle / order.file).exists()
-        return rejected, message + (" The earlier engine was left as it was." if earlier else " The engine was not kept.")
+        remains = " The earlier engine was left as it was." if earlier else " The engine was not kept."
+        return _Outcome(updated, rejected, message + remains)
 
 
-def _told(verdict: str, precision: str, engine: dict[str, Any]) -> str:
-    counts = engine["weighted_layers_by_precision"] or engine["layers_by_precision"]
+def _doubt(precision: str, engine: Engine) -> str:
+    """What is not sure of an engine's precision."""
+    counts = engine.weighted_layers_by_precision or engine.layers_by_precision
     listed = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none told"
-    if verdict == PARTLY:
+    if engine.precision_used == PARTLY:
         return f"fewer than half of the layers with weights compute in {precision} ({listed})"
     return f"TensorRT does not tell whether {precision} is used (layers: {listed})"
 
 
-def verify_engines(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, dict[str, Any]]]:
+def verify_engines(bundle: Path, manifest: Manifest) -> list[tuple[Artifact, Verification]]:
     """Verify every engine of a bundle on this machine against its `reference.npz`; as `verify.verify_bundle`.
 
     Raises as `build_engines` does, PlanMismatch for engines that were built for another machine.
     """
-    engines = [artifact for artifact in manifest["artifacts"] if artifact.get("format") == FORMAT]
+    engines = manifest.of_format(TRT)
     if not engines:
         raise BundleError(f"{bundle}: its manifest names no engine. Build some with --bundle {bundle} --format trt.")
     reference = read_reference(bundle)
     trt, gpu = require_tensorrt(), require_gpu()
-    sources = {
-        (artifact["name"], artifact["file"]): artifact["verification"]
-        for artifact in manifest["artifacts"]
-        if artifact.get("format") == "onnx"
-    }
+    sources = {(artifact.name, artifact.file): artifact.verification for artifact in manifest.of_format(ONNX)}
     results = []
     for artifact in engines:
         probes = probes_of(bundle, manifest, artifact, reference)
-        engine = artifact.get("engine") or {}
         with TensorRTRunner(artifact_path(bundle, artifact), artifact, trt=trt, gpu=gpu) as runner:
             sizes = sorted({runner.tensors.min_batch, runner.tensors.opt_batch, runner.tensors.max_batch})
-            source = sources.get((artifact["name"], engine.get("onnx")), {})
-            results.append((artifact, check_engine(runner, probes, artifact["precision"], sizes, source)))
+            source = NOTHING if artifact.engine is None else sources.get((artifact.name, artifact.engine.onnx), NOTHING)
+            results.append((artifact, check_engine(runner, probes, artifact.precision, sizes, source)))
     return results

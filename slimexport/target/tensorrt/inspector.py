@@ -15,6 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from slimexport.target.precision import PRECISIONS
+
 UNKNOWN = "unknown"
 USED, PARTLY, NOT_USED = "used", "partly", "not used"
 
@@ -33,7 +35,7 @@ MOVES_DATA = re.compile(r"reformat|copy|cast|shuffle|noop|constant|quantize|shap
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerCount:
     """Layers by precision: all of them, and those that multiply weights, which decide what an engine is."""
 
     all: dict[str, int]
@@ -43,21 +45,19 @@ class Layers:
         """Whether an engine computes in `precision`: `used` by at least half of the layers that tell and count,
         `partly`, `not used`, or `unknown`.
 
-        tf32 is a permission that shows in some tactics' names only, so that it is used, or nothing is known.
+        A permission, as tf32 is, shows in some tactics' names only, so that it is used, or nothing is known.
         """
         counts = self.weighted if any(name != UNKNOWN for name in self.weighted) else self.all
-        told = {name: count for name, count in counts.items() if name != UNKNOWN}
-        if not told:
-            return UNKNOWN
-        if precision == "tf32":
-            return USED if told.get("tf32") else UNKNOWN
-        share = told.get(precision, 0) / sum(told.values())
+        known = {name: count for name, count in counts.items() if name != UNKNOWN}
+        share = known.get(precision, 0) / sum(known.values()) if known else 0.0
+        if not known or not PRECISIONS[precision].shown:
+            return USED if share else UNKNOWN
         if share == 0:
             return NOT_USED
         return USED if share >= 0.5 else PARTLY
 
 
-def count_layers(information: str) -> Layers:
+def count_layers(information: str) -> LayerCount:
     """The counts from the inspector's JSON; text that is none counts nothing."""
     try:
         parsed = json.loads(information)
@@ -71,7 +71,7 @@ def count_layers(information: str) -> Layers:
         everything[precision] += 1
         if isinstance(layer, dict) and _multiplies_weights(layer):
             weighted[precision] += 1
-    return Layers(dict(sorted(everything.items())), dict(sorted(weighted.items())))
+    return LayerCount(dict(sorted(everything.items())), dict(sorted(weighted.items())))
 
 
 def _multiplies_weights(layer: dict[str, Any]) -> bool:
@@ -96,8 +96,8 @@ def _weights_type(layer: dict[str, Any]) -> str:
 
 
 def _tactic_type(tactic: str) -> str:
-    found = TACTIC.search(tactic.lower())
-    return TACTIC_TYPES[found.lastindex - 1] if found and found.lastindex else ""
+    match = TACTIC.search(tactic.lower())
+    return TACTIC_TYPES[match.lastindex - 1] if match and match.lastindex else ""
 
 
 def _tensors_type(tensors: Any) -> str:
@@ -105,8 +105,8 @@ def _tensors_type(tensors: Any) -> str:
     for tensor in tensors if isinstance(tensors, list) else []:
         if isinstance(tensor, dict):
             for key in ("Format/Datatype", "Datatype", "DataType", "Format"):
-                if found := _type(tensor.get(key)):
-                    return found
+                if kind := _type(tensor.get(key)):
+                    return kind
     return ""
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import Artifact, Manifest
-from slimexport.target.tensorrt.api import PRECISIONS, Emission, emission
+from slimexport.target.manifest import ONNX, TRT, Artifact, Manifest
+from slimexport.target.precision import OPTIONS, PRECISIONS, row_of
+from slimexport.target.tensorrt.api import Emission, emission
 
-FORMAT = "trt"  # of engines, in the manifest
-OPTION = {"int8-fp16": "int8"}  # what --precision calls a file, where that is something else
 SHOWN = 3  # networks that a message names
 
 
@@ -27,8 +25,7 @@ class Order:
     @property
     def file(self) -> str:
         """`NAME.plan` for fp32, `NAME.fp16.plan` and so on."""
-        infix = "" if self.emission.precision == "fp32" else f".{self.emission.precision}"
-        return f"{self.source['name']}{infix}.plan"
+        return f"{self.source.name}{PRECISIONS[self.emission.precision].infix}.plan"
 
 
 def orders(
@@ -38,8 +35,8 @@ def orders(
     precision. BundleError where the bundle lacks a width or an ONNX file, MissingBackend for a precision that this
     TensorRT has not."""
     emissions = [emission(trt, precision) for precision in dict.fromkeys(precisions)]
-    sources = [artifact for artifact in manifest["artifacts"] if artifact.get("format") == "onnx"]
-    networks = {artifact["name"]: artifact.get("width") for artifact in sources}
+    sources = manifest.of_format(ONNX)
+    networks = {artifact.name: artifact.width for artifact in sources}
     if widths is not None:
         known = {value for pair in networks.items() for value in pair if value is not None}
         if missing := [str(width) for width in widths if width not in known]:
@@ -48,26 +45,27 @@ def orders(
         networks = {name: width for name, width in networks.items() if width in widths or name in widths}
     if not networks:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to build. Export again.")
-    found = {(artifact["name"], artifact["precision"]): artifact for artifact in sources}
+    files = {(artifact.name, artifact.precision): artifact for artifact in sources}
     for wanted in emissions:
-        if lacking := [name for name in networks if (name, wanted.onnx) not in found]:
+        if lacking := [name for name in networks if (name, wanted.onnx) not in files]:
             raise BundleError(_lacks(bundle, manifest, trt, wanted, lacking))
-    return [Order(found[name, wanted.onnx], wanted) for name in networks for wanted in emissions]
+    return [Order(files[name, wanted.onnx], wanted) for name in networks for wanted in emissions]
 
 
 def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: list[str]) -> str:
     """Which ONNX files an engine needs, and the command that exports them beside those that the bundle has."""
-    source = manifest.get("source", {})
-    checkpoint = f"random:{source.get('network')}" if source.get("untrained") else source.get("file")
-    sources = [artifact for artifact in manifest["artifacts"] if artifact.get("format") == "onnx"]
-    files = {wanted.onnx, *(artifact["precision"] for artifact in sources)}
-    exported = [precision for precision in PRECISIONS if precision in {OPTION.get(file, file) for file in files}]
-    widths = list(dict.fromkeys(artifact.get("width") for artifact in sources))
+    source = manifest.source
+    checkpoint = f"random:{source.network}" if source.untrained else source.file
+    sources = manifest.of_format(ONNX)
+    files = {wanted.onnx, *(artifact.precision for artifact in sources)}
+    rows = [row_of(file) for file in files]
+    exported = [option for option in OPTIONS if option in {row.option for row in rows}]
+    widths = list(dict.fromkeys(artifact.width for artifact in sources))
     command = f"slimexport --ckpt {checkpoint}"
     if None not in widths:
         command += f" --widths {','.join(map(str, widths))}"
     command += f" --precision {','.join(exported)}"
-    if "int8" in exported:
+    if any(row.calibrated for row in rows):
         command += " --calibration-data FOLDER"
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return (
@@ -76,33 +74,15 @@ def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: 
     )
 
 
-def key_of(artifact: Artifact) -> tuple[Any, Any, Any]:
-    """What makes an entry one of its kind."""
-    return artifact.get("name"), artifact.get("format"), artifact.get("precision")
-
-
 def entry_of(order: Order) -> Artifact:
     """An engine's entry as far as it is its ONNX file's."""
-    return {
-        **copy.deepcopy(order.source),
-        "format": FORMAT,
-        "precision": order.emission.precision,
-        "file": order.file,
-        "sha256": None,
-        "size_bytes": 0,
-        "accuracy": None,
-        "engine": None,
-    }
-
-
-def with_entry(manifest: Manifest, artifact: Artifact) -> Manifest:
-    """A manifest with this entry in place of an earlier one, or at the end."""
-    updated = copy.deepcopy(manifest)
-    keys = [key_of(old) for old in updated["artifacts"]]
-    if key_of(artifact) in keys:
-        updated["artifacts"][keys.index(key_of(artifact))] = artifact
-    else:
-        updated["artifacts"].append(artifact)
-    left = [old for old in updated.get("rejected", []) if key_of(old) != key_of(artifact)]
-    updated.pop("rejected", None)
-    return {**updated, "rejected": left} if left else updated
+    return replace(
+        order.source,
+        format=TRT,
+        precision=order.emission.precision,
+        file=order.file,
+        sha256=None,
+        size_bytes=0,
+        accuracy=None,
+        engine=None,
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 from slimexport.target.cuda.device import Device, sm
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.manifest import Engine
 
 TAG = 0x74727466
 HEADER_BYTES = 28
@@ -59,22 +59,21 @@ def same_version(one: str, other: str) -> bool:
     return count >= LEAST_NUMBERS and numbers(one)[:count] == numbers(other)[:count]
 
 
-def check_plan(plan: bytes, name: str, engine: dict[str, Any] | None, tensorrt: str, device: Device) -> None:
+def check_plan(plan: bytes, name: str, engine: Engine | None, tensorrt: str, device: Device) -> None:
     """PlanMismatch unless a plan can run on this machine, as far as can be told; BundleError where it is none.
 
     `engine`: the manifest's entry, where there is one. `tensorrt`: the version that is installed.
     """
     header = read_header(plan, name)
-    record = engine or {}
-    flags = record.get("flags", [])
-    built = record.get("tensorrt") or header.tensorrt
-    capability = record.get("compute_capability")
+    flags = engine.flags if engine else ()
+    built = engine.tensorrt if engine else header.tensorrt
+    capability = engine.compute_capability if engine else None
     if _version_fits(built, tensorrt, "VERSION_COMPATIBLE" in flags) and _gpu_fits(
         capability, device.compute_capability, "AMPERE_PLUS" in flags
     ):
         return
     target = f" for {sm(capability)}" if capability else ""
-    source = record.get("onnx") or f"{name.split('.', 1)[0]}.onnx"
+    source = engine.onnx if engine else f"{name.split('.', 1)[0]}.onnx"
     raise PlanMismatch(
         f"engine {name} was built with TensorRT {built}{target}; this machine has {tensorrt} and {device.sm}. Engines are not "
         f"portable: rebuild from {source}."

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.cells.cell import BACKENDS, Cell
+from benchmarks.cells.backends import BACKENDS
+from benchmarks.cells.cell import Cell
 from benchmarks.cells.plan_cells import Wanted, choose_backends, label_of, open_bundle, plan_cells
 from slimexport.target.errors import BundleError
+from slimexport.target.records import to_json
+from tests.support.bundle_helpers import artifact, as_json, with_file
 
 
 def entry(folder: Path, width: Any = 0.5, precision: str = "fp32", kind: str = "onnx", **more: Any) -> dict[str, Any]:
+    """A file of some content, and its entry in a manifest."""
     name = "net_x" + str(width).replace(".", "_")
     file = f"{name}.{precision}.{'plan' if kind == 'trt' else kind}"
-    content = file.encode()
-    (folder / file).write_bytes(content)
-    return {
-        "name": name,
-        "width": width,
-        "format": kind,
-        "precision": precision,
-        "file": file,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
-        "macs": 1000,
-        "params": 10,
-        **more,
-    }
+    described = with_file(folder, artifact(name, None, precision, format=kind, file=file))
+    return {**to_json(described), "width": width, **more}
 
 
 def write(folder: Path, entries: list[dict[str, Any]], **changes: Any) -> Path:
-    manifest = {
-        "schema_version": 1,
-        "source": {"file": "net.pt", "sha256": "0" * 64, "network": "net"},
-        "input": {"name": "input", "channels": 3, "image_size": 64},
-        "artifacts": entries,
-        **changes,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    content = {**as_json(image_size=64), "artifacts": entries, **changes}
+    (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
 
@@ -95,8 +80,8 @@ def test_engines_are_tensorrts_and_take_the_accuracy_of_their_onnx_file(tmp_path
 
 
 @pytest.mark.parametrize(("width", "label"), [(0.5, "0.5x"), (1.0, "1.0x"), (1, "s1"), (None, "net_xNone")])
-def test_labels(tmp_path: Path, width: Any, label: str) -> None:
-    assert label_of(entry(tmp_path, width)) == label
+def test_labels(width: Any, label: str) -> None:
+    assert label_of(artifact(f"net_x{width}", width)) == label
 
 
 def test_widths_and_precisions_that_are_not_there(bundle: Path) -> None:
@@ -120,13 +105,13 @@ def test_a_changed_file_is_refused_before_anything_is_measured(bundle: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": {}}, "does not name its network"),
-        ({"source": None}, "does not name its network"),
-        ({"input": {}}, "no image size"),
+        ({"source": {}}, r"source\.file is missing"),
+        ({"source": None}, "source is null, expected an object"),
+        ({"input": {"name": "input", "channels": 3}}, r"input\.image_size is missing"),
         ({"artifacts": []}, "lists no files"),
         ({"schema_version": 2}, "schema version"),
-        ({"input": {"image_size": 0}}, "no image size"),
-        ({"artifacts": [{"file": "a.onnx"}]}, "a.onnx lacks a usable name"),
+        ({"input": {**as_json()["input"], "image_size": 0}}, "no image size"),
+        ({"artifacts": [{"file": "a.onnx"}]}, r"artifacts\[0\]\.name is missing"),
     ],
 )
 def test_manifests_that_cannot_be_used(bundle: Path, changes: dict[str, Any], message: str) -> None:
@@ -137,12 +122,19 @@ def test_manifests_that_cannot_be_used(bundle: Path, changes: dict[str, Any], me
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("macs", 0), ("macs", "1"), ("activations", "x"), ("width", [1]), ("accuracy", {"top1": None}), ("accuracy", "90 %")],
+    ("key", "value", "message"),
+    [
+        ("macs", 0, "the entry of net_x0_5.fp32.onnx lacks a usable macs"),
+        ("macs", "1", 'macs is "1"'),
+        ("activations", "x", 'activations is "x"'),
+        ("width", [1], r"width is \[1\]"),
+        ("accuracy", {"top1": None, "images": 1, "data": "d"}, r"accuracy\.top1 is null"),
+        ("accuracy", "90 %", 'accuracy is "90 %"'),
+    ],
 )
-def test_nonsense_in_an_entry_is_refused_before_it_is_measured(key: str, value: Any, tmp_path: Path) -> None:
+def test_nonsense_in_an_entry_is_refused_before_it_is_measured(key: str, value: Any, message: str, tmp_path: Path) -> None:
     write(tmp_path, [{**entry(tmp_path), key: value}])
-    with pytest.raises(BundleError, match=f"lacks a usable {key}"):
+    with pytest.raises(BundleError, match=message):
         open_bundle(tmp_path)
 
 
@@ -166,7 +158,7 @@ def test_backends_that_a_word_stands_for(bundle: Path, tmp_path: Path) -> None:
     opened = [open_bundle(bundle)]
     assert choose_backends("auto", False, opened, False) == ("onnxruntime-cpu",)
     assert choose_backends("auto", True, opened, True) == ("onnxruntime-cuda", "slimmable")
-    assert choose_backends("all", False, opened, False) == BACKENDS
+    assert choose_backends("all", False, opened, False) == tuple(BACKENDS)
     assert choose_backends("slimmable, torch-eager,slimmable", False, opened, False) == ("slimmable", "torch-eager")
     write(tmp_path, [entry(tmp_path), entry(tmp_path, kind="trt")])
     assert choose_backends("auto", True, [open_bundle(tmp_path)], False) == ("onnxruntime-cuda", "tensorrt")

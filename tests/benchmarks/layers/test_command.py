@@ -16,12 +16,14 @@ from click.testing import CliRunner, Result
 
 from benchmarks.layers import command as channels
 from benchmarks.layers.command import command, find_network, require_onnx
-from benchmarks.layers.run import Device
+from benchmarks.layers.run import TimedDevice
+from slimexport.target.records import to_json
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import read_latency_table
 from slimtrain.models.published import published_spec
 from tests.support import ROOT
+from tests.support.bundle_helpers import artifact, as_json
 from tests.support.channel_fakes import FormulaTimer
 
 FEW = ["--image-size", "32", "--stem-stride", "1", "--classes", "10", "--range", "0.25:0.5", "--points", "2", "--line", "12"]
@@ -36,7 +38,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
     def run(*words: str, timer: FormulaTimer | None = None) -> Result:
         monkeypatch.setattr(channels, "ModelTimer", lambda backend, batch, threads: timer or FormulaTimer())
         monkeypatch.setattr(
-            channels, "this_device", lambda backend, batch, threads: Device("a formula", backend, batch, threads, {})
+            channels, "this_device", lambda backend, batch, threads: TimedDevice("a formula", backend, batch, threads, {})
         )
         return CliRunner().invoke(command, list(words))
 
@@ -48,14 +50,8 @@ def manifest_of(folder: Path, stem_stride: int = 2, **changed: Any) -> Path:
     spec = replace(published_spec("us_mobilenet_v1", 10), stem_stride=stem_stride)
     plan = spec.plan(0.5)
     macs = CostCounter(spec, 32)(plan).macs
-    content = {
-        "schema_version": 1,
-        "source": {"file": "a.pt", "network": "us_mobilenet_v1"},
-        "input": {"image_size": 32},
-        "output": {"classes": 10},
-        "artifacts": [{"name": "a", "channels": dict(plan.channels), "macs": macs}],
-        **changed,
-    }
+    described = artifact("a", channels=dict(plan.channels), macs=macs)
+    content = {**as_json(described, network="us_mobilenet_v1", image_size=32, classes=10), **changed}
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(content))
     return folder
@@ -167,13 +163,10 @@ def test_a_bundle_says_what_it_is(tmp_path: Path, stem_stride: int) -> None:
     ("changed", "message"),
     [
         ({"artifacts": []}, "damaged"),
-        ({"source": {}}, "lacks 'network'"),
+        ({"source": {"file": "a.pt", "sha256": None}}, r"source\.network is missing"),
         ({"schema_version": 9}, "schema version 9"),
-        ({"artifacts": [{"channels": {"features.0": 16}, "macs": 5}]}, "is not the published one"),
-        (
-            {"artifacts": [{"channels": HALF, "macs": 5}]},
-            "another network",
-        ),
+        ({"artifacts": [to_json(artifact(channels={"features.0": 16}, macs=5))]}, "is not the published one"),
+        ({"artifacts": [to_json(artifact(channels=HALF, macs=5))]}, "another network"),
     ],
 )
 def test_a_bundle_that_cannot_be_used_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

@@ -13,16 +13,16 @@ import pytest
 
 from benchmarks.cells.cell import NotMeasured, Options, OutOfMemory, Timing
 from benchmarks.cells.inputs import RandomImages
-from benchmarks.runners import open_runner
+from benchmarks.runners import trt
+from benchmarks.runners.opening import open_runner
 from benchmarks.runners.trt import TensorRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_reference
+from tests.support.code_lines import function_lines, lines_run
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import Images, engine_bundle, engine_cell
-from tests.support.trt_fake import logits_of
+from tests.support.trt_fake import VERSIONS, logits_of
 from tests.support.trt_helpers import CLASSES, SIZE, Machine, machine
-
-VERSIONS = ["8.6.0", "10.3.0", "11.4.0"]
 
 
 @pytest.fixture
@@ -32,15 +32,15 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def bundle(board: Machine, tmp_path: Path) -> Path:
-    made = engine_bundle(tmp_path / "net")
+    folder = engine_bundle(tmp_path / "net")
     board.library.calls.clear()
-    return made
+    return folder
 
 
 def opened(bundle: Path, batch: int = 2, images: Any = None, **options: Any) -> TensorRT:
-    found = open_runner(engine_cell(bundle, batch), bundle, images or Images(), Options(**options))
-    assert isinstance(found, TensorRT)
-    return found
+    runner = open_runner(engine_cell(bundle, batch), bundle, images or Images(), Options(**options))
+    assert isinstance(runner, TensorRT)
+    return runner
 
 
 def calls_of(board: Machine, runner: TensorRT, index: int) -> tuple[list[str], Timing]:
@@ -60,9 +60,9 @@ def last_logits(runner: TensorRT, board: Machine) -> Any:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_logits_are_the_references_on_every_version(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     board = machine(monkeypatch, version)
-    made = engine_bundle(tmp_path / "net")
-    reference = read_reference(made)
-    runner = opened(made, batch=3)
+    folder = engine_bundle(tmp_path / "net")
+    reference = read_reference(folder)
+    runner = opened(folder, batch=3)
     np.testing.assert_allclose(runner.logits(reference["images"]), reference["logits_x0_5"], rtol=1e-5, atol=1e-6)
     assert runner.settings["version"] == board.trt.__version__
     runner.close()
@@ -92,7 +92,7 @@ def test_without_graphs_work_is_queued_anew(board: Machine, bundle: Path) -> Non
 def test_every_iteration_reads_the_next_buffer(board: Machine, bundle: Path, cuda_graph: bool) -> None:
     images = Images()
     runner = opened(bundle, images=images, cuda_graph=cuda_graph)
-    expected = [logits_of(each, CLASSES) for each in images.buffers(2, 0)]
+    expected = [logits_of(buffer, CLASSES) for buffer in images.buffers(2, 0)]
     for index in (0, 1, 2, 3, 4, 5, 6, 12, 3):
         runner.run(index)
         np.testing.assert_allclose(last_logits(runner, board), expected[index % 5], rtol=1e-5, atol=1e-6)
@@ -199,9 +199,6 @@ def test_two_buffers_are_kept_on_a_full_device(board: Machine, bundle: Path, mon
     runner.close()
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
-
-
 @pytest.mark.parametrize("batch", [7, 32])
 def test_a_batch_outside_of_the_profile_is_a_row_with_the_range(board: Machine, bundle: Path, batch: int) -> None:
     with pytest.raises(NotMeasured, match=rf"\.plan takes 1 to 6 images at once, not {batch}\. Build it with a --batch"):
@@ -295,6 +292,44 @@ def test_an_engine_that_does_not_run_says_why(board: Machine, bundle: Path, cuda
     runner.close()
     with pytest.raises(NotMeasured, match="TensorRT does not run it"):
         opened(bundle, cuda_graph=cuda_graph).run(0)
+
+
+def test_no_version_of_tensorrt_is_asked_for_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every line of the runner, on stand-ins that refuse such names."""
+
+    def refused(message: str, bundle: Path, batch: int = 2, **options: Any) -> None:
+        with pytest.raises((NotMeasured, OutOfMemory), match=message), closing(opened(bundle, batch, **options)) as runner:
+            runner.run(0)
+
+    with lines_run(trt) as seen:
+        for version in VERSIONS:
+            board = machine(monkeypatch, version)
+            bundle = engine_bundle(tmp_path / version)
+            for cuda_graph in (True, False):
+                with closing(opened(bundle, cuda_graph=cuda_graph)) as runner:
+                    runner.run(0)
+                    runner.logits(np.ones((2, 3, SIZE, SIZE), np.float32))
+            refused("at once, not 7", bundle, 7)
+            with pytest.raises(NotMeasured, match="expected"):
+                open_runner(replace(engine_cell(bundle), image_size=8), bundle, Images(), Options())
+            board.behaviour.runs = False
+            refused("does not run it", bundle, cuda_graph=False)
+            board.behaviour.runs = True
+            for code, message in ((901, "cannot be captured"), (2, "cudaErrorMemoryAllocation")):
+                board.library.failing["cudaGraphInstantiateWithFlags"] = code
+                refused(message, bundle)
+            board.library.failing.clear()
+            with monkeypatch.context() as patch:
+                real, asked = board.trt.IExecutionContext.set_tensor_address, iter(range(100))
+                patch.setattr(
+                    board.trt.IExecutionContext,
+                    "set_tensor_address",
+                    lambda *words, r=real, a=asked: next(a) < 2 and r(*words),
+                )
+                refused("does not take another address", bundle)
+            assert board.library.leaks == []
+    left_out = function_lines(trt) - seen[trt.__name__]
+    assert not left_out, f"no version runs the lines {sorted(left_out)}"
 
 
 def test_closing_twice_does_nothing(board: Machine, bundle: Path) -> None:

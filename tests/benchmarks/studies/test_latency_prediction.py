@@ -16,10 +16,10 @@ import onnx
 import pytest
 
 from benchmarks.layers.model_timer import Model, Sample
-from benchmarks.layers.run import WHOLE, Device, Grid, Work, run_channels
+from benchmarks.layers.run import WHOLE, Grid, TimedDevice, Work, run_channels
 from benchmarks.onnx_models.network import network_model
 from benchmarks.studies import latency_prediction
-from benchmarks.studies.latency_prediction import errors, networks, predict, told, unseen_plans
+from benchmarks.studies.latency_prediction import errors, networks, predict, result_lines, unseen_plans
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
@@ -35,12 +35,12 @@ GRID = Grid(points=3, unit=8, line=12, duration_s=0.01)
 
 @pytest.fixture(scope="module")
 def table() -> LatencyTable:
-    return run_channels(Work(SPEC, 32, GRID), Device("a formula", "onnxruntime-cpu", 1, 1), FormulaTimer()).table
+    return run_channels(Work(SPEC, 32, GRID), TimedDevice("a formula", "onnxruntime-cpu", 1, 1), FormulaTimer()).table
 
 
 def test_plans_had_no_part_in_the_table_and_differ(table: LatencyTable) -> None:
     plans = unseen_plans(SPEC, table, 10, seed=0)
-    seen = [each["channels"] for each in table.settings[WHOLE]]
+    seen = [network["channels"] for network in table.settings[WHOLE]]
     assert all(dict(plan.channels) not in seen for plan in plans)
     assert len({plan.name for plan in plans}) == len(plans)
     mixed = [plan for plan in plans if plan.name.startswith("random")]
@@ -57,7 +57,7 @@ def test_plans_had_no_part_in_the_table_and_differ(table: LatencyTable) -> None:
 
 def test_groups_that_are_never_slimmed_stay() -> None:
     spec = published_spec("us_mobilenet_v2", 10)
-    measured = run_channels(Work(spec, 32, Grid(2, 8, 2, 0.01)), Device("a", "onnxruntime-cpu", 1, 1), FormulaTimer())
+    measured = run_channels(Work(spec, 32, Grid(2, 8, 2, 0.01)), TimedDevice("a", "onnxruntime-cpu", 1, 1), FormulaTimer())
     for plan in unseen_plans(spec, measured.table, 3, seed=0):
         assert spec.plan_from_channels("p", dict(plan.channels)) == plan
 
@@ -80,14 +80,14 @@ def test_known_times_are_predicted_and_better_than_by_macs(table: LatencyTable) 
         assert row["macs"] == count(plan).macs and row["table_ms"] == table.cost_ms(plan)
     macs, ms = [row["macs"] for row in result["networks"]], [row["macs_only_ms"] for row in result["networks"]]
     assert np.allclose(np.polyval(np.polyfit(macs, ms, 1), macs), ms)  # a line
-    text = told(result)
+    text = result_lines(result)
     assert "the table: off by 0." in text and "MACs alone: off by" in text and all(plan.name in text for plan in plans)
 
 
 def test_errors_are_relative_to_what_was_measured() -> None:
-    found = errors([1.1, 1.8, 4.0], [1.0, 2.0, 4.0])
-    assert found["mean_absolute_error"] == pytest.approx(0.2 / 3)
-    assert found["largest_error"] == pytest.approx(0.1) and found["rank_correlation"] == 1
+    figures = errors([1.1, 1.8, 4.0], [1.0, 2.0, 4.0])
+    assert figures["mean_absolute_error"] == pytest.approx(0.2 / 3)
+    assert figures["largest_error"] == pytest.approx(0.1) and figures["rank_correlation"] == 1
     assert errors([3.0, 2.0, 1.0], [1.0, 2.0, 3.0])["rank_correlation"] == -1
     assert errors([1.0, 1.0], [1.0, 2.0])["rank_correlation"] is None
 
@@ -96,11 +96,11 @@ def test_networks_that_can_be_are_exported(tmp_path: Path) -> None:
     spec = published_spec("us_mobilenet_v1")
     random = ChannelPlan("random_1", {**spec.plan(0.25).channels, "features.2": 40, "features.9": 136})
     plans = [spec.plan(0.3), random]
-    found = networks(spec, 32, plans, tmp_path)
+    models = networks(spec, 32, plans, tmp_path)
     for plan in plans:
-        model = onnx.load_model_from_string(found[plan.name].make())
+        model = onnx.load_model_from_string(models[plan.name].make())
         assert model.producer_name == "slimexport"
-        weights = [list(each.dims) for each in model.graph.initializer if len(each.dims) == 4]
+        weights = [list(tensor.dims) for tensor in model.graph.initializer if len(tensor.dims) == 4]
         stem, *rest = [dims for dims in weights if dims[1] != 1]
         assert stem == [plan.channels["features.0"], 3, 3, 3]
         assert [dims[0] for dims in rest] == [plan.channels[f"features.{i}"] for i in range(1, 14)]
@@ -127,7 +127,7 @@ def formula(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         latency_prediction,
         "this_device",
-        lambda backend, batch, threads: Device("a formula", backend, batch, threads, {"cpu": "a formula"}),
+        lambda backend, batch, threads: TimedDevice("a formula", backend, batch, threads, {"cpu": "a formula"}),
     )
     monkeypatch.setattr(latency_prediction, "networks", written)
 

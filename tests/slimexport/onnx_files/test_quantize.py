@@ -19,11 +19,12 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from slimexport.onnx_files.calibration import agreement, choose_method
+from slimexport.onnx_files.calibration import RangeChoice, agreement, choose_method
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.ranges import BINS, Range, activation_scales, measure_ranges, weight_scales
 from slimexport.onnx_files.typed import cast_twin
+from slimexport.target.manifest import Agreement
 from slimexport.target.runners import runs_on_cpu
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
@@ -527,6 +528,11 @@ def test_activations_beyond_fp16_are_refused_for_the_fp16_emission_only() -> Non
     assert len(pairs(quantize(model, scales))) == 4
 
 
+def finite(result: Agreement | None) -> Agreement:
+    assert result is not None, "logits that are not finite"
+    return result
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_int8_logits_are_near_float32s_in_both_emissions(architecture: str) -> None:
     model, probes = network_model(architecture), noise_images(4, SIZE, 9)
@@ -536,9 +542,9 @@ def test_int8_logits_are_near_float32s_in_both_emissions(architecture: str) -> N
     found = {half: logits(made[half] if not half or HALVES[-1] else cast_twin(made[half]), probes) for half in made}
     for half in made:
         assert found[half].dtype == np.float32
-        near = agreement(found[half], expected)
-        assert 1e-4 < near.distance < 0.05 and near.cosine > 0.99, near
-    assert agreement(found[True], found[False]).distance < 0.03
+        near = finite(agreement(found[half], expected))
+        assert 1e-4 < near.logit_distance < 0.05 and near.cosine > 0.99, near
+    assert finite(agreement(found[True], found[False])).logit_distance < 0.03
 
 
 # ---------------------------------------------------------------------------------------------- next to onnxruntime's
@@ -594,8 +600,9 @@ def test_side_by_side_with_onnxruntimes_quantization(architecture: str, distance
     ranges = measure_ranges(model, batches, quantized_inputs(model))
     ours = quantize(model, activation_scales(ranges, "max"))
     exact, found, other = (logits(m, held) for m in (model, ours, theirs))
-    assert agreement(found, other).distance <= distance
-    assert agreement(found, exact).distance <= 1.1 * agreement(other, exact).distance + 1e-4
+    assert finite(agreement(found, other)).logit_distance <= distance
+    ours_off, theirs_off = (finite(agreement(made, exact)).logit_distance for made in (found, other))
+    assert ours_off <= 1.1 * theirs_off + 1e-4
     their_scales = {name: numpy_helper.to_array(tensor) for name, tensor in stored(theirs).items() if name.endswith("_scale")}
     compared = 0
     for pair in pairs(ours).values():
@@ -609,15 +616,19 @@ def test_side_by_side_with_onnxruntimes_quantization(architecture: str, distance
 # --------------------------------------------------------------------------------------------------- choosing a method
 
 
+def distance_of(choice: RangeChoice, method: str) -> float:
+    return finite(choice.tried[method]).logit_distance
+
+
 def test_agreement_by_hand() -> None:
     reference = np.array([[3.0, 4.0], [-8.0, 6.0]])
     found = np.array([[4.0, 3.0], [-8.0, 6.0]])
-    near = agreement(found, reference)
-    assert near.distance == pytest.approx(np.sqrt(2 / 4) / 8)
-    assert near.top1 == 0.5
+    near = finite(agreement(found, reference))
+    assert near.logit_distance == pytest.approx(np.sqrt(2 / 4) / 8)
+    assert near.top1_agreement == 0.5
     assert near.cosine == pytest.approx((24 / 25 + 1) / 2)
-    assert agreement(reference, reference).distance == 0
-    assert np.isnan(agreement(found * np.nan, reference).distance)
+    assert finite(agreement(reference, reference)).logit_distance == 0
+    assert agreement(found * np.nan, reference) is None
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v1", "mnasnet"])
@@ -633,12 +644,11 @@ def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: s
         distances[method] = float(np.sqrt(((found - exact) ** 2).mean()) / np.abs(exact).max())
     assert choice.method == min(distances, key=distances.__getitem__)
     assert choice.scales == activation_scales(ranges, choice.method)
-    figures = choice.as_dict()
-    assert (figures["method"], figures["images"], figures["held_back"]) == (choice.method, 7, 6)
-    assert {method: tried["logit_distance"] for method, tried in figures["tried"].items()} == pytest.approx(
-        distances, rel=0.05
-    )
-    assert all(0 <= tried["top1_agreement"] <= 1 and 0.9 < tried["cosine"] <= 1 for tried in figures["tried"].values())
+    described = choice.described()
+    assert (described.method, described.images, described.held_back) == (choice.method, 7, 6)
+    tried = {method: finite(result) for method, result in described.tried.items()}
+    assert {method: result.logit_distance for method, result in tried.items()} == pytest.approx(distances, rel=0.05)
+    assert all(0 <= result.top1_agreement <= 1 and 0.9 < result.cosine <= 1 for result in tried.values())
 
 
 def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
@@ -647,7 +657,7 @@ def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
     fit[7, :, 20, 20] = 300  # 9 of 46 * 46 * 64 places see it, under 0.01 %
     choice = choose_method(model, [fit], [images(8, 48, seed=2)])
     assert choice.method == "percentile"
-    assert choice.tried["percentile"].distance < 0.2 * choice.tried["max"].distance
+    assert distance_of(choice, "percentile") < 0.2 * distance_of(choice, "max")
     assert choose_method(model, [fit], [images(8, 48, seed=2)], methods=["max"]).method == "max"
 
 
@@ -663,14 +673,14 @@ def test_rare_values_that_decide_make_it_the_maximum() -> None:
 
     choice = choose_method(model, [bright(6)], [bright(6)])
     assert choice.method == "max"
-    assert choice.tried["max"].distance < 0.2 * choice.tried["percentile"].distance
+    assert distance_of(choice, "max") < 0.2 * distance_of(choice, "percentile")
 
 
 def test_equals_take_the_first_method() -> None:
     model = build(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)))  # nothing gains, so nothing is quantized
     choice = choose_method(model, [images()], [images(seed=2)])
     assert (choice.method, dict(choice.scales)) == ("max", {})
-    assert [tried.distance for tried in choice.tried.values()] == [0, 0]
+    assert [distance_of(choice, method) for method in choice.tried] == [0, 0]
 
 
 def test_a_choice_needs_images_on_both_sides() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import cast_twin, to_typed
+from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
@@ -85,7 +86,7 @@ def test_every_float_of_a_network_is_rounded_and_every_integer_stays(precision: 
             assert tensor.raw_data == bits(numpy_helper.to_array(before[name]), precision)
         else:
             assert tensor == before[name]
-    assert rounding.values == sum(numpy_helper.to_array(before[name]).size for name in floats)
+    assert rounding.weights == sum(numpy_helper.to_array(before[name]).size for name in floats)
 
 
 def test_lost_and_subnormal_fp16_weights_are_counted() -> None:
@@ -94,14 +95,14 @@ def test_lost_and_subnormal_fp16_weights_are_counted() -> None:
     exact = [0.0, -0.0, 2.0**-14, 6.2e-5, -1.0, 65504.0, 65519.0]  # 65519 rounds down to the largest
     rounded_up = [2.0**-14 - 2.0**-30]  # to the smallest normal
     typed, rounding = to_typed(one_layer(*lost, *subnormal, *exact, *rounded_up), "fp16")
-    assert rounding.as_dict() == {"weights": 15, "underflow_to_zero": 3, "subnormal": 4}, "scalars are no weights"
+    assert to_json(rounding) == {"weights": 15, "underflow_to_zero": 3, "subnormal": 4}, "scalars are no weights"
     values = numpy_helper.to_array(typed.graph.initializer[0]).ravel()
     assert (values[:3] == 0).all() and (values[3:7] != 0).all() and values[-2] == 65504
 
 
 def test_bf16_keeps_what_fp16_loses() -> None:
     _, rounding = to_typed(one_layer(1e-8, 1e-30, 1e20, 2.0**-126, 1e-39, 1e-42), "bf16")
-    assert rounding.as_dict() == {"weights": 6, "underflow_to_zero": 1, "subnormal": 1}
+    assert to_json(rounding) == {"weights": 6, "underflow_to_zero": 1, "subnormal": 1}
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import io
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,24 @@ import numpy as np
 import pytest
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import artifact_path, dump_manifest, read_manifest, read_reference
+from slimexport.target.manifest import (
+    Accuracy,
+    Int8,
+    Rounding,
+    artifact_path,
+    dump_manifest,
+    read_manifest,
+    read_reference,
+)
+from slimexport.target.records import to_json
 from slimtrain.base.files import file_sha256
+from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
+
+INT8 = Int8(method="max", images=1, held_back=1, tried={"max": None})
 
 
-def write(folder: Path, manifest: Any) -> Path:
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def write(folder: Path, content: Any) -> Path:
+    (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
 
@@ -28,16 +45,105 @@ def test_sha256_is_that_of_the_whole_file(tmp_path: Path, size: int) -> None:
     assert file_sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
 
 
-def test_a_manifest_reads_as_it_was_written_and_unknown_keys_stay(tmp_path: Path) -> None:
-    manifest = {"schema_version": 1, "artifacts": [{"name": "ü"}], "later": {"addition": [1.5, None]}}
-    (tmp_path / "manifest.json").write_text(dump_manifest(manifest), encoding="utf-8")
-    assert read_manifest(tmp_path) == manifest
+def test_a_manifest_reads_as_it_was_written(tmp_path: Path) -> None:
+    whole = manifest(
+        artifact("ü", None, precision="int8", int8=INT8, rounding=Rounding(weights=3, underflow_to_zero=1, subnormal=0)),
+        artifact("autoslim_s1", 1, format="trt", engine=engine(), accuracy=Accuracy(top1=1.0, images=3, data="d")),
+        rejected=(artifact().rejected(),),
+    )
+    write_manifest(tmp_path, whole)
+    assert read_manifest(tmp_path) == whole
+    assert isinstance(read_manifest(tmp_path).artifacts[1].width, int), "a switch's number"
+
+
+@pytest.mark.parametrize("name", ["exported", "engines"])
+def test_what_earlier_versions_wrote_is_written_again_to_the_byte(tmp_path: Path, name: str) -> None:
+    """With every kind of entry: skipped, proven by difference and by cosine, rejected, engines, int8."""
+    text = stored_text(name)
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    assert dump_manifest(read_manifest(tmp_path)) == text
+
+
+def test_keys_that_are_not_known_stay_wherever_they_are(tmp_path: Path) -> None:
+    content = as_json(artifact(engine=engine()))
+    places = [content, content["source"], content["input"], content["output"], content["artifacts"][0]]
+    places += [content["artifacts"][0]["verification"], content["artifacts"][0]["engine"]]
+    for i, place in enumerate(places):
+        place["later"] = {"addition": [i, None]}
+    read = read_manifest(write(tmp_path, content))
+    assert json.loads(dump_manifest(read)) == content
+    changed = read.with_artifact(replace(read.artifacts[0], macs=5))
+    assert json.loads(dump_manifest(changed))["artifacts"][0]["later"] == {"addition": [4, None]}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_number_that_json_does_not_have_is_never_written(bad: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        dump_manifest({"x": bad})
+        dump_manifest(manifest(artifact(width=bad)))
+
+
+def every_key(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every key and place in a JSON value."""
+    for key, part in content.items() if isinstance(content, dict) else enumerate(content):
+        yield (*path, key)
+        if isinstance(part, dict | list):
+            yield from every_key(part, (*path, key))
+
+
+def test_a_wrong_type_is_told_with_its_key_wherever_it_is(tmp_path: Path) -> None:
+    """Every key of a manifest in turn, as something that no key may be."""
+    content = json.loads(stored_text("exported"))
+    content["artifacts"][0]["engine"] = to_json(engine())
+    places = [path for path in every_key(content) if path[0] != "schema_version"]
+    assert len(places) > 150
+    for *parents, last in places:
+        spoiled = copy.deepcopy(content)
+        place = functools.reduce(lambda part, key: part[key], parents, spoiled)
+        place[last] = [{}]
+        with pytest.raises(BundleError) as caught:
+            read_manifest(write(tmp_path, spoiled))
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in (*parents, last)).lstrip(".")
+        assert re.search(rf"manifest\.json: {re.escape(name)}(\[0\])?(\.\w+)* is ", str(caught.value)), str(caught.value)
+        assert ", expected " in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("macs", "1", 'artifacts[0].macs is "1", expected a whole number'),
+        ("macs", True, "artifacts[0].macs is true, expected a whole number"),
+        ("macs", 1.5, "artifacts[0].macs is 1.5, expected a whole number"),
+        ("width", "wide", 'artifacts[0].width is "wide", expected a number or null'),
+        ("width", float("nan"), "artifacts[0].width is NaN, expected a number or null"),
+        ("file", None, "artifacts[0].file is null, expected text"),
+        ("channels", {"stem": "8"}, 'artifacts[0].channels.stem is "8", expected a whole number'),
+        ("channels", [8], "artifacts[0].channels is [8], expected an object"),
+        ("verification", None, "artifacts[0].verification is null, expected an object"),
+        ("accuracy", {"top1": 1}, "artifacts[0].accuracy.images is missing, expected a whole number"),
+        ("name", "x" * 3, ""),
+        ("name", ["x" * 300], "expected text"),
+    ],
+)
+def test_what_was_found_and_what_was_expected_is_told(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    content = as_json(artifact())
+    content["artifacts"][0][key] = value
+    write(tmp_path, content)
+    if not message:
+        assert read_manifest(tmp_path).artifacts[0].name == value
+        return
+    with pytest.raises(BundleError) as caught:
+        read_manifest(tmp_path)
+    assert message in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_a_missing_key_is_told(tmp_path: Path) -> None:
+    required = [*as_json(), *as_json(artifact())["artifacts"][0]]
+    for key in required:
+        content = as_json(artifact())
+        place = content if key in content else content["artifacts"][0]
+        del place[key]
+        with pytest.raises(BundleError, match=rf"{key} is missing, expected|schema version None"):
+            read_manifest(write(tmp_path, content))
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -61,33 +167,35 @@ def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest",
+    "content",
     [
         {"schema_version": 2, "artifacts": []},
         {"schema_version": "1", "artifacts": []},
         {"artifacts": []},
-        {"schema_version": 1},
-        {"schema_version": 1, "artifacts": {}},
+        {**as_json(), "artifacts": {}},
+        {**as_json(), "schema_version": True},
         [],
         None,
         1,
     ],
 )
-def test_another_schema_is_refused(tmp_path: Path, manifest: Any) -> None:
+def test_another_schema_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(BundleError, match=r"schema version|artifacts"):
-        read_manifest(write(tmp_path, manifest))
+        read_manifest(write(tmp_path, content))
 
 
 def test_a_file_is_handed_out_only_if_it_is_the_one_that_was_written(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"content")
-    artifact = {"file": "x.onnx", "sha256": hashlib.sha256(b"content").hexdigest()}
-    assert artifact_path(tmp_path, artifact) == tmp_path / "x.onnx"
+    described = artifact(file="x.onnx", sha256=hashlib.sha256(b"content").hexdigest())
+    assert artifact_path(tmp_path, described) == tmp_path / "x.onnx"
     (tmp_path / "x.onnx").write_bytes(b"contenT")
     with pytest.raises(BundleError, match=r"SHA-256 is .* says .* changed or"):
-        artifact_path(tmp_path, artifact)
+        artifact_path(tmp_path, described)
+    with pytest.raises(BundleError, match=r"has no SHA-256 of x\.onnx"):
+        artifact_path(tmp_path, replace(described, sha256=None))
     (tmp_path / "x.onnx").unlink()
     with pytest.raises(BundleError, match="not there"):
-        artifact_path(tmp_path, artifact)
+        artifact_path(tmp_path, described)
 
 
 @pytest.mark.parametrize("name", ["../x.onnx", "/etc/passwd", "sub/x.onnx", "", ".", ".."])
@@ -95,9 +203,9 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path, name: str) -
     (tmp_path / "bundle" / "sub").mkdir(parents=True)
     for path in (tmp_path / "x.onnx", tmp_path / "bundle" / "sub" / "x.onnx"):
         path.write_bytes(b"content")
-    artifact = {"file": name, "sha256": hashlib.sha256(b"content").hexdigest()}
+    described = artifact(file=name, sha256=hashlib.sha256(b"content").hexdigest())
     with pytest.raises(BundleError):
-        artifact_path(tmp_path / "bundle", artifact)
+        artifact_path(tmp_path / "bundle", described)
 
 
 def test_a_reference_reads_as_it_was_written(tmp_path: Path) -> None:

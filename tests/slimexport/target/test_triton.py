@@ -3,15 +3,14 @@ of model_config.proto; files byte by byte; and what is refused."""
 
 from __future__ import annotations
 
-import copy
 import errno
-import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,14 @@ import pytest
 
 from slimexport.target import triton
 from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Artifact, Manifest, read_manifest
+from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError, UserError
+from tests.support.bundle_helpers import artifact, with_file
+from tests.support.bundle_helpers import engine as some_engine
+from tests.support.bundle_helpers import manifest as some_manifest
 from tests.support.export_helpers import tree
 
 # --------------------------------------------------------------------------------------- a parser of the text format
@@ -202,32 +206,20 @@ def test_the_parser_of_these_tests_refuses_what_protobuf_refuses(tmp_path: Path,
 # ----------------------------------------------------------------------------------------------------------- a bundle
 
 
-def entry(bundle: Path, kind: str = "onnx", precision: str = "fp32", name: str = "net_x0_5", **more: Any) -> dict[str, Any]:
+def entry(bundle: Path, name: str = "net_x0_5", precision: str = "fp32", **changes: Any) -> Artifact:
     """An artifact with a file of some content."""
-    infix = "" if precision == "fp32" else f".{precision}"
-    file = f"{name}{infix}.{'onnx' if kind == 'onnx' else 'plan'}"
-    content = f"content of {file}\0".encode() * 100
-    bundle.mkdir(exist_ok=True)
-    (bundle / file).write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    return {"name": name, "format": kind, "precision": precision, "file": file, "sha256": digest, "engine": None, **more}
+    return with_file(bundle, artifact(name, precision=precision, **changes))
 
 
-def engine(bundle: Path, precision: str = "fp32", batch: Any = (1, 4, 16), **more: Any) -> dict[str, Any]:
-    return entry(bundle, "trt", precision, engine={"tensorrt": "10.3.0", "batch": batch}, **more)
+def engine(bundle: Path, precision: str = "fp32", batch: tuple[int, int, int] = (1, 4, 16)) -> Artifact:
+    return entry(bundle, precision=precision, format="trt", engine=some_engine(batch=batch))
 
 
-def manifest(*artifacts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "source": {"network": "net"},
-        "input": {"name": "input", "channels": 3, "image_size": 48},
-        "output": {"name": "output", "classes": 10},
-        "artifacts": list(artifacts),
-    }
+def manifest(*artifacts: Artifact) -> Manifest:
+    return some_manifest(*artifacts, image_size=48, classes=10)
 
 
-def written(tmp_path: Path, *artifacts: dict[str, Any], **options: Any) -> dict[str, bytes]:
+def written(tmp_path: Path, *artifacts: Artifact, **options: Any) -> dict[str, bytes]:
     """All files of the repository of some artifacts (one fp32 ONNX file)."""
     bundle = tmp_path / "bundle"
     write_repository(bundle, manifest(*(artifacts or [entry(bundle)])), tmp_path / "models", **options)
@@ -258,9 +250,9 @@ def test_one_model_per_width_format_and_precision_with_the_artifacts_bytes(tmp_p
     assert names == list(artifacts)
     files = tree(tmp_path / "models")
     expected = {}
-    for name, artifact in artifacts.items():
-        model = "model.onnx" if artifact["format"] == "onnx" else "model.plan"
-        expected[f"{name}/1/{model}"] = before[artifact["file"]]
+    for name, served in artifacts.items():
+        model = "model.onnx" if served.format == "onnx" else "model.plan"
+        expected[f"{name}/1/{model}"] = before[served.file]
         assert config(files, name)["name"] == name, "Triton wants the folder's name"
     assert {name: content for name, content in files.items() if not name.endswith("config.pbtxt")} == expected
     assert len(files) == 2 * len(artifacts)
@@ -333,11 +325,11 @@ def test_files_are_links_where_links_can_be_made_and_copies_elsewhere(tmp_path: 
 
 
 def test_a_file_that_is_a_symbolic_link_is_served_as_what_it_points_to(tmp_path: Path) -> None:
-    artifact = entry(tmp_path / "bundle")
-    file = tmp_path / "bundle" / artifact["file"]
+    linked = entry(tmp_path / "bundle")
+    file = tmp_path / "bundle" / linked.file
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
-    written(tmp_path, artifact)
+    written(tmp_path, linked)
     served = tmp_path / "models" / "net_x0_5" / "1" / "model.onnx"
     assert not served.is_symlink() and served.read_bytes() == file.read_bytes()
 
@@ -357,7 +349,7 @@ def test_bf16_onnx_files_are_left_out_since_onnxruntime_cannot_load_them(
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
-def refused(tmp_path: Path, wrong: dict[str, Any], *parts: str, **options: Any) -> None:
+def refused(tmp_path: Path, wrong: Manifest, *parts: str, **options: Any) -> None:
     """Refused with these words, and nothing stays."""
     before = tree(tmp_path)
     with pytest.raises(BundleError) as caught:
@@ -371,9 +363,9 @@ def refused(tmp_path: Path, wrong: dict[str, Any], *parts: str, **options: Any) 
 def test_changed_and_missing_files_are_refused(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     artifacts = [entry(bundle), engine(bundle)]
-    (bundle / artifacts[1]["file"]).write_bytes(b"another engine")
+    (bundle / artifacts[1].file).write_bytes(b"another engine")
     refused(tmp_path, manifest(*artifacts), "net_x0_5.plan", "SHA-256")
-    (bundle / artifacts[1]["file"]).unlink()
+    (bundle / artifacts[1].file).unlink()
     refused(tmp_path, manifest(*artifacts), "net_x0_5.plan", "not there")
     assert not (tmp_path / "new").exists()
 
@@ -391,40 +383,45 @@ def test_an_impossible_batch_is_refused(tmp_path: Path, max_batch: int) -> None:
         ({"name": "a\nb"}, ("cannot name a model",)),
         ({"name": ""}, ("cannot name", "export again")),
         ({"file": "../x.plan"}, ("in the bundle's own folder",)),
-        ({"file": None}, ("no file",)),
-        ({"sha256": None}, ("no file or no SHA-256",)),
+        ({"sha256": None}, ("no SHA-256 of net_x0_5.plan",)),
         ({"format": "torch"}, ("'torch'", "onnx, trt")),
-        ({"engine": None}, ("net_x0_5_trt", "TypeError")),
-        ({"engine": {}}, ("KeyError: 'batch'",)),
-        ({"engine": {"batch": [1, 8]}}, ("ValueError",)),
-        ({"engine": {"batch": [1, 8, "x"]}}, ("ValueError",)),
-        ({"engine": {"batch": {"min": 1, "max": 2}}}, ("KeyError: 'opt'",)),
-        ({"engine": {"batch": [0, 8, 32]}}, ("0:8:32", "in order")),
-        ({"engine": {"batch": [1, 64, 32]}}, ("1:64:32", "in order")),
+        ({"engine": None}, ("net_x0_5_trt", "engine is null")),
+        ({"engine": some_engine(batch=(0, 8, 32))}, ("0:8:32", "in order")),
+        ({"engine": some_engine(batch=(1, 64, 32))}, ("1:64:32", "in order")),
     ],
 )
-def test_a_damaged_entry_is_refused(tmp_path: Path, change: dict[str, Any], parts: tuple[str, ...]) -> None:
-    refused(tmp_path, manifest({**engine(tmp_path / "bundle"), **change}), *parts)
+def test_an_entry_that_cannot_be_served_is_refused(tmp_path: Path, change: dict[str, Any], parts: tuple[str, ...]) -> None:
+    refused(tmp_path, manifest(replace(engine(tmp_path / "bundle"), **change)), *parts)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "part"),
+    ("batch", "part"),
     [
-        ("input", {}, "KeyError: 'name'"),
-        ("input", {"name": "input", "channels": 3, "image_size": 0}, "0 pixels"),
-        ("input", {"name": 'in"put', "channels": 3, "image_size": 4}, "no names of tensors"),
-        ("output", {"name": "output", "classes": None}, "TypeError"),
-        ("output", None, "TypeError"),
-        ("artifacts", [], "no file that Triton could serve"),
+        ([1, 8], "engine.batch is [1, 8], expected a list of 3"),
+        ([1, 8, "x"], 'engine.batch[2] is "x", expected a whole number'),
+        ({"min": 1, "max": 2}, "expected a list of 3"),
     ],
 )
-def test_a_damaged_manifest_is_refused(tmp_path: Path, key: str, value: Any, part: str) -> None:
-    refused(tmp_path, {**manifest(entry(tmp_path / "bundle")), key: value}, part)
+def test_a_damaged_profile_is_told_when_the_manifest_is_read(tmp_path: Path, batch: Any, part: str) -> None:
+    content = to_json(manifest(engine(tmp_path)))
+    content["artifacts"][0]["engine"]["batch"] = batch
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError) as caught:
+        read_manifest(tmp_path)
+    assert part in str(caught.value)
+
+
+def test_a_manifest_that_cannot_be_served_is_refused(tmp_path: Path) -> None:
+    whole = manifest(entry(tmp_path / "bundle"))
+    refused(tmp_path, replace(whole, input=replace(whole.input, image_size=0)), "0 pixels")
+    refused(tmp_path, replace(whole, input=replace(whole.input, name='in"put')), "no names of tensors")
+    refused(tmp_path, replace(whole, output=replace(whole.output, classes=0)), "0 classes")
+    refused(tmp_path, manifest(), "no file that Triton could serve")
 
 
 def test_two_artifacts_of_one_name_are_refused(tmp_path: Path) -> None:
-    artifact = entry(tmp_path / "bundle")
-    refused(tmp_path, manifest(artifact, copy.deepcopy(artifact)), "'net_x0_5' cannot name a model", "no two the same")
+    twin = entry(tmp_path / "bundle")
+    refused(tmp_path, manifest(twin, twin), "'net_x0_5' cannot name a model", "no two the same")
 
 
 # ------------------------------------------------------------------------------------------ folders that are there
@@ -440,13 +437,13 @@ def test_a_folder_that_exists_is_refused_and_left_as_it_is(tmp_path: Path) -> No
 
 def test_files_links_and_the_bundle_itself_are_refused_even_to_overwrite(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    made = manifest(entry(bundle))
+    described = manifest(entry(bundle))
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(bundle)
     before = tree(tmp_path)
     for name, part in {"file": "no ordinary folder", "link": "no ordinary folder", "bundle": "the bundle itself"}.items():
         with pytest.raises(BundleError, match=part):
-            write_repository(bundle, made, tmp_path / name, overwrite=True)
+            write_repository(bundle, described, tmp_path / name, overwrite=True)
     assert tree(tmp_path) == before
 
 

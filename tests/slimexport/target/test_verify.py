@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from slimexport.target.manifest import dump_json
+from slimexport.target.records import to_json
 from slimexport.target.verify import compare, fp32_tolerance, run_probes, spread, verdict
 
 REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
@@ -73,17 +74,17 @@ def test_a_single_value_that_is_not_finite_fails(bad: float) -> None:
     outputs = REFERENCE.copy()
     outputs[1, 2] = bad
     result = verdict(compare(outputs, REFERENCE), REFERENCE, "x", 1e-2)
-    assert result["status"] == "failed"
-    assert result["max_rel_error"] is None
-    json.dumps(result, allow_nan=False)
+    assert result.status == "failed"
+    assert result.max_rel_error is None
+    dump_json(to_json(result))
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (2, 3, 1), (3, 2), (2, 0), (2,)])
 def test_another_shape_fails(shape: tuple[int, ...]) -> None:
     result = verdict(compare(np.zeros(shape), REFERENCE), REFERENCE, "x", 1e-2)
-    assert result["status"] == "failed"
-    assert result["top1_agreement"] == 0.0
-    json.dumps(result, allow_nan=False)
+    assert result.status == "failed"
+    assert result.top1_agreement == 0.0
+    dump_json(to_json(result))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -92,15 +93,15 @@ def test_a_reference_that_is_not_finite_never_passes_and_its_entry_is_still_json
     reference[0, 0] = bad
     for outputs in (REFERENCE, reference):
         result = verdict(compare(outputs, reference), reference, "x", 1e-2)
-        assert result["status"] != "passed"
-        json.dumps(result, allow_nan=False)
+        assert result.status != "passed"
+        dump_json(to_json(result))
 
 
 def test_an_error_at_the_tolerance_passes_and_the_next_number_above_fails() -> None:
     error = compare(1.0625 * REFERENCE, REFERENCE)
     assert error.max_rel_error == 0.0625
-    assert verdict(error, REFERENCE, "x", 0.0625)["status"] == "passed"
-    assert verdict(error, REFERENCE, "x", np.nextafter(0.0625, 0.0))["status"] == "failed"
+    assert verdict(error, REFERENCE, "x", 0.0625).status == "passed"
+    assert verdict(error, REFERENCE, "x", np.nextafter(0.0625, 0.0)).status == "failed"
 
 
 # --------------------------------------------------------------------------------------------------------- tolerance
@@ -129,9 +130,9 @@ def test_the_tolerance_is_1e_4_or_20_gaps_and_never_above_1e_2(gap: float | None
 def test_the_entry_says_when_the_gap_made_the_tolerance() -> None:
     error = compare(1.0005 * REFERENCE, REFERENCE)
     wide = verdict(error, REFERENCE, "x", fp32_tolerance(5e-5), 5e-5)
-    assert (wide["status"], wide["tolerance_from"], wide["float32_gap"]) == ("passed", "float32 gap", 5e-5)
+    assert (wide.status, wide.tolerance_from, wide.float32_gap) == ("passed", "float32 gap", 5e-5)
     usual = verdict(error, REFERENCE, "x", fp32_tolerance(1e-6), 1e-6)
-    assert (usual["status"], usual["tolerance_from"], usual["tolerance"]) == ("failed", "default", 1e-4)
+    assert (usual.status, usual.tolerance_from, usual.tolerance) == ("failed", "default", 1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------ spread
@@ -151,20 +152,20 @@ def test_logits_that_do_not_depend_on_the_image_have_no_spread() -> None:
 def test_probes_that_a_network_cannot_tell_apart_prove_nothing(difference: float, status: str) -> None:
     reference = np.array([[1.0, 0.5], [1.0, 0.5 + difference]])
     result = verdict(compare(reference, reference), reference, "x", 1e-4)
-    assert result["status"] == status
-    assert result["spread"] == pytest.approx(difference)
+    assert result.status == status
+    assert result.spread == pytest.approx(difference)
 
 
 def test_a_wrong_file_fails_even_where_it_could_not_have_been_proven_right() -> None:
     reference = np.ones((2, 3))
-    assert verdict(compare(2 * reference, reference), reference, "x", 1e-4)["status"] == "failed"
+    assert verdict(compare(2 * reference, reference), reference, "x", 1e-4).status == "failed"
 
 
 def test_all_logits_zero_is_unverifiable_and_is_not_reported_as_not_finite() -> None:
     reference = np.zeros((2, 3))
-    assert verdict(compare(reference, reference), reference, "x", 1e-4)["status"] == "unverifiable"
+    assert verdict(compare(reference, reference), reference, "x", 1e-4).status == "unverifiable"
     wrong = verdict(compare(reference + 1, reference), reference, "x", 1e-4)
-    assert wrong["status"] in ("failed", "unverifiable")
+    assert wrong.status in ("failed", "unverifiable")
 
 
 # ------------------------------------------------------------------------------------------------------------ probes
@@ -193,7 +194,7 @@ def test_a_nan_in_one_of_both_runs_fails(wrong: str) -> None:
 
 def test_the_entry_has_what_the_manifest_promises() -> None:
     result = verdict(compare(REFERENCE, REFERENCE), REFERENCE, "onnxruntime-cpu", 1e-4)
-    assert result == {
+    assert to_json(result) == {
         "status": "passed",
         "backend": "onnxruntime-cpu",
         "max_rel_error": 0.0,

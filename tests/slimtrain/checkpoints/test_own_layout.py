@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from slimexport.exporter import export
+from slimexport.target.manifest import Manifest
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
@@ -129,9 +130,9 @@ def test_it_names_its_network_and_widths_itself(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- slimexport
 
 
-def exported(path: Path, folder: Path, **options: Any) -> tuple[dict[str, Any], Path]:
+def exported(path: Path, folder: Path, **options: Any) -> tuple[Manifest, Path]:
     manifest = export(path, output_dir=folder / "bundle", **options)
-    assert [a["verification"]["status"] for a in manifest["artifacts"]] == ["passed"] * len(manifest["artifacts"])
+    assert [a.verification.status for a in manifest.artifacts] == ["passed"] * len(manifest.artifacts)
     return manifest, folder / "bundle"
 
 
@@ -143,16 +144,17 @@ def onnx_logits(bundle: Path, file: str, images: np.ndarray) -> np.ndarray:
 def test_slimexport_finds_calibrated_widths_image_size_and_normalization(tmp_path: Path) -> None:
     network = calibrated_network(US1, US1.plan(0.1875))
     manifest, bundle = exported(write(network, tmp_path / "own.pt", size=16), tmp_path)
-    assert [a["width"] for a in manifest["artifacts"]] == [0.125, 0.1875, 0.25]
-    assert manifest["input"]["image_size"] == 16
-    assert (manifest["input"]["mean"], manifest["input"]["std"]) == (list(MEAN), list(STD))
+    assert [a.width for a in manifest.artifacts] == [0.125, 0.1875, 0.25]
+    assert manifest.input.image_size == 16
+    assert (manifest.input.mean, manifest.input.std) == (MEAN, STD)
     stored = np.load(bundle / "reference.npz")
     images = stored["images"]
     assert images.shape[2:] == (16, 16)
-    for artifact in manifest["artifacts"]:
-        with torch.inference_mode(), network.at(US1.plan(artifact["width"])):
+    for artifact in manifest.artifacts:
+        assert artifact.width is not None
+        with torch.inference_mode(), network.at(US1.plan(artifact.width)):
             expected = network(torch.from_numpy(images)).numpy()
-        for answer in (onnx_logits(bundle, artifact["file"], images), stored[f"logits_{US1.plan(artifact['width']).name}"]):
+        for answer in (onnx_logits(bundle, artifact.file, images), stored[f"logits_{US1.plan(artifact.width).name}"]):
             assert np.abs(answer - expected).max() < 1e-4 * np.abs(expected).max()
 
 
@@ -172,8 +174,8 @@ def test_the_reference_uses_the_calibrated_tail(tmp_path: Path, spec: NetworkSpe
         reference = stored[f"logits_{plan.name}"]
         assert np.abs(reference - calibrated).max() < 1e-4 * scale
         assert np.abs(reference - with_shared).max() > 1e-2 * scale
-        artifact = next(a for a in manifest["artifacts"] if a["width"] == plan.width)
-        files = onnx_logits(bundle, artifact["file"], stored["images"])
+        artifact = next(a for a in manifest.artifacts if a.width == plan.width)
+        files = onnx_logits(bundle, artifact.file, stored["images"])
         assert np.abs(files - calibrated).max() < 1e-4 * scale
 
 
@@ -182,7 +184,7 @@ def test_a_calibrated_plan_without_a_width_is_exported_by_its_file(tmp_path: Pat
     path = write(calibrated_network(US1, plan), tmp_path / "own.pt", size=16)
     (tmp_path / "plan.yml").write_text(yaml.safe_dump({"network": US1.name, "name": "other", "channels": dict(plan.channels)}))
     manifest, _ = exported(path, tmp_path, channels=[tmp_path / "plan.yml"])
-    assert [(a["width"], a["channels"]) for a in manifest["artifacts"]] == [(None, dict(plan.channels))]
+    assert [(a.width, a.channels) for a in manifest.artifacts] == [(None, dict(plan.channels))]
     (tmp_path / "plan.yml").write_text(yaml.safe_dump({**plan.channels, "features.3": 8}))
     with pytest.raises(UserError, match=r"plan plan: own\.pt has batch-norm statistics only for"):
         exported(path, tmp_path / "b", channels=[tmp_path / "plan.yml"])

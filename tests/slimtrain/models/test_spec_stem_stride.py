@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -90,11 +89,11 @@ def test_it_goes_through_checkpoint_dense_network_and_onnx(name: str, tmp_path: 
     for plan in spec.plans:
         dense = dense_network(checkpoint.network, plan)
         assert [conv.stride for conv in first_convolutions(dense)] == [(1, 1)]
-    manifest: dict[str, Any] = export(checkpoint, output_dir=tmp_path / "bundle")
+    manifest = export(checkpoint, output_dir=tmp_path / "bundle")
     stored = np.load(tmp_path / "bundle" / "reference.npz")
-    for artifact, plan in zip(manifest["artifacts"], sorted(spec.plans, key=lambda p: p.width or 0), strict=True):
-        assert artifact["verification"]["status"] == "passed"
-        model = onnx.load(str(tmp_path / "bundle" / artifact["file"]))
+    for artifact, plan in zip(manifest.artifacts, sorted(spec.plans, key=lambda p: p.width or 0), strict=True):
+        assert artifact.verification.status == "passed"
+        model = onnx.load(str(tmp_path / "bundle" / artifact.file))
         stem = next(node for node in model.graph.node if node.op_type == "Conv")
         assert [list(a.ints) for a in stem.attribute if a.name == "strides"] == [[1, 1]]
         with torch.inference_mode(), network.at(plan):

@@ -177,7 +177,7 @@ def scored(joined: Processes, count: int, batch_size: int) -> list[Scores]:
     batches = batches_of(
         FakeSamples(count, 10, SIZE, "test"), as_float, batch_size=batch_size, rank=joined.rank, world=joined.world
     )
-    return evaluate(network, [spec.plan(w) for w in WIDTHS], batches, joined)
+    return evaluate(network, [spec.plan(w) for w in WIDTHS], (batch.labeled for batch in batches), joined)
 
 
 def as_float(image: Any) -> Tensor:

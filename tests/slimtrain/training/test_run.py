@@ -430,7 +430,7 @@ def test_the_same_figures_from_evaluate(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(train(settings, ALONE))
     batches = test_batches(data_of(settings).test, test_transform_of(settings), batch_size=3)
     plans = [checkpoint.spec.plan(w) for w in (0.125, 0.25)]
-    results = evaluate(checkpoint.network, plans, batches, ALONE)
+    results = evaluate(checkpoint.network, plans, (batch.labeled for batch in batches))
     for row, result in zip(rows(tmp_path / "run"), results, strict=True):
         assert (float(row["top1"]), float(row["top5"])) == (result.top1, result.top5)
         assert float(row["loss"]) == pytest.approx(result.loss, rel=1e-5)

@@ -13,15 +13,18 @@ import pytest
 from slimexport.report import table
 from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.manifest import read_manifest
+from slimexport.target.manifest import Artifact, Engine, Verification, read_manifest
+from slimexport.target.precision import Difference, Direction
 from slimexport.target.tensorrt import engines
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
-from slimexport.target.tensorrt.check import Probes, check_engine, int8_limits, tolerance_for
+from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits, tolerance_for
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
 from slimexport.target.tensorrt.plan_header import PlanMismatch
+from slimexport.target.verify import Probes
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import file_sha256
+from tests.support.bundle_helpers import masked, stored_text
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import VERSIONS, logits_of
 from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle
@@ -44,6 +47,11 @@ def off_by(share: float, only_batch: int | None = None) -> Callable[[Any, int], 
     return lambda logits, batch: logits + share * np.abs(logits).max() * (only_batch in (None, batch))
 
 
+def engine_of(artifact: Artifact) -> Engine:
+    assert artifact.engine is not None
+    return artifact.engine
+
+
 # ------------------------------------------------------------------------------------------------------------- success
 
 
@@ -56,7 +64,7 @@ def test_engines_are_built_verified_named_and_described(board: Machine, tmp_path
         precisions=["fp32", "tf32", "fp16", "int8"],
         started=seen.append,
         building=seen.append,
-        finished=lambda artifact: seen.append(artifact["verification"]["status"]),
+        finished=lambda entry: seen.append(entry.verification.status),
     )
     infixes = ("", ".tf32", ".fp16", ".int8")
     files_ = [f"net_{plan}{infix}.plan" for plan in ("x0_5", "x1_0") for infix in infixes]
@@ -69,27 +77,44 @@ def test_engines_are_built_verified_named_and_described(board: Machine, tmp_path
     sources = {"": "", ".tf32": "", ".fp16": "" if old else ".fp16", ".int8": ".int8" if old else ".int8-fp16"}
     for infix, source in sources.items():
         artifact = found[f"net_x0_5{infix}.plan"]
-        path = bundle / artifact["file"]
-        assert artifact["sha256"] == file_sha256(path) and artifact["size_bytes"] == path.stat().st_size
-        assert (artifact["name"], artifact["width"], artifact["macs"]) == ("net_x0_5", 0.5, 1000)
-        assert artifact["accuracy"] is None
-        engine = artifact["engine"]
-        assert engine["onnx"] == f"net_x0_5{source}.onnx" and engine["onnx_sha256"] == file_sha256(bundle / engine["onnx"])
-        assert engine["tensorrt"] == board.trt.__version__
-        assert (engine["cuda"], engine["gpu"], engine["compute_capability"]) == ("12.4", "NVIDIA Test GPU", "9.0")
-        assert (engine["optimization_level"], engine["batch"]) == (3, [1, 4, 6])
-        assert engine["plan_bytes"] == path.stat().st_size and engine["device_memory_bytes"] == 12345
-        assert engine["build_seconds"] >= 0 and "driver" in engine
-        assert engine["weighted_layers_by_precision"] == {(infix or ".fp32")[1:].replace("tf32", "fp32"): 2}
-        verification = artifact["verification"]
-        assert (verification["backend"], verification["batches"], verification["probes"]) == ("tensorrt", [1, 4, 6], 3)
-        assert [figures["batch"] for figures in verification["by_batch"]] == [1, 4, 6]
-        assert verification["top1_agreement"] == 1.0
-    tolerances = [found[f"net_x1_0{infix}.plan"]["verification"].get("tolerance") for infix in infixes]
+        path = bundle / artifact.file
+        assert artifact.sha256 == file_sha256(path) and artifact.size_bytes == path.stat().st_size
+        assert (artifact.name, artifact.width, artifact.macs) == ("net_x0_5", 0.5, 1000)
+        assert artifact.accuracy is None
+        engine = artifact.engine
+        assert engine is not None
+        assert engine.onnx == f"net_x0_5{source}.onnx" and engine.onnx_sha256 == file_sha256(bundle / engine.onnx)
+        assert engine.tensorrt == board.trt.__version__
+        assert (engine.cuda, engine.gpu, engine.compute_capability) == ("12.4", "NVIDIA Test GPU", "9.0")
+        assert (engine.optimization_level, engine.batch) == (3, (1, 4, 6))
+        assert engine.plan_bytes == path.stat().st_size and engine.device_memory_bytes == 12345
+        assert engine.build_seconds >= 0
+        assert engine.weighted_layers_by_precision == {(infix or ".fp32")[1:].replace("tf32", "fp32"): 2}
+        verification = artifact.verification
+        assert (verification.backend, verification.batches, verification.probes) == ("tensorrt", (1, 4, 6), 3)
+        assert [figures.batch for figures in verification.by_batch or ()] == [1, 4, 6]
+        assert verification.top1_agreement == 1.0
+    tolerances = [found[f"net_x1_0{infix}.plan"].verification.tolerance for infix in infixes]
     assert tolerances == [1e-4, 5e-3, 1e-2, None]
-    assert found["net_x0_5.int8.plan"]["verification"]["least_cosine"] == pytest.approx(0.989)
+    assert found["net_x0_5.int8.plan"].verification.least_cosine == pytest.approx(0.989)
     assert board.library.leaks == []
-    assert "passed" in table(manifest["artifacts"])
+    assert "passed" in table(manifest.artifacts)
+
+
+def test_the_manifests_text_is_what_earlier_versions_wrote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For the same engines: some proven by difference, one by cosine, some rejected, one that could not be built."""
+    board = machine(monkeypatch, "10.3.0")
+    bundle = write_bundle(tmp_path / "b", ALL, (0.5, None))
+    board.behaviour.says = [("WARNING", "a warning")]
+    board.behaviour.defect = off_by(2e-3)
+    with pytest.raises(EnginesFailed):
+        build(bundle, precisions=["fp32", "fp16"])
+    board.behaviour.defect = off_by(0)
+    build(bundle, precisions=["int8"], widths=[0.5])
+    board.behaviour.parser_errors = ["no importer"]
+    with pytest.raises(EnginesFailed):
+        build(bundle, precisions=["tf32"], widths=[0.5])
+    assert masked((bundle / "manifest.json").read_text()) == masked(stored_text("engines"))
 
 
 def test_widths_and_names_choose_networks_and_precisions_are_made_once(new: Machine, tmp_path: Path) -> None:
@@ -105,9 +130,9 @@ def test_building_again_replaces_the_entry_and_keeps_the_others(new: Machine, tm
     build(bundle, widths=[0.5], precisions=["fp16"], settings=BuildSettings(BatchRange(1, 1, 1), optimization_level=5))
     after = engines_of(bundle)
     assert list(after) == list(before)
-    assert after["net_x0_5.fp16.plan"]["engine"]["optimization_level"] == 5
+    assert engine_of(after["net_x0_5.fp16.plan"]).optimization_level == 5
     assert after["net_x1_0.fp16.plan"] == before["net_x1_0.fp16.plan"]
-    assert after["net_x0_5.fp16.plan"]["sha256"] == file_sha256(bundle / "net_x0_5.fp16.plan")
+    assert after["net_x0_5.fp16.plan"].sha256 == file_sha256(bundle / "net_x0_5.fp16.plan")
 
 
 def test_the_runner_gives_logits_of_any_batch(board: Machine, tmp_path: Path) -> None:
@@ -172,8 +197,8 @@ def test_a_defect_at_one_batch_only_is_found_and_no_plan_is_left(board: Machine,
     manifest = read_manifest(bundle)
     assert manifest == caught.value.manifest
     assert engines_of(bundle) == {}
-    (rejected,) = manifest["rejected"]
-    assert (rejected["file"], rejected["format"], rejected["verification"]["status"]) == (None, "trt", "failed")
+    (rejected,) = manifest.rejected
+    assert (rejected.file, rejected.format, rejected.verification.status) == (None, "trt", "failed")
     assert board.library.leaks == []
 
 
@@ -182,12 +207,12 @@ def test_one_failure_does_not_stop_the_others_and_a_later_success_clears_it(new:
     new.behaviour.defect = off_by(5e-3)
     seen: list[str] = []
     with pytest.raises(EnginesFailed):
-        build(bundle, precisions=["fp32", "fp16"], finished=lambda artifact: seen.append(artifact["verification"]["status"]))
+        build(bundle, precisions=["fp32", "fp16"], finished=lambda entry: seen.append(entry.verification.status))
     assert seen == ["failed", "passed", "failed", "passed"]
     assert list(engines_of(bundle)) == ["net_x0_5.fp16.plan", "net_x1_0.fp16.plan"]
-    assert len(read_manifest(bundle)["rejected"]) == 2
+    assert len(read_manifest(bundle).rejected) == 2
     new.behaviour.defect = off_by(0)
-    assert "rejected" not in build(bundle, precisions=["fp32"])
+    assert build(bundle, precisions=["fp32"]).rejected == ()
 
 
 def test_an_engine_that_was_right_stays_when_a_new_one_is_not(new: Machine, tmp_path: Path) -> None:
@@ -208,9 +233,9 @@ def test_outputs_that_are_not_finite_fail(new: Machine, tmp_path: Path, value: f
     with pytest.raises(EnginesFailed) as caught:
         build(bundle, precisions=["fp32", "int8"])
     assert str(caught.value).count("not finite") == 2
-    checks = [rejected["verification"] for rejected in caught.value.manifest["rejected"]]
-    assert [check["max_rel_error"] for check in checks] == [None, None]
-    table(caught.value.manifest["rejected"])
+    checks = [rejected.verification for rejected in caught.value.manifest.rejected]
+    assert [check.max_rel_error for check in checks] == [None, None]
+    table(caught.value.manifest.rejected)
 
 
 def test_a_build_that_fails_is_rejected_with_tensorrts_words(new: Machine, tmp_path: Path) -> None:
@@ -218,10 +243,9 @@ def test_a_build_that_fails_is_rejected_with_tensorrts_words(new: Machine, tmp_p
     new.behaviour.parser_errors = ["no importer"]
     with pytest.raises(EnginesFailed, match=r"net_x0_5\.onnx: TensorRT 11.* does not read it \(Conv stem: no importer\)"):
         build(bundle)
-    assert read_manifest(bundle)["rejected"][0]["verification"] == {
-        "status": "failed",
-        "reason": "net_x0_5.onnx: TensorRT 11.4.0.106 does not read it (Conv stem: no importer).",
-    }
+    assert read_manifest(bundle).rejected[0].verification == Verification(
+        status="failed", reason="net_x0_5.onnx: TensorRT 11.4.0.106 does not read it (Conv stem: no importer)."
+    )
 
 
 def test_probes_that_all_look_alike_prove_nothing(new: Machine, tmp_path: Path) -> None:
@@ -262,27 +286,31 @@ def test_doubts_about_the_precision_are_told_and_recorded(
     bundle = write_bundle(tmp_path / "b", ALL, (0.5,))
     new.behaviour.layers = layers
     build(bundle, precisions=["fp16"])
-    assert engines_of(bundle)["net_x0_5.fp16.plan"]["engine"]["precision_used"] == verdict
+    assert engine_of(engines_of(bundle)["net_x0_5.fp16.plan"]).precision_used == verdict
     assert notice.rsplit(" .* ", maxsplit=1)[-1] in caplog.text
 
 
+def held_to(tolerance: float) -> Verification:
+    return Verification(status="passed", tolerance=tolerance)
+
+
 def test_an_fp32_files_wider_tolerance_holds_for_its_engines() -> None:
-    assert tolerance_for("fp32", {}) == 1e-4
-    assert tolerance_for("fp32", {"tolerance": 2e-3}) == 2e-3
-    assert tolerance_for("fp32", {"tolerance": 0.5}) == 1e-2
-    assert tolerance_for("tf32", {"tolerance": 8e-3}) == 8e-3
-    assert tolerance_for("fp16", {"tolerance": 1e-4}) == 1e-2
+    assert tolerance_for(Difference(1e-4), NOTHING) == 1e-4
+    assert tolerance_for(Difference(1e-4), held_to(2e-3)) == 2e-3
+    assert tolerance_for(Difference(1e-4), held_to(0.5)) == 1e-2
+    assert tolerance_for(Difference(5e-3), held_to(8e-3)) == 8e-3
+    assert tolerance_for(Difference(1e-2), held_to(1e-4)) == 1e-2
 
 
 def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:
-    cases: list[tuple[dict[str, Any], int, tuple[float, float]]] = [
-        ({}, 4, (0.99, 0.75)),
-        ({"cosine": 0.999, "top1_agreement": 0.5}, 4, (0.989, 0.25)),
-        ({"cosine": 1.0}, 100, (0.99, 0.99)),
-        ({"cosine": 0.9, "top1_agreement": 0.0}, 2, (0.97, 0.0)),
+    cases: list[tuple[Verification, int, tuple[float, float]]] = [
+        (NOTHING, 4, (0.99, 0.75)),
+        (Verification(status="passed", cosine=0.999, top1_agreement=0.5), 4, (0.989, 0.25)),
+        (Verification(status="passed", cosine=1.0), 100, (0.99, 0.99)),
+        (Verification(status="passed", cosine=0.9, top1_agreement=0.0), 2, (0.97, 0.0)),
     ]
     for source, probes, limits in cases:
-        np.testing.assert_allclose(int8_limits(source, probes), limits)
+        np.testing.assert_allclose(direction_limits(Direction(), source, probes), limits)
 
 
 @pytest.mark.parametrize(("flipped", "status"), [(0, "passed"), (1, "passed"), (2, "failed")])
@@ -299,9 +327,10 @@ def test_int8_may_choose_another_class_for_one_image(flipped: int, status: str) 
             return outputs[images[:, 0, 0, 0].astype(int)]
 
     images = np.tile(np.arange(4, dtype=np.float32)[:, None, None, None], (1, 3, 2, 2))
-    check = check_engine(Fixed(), Probes(images, logits), "int8", [1, 8], {"cosine": 0.999, "top1_agreement": 1.0})
-    assert check["status"] == status
-    assert check["top1_agreement"] == 1 - flipped / 4
+    source = Verification(status="passed", cosine=0.999, top1_agreement=1.0)
+    check = check_engine(Fixed(), Probes(images, logits), "int8", [1, 8], source)
+    assert check.status == status
+    assert check.top1_agreement == 1 - flipped / 4
 
 
 def test_probes_fill_whole_batches_and_all_are_shown() -> None:
@@ -329,7 +358,7 @@ def test_ctrl_c_during_a_build_keeps_what_was_done_and_nothing_else(new: Machine
         build(bundle)
     assert names(bundle) == before | {"net_x0_5.plan"}
     assert list(engines_of(bundle)) == ["net_x0_5.plan"]
-    assert verify_engines(bundle, read_manifest(bundle))[0][1]["status"] == "passed"
+    assert verify_engines(bundle, read_manifest(bundle))[0][1].status == "passed"
 
 
 def test_ctrl_c_during_verification_leaves_nothing(new: Machine, tmp_path: Path) -> None:
@@ -368,7 +397,7 @@ def test_ctrl_c_between_the_names_leaves_plan_and_manifest_in_step(
         build(bundle)
     monkeypatch.undo()
     assert names(bundle) == before | {"net_x0_5.plan"}
-    assert engines_of(bundle)["net_x0_5.plan"]["sha256"] == file_sha256(bundle / "net_x0_5.plan")
+    assert engines_of(bundle)["net_x0_5.plan"].sha256 == file_sha256(bundle / "net_x0_5.plan")
 
 
 def test_a_full_disk_leaves_the_bundle_as_it_was(new: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,9 +530,9 @@ def built(board: Machine, folder: Path) -> Path:
 def test_engines_are_verified_again(board: Machine, tmp_path: Path) -> None:
     bundle = built(board, tmp_path)
     ((artifact, check),) = verify_engines(bundle, read_manifest(bundle))
-    assert check == artifact["verification"]
+    assert check == artifact.verification
     board.behaviour.defect = off_by(1)
-    assert verify_engines(bundle, read_manifest(bundle))[0][1]["status"] == "failed"
+    assert verify_engines(bundle, read_manifest(bundle))[0][1].status == "failed"
 
 
 def test_a_bundle_without_engines_is_told(new: Machine, tmp_path: Path) -> None:

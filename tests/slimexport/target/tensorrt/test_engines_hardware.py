@@ -26,12 +26,12 @@ def test_a_bundles_engines_are_built_and_proven_on_the_device(tmp_path: Path) ->
     settings = BuildSettings(batch=BatchRange(1, 4, 8), optimization_level=1)
     options: dict[str, Any] = {"settings": settings, "timing_cache_folder": tmp_path / "cache"}
     manifest = build_engines(bundle, precisions=["fp32", "tf32", "fp16"], **options)
-    engines = [artifact for artifact in manifest["artifacts"] if artifact["format"] == "trt"]
-    assert {artifact["verification"]["status"] for artifact in engines} == {"passed"}
-    assert all(check["status"] == "passed" for _, check in verify_engines(bundle, read_manifest(bundle)))
-    warm = build_engines(bundle, widths=[0.25], **options)["artifacts"]
-    assert next(a["engine"]["timing_cache"] for a in warm if a["file"].endswith("x0_25.plan")) == "warm"
-    path = bundle / engines[0]["file"]
+    engines = manifest.of_format("trt")
+    assert {artifact.verification.status for artifact in engines} == {"passed"}
+    assert all(check.status == "passed" for _, check in verify_engines(bundle, read_manifest(bundle)))
+    warm = build_engines(bundle, widths=[0.25], **options).of_format("trt")
+    assert next(a.engine.timing_cache for a in warm if a.engine and a.file.endswith("x0_25.plan")) == "warm"
+    path = bundle / engines[0].file
     with TensorRTRunner(path, engines[0]) as runner:
         before = runner.cuda.memory_info()[0]
         assert runner(np.zeros((11, 3, 64, 64), np.float32)).shape == (11, 10)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slimexport.target.tensorrt.inspector import Layers, count_layers, layer_precision
+from slimexport.target.tensorrt.inspector import LayerCount, count_layers, layer_precision
 
 DYNAMIC = [{"Name": "x", "Dimensions": [-1, 8, 4, 4], "Format/Datatype": "N/A due to dynamic shapes"}]
 
@@ -77,7 +77,7 @@ def test_all_layers_are_counted_and_those_with_weights_apart(rest: dict[str, Any
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "3", '{"Layers": null}', '{"Layers": "x"}'])
 def test_text_that_is_no_list_of_layers_counts_nothing(text: str) -> None:
-    assert count_layers(text) == Layers({}, {})
+    assert count_layers(text) == LayerCount({}, {})
     assert count_layers(text).verdict("fp16") == "unknown"
 
 
@@ -99,11 +99,11 @@ def test_text_that_is_no_list_of_layers_counts_nothing(text: str) -> None:
     ],
 )
 def test_whether_a_precision_is_used(counts: dict[str, int], precision: str, verdict: str) -> None:
-    assert Layers({"unknown": 100}, counts).verdict(precision) == verdict
+    assert LayerCount({"unknown": 100}, counts).verdict(precision) == verdict
 
 
 def test_without_weighted_layers_that_tell_all_layers_decide() -> None:
     """As where one layer is a whole fused graph."""
-    assert Layers({"fp16": 3}, {"unknown": 2}).verdict("fp16") == "used"
-    assert Layers({"fp16": 3}, {}).verdict("int8") == "not used"
-    assert Layers({"unknown": 3}, {"unknown": 3}).verdict("fp32") == "unknown"
+    assert LayerCount({"fp16": 3}, {"unknown": 2}).verdict("fp16") == "used"
+    assert LayerCount({"fp16": 3}, {}).verdict("int8") == "not used"
+    assert LayerCount({"unknown": 3}, {"unknown": 3}).verdict("fp32") == "unknown"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import pytest
 
 from slimexport.target.cuda.device import Device
 from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Engine
 from slimexport.target.tensorrt.plan_header import PlanMismatch, check_plan, read_header, same_version
+from tests.support.bundle_helpers import engine as some_engine
 
 NAME = "us_mbv1_x0_5.fp16.plan"
 
@@ -22,8 +23,8 @@ def device(capability: str = "8.6") -> Device:
     return Device("NVIDIA Test GPU", capability, "12.4", "12.8", None, 1)
 
 
-def engine(tensorrt: str = "11.4.0", capability: str = "9.0", *flags: str) -> dict[str, Any]:
-    return {"tensorrt": tensorrt, "compute_capability": capability, "flags": list(flags), "onnx": "us_mbv1_x0_5.onnx"}
+def engine(tensorrt: str = "11.4.0", capability: str = "9.0", *flags: str) -> Engine:
+    return some_engine(tensorrt=tensorrt, compute_capability=capability, flags=flags, onnx="us_mbv1_x0_5.onnx")
 
 
 def test_the_version_is_read_from_the_header() -> None:

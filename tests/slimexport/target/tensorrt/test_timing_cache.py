@@ -27,8 +27,8 @@ def stored(folder: Path) -> Path:
     return path
 
 
-def states(bundle: Path) -> list[str]:
-    return [artifact["engine"]["timing_cache"] for artifact in engines_of(bundle).values()]
+def states(bundle: Path) -> list[str | None]:
+    return [artifact.engine.timing_cache for artifact in engines_of(bundle).values() if artifact.engine]
 
 
 def test_widths_share_one_file_and_a_later_run_finds_it(board: Machine, tmp_path: Path) -> None:

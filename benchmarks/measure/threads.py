@@ -52,7 +52,7 @@ class Cpus:
         return sorted(order[:threads])
 
 
-def usable_cpus() -> Cpus:
+def own_cpus() -> Cpus:
     """This process's CPUs, by its affinity and quota. Where the system tells no topology, every CPU counts as a core."""
     known = hasattr(os, "sched_getaffinity")
     allowed = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
@@ -78,7 +78,7 @@ def pin(threads: int | None = None, cpus: Cpus | None = None) -> dict[str, Any]:
     and `why` says so. Libraries that are not loaded yet are told the number by environment variables. TooManyThreads where
     so many cannot run at once, or fewer than one is asked for.
     """
-    cpus = usable_cpus() if cpus is None else cpus
+    cpus = own_cpus() if cpus is None else cpus
     wanted = cpus.default_threads if threads is None else threads
     if not 1 <= wanted <= cpus.most_threads:
         limit = "" if cpus.quota is None else f" under a quota of {cpus.quota:g} CPUs"
@@ -126,11 +126,11 @@ def _threads() -> list[int]:
 
 
 def _affinity() -> dict[int, set[int]]:
-    found = {}
+    affinity = {}
     for thread in _threads():
         with contextlib.suppress(OSError):
-            found[thread] = set(os.sched_getaffinity(thread))
-    return found
+            affinity[thread] = set(os.sched_getaffinity(thread))
+    return affinity
 
 
 def _set_affinity(wanted: Mapping[int, Any]) -> str:

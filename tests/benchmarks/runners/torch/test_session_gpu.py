@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cells.cell import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH, Options
+from benchmarks.cells.backends import TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH
+from benchmarks.cells.cell import Options
 from benchmarks.runners.torch.modes import current
-from benchmarks.runners.torch.runners import open_torch
-from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
+from tests.support.bench_torch_helpers import FewImages, cell, gap, open_torch, probes, torch_logits, write_tiny
 
 pytestmark = pytest.mark.gpu
 TOLERANCES = {"fp32": 1e-5, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
@@ -27,8 +27,8 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
     for seed in range(2):
         images = probes() + seed
         assert gap(runner.logits(images), torch_logits(network, images)) < TOLERANCES[precision]
-        made = [runner.run(index) for index in range(5)]
-        for timing in made:
+        timings = [runner.run(index) for index in range(5)]
+        for timing in timings:
             assert timing.device is not None and 0 < timing.device <= timing.wall
             assert timing.enqueue is not None and 0 < timing.enqueue < timing.wall
             assert (timing.upload is not None) == (timing.download is not None) == transfers
@@ -40,7 +40,7 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     from benchmarks.cells.cell import OutOfMemory
-    from benchmarks.runners.torch.errors import told
+    from benchmarks.runners.torch.errors import torch_reasons
 
-    with pytest.raises(OutOfMemory, match="GPU's memory"), told("cuda"):
+    with pytest.raises(OutOfMemory, match="GPU's memory"), torch_reasons("cuda"):
         torch.empty(1 << 58, device="cuda")

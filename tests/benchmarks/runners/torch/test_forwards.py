@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from benchmarks.cells.cell import TORCH_COMPILE, NotMeasured, Options
+from benchmarks.cells.backends import TORCH_COMPILE
+from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.runners.torch.forwards import Compiled, graphs
-from benchmarks.runners.torch.runners import open_torch
-from tests.support.bench_torch_helpers import FewImages, cell, gap, probes, torch_logits, write_tiny
+from tests.support.bench_torch_helpers import FewImages, cell, gap, open_torch, probes, torch_logits, write_tiny
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler on a CPU"
@@ -43,17 +43,18 @@ def test_each_cell_is_compiled_once_and_before_it_is_measured(tmp_path: Path) ->
             before = graphs()
             runners[count] = open_torch(cell(backend=TORCH_COMPILE, file=files[count]), tmp_path, FewImages(), Options())
             assert graphs() == before + 1, place
-        made = graphs()
+        compiled = graphs()
         for _ in range(2):
             for index in range(4):
                 for count, runner in runners.items():
                     assert runner.run(index).wall > 0
                     assert gap(runner.logits(probes()), torch_logits(networks[count], probes())) < 1e-5
-        assert graphs() == made
+        assert graphs() == compiled
     settings = runners[8].settings
     assert settings["compile"] == "inductor, default mode, static shapes" and settings["compile_s"] > 0
     torch._dynamo.reset()  # forgets both: their next call compiles again, which is no sample
-    for act in (lambda: runners[8].run(0), lambda: runners[16].logits(probes())):
+    calls: list[Callable[[], Any]] = [lambda: runners[8].run(0), lambda: runners[16].logits(probes())]
+    for act in calls:
         with pytest.raises(NotMeasured, match="compiled the network again while it was measured"):
             act()
     for runner in runners.values():
@@ -85,9 +86,9 @@ class Breaks(nn.Module):
     """Dynamo makes one graph of it, and the rest runs eagerly."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        made = images.mean((2, 3))
+        means = images.mean((2, 3))
         torch._dynamo.graph_break()
-        return made
+        return means
 
 
 def test_a_network_that_is_compiled_in_part() -> None:

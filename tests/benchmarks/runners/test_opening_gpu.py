@@ -12,15 +12,17 @@ import onnxruntime
 import pytest
 
 from benchmarks.ceilings.measuring import measure_ceilings
-from benchmarks.cells.cell import ONNXRUNTIME_CUDA, TENSORRT, Cell, Options
-from benchmarks.runners import open_runner
+from benchmarks.cells.backends import ONNXRUNTIME_CUDA, TENSORRT
+from benchmarks.cells.cell import Cell, Options
+from benchmarks.runners.opening import open_runner
 from slimexport import export
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.manifest import read_manifest, read_reference
+from slimexport.target.precision import TOLERANCES
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
-from slimexport.target.verify import TOLERANCES, compare
+from slimexport.target.verify import compare
 from tests.support.bench_helpers import cell
 from tests.support.gpu_fakes import Images
 
@@ -41,14 +43,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_cell(bundle: Path, form: str, backend: str) -> Cell:
-    artifact = next(each for each in read_manifest(bundle)["artifacts"] if each["format"] == form)
-    return cell(artifact["name"], file=artifact["file"], backend=backend, batch=2, image_size=IMAGE_SIZE)
+    artifact = read_manifest(bundle).of_format(form)[0]
+    return cell(artifact.name, file=artifact.file, backend=backend, batch=2, image_size=IMAGE_SIZE)
 
 
-def computes_and_times(bundle: Path, made: Cell, options: Options) -> None:
+def computes_and_times(bundle: Path, cell_: Cell, options: Options) -> None:
     reference = read_reference(bundle)
     images, logits = reference["images"][:2], reference["logits_x0_25"][:2]
-    with closing(open_runner(made, bundle, Images(4, IMAGE_SIZE), options)) as runner:
+    with closing(open_runner(cell_, bundle, Images(4, IMAGE_SIZE), options)) as runner:
         for _ in range(2):
             assert compare(runner.logits(images), logits).max_rel_error <= TOLERANCES["fp32"]
             timings = [runner.run(index) for index in range(20)]
@@ -67,13 +69,13 @@ def test_onnxruntime_on_cuda(exported: Path, transfers: bool) -> None:
 
 @has_provider
 def test_tf32_differs_from_fp32_by_little(exported: Path) -> None:
-    made = a_cell(exported, "onnx", ONNXRUNTIME_CUDA)
+    cell_ = a_cell(exported, "onnx", ONNXRUNTIME_CUDA)
     images = read_reference(exported)["images"][:2]
-    found = []
+    logits = []
     for precision in ("fp32", "tf32"):
-        with closing(open_runner(replace(made, precision=precision), exported, Images(2, IMAGE_SIZE), Options())) as runner:
-            found.append(runner.logits(images))
-    np.testing.assert_allclose(found[1], found[0], atol=1e-2 * np.abs(found[0]).max())
+        with closing(open_runner(replace(cell_, precision=precision), exported, Images(2, IMAGE_SIZE), Options())) as runner:
+            logits.append(runner.logits(images))
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-2 * np.abs(logits[0]).max())
 
 
 @pytest.mark.tensorrt
@@ -105,7 +107,7 @@ def test_captured_work_is_done_at_launch_only() -> None:
     "backend", [pytest.param(ONNXRUNTIME_CUDA, marks=has_provider), pytest.param(TENSORRT, marks=pytest.mark.tensorrt)]
 )
 def test_ceilings(backend: str) -> None:
-    found = measure_ceilings(backend, "fp32", Options(), seconds=0.1)
-    assert found.macs_per_s is not None and found.macs_per_s > 1e11
-    assert found.bytes_per_s is not None and found.bytes_per_s > 1e10
-    assert found.seconds_per_operator is None or 0 < found.seconds_per_operator < 1e-3
+    ceilings = measure_ceilings(backend, "fp32", Options(), seconds=0.1)
+    assert ceilings.macs_per_s is not None and ceilings.macs_per_s > 1e11
+    assert ceilings.bytes_per_s is not None and ceilings.bytes_per_s > 1e10
+    assert ceilings.seconds_per_operator is None or 0 < ceilings.seconds_per_operator < 1e-3

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.machine import threads
-from benchmarks.machine.threads import Cpus, TooManyThreads, physical_cores, pin, pinned, usable_cpus
+from benchmarks.measure import threads
+from benchmarks.measure.threads import Cpus, TooManyThreads, own_cpus, physical_cores, pin, pinned
 
 HYPER = Cpus(cores=((0, 4), (1, 5), (2, 6), (3, 7)))
 can_pin = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin threads")
@@ -87,7 +87,7 @@ def test_too_many_threads_or_none_are_refused_with_what_there_is(count: int) -> 
 @can_pin
 def test_all_threads_are_moved_and_later_ones_follow() -> None:
     before = os.sched_getaffinity(0)
-    chosen = usable_cpus().choose(1)
+    chosen = own_cpus().choose(1)
     stop, seen = threading.Event(), {}
     running = threading.Thread(target=stop.wait)
     running.start()
@@ -127,7 +127,7 @@ def test_affinity_comes_back_after_a_failure() -> None:
 
 @can_pin
 def test_a_default_is_one_thread_per_core() -> None:
-    cpus = usable_cpus()
+    cpus = own_cpus()
     with pinned() as done:
         assert done["threads"] == cpus.default_threads == len(os.sched_getaffinity(0))
 

@@ -120,11 +120,11 @@ def test_checkpoints_dense_networks_and_verified_onnx_files(spec: NetworkSpec, t
         with torch.inference_mode():
             torch.testing.assert_close(dense_network(checkpoint.network, plan)(noise(3, 32, 9)), expected)
     manifest = export(checkpoint, output_dir=tmp_path / "bundle")
-    assert len(manifest["artifacts"]) == len(network.known_plans)
-    for artifact in manifest["artifacts"]:
-        assert artifact["verification"]["status"] == "passed"
-        session = onnxruntime.InferenceSession(tmp_path / "bundle" / artifact["file"], providers=["CPUExecutionProvider"])
-        plan = next(plan for plan in network.known_plans if plan.name == artifact["name"].removeprefix(f"{spec.name}_"))
+    assert len(manifest.artifacts) == len(network.known_plans)
+    for artifact in manifest.artifacts:
+        assert artifact.verification.status == "passed"
+        session = onnxruntime.InferenceSession(tmp_path / "bundle" / artifact.file, providers=["CPUExecutionProvider"])
+        plan = next(plan for plan in network.known_plans if plan.name == artifact.name.removeprefix(f"{spec.name}_"))
         answer = torch.from_numpy(session.run(None, {"input": noise(3, 32, 9).numpy()})[0])
         assert gap(answer, logits(network, plan)) < 1e-4
 

@@ -1,8 +1,9 @@
-"""Files appear whole or not at all, whatever happens while they are written."""
+"""Files are either what they were before or whole; what a disk refuses is an error with what to do."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,17 @@ from typing import Any, NoReturn
 import pytest
 
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.base.files import RUN, remove_partials, write_atomically
+from slimtrain.base.files import (
+    AGAIN,
+    RUN,
+    Advice,
+    disk_error,
+    file_sha256,
+    partial_file,
+    remove_partials,
+    replace_both,
+    write_atomically,
+)
 from tests.support.run_helpers import tree
 
 
@@ -88,3 +99,61 @@ def test_what_a_killed_run_had_begun_is_removed_and_nothing_else(tmp_path: Path)
     remove_partials(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "last.pt", "x.partial-1"]
     remove_partials(tmp_path / "nowhere")
+
+
+def test_a_partial_file_is_gone_unless_it_was_renamed(tmp_path: Path) -> None:
+    with partial_file(tmp_path / "a", b"one") as partial:
+        assert partial.read_bytes() == b"one" and partial.name.startswith(".")
+    assert tree(tmp_path) == {}
+    with partial_file(tmp_path / "a", b"two") as partial:
+        os.replace(partial, tmp_path / "a")
+    with pytest.raises(Stopped), partial_file(tmp_path / "a", b"three"):
+        raise Stopped
+    assert tree(tmp_path) == {"a": b"two"}
+
+
+@pytest.mark.parametrize("interrupted", [None, 0, 1], ids=["whole", "before", "between"])
+def test_two_files_change_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: int | None) -> None:
+    """Ctrl-C after the first has its name leaves the second with its own too."""
+    names = [tmp_path / name for name in ("new_plan", "plan", "new_manifest", "manifest")]
+    for path in names:
+        path.write_text(path.name)
+    real, calls = os.replace, iter(range(3))
+
+    def replace(source: Path, target: Path) -> None:
+        if next(calls) == interrupted:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    changed = (names[0], names[1]), (names[2], names[3])
+    if interrupted is None:
+        replace_both(*changed)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            replace_both(*changed)
+    done = interrupted != 0
+    assert [path.read_text() for path in (names[1], names[3])] == (
+        ["new_plan", "new_manifest"] if done else ["plan", "manifest"]
+    )
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) + 3])
+def test_a_digest_is_that_of_the_whole_content(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "x").write_bytes(content)
+    assert file_sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("code", "advice", "error", "message"),
+    [
+        (errno.ENOSPC, AGAIN, ResourceError, "x: no space left on its disk (5 MiB). Free some space and run again."),
+        (errno.EDQUOT, Advice(full="Clear up."), ResourceError, "x: no space left on its disk (5 MiB). Clear up."),
+        (errno.EACCES, AGAIN, UserError, "x: cannot be written (Permission denied)."),
+        (errno.EACCES, RUN, UserError, "x: cannot be written (Permission denied). Choose another output_dir."),
+    ],
+)
+def test_what_a_failed_write_is_to_the_user(code: int, advice: Advice, error: type[UserError], message: str) -> None:
+    told = disk_error(Path("x"), OSError(code, os.strerror(code)), advice, "5 MiB")
+    assert type(told) is error and str(told) == message

@@ -1,0 +1,159 @@
+"""The number formats that networks are stored and computed in, a row each: all that is known of one outside of its writer.
+
+A new one takes a row here and, where it is a file's, its writer in `slimexport.onnx_files.writers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXACT = "fp32"  # all others are written from it, and it is what names without an infix stand for
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Proven by the largest difference relative to the scale of the logits. `widens`: where float32 itself is further off
+    on a network, more is permitted (`verify.fp32_tolerance`)."""
+
+    tolerance: float
+    widens: bool = False
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Proven by the cosine of the logits with the reference's: the steps are coarse by design. An engine must reach
+    `engine_cosine`, or nearly what its ONNX file did, but never less than files must."""
+
+    least_cosine: float = 0.97
+    engine_cosine: float = 0.99
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an engine is built from: the ONNX file of precision `onnx`, with builder flags by TensorRT's names."""
+
+    onnx: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format of files, of engines, or of both.
+
+    `asked`: what `--precision` calls it, where that is not its name. `weight_bytes`: of a weight in its ONNX file, None where
+    it is a way to compute only. `item_bytes`: of a number that is computed with, where known. `calibrated`: its writer
+    measures activations on images. `weak`: what an engine is built from where TensorRT chooses types as flags permit (8.6),
+    `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`: whether layers of an
+    engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files rightly, None for none:
+    such files are verified as their cast twin. `served`: whether Triton's onnxruntime loads its files. `torch`: the dtype that
+    torch computes it in, "" for none.
+    """
+
+    name: str
+    weight_bytes: int | None
+    proof: Difference | Direction
+    asked: str = ""
+    item_bytes: int | None = None
+    calibrated: bool = False
+    weak: Recipe | None = None
+    strong: Recipe | None = None
+    shown: bool = True
+    cpu_since: tuple[int, int] | None = (0, 0)
+    served: bool = True
+    torch: str = ""
+
+    @property
+    def option(self) -> str:
+        """What `--precision` calls it."""
+        return self.asked or self.name
+
+    @property
+    def infix(self) -> str:
+        """`.fp16`, as in `us_mobilenet_v1_x0_5.fp16.onnx`; "" for fp32."""
+        return "" if self.name == EXACT else f".{self.name}"
+
+
+PRECISIONS = {
+    row.name: row
+    for row in (
+        Precision(
+            EXACT,
+            4,
+            Difference(1e-4, widens=True),
+            item_bytes=4,
+            weak=Recipe(EXACT),
+            strong=Recipe(EXACT),
+            torch="float32",
+        ),
+        Precision(
+            "tf32",
+            None,
+            Difference(5e-3),
+            item_bytes=4,
+            weak=Recipe(EXACT, ("TF32",)),
+            strong=Recipe(EXACT, ("TF32",)),
+            shown=False,  # a permission, of which some tactics' names tell
+            torch="float32",
+        ),
+        Precision(
+            "fp16",
+            2,
+            Difference(1e-2),
+            item_bytes=2,
+            weak=Recipe(EXACT, ("TF32", "FP16")),
+            strong=Recipe("fp16", ("TF32",)),
+            torch="float16",
+        ),
+        Precision(
+            "bf16",
+            2,
+            Difference(5e-2),
+            item_bytes=2,
+            strong=Recipe("bf16", ("TF32",)),
+            cpu_since=None,
+            served=False,  # a server does not start that has a model which does not load
+            torch="bfloat16",
+        ),
+        Precision(
+            "int8",
+            4,  # float32 around the int8 operators
+            Direction(),
+            item_bytes=1,
+            calibrated=True,
+            weak=Recipe("int8", ("TF32", "FP16", "INT8")),
+            strong=Recipe("int8-fp16", ("TF32",)),
+        ),
+        Precision(
+            "int8-fp16",
+            2,
+            Direction(),
+            asked="int8",
+            calibrated=True,
+            cpu_since=(1, 31),  # 1.23 is off by one step where 1.31 is not
+        ),
+    )
+}
+OPTIONS = tuple(dict.fromkeys(row.option for row in PRECISIONS.values()))
+TOLERANCES = {row.name: row.proof.tolerance for row in PRECISIONS.values() if isinstance(row.proof, Difference)}
+
+
+def row_of(name: str) -> Precision:
+    """The row of a precision; fp32's for one that is not known, as a later version may have."""
+    return PRECISIONS.get(name, PRECISIONS[EXACT])
+
+
+def files_of(option: str) -> tuple[Precision, ...]:
+    """The files that `--precision option` writes of a network, one for each kind of target; none of a way to compute."""
+    return tuple(row for row in PRECISIONS.values() if row.option == option and row.weight_bytes is not None)
+
+
+def computed_from(file: str) -> tuple[str, ...]:
+    """What a file of one precision is computed in: its own, and the ways to compute that have no file themselves."""
+    ways = (row for row in PRECISIONS.values() if row.weight_bytes is None)
+    return (file, *(row.name for row in ways if file in [recipe.onnx for recipe in (row.weak, row.strong) if recipe]))
+
+
+def needed_for(option: str) -> tuple[str, ...]:
+    """What `--precision` must write for engines of precision `option`, on one TensorRT or another."""
+    row = PRECISIONS[option]
+    return tuple(dict.fromkeys(PRECISIONS[recipe.onnx].option for recipe in (row.weak, row.strong) if recipe))

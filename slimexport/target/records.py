@@ -1,0 +1,132 @@
+"""Frozen dataclasses from and to JSON objects: types are checked, keys that are not known are kept and written back."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+SHOWN = 40  # characters of a wrong value that a message shows
+EXTRA = "extra"
+WORDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class EntryError(ValueError):
+    """A JSON value that is not of its key's type: which key, what was found, what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A JSON object: fields are its keys, in the order in which they are written; `extra` holds keys that are not known.
+
+    A field without a default is always there. One with a default is left out where it has it, unless it is a `null_where`
+    field whose condition holds. The types are those that `from_json` knows: str, int, float, bool, Any, another Record, a
+    tuple or a mapping by str of these, and each of them or None.
+    """
+
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def null_where(condition: Callable[[Any], bool]) -> Any:
+    """A field that may be None: written as null in records where `condition` holds, and left out elsewhere."""
+    return field(default=None, metadata={"null": condition})
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as what `json.dumps` takes."""
+    known = {f.name: _plain(getattr(record, f.name)) for f in fields(record) if f.name != EXTRA and _is_written(record, f)}
+    return {**known, **record.extra}
+
+
+def _is_written(record: Record, f: Field[Any]) -> bool:
+    if f.default is MISSING or getattr(record, f.name) != f.default:
+        return True
+    return "null" in f.metadata and bool(f.metadata["null"](record))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return to_json(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def from_json(kind: type[R], value: Any, where: str = "") -> R:
+    """A JSON object, named `where` in messages, as a record. EntryError for a key that is missing or of another type."""
+    if not isinstance(value, dict):
+        raise _wrong(where, value, kind)
+    expected = _types_of(typing.cast(Any, kind))
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    for name, expected_type in expected.items():
+        if name in required and name not in value:
+            raise EntryError(f"{_inside(where, name)} is missing, expected {_described(expected_type)}")
+    known = {name: _convert(value[name], expected[name], _inside(where, name)) for name in expected if name in value}
+    return kind(**known, extra={key: part for key, part in value.items() if key not in expected})
+
+
+@functools.cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    """The types of a record's keys."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields(kind) if f.name != EXTRA}
+
+
+def _convert(value: Any, expected: Any, where: str) -> Any:
+    alternatives = _alternatives(expected)
+    if value is None and type(None) in alternatives:
+        return None
+    (kind,) = alternatives - {type(None)}
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return from_json(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+            raise _wrong(where, value, kind)
+        return tuple(_convert(part, arguments[0], f"{where}[{i}]") for i, part in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _convert(part, arguments[1], _inside(where, key)) for key, part in value.items()}
+    accepted = (int, float) if kind is float else kind
+    if origin is not None or not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong(where, value, expected)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(where, value, expected)
+    return value
+
+
+def _alternatives(expected: Any) -> set[Any]:
+    union = typing.get_origin(expected) in (typing.Union, types.UnionType)
+    return set(typing.get_args(expected)) if union else {expected}
+
+
+def _inside(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _wrong(where: str, value: Any, expected: Any) -> EntryError:
+    shown = json.dumps(value)
+    shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
+    return EntryError(f"{where or 'it'} is {shown}, expected {_described(expected)}")
+
+
+def _described(expected: Any) -> str:
+    """What a type is called in messages."""
+    alternatives = _alternatives(expected)
+    (kind,) = alternatives - {type(None)}
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+        word = f"a list{count}"
+    else:
+        word = WORDS.get(kind, "an object")
+    return f"{word} or null" if type(None) in alternatives else word
