@@ -81,10 +81,10 @@ def test_a_search_writes_a_plan_for_every_target(finished: tuple[Outcome, Path])
     count = CostCounter(spec, 16)
     for name, target in zip(NAMES, (700_000, 450_000), strict=True):
         content = plan(folder, name)
-        found = read_plan_file(folder / "plans" / f"{name}.yml", spec)
-        assert (content["network"], found.name, content["target"]) == ("us_mobilenet_v1", name, target)
-        assert content["macs"] == content["cost"] == count(found).macs <= target
-        assert content["params"] == count(found).params
+        plan_read = read_plan_file(folder / "plans" / f"{name}.yml", spec)
+        assert (content["network"], plan_read.name, content["target"]) == ("us_mobilenet_v1", name, target)
+        assert content["macs"] == content["cost"] == count(plan_read).macs <= target
+        assert content["params"] == count(plan_read).params
         # It is where the trace first falls to the target.
         first = next(row for row in rows if float(row["cost_after"]) <= target)
         assert (content["step"], content["macs"]) == (int(first["step"]), int(first["macs"]))
@@ -217,9 +217,9 @@ def test_sigkill(finished: tuple[Outcome, Path], tmp_path: Path) -> None:
     file = search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))
     words = [sys.executable, "-m", "slimtrain", "search", str(file)]
     process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
-    found = tmp_path / "run_search" / "trace.csv"
+    trace_file = tmp_path / "run_search" / "trace.csv"
     deadline = time.monotonic() + 120
-    while not (found.exists() and len(found.read_text().splitlines()) > 3):
+    while not (trace_file.exists() and len(trace_file.read_text().splitlines()) > 3):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -265,8 +265,8 @@ def test_a_new_search_moves_the_old_one_aside_and_may_slim_its_network(tmp_path:
 
 def whole(joined: Processes, file: str, folder: str, ckpt: str | None) -> list[tuple[dict[str, int], float]]:
     """A search on one of several processes: what it found."""
-    found = run_whole_search(SearchRequest(read_config(file), Path(folder), ckpt, file), joined, resume=False)
-    return [(dict(each.plan.channels), each.loss) for each in found]
+    outcomes = run_whole_search(SearchRequest(read_config(file), Path(folder), ckpt, file), joined, resume=False)
+    return [(dict(outcome.plan.channels), outcome.loss) for outcome in outcomes]
 
 
 def test_several_processes_find_the_same_and_one_of_them_writes(tmp_path: Path) -> None:

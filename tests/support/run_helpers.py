@@ -130,9 +130,9 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if list(a) != list(b):
             return [f"{path}: keys"]
-        return [found for key in a for found in differences(a[key], b[key], f"{path}/{key}")]
+        return [line for key in a for line in differences(a[key], b[key], f"{path}/{key}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [found for i, (x, y) in enumerate(zip(a, b, strict=True)) for found in differences(x, y, f"{path}/{i}")]
+        return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in differences(x, y, f"{path}/{i}")]
     return [] if type(a) is type(b) and a == b else [path]
 
 

@@ -94,9 +94,9 @@ def test_the_shared_tail_has_statistics_of_each_calibrated_plan(tmp_path: Path) 
 def test_a_plan_without_a_width_keeps_its_name_and_channels(tmp_path: Path) -> None:
     plan = mixed(US1, "by_hand")
     opened = open_checkpoint(write(calibrated_network(US1, plan), tmp_path / "own.pt")).network
-    found = opened.known_plans[-1]
-    assert (found.name, found.width, dict(found.channels)) == ("by_hand", None, dict(plan.channels))
-    assert opened.has_statistics(found)
+    read = opened.known_plans[-1]
+    assert (read.name, read.width, dict(read.channels)) == ("by_hand", None, dict(plan.channels))
+    assert opened.has_statistics(read)
 
 
 def test_a_file_of_the_published_layout_becomes_one_of_ours(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_slimexport_finds_calibrated_widths_image_size_and_normalization(tmp_pat
         assert artifact.width is not None
         with torch.inference_mode(), network.at(US1.plan(artifact.width)):
             expected = network(torch.from_numpy(images)).numpy()
-        for found in (onnx_logits(bundle, artifact.file, images), stored[f"logits_{US1.plan(artifact.width).name}"]):
-            assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        for answer in (onnx_logits(bundle, artifact.file, images), stored[f"logits_{US1.plan(artifact.width).name}"]):
+            assert np.abs(answer - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("spec", [US2, S2], ids=["us", "s"])
@@ -171,9 +171,9 @@ def test_the_reference_uses_the_calibrated_tail(tmp_path: Path, spec: NetworkSpe
         with torch.inference_mode(), network.at(plan), shared.at(plan):
             calibrated, with_shared = network(images).numpy(), shared(images).numpy()
         scale = np.abs(calibrated).max()
-        found = stored[f"logits_{plan.name}"]
-        assert np.abs(found - calibrated).max() < 1e-4 * scale
-        assert np.abs(found - with_shared).max() > 1e-2 * scale
+        reference = stored[f"logits_{plan.name}"]
+        assert np.abs(reference - calibrated).max() < 1e-4 * scale
+        assert np.abs(reference - with_shared).max() > 1e-2 * scale
         artifact = next(a for a in manifest.artifacts if a.width == plan.width)
         files = onnx_logits(bundle, artifact.file, stored["images"])
         assert np.abs(files - calibrated).max() < 1e-4 * scale
