@@ -17,8 +17,8 @@ from benchmarks.cells.plan_cells import ALL, AUTO, open_bundle
 from benchmarks.cells.records import RESULTS, TABLE, Recorded, claim_folder, read_records, write_csv
 from benchmarks.listing import listing
 from benchmarks.machine.environment import command_line
-from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
 from benchmarks.report.choose import PERCENTILES, WidthChoice, sentences
 from benchmarks.report.choose import choose as choose_width
 from benchmarks.report.compare import compare, differences, table

@@ -17,7 +17,8 @@ from slimexport.target.precision import EXACT, OPTIONS, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import split_name
 
 RANDOM = "random:"
 F = TypeVar("F", bound=Callable[..., Any])

@@ -12,11 +12,13 @@ import click
 
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import UserError
+from slimtrain.base.options import parse_widths
 from slimtrain.base.version import __version__
 from slimtrain.config.config import Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.supernet import SearchPlan, beside, search_folder
+from slimtrain.models.spec import IMAGENET_CLASSES
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.request import SearchRequest, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "slimtrain"
@@ -108,7 +110,7 @@ def train(
     with messages(PROGRAM):
         settings = read_config(config, changes, compile=compile_, **options)
         if plans is not None:
-            settings, notes = found_config(settings, Path(plans), plan or "")
+            settings, notes = plans_config(settings, Path(plans), plan or "")
             if not options["output_dir"]:
                 settings = replace(settings, output_dir=str(beside(Path(settings.output_dir), f"_{plan or 'found'}")))
         elif plan is not None:
@@ -170,13 +172,13 @@ def search(
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
-        plan = SearchPlan(settings, config, Path(output_dir) if output_dir else search_folder(settings), ckpt)
-    with messages(PROGRAM, f"interrupted. Go on with --resume auto: {plan.folder} holds what was done."):
+        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config)
+    with messages(PROGRAM, f"interrupted. Go on with --resume auto: {request.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
 
         with processes(settings.device) as joined:
-            run_whole_search(plan, joined, resume=resume == "auto")
+            run_whole_search(request, joined, resume=resume == "auto")
 
 
 @main.command(context_settings=CONTEXT)
@@ -244,10 +246,12 @@ def calibrate(
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with messages(PROGRAM):
-        from slimtrain.costs.profiling import cost_table, costs
+        from slimtrain.costs.profiling import cost_table, costs, usual_widths
 
         settings = read_config(config, changes)
-        rows = costs(settings, widths)
+        spec = settings.spec(settings.known_classes or IMAGENET_CLASSES)
+        chosen = parse_widths(widths) if widths else None
+        rows = costs(spec, settings.image_size, chosen or usual_widths(spec, settings.test_widths))
         click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows))
 
 

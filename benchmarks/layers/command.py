@@ -24,8 +24,8 @@ from benchmarks.layers.plots import draw
 from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
 from benchmarks.layers.steps import sentence
 from benchmarks.machine.environment import command_line, environment
-from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
 from slimexport.target.cuda.device import device_name
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
@@ -34,7 +34,8 @@ from slimtrain.base.errors import ResourceError, UserError, nearest
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import NETWORKS, published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import network_names
 from slimtrain.models.spec import NetworkSpec
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
@@ -60,12 +61,12 @@ def find_network(
     """
     plan_channels: Mapping[str, int] = {}
     macs = None
-    if name not in NETWORKS:
+    if name not in network_names():
         folder = Path(name)
         if not (folder / MANIFEST).is_file():
             raise UserError(
-                f"{name!r}: neither a network{nearest(name, NETWORKS)} nor a bundle's folder with a {MANIFEST}. The networks "
-                f"are {', '.join(NETWORKS)}."
+                f"{name!r}: neither a network{nearest(name, network_names())} nor a bundle's folder with a {MANIFEST}. "
+                f"The networks are {', '.join(network_names())}."
             )
         manifest = read_manifest(folder)
         if not manifest.artifacts:
@@ -95,11 +96,11 @@ def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, imag
         try:
             if CostCounter(replace(spec, stem_stride=stride), image_size)(plan).macs == macs:
                 return stride
-        except (KeyError, AssertionError):
+        except KeyError:
             break
     raise UserError(
         f"this bundle's {name} is not the published one: its channels and MACs are of another network. Name one of "
-        f"{', '.join(NETWORKS)} instead, with --range, --classes and --image-size."
+        f"{', '.join(network_names())} instead, with --range, --classes and --image-size."
     )
 
 

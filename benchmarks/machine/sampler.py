@@ -8,6 +8,7 @@ before it says nothing.
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.cells.cell import median
 from benchmarks.machine.cpu_sensors import clocks_mhz, cpu_temperature_c
 from benchmarks.machine.cpu_state import Counters, between, read_counters
 from benchmarks.machine.gpu_choice import NoGpu
@@ -117,7 +117,7 @@ def _add_gpu(state: dict[str, Any], looks: list[dict[str, Any]]) -> None:
 def _add_spread(state: dict[str, Any], key: str, values: list[float]) -> None:
     """[lowest, median, highest], where there are values."""
     if values:
-        state[key] = [min(values), round(median(values), 3), max(values)]
+        state[key] = [min(values), round(float(statistics.median(values)), 3), max(values)]
 
 
 class _Watch(threading.Thread):

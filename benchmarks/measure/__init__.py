@@ -1,1 +1,1 @@
-"""Measuring cells in turns: rounds, warm-up, drift, checks of outputs, progress."""
+"""Measuring cells in turns: threads and their CPUs, rounds, warm-up, drift, checks of outputs, progress."""

@@ -48,7 +48,7 @@ class _OnnxLayers(Layers[GraphStep]):
     def max_pool(self, kernel: int, stride: int, padding: int) -> GraphStep:
         return lambda graph, value: graph.pool(value, "MaxPool", kernel, stride, padding)
 
-    def average_pool(self, kernel: int, stride: int, padding: int) -> GraphStep:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> GraphStep:
         return lambda graph, value: graph.pool(value, "AveragePool", kernel, stride, padding, count_include_pad=1)
 
     def shuffle(self, groups: int) -> GraphStep:

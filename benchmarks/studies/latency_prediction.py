@@ -26,8 +26,8 @@ from benchmarks.layers.command import find_network, require_onnx, this_device
 from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
 from benchmarks.machine.environment import command_line
-from benchmarks.machine.threads import pinned
 from benchmarks.measure.progress import RoundProgress
+from benchmarks.measure.threads import pinned
 from benchmarks.onnx_models.network import network_model
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages

@@ -32,7 +32,7 @@ def middle(plans: Sequence[float]) -> list[float]:
 
 def export(names: Sequence[str], folder: Path) -> list[Path]:
     """A bundle of each network below `folder`."""
-    from slimtrain.models.registry import published_spec
+    from slimtrain.models.published import published_spec
 
     bundles = []
     for name in names:
@@ -83,7 +83,7 @@ def _figure(row: AnalysisRow, name: str) -> str:
 
 
 def main() -> None:
-    from slimtrain.models.registry import PUBLISHED
+    from slimtrain.models.published import PUBLISHED
 
     parser = script_parser(__doc__)
     parser.add_argument("--networks", default=",".join(PUBLISHED))

@@ -10,7 +10,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.slimming import Slimming, changed_groups
-from slimtrain.search.trace import Step
+from slimtrain.search.trace import SearchStep
 
 TRIES = 200  # per plan
 
@@ -64,7 +64,7 @@ def _scaled(slimming: Slimming, counter: CostCounter, widths: dict[str, float], 
     return min(at(low), at(high), key=lambda plan: abs(counter(plan).macs - macs))
 
 
-def plans_on_the_way(slimming: Slimming, steps: Sequence[Step], count: int) -> list[ChannelPlan]:
+def plans_on_the_way(slimming: Slimming, steps: Sequence[SearchStep], count: int) -> list[ChannelPlan]:
     """Up to `count` of the plans that a search's steps began from, evenly spread, the first among them.
 
     UserError where a step does not follow from the ones before: the trace is of another network.

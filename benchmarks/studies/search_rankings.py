@@ -22,18 +22,20 @@ from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
+from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.search.evaluator import Evaluator, Measured
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.greedy import Option, choose
-from slimtrain.search.images import HeldOut, draw_images
+from slimtrain.search.evaluator import Evaluator
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.greedy import CandidateScore, Option, choose
+from slimtrain.search.held_out import HeldOut, draw_images
+from slimtrain.search.request import PLANS
 from slimtrain.search.run import cautions
 from slimtrain.search.slimming import Slimming
-from slimtrain.search.supernet import PLANS, supernet_config, with_epochs
+from slimtrain.search.supernet import supernet_config, with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.run import Run
@@ -131,19 +133,20 @@ def by_training(
         output_dir=str(folder / "run"),
         weights="",
     )
+    count = CostCounter(spec, config.image_size)
     for plan in plans:
-        write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size)
+        write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size, count(plan))
     data = Data(setting.data.train, setting.unseen, setting.data.classes)
     for seed in seeds:
         results, began = [], time.perf_counter()
         for number, plan in enumerate(plans, 1):
-            alone, _ = found_config(base, folder / PLANS, plan.name)
+            alone, _ = plans_config(base, folder / PLANS, plan.name)
             with contextlib.redirect_stdout(io.StringIO()):
                 run = Run(dataclasses.replace(alone, seed=seed), setting.processes, data)
                 run.begin(None)
                 run.train()
                 run.finish()
-            results += run.test(run.tested, run.spec.plans)
+            results += run.test(run.trainer.tested, run.spec.plans)
             say(
                 f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"
@@ -196,7 +199,7 @@ def steps_compared(
     return {"steps": len(plans), "ways": figures, "regret_by_chance": by_chance}
 
 
-def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[Measured], cost: CostModel) -> int:
+def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[CandidateScore], cost: CostModel) -> int:
     """The number of the candidate that the published rule goes to."""
     options = [Option(step, cost(step), figure.error, figure.loss) for step, figure in zip(steps, measured, strict=True)]
     current = Option(plan, cost(plan), 0.0, 0.0)  # of which the rule takes no figure
@@ -204,7 +207,10 @@ def _chosen(plan: ChannelPlan, steps: Sequence[ChannelPlan], measured: Sequence[
 
 
 def judged(
-    measured: Sequence[Sequence[Measured]], right: Sequence[Sequence[Measured]], chosen: Sequence[int], resamples: int
+    measured: Sequence[Sequence[CandidateScore]],
+    right: Sequence[Sequence[CandidateScore]],
+    chosen: Sequence[int],
+    resamples: int,
 ) -> dict[str, Any]:
     """Agreement and regret, as in `steps_compared`, from the figures of every step's candidates, ours and the reference's,
     and the number of the candidate chosen."""
@@ -231,5 +237,5 @@ def add_differences(figures: dict[str, Any], references: Sequence[str], base: st
                 ours[f"{key}_above_interval"] = mean_interval(values, resamples=resamples, seed=0)
 
 
-def _figures(measured: Sequence[Measured], kind: str) -> list[float]:
+def _figures(measured: Sequence[CandidateScore], kind: str) -> list[float]:
     return [getattr(figure, kind) for figure in measured]

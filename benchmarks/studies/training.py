@@ -71,7 +71,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     processes = Processes(0, 1, device)
     run = Run(config, processes, data_of(config))
     batches: Iterator[Batch] = training_batches(
-        run.data.train,
+        run.images.data.train,
         train_transform_of(config),
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -81,7 +81,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.resident:
         first = next(batches)
-        images, labels = to_device(first, processes, config.channels_last)
+        images, labels = to_device(first.images, device, config.channels_last), first.labels.to(device)
         resident = first._replace(images=images, labels=labels)
         batches = (batch._replace(step=step) for step, batch in enumerate(chain([resident], repeat(resident))))
 
@@ -116,7 +116,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "peak_mib": round(_peak_mib(device.type)),
         "samples_ms": [round(1000 * sample, 2) for sample in samples[:100]],
         "spread": round(statistics.pstdev(samples) / statistics.fmean(samples), 3) if len(samples) > 1 else 0.0,
-        "widths_per_step": run.sampler.count,
+        "widths_per_step": run.trainer.sampler.count,
         "device": processes.describe(),
     }
     if config.compile:
@@ -131,7 +131,7 @@ def plain_step(run: Any) -> Any:
     """The baseline's step: nothing of ours but the network and which widths are run."""
     import torch.nn.functional as F
 
-    network, optimizer = run.network.train(), run.optimizer
+    network, optimizer = run.trainer.network.train(), run.trainer.optimizer
     for parameter in network.parameters():
         parameter.grad = None
 
@@ -139,7 +139,7 @@ def plain_step(run: Any) -> Any:
         images, labels = batch.images.to(run.processes.device), batch.labels.to(run.processes.device)
         optimizer.zero_grad()
         teacher = None
-        for plan in run.sampler(batch.step):
+        for plan in run.trainer.sampler(batch.step):
             with network.at(plan):
                 logits = network(images)
             if teacher is None or not run.config.distill:

@@ -25,7 +25,7 @@ from benchmarks.cells.inputs import RandomImages
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.cells.statistics import summary
 from benchmarks.machine.environment import environment
-from benchmarks.machine.threads import pinned
+from benchmarks.measure.threads import pinned
 from benchmarks.measure.turns import CellSource, Method, measure
 from benchmarks.runners.opening import open_runner
 from benchmarks.studies.script import parse, script_parser, write_result

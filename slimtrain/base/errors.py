@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong: a file, a width, an option. Commands exit with `exit_code`."""
+    """Something the user gave is wrong: a file, a width, an option. Commands exit with `exit_code`.
+
+    >>> import slimtrain
+    >>> try:
+    ...     slimtrain.read_config("digits", ["epoch=3"])
+    ... except slimtrain.UserError as error:
+    ...     print(error)
+    digits: key 'epoch' is not known (did you mean 'epochs'?).
+    """
 
     exit_code = 2
 

@@ -12,7 +12,7 @@ from slimtrain.base.errors import CheckpointError, UserError, WidthError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
-from slimtrain.checkpoints.own import is_own, read_own
+from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import find_state_dict, read_content
 from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
@@ -64,6 +64,11 @@ def open_checkpoint(
     `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
     `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. Raises CheckpointError
     for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
+
+    >>> import slimtrain
+    >>> checkpoint = slimtrain.open_checkpoint("random:us_mobilenet_v1")  # or a path: "us_mbv1.pt"
+    >>> checkpoint.spec.range, checkpoint.image_size
+    ((0.25, 1.0), 224)
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         from slimtrain.checkpoints.untrained import untrained_network
@@ -97,10 +102,10 @@ def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switc
         )
     if switches is not None:
         raise UserError(f"{path.name}: names its own switches or widths. Leave --switches out.")
-    made = content.get("input")
+    images = content.get("input")
     try:
-        assert isinstance(made, dict)
-        image_size, mean, std = made["image_size"], *(tuple(map(float, made[key])) for key in ("mean", "std"))
+        assert isinstance(images, dict)
+        image_size, mean, std = images["image_size"], *(tuple(map(float, images[key])) for key in ("mean", "std"))
         names = tuple(map(str, content.get("class_names", ())))
         whole = type(image_size) is int and image_size > 0
         if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:

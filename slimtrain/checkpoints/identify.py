@@ -1,8 +1,9 @@
 """Which network a state dict holds: architecture, family, switches, widths, classes, all read off keys and shapes.
 
-The widths of stored norms get the roundest label that fits every layer (multiples of 0.05, then 0.025, then 0.01, and
-so on); where several labels remain, the user is asked. At the end every key and shape of the network so found is
-compared with the file, so that a damaged file is named as such and not taken for another network.
+One question after the other: which architecture's weights these are (`skeleton.py`), how its norms are stored and how large
+they are at every switch or width (`norms.py`), which families have such norms, and which widths (`width_labels.py`) or channel
+lists give such sizes. At the end every key and shape of the network so identified is compared with the file (`layout.py`),
+so that a damaged file is named as such and not taken for another network.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from collections.abc import Sequence
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.layout import compare_layout
 from slimtrain.checkpoints.norms import norm_layout, stored_entries
-from slimtrain.checkpoints.reading import State
-from slimtrain.checkpoints.skeleton import NormSite, Sizes, skeleton, unexpanded_blocks, weight_kind, weight_kinds
+from slimtrain.checkpoints.reading import StateDict
+from slimtrain.checkpoints.skeleton import Sizes, Skeleton, skeleton, weight_kind, weight_kinds
 from slimtrain.checkpoints.width_labels import (
     NoSuchWidthsError,
+    Predictor,
     assign_widths,
     candidate_labels,
     fits,
     label_widths,
     predictor,
 )
-from slimtrain.models import ARCHITECTURES
-from slimtrain.models.registry import FAMILIES_OF, split_name
+from slimtrain.models.architecture import Architecture
+from slimtrain.models.registry import ARCHITECTURES, described_architectures, split_name
 from slimtrain.models.spec import NetworkSpec
 
 SHOWN = 4  # entries that a message lists
+ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
 
 
 def identify(
-    state: State,
+    state: StateDict,
     name: str,
     *,
     network: str | None = None,
@@ -45,23 +48,26 @@ def identify(
     or one with something missing, added or of a wrong shape; UserError where widths stay tied.
     """
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
-    unexpanded = unexpanded_blocks(state, architecture)
-    norms = skeleton(architecture, unexpanded)[2]
-    layout = norm_layout(state, norms, name, architecture)
-    families = [family] if family else [f for f in FAMILIES_OF[architecture] if (f == "us") == (layout == "universal")]
-    if not family and architecture == "mobilenet_v2" and layout == "switchable":
-        # S keeps one plain tail norm, AutoSlim switches it.
-        families = ["autoslim" if any(key.startswith(f"{norms[-1].path}.bn.") for key in state) else "s"]
+    arch = ARCHITECTURES[architecture]
+    bones = skeleton(arch, state)
+    layout = norm_layout(state, bones.norms, name, architecture)
+    families = [family] if family else _families(state, arch, bones, layout)
     classes = _classes(state, name, architecture)
-    entries = stored_entries(state, norms, layout, name, architecture)
+    entries = stored_entries(state, bones.norms, layout, name, architecture)
     failure: CheckpointError | None = None
     for candidate in families:
         try:
             if candidate == "autoslim":
-                lists = tuple(_channel_list(architecture, unexpanded, entry, name) for entry in entries)
+                lists = tuple(_channel_list(architecture, bones, entry, name) for entry in entries)
                 spec = NetworkSpec(architecture, candidate, tuple(range(1, len(lists) + 1)), classes, lists)
             else:
-                spec = _spec(architecture, candidate, classes, state, norms, entries, name, switches, expected_widths)
+                predict = predictor(arch, candidate)
+                if switches or expected_widths:
+                    widths = assign_widths(entries, switches or expected_widths, predict, name, complete=bool(switches))
+                else:
+                    widths = label_widths(entries, predict, name, f"{candidate}_{architecture}")
+                ends = (min(widths), _widest(state, bones, max(widths), predict)) if candidate == "us" else None
+                spec = NetworkSpec(architecture, candidate, tuple(widths), classes, width_range=ends)
             compare_layout(spec, state, name)
             return spec
         except NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
@@ -72,37 +78,44 @@ def identify(
     raise failure
 
 
-# ---------------------------------------------------------------------------------------------------- architecture
-
-
-def _architecture(state: State, name: str) -> str:
+def _architecture(state: StateDict, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
-    found = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
+    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
     best, best_score = "", 0.0
-    for architecture in ARCHITECTURES:
-        wanted = weight_kinds(architecture)
-        score = len(found.items() & wanted.items()) / max(len(found.keys() | wanted.keys()), 1)
+    for architecture, arch in ARCHITECTURES.items():
+        expected = weight_kinds(arch)
+        score = len(kinds.items() & expected.items()) / max(len(kinds.keys() | expected.keys()), 1)
         if score > best_score:
             best, best_score = architecture, score
         if score == 1.0:
             break
-    if best_score < 0.7:
+    if best_score < ALIKE:
         keys = list(state)
+        titles = [arch.title for arch in ARCHITECTURES.values() if arch.torchvision_keys & state.keys()]
         hint = ""
-        if {"layer1.0.conv1.weight", "conv1.weight"} & state.keys():
-            hint = " These are torchvision's names: it looks like an ordinary ResNet, which has one width only."
+        if titles:
+            hint = f" These are torchvision's names: it looks like an ordinary {titles[0]}, which has one width only."
         raise CheckpointError(
             f"{name}: is none of the known slimmable networks: {len(keys)} entries beginning with "
-            f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a MobileNet v1 or v2, MNasNet, ResNet or ShuffleNet of "
+            f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a {described_architectures()} of "
             "the slimmable families; if it is one with another version's names, say which with --network."
         )
     return best
 
 
-# ----------------------------------------------------------------------------------------------------------- norms
+def _families(state: StateDict, arch: Architecture, bones: Skeleton, layout: str) -> list[str]:
+    """The families of `arch` whose norms are of this `layout`. A group that only some of these keep fixed tells them apart: it
+    has one plain norm there, and one per switch in the others."""
+    families = [family for family in arch.families if (family == "us") == (layout == "universal")]
+    for norm in bones.norms:
+        fixed = [f for f in families if {group for group, _ in norm.dim.terms} <= arch.fixed_groups(f)]
+        if fixed and len(fixed) < len(families):
+            switched = any(key.startswith(f"{norm.path}.bn.") for key in state)
+            families = [family for family in families if switched != (family in fixed)]
+    return families
 
 
-def _classes(state: State, name: str, architecture: str) -> int:
+def _classes(state: StateDict, name: str, architecture: str) -> int:
     """The number of classes. CheckpointError where the classifier's two tensors do not tell one."""
     weight, bias = (state.get(f"classifier.0.{kind}") for kind in ("weight", "bias"))
     if weight is not None and bias is not None and weight.dim() == 2 and weight.shape[:1] == bias.shape and len(bias):
@@ -114,45 +127,21 @@ def _classes(state: State, name: str, architecture: str) -> int:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- widths
+def _widest(state: StateDict, bones: Skeleton, widest: float, predict: Predictor) -> float:
+    """The width of a US network's weights: `widest`, or a wider one that the file holds no statistics for."""
+    stored = {norm.path: state[key].numel() for norm in bones.norms if (key := f"{norm.path}.weight") in state}
+    if fits(stored, predict(widest)):
+        return widest
+    return max(candidate_labels(stored, predict)[0], default=widest)
 
 
-def _spec(
-    architecture: str,
-    family: str,
-    classes: int,
-    state: State,
-    norms: Sequence[NormSite],
-    entries: Sequence[Sizes],
-    name: str,
-    switches: Sequence[float] | None,
-    expected_widths: Sequence[float],
-) -> NetworkSpec:
-    predict = predictor(architecture, family)
-    if switches or expected_widths:
-        widths = assign_widths(entries, switches or expected_widths, predict, name, complete=bool(switches))
-    else:
-        widths = label_widths(entries, predict, name, f"{family}_{architecture}")
-    if family == "s":
-        return NetworkSpec(architecture, family, tuple(widths), classes)
-    stored = {norm.path: state[key].numel() for norm in norms if (key := f"{norm.path}.weight") in state}
-    widest = max(widths)
-    if not fits(stored, predict(widest)):  # the file holds no statistics for the width its weights have
-        widest = max(candidate_labels(stored, predict)[0], default=widest)
-    return NetworkSpec(architecture, family, tuple(widths), classes, width_range=(min(widths), widest))
-
-
-def _channel_list(architecture: str, unexpanded: frozenset[int], entry: Sizes, name: str) -> tuple[int, ...]:
+def _channel_list(architecture: str, bones: Skeleton, entry: Sizes, name: str) -> tuple[int, ...]:
     """An AutoSlim switch's channel list, read off its norms: what most norms of a group say."""
-    wiring, _, norms = skeleton(architecture, unexpanded)
-    votes: dict[str, Counter[int]] = {group: Counter() for group in wiring.groups}
-    for norm in norms:
+    votes: dict[str, Counter[int]] = {group: Counter() for group in bones.wiring.groups}
+    for norm in bones.norms:
         if norm.path in entry:
             votes[norm.dim.terms[0][0]][entry[norm.path]] += 1
     empty = [group for group, counter in votes.items() if not counter]
     if empty:
         raise CheckpointError(f"{name}: is no autoslim_{architecture}: no norms per switch in {', '.join(empty[:SHOWN])}.")
-    return tuple(votes[group].most_common(1)[0][0] for group in wiring.groups)
-
-
-# ---------------------------------------------------------------------------------------------------------- layout
+    return tuple(votes[group].most_common(1)[0][0] for group in bones.wiring.groups)

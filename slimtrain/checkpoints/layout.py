@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.text import some
-from slimtrain.checkpoints.reading import State
+from slimtrain.checkpoints.reading import StateDict
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
+SHOWN = 4  # tensors that a message names
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
+def compare_layout(spec: NetworkSpec, state: StateDict, name: str) -> None:
     """CheckpointError unless the file has exactly the keys and shapes of `spec`. Counters of batches may be absent:
     old versions of torch wrote none."""
     try:
@@ -24,15 +22,15 @@ def compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
             expected = {key: tuple(t.shape) for key, t in SlimmableNetwork(spec).state_dict().items()}
     except ValueError as error:
         raise CheckpointError(f"{name}: looks like {spec.name}, but {error}. The file is damaged.") from error
-    found = {key: tuple(t.shape) for key, t in state.items()}
-    missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
-    added = [k for k in found if k not in expected]
-    wrong = [k for k in expected if k in found and found[k] != expected[k]]
+    held = {key: tuple(t.shape) for key, t in state.items()}
+    missing = [k for k in expected if k not in held and not k.endswith("num_batches_tracked")]
+    added = [k for k in held if k not in expected]
+    wrong = [k for k in expected if k in held and held[k] != expected[k]]
     problems = []
     if missing:
         problems.append(f"missing: {some(missing)}")
     if wrong:
-        shapes = [f"{k} is {list(found[k])}, expected {list(expected[k])}" for k in wrong]
+        shapes = [f"{k} is {list(held[k])}, expected {list(expected[k])}" for k in wrong]
         problems.append(f"wrong shape: {some(shapes)}")
     if added:
         problems.append(f"unknown: {some(added)}")
@@ -43,7 +41,7 @@ def compare_layout(spec: NetworkSpec, state: State, name: str) -> None:
         )
 
 
-def load_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> SlimmableNetwork:
+def load_network(spec: NetworkSpec, state: StateDict) -> SlimmableNetwork:
     """The network of `spec` holding `state`, float32, in evaluation mode."""
     with torch.device("meta"):
         network = SlimmableNetwork(spec)
@@ -55,7 +53,7 @@ def load_network(spec: NetworkSpec, state: Mapping[str, Tensor]) -> SlimmableNet
     return network.eval()
 
 
-def check_values(state: Mapping[str, Tensor], name: str) -> None:
+def check_values(state: StateDict, name: str) -> None:
     """CheckpointError where a tensor is not numbers, holds NaN or infinite values, or a variance is negative."""
     bad = []
     for key, tensor in state.items():
@@ -73,8 +71,8 @@ def check_values(state: Mapping[str, Tensor], name: str) -> None:
         elif key.endswith("running_var") and (tensor < 0).any():
             raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")
     if bad:
-        more = f" and {len(bad) - 4} more tensors" if len(bad) > 4 else ""
+        more = f" and {len(bad) - SHOWN} more tensors" if len(bad) > SHOWN else ""
         raise CheckpointError(
-            f"{name}: NaN or infinite values in {', '.join(bad[:4])}{more}. Expected finite weights: the training diverged "
-            "or the file is damaged, take an earlier checkpoint."
+            f"{name}: NaN or infinite values in {', '.join(bad[:SHOWN])}{more}. Expected finite weights: the training "
+            "diverged or the file is damaged, take an earlier checkpoint."
         )

@@ -1,4 +1,7 @@
-"""A trained network in the layout of the published code, which its readers load."""
+"""The layout `published`: `{"model": state dict}` with keys beginning with `module.`, which the published code loads.
+
+It is written here; whichever wrapping a state dict comes in, `reading.py` takes it off and `identify.py` says what it is.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,14 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.own import _KINDS
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.norms import SharedNorm, UniversalNorm
+from slimtrain.slimmable.norms import RUNNING, SharedNorm, UniversalNorm
 
 
 def published_content(network: SlimmableNetwork) -> dict[str, Any]:
     """`{"model": state dict}` in the published layout, with the statistics of every known width.
 
-    A US network's norms hold range minimum, range maximum, then the further widths; a shared tail stays as training
+    A US network's norms hold range minimum, range maximum, then the further widths; a norm of a fixed group stays as training
     left it. UserError for what the layout has no place for: plans without a width, a stem stride of 1.
     """
     spec = network.spec
@@ -52,12 +54,12 @@ def published_content(network: SlimmableNetwork) -> dict[str, Any]:
         elif not isinstance(norm, UniversalNorm):
             index = int(key.removeprefix(f"{path}.bn.").split(".")[0])
             kind = key.rsplit(".", 1)[1]
-            mean_var = dict(zip(_KINDS, statistics[index][path], strict=True))
+            mean_var = dict(zip(RUNNING, statistics[index][path], strict=True))
             state[f"module.{key}"] = mean_var.get(kind, value).detach().cpu()
     return {"model": state}
 
 
 def _stored(path: str, statistics: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """A norm's entry in the published layout."""
-    mean, var = (t.detach().cpu() for t in statistics)
-    return {f"{path}.running_mean": mean, f"{path}.running_var": var, f"{path}.num_batches_tracked": torch.tensor(1)}
+    """A norm's entry for one width."""
+    values = {f"{path}.{kind}": t.detach().cpu() for kind, t in zip(RUNNING, statistics, strict=True)}
+    return {**values, f"{path}.num_batches_tracked": torch.tensor(1)}

@@ -25,9 +25,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 
-State = Mapping[str, Tensor]
-
-
+StateDict = Mapping[str, Tensor]  # bare key -> tensor
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 PROTOCOL = 2  # of pickle: the only one that torch's restricted unpickler reads
@@ -228,8 +226,8 @@ def find_state_dict(content: Any, name: str) -> dict[str, torch.Tensor]:
             break
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not state:
-        found = ", ".join(repr(key) for key in list(content)[:5]) or "nothing"
-        raise CheckpointError(f"{name}: holds {found} and no tensors, expected a state dict or {{'model': state dict}}.")
+        held = ", ".join(repr(key) for key in list(content)[:5]) or "nothing"
+        raise CheckpointError(f"{name}: holds {held} and no tensors, expected a state dict or {{'model': state dict}}.")
     while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from slimtrain.checkpoints.reading import State
-from slimtrain.models import ARCHITECTURES
+from slimtrain.models.architecture import Architecture
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
-from slimtrain.models.mobilenet_v2 import InvertedResidualNetwork
 from slimtrain.slimmable.build import DenseLayers
 
 Sizes = Mapping[str, int]  # a norm's path -> its channels
@@ -39,41 +37,34 @@ class SkeletonLayers(DenseLayers):
         return module
 
 
-def unexpanded_blocks(state: State, architecture: str) -> frozenset[int]:
-    """The blocks of a MobileNet v2 or MNasNet without an expansion: AutoSlim lists may make one superfluous."""
-    arch = ARCHITECTURES[architecture]
-    if not isinstance(arch, InvertedResidualNetwork):
-        return frozenset()
-    later = {key.split(".")[1] for key in state if (key.startswith("features.") and ".body.6." in key) or ".body.7." in key}
-    return frozenset(i for i, block in enumerate(arch.blocks, 1) if block.ratio != 1 and str(i) not in later)
+@dataclass(frozen=True)
+class Skeleton:
+    """An architecture with every channel-list entry in a group of its own, as far as its structure allows. `network` is built
+    of dense layers without values."""
+
+    wiring: Wiring
+    network: nn.Module
+    norms: tuple[NormSite, ...]
+
+
+def skeleton(arch: Architecture, keys: Iterable[str] | None = None) -> Skeleton:
+    """The skeleton with all layers that the architecture can have, or with those of a state dict of these `keys`."""
+    return _skeleton(arch, arch.untied_list(keys))
 
 
 @lru_cache
-def skeleton(architecture: str, unexpanded: frozenset[int] = frozenset()) -> tuple[Wiring, nn.Module, tuple[NormSite, ...]]:
-    """An architecture with every channel-list entry in a group of its own, as far as its structure allows."""
-    arch = ARCHITECTURES[architecture]
-    distinct = list(arch.channel_list("s", 1.0))  # ResNets' and ShuffleNet's groups are tied whatever the list says
-    if isinstance(arch, InvertedResidualNetwork):
-        distinct = [8 * (i + 1) for i in range(len(distinct))]  # no two alike: no sums, and every expansion is there
-        inp, position = 0, 1
-        for index, block in enumerate(arch.blocks, 1):
-            if block.ratio != 1:
-                if index in unexpanded:
-                    distinct[position] = distinct[inp]
-                position += 1
-            inp, position = position, position + 1
-    wiring = arch.wire([distinct])
-    layers = SkeletonLayers(wiring.plan("skeleton", distinct))
+def _skeleton(arch: Architecture, channel_list: tuple[int, ...]) -> Skeleton:
+    wiring = arch.wire([channel_list])
+    layers = SkeletonLayers(wiring.plan("skeleton", channel_list))
     with torch.device("meta"):
         network = arch.build(layers, wiring, 1000)
     norms = [NormSite(path, layers.dims[m]) for path, m in network.named_modules() if m in layers.dims]
-    return wiring, network, tuple(norms)
+    return Skeleton(wiring, network, tuple(norms))
 
 
-def weight_kinds(architecture: str) -> dict[str, tuple[int, ...]]:
+def weight_kinds(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """Weighted layers' keys and what of their shape no plan changes: the kernel, and whether it is depthwise."""
-    network = skeleton(architecture)[1]
-    layers = [(path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [(path, m) for path, m in skeleton(arch).network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return {f"{path}.weight": weight_kind(layer.weight) for path, layer in layers}
 
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.data.noise import noise_images
-from slimtrain.models.registry import published_spec
-from slimtrain.slimmable.blocks import Block, Bottleneck, ShuffleUnit
+from slimtrain.models.published import published_spec
+from slimtrain.models.spec import IMAGENET_CLASSES
+from slimtrain.slimmable.blocks import Block
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm
@@ -28,7 +29,7 @@ IMAGES = 8  # that statistics are taken from
 IMAGE_SIZE = 64  # pixels: statistics hardly depend on it, and 31 widths are to take well under a second
 
 
-def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> SlimmableNetwork:
+def untrained_network(name: str, seed: int = SEED, classes: int = IMAGENET_CLASSES) -> SlimmableNetwork:
     """The network called `name` with reproducible random weights, float32, in evaluation mode.
 
     UserError for an unknown name.
@@ -59,11 +60,8 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 1000) -> Slimm
 def branch_ends(network: nn.Module) -> Iterator[nn.Module]:
     """The last norms of branches that are added to their block's input."""
     for module in network.modules():
-        if (isinstance(module, Bottleneck) and module.shortcut is None) or (isinstance(module, Block) and module.residual):
-            assert isinstance(module.body, nn.Sequential)
-            yield module.body[-1]
-        elif isinstance(module, ShuffleUnit) and module.pool is None:
-            yield from (module.get_submodule(f"c_{i}.1") for i in range(module.groups))
+        if isinstance(module, Block):
+            yield from module.branch_ends()
 
 
 @torch.inference_mode()

@@ -1,4 +1,6 @@
-"""Widths from channels: the roundest label that fits every norm (multiples of 0.05, then 0.025, then 0.01, and so on)."""
+"""Widths from channels: a stored entry gets the roundest label that fits every norm's size (multiples of 0.05, then 0.025,
+then 0.01, and so on). Where several labels stay, the user is asked.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from functools import cache
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.skeleton import Sizes, skeleton
-from slimtrain.models import ARCHITECTURES
+from slimtrain.models.architecture import Architecture
 from slimtrain.models.channels import width_label
 
 UNIT = 10_000  # widths are counted in these parts, so that labels are exact
@@ -17,37 +19,39 @@ SETTLE = "--switches W1,W2,... (in stored order) or --config apps/NAME.yml"
 MOSTLY = 0.8  # share of norms that makes a width the meant one, the rest being damage
 
 
+Predictor = Callable[[float], Sizes]  # a width -> the size of every norm
+
+
 class NoSuchWidthsError(CheckpointError):
     """The norms are nothing like those of any widths."""
 
 
-def predictor(architecture: str, family: str) -> Callable[[float], Sizes]:
-    """Width -> the size of every norm, the shared tail's as if that width were the widest."""
-    arch = ARCHITECTURES[architecture]
-    wiring, _, norms = skeleton(architecture)
+def predictor(arch: Architecture, family: str) -> Predictor:
+    """The sizes that a width gives, those of fixed groups as if it were the widest."""
+    bones = skeleton(arch)
 
     @cache
     def predict(width: float) -> Sizes:
-        channels = dict(zip(wiring.groups, arch.channel_list(family, width, width), strict=True))
-        return {n.path: n.dim.active(channels) for n in norms}
+        channels = dict(zip(bones.wiring.groups, arch.channel_list(family, width, width), strict=True))
+        return {norm.path: norm.dim.active(channels) for norm in bones.norms}
 
     return predict
 
 
 def fits(entry: Sizes, predicted: Sizes) -> bool:
+    """Whether all sizes that are stored are the predicted ones."""
     return all(entry[path] == size for path, size in predicted.items() if path in entry)
 
 
-def candidate_labels(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[list[float], int]:
+def candidate_labels(entry: Sizes, predict: Predictor) -> tuple[list[float], int]:
     """The roundest labels that fit, and the step (in parts of UNIT) they are multiples of; none: ([], 0)."""
     for step in TIERS:
-        fitting = [k / UNIT for k in range(step, WIDEST_LABEL + 1, step) if fits(entry, predict(k / UNIT))]
-        if fitting:
+        if fitting := _fitting(entry, predict, step):
             return fitting, step
     return [], 0
 
 
-def label_widths(entries: Sequence[Sizes], predict: Callable[[float], Sizes], name: str, what: str) -> list[float]:
+def label_widths(entries: Sequence[Sizes], predict: Predictor, name: str, what: str) -> list[float]:
     """A width for every entry. UserError where several stay, CheckpointError where an entry fits no width."""
     labels = []
     for index, entry in enumerate(entries):
@@ -75,17 +79,22 @@ def label_widths(entries: Sequence[Sizes], predict: Callable[[float], Sizes], na
     return [fitting[0] for fitting in labels]
 
 
-def _finer(entry: Sizes, predict: Callable[[float], Sizes], found: list[float], needed: int) -> list[float]:
-    """Candidates for a tied entry: `found`, and finer labels until there are as many as entries share them."""
+def _finer(entry: Sizes, predict: Predictor, labels: list[float], needed: int) -> list[float]:
+    """Candidates for a tied entry: `labels`, and finer ones until there are as many as entries share them."""
     for step in TIERS:
-        if len(found) >= max(needed, 2):
+        if len(labels) >= max(needed, 2):
             break
-        more = [k / UNIT for k in range(step, WIDEST_LABEL + 1, step) if fits(entry, predict(k / UNIT))]
-        found = more if len(more) > len(found) else found
-    return found
+        more = _fitting(entry, predict, step)
+        labels = more if len(more) > len(labels) else labels
+    return labels
 
 
-def _nearest_width(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[float, float]:
+def _fitting(entry: Sizes, predict: Predictor, step: int) -> list[float]:
+    """The multiples of `step` (in parts of UNIT) that fit."""
+    return [k / UNIT for k in range(step, WIDEST_LABEL + 1, step) if fits(entry, predict(k / UNIT))]
+
+
+def _nearest_width(entry: Sizes, predict: Predictor) -> tuple[float, float]:
     """The width (in steps of 0.005) that most of an entry's norms agree with, and their share."""
 
     def agreement(width: float) -> float:
@@ -98,11 +107,12 @@ def _nearest_width(entry: Sizes, predict: Callable[[float], Sizes]) -> tuple[flo
 def assign_widths(
     entries: Sequence[Sizes],
     widths: Sequence[float],
-    predict: Callable[[float], Sizes],
+    predict: Predictor,
     name: str,
     complete: bool,
 ) -> list[float]:
-    """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used."""
+    """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used. UserError where
+    that is not possible."""
     if complete and len(widths) != len(entries):
         raise UserError(
             f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "

@@ -18,23 +18,29 @@ from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
     check_drawn_widths,
     check_finished_file,
-    check_latency_search,
     check_momentum,
     check_normalization,
     check_schedule,
-    check_search,
+    check_search_cost,
+    check_searched_network,
     check_testing,
     check_widths,
 )
+from slimtrain.costs.cost_model import COSTS
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_spec
+from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
 class Config:
     """One training run. Empty tuples, 0 and "" mean the default that the comment names.
+
+    >>> import slimtrain
+    >>> config = slimtrain.Config("us_mobilenet_v1", data="digits", image_size=32)
+    >>> config.lr, config.spec(classes=10).range
+    (0.1, (0.25, 1.0))
 
     UserError for a value that no run can have, and for values that contradict each other.
     """
@@ -89,7 +95,7 @@ class Config:
 
     # the search for channel counts (`python -m slimtrain search`; arXiv 1903.11728)
     search_targets: tuple[str, ...] = search(())  # costs to find networks for: 150M, 1.2G; of a latency table, milliseconds
-    search_cost: str = search("macs", choices=("macs", "params", "activations", "latency"))
+    search_cost: str = search("macs", choices=COSTS)
     latency_table: str = search("")  # latency: JSON as `python -m benchmarks channels` writes it
     latency_device: str = search("")  # latency: the device to find networks for, as the table names it; any
     search_criterion: str = search("error", choices=("error", "error-per-cost"))  # error: as published
@@ -136,8 +142,8 @@ class Config:
         check_momentum(self.momentum, self.nesterov)
         check_testing(self.test_only, self.pretrained, self.best_by)
         check_finished_file(self.weights, self.layout, self.stem_stride)
-        check_search(self.search_widths, self.search_share, self.search_targets, self.search_cost)
-        check_latency_search(self.search_cost, self.latency_table, self.latency_device)
+        check_searched_network(self.search_widths, self.search_share)
+        check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
 
     @property
     def family(self) -> str:

@@ -23,7 +23,7 @@ class Scope(Enum):
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyRule:
     """`choices` are all values, where there are any; `family` is that of the networks that the key is for."""
 
     scope: Scope = Scope.RUN
@@ -50,8 +50,8 @@ class Key:
 
 
 def key(default: Any, scope: Scope = Scope.RUN, **rules: Any) -> Any:
-    """A field with this default and the `Key` of these rules."""
-    return dataclasses.field(default=default, metadata={"key": Key(scope, **rules)})
+    """A field with this default and the `KeyRule` of these rules."""
+    return dataclasses.field(default=default, metadata={"key": KeyRule(scope, **rules)})
 
 
 course = partial(key, scope=Scope.COURSE)
@@ -59,6 +59,6 @@ machine = partial(key, scope=Scope.MACHINE)
 search = partial(key, scope=Scope.SEARCH)
 
 
-def keys_of(configuration: type) -> dict[str, Key]:
+def keys_of(configuration: type) -> dict[str, KeyRule]:
     """The keys of a dataclass, in its order."""
-    return {field.name: field.metadata.get("key", Key()) for field in dataclasses.fields(configuration)}
+    return {field.name: field.metadata.get("key", KeyRule()) for field in dataclasses.fields(configuration)}

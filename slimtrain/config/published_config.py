@@ -12,10 +12,16 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.yaml_file import load_yaml
-from slimtrain.config.published_keys import network_name
 from slimtrain.config.reading import read_config
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    published_network,
+    published_spec,
+)
+from slimtrain.models.registry import split_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
         )
     network = None
     if "model" in values:
-        network = network_name(values)
+        network = published_network(str(values["model"]), values)
         split_name(network)
     widths: list[float] = []
     for key in ("width_mult_range", "width_mult_list", "width_mult_list_test"):

@@ -12,13 +12,19 @@ A key without a value counts as absent, and what is absent keeps the default of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import KEYS as OURS
-from slimtrain.models.published import DEPTHS, GROUPS, IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from slimtrain.models.registry import published_spec, split_name
+from slimtrain.models.published import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    published_network,
+    published_spec,
+)
+from slimtrain.models.registry import ARCHITECTURES, split_name
 
 log = logging.getLogger(__name__)
 
@@ -149,35 +155,20 @@ def _refuse_other_commands(file: _File) -> None:
         raise file.error("profiling_only asks to count operations and not to train. Leave it out to train.")
 
 
-def network_name(values: Mapping[str, Any]) -> str:
-    """The registry's name of the network in the keys of a published file: `model`, completed by its `depth` where the
-    architecture has one."""
-    name = str(values["model"]).removeprefix("models.")
-    usual = _usual_depth(name)
-    depth = values.get("depth")
-    return name if usual is None else f"{name}{usual if depth is None else depth}"
-
-
-def _usual_depth(model: str) -> int | None:
-    return next((depth for architecture, depth in DEPTHS.items() if model.endswith(architecture)), None)
-
-
 def _network(file: _File) -> tuple[str, str]:
     """The network's name in the registry, and its family."""
     if "model" not in file.values:
         raise file.error("does not say which network to train. Expected `model: models.us_mobilenet_v1` or another.")
-    network = network_name(file.values)
-    if _usual_depth(str(file.values["model"])) is None:
-        file.unused.add("depth")
+    network = published_network(str(file.values["model"]), file.values)
     try:
         family, architecture = split_name(network)
     except UserError as error:
         raise file.error(f"model is {file.values['model']!r}: {error}") from error
-    groups = GROUPS.get(architecture)
-    if groups is None:
-        file.unused.add("groups")
-    elif file.values.get("groups", groups) != groups:
-        raise file.error(f"groups is {file.values['groups']!r}, but {network} has {groups} groups and no other number.")
+    arch = ARCHITECTURES[architecture]
+    for key, value in arch.settings.items():
+        if file.values.get(key, value) != value:
+            raise file.error(f"{key} is {file.values[key]!r}, but {network} has {value} {key} and no other number.")
+    file.unused |= {key for other in ARCHITECTURES.values() for key in other.published_keys} - arch.published_keys
     return network, family
 
 

@@ -32,8 +32,15 @@ def config_names() -> list[str]:
 def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Config:
     """The configuration called `source`: a packaged name, a path, or `app:PATH` for a published file.
 
-    `changes` are `key=value` texts, later ones count; `options` are the command line's own options, None where not
-    given. Raises UserError for a file that cannot be read, an unknown key (with the nearest), or a wrong value.
+    `changes` are `key=value` texts, later ones count; `options` are keys with their values, which count above these, None
+    where not given.
+
+    >>> import slimtrain
+    >>> config = slimtrain.read_config("us_mobilenet_v1", ["epochs=90", "lr=0.25"], seed=3)
+    >>> config.epochs, config.lr, config.seed, config.schedule
+    (90, 0.25, 3, 'linear')
+
+    Raises UserError for a file that cannot be read, an unknown key (with the nearest), or a wrong value.
     """
     published = source.startswith(APP)
     name, values = _read(source.removeprefix(APP), packaged=not published)

@@ -64,18 +64,16 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
 
 
-def check_search(widths: Sequence[float], share: float, targets: Sequence[str], cost: str) -> None:
+def check_searched_network(widths: Sequence[float], share: float) -> None:
     if len(widths) != 2 or not 0 < widths[0] < widths[1] <= WIDEST:
         raise UserError(f"search_widths is {list(widths)}, expected [narrowest, widest], above 0 and up to {WIDEST}.")
     if not share:
         raise UserError(
             "search_share is 0, expected the share of the epochs that the network to slim is trained for, above 0."
         )
-    for target in targets:
-        parse_targets(target, cost)
 
 
-def check_latency_search(cost: str, table: str, device: str) -> None:
+def check_search_cost(cost: str, table: str, device: str, targets: Sequence[str]) -> None:
     if (cost == "latency") != bool(table):
         raise UserError(
             f"search_cost is {cost} and latency_table {table or 'empty'}: a latency table is for search_cost latency, which "
@@ -83,3 +81,5 @@ def check_latency_search(cost: str, table: str, device: str) -> None:
         )
     if device and not table:
         raise UserError(f"latency_device is {device}, but there is no latency_table. Set both, or leave it out.")
+    for target in targets:
+        parse_targets(target, cost)

@@ -1,13 +1,15 @@
-"""Every convolution and linear layer of a network with the shapes that its time depends on. No torch: as in `cost.py`, the
-architecture's own loop is run, here with layers that record themselves.
+"""Every layer of a network that costs something, with the shapes that its cost depends on. No torch: the architecture's own
+loop is run with layers that record themselves.
 
-Heights and widths do not depend on the plan, channels do: they are `Dim`s.
+Heights and widths do not depend on the plan, channels do: they are `Dim`s. MACs, parameters, activations (`cost.py`) and
+latency tables are all sums over these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
@@ -40,10 +42,14 @@ class LayerShape:
         """Height and width of what it makes; a linear layer makes one value per class."""
         return 1 if self.kind == LINEAR else _window(self.side, self.kernel, self.stride, self.kernel // 2)
 
+    @property
+    def fan_in(self) -> Dim | int:
+        """The channels that one output channel reads: of a depthwise layer one."""
+        return 1 if self.kind == DEPTHWISE else self.inp
+
     def weights(self, plan: ChannelPlan) -> int:
         """How many weights it has, biases left out."""
-        inputs = 1 if self.kind == DEPTHWISE else plan.size(self.inp)
-        return plan.size(self.out) * inputs * self.kernel**2
+        return plan.size(self.out) * plan.size(self.fan_in) * self.kernel**2
 
     def activations(self, plan: ChannelPlan) -> int:
         """Elements that it writes for one image."""
@@ -54,105 +60,151 @@ class LayerShape:
         return self.weights(plan) * self.out_side**2
 
 
+@dataclass(frozen=True)
+class AveragePool:
+    """An average pool, the one before the classifier among them: the channels, and the height and width, that it reads."""
+
+    inp: Dim
+    side: int
+
+    def elements(self, plan: ChannelPlan) -> int:
+        """Elements that it reads for one image."""
+        return plan.size(self.inp) * self.side**2
+
+
+@dataclass(frozen=True)
+class NetworkLayers:
+    """The weighted layers and the average pools of a network, in the order in which they run."""
+
+    weighted: tuple[LayerShape, ...]
+    pools: tuple[AveragePool, ...]
+
+
+@lru_cache(maxsize=8)  # whoever counts one network's costs in one process does so in several places
+def network_layers(spec: NetworkSpec, image_size: int) -> NetworkLayers:
+    """The layers of `spec`'s network at `image_size` pixels."""
+    record = _Record()
+    spec.build(_RecordingLayers())(image_size, "", record)
+    weighted = (LayerShape(*row, record.activations.get(row[0], "")) for row in record.weighted)
+    return NetworkLayers(tuple(weighted), tuple(record.pools))
+
+
 def layer_shapes(spec: NetworkSpec, image_size: int) -> tuple[LayerShape, ...]:
-    """The layers of `spec`'s network at `image_size` pixels, in the order in which they run. UserError for a size that is too
-    small for it."""
+    """The weighted layers alone. UserError for a size that is too small for the network."""
     spec.check_image_size(image_size)
-    recorded: list[LayerShape] = []
-    spec.build(_RecordingLayers())(image_size, "", recorded)
-    return tuple(recorded)
+    return network_layers(spec, image_size).weighted
+
+
+@dataclass
+class _Record:
+    """What has run so far: the first seven fields of every LayerShape, the last one by name, and the pools."""
+
+    weighted: list[tuple[str, str, int, int, int, Dim | int, Dim | int]] = field(default_factory=list)
+    activations: dict[str, str] = field(default_factory=dict)
+    pools: list[AveragePool] = field(default_factory=list)
+
+
+# A module: the side that it reads, its path and what has run before, to which it adds -> the side that it makes.
+ShapeRule = Callable[[int, str, _Record], int]
 
 
 def _window(side: int, kernel: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - kernel) // stride + 1
 
 
-# A module: the side that it reads, its path and the layers recorded so far, to which it adds -> the side that it makes.
-Step = Callable[[int, str, list[LayerShape]], int]
-
-
-def _keep(side: int, path: str, recorded: list[LayerShape]) -> int:
+def _keep(side: int, path: str, record: _Record) -> int:
     return side
 
 
-class _RecordingLayers(Layers[Step]):
+class _RecordingLayers(Layers[ShapeRule]):
     """Layers that are functions from side to side."""
 
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> Step:
-        return self._layer(CONV, inp, out, kernel, stride)
+    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> ShapeRule:
+        return self._convolution(CONV, inp, out, kernel, stride)
 
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> Step:
-        return self._layer(DEPTHWISE, dim, dim, kernel, stride)
+    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> ShapeRule:
+        return self._convolution(DEPTHWISE, dim, dim, kernel, stride)
 
-    def _layer(self, kind: str, inp: Dim | int, out: Dim, kernel: int, stride: int) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
-            recorded.append(LayerShape(path, kind, kernel, stride, side, inp, out))
-            return recorded[-1].out_side
+    def _convolution(self, kind: str, inp: Dim | int, out: Dim, kernel: int, stride: int) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            record.weighted.append((path, kind, kernel, stride, side, inp, out))
+            return _window(side, kernel, stride, kernel // 2)
 
-        return step
+        return rule
 
-    def norm(self, dim: Dim) -> Step:
+    def norm(self, dim: Dim) -> ShapeRule:
         return _keep
 
-    def relu(self) -> Step:
+    def relu(self) -> ShapeRule:
         return self._activation("relu")
 
-    def relu6(self) -> Step:
+    def relu6(self) -> ShapeRule:
         return self._activation("relu6")
 
-    def _activation(self, name: str) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
-            recorded[-1] = replace(recorded[-1], activation=name)
+    def _activation(self, name: str) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            layer, *_ = record.weighted[-1]
+            record.activations[layer] = name
             return side
 
-        return step
+        return rule
 
-    def max_pool(self, kernel: int, stride: int, padding: int) -> Step:
-        return lambda side, path, recorded: _window(side, kernel, stride, padding)
+    def max_pool(self, kernel: int, stride: int, padding: int) -> ShapeRule:
+        return lambda side, path, record: _window(side, kernel, stride, padding)
 
-    def average_pool(self, kernel: int, stride: int, padding: int) -> Step:
-        return self.max_pool(kernel, stride, padding)
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            record.pools.append(AveragePool(dim, side))
+            return _window(side, kernel, stride, padding)
 
-    def shuffle(self, groups: int) -> Step:
+        return rule
+
+    def shuffle(self, groups: int) -> ShapeRule:
         return _keep
 
-    def sequential(self, modules: Sequence[Step]) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
+    def sequential(self, modules: Sequence[ShapeRule]) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
             for index, module in enumerate(modules):
-                side = module(side, f"{path}.{index}", recorded)
+                side = module(side, f"{path}.{index}", record)
             return side
 
-        return step
+        return rule
 
-    def block(self, body: Step, residual: bool) -> Step:
-        return lambda side, path, recorded: body(side, f"{path}.body", recorded)
+    def block(self, body: ShapeRule, residual: bool) -> ShapeRule:
+        return lambda side, path, record: body(side, f"{path}.body", record)
 
-    def bottleneck(self, body: Step, shortcut: Step | None) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
-            made = body(side, f"{path}.body", recorded)
+    def bottleneck(self, body: ShapeRule, shortcut: ShapeRule | None) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            out = body(side, f"{path}.body", record)
             if shortcut is not None:
-                shortcut(side, f"{path}.shortcut", recorded)
-            return made
+                shortcut(side, f"{path}.shortcut", record)
+            return out
 
-        return step
+        return rule
 
-    def shuffle_unit(self, a: Sequence[Step], b: Step, c: Sequence[Step], pool: Step | None, whole: bool) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
-            side = b(_side_by_side(a, side, f"{path}.a", recorded), f"{path}.b", recorded)
-            return _side_by_side(c, side, f"{path}.c", recorded)
+    def shuffle_unit(
+        self, a: Sequence[ShapeRule], b: ShapeRule, c: Sequence[ShapeRule], pool: ShapeRule | None, whole: bool
+    ) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            inner = b(_side_by_side(a, side, f"{path}.a", record), f"{path}.b", record)
+            out = _side_by_side(c, inner, f"{path}.c", record)
+            if pool is not None:
+                pool(side, f"{path}.pool", record)
+            return out
 
-        return step
+        return rule
 
-    def network(self, features: Sequence[Step], out: Dim, classes: int, heads: Sequence[Step] = ()) -> Step:
-        def step(side: int, path: str, recorded: list[LayerShape]) -> int:
-            side = _side_by_side(heads, side, "head", recorded)
-            side = self.sequential(features)(side, "features", recorded)
-            recorded.append(LayerShape("classifier.0", LINEAR, 1, 1, side, out, classes))
+    def network(self, features: Sequence[ShapeRule], out: Dim, classes: int, heads: Sequence[ShapeRule] = ()) -> ShapeRule:
+        def rule(side: int, path: str, record: _Record) -> int:
+            side = _side_by_side(heads, side, "head", record)
+            side = self.sequential(features)(side, "features", record)
+            record.pools.append(AveragePool(out, side))
+            record.weighted.append(("classifier.0", LINEAR, 1, 1, side, out, classes))
             return 1
 
-        return step
+        return rule
 
 
-def _side_by_side(steps: Sequence[Step], side: int, prefix: str, recorded: list[LayerShape]) -> int:
+def _side_by_side(rules: Sequence[ShapeRule], side: int, prefix: str, record: _Record) -> int:
     """Modules `prefix_0`, `prefix_1`, ... that all read the same side; the side they make, or `side` where there are none."""
-    return [side, *(step(side, f"{prefix}_{index}", recorded) for index, step in enumerate(steps))][-1]
+    return [side, *(rule(side, f"{prefix}_{index}", record) for index, rule in enumerate(rules))][-1]

@@ -1,27 +1,27 @@
-"""What the widths of a configuration's network cost. No torch."""
+"""What the widths of a network cost, as a table. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from slimtrain.base.options import parse_widths
 from slimtrain.base.text import table
-from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
+from slimtrain.models.spec import NetworkSpec
 
-CLASSES = 1000  # where neither the configuration nor its data tells
+
+def usual_widths(spec: NetworkSpec, tested: Sequence[float] = ()) -> list[float]:
+    """The widths to show where none are asked for, ascending: the switches, or the ends of a US network's range and the ones
+    that are `tested`."""
+    return sorted({*spec.range, *tested}) if spec.family == "us" else sorted(spec.switches)
 
 
-def costs(config: Config, widths: str | None) -> list[dict[str, Any]]:
-    """For every width (default: the switches, or the ends and `test_widths`): MACs at batch 1 of convolutions and linear
-    layers, the papers' figure (which adds average pools), and parameters once batch norm is folded."""
-    spec = config.spec(config.known_classes or CLASSES)
-    usual = sorted({*spec.range, *config.test_widths}) if spec.family == "us" else sorted(spec.switches)
-    chosen = parse_widths(widths) if widths else None
-    count = CostCounter(spec, config.image_size)
+def costs(spec: NetworkSpec, image_size: int, widths: Sequence[float]) -> list[dict[str, Any]]:
+    """For every width: MACs at batch 1 of convolutions and linear layers, for images of `image_size` pixels, the papers'
+    figure (which adds average pools), and parameters once batch norm is folded. WidthError for a width it does not have."""
+    count = CostCounter(spec, image_size)
     rows = []
-    for width in chosen or usual:
-        plan = spec.plan(width)
+    for plan in map(spec.plan, widths):
         cost = count(plan)
         rows.append(
             {
@@ -35,7 +35,7 @@ def costs(config: Config, widths: str | None) -> list[dict[str, Any]]:
     return rows
 
 
-def cost_table(rows: list[dict[str, Any]]) -> str:
+def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per width."""
     shown = [
         [str(row["width"]), format_macs(row["macs"]), format_macs(row["published_macs"]), f"{row['params']:,}"] for row in rows

@@ -1,7 +1,7 @@
 """The data sets that `data:` names and the augmentations that `augmentation:` names, a row each. No torch.
 
-A new data set takes a row here and the function that its `reader` names: from a `Request` to training images, test images
-and the classes' names. All else is told by the row.
+A new data set takes a row here and the function that its `reader` names: from a `DataRequest` to training images, test images
+and the classes' names. All else is in the row.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Request:
+class DataRequest:
     """What a reader is asked for. Each takes of it what concerns it."""
 
     dataset: DataSet

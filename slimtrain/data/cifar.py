@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
-from slimtrain.data.catalog import Request
+from slimtrain.data.catalog import DataRequest
 from slimtrain.data.folders import data_folder, entry_names
 from slimtrain.data.samples import ArraySamples
 
@@ -66,7 +66,7 @@ LAYOUTS = {
 Read = Callable[[str], bytes]  # the content of the file of that name
 
 
-def open_cifar(request: Request) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
+def open_cifar(request: DataRequest) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
     """Training images, test images and the classes' names of one of `LAYOUTS`.
 
     UserError where the files are missing, truncated, foreign, or hold more than data.

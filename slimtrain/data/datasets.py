@@ -6,7 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.catalog import CATALOG, Request
+from slimtrain.data.catalog import CATALOG, DataRequest
 from slimtrain.data.samples import Samples, hold_out
 
 
@@ -39,7 +39,7 @@ def open_data(
     row = CATALOG[kind]
     read = pkgutil.resolve_name(row.reader)
     test: Samples | None
-    train, test, names = read(Request(row, folder, not holdout, classes, image_size, batch_size))
+    train, test, names = read(DataRequest(row, folder, not holdout, classes, image_size, batch_size))
     if len(names) < 2:
         raise UserError(f"data: {kind} has {len(names)} class, expected at least 2. Set classes to 2 or more.")
     if classes and classes != len(names):

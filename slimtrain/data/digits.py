@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.data.catalog import Request
+from slimtrain.data.catalog import DataRequest
 from slimtrain.data.samples import ArraySamples
 
 TEST_IMAGES = 360
@@ -27,7 +27,7 @@ class DigitsSplit(NamedTuple):
     test_labels: NDArray[np.int64]
 
 
-def open_digits(request: Request) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
+def open_digits(request: DataRequest) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
     """The split as samples, and the digits' names. ResourceError without scikit-learn."""
     split, name = digits_split(), request.dataset.name
     train = ArraySamples(split.train_images, split.train_labels, f"{name} train")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from slimtrain.data.catalog import Request
+from slimtrain.data.catalog import DataRequest
 from slimtrain.data.samples import Picture
 
 CLASSES = 10
 TRAIN_BATCHES, TEST_BATCHES = 4, 2
 
 
-def open_fake(request: Request) -> tuple[FakeSamples, FakeSamples, tuple[str, ...]]:
+def open_fake(request: DataRequest) -> tuple[FakeSamples, FakeSamples, tuple[str, ...]]:
     """A few batches of the size and the number of classes that are asked for, and as many names."""
     classes = request.classes or CLASSES
     train, test = (

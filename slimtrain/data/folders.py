@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
-from slimtrain.data.catalog import FOLDER, Request
+from slimtrain.data.catalog import FOLDER, DataRequest
 from slimtrain.data.images import SUFFIXES
 from slimtrain.data.samples import FileSamples
 
@@ -33,7 +33,7 @@ def data_folder(data_dir: str, holds: str) -> Path:
     return path
 
 
-def open_folders(request: Request) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
+def open_folders(request: DataRequest) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
     """Training files, test files (None if not wanted) and the classes' names. UserError for any other layout, and for other
     classes than the data set has."""
     training, testing, classes = _open(request.folder, request.with_test)
@@ -134,8 +134,8 @@ def entry_names(folder: Path) -> list[str]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name, without hidden files and the rest of a Mac's archive."""
     try:
-        with os.scandir(folder) as found:
-            kept: Iterable[os.DirEntry[str]] = (entry for entry in found if not entry.name.startswith((".", "__MACOSX")))
+        with os.scandir(folder) as entries:
+            kept: Iterable[os.DirEntry[str]] = (entry for entry in entries if not entry.name.startswith((".", "__MACOSX")))
             return sorted(kept, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(

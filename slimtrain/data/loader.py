@@ -9,6 +9,7 @@ uninterrupted one would have seen.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,11 @@ class Batch(NamedTuple):
     total: int  # images of the step over all processes; in testing, n
     unreadable: tuple[str, ...]  # images that were replaced (training) or left out (testing)
 
+    @property
+    def labeled(self) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        return self.images, self.labels
+
 
 class _Job(NamedTuple):
     """What a batch is to hold."""
@@ -55,6 +61,11 @@ class _Failed(NamedTuple):
 def steps_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
     """Batches of an epoch: the last, short one counts unless it is dropped."""
     return samples // batch_size if drop_last else -(-samples // batch_size)
+
+
+def shortest_batch(samples: int, batch_size: int, drop_last: bool) -> int:
+    """The images of an epoch's shortest batch."""
+    return batch_size if drop_last or samples % batch_size == 0 else samples % batch_size
 
 
 def training_batches(
@@ -84,7 +95,7 @@ def training_batches(
             f"there are {count} training images, fewer than one batch of {batch_size}, and short batches are dropped. Set "
             f"batch_size to at most {count}, or drop_last to false."
         )
-    shortest = batch_size if drop_last or count % batch_size == 0 else count % batch_size
+    shortest = shortest_batch(count, batch_size, drop_last)
     if shortest < world:
         raise UserError(
             f"a batch of {shortest} of {count} training images (batch_size {batch_size}) cannot be shared by {world} "
@@ -233,23 +244,25 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # seeds the workers, else drawn from the global generator
     )
+    before = multiprocessing.active_children()
     iterator = iter(loader)
+    processes = [child for child in multiprocessing.active_children() if child not in before]
     try:
         while True:
             try:
-                made = next(iterator)
+                batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error) or "Caught" in str(error):
+            except RuntimeError as error:  # of one that ended, or of the transform, which leaves them all alive
+                if sum(process.is_alive() for process in processes) == workers:
                     raise
                 raise ResourceError(
                     f"a process that loads images ended ({error}). It may have lacked memory: load with fewer (--set "
                     "workers=N, or 0), or give a container more shared memory (--shm-size)."
                 ) from error
-            if isinstance(made, _Failed):
-                raise UserError(made.message)
-            yield made
+            if isinstance(batch, _Failed):
+                raise UserError(batch.message)
+            yield batch
     finally:
         # Not left to the iterator's own end: after Ctrl-C the exception's traceback still holds it.
         shutdown = getattr(iterator, "_shutdown_workers", None)
@@ -257,8 +270,8 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
             shutdown()
 
 
-def _as_it_is(made: Any) -> Any:
-    return made
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(_: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar
 
 from slimtrain.models.channels import Dim, Wiring
@@ -37,7 +39,7 @@ class Layers(ABC, Generic[M]):
     def max_pool(self, kernel: int, stride: int, padding: int) -> M: ...
 
     @abstractmethod
-    def average_pool(self, kernel: int, stride: int, padding: int) -> M:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> M:
         """Padding counts as zeros."""
 
     @abstractmethod
@@ -70,15 +72,41 @@ class Layers(ABC, Generic[M]):
         return self.sequential([part for part in parts if part is not None])
 
 
+@dataclass(frozen=True)
+class SizeKey:
+    """How published training files name an architecture that comes in several sizes: by `stem` alone, the size being told by
+    a `key` of its own, and where that is absent, by being the `usual` one."""
+
+    stem: str
+    key: str
+    usual: int
+
+
 class Architecture(ABC):
-    """A network family's shape. `name` as in the registry; `stride` is the whole network's downsampling in
-    pixels, with a stem stride of 2.
+    """The shape of a network, and whatever else is peculiar to it: nothing outside of this folder names an architecture.
+
+    `name` as in the registry, `title` as people call it. `families` are those that it is slimmed in, the keys of
+    `spec.FAMILIES`. `stride` is the whole network's downsampling in pixels, with a stem stride of 2.
 
     A *channel list* has one count per slimmable position, in the order of AutoSlim's `channel_num_list`.
     """
 
     name: str
+    title: str
+    families: tuple[str, ...] = ("s", "us", "autoslim")
     stride: ClassVar[int] = 32
+    # Why a search cannot slim it, as the reason in a message; nothing where it can.
+    not_searchable: ClassVar[str] = ""
+    # Keys by which a state dict of torchvision's network of this title is known.
+    torchvision_keys: ClassVar[frozenset[str]] = frozenset()
+    # In published training files: how they name it where that is not `name`, and what they say of it besides.
+    size_key: ClassVar[SizeKey | None] = None
+    settings: ClassVar[Mapping[str, int]] = MappingProxyType({})
+
+    @property
+    def published_keys(self) -> set[str]:
+        """The keys of a published training file that only some architectures have, this one among them."""
+        return {*self.settings, *([self.size_key.key] if self.size_key else [])}
 
     @abstractmethod
     def channel_list(self, family: str, width: float, widest: float = 1.0) -> tuple[int, ...]:
@@ -91,6 +119,23 @@ class Architecture(ABC):
     @abstractmethod
     def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
         """The network, built of `layers`. `stem_stride` is the first convolution's: 2 as published."""
+
+    def fixed_groups(self, family: str) -> frozenset[str]:
+        """The groups that no width of a network of this `family` slims. Their norm is one for all widths."""
+        return frozenset()
+
+    def untied_list(self, keys: Iterable[str] | None = None) -> tuple[int, ...]:
+        """A channel list that `wire` ties no further than this architecture always does, so that every entry which can have a
+        group of its own has one. `keys` are those of a state dict: where counts also decide which layers there are, the list
+        is one of a network with these; without `keys`, of one with all layers.
+
+        Here for an architecture that ties the same entries whatever the counts are.
+        """
+        return self.channel_list("s", 1.0)
+
+    def effect_of_tie(self, group: str, other: str) -> str:
+        """What a network does if the counts of its channel lists tie `group` to another one, `unlike {other}`, as a clause."""
+        return f"both are one group, unlike {other}"
 
 
 def check_lengths(name: str, lists: Sequence[ChannelList], expected: int) -> None:

@@ -17,7 +17,7 @@ BLOCKS = (
 
 
 class MobileNetV1(Architecture):
-    name = "mobilenet_v1"
+    name, title = "mobilenet_v1", "MobileNet v1"
 
     def channel_list(self, family: str, width: float, widest: float = 1.0) -> tuple[int, ...]:
         return tuple(make_divisible(c * width) for c in (STEM, *(c for c, _ in BLOCKS)))
@@ -38,3 +38,6 @@ class MobileNetV1(Architecture):
             features.append(layers.block(layers.sequential(body), residual=False))
             inp = out
         return layers.network(features, inp, classes)
+
+
+MOBILENET_V1 = MobileNetV1()

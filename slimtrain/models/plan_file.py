@@ -1,7 +1,7 @@
 """Plan files: a channel plan group by group, as YAML. No torch.
 
 What the search finds is written so, what `--channels` and `train --plans` read. A plan of a universally slimmable network
-is one of its AutoSlim sibling too: the groups are the same, but for those that the sibling ties (see found.py).
+is one of its AutoSlim sibling too: the groups are the same, but for those that the sibling ties (`tied`).
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.yaml_file import load_yaml
-from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 
@@ -24,11 +23,23 @@ PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SIBLINGS = ("us", "autoslim")
 
 
-def write_plan_file(path: Path, spec: NetworkSpec, plan: ChannelPlan, image_size: int, **facts: Any) -> None:
-    """Write a plan of `spec` at once: network, name, channels, MACs and parameters for images of `image_size` pixels, then
-    `facts`, plain values. UserError where it cannot be written."""
+class PlanCost(Protocol):
+    """What a plan costs at one image size, as `slimtrain.costs.cost.Cost` tells it: MACs, and parameters once norms are
+    folded."""
+
+    @property
+    def macs(self) -> int: ...
+
+    @property
+    def params(self) -> int: ...
+
+
+def write_plan_file(
+    path: Path, spec: NetworkSpec, plan: ChannelPlan, image_size: int, cost: PlanCost, /, **facts: Any
+) -> None:
+    """Write a plan of `spec` at once: network, name, channels, its `cost` for images of `image_size` pixels, then `facts`,
+    plain values. UserError where it cannot be written."""
     assert PLAN_NAME.fullmatch(plan.name), plan.name
-    cost = CostCounter(spec, image_size)(plan)
     content = {
         "network": spec.name,
         "name": plan.name,
@@ -63,11 +74,11 @@ def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[s
     if "channels" in content:
         channels = content["channels"]
         name = str(content.get("name", name))
-        made_for = content.get("network", spec.name)
+        planned_network = content.get("network", spec.name)
         related = [f"{family}_{spec.architecture}" for family in SIBLINGS] if spec.family in SIBLINGS else []
-        sibling = made_for != spec.name
-        if sibling and made_for not in related:
-            raise WidthError(f"{path}: is a plan for {made_for}, {ours}.")
+        sibling = planned_network != spec.name
+        if sibling and planned_network not in related:
+            raise WidthError(f"{path}: is a plan for {planned_network}, {ours}.")
         if not isinstance(channels, dict):
             raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
     elif not content.keys() & groups.keys():
@@ -80,7 +91,7 @@ def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[s
     return name, channels, sibling
 
 
-def told_counts(path: Path, *keys: str) -> list[int]:
+def written_counts(path: Path, *keys: str) -> list[int]:
     """Whole numbers that a plan file's writer added to it, 0 for what it does not tell."""
     content = load_yaml(path)
     values = [content.get(key) if isinstance(content, dict) else None for key in keys]

@@ -1,13 +1,17 @@
-"""Switches, width grids and channel lists of the ten published networks (1812.08928, 1903.05134, 1903.11728)."""
+"""The ten published networks (1812.08928, 1903.05134, 1903.11728): switches, width grids and channel lists; and what the
+published training files say of them. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from slimtrain.base.errors import UserError
+from slimtrain.models.registry import ARCHITECTURES, split_name
+from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
-
-# Keys of the published files that belong to an architecture: a default `depth` that completes its name; its only `groups`.
-DEPTHS = {"resnet": 50}
-GROUPS = {"shufflenet": 3}
 
 SWITCHES: dict[str, tuple[float, ...]] = {
     "s_mobilenet_v1": (0.25, 0.5, 0.75, 1.0),
@@ -88,3 +92,39 @@ AUTOSLIM_LISTS: dict[str, tuple[tuple[int, ...], ...]] = {
     ),
 }
 # fmt: on
+
+PUBLISHED = (*SWITCHES, *GRIDS, *AUTOSLIM_LISTS)
+
+
+def published_spec(name: str, classes: int = IMAGENET_CLASSES) -> NetworkSpec:
+    """The network as published; for the ones that were not, with the switches or range of their published sibling.
+
+    Raises UserError for an unknown name and for an AutoSlim network without a published channel list.
+
+    >>> import slimtrain
+    >>> spec = slimtrain.published_spec("us_mobilenet_v2")
+    >>> spec.range, len(spec.plans)
+    ((0.35, 1.0), 27)
+    """
+    family, architecture = split_name(name)
+    if family == "autoslim":
+        if name not in AUTOSLIM_LISTS:
+            raise UserError(f"network {name!r}: no channel lists were published for it. Known: {', '.join(AUTOSLIM_LISTS)}.")
+        lists = AUTOSLIM_LISTS[name]
+        return NetworkSpec(architecture, family, tuple(range(1, len(lists) + 1)), classes, lists)
+    if family == "us":
+        widths = GRIDS.get(name, GRIDS["us_mobilenet_v1"])
+        return NetworkSpec(architecture, family, widths, classes, width_range=(widths[0], widths[-1]))
+    return NetworkSpec(architecture, family, SWITCHES.get(name, SWITCHES["s_resnet50"]), classes)
+
+
+def published_network(model: str, settings: Mapping[str, Any]) -> str:
+    """The name of the network that a published training file trains: its `model` (`models.us_mobilenet_v1`), with the size
+    that some architectures have in another of the file's `settings`. Whether there is one of that name is left open."""
+    name = model.removeprefix("models.")
+    sizes = dict.fromkeys(arch.size_key for arch in ARCHITECTURES.values() if arch.size_key)
+    size = next((size for size in sizes if size.stem in (name, name.partition("_")[2])), None)
+    if size is None:
+        return name
+    value = settings.get(size.key)
+    return f"{name}{size.usual if value is None else value}"  # a key without a value counts as absent

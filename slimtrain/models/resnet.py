@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
+from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, SizeKey, check_lengths
 from slimtrain.models.channels import Dim, Wiring, make_divisible
 
 STEM = 64
@@ -27,6 +27,10 @@ class WiredBottleneck:
 
 
 class ResNet(Architecture):
+    title = "ResNet"
+    torchvision_keys = frozenset({"conv1.weight", "layer1.0.conv1.weight"})
+    size_key = SizeKey("resnet", "depth", 50)
+
     def __init__(self, depth: int):
         self.name, self.repeats = f"resnet{depth}", DEPTHS[depth]
 
@@ -81,4 +85,4 @@ class ResNet(Architecture):
         return layers.network(features, out, classes)
 
 
-ResNet50, ResNet101, ResNet152 = ResNet(50), ResNet(101), ResNet(152)
+RESNET50, RESNET101, RESNET152 = (ResNet(depth) for depth in DEPTHS)

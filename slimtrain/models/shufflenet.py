@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M, check_lengths
 from slimtrain.models.channels import Dim, Wiring
@@ -30,7 +31,10 @@ class WiredUnit:
 
 
 class ShuffleNet(Architecture):
-    name = "shufflenet"
+    name, title = "shufflenet", "ShuffleNet"
+    families = ("s",)
+    not_searchable = "a search cannot slim ShuffleNet, whose channels come in thirds"
+    settings = MappingProxyType({"groups": GROUPS})
 
     def channel_list(self, family: str, width: float, widest: float = 1.0) -> tuple[int, ...]:
         counts = [int(STEM * width) // GROUPS * GROUPS]
@@ -67,14 +71,14 @@ class ShuffleNet(Architecture):
         for wired in wiring.blocks:
             assert isinstance(wired, WiredUnit)
             inp, mid, out = Dim.of(wired.inp), Dim.of(wired.mid), Dim.of(wired.out)
-            made = out - inp if wired.stride == 2 else out
+            branch = out - inp if wired.stride == 2 else out
             a_in = inp if wired.whole else inp // GROUPS
             a = [layers.unit(a_in, mid // GROUPS, 1, act=layers.relu()) for _ in range(GROUPS)]
             b = layers.sequential([layers.shuffle(GROUPS), layers.depthwise(mid, 3, wired.stride), layers.norm(mid)])
-            c = [layers.unit(mid // GROUPS, made // GROUPS, 1) for _ in range(GROUPS)]
-            pool = layers.average_pool(3, 2, padding=1) if wired.stride == 2 else None
+            c = [layers.unit(mid // GROUPS, branch // GROUPS, 1) for _ in range(GROUPS)]
+            pool = layers.average_pool(inp, 3, 2, padding=1) if wired.stride == 2 else None
             features.append(layers.shuffle_unit(a, b, c, pool, whole=wired.whole))
         return layers.network(features, out, classes, heads)
 
 
-ShuffleNetV1 = ShuffleNet()
+SHUFFLENET = ShuffleNet()

@@ -10,7 +10,9 @@ from functools import cached_property
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.models.architecture import Architecture, Layers, M
 from slimtrain.models.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
+from slimtrain.models.registry import ARCHITECTURES
 
+IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells another number
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
 
 
@@ -21,12 +23,17 @@ class NetworkSpec:
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
     network's norms know, 1 to n for AutoSlim. `channel_lists` are AutoSlim's, one per switch. `width_range` is a US
     network's (narrowest, widest). `stem_stride` is the first convolution's: 2 as published, 1 for small images.
+
+    >>> import slimtrain
+    >>> spec = slimtrain.NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), classes=10, width_range=(0.25, 1.0))
+    >>> spec.name, spec.plan(0.5).name
+    ('us_mobilenet_v1', 'x0_5')
     """
 
     architecture: str
     family: str
     switches: tuple[float, ...]
-    classes: int = 1000
+    classes: int = IMAGENET_CLASSES
     channel_lists: tuple[tuple[int, ...], ...] = ()
     width_range: tuple[float, float] | None = None
     stem_stride: int = 2
@@ -38,8 +45,6 @@ class NetworkSpec:
 
     @property
     def arch(self) -> Architecture:
-        from slimtrain.models import ARCHITECTURES
-
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -80,10 +85,15 @@ class NetworkSpec:
 
     @property
     def fixed_groups(self) -> frozenset[str]:
-        """Groups that no width slims: the tail of S- and US-MobileNet v2. Their norm is one for all widths."""
-        if self.family != "autoslim" and self.architecture in ("mobilenet_v2", "mnasnet"):
-            return frozenset(self.wiring.groups[-1:])
-        return frozenset()
+        """Groups that no width slims. Their norm is one for all widths."""
+        return self.arch.fixed_groups(self.family)
+
+    @cached_property
+    def searchable_groups(self) -> tuple[str, ...]:
+        """Groups that a search can slim, in wiring order: none of a network that has no plans between its switches."""
+        if self.family != "us" or self.arch.not_searchable:
+            return ()
+        return tuple(group for group in self.widest.channels if group not in self.fixed_groups)
 
     def _plan(self, width: float) -> ChannelPlan:
         if self.family == "autoslim":

@@ -5,7 +5,7 @@ that it sees. `calibrated`: the candidate's statistics are first taken over cali
 and all held-out images are normalized by these.
 
 Candidates differ from the current network in one group, so what comes before its first layer is computed once per chunk
-(search_prefix.py). Several processes share the pairs of chunk and candidate; every pair's sums are kept apart until all are
+(prefix.py). Several processes share the pairs of chunk and candidate; every pair's sums are kept apart until all are
 there, and added in one order, so that the result does not depend on how many processes there are.
 """
 
@@ -24,10 +24,11 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search.memory import memory_kept
-from slimtrain.search.prefix import Stages
+from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.kept_memory import memory_kept
+from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.sync_norm import Statistics
+from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
@@ -73,17 +74,8 @@ class TensorChunks:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Top-1 error in percent, mean cross entropy, and the number of images."""
-
-    error: float
-    loss: float
-    images: int
-
-
-@dataclass(frozen=True)
 class Evaluator:
-    """`evaluator(current, candidates)` measures plans of `network` on `chunks`.
+    """`evaluator(current, candidates)` scores plans of `network` on `chunks`.
 
     `statistics` is one of STATISTICS, `calibration` the images that `calibrated` takes them from; `amp` as in training.
     Without `reuse` every candidate is computed from the image on, without `keep_memory` large tensors are allocated anew, both
@@ -111,13 +103,13 @@ class Evaluator:
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on, in plain values."""
-        told = {"statistics": self.statistics, "amp": self.amp, **self.chunks.identity()}
+        identity = {"statistics": self.statistics, "amp": self.amp, **self.chunks.identity()}
         if self.statistics == "calibrated" and self.calibration is not None:
-            told |= {f"calibration_{key}": value for key, value in self.calibration.identity().items()}
-        return told
+            identity |= {f"calibration_{key}": value for key, value in self.calibration.identity().items()}
+        return identity
 
-    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
-        """The candidates' figures, in their order; the same on every process. `current` is what they are compared with to
+    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
+        """The candidates' scores, in their order; the same on every process. `current` is what they are compared with to
         find what they share.
 
         Raises UserError where a chunk leaves a norm one value per channel, and where no held-out image can be read.
@@ -131,9 +123,7 @@ class Evaluator:
             with torch.inference_mode(), autocast(device, self.amp), kept:
                 network.replace_calibrated({})  # so that norms follow no statistics that are to stay
                 return self._measure(current, candidates)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
+        except OneValueError as error:
             raise UserError(
                 "a chunk of held-out or calibration images leaves some norm one value per channel, which has no variance. "
                 "Raise search_batch, or search with more images."
@@ -142,14 +132,14 @@ class Evaluator:
             network.replace_calibrated(calibrated)
             network.train(training)
 
-    def _measure(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]:
-        stages = Stages(self.network)
+    def _measure(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
+        prefix = SharedPrefix(self.network)
         # Neighbors share most: by first difference, the deepest last.
-        order = sorted(range(len(candidates)), key=lambda i: stages.first_difference(current, candidates[i]))
+        order = sorted(range(len(candidates)), key=lambda i: prefix.first_difference(current, candidates[i]))
         plans = [candidates[i] for i in order]
         by_batch = self.statistics == "batch"
         if not by_batch:
-            self._calibrate(stages, current, plans)
+            self._calibrate(prefix, current, plans)
         processes = self.processes
         total = len(self.chunks) * len(plans)
         sums = torch.zeros(total, 3, dtype=torch.float64, device=processes.device)  # loss, errors, images of every pair
@@ -158,27 +148,27 @@ class Evaluator:
         with self.network.averaging(1.0) if by_batch else nullcontext():  # no plan has statistics that could follow
             for number, (images, labels) in self.chunks.read(list(parts)):
                 targets = labels.to(processes.device)
-                for i, logits in self._logits(stages, current, [plans[i] for i in parts[number]], images):
+                for i, logits in self._logits(prefix, current, [plans[i] for i in parts[number]], images):
                     sums[number * len(plans) + parts[number][i]] = _sums(logits, targets)
         chunks = processes.sum(sums).cpu().reshape(len(self.chunks), len(plans), 3)
-        made = [_measured(pairs) for pairs in chunks.unbind(1)]
-        return [made[order.index(i)] for i in range(len(candidates))]
+        scores = [_score(pairs) for pairs in chunks.unbind(1)]
+        return [scores[order.index(i)] for i in range(len(candidates))]
 
     def _logits(
-        self, stages: Stages, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor
+        self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
         """The number and logits of every plan, in any order."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         placed = images.to(self.processes.device, memory_format=layout)
         if self.reuse:
-            yield from stages.sweep(current, plans, placed)
+            yield from prefix.sweep(current, plans, placed)
             return
         for number, plan in enumerate(plans):
             with self.network.at(plan):
                 logits = self.network(placed)
             yield number, logits
 
-    def _calibrate(self, stages: Stages, current: ChannelPlan, plans: Sequence[ChannelPlan]) -> None:
+    def _calibrate(self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan]) -> None:
         """Give `plans` and `current` the statistics of the calibration images. Of a plan these are only those of norms from
         its first difference on: the ones before are the current plan's."""
         assert self.calibration is not None
@@ -186,10 +176,10 @@ class Evaluator:
         own = range(processes.rank * len(plans) // processes.world, (processes.rank + 1) * len(plans) // processes.world)
         # The current plan's statistics are needed by all, up to where the last candidate begins to differ.
         wanted = list(dict.fromkeys([*(plans[i] for i in own), *plans[-1:]]))
-        network.replace_calibrated({plan: _blank(network, plan) for plan in (*plans, current)})
+        network.replace_calibrated({plan: network.blank_statistics(plan) for plan in (*plans, current)})
         for seen, (_, (images, _)) in enumerate(self.calibration.read(range(len(self.calibration))), 1):
             with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
-                for _ in self._logits(stages, current, wanted, images):
+                for _ in self._logits(prefix, current, wanted, images):
                     pass
         if processes.world > 1:
             self._exchange(plans, own)
@@ -204,12 +194,6 @@ class Evaluator:
                 tensor.copy_(value)
 
 
-def _blank(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Statistics]:
-    with network.at(plan):
-        scales = {path: norm.scale_and_shift()[0] for path, norm in network.norms.items()}
-    return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}
-
-
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Float64 [3]: summed cross entropy, wrong images, images."""
     values = logits.double()
@@ -218,11 +202,11 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([loss, wrong.double(), loss.new_tensor(len(labels))])
 
 
-def _measured(chunks: Tensor) -> Measured:
-    """The figures of one plan from its sums per chunk [chunks, 3], added in their order."""
+def _score(chunks: Tensor) -> CandidateScore:
+    """The score of one plan from its sums per chunk [chunks, 3], added in their order."""
     loss = errors = images = 0.0
     for row in chunks.tolist():
         loss, errors, images = loss + row[0], errors + row[1], images + row[2]
     if not images:
         raise UserError("none of the held-out images can be read.")
-    return Measured(100 * errors / images, loss / images, int(images))
+    return CandidateScore(100 * errors / images, loss / images, int(images))

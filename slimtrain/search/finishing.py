@@ -37,12 +37,13 @@ from slimtrain.data.catalog import packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.from_plans import found_config
-from slimtrain.search.greedy import Found
+from slimtrain.search.from_plans import plans_config
+from slimtrain.search.greedy import SearchOutcome
+from slimtrain.search.request import PLANS, SearchRequest
 from slimtrain.search.slimming import channel_list
-from slimtrain.search.supernet import PLANS, SearchPlan, with_epochs
+from slimtrain.search.supernet import with_epochs
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Result
+from slimtrain.training.evaluate import Scores
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import train
 from slimtrain.training.testing import test_checkpoint
@@ -55,17 +56,17 @@ COMPARISON = "comparison.csv"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedSwitch:
     """A switch of a trained network: its number, what it costs, and how it does on the test images."""
 
     switch: int
     macs: int
     params: int
-    result: Result
+    result: Scores
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonRow:
     """A row of comparison.csv: a found network and the uniform width of its cost, both trained the same way. Costs in the
     search's unit; MACs without pools; top-1 as a share of the test images, `loss` their mean cross entropy."""
 
@@ -86,58 +87,64 @@ class Compared:
 
 
 def finish(
-    search: SearchPlan, spec: NetworkSpec, cost: CostModel, found: Sequence[Found], processes: Processes, image_size: int
-) -> list[Compared]:
-    """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `found`.
+    request: SearchRequest,
+    spec: NetworkSpec,
+    cost: CostModel,
+    outcomes: Sequence[SearchOutcome],
+    processes: Processes,
+    image_size: int,
+) -> list[ComparisonRow]:
+    """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `outcomes`.
     Runs in the folder are gone on with.
 
     Raises what training raises, and CommandError with the exit code of `slimexport` where that fails.
     """
-    folder = search.folder
-    widths = [nearest_width(spec, cost, each.cost) for each in found]
+    folder = request.folder
+    widths = [nearest_width(spec, cost, outcome.cost) for outcome in outcomes]
     uniform = [uniform_plan(spec, width) for width in widths]
     if processes.first:
+        count = CostCounter(spec, image_size)
         for width, plan in zip(widths, uniform, strict=True):  # two targets may share a width, and its file
             path = folder / UNIFORM_PLANS / f"{plan.name}.yml"
             facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
-            write_plan_file(path, spec, plan, image_size, **facts)
+            write_plan_file(path, spec, plan, image_size, count(plan), **facts)
     processes.wait()
-    first, second = _run(search, FOUND, folder / PLANS), _run(search, UNIFORM, folder / UNIFORM_PLANS)
+    first, second = _run(request, FOUND, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):
         _check_alike(config)
     checkpoint, ours = _trained(*first, processes)
     _, theirs = _trained(*second, processes)
     rows = []
-    for each, width, plan in zip(found, widths, uniform, strict=True):
-        own, other = ours[channel_list(spec, each.plan)], theirs[channel_list(spec, plan)]
+    for outcome, width, plan in zip(outcomes, widths, uniform, strict=True):
+        own, other = ours[channel_list(spec, outcome.plan)], theirs[channel_list(spec, plan)]
         rows.append(
-            Compared(
-                *(each.target, each.plan.name, each.cost, own.macs, own.params, own.result.top1, own.result.loss),
+            ComparisonRow(
+                *(outcome.target, outcome.plan.name, outcome.cost, own.macs, own.params, own.result.top1, own.result.loss),
                 *(width, cost(plan), other.macs, other.params, other.result.top1, other.result.loss, own.result.images),
             )
         )
     if processes.first:
         _write(folder / COMPARISON, rows)
-        _export(search.final, checkpoint, sorted(each.switch for each in ours.values()), folder / EXPORTS)
+        _export(request.final, checkpoint, sorted(trained.switch for trained in ours.values()), folder / EXPORTS)
         click.echo(comparison_table(rows, cost))
     processes.wait()
     return rows
 
 
-def check_finish(search: SearchPlan) -> None:
+def check_finish(request: SearchRequest) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
-    data_of(search.final)
+    data_of(request.final)
     missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
         raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")
 
 
-def _run(search: SearchPlan, name: str, plans: Path) -> tuple[Config, list[str]]:
+def _run(request: SearchRequest, name: str, plans: Path) -> tuple[Config, list[str]]:
     """The configuration that trains a folder of plans jointly, from scratch, as the run `name`, and notes for its log."""
-    config, notes = found_config(search.final, plans)
-    config = with_epochs(config, search.config.search_train_epochs or config.epochs)
-    folder = str(search.folder / name)
+    config, notes = plans_config(request.final, plans)
+    config = with_epochs(config, request.config.search_train_epochs or config.epochs)
+    folder = str(request.folder / name)
     changes: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "best_by": "widest"}
     return dataclasses.replace(config, output_dir=folder, resume="auto", **changes), notes
 
@@ -157,7 +164,7 @@ def _check_alike(config: Config) -> None:
         )
 
 
-def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], Trained]]:
+def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], TrainedSwitch]]:
     """The checkpoint of a run, trained or gone on with where it is not finished, and its switches by channel list."""
     path = Path(config.output_dir) / (config.weights or f"{config.network}.pt")
     if not path.exists():
@@ -169,11 +176,11 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
     tested, results = test_checkpoint(config, processes, str(path), None, ())
     spec = checkpoint.spec
     count = CostCounter(spec, config.image_size)
-    made = {}
+    switches = {}
     for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):
         figures = count(plan)
-        made[channel_list(spec, plan)] = Trained(switch, figures.macs, figures.params, result)
-    return path, made
+        switches[channel_list(spec, plan)] = TrainedSwitch(switch, figures.macs, figures.params, result)
+    return path, switches
 
 
 def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
@@ -195,28 +202,33 @@ def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: P
         )
 
 
-def _write(path: Path, rows: Sequence[Compared]) -> None:
+def _write(path: Path, rows: Sequence[ComparisonRow]) -> None:
     text = io.StringIO()
-    made = csv.writer(text, lineterminator="\n")
-    made.writerow(field.name for field in dataclasses.fields(Compared))
-    made.writerows(dataclasses.astuple(row) for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(ComparisonRow))
+    writer.writerows(dataclasses.astuple(row) for row in rows)
     write_atomically(path, text.getvalue().encode(), RUN)
 
 
-def comparison_table(rows: Sequence[Compared], cost: CostModel) -> str:
+def comparison_table(rows: Sequence[ComparisonRow], cost: CostModel) -> str:
     """One line per target: the found network, the uniform width, and how many points the first is ahead."""
     own = cost.name not in ("macs", "params")  # these have columns of their own
     side = [*([cost.name] if own else []), "MACs", "params", "top-1"]
     header = ["target", *side, "|", "width", *side, "|", "difference"]
     lines = []
     for row in rows:
-        found = [*([format_cost(row.cost, cost)] if own else []), format_macs(row.macs), f"{row.params:,}", f"{row.top1:.2%}"]
+        searched = [
+            *([format_cost(row.cost, cost)] if own else []),
+            format_macs(row.macs),
+            f"{row.params:,}",
+            f"{row.top1:.2%}",
+        ]
         uniform = [
             *([format_cost(row.uniform_cost, cost)] if own else []),
             *(format_macs(row.uniform_macs), f"{row.uniform_params:,}", f"{row.uniform_top1:.2%}"),
         ]
         ahead = f"{100 * (row.top1 - row.uniform_top1):+.2f}"
-        lines.append([format_cost(row.target, cost), *found, "|", width_label(row.width), *uniform, "|", ahead])
+        lines.append([format_cost(row.target, cost), *searched, "|", width_label(row.width), *uniform, "|", ahead])
     return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
 
 

@@ -16,18 +16,18 @@ from pathlib import Path
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.models.plan_file import read_channels, told_counts, us_groups
+from slimtrain.models.plan_file import read_channels, us_groups, written_counts
 from slimtrain.models.registry import sibling, split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
+SEARCHED = "the network that was searched"
 WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard is not to take all memory
-CLASSES = 1000  # to compare costs with, where neither the configuration nor its data tells
 
 
 @dataclass(frozen=True)
-class Found:
-    """A plan as a switch of an AutoSlim network. `macs` as its file tells for images of `image_size` pixels, 0 where it does
-    not."""
+class PlannedSwitch:
+    """A plan file's network as a switch of an AutoSlim one. `macs` as the file tells for images of `image_size` pixels, 0
+    where it does not."""
 
     name: str
     channel_list: tuple[int, ...]
@@ -35,7 +35,7 @@ class Found:
     image_size: int = 0
 
 
-def read_found(folder: Path, network: str) -> list[Found]:
+def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
     """The plan files of a folder, or one file, for the AutoSlim network called `network`, by name.
 
     UserError where there are none, where one is of another network, or where two have the same name.
@@ -47,37 +47,37 @@ def read_found(folder: Path, network: str) -> list[Found]:
     if not files:
         raise UserError(f"plans {folder}: holds no plan files (NAME.yml). Is it the `plans` folder of a search?")
     spec = NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
-    found: dict[str, Found] = {}
+    switches: dict[str, PlannedSwitch] = {}
     for path in files:
         name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
         spec.check_channels(str(path), channels)
-        if name in found:
+        if name in switches:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        told = told_counts(path, "macs", "image_size")
-        found[name] = Found(name, tuple(channels[group] for group in spec.wiring.groups), *told)
-    return list(found.values())
+        counts = written_counts(path, "macs", "image_size")
+        switches[name] = PlannedSwitch(name, tuple(channels[group] for group in spec.wiring.groups), *counts)
+    return list(switches.values())
 
 
-def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
+def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
     """The configuration that trains the plans of a folder, ascending in MACs, or the one called `only`, with the rest of
     `config`; and what is worth saying about them, as lines.
 
     UserError where the folder holds no plan of this architecture, or none of that name.
     """
     network = sibling(config.network, "autoslim")
-    found = read_found(plans, network)
+    switches = read_plans(plans, network)
     if only:
-        names = [plan.name for plan in found]
+        names = [switch.name for switch in switches]
         if only not in names:
             raise UserError(f"plan {only!r}: {plans} has {', '.join(names)}{nearest(only, names)}. Choose one of them.")
-        found = [plan for plan in found if plan.name == only]
-    found = _ascending(found, config)
-    distinct = {plan.channel_list: plan for plan in reversed(found)}
-    trained = [plan for plan in found if distinct[plan.channel_list] is plan]
+        switches = [switch for switch in switches if switch.name == only]
+    switches = _ascending(switches, config)
+    distinct = {switch.channel_list: switch for switch in reversed(switches)}
+    trained = [switch for switch in switches if distinct[switch.channel_list] is switch]
     changed = dataclasses.replace(
         config,
         network=network,
-        channel_lists=tuple(plan.channel_list for plan in trained),
+        channel_lists=tuple(switch.channel_list for switch in trained),
         switches=(),
         width_range=(),
         test_widths=(),
@@ -87,55 +87,53 @@ def found_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
         best_by=config.best_by if config.network == network else "widest",
     )
     notes = [
-        f"{plan.name} is the same network as {distinct[plan.channel_list].name}: it is trained once"
-        for plan in found
-        if plan not in trained
+        f"{switch.name} is the same network as {distinct[switch.channel_list].name}: it is trained once"
+        for switch in switches
+        if switch not in trained
     ]
     return changed, [*notes, *_described(trained, changed)]
 
 
-def _ascending(found: Sequence[Found], config: Config) -> list[Found]:
+def _ascending(switches: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
     """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
     _, architecture = split_name(config.network)
-    classes = config.known_classes or CLASSES
+    classes = config.known_classes or IMAGENET_CLASSES
     spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
     spec.check_image_size(config.image_size)
     count = CostCounter(spec, config.image_size)
-    told = not config.known_classes and all(_told(plan, config) for plan in found)
-    macs = {plan: plan.macs if told else count(spec.wiring.plan(plan.name, plan.channel_list)).macs for plan in found}
-    return sorted(found, key=lambda plan: (macs[plan], plan.name))
+    by_file = not config.known_classes and all(_has_macs(switch, config) for switch in switches)
+
+    def macs(switch: PlannedSwitch) -> int:
+        return switch.macs if by_file else count(spec.wiring.plan(switch.name, switch.channel_list)).macs
+
+    return sorted(switches, key=lambda switch: (macs(switch), switch.name))
 
 
-def _told(plan: Found, config: Config) -> bool:
-    return plan.macs > 0 and plan.image_size == config.image_size
+def _has_macs(switch: PlannedSwitch, config: Config) -> bool:
+    """Whether its file tells the MACs of the images that are trained on."""
+    return switch.macs > 0 and switch.image_size == config.image_size
 
 
-def _described(found: Sequence[Found], config: Config) -> list[str]:
+def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
-    spec = config.spec(config.known_classes or CLASSES)
+    spec = config.spec(config.known_classes or IMAGENET_CLASSES)
     count = CostCounter(spec, config.image_size)
     lines = []
-    for number, (plan, switch) in enumerate(zip(found, spec.plans, strict=True), 1):
-        macs = count(switch).macs if config.known_classes else plan.macs if _told(plan, config) else 0
-        lines.append(f"switch {number}: {plan.name}{f', {format_macs(macs)} MACs' if macs else ''}")
+    for number, (switch, plan) in enumerate(zip(switches, spec.plans, strict=True), 1):
+        macs = count(plan).macs if config.known_classes else switch.macs if _has_macs(switch, config) else 0
+        lines.append(f"switch {number}: {switch.name}{f', {format_macs(macs)} MACs' if macs else ''}")
     return [*lines, *wiring_changes(spec)]
 
 
 def wiring_changes(spec: NetworkSpec) -> list[str]:
-    """Where the AutoSlim network `spec` adds a block's input, or leaves out an expansion, and its US sibling does not."""
-    changes = {}
+    """Where the AutoSlim network `spec` ties groups by their counts, and its US sibling does not."""
+    ties = {}
     for ours, theirs in zip(spec.wiring.groups, us_groups(spec.architecture), strict=True):
         if ours != theirs:
-            changes[theirs] = ours
+            ties[theirs] = ours
     return [
-        f"warning: {theirs} has as many channels as {ours} wherever it is trained, so {_effect(theirs)}. To keep to the "
-        "network that was searched, change one of the two counts in a plan file."
-        for theirs, ours in changes.items()
+        f"warning: {theirs} has as many channels as {ours} wherever it is trained, so "
+        f"{spec.arch.effect_of_tie(theirs, SEARCHED)}. To keep to {SEARCHED}, change one of the two counts in a plan file."
+        for theirs, ours in ties.items()
     ]
-
-
-def _effect(group: str) -> str:
-    if group.endswith(".expand"):
-        return "the block does without its expansion, unlike the network that was searched"
-    return "this block adds its input to its output, unlike the network that was searched (no MACs more)"

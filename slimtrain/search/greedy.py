@@ -17,12 +17,10 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, format_cost, target_name
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search.plot import plot_search
 from slimtrain.search.slimming import Slimming, changed_groups, check_targets
-from slimtrain.search.trace import Candidate, Step, Trace
+from slimtrain.search.trace import Candidate, SearchStep, Trace
 
 if TYPE_CHECKING:
-    from slimtrain.search.evaluator import Measured
     from slimtrain.slimmable.network import SlimmableNetwork
 
 log = logging.getLogger(__name__)
@@ -30,16 +28,29 @@ log = logging.getLogger(__name__)
 CRITERIA = ("error", "error-per-cost")
 
 
-class Measure(Protocol):
-    """As `slimtrain.search.evaluator.Evaluator`."""
+@dataclass(frozen=True)
+class CandidateScore:
+    """How a plan does on held-out images: top-1 error in percent, mean cross entropy, and the number of images."""
 
-    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[Measured]: ...
+    error: float
+    loss: float
+    images: int
 
-    def identity(self) -> dict[str, Any]: ...
+
+class CandidateEvaluator(Protocol):
+    """What scores plans, as `slimtrain.search.evaluator.Evaluator`."""
+
+    def __call__(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
+        """The candidates' scores, in their order; `current` is the plan that they are steps from."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What the scores depend on, in plain values."""
+        ...
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """The first plan at or below a target, after `step` steps. `cost` in the search's unit; MACs without pools; `error` in
     percent of the held-out `images` that could be read, `loss` their mean cross entropy."""
 
@@ -70,15 +81,15 @@ def run_search(
     slimming: Slimming,
     cost: CostModel,
     targets: Sequence[float],
-    evaluator: Measure,
+    evaluator: CandidateEvaluator,
     *,
     image_size: int,
     criterion: str = "error",
     seed: int = 0,
     trace: Trace | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> list[Found]:
-    """Slim `network` from its widest plan on, until all `targets` of `cost` are met; what was found for each, descending.
+) -> list[SearchOutcome]:
+    """Slim `network` from its widest plan on, until all `targets` of `cost` are met; an outcome for each, descending.
 
     Steps that `trace` has from a killed search are not measured again; every process sees its folder. `say` takes a line per
     step. `image_size` is that of the MACs reported.
@@ -96,10 +107,7 @@ def run_search(
     if trace is not None:
         trace.begin({**search_identity(network, slimming, cost, targets, criterion, seed), **evaluator.identity()})
     search = _Search(slimming, cost, evaluator, criterion, seed, CostCounter(slimming.spec, image_size), trace, say)
-    found = search.run(sorted(set(targets), reverse=True))
-    if trace is not None and trace.write:
-        plot_search(trace.folder, trace.steps, cost, found)
-    return found
+    return search.run(sorted(set(targets), reverse=True))
 
 
 def search_identity(
@@ -158,7 +166,7 @@ class _Search:
         self,
         slimming: Slimming,
         cost: CostModel,
-        evaluator: Measure,
+        evaluator: CandidateEvaluator,
         criterion: str,
         seed: int,
         counter: CostCounter,
@@ -168,47 +176,48 @@ class _Search:
         self.slimming, self.cost, self.evaluator, self.criterion, self.seed = slimming, cost, evaluator, criterion, seed
         self.counter, self.trace, self.say = counter, trace, say
 
-    def run(self, targets: Sequence[float]) -> list[Found]:
+    def run(self, targets: Sequence[float]) -> list[SearchOutcome]:
         """`targets` descend."""
         done = [] if self.trace is None else list(self.trace.steps)
         if done:
             self.say(f"going on after {len(done)} steps, at {format_cost(done[-1].cost_after, self.cost)}")
         current = self._start(done[:1])
-        found: list[Found] = []
+        outcomes: list[SearchOutcome] = []
         number = 0
         while True:
-            found += [self._found(target, current, number) for target in targets[len(found) :] if current.cost <= target]
-            if len(found) == len(targets):
-                return found
+            open_targets = targets[len(outcomes) :]
+            outcomes += [self._outcome(target, current, number) for target in open_targets if current.cost <= target]
+            if len(outcomes) == len(targets):
+                return outcomes
             number += 1
             current = self._replayed(current, done[number - 1]) if number <= len(done) else self._step(current, number)
 
-    def _start(self, first: Sequence[Step]) -> Option:
+    def _start(self, first: Sequence[SearchStep]) -> Option:
         plan = self.slimming.start
         if first:
             return Option(plan, self.cost(plan), first[0].error_before, first[0].loss_before, first[0].images)
-        (measured,) = self.evaluator(plan, [plan])
-        if not math.isfinite(measured.loss):
+        (score,) = self.evaluator(plan, [plan])
+        if not math.isfinite(score.loss):
             raise UserError(
-                f"the network's loss at its widest is {measured.loss}: its weights are no numbers, or activations overflow. "
+                f"the network's loss at its widest is {score.loss}: its weights are no numbers, or activations overflow. "
                 "Check the checkpoint, or search with --set search_amp=none."
             )
         self.say(
-            f"the widest: {format_cost(self.cost(plan), self.cost)}, error {measured.error:.2f} %, loss {measured.loss:.4f} "
-            f"on {measured.images} images"
+            f"the widest: {format_cost(self.cost(plan), self.cost)}, error {score.error:.2f} %, loss {score.loss:.4f} "
+            f"on {score.images} images"
         )
-        return Option(plan, self.cost(plan), measured.error, measured.loss, measured.images)
+        return Option(plan, self.cost(plan), score.error, score.loss, score.images)
 
     def _step(self, current: Option, number: int) -> Option:
-        """Measure all candidates and go to one."""
+        """Score all candidates and go to one."""
         began = time.perf_counter()
         plans = self.slimming.steps(current.plan)
-        measured = self.evaluator(current.plan, plans)
-        options = [Option(plan, self.cost(plan), m.error, m.loss, m.images) for plan, m in zip(plans, measured, strict=True)]
+        scores = self.evaluator(current.plan, plans)
+        options = [Option(plan, self.cost(plan), s.error, s.loss, s.images) for plan, s in zip(plans, scores, strict=True)]
         order = list(current.plan.channels)
         random.Random(f"{self.seed}:{number}").shuffle(order)  # noqa: S311 (no secret)
         chosen = choose(current, options, self.criterion, order)
-        step = self._described(number, current, chosen, len(options), round(time.perf_counter() - began, 3))
+        step = self._line(number, current, chosen, len(options), round(time.perf_counter() - began, 3))
         if self.trace is not None:
             self.trace.add(step, [self._candidate(number, current, option, option is chosen) for option in options])
         self.say(
@@ -218,22 +227,23 @@ class _Search:
         )
         return chosen
 
-    def _replayed(self, current: Option, step: Step) -> Option:
+    def _replayed(self, current: Option, step: SearchStep) -> Option:
         """The option that a step of the trace went to; UserError where it does not follow from the steps before."""
         plans = self.slimming.steps(current.plan)
         for plan in plans:
             option = Option(plan, self.cost(plan), step.error_after, step.loss_after, step.images)
-            if self._described(step.step, current, option, len(plans), step.seconds) == step:
+            if self._line(step.step, current, option, len(plans), step.seconds) == step:
                 return option
         raise UserError(
             f"step {step.step} of the trace does not follow from the steps before it. The file was changed: begin anew in "
             "another output_dir."
         )
 
-    def _described(self, number: int, before: Option, after: Option, candidates: int, seconds: float) -> Step:
+    def _line(self, number: int, before: Option, after: Option, candidates: int, seconds: float) -> SearchStep:
+        """The trace's line of a step."""
         (group,) = changed_groups(before.plan, after.plan)
         cost = self.counter(after.plan)
-        return Step(
+        return SearchStep(
             number,
             group,
             before.plan.channels[group],
@@ -256,12 +266,11 @@ class _Search:
         counts = before.plan.channels[group], option.plan.channels[group]
         return Candidate(number, group, *counts, option.cost, option.error, option.loss, int(chosen))
 
-    def _found(self, target: float, option: Option, step: int) -> Found:
+    def _outcome(self, target: float, option: Option, step: int) -> SearchOutcome:
         cost = self.counter(option.plan)
         plan = ChannelPlan(target_name(target, self.cost), option.plan.channels)
-        found = Found(target, plan, option.cost, cost.macs, cost.params, option.error, option.loss, option.images, step)
         self.say(
-            f"target {format_cost(target, self.cost)} met after {step} steps: {format_cost(found.cost, self.cost)}, "
-            f"error {found.error:.2f} %"
+            f"target {format_cost(target, self.cost)} met after {step} steps: {format_cost(option.cost, self.cost)}, "
+            f"error {option.error:.2f} %"
         )
-        return found
+        return SearchOutcome(target, plan, option.cost, cost.macs, cost.params, option.error, option.loss, option.images, step)

@@ -9,16 +9,14 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.options import UNITS
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.search.trace import Step
-
-if TYPE_CHECKING:
-    from slimtrain.search.greedy import Found
+from slimtrain.search.greedy import SearchOutcome
+from slimtrain.search.trace import SearchStep
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +24,7 @@ PLOT = "trace.png"
 MACS = "macs"
 
 
-def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Sequence[Found]) -> Path | None:
+def plot_search(folder: Path, steps: Sequence[SearchStep], cost: CostModel, outcomes: Sequence[SearchOutcome]) -> Path | None:
     """Write `trace.png`; its path, or None where matplotlib is missing (a line says so) or there is no step to draw."""
     if not steps:
         return None
@@ -40,13 +38,13 @@ def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Seq
     first, *rest = figure.subplots(1, panels, squeeze=False)[0]
     costs = [steps[0].cost_before, *(step.cost_after for step in steps)]
     errors = [steps[0].error_before, *(step.error_after for step in steps)]
-    scale = _draw(first, costs, errors, [(each.cost, each.error, format_cost(each.target, cost)) for each in found])
-    for each in found:
-        first.axvline(each.target / scale, color="gray", linestyle="--", linewidth=0.8)
+    scale = _draw(first, costs, errors, [(o.cost, o.error, format_cost(o.target, cost)) for o in outcomes])
+    for outcome in outcomes:
+        first.axvline(outcome.target / scale, color="gray", linestyle="--", linewidth=0.8)
     first.set_xlabel(_label(cost.name, cost.unit, scale))
     for axes in rest:  # whatever the cost, networks are known by their MACs
-        met = [(each.macs, each.error, f"{format_macs(each.macs)} MACs") for each in found]
-        scale = _draw(axes, [step.macs for step in steps], errors[1:], met)
+        networks = [(o.macs, o.error, f"{format_macs(o.macs)} MACs") for o in outcomes]
+        scale = _draw(axes, [step.macs for step in steps], errors[1:], networks)
         axes.set_xlabel(_label(MACS, "MACs", scale))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
@@ -55,12 +53,13 @@ def plot_search(folder: Path, steps: Sequence[Step], cost: CostModel, found: Seq
     return path
 
 
-def _draw(axes: Any, costs: Sequence[float], errors: Sequence[float], found: Sequence[tuple[float, float, str]]) -> float:
-    """Steps as a line, and what was found, as (cost, error, name). What costs are divided by."""
+def _draw(axes: Any, costs: Sequence[float], errors: Sequence[float], networks: Sequence[tuple[float, float, str]]) -> float:
+    """Steps as a line, and the networks found, as (cost, error, name). What costs are divided by."""
     scale = next((size for size in sorted(UNITS.values(), reverse=True) if max(costs) >= size), 1)
     axes.plot([value / scale for value in costs], errors, ".-", color="tab:blue", linewidth=1, markersize=5, label="steps")
-    axes.plot([value / scale for value, _, _ in found], [error for _, error, _ in found], "o", color="tab:red", label="found")
-    for value, error, name in found:
+    places = [value / scale for value, _, _ in networks]
+    axes.plot(places, [error for _, error, _ in networks], "o", color="tab:red", label="found")
+    for value, error, name in networks:
         axes.annotate(f"{name}: {error:.1f} %", (value / scale, error), xytext=(6, 8), textcoords="offset points")
     axes.set_ylabel("error on held-out images (%)")
     axes.grid(alpha=0.3)

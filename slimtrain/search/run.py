@@ -34,12 +34,14 @@ from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.finishing import check_finish, finish
-from slimtrain.search.greedy import Found, run_search
-from slimtrain.search.images import HeldOut, draw_images
+from slimtrain.search.greedy import SearchOutcome, run_search
+from slimtrain.search.held_out import HeldOut, draw_images
+from slimtrain.search.plot import plot_search
+from slimtrain.search.request import SearchRequest, search_folder
 from slimtrain.search.slimming import Slimming, check_targets
-from slimtrain.search.supernet import PLANS, SearchPlan, held_out
+from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
-from slimtrain.training.distributed import Processes
+from slimtrain.training.distributed import Processes, processes
 from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
@@ -50,34 +52,62 @@ log = logging.getLogger(__name__)
 CALIBRATION_BATCHES = 5  # where the configuration, for networks that need none, names none
 
 
-def run_whole_search(search: SearchPlan, processes: Processes, *, resume: bool) -> list[Found]:
-    """Do what `search` says, from training to plan files; what was found, by descending target.
+def search(
+    config: Config, *, ckpt: str | Path | None = None, output_dir: str | Path | None = None, resume: bool = False
+) -> list[Path]:
+    """Find a network for every target of `config.search_targets`, as `python -m slimtrain search` does; the plan files that
+    were written, by descending target.
+
+    `ckpt` is a trained us_ network to slim; without one `config`'s is trained first. `output_dir` is the search's folder, by
+    default beside the one that `config` trains in; with `resume` what it holds is gone on with, else moved aside. Progress is
+    printed. In a process that `torchrun` started the work is shared with the others.
+
+    >>> import slimtrain
+    >>> changes = ["data=fake", "epochs=3", "search_widths=[0.15, 0.2]", "search_holdout=64", "search_finish=false"]
+    >>> config = slimtrain.read_config("digits", [*changes, "search_targets=[550K]"])
+    >>> plans = slimtrain.search(config, output_dir="runs/found")  # doctest: +ELLIPSIS
+    us_mobilenet_v1, widths 0.15 to 0.2: 192 images to train, 64 to test, 10 classes
+    ...
+    >>> [plan.name for plan in plans]
+    ['macs_550K.yml']
+
+    Raises UserError and its subclasses for anything wrong with configuration, checkpoint, targets, data or files.
+    """
+    folder = Path(output_dir) if output_dir else search_folder(config)
+    request = SearchRequest(config, folder, None if ckpt is None else str(ckpt))
+    with processes(config.device) as joined:
+        outcomes = run_whole_search(request, joined, resume=resume)
+    return [request.plan_file(outcome.plan.name) for outcome in outcomes]
+
+
+def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bool) -> list[SearchOutcome]:
+    """Do what `request` says, from training to plan files; what was found, by descending target.
 
     With `resume` the folder's own run is gone on with, else it is moved aside. UserError and its subclasses for anything
     wrong with configuration, checkpoint, targets, data or files.
     """
-    opened = None if search.ckpt is None else open_with_data(search.supernet, processes, search.ckpt)
-    _check(search, None if opened is None else opened[0])
+    opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt)
+    _check(request, None if opened is None else opened[0])
     processes.wait()  # a checkpoint may lie in the folder that is moved
-    _begin(search, processes, resume)
-    checkpoint, config, data = opened or _trained(search, processes, resume)
-    if search.ckpt is not None and processes.first:
-        for caution in cautions(checkpoint, search.supernet):
+    _begin(request, processes, resume)
+    checkpoint, config, data = opened or _trained(request, processes, resume)
+    if request.ckpt is not None and processes.first:
+        for caution in cautions(checkpoint, request.supernet):
             log.warning("%s: %s", checkpoint.file, caution)
-    found, cost = _slim(search, config, processes, checkpoint, data, resume)
+    outcomes, cost = _slim(request, config, processes, checkpoint, data, resume)
     if processes.first:
-        click.echo(found_table(found, cost))
-    if search.config.search_finish:
-        finish(search, checkpoint.spec, cost, found, processes, config.image_size)
+        click.echo(outcome_table(outcomes, cost))
+    if request.config.search_finish:
+        finish(request, checkpoint.spec, cost, outcomes, processes, config.image_size)
     elif processes.first:
-        click.echo(search.next_command())
-    return found
+        click.echo(request.next_command())
+    return outcomes
 
 
-def _check(search: SearchPlan, checkpoint: Checkpoint | None) -> None:
+def _check(request: SearchRequest, checkpoint: Checkpoint | None) -> None:
     """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
     hour of training, and before anything is moved aside."""
-    config = search.supernet
+    config = request.supernet
     if checkpoint is None:
         spec = config.spec(len(data_of(config).classes))
     else:
@@ -92,20 +122,20 @@ def _check(search: SearchPlan, checkpoint: Checkpoint | None) -> None:
                 f"{checkpoint.file}: takes images of {checkpoint.image_size} pixels, the configuration trains what is found "
                 f"with {config.image_size}. Set image_size={checkpoint.image_size}, or take another checkpoint."
             )
-    check_targets(_cost(search, spec, config.image_size), Slimming(spec, config.search_groups), search.targets)
-    if search.config.search_finish:
-        check_finish(search)
+    check_targets(_cost(request, spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
+    if request.config.search_finish:
+        check_finish(request)
 
 
-def _cost(search: SearchPlan, spec: NetworkSpec, image_size: int) -> CostModel:
-    path = search.config.latency_table
-    device = search.config.latency_device or None
-    return cost_model(search.config.search_cost, spec, image_size, Path(path) if path else None, device)
+def _cost(request: SearchRequest, spec: NetworkSpec, image_size: int) -> CostModel:
+    path = request.config.latency_table
+    device = request.config.latency_device or None
+    return cost_model(request.config.search_cost, spec, image_size, Path(path) if path else None, device)
 
 
-def _begin(search: SearchPlan, processes: Processes, resume: bool) -> None:
+def _begin(request: SearchRequest, processes: Processes, resume: bool) -> None:
     """Make the folder; a search that is not gone on with is moved aside."""
-    folder = search.folder
+    folder = request.folder
     if resume and (folder / LAST).exists():
         raise UserError(f"{folder}: holds a training run, no search to go on with. Choose another output_dir.")
     if processes.first:
@@ -114,14 +144,14 @@ def _begin(search: SearchPlan, processes: Processes, resume: bool) -> None:
             click.echo(f"{folder} held a run already: it is now {moved}")
         remove_partials(folder)
         if not (folder / RESOLVED).exists():
-            config = dataclasses.replace(search.config, output_dir=str(folder))
+            config = dataclasses.replace(request.config, output_dir=str(folder))
             write_atomically(folder / RESOLVED, dump_config(config).encode(), RUN)
     processes.wait()
 
 
-def _trained(search: SearchPlan, processes: Processes, resume: bool) -> tuple[Checkpoint, Config, Data]:
+def _trained(request: SearchRequest, processes: Processes, resume: bool) -> tuple[Checkpoint, Config, Data]:
     """The network to slim, and the data: the one in the folder where it is finished, else training begins or goes on."""
-    config = search.supernet
+    config = request.supernet
     path = Path(config.output_dir) / config.weights
     if not (resume and path.exists()):
         train(dataclasses.replace(config, resume="auto" if resume else "none"), processes)
@@ -136,43 +166,43 @@ def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:
 
     `config` is the training that would have been right.
     """
-    told = checkpoint.settings
-    if not told:
+    settings = checkpoint.settings
+    if not settings:
         return [
             "does not say how it was trained. The search ranks candidates rightly only if widths were non-uniform, and the "
             "held-out images were not trained on."
         ]
-    found = []
-    if not told.get("nonuniform"):
-        found.append(
+    lines = []
+    if not settings.get("nonuniform"):
+        lines.append(
             "was trained with uniform widths. Its layers have never worked with neighbors of other widths, so the error of "
             "a candidate with one narrower group tells little about the network that would be trained, and groups are ranked "
             "poorly. Train it with nonuniform=true, or leave --ckpt out."
         )
-    same = all(told.get(key) == getattr(config, key) for key in ("data", "seed"))
-    kept = told.get("holdout", 0)
+    same = all(settings.get(key) == getattr(config, key) for key in ("data", "seed"))
+    kept = settings.get("holdout", 0)
     if not same or not isinstance(kept, int) or kept < config.holdout:
-        found.append(
-            f"was trained on images that are now held out (data={told.get('data')}, seed={told.get('seed')}, "
+        lines.append(
+            f"was trained on images that are now held out (data={settings.get('data')}, seed={settings.get('seed')}, "
             f"holdout={kept}; expected {config.data}, {config.seed}, {config.holdout} or more). Candidates are measured on "
             "images that it knows: their errors are too low, and overfitting is not seen."
         )
-    return found
+    return lines
 
 
 def _slim(
-    search: SearchPlan, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
-) -> tuple[list[Found], CostModel]:
+    request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
+) -> tuple[list[SearchOutcome], CostModel]:
     """What slimming a checkpoint finds, written as plans. `data.test` are all images that its training left out."""
     spec = checkpoint.spec
     if config.threads:
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)
-    cost = _cost(search, spec, config.image_size)
+    cost = _cost(request, spec, config.image_size)
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
     batch = config.search_batch or config.test_batch_size or config.batch_size
-    count, before = held_out(search.config)  # those before are for the tests of what is found
+    count, before = held_out(request.config)  # those before are for the tests of what is found
     kept = PartSamples(data.test, np.arange(before, before + count))
     images = draw_images(kept, config.search_images, config.seed)
     evaluator = Evaluator(
@@ -184,38 +214,41 @@ def _slim(
         amp=_amp(config, processes),
         channels_last=config.channels_last,
     )
-    found = run_search(
+    trace = Trace(request.folder, resume=resume, write=processes.first)
+    outcomes = run_search(
         checkpoint.network,
         slimming,
         cost,
-        search.targets,
+        request.targets,
         evaluator,
         image_size=config.image_size,
         criterion=config.search_criterion,
         seed=config.seed,
-        trace=Trace(search.folder, resume=resume, write=processes.first),
+        trace=trace,
         say=click.echo if processes.first else lambda line: None,
     )
     if processes.first:
-        for each in found:
+        plot_search(request.folder, trace.steps, cost, outcomes)
+        for outcome in outcomes:
             write_plan_file(
-                search.folder / PLANS / f"{each.plan.name}.yml",
+                request.plan_file(outcome.plan.name),
                 spec,
-                each.plan,
+                outcome.plan,
                 config.image_size,
+                outcome,
                 stem_stride=spec.stem_stride,
-                target=_whole(each.target),
-                cost=_whole(each.cost),
+                target=_whole(outcome.target),
+                cost=_whole(outcome.cost),
                 unit=cost.unit,
-                error_percent=each.error,
-                loss=each.loss,
-                images=each.images,
+                error_percent=outcome.error,
+                loss=outcome.loss,
+                images=outcome.images,
                 criterion=config.search_criterion,
                 statistics=config.search_statistics,
-                step=each.step,
+                step=outcome.step,
                 searched={"file": checkpoint.file, "sha256": checkpoint.sha256},
             )
-    return found, cost
+    return outcomes, cost
 
 
 def _whole(value: float) -> float:
@@ -242,20 +275,20 @@ def _amp(config: Config, processes: Processes) -> str:
     return "bf16" if processes.device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
 
 
-def found_table(found: Sequence[Found], cost: CostModel) -> str:
+def outcome_table(outcomes: Sequence[SearchOutcome], cost: CostModel) -> str:
     """One line per found network."""
     own = cost.name not in ("macs", "params")  # these have columns of their own
     header = ["plan", "target", *([cost.name] if own else []), "MACs", "params", "held-out error", "loss"]
     rows = [
         [
-            each.plan.name,
-            format_cost(each.target, cost),
-            *([format_cost(each.cost, cost)] if own else []),
-            format_macs(each.macs),
-            f"{each.params:,}",
-            f"{each.error:.2f}%",
-            f"{each.loss:.4f}",
+            outcome.plan.name,
+            format_cost(outcome.target, cost),
+            *([format_cost(outcome.cost, cost)] if own else []),
+            format_macs(outcome.macs),
+            f"{outcome.params:,}",
+            f"{outcome.error:.2f}%",
+            f"{outcome.loss:.4f}",
         ]
-        for each in found
+        for outcome in outcomes
     ]
     return table(header, rows)

@@ -28,10 +28,8 @@ class Slimming:
     """
 
     def __init__(self, spec: NetworkSpec, groups: int = 10, divisor: int = 8, floor: float | None = None) -> None:
-        if spec.architecture == "shufflenet":
-            raise UserError(
-                f"{spec.name}: a search cannot slim ShuffleNet, whose channels come in thirds. Choose another network."
-            )
+        if spec.arch.not_searchable:
+            raise UserError(f"{spec.name}: {spec.arch.not_searchable}. Choose another network.")
         if spec.family != "us":
             raise UserError(
                 f"{spec.name}: a search needs a universally slimmable network, whose norms work at any plan. This one is "
@@ -59,17 +57,17 @@ class Slimming:
         As long as `plan` is not the floor there is at least one: of the groups above their floors, that with the lowest
         floor finds it free.
         """
-        made = []
-        for group in self.start.channels:
+        smaller = []
+        for group in self.spec.searchable_groups:
             count = self._smaller(plan, group)
             if count is not None:
-                made.append(ChannelPlan(f"{group}_{count}", {**plan.channels, group: count}))
-        return made
+                smaller.append(ChannelPlan(f"{group}_{count}", {**plan.channels, group: count}))
+        return smaller
 
     def _smaller(self, plan: ChannelPlan, group: str) -> int | None:
-        """The count of `group` one step on, or None where it cannot shrink: at its floor, fixed, or in the way of others."""
+        """The count of `group` one step on, or None where it cannot shrink: at its floor, or in the way of others."""
         count, floor = plan.channels[group], self.floor.channels[group]
-        if count <= floor or group in self.spec.fixed_groups:
+        if count <= floor:
             return None
         taken = {plan.channels[other] for pair in self.pairs if group in pair for other in pair if other != group}
         wanted = max(count - self.size(group), floor)

@@ -1,38 +1,19 @@
-"""One configuration tells three runs: of the network that is searched, of the search, of the networks found. No torch.
+"""The training of the network that a search slims (AutoSlim's "slimmable network", arXiv 1903.11728, sec. 3). No torch.
 
-The searched network (AutoSlim's "slimmable network", arXiv 1903.11728, sec. 3) is the universally slimmable one of the same
-architecture, trained with non-uniform widths for a share of the epochs, on the training images that the search does not use.
+It is the universally slimmable network of the same architecture, trained with non-uniform widths for a share of the epochs, on
+the training images that the search does not use.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import SEARCH_KEYS, Config, plain
-from slimtrain.config.reading import read_config
-from slimtrain.costs.cost_model import parse_targets
+from slimtrain.config.config import Config
 from slimtrain.models.registry import sibling
 
-SEARCH = "_search"
-SUPERNET, PLANS = "supernet", "plans"
-
-
-def search_folder(config: Config) -> Path:
-    """Where a search goes that is not told where: beside the run that the configuration trains."""
-    return beside(Path(config.output_dir), SEARCH)
-
-
-def beside(folder: Path, suffix: str) -> Path:
-    """A folder's name with `suffix`, once."""
-    folder = folder if folder.name not in ("", "..") else folder.resolve()
-    return folder if folder.name.endswith(suffix) else folder.with_name(folder.name + suffix)
+SUPERNET = "supernet"
 
 
 def held_out(config: Config) -> tuple[int, int]:
@@ -88,51 +69,3 @@ def with_epochs(config: Config, epochs: int) -> Config:
         warmup_epochs=config.warmup_epochs * share,
         gamma=config.gamma ** (1 / share) if config.schedule == "exponential" else config.gamma,
     )
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """A search as it was asked for: `config`, the `source` it was read from, the run's folder, and the checkpoint of the
-    network to slim, where one is given.
-
-    UserError where the configuration does not tell a search: no targets, no held-out images, no such network.
-    """
-
-    config: Config
-    source: str
-    folder: Path
-    ckpt: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.config.search_targets:
-            raise UserError("search: no targets. Name the costs to find networks for, as in --targets 150M,300M.")
-        kept, _ = held_out(self.config)
-        if self.config.search_images > kept:
-            raise UserError(f"search_images is {self.config.search_images}, but only {kept} are held out (search_holdout).")
-
-    @cached_property
-    def supernet(self) -> Config:
-        """The training of the network to slim."""
-        return supernet_config(self.config, self.folder)
-
-    @property
-    def targets(self) -> list[float]:
-        """Descending."""
-        return parse_targets(",".join(self.config.search_targets), self.config.search_cost)
-
-    @property
-    def final(self) -> Config:
-        """What the found networks are trained with. Images that the search used do not test them."""
-        return self.config if self.config.search_holdout else dataclasses.replace(self.config, holdout=0)
-
-    def next_command(self) -> str:
-        """The command that trains what was found, with what was changed of the source."""
-        before, now = plain(read_config(self.source)), plain(self.final)
-        told = {key: now[key] for key in now if now[key] != before[key] and key not in SEARCH_KEYS and key != "output_dir"}
-        changes = [word for key, value in told.items() for word in ("--set", f"{key}={_one_line(value)}")]
-        return shlex.join(["python", "-m", "slimtrain", "train", self.source, *changes, "--plans", str(self.folder / PLANS)])
-
-
-def _one_line(value: object) -> str:
-    """A value as YAML, for `--set`."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]

@@ -27,7 +27,7 @@ ADVICE = Advice(SAFE, SAFE)
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """A line of trace.csv. Costs in the search's unit; MACs without pools; errors in percent of the held-out `images`, losses
     their mean cross entropy; `candidates` were compared in `seconds`."""
 
@@ -71,7 +71,7 @@ class Trace:
 
     def __init__(self, folder: Path, *, resume: bool = False, write: bool = True) -> None:
         self.folder, self.resume, self.write = folder, resume, write
-        self.steps: list[Step] = []
+        self.steps: list[SearchStep] = []
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Read the steps already done, or say on disk which search begins.
@@ -79,42 +79,42 @@ class Trace:
         UserError where the folder holds another search than `identity` tells, naming what differs, and for a damaged file.
         """
         path = self.folder / SEARCH
-        told = json.loads(json.dumps(identity))  # as it reads back: tuples are lists
+        now = json.loads(json.dumps(identity))  # as it reads back: tuples are lists
         if not path.exists():
             if (self.folder / TRACE).exists():
                 raise UserError(
                     f"{self.folder}: has a {TRACE} but no {SEARCH}, which says of what. Choose another output_dir."
                 )
             if self.write:
-                write_atomically(path, (json.dumps(told, indent=1) + "\n").encode(), RUN)
+                write_atomically(path, (json.dumps(now, indent=1) + "\n").encode(), RUN)
             return
         if not self.resume and self.write:  # the others may see what the first has just written
             raise UserError(f"{self.folder}: holds a search already. Go on with --resume auto, or choose another output_dir.")
         before = _read_identity(path)
-        if changed := [key for key in {**before, **told} if before.get(key) != told.get(key)]:
-            listed = ", ".join(f"{key} was {before.get(key)!r} and is {told.get(key)!r}" for key in changed)
+        if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+            listed = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
             raise UserError(
                 f"{path}: belongs to another search: {listed}. A resumed search goes on as it began: undo this, or choose "
                 "another output_dir."
             )
         self.steps = _read_steps(self.folder / TRACE)
         if self.write:  # what the killed process had begun to write
-            self._rewrite(TRACE, Step, self.steps)
+            self._rewrite(TRACE, SearchStep, self.steps)
             kept = [row for row in _read(self.folder / CANDIDATES, Candidate) if row.step <= len(self.steps)]
             self._rewrite(CANDIDATES, Candidate, kept)
 
-    def add(self, step: Step, candidates: Sequence[Candidate]) -> None:
+    def add(self, step: SearchStep, candidates: Sequence[Candidate]) -> None:
         """A step is done."""
         self.steps.append(step)
         if self.write:
             self._append(CANDIDATES, candidates)
             self._append(TRACE, [step])
 
-    def _rewrite(self, name: str, kind: type[Step | Candidate], rows: Sequence[Step | Candidate]) -> None:
+    def _rewrite(self, name: str, kind: type[SearchStep | Candidate], rows: Sequence[SearchStep | Candidate]) -> None:
         if (self.folder / name).exists():
             write_atomically(self.folder / name, (_header(kind) + _lines(rows)).encode(), RUN)
 
-    def _append(self, name: str, rows: Sequence[Step | Candidate]) -> None:
+    def _append(self, name: str, rows: Sequence[SearchStep | Candidate]) -> None:
         """Add lines to a file, through to the disk."""
         path = self.folder / name
         try:
@@ -126,13 +126,13 @@ class Trace:
             raise disk_error(path, error, ADVICE) from error
 
 
-def read_trace(folder: Path) -> list[Step]:
+def read_trace(folder: Path) -> list[SearchStep]:
     """The steps of the search in `folder`. UserError for a damaged file."""
     return _read_steps(folder / TRACE)
 
 
-def _read_steps(path: Path) -> list[Step]:
-    steps = _read(path, Step)
+def _read_steps(path: Path) -> list[SearchStep]:
+    steps = _read(path, SearchStep)
     if [step.step for step in steps] != list(range(1, len(steps) + 1)):
         raise UserError(f"{path}: its steps do not count from 1. The file is damaged: begin anew in another output_dir.")
     return steps
@@ -155,15 +155,15 @@ def _read(path: Path, kind: type[Any]) -> list[Any]:
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         return []
-    made: list[Any] = []
+    values: list[Any] = []
     try:
         header, *rows = csv.reader(io.StringIO(whole))
         if header != [field.name for field in dataclasses.fields(kind)]:
             raise ValueError("other columns than those of a search")
-        made.extend(_parsed(row, kind) for row in rows)
+        values.extend(_parsed(row, kind) for row in rows)
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: is damaged behind line {len(made) + 1} ({error}). Begin anew elsewhere.") from error
-    return made
+        raise UserError(f"{path}: is damaged behind line {len(values) + 1} ({error}). Begin anew elsewhere.") from error
+    return values
 
 
 def _parsed(row: Sequence[str], kind: type[Any]) -> Any:
@@ -172,11 +172,11 @@ def _parsed(row: Sequence[str], kind: type[Any]) -> Any:
     return kind(*(convert[str(field.type)](value) for field, value in zip(fields, row, strict=True)))
 
 
-def _header(kind: type[Step | Candidate]) -> str:
+def _header(kind: type[SearchStep | Candidate]) -> str:
     return ",".join(field.name for field in dataclasses.fields(kind)) + "\n"
 
 
-def _lines(rows: Sequence[Step | Candidate]) -> str:
+def _lines(rows: Sequence[SearchStep | Candidate]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(dataclasses.astuple(row) for row in rows)
     return text.getvalue()

@@ -1,4 +1,6 @@
-"""What an architecture is built of: slimmable layers for the network that trains, dense ones for one plan's."""
+"""What an architecture is built of: `SlimmableLayers` for the network that trains; `DenseLayers`, ordinary `torch.nn` ones,
+for the network of one plan. The architecture's own loop puts both together, so that their modules carry the same names.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from torch import nn
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.blocks import Block, Bottleneck, Network, ShuffleUnit
+from slimtrain.slimmable.blocks import Bottleneck, Network, ResidualBlock, ShuffleUnit
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import BN_EPS, BN_MOMENTUM, SharedNorm, SwitchableNorm, UniversalNorm
 
@@ -27,7 +29,7 @@ class TorchLayers(Layers[nn.Module]):
     def max_pool(self, kernel: int, stride: int, padding: int) -> nn.Module:
         return nn.MaxPool2d(kernel, stride, padding)
 
-    def average_pool(self, kernel: int, stride: int, padding: int) -> nn.Module:
+    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> nn.Module:
         return nn.AvgPool2d(kernel, stride, padding, count_include_pad=True)
 
     def shuffle(self, groups: int) -> nn.Module:
@@ -37,7 +39,7 @@ class TorchLayers(Layers[nn.Module]):
         return nn.Sequential(*modules)
 
     def block(self, body: nn.Module, residual: bool) -> nn.Module:
-        return Block(body, residual)
+        return ResidualBlock(body, residual)
 
     def bottleneck(self, body: nn.Module, shortcut: nn.Module | None) -> nn.Module:
         return Bottleneck(body, shortcut)

@@ -1,23 +1,15 @@
-"""Slimmable layers, and the two sets of layers an architecture can be built of.
+"""Layers with an active width: they store their weights at the size of the widest plan and use the leading corner of them
+(arXiv 1812.08928, sec. 3.1).
 
-A slimmable layer stores its weights at the size of the widest plan and uses their leading corner (arXiv 1812.08928,
-sec. 3.1). `SlimmableLayers` builds the network that trains; `DenseLayers` builds ordinary `torch.nn` layers at the
-size of one plan. Both are used by the same loop, so that their modules carry the same names.
-
-Only `SlimmableNetwork.at` (slimmable.py) calls `activate`; nothing else changes active widths.
+Only `SlimmableNetwork.at` (network.py) calls `activate`; nothing else changes active widths.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan, Dim
-
-if TYPE_CHECKING:
-    pass
 
 
 class SlimConv2d(nn.Conv2d):
@@ -37,6 +29,11 @@ class SlimConv2d(nn.Conv2d):
         self.inp, self.out, self.depthwise = inp, out, depthwise
         self.active_in, self.active_out = in_channels, out_channels
 
+    @property
+    def dims(self) -> tuple[Dim | int, ...]:
+        """What it reads and writes."""
+        return self.inp, self.out
+
     def activate(self, plan: ChannelPlan) -> None:
         self.active_in, self.active_out = plan.size(self.inp), plan.size(self.out)
 
@@ -54,6 +51,11 @@ class SlimLinear(nn.Linear):
         super().__init__(widest.size(inp), classes)
         self.inp = inp
         self.active_in = self.in_features
+
+    @property
+    def dims(self) -> tuple[Dim | int, ...]:
+        """What it reads; classes are never slimmed."""
+        return (self.inp,)
 
     def activate(self, plan: ChannelPlan) -> None:
         self.active_in = plan.size(self.inp)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.blocks import Network
 from slimtrain.slimmable.build import SlimmableLayers
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
@@ -20,16 +22,20 @@ class SlimmableNetwork(nn.Module):
 
     It runs at the plan that `at` made active, at first the widest:
 
-        with network.at(plan):
-            logits = network(images)
+    >>> import slimtrain, torch
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("us_mobilenet_v1", classes=10))
+    >>> with network.at(network.spec.plan(0.5)):
+    ...     network(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
         body = spec.build(SlimmableLayers(spec))
+        assert isinstance(body, Network)
         # The body runs, but its children are registered here: keys begin at `features`, as published.
-        self.body: Callable[[Tensor], Tensor]
+        self.body: Network
         object.__setattr__(self, "body", body)
         for name, child in body.named_children():
             self.add_module(name, child)
@@ -43,7 +49,8 @@ class SlimmableNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, classes], at the active plan."""
-        return self.body(x)
+        logits: Tensor = self.body(x)
+        return logits
 
     @contextmanager
     def at(self, plan: ChannelPlan) -> Iterator[SlimmableNetwork]:
@@ -77,6 +84,12 @@ class SlimmableNetwork(nn.Module):
         if wrong:
             raise ValueError(f"plan {plan.name}: statistics do not cover these norms as expected: {', '.join(wrong[:4])}")
         self.replace_calibrated({**self.calibrated, plan: dict(statistics)})
+
+    def blank_statistics(self, plan: ChannelPlan) -> dict[str, Statistics]:
+        """Statistics of mean 0 and variance 1 for `plan`, of its scales' dtype and device: where calibration begins."""
+        with self.at(plan):
+            scales = {path: norm.scale_and_shift()[0] for path, norm in self.norms.items()}
+        return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}
 
     def replace_calibrated(self, calibrated: Mapping[ChannelPlan, dict[str, Statistics]]) -> None:
         """Take `calibrated` for all the statistics that are kept beside the layout's."""

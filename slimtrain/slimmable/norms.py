@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.slimmable.sync_norm import Statistics, synchronized_batch_norm
+from slimtrain.slimmable.sync_norm import OneValueError, Statistics, synchronized_batch_norm
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
+AFFINE, RUNNING = ("weight", "bias"), ("running_mean", "running_var")  # entries of a batch norm in a state dict
 
 
 class PlanNorm(nn.Module, ABC):
@@ -57,7 +58,8 @@ class PlanNorm(nn.Module, ABC):
         return stored.running_mean, stored.running_var
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, active, H, W] -> the same shape."""
+        """[N, active, H, W] -> the same shape. OneValueError where the batch's own statistics are asked for, and it has one
+        value per channel."""
         weight, bias = self.scale_and_shift()
         if not self.training and self.averaging is None:
             return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, BN_EPS)
@@ -72,6 +74,8 @@ class PlanNorm(nn.Module, ABC):
                 running = stored.running_mean, stored.running_var
         if self.synchronized:
             return synchronized_batch_norm(x, running, weight, bias, momentum, BN_EPS)
+        if x.numel() == x.shape[1]:
+            raise OneValueError(f"a map of {list(x.shape)} has one value per channel")
         mean, var = running or (None, None)
         return F.batch_norm(x, mean, var, weight, bias, True, momentum, BN_EPS)
 

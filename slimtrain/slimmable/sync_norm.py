@@ -17,6 +17,10 @@ from torch import Tensor
 Statistics = tuple[Tensor, Tensor]  # mean and variance, each [channels]
 
 
+class OneValueError(ValueError):
+    """A norm that takes its statistics from a batch sees one value per channel, which has no variance."""
+
+
 class _Sum(torch.autograd.Function):
     """The sum over all processes. Backward is the same sum: every process's loss depends on every process's input."""
 
@@ -47,7 +51,7 @@ def synchronized_batch_norm(
 ) -> Tensor:
     """[N, C, H, W] normalized by the statistics of all processes' images, scaled and shifted; `running` follows them.
 
-    ValueError, on every process alike, where a channel has one value only.
+    OneValueError, on every process alike, where a channel has one value only.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     channels = x.shape[1]
@@ -62,7 +66,7 @@ def synchronized_batch_norm(
     total = counts.sum()
     # Who has two values knows enough; looking at a tensor makes a GPU wait, and interrupts what torch.compile sees.
     if count < 2 and float(total) < 2:
-        raise ValueError("Expected more than 1 value per channel when training")
+        raise OneValueError("all processes together have one value per channel")
     if running is not None:
         with torch.no_grad():
             running[0].lerp_(mean.detach().to(running[0].dtype), momentum)

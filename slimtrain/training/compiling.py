@@ -60,5 +60,5 @@ class CompiledForward:
         if plan not in self.plans:
             return self.network(images)
         self.compiled.add(plan)
-        made: Tensor = self.run(images)
-        return made
+        logits: Tensor = self.run(images)
+        return logits

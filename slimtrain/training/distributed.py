@@ -71,8 +71,8 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        found = "a torch that was built without CUDA" if torch.version.cuda is None else "no usable GPU or driver"
-        raise ResourceError(f"device cuda: {found} here (torch {torch.__version__}). Check nvidia-smi, or set device=cpu.")
+        lack = "a torch that was built without CUDA" if torch.version.cuda is None else "no usable GPU or driver"
+        raise ResourceError(f"device cuda: {lack} here (torch {torch.__version__}). Check nvidia-smi, or set device=cpu.")
     if local_rank >= torch.cuda.device_count():
         raise ResourceError(
             f"process {local_rank} of this machine has no GPU of its own: {torch.cuda.device_count()} are here. Lower "

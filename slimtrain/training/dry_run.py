@@ -8,9 +8,10 @@ import time
 import torch
 
 from slimtrain.config.config import Config
-from slimtrain.data.loader import training_batches
+from slimtrain.data.catalog import FAKE
 from slimtrain.training.distributed import Processes
-from slimtrain.training.inputs import data_of, train_transform_of
+from slimtrain.training.inputs import data_of
+from slimtrain.training.report import describe_losses
 from slimtrain.training.run import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells
@@ -21,7 +22,7 @@ def dry_run(config: Config, processes: Processes) -> str:
     line. Nothing is written."""
     fake = dataclasses.replace(
         config,
-        data="fake",
+        data=FAKE,
         classes=config.known_classes or CLASSES,
         augmentation="none",
         workers=0,
@@ -32,25 +33,15 @@ def dry_run(config: Config, processes: Processes) -> str:
         tensorboard=False,
     )
     run = Run(fake, processes, data_of(fake))
-    batch = next(
-        training_batches(
-            run.data.train,
-            train_transform_of(fake),
-            epochs=1,
-            batch_size=fake.batch_size,
-            seed=fake.seed,
-            rank=processes.rank,
-            world=processes.world,
-        )
-    )
+    batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)
-    run.check_losses()
+    run.health.check_losses()
     seconds = time.perf_counter() - began
     memory = ""
     if processes.device.type == "cuda":
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
     return (
         f"# dry run: one step of {config.batch_size} fake images on {processes.describe()} in {seconds:.2f} s{memory}; "
-        f"loss {run.shown(losses.tolist())}"
+        f"loss {describe_losses(run.trainer.sampler, losses.tolist())}"
     )

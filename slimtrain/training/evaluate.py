@@ -1,4 +1,4 @@
-"""Loss and accuracy of every plan, in one pass over the images, over all processes."""
+"""Over batches of all processes: the figures of a network's plans on test images, and their statistics of training images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from slimtrain.data.loader import Batch
-from slimtrain.models.channels import ChannelPlan
+from slimtrain.base.errors import UserError
+from slimtrain.models.channels import ChannelPlan, number_text
+from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
 TOP = 5
+BY_SIZE = ("widest", "narrowest")
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Result:
+class Scores:
     """Mean cross entropy, and the shares of images whose class is the first, or among the first 5."""
 
     loss: float
@@ -31,17 +35,31 @@ class Result:
 def evaluate(
     network: SlimmableNetwork,
     plans: Sequence[ChannelPlan],
-    batches: Iterable[Batch],
-    processes: Processes,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    processes: Processes | None = None,
     *,
     amp: str = "none",
     channels_last: bool = False,
-) -> list[Result]:
-    """A result per plan over the images of all processes, each counted once. The network is left in evaluation mode."""
+) -> list[Scores]:
+    """The scores of every plan on `batches`: images float32 [n, 3, S, S] and their labels int64 [n].
+
+    Of several `processes` each gives its share, every image counts once, and all get the same. `amp` is none, bf16 or fp16.
+    The network is left in evaluation mode.
+
+    >>> import slimtrain, torch
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("s_mobilenet_v1", classes=10))
+    >>> batches = [(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3]))]
+    >>> [scores.images for scores in slimtrain.evaluate(network, network.spec.plans, batches)]
+    [4, 4, 4, 4]
+
+    LookupError where a plan has no batch-norm statistics.
+    """
+    processes = processes or Processes(0, 1, next(network.parameters()).device)
     network.eval()
     sums = torch.zeros(len(plans) * 3 + 1, dtype=torch.float64, device=processes.device)
     for batch in batches:
-        images, labels = to_device(batch, processes, channels_last)
+        images = to_device(batch[0], processes.device, channels_last)
+        labels = batch[1].to(processes.device, non_blocking=True)
         for i, plan in enumerate(plans):
             with network.at(plan), autocast(images.device, amp):
                 logits = network(images).float()
@@ -52,11 +70,47 @@ def evaluate(
     total = processes.sum(sums).cpu()
     count = int(total[-1])
     means = (total[:-1] / max(count, 1)).reshape(len(plans), 3).tolist()
-    return [Result(loss, top1, top5, count) for loss, top1, top5 in means]
+    return [Scores(loss, top1, top5, count) for loss, top1, top5 in means]
 
 
-def to_device(batch: Batch, processes: Processes, channels_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch's images and labels where they are computed with."""
+def calibrate_on(
+    network: SlimmableNetwork,
+    plans: Sequence[ChannelPlan],
+    batches: Iterable[Tensor],
+    processes: Processes,
+    *,
+    channels_last: bool = False,
+    sync_norm: bool = False,
+) -> None:
+    """Give `plans` the statistics of `batches` of images, the same for any number of processes. `sync_norm`: whether norms
+    are synchronized apart from that."""
+    network.synchronize(processes.world > 1)
+    try:
+        calibrate(network, plans, (to_device(images, processes.device, channels_last) for images in batches))
+    finally:
+        network.synchronize(sync_norm and processes.world > 1)
+
+
+def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
+    """Images where they are computed with."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = batch.images.to(processes.device, non_blocking=True, memory_format=layout)
-    return images, batch.labels.to(processes.device, non_blocking=True)
+    return images.to(device, non_blocking=True, memory_format=layout)
+
+
+def check_followed(rule: str, plans: Sequence[ChannelPlan]) -> None:
+    """UserError where `best_by` is the width of none of the plans that are tested while training."""
+    if rule in (*BY_SIZE, MEAN) or float(rule) in [plan.width for plan in plans]:
+        return
+    known = ", ".join(number_text(plan.width or 0) for plan in plans)
+    raise UserError(f"best_by {rule}: while training, {known} are tested. Choose one of these.")
+
+
+def followed_error(rule: str, plans: Sequence[ChannelPlan], scores: Sequence[Scores]) -> float:
+    """The top-1 error that `best_by` names: of the widest or narrowest plan, the mean, or of a width."""
+    errors = {plan.width: 1 - score.top1 for plan, score in zip(plans, scores, strict=True)}
+    if rule == MEAN:
+        return sum(errors.values()) / len(errors)
+    if rule in BY_SIZE:
+        by_size = sorted(plans, key=lambda plan: sum(plan.channels.values()))
+        return errors[by_size[-1 if rule == "widest" else 0].width]
+    return errors[float(rule)]

@@ -1,11 +1,25 @@
-"""The images that a configuration names, and what is done to them: its keys as arguments of slimtrain.data."""
+"""The images that a configuration names, changed as it says, in batches for one process of a run: its keys as arguments of
+slimtrain.data."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
 
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG
 from slimtrain.data.datasets import Data, open_data
+from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.data.transforms import Transform, test_transform, train_transform
+from slimtrain.training.distributed import Processes
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_EPOCH = 1_000_000  # images for calibration are drawn as those of an epoch that no run reaches
 
 
 def data_of(config: Config) -> Data:
@@ -37,3 +51,80 @@ test_transform_of.__test__ = False  # type: ignore[attr-defined]  # pytest is no
 def _whole(config: Config) -> bool:
     """Whether test images are resized whole, as small ones are."""
     return CATALOG[config.data].whole or AUGMENTATIONS[config.augmentation].whole
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The images `data` of a configuration, for one of `processes`."""
+
+    config: Config
+    data: Data
+    processes: Processes
+
+    def training(self, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of the steps from `start_step` on to the end of all epochs."""
+        config = self.config
+        return self._training(config.epochs, config.batch_size, config.seed, config.drop_last, start_step)
+
+    def calibrating(self) -> Iterator[Tensor]:
+        """The images of `calibration_batches` batches, augmented as in training, the same whenever they are asked for."""
+        config = self.config
+        batch_size = min(config.batch_size, len(self.data.train))
+        batches = self._training(CALIBRATION_EPOCH, batch_size, config.seed + CALIBRATION_EPOCH)
+        return (batch.images for batch in islice(batches, config.calibration_batches))
+
+    def testing(self) -> Iterator[Batch]:
+        """Every test image once, over all processes."""
+        config, processes = self.config, self.processes
+        return test_batches(
+            self.data.test,
+            test_transform_of(config),
+            batch_size=config.test_batch_size or config.batch_size,
+            rank=processes.rank,
+            world=processes.world,
+            workers=config.loaders,
+            pin_memory=processes.device.type == "cuda",
+        )
+
+    def _training(
+        self, epochs: int, batch_size: int, seed: int, drop_last: bool = True, start_step: int = 0
+    ) -> Iterator[Batch]:
+        processes = self.processes
+        return training_batches(
+            self.data.train,
+            train_transform_of(self.config),
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            start_step=start_step,
+            rank=processes.rank,
+            world=processes.world,
+            workers=self.config.loaders,
+            pin_memory=processes.device.type == "cuda",
+        )
+
+
+class UnreadableImages:
+    """Names every image that cannot be read once, and counts them."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def note_replaced(self, batch: Batch) -> None:
+        """Of a training batch."""
+        for name in self._new(batch):
+            log.warning("%s: cannot be read, another image takes its place (%d so far)", name, len(self.names))
+
+    def note_left_out(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same test batches."""
+        for batch in batches:
+            for name in self._new(batch):
+                log.warning("%s: cannot be read, left out of the test", name)
+            yield batch
+
+    def _new(self, batch: Batch) -> Iterator[str]:
+        for name in batch.unreadable:
+            if name not in self.names:
+                self.names.add(name)
+                yield name

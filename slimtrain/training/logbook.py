@@ -1,23 +1,26 @@
-"""What a run says: plain lines on standard output and in `train.log`, tables, `summary.csv`. First process only."""
+"""Where a run's lines and figures go, of its first process only, and the clock that times its steps. No torch."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.text import duration
 from slimtrain.config.run_folder import BOARD, LOG, SUMMARY
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, float | int | str]
+SummaryRow = dict[str, float | int | str]
+T = TypeVar("T")
 
 
 class Logbook:
@@ -44,7 +47,7 @@ class Logbook:
         except OSError as error:  # a line less is no reason to stop: checkpoints say what cannot be saved
             log.warning("%s: cannot be written (%s)", self.folder / LOG, error.strerror or error)
 
-    def record(self, rows: Sequence[Row], step: int) -> None:
+    def record(self, rows: Sequence[SummaryRow], step: int) -> None:
         """Write all rows so far to `summary.csv`, the last step's to TensorBoard too."""
         if self.folder is None or not rows:
             return
@@ -61,3 +64,50 @@ class Logbook:
                             self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
                     self.board.add_scalar("lr", row["lr"], step)
             self.board.flush()
+
+
+class Clock:
+    """How fast a run is, how long it waits for data, and how long it will take: times the steps since the last `restart`.
+
+    `step` of `total` are done, of `batch_size` images each.
+    """
+
+    def __init__(self, step: int, total: int, batch_size: int) -> None:
+        self.total, self.batch_size = total, batch_size
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Begin anew: after a test, which is no training."""
+        self.step = step
+        self.began = self.last = time.perf_counter()
+        self.waited = 0.0
+
+    def watch(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the time until each comes counts as waiting."""
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - before
+            yield batch
+
+    def done(self) -> None:
+        """A step has been done."""
+        self.last = time.perf_counter()
+
+    @property
+    def waiting(self) -> float:
+        """The share of time spent waiting for data."""
+        return self.waited / max(self.last - self.began, 1e-9)
+
+    def images_per_s(self, step: int) -> float:
+        """Images per second, over all processes."""
+        return (step - self.step) * self.batch_size / max(self.last - self.began, 1e-9)
+
+    def describe(self, step: int) -> str:
+        """`512 images/s  data 3%  0:41 left`."""
+        rate = self.images_per_s(step)
+        left = (self.total - step) * self.batch_size / rate if rate else 0.0
+        return f"{rate:.0f} images/s  data {self.waiting:.0%}  {duration(left)} left"

@@ -1,13 +1,13 @@
-"""The optimizer, and the weights that training begins with."""
+"""The optimizer, its learning rate, and the weights that training begins with."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from slimtrain.config.config import Config
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -40,19 +40,39 @@ def initialize(network: SlimmableNetwork, seed: int) -> None:
             nn.init.zeros_(module.bias)
 
 
-def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of `step` (from 0), as the schedule sets it per iteration.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step, and the epochs that steps fall into.
 
     Linear falls to 0, cosine as half a wave (arXiv 1608.03983, without restarts), exponential by `gamma` an epoch,
     multistep by `gamma` at each milestone. Meanwhile warm-up rises linearly, its last step reaching the full rate.
     """
-    total = config.epochs * steps_per_epoch
-    epoch, done = step / steps_per_epoch, step / total
-    factor = {
-        "linear": 1 - done,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "exponential": config.gamma**epoch,
-        "multistep": config.gamma ** sum(epoch >= milestone for milestone in config.milestones),
-    }[config.schedule]
-    warmup = config.warmup_epochs * steps_per_epoch
-    return config.lr * factor * min(1.0, (step + 1) / warmup if warmup else 1.0)
+
+    lr: float
+    kind: str
+    epochs: int
+    steps: int  # per epoch
+    milestones: tuple[float, ...] = ()  # epochs
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """Steps of all epochs."""
+        return self.epochs * self.steps
+
+    def epoch(self, step: int) -> int:
+        """The epoch of `step`, both counted from 0."""
+        return step // self.steps
+
+    def __call__(self, step: int) -> float:
+        """The rate of `step`, from 0, as it is set per iteration."""
+        epoch, done = step / self.steps, step / self.total
+        factor = {
+            "linear": 1 - done,
+            "cosine": (1 + math.cos(math.pi * done)) / 2,
+            "exponential": self.gamma**epoch,
+            "multistep": self.gamma ** sum(epoch >= milestone for milestone in self.milestones),
+        }[self.kind]
+        warmup = self.warmup_epochs * self.steps
+        return self.lr * factor * min(1.0, (step + 1) / warmup if warmup else 1.0)

@@ -1,32 +1,51 @@
-"""Going on with a run, and making room for a new one."""
+"""What a run saves, going on with it, and making room for a new one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.checkpoints.own import is_own, read_own
+from slimtrain.checkpoints.own_layout import is_own, own_content, read_own
+from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.config.config import Config, run_settings
+from slimtrain.config.config import Config, plain, run_settings
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.logbook import SummaryRow
+from slimtrain.training.trainer import Trainer
 
 AUTO = "auto"
 
 
-def run_to_resume(config: Config) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that `config.resume` asks to go on from, and its content; None where `auto` finds none.
+@dataclass
+class RunState:
+    """What of a run changes from step to step beside weights and losses: the steps done, the rows of summary.csv, and the
+    smallest error so far, which best.pt has."""
+
+    step: int = 0
+    rows: list[SummaryRow] = field(default_factory=list)
+    best: float = math.inf
+
+
+def run_to_resume(resume: str, folder: Path, pretrained: str = "") -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that a run in `folder` is to go on from, and its content; None where `resume` is none or empty, and where
+    `auto` finds no checkpoint. Else it is a path, of a checkpoint or of its folder.
 
     CheckpointError for a file that is none; UserError where `pretrained` names weights that the run did not start from:
     a resumed run would not use them.
     """
-    path = Path(config.output_dir) / LAST if config.resume == AUTO else Path(config.resume)
-    if config.resume == AUTO and not path.exists():
+    if resume in ("none", ""):
+        return None
+    path = folder / LAST if resume == AUTO else Path(resume)
+    if resume == AUTO and not path.exists():
         return None
     if path.is_dir():
         path = path / LAST
@@ -39,9 +58,9 @@ def run_to_resume(config: Config) -> tuple[Path, dict[str, Any]] | None:
     began = content["training"].get("config")
     if not isinstance(began, dict):
         raise CheckpointError(f"{path}: does not say which run it belongs to. The file is damaged, take another.")
-    if config.pretrained and config.pretrained != began.get("pretrained"):
+    if pretrained and pretrained != began.get("pretrained"):
         raise UserError(
-            f"resume {config.resume} and pretrained {config.pretrained}: {path} is of a run that started from "
+            f"resume {resume} and pretrained {pretrained}: {path} is of a run that started from "
             f"{began.get('pretrained') or 'random weights'}, resuming it would ignore the pretrained ones. Choose one: leave "
             "pretrained out, or set resume=none."
         )
@@ -54,18 +73,18 @@ def read_run(
     """The network and the training state of `last.pt`; CheckpointError where it is of another network, UserError where the
     configuration now asks for another run."""
     network = read_own(content, path.name)
-    if network.spec != spec:
-        found, expected = network.spec, spec
-        if found.channel_lists != expected.channel_lists and found.name == expected.name:
+    before = network.spec
+    if before != spec:
+        if before.channel_lists != spec.channel_lists and before.name == spec.name:
             raise CheckpointError(
-                f"{path}: is a {found.name} of other channel lists than those to be trained. Other plans are another run: set "
-                "resume=none, or another output_dir."
+                f"{path}: is a {before.name} of other channel lists than those to be trained. Other plans are another run: "
+                "set resume=none, or another output_dir."
             )
-        what = "widths" if found.name == expected.name else "network"
+        what = "widths" if before.name == spec.name else "network"
         raise CheckpointError(
-            f"{path}: is a {found.name} with {found.describe_widths()} and {found.classes} classes, the configuration trains "
-            f"a {expected.name} with {expected.describe_widths()} and {expected.classes} classes. Another {what} is another "
-            "run: set resume=none, or another output_dir."
+            f"{path}: is a {before.name} with {before.describe_widths()} and {before.classes} classes, the configuration "
+            f"trains a {spec.name} with {spec.describe_widths()} and {spec.classes} classes. Another {what} is another run: "
+            "set resume=none, or another output_dir."
         )
     training: dict[str, Any] = content["training"]
     check_settings(path, training["config"], config)
@@ -83,6 +102,56 @@ def check_settings(path: Path, before: Mapping[str, Any], config: Config) -> Non
             f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
             "begin a new run with resume=none."
         )
+
+
+def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config: Config) -> dict[str, Any]:
+    """All that a resumed run needs beside the network."""
+    return {
+        "step": state.step,
+        "config": plain(config),
+        **trainer.state(),
+        "generators": generators(trainer.device),
+        "loss_sums": loss_sums,
+        "rows": state.rows,
+        "best": state.best,
+    }
+
+
+def restore(
+    path: Path, content: Mapping[str, Any], config: Config, trainer: Trainer, state: RunState, loss_sums: Tensor
+) -> None:
+    """Set `trainer`, `state` and `loss_sums` to what the `content` of a `last.pt` holds. CheckpointError where it is of
+    another network or damaged."""
+    network, training = read_run(path, content, config, trainer.network.spec)
+    try:
+        trainer.restore(network, training)
+        loss_sums.copy_(training["loss_sums"])
+        state.step, state.rows, state.best = int(training["step"]), list(training["rows"]), float(training["best"])
+        if training["config"].get("best_by") != config.best_by:
+            state.best = math.inf  # of another width's errors
+        set_generators(training["generators"], trainer.device)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its training state is damaged ({error}). Take another checkpoint.") from error
+
+
+def network_content(
+    network: SlimmableNetwork,
+    config: Config,
+    classes: Sequence[str],
+    training: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A checkpoint of our layout: a network, the images that it takes, how it was trained, and what goes on with it."""
+    return own_content(network, config.image_size, config.mean, config.std, classes, training, settings)
+
+
+def finished_content(
+    network: SlimmableNetwork, config: Config, classes: Sequence[str], settings: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A finished checkpoint, in the layout that is asked for."""
+    if config.layout == "published":
+        return published_content(network)
+    return network_content(network, config, classes, settings=settings)
 
 
 def move_aside(folder: Path) -> Path | None:
@@ -107,7 +176,7 @@ def move_aside(folder: Path) -> Path | None:
     return moved
 
 
-def generators(device: torch.device) -> dict[str, torch.Tensor]:
+def generators(device: torch.device) -> dict[str, Tensor]:
     """The states of torch's generators."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -115,7 +184,7 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
     return states
 
 
-def set_generators(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+def set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Undo what happened since `generators`."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:

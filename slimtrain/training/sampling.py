@@ -18,7 +18,7 @@ from slimtrain.models.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class Sampler:
+class WidthSampler:
     """`sampler(step)` gives the plans of a step, the widest first: it is the teacher of the others.
 
     `sandwich` widths per step of a US network; `width_step` above 0 draws from a grid that begins at the narrowest.

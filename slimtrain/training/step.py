@@ -1,6 +1,7 @@
 """One training step: forward and backward at every plan, gradients summed, one step of the optimizer.
 
-Slimmable training: arXiv 1812.08928, sec. 3.3. Sandwich rule and inplace distillation: 1903.05134, sec. 3.2 and 3.3.
+Slimmable training: arXiv 1812.08928, sec. 3.3. Sandwich rule and inplace distillation: 1903.05134, sec. 3.2 and 3.3. Losses
+are summed over images; logits are [N, classes].
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import Forward
-from slimtrain.training.gradients import Gradients
-from slimtrain.training.losses import distillation_loss, full_precision, label_loss
+from slimtrain.training.distributed import Processes
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,6 +24,38 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """A context in which forward passes run in `amp`: none, bf16 or fp16."""
     return torch.autocast(device.type, AMP.get(amp, torch.bfloat16), enabled=amp in AMP)
+
+
+def torch_smoothing(smoothing: float, classes: int) -> float:
+    """torch's `label_smoothing` for the published one.
+
+    The published smoothing s gives s / (n - 1) to each of the other n - 1 classes; torch's spreads its s over all n.
+    UserError where it would leave the true class less than the others.
+    """
+    if not smoothing:
+        return 0.0
+    if smoothing >= 1 - 1 / classes:
+        raise UserError(
+            f"label_smoothing {smoothing}: with {classes} classes the true one would get no more than the others. Expected "
+            f"less than {1 - 1 / classes:.3g}."
+        )
+    return smoothing * classes / (classes - 1)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """bf16 and fp16 as float32, others as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross entropy with labels [N], smoothed as published."""
+    spread = torch_smoothing(smoothing, logits.shape[1])
+    return F.cross_entropy(full_precision(logits), labels, reduction="sum", label_smoothing=spread)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Cross entropy with the teacher's probabilities [N, classes] (inplace distillation, arXiv 1903.05134, sec. 3.3)."""
+    return -(teacher * full_precision(logits).log_softmax(1)).sum()
 
 
 def accumulate_gradients(
@@ -56,6 +90,47 @@ def accumulate_gradients(
             teacher = full_precision(logits.detach()).softmax(1)
         if losses is not None:
             losses[i] += loss.detach()
+
+
+class Gradients:
+    """All gradients of `network` in one tensor, so that one all-reduce per step sums them over the processes.
+
+    Beside them lie the step's `losses` [plans], and, where norms are not synchronized, the running statistics, which are
+    averaged: after every step all processes hold the same network. The parameters' `.grad` are views of it.
+    """
+
+    def __init__(self, network: SlimmableNetwork, plans: int, processes: Processes, synchronized: bool) -> None:
+        self.processes = processes
+        parameters = list(network.parameters())
+        self.averaged: list[Tensor] = []
+        if processes.world > 1 and not synchronized:
+            self.averaged = [b for b in network.buffers() if b.is_floating_point()]
+        sizes = [p.numel() for p in parameters]
+        statistics = sum(b.numel() for b in self.averaged)
+        self.flat = torch.zeros(sum(sizes) + plans + statistics, dtype=parameters[0].dtype, device=processes.device)
+        offset = 0
+        for parameter, size in zip(parameters, sizes, strict=True):
+            # The parameter's own strides: optimizers work on many tensors at once where layouts agree.
+            parameter.grad = self.flat.as_strided(parameter.shape, parameter.stride(), offset)
+            offset += size
+        self.losses = self.flat[offset : offset + plans]
+        self.statistics = self.flat[offset + plans :]
+
+    def clear(self) -> None:
+        self.flat.zero_()
+
+    def reduce(self) -> None:
+        """Sum gradients and losses over all processes, average the running statistics: one all-reduce."""
+        if self.processes.world == 1:
+            return
+        if self.averaged:
+            torch.cat([b.flatten() for b in self.averaged], out=self.statistics)
+            self.statistics.div_(self.processes.world)
+        self.processes.sum(self.flat)
+        offset = 0
+        for buffer in self.averaged:
+            buffer.copy_(self.statistics[offset : offset + buffer.numel()].view_as(buffer))
+            offset += buffer.numel()
 
 
 class Stepper:

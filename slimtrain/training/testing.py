@@ -6,23 +6,23 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
-from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data
-from slimtrain.data.loader import test_batches
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.training.calibrating import calibrate_on
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Result, evaluate
-from slimtrain.training.inputs import data_of, test_transform_of
+from slimtrain.training.evaluate import Scores, calibrate_on, evaluate
+from slimtrain.training.inputs import RunImages, data_of
+from slimtrain.training.resume import finished_content
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ REMEDY = "Calibrate with `python -m slimtrain calibrate`"
 
 def test_checkpoint(
     config: Config, processes: Processes, ckpt: str, widths: str | None, channels: Sequence[str]
-) -> tuple[list[ChannelPlan], list[Result]]:
-    """Plans of a checkpoint and their results on `config`'s test images; without `widths` all that have statistics, or, of
+) -> tuple[list[ChannelPlan], list[Scores]]:
+    """Plans of a checkpoint and their scores on `config`'s test images; without `widths` all that have statistics, or, of
     a configuration that is for testing only, those that it names, calibrated where they have none.
 
     Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
@@ -44,19 +44,11 @@ def test_checkpoint(
     missing = [plan for plan in plans if not network.has_statistics(plan)]
     if missing and config.test_only and config.calibration_batches:  # what a published file for testing asks for
         log.info("calibrating %s over %d batches", ", ".join(p.name for p in missing), config.calibration_batches)
-        calibrate_on(data, config, processes, network, missing)
+        _calibrate(RunImages(config, data, processes), network, missing)
     elif missing:
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
-    batches = test_batches(
-        data.test,
-        test_transform_of(config),
-        batch_size=config.test_batch_size or config.batch_size,
-        rank=processes.rank,
-        world=processes.world,
-        workers=config.loaders,
-    )
-    results = evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
-    return plans, results
+    batches = (batch.labeled for batch in RunImages(config, data, processes).testing())
+    return plans, evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
 
 
 test_checkpoint.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
@@ -79,14 +71,16 @@ def calibrate_checkpoint(
     usual = [*spec.range, *config.test_widths] if spec.family == "us" else list(spec.switches)
     plans = _plans(checkpoint, widths, channels, usual, calibrated=False)
     path = Path(output) if output else Path(ckpt).with_name(f"{Path(ckpt).name.split('.')[0]}_calibrated.pt")
-    calibrate_on(data, config, processes, checkpoint.network, plans)
+    _calibrate(RunImages(config, data, processes), checkpoint.network, plans)
     if processes.first:
-        if config.layout == "published":
-            save(published_content(checkpoint.network), path)
-        else:
-            images = config.image_size, config.mean, config.std, data.classes
-            save(own_content(checkpoint.network, *images, settings=checkpoint.settings), path)
+        save(finished_content(checkpoint.network, config, data.classes, checkpoint.settings), path)
     return path, plans
+
+
+def _calibrate(images: RunImages, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
+    config = images.config
+    options = {"channels_last": config.channels_last, "sync_norm": config.sync_norm}
+    calibrate_on(network, plans, images.calibrating(), images.processes, **options)
 
 
 def _plans(
@@ -117,10 +111,10 @@ def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Che
         named = (*config.switches, *config.width_range, *config.test_widths)
         checkpoint = open_checkpoint(ckpt, network=config.network, expected_widths=named)
     spec = checkpoint.spec
-    told = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
-    if checkpoint.described and any(getattr(config, key) != value for key, value in told.items()):
-        log.warning("%s says which images it takes: %s", checkpoint.file, told)
-        config = dataclasses.replace(config, **told)  # type: ignore[arg-type]
+    images: dict[str, Any] = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    if checkpoint.described and any(getattr(config, key) != value for key, value in images.items()):
+        log.warning("%s says which images it takes: %s", checkpoint.file, images)
+        config = dataclasses.replace(config, **images)
     spec.check_image_size(config.image_size)
     data = data_of(config)
     if len(data.classes) != spec.classes:

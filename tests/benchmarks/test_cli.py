@@ -74,7 +74,7 @@ def test_a_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
     }
     for result in recorded.results:
         if result.status == "measured":
-            assert len(result.rounds) == 2 and sum(len(each.samples_ms["wall"]) for each in result.rounds) >= 10
+            assert len(result.rounds) == 2 and sum(len(round_.samples_ms["wall"]) for round_ in result.rounds) >= 10
             assert result.settings["threads"] == 1
             assert "not checked" not in " ".join(result.warnings)
         else:
@@ -250,18 +250,19 @@ def test_help_needs_no_torch_and_no_onnxruntime(tmp_path: Path) -> None:
 
 
 def test_exit_codes() -> None:
-    class Each:
+    class OneResult:
         def __init__(self, status: str, code: int = 0) -> None:
             self.status, self.exit_code = status, code
 
-    measured, lacking, wrong, bad = Each("measured"), Each("not measured", 3), Each("not measured", 1), Each("not measured", 2)
+    measured = OneResult("measured")
+    lacking, wrong, bad = (OneResult("not measured", code) for code in (3, 1, 2))
     table: list[tuple[list[Any], int]] = [
         ([measured], 0),
         ([measured, lacking], 0),
         ([measured, wrong], 1),
         ([lacking], 3),
         ([lacking, bad], 3),
-        ([Each("interrupted")], 0),
+        ([OneResult("interrupted")], 0),
         ([], 0),
     ]
     for results, code in table:

@@ -10,6 +10,6 @@ from benchmarks.listing import scripts
 
 def test_the_list_is_read_off_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--list"])
-    told = capsys.readouterr().out
-    assert all(command in told and what and what in told for command, what in scripts().items())
+    shown = capsys.readouterr().out
+    assert all(command in shown and what and what in shown for command, what in scripts().items())
     assert "python -m benchmarks.studies.trust" in scripts() and "python -m benchmarks.cells.cell" not in scripts()

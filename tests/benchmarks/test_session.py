@@ -83,8 +83,8 @@ def test_a_checkpoint_that_is_not_the_bundles(bundle: Bundle, tmp_path: Path) ->
         Method(),
         Options(checkpoint=tmp_path / "other.pt"),
     )
-    told = r"other\.pt: SHA-256 is .* was exported from one with 000000000000\.\.\. \(mine\.pt\)"
-    with pytest.raises(BundleError, match=told):
+    message = r"other\.pt: SHA-256 is .* was exported from one with 000000000000\.\.\. \(mine\.pt\)"
+    with pytest.raises(BundleError, match=message):
         session.prepare(request)
     other = Request(request.bundles, Wanted(("onnxruntime-cpu",), (1,)), Method(), request.options)
     assert len(session.prepare(other).cells) == 1  # not asked for, so not looked at

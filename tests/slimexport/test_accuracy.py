@@ -20,7 +20,8 @@ from slimexport.request import Proof, Writing
 from slimexport.target.manifest import Accuracy, Artifact, Manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.data.digits import digits_split
 from slimtrain.data.images import Preprocessing
 from slimtrain.models.spec import NetworkSpec

@@ -132,7 +132,8 @@ def test_a_bundle_verifies_itself_again(bundle: tuple[Path, Manifest]) -> None:
 
 
 def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) -> None:
-    from slimtrain.checkpoints.own import own_content, save
+    from slimtrain.checkpoints.own_layout import own_content
+    from slimtrain.checkpoints.writing import save
 
     checkpoint = small()
     save(own_content(checkpoint.network, SIZE, checkpoint.mean, checkpoint.std), tmp_path / "small.pt")

@@ -36,7 +36,7 @@ def s() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def autoslim() -> Checkpoint:
-    from slimtrain.models.registry import published_spec
+    from slimtrain.models.published import published_spec
 
     spec = published_spec("autoslim_mobilenet_v1", classes=10)
     with torch.device("meta"):
@@ -121,7 +121,7 @@ def test_an_autoslim_budget_takes_the_switch_with_the_most_macs_that_fits(autosl
 
 def test_an_autoslim_budget_goes_by_macs_whatever_the_order_of_the_switches() -> None:
     """Switch 1 of this network is its largest."""
-    from slimtrain.models.registry import published_spec
+    from slimtrain.models.published import published_spec
 
     lists = published_spec("autoslim_mobilenet_v1").channel_lists
     spec = NetworkSpec("mobilenet_v1", "autoslim", (1, 2, 3), 10, lists[::-1])
@@ -221,7 +221,7 @@ def test_a_switch_written_out_group_by_group_keeps_its_width_and_an_s_network_ha
 
 def test_tied_dimensions_are_one_group_so_a_plan_cannot_untie_them() -> None:
     """Residual sums tie a stage's outputs: MobileNet v2 has fewer groups than its channel list has entries."""
-    from slimtrain.models.registry import published_spec
+    from slimtrain.models.published import published_spec
 
     spec = published_spec("us_mobilenet_v2")
     assert len(spec.widest.channels) < len(spec.channel_list(1.0))

@@ -12,9 +12,7 @@ import yaml
 
 from slimtrain.config.reading import config_names, read_config
 from tests.support.run_helpers import (
-    TINY,
     command,
-    config,
     config_file,
     done,
     refused,
@@ -291,11 +289,3 @@ def test_python_dash_m_and_the_group_agree(tmp_path: Path) -> None:
     shown = command("configs", cwd=tmp_path)
     assert shown.returncode == 0 and shown.stdout.split() == config_names()
     assert {"digits", "us_mobilenet_v1", "s_mobilenet_v1_cifar10"} <= set(config_names())
-
-
-def test_every_packaged_configuration_is_complete() -> None:
-    """Each describes a network, at the size of its images."""
-    for name in config_names():
-        settings = read_config(name)
-        assert settings.spec(settings.known_classes).range
-    assert config(Path("x")).network == TINY["network"]

@@ -28,8 +28,8 @@ MADE_UP = Backend(
     name="made-up",
     title="nothing",
     packages=("numpy",),
-    runner="tests.support.bench_backend:MadeUpRunner",
-    probe="tests.support.bench_backend:made_up_probe",
+    runner="tests.support.bench_backend:InventedRunner",
+    probe="tests.support.bench_backend:invented_probe",
     no_files="has nothing to make up in {folder}{asked}",
     precisions=("fp32",),
     device=CPU,
@@ -38,7 +38,7 @@ MADE_UP = Backend(
 )
 
 
-class MadeUpRunner:
+class InventedRunner:
     """Takes ITERATION_S for an iteration; its settings are the options that it was given."""
 
     def __init__(self, cell: Cell, path: Path, inputs: Inputs, options: Options) -> None:
@@ -59,7 +59,7 @@ class MadeUpRunner:
         self.buffers = []
 
 
-class MadeUpProbe:
+class InventedProbe:
     """A device of MACS_PER_S, whose memory moves a byte in a nanosecond and whose operators take a microsecond."""
 
     sizes, lengths = (1000,), (10, 20)
@@ -78,5 +78,5 @@ class MadeUpProbe:
 
 
 @contextmanager
-def made_up_probe(precision: str, options: Options) -> Iterator[MadeUpProbe]:
-    yield MadeUpProbe(precision, options)
+def invented_probe(precision: str, options: Options) -> Iterator[InventedProbe]:
+    yield InventedProbe(precision, options)

@@ -15,19 +15,19 @@ NAMES = ("macs_per_s", "bytes_per_s", "seconds_per_operator")
 TWO_MS = 2e-3  # between two events of the made-up CUDA
 
 
-def plausible(found: Ceilings) -> None:
+def plausible(ceilings: Ceilings) -> None:
     """The figures are those of the samples that they tell of, and within what any CPU does with one thread, however busy."""
-    assert found.macs_per_s is not None and found.bytes_per_s is not None and found.seconds_per_operator is not None
-    product, copied, chain = (found.how[name] for name in NAMES)
+    assert ceilings.macs_per_s is not None and ceilings.bytes_per_s is not None and ceilings.seconds_per_operator is not None
+    product, copied, chain = (ceilings.how[name] for name in NAMES)
     assert product["size"] in (64, 256)
-    assert found.macs_per_s == pytest.approx(product["size"] ** 3 / (product["best_ms"] / 1e3))
+    assert ceilings.macs_per_s == pytest.approx(product["size"] ** 3 / (product["best_ms"] / 1e3))
     assert copied["bytes"] > copied["cache_bytes"] == 1 << 18
-    assert found.bytes_per_s == pytest.approx(copied["bytes"] / (copied["best_ms"] / 1e3))
+    assert ceilings.bytes_per_s == pytest.approx(copied["bytes"] / (copied["best_ms"] / 1e3))
     (few, many), (short, long) = chain["operators"], chain["best_ms"]
-    assert found.seconds_per_operator == pytest.approx((long - short) / (many - few) / 1e3)
-    assert 1e8 < found.macs_per_s < 1e13
-    assert 1e7 < found.bytes_per_s < 1e13
-    assert 1e-9 < found.seconds_per_operator < 1e-2
+    assert ceilings.seconds_per_operator == pytest.approx((long - short) / (many - few) / 1e3)
+    assert 1e8 < ceilings.macs_per_s < 1e13
+    assert 1e7 < ceilings.bytes_per_s < 1e13
+    assert 1e-9 < ceilings.seconds_per_operator < 1e-2
 
 
 def product_or_chain(values: dict[str, Any]) -> dict[str, Any]:
@@ -45,20 +45,20 @@ def product_engines(board: Machine, monkeypatch: pytest.MonkeyPatch, layers: int
         return True
 
     def build(self: Any, network: Any, config: Any) -> Any:
-        made = trt.IHostMemory()
-        made._content = b"plan"
-        return made
+        instance = trt.IHostMemory()
+        instance._content = b"plan"
+        return instance
 
     def deserialize(self: Any, plan: bytes) -> Any:
         assert plan == b"plan"
-        made = trt.ICudaEngine()
-        made.num_layers = layers
-        return made
+        instance = trt.ICudaEngine()
+        instance.num_layers = layers
+        return instance
 
     def create_context(self: Any) -> Any:
-        made = trt.IExecutionContext()
-        made._addresses = {}
-        return made
+        instance = trt.IExecutionContext()
+        instance._addresses = {}
+        return instance
 
     def execute(self: Any, stream: int) -> bool:
         addresses = self._addresses

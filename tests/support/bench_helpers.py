@@ -28,7 +28,7 @@ GIB = 1 << 30
 
 def cell(name: str = "net_x1_0", **changes: Any) -> Cell:
     """A cell of a bundle `bundle`; `changes` to its fields."""
-    made = Cell(
+    plain = Cell(
         bundle="bundle",
         network="net",
         name=name,
@@ -44,7 +44,7 @@ def cell(name: str = "net_x1_0", **changes: Any) -> Cell:
         params=100,
         size_bytes=400,
     )
-    return replace(made, **changes)
+    return replace(plain, **changes)
 
 
 def result(
@@ -182,10 +182,10 @@ class Machine:
 
     def visits(self) -> list[tuple[str, int]]:
         """The networks in the order in which they ran, with the number of iterations in one go."""
-        found: list[tuple[str, int]] = []
+        visits: list[tuple[str, int]] = []
         for name in (entry[1] for entry in self.log if entry[0] == "run"):
-            if found and found[-1][0] == name:
-                found[-1] = (name, found[-1][1] + 1)
+            if visits and visits[-1][0] == name:
+                visits[-1] = (name, visits[-1][1] + 1)
             else:
-                found.append((name, 1))
-        return found
+                visits.append((name, 1))
+        return visits

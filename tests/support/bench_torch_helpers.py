@@ -29,9 +29,9 @@ class FewImages:
 
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]:
         self.asked.append((batch, cache_bytes))
-        made = noise_images(3 * batch, self.size, seed=5).reshape(3, batch, 3, self.size, self.size)
-        made.setflags(write=False)
-        return list(made)
+        noise = noise_images(3 * batch, self.size, seed=5).reshape(3, batch, 3, self.size, self.size)
+        noise.setflags(write=False)
+        return list(noise)
 
 
 class NoRoom:
@@ -99,7 +99,7 @@ def torch_logits(network: nn.Module, images: Array) -> Array:
     return logits
 
 
-def gap(found: Array, expected: Array) -> float:
+def gap(outputs: Array, expected: Array) -> float:
     """The largest difference, relative to the largest expected value; NaN where something is not finite."""
-    assert found.shape == expected.shape
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+    assert outputs.shape == expected.shape
+    return float(np.abs(outputs.astype(np.float64) - expected).max() / np.abs(expected).max())

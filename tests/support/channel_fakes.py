@@ -31,11 +31,11 @@ START_MS = 0.02
 def model_ms(content: bytes) -> float:
     """What a model takes: `layer_ms` and `linear_ms` of its layers, OTHER_MS of each other operator, START_MS for itself."""
     graph = onnx.load_model_from_string(content).graph
-    weights: dict[str, NDArray[Any]] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    weights: dict[str, NDArray[Any]] = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
     sides = {graph.input[0].name: graph.input[0].type.tensor_type.shape.dim[2].dim_value}
     total = START_MS
     for node in graph.node:
-        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         side = sides.get(node.input[0], 1)
         if "strides" in attributes:
             kernel, stride, pad = (attributes[key][0] for key in ("kernel_shape", "strides", "pads"))
@@ -69,10 +69,10 @@ class FormulaTimer:
         self.calls.append(len(models))
         if len(self.calls) == self.stop_after:
             raise KeyboardInterrupt
-        found = {}
+        samples = {}
         for key, model in models.items():
             content = model.make()
             whole = b"weight_40" in content
             ms = model_ms(content) * (self.slower if whole else 1.0) * (1 + self.noise * abs(self.draw.normal()))
-            found[key] = Sample(ms, ms * (1 + self.noise))
-        return found
+            samples[key] = Sample(ms, ms * (1 + self.noise))
+        return samples

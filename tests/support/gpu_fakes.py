@@ -39,10 +39,10 @@ class Images:
     def buffers(self, batch: int, cache_bytes: int) -> list[NDArray[Any]]:
         self.asked.append((batch, cache_bytes))
         drawing = np.random.default_rng(batch)
-        made = [drawing.standard_normal((batch, 3, self.size, self.size), np.float32) for _ in range(self.count)]
-        for array in made:
+        buffers = [drawing.standard_normal((batch, 3, self.size, self.size), np.float32) for _ in range(self.count)]
+        for array in buffers:
             array.setflags(write=False)
-        return made
+        return buffers
 
 
 def engine_bundle(folder: Path, **options: Any) -> Path:
@@ -131,8 +131,8 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
             return [self.name, "CPUExecutionProvider"] if self.loaded else ["CPUExecutionProvider"]
 
         def get_provider_options(self) -> dict[str, dict[str, str]]:
-            told = self.provider if runtime.takes_stream else {**self.provider, "user_compute_stream": "0"}
-            return {PROVIDER: told}
+            options = self.provider if runtime.takes_stream else {**self.provider, "user_compute_stream": "0"}
+            return {PROVIDER: options}
 
         def get_inputs(self) -> list[Any]:
             return [types.SimpleNamespace(name="input", shape=list(runtime.shapes[0]))]
@@ -153,9 +153,9 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
                 return np.frombuffer(memory[address], element, int(np.prod(shape))).reshape(shape)
 
             def work() -> None:
-                made = runtime.model({name: read(*value) for name, value in binding.inputs.items()})
+                outputs = runtime.model({name: read(*value) for name, value in binding.inputs.items()})
                 for name, (element, shape, address) in binding.outputs.items():
-                    content = made[name].astype(element).reshape(shape).tobytes()
+                    content = outputs[name].astype(element).reshape(shape).tobytes()
                     memory[address][: len(content)] = content
 
             runtime.library.streams[int(self.provider["user_compute_stream"])].append(work)

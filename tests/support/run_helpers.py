@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from slimtrain.base.errors import UserError
 from slimtrain.cli import main
 from slimtrain.config.config import Config
 from slimtrain.config.reading import make_config
@@ -27,6 +28,7 @@ from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.optimizer import initialize
+from slimtrain.training.run import train
 from slimtrain.training.sampling import mixed_plan
 from tests.support import ROOT
 
@@ -128,9 +130,9 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if list(a) != list(b):
             return [f"{path}: keys"]
-        return [found for key in a for found in differences(a[key], b[key], f"{path}/{key}")]
+        return [line for key in a for line in differences(a[key], b[key], f"{path}/{key}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [found for i, (x, y) in enumerate(zip(a, b, strict=True)) for found in differences(x, y, f"{path}/{i}")]
+        return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in differences(x, y, f"{path}/{i}")]
     return [] if type(a) is type(b) and a == b else [path]
 
 
@@ -138,6 +140,19 @@ def raw(path: Path) -> dict[str, Any]:
     """What plain torch reads from a file."""
     content: dict[str, Any] = torch.load(path, weights_only=True)
     return content
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+def failure(made: Config, error: type[UserError], *parts: str) -> str:
+    """The run fails so; one message that holds all `parts`."""
+    with pytest.raises(error) as caught:
+        train(made, ALONE)
+    assert type(caught.value) is error
+    message = str(caught.value)
+    assert all(part in message for part in parts) and "\n" not in message, message
+    return message
 
 
 # --------------------------------------------------------------------------------------------------------- the command

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
 from tests.support.run_helpers import TINY, Outcome, config_file, done, network_of
 

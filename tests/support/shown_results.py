@@ -59,7 +59,7 @@ def noisy(of: Cell, median_ms: float, seed: int = 0, noise: float = 0.03, rounds
     """A result with 40 samples a round, skewed as latencies are, and a drift between rounds."""
     random = np.random.default_rng([seed, of.macs % 2**31, of.batch])
     drift = 1 + 0.3 * noise * random.standard_normal(rounds)
-    return result(of, [list(median_ms * each * (1 + noise * random.gamma(1.0, 1.0, 40))) for each in drift])
+    return result(of, [list(median_ms * factor * (1 + noise * random.gamma(1.0, 1.0, 40))) for factor in drift])
 
 
 def failed(of: Cell, reason: str = "no room for it") -> Result:
@@ -69,8 +69,8 @@ def failed(of: Cell, reason: str = "no room for it") -> Result:
 def on_gpu(of: Result, wall: float = 1.2, transfers: bool = False) -> Result:
     """The same latencies by device events, a longer wall time, and transfers."""
     rounds = []
-    for each in of.rounds:
-        device = np.asarray(each.samples_ms["wall"])
+    for round_ in of.rounds:
+        device = np.asarray(round_.samples_ms["wall"])
         kinds = {"wall": wall * device, "device": device, "enqueue": 0.1 * device}
         if transfers:
             kinds |= {"upload": 0.25 * device, "download": 0.05 * device}

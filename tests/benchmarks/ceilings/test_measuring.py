@@ -25,11 +25,11 @@ from tests.support.bench_ceilings import NAMES
 
 @dataclass
 class Scripted:
-    """A probe whose every duration is a test's: `rate` MACs per second, `speed` bytes per second, `each` per operator."""
+    """A probe whose durations are a test's: `rate` MACs per second, `speed` bytes per second, `operator_s` per operator."""
 
     rate: float = 1e9
     speed: float = 1e8
-    each: float = 1e-5
+    operator_s: float = 1e-5
     call: float = 1e-3
     sizes: tuple[int, ...] = (64, 128, 256, 512, 1024)
     lengths: tuple[int, int] = (10, 50)
@@ -57,7 +57,7 @@ class Scripted:
     @contextmanager
     def chain(self, length: int) -> Iterator[Clocked]:
         self.asked.append(("chain", length))
-        yield self._clocked(self.call + length * self.each)
+        yield self._clocked(self.call + length * self.operator_s)
 
 
 def measured(probe: Scripted) -> Ceilings:
@@ -65,50 +65,50 @@ def measured(probe: Scripted) -> Ceilings:
 
 
 def test_the_fastest_sample_counts() -> None:
-    found = measured(Scripted())
-    assert found.macs_per_s == pytest.approx(1e9)
-    assert found.bytes_per_s == pytest.approx(1e8)
-    assert found.seconds_per_operator == pytest.approx(1e-5)  # the cost of a call cancels
-    assert "unavailable" not in found.how
-    assert found.how["library"] == "scripted"
-    assert found.how["bytes_per_s"]["cache_bytes"] == 300
-    json.dumps(asdict(found))
+    ceilings = measured(Scripted())
+    assert ceilings.macs_per_s == pytest.approx(1e9)
+    assert ceilings.bytes_per_s == pytest.approx(1e8)
+    assert ceilings.seconds_per_operator == pytest.approx(1e-5)  # the cost of a call cancels
+    assert "unavailable" not in ceilings.how
+    assert ceilings.how["library"] == "scripted"
+    assert ceilings.how["bytes_per_s"]["cache_bytes"] == 300
+    json.dumps(asdict(ceilings))
 
 
 def test_the_first_size_that_takes_20_ms_is_taken() -> None:
     probe = Scripted()  # 256^3 MACs take 17 ms, 512^3 take 134
-    found = measured(probe)
-    assert found.how["macs_per_s"]["size"] == 512
+    ceilings = measured(probe)
+    assert ceilings.how["macs_per_s"]["size"] == 512
     assert [size for what, size in probe.asked if what == "product"] == [64, 128, 256, 512]
 
 
 def test_a_device_too_fast_for_the_sizes_gets_the_largest() -> None:
-    found = measured(Scripted(rate=1e13))
-    assert found.how["macs_per_s"]["size"] == 1024
-    assert found.macs_per_s == pytest.approx(1e13)
+    ceilings = measured(Scripted(rate=1e13))
+    assert ceilings.how["macs_per_s"]["size"] == 1024
+    assert ceilings.macs_per_s == pytest.approx(1e13)
 
 
 def test_a_device_with_little_memory_gets_the_largest_that_has_room() -> None:
-    found = measured(Scripted(rate=1e13, most=200))
-    assert found.how["macs_per_s"]["size"] == 128
-    assert found.macs_per_s == pytest.approx(1e13)
+    ceilings = measured(Scripted(rate=1e13, most=200))
+    assert ceilings.how["macs_per_s"]["size"] == 128
+    assert ceilings.macs_per_s == pytest.approx(1e13)
 
 
 def test_what_cannot_be_measured_is_none_with_its_reason_and_the_rest_goes_on() -> None:
-    found = measured(Scripted(most=10, each=-1e-6))
-    assert (found.macs_per_s, found.seconds_per_operator) == (None, None)
-    assert found.bytes_per_s == pytest.approx(1e8)
-    assert found.how["unavailable"]["macs_per_s"] == "no room for 64"
-    assert "took no longer than 10" in found.how["unavailable"]["seconds_per_operator"]
-    assert set(found.how["unavailable"]) == {"macs_per_s", "seconds_per_operator"}
+    ceilings = measured(Scripted(most=10, operator_s=-1e-6))
+    assert (ceilings.macs_per_s, ceilings.seconds_per_operator) == (None, None)
+    assert ceilings.bytes_per_s == pytest.approx(1e8)
+    assert ceilings.how["unavailable"]["macs_per_s"] == "no room for 64"
+    assert "took no longer than 10" in ceilings.how["unavailable"]["seconds_per_operator"]
+    assert set(ceilings.how["unavailable"]) == {"macs_per_s", "seconds_per_operator"}
 
 
 @pytest.mark.parametrize("cache", [1000, 10**6])
 def test_a_copy_that_fits_in_the_cache_is_no_ceiling(cache: int) -> None:
-    found = measured(Scripted(cache=cache))
-    assert found.bytes_per_s is None
-    assert "the cache holds" in found.how["unavailable"]["bytes_per_s"]
-    assert found.macs_per_s and found.seconds_per_operator
+    ceilings = measured(Scripted(cache=cache))
+    assert ceilings.bytes_per_s is None
+    assert "the cache holds" in ceilings.how["unavailable"]["bytes_per_s"]
+    assert ceilings.macs_per_s and ceilings.seconds_per_operator
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan")])
@@ -134,6 +134,6 @@ def test_samples_warm_up_once_and_last_as_long_as_asked() -> None:
     ("backend", "device"), [(ONNXRUNTIME_CUDA, "cpu"), (TENSORRT, "cpu"), (TORCH_EAGER, "cuda"), (TORCH_GRAPH, "cuda")]
 )
 def test_without_a_gpu_nothing_is_guessed(backend: str, device: str) -> None:
-    found = measure_ceilings(backend, "fp32", Options(device=device), seconds=0.01)
-    assert (found.macs_per_s, found.bytes_per_s, found.seconds_per_operator) == (None, None, None)
-    assert all(found.how["unavailable"][name] for name in NAMES)
+    ceilings = measure_ceilings(backend, "fp32", Options(device=device), seconds=0.01)
+    assert (ceilings.macs_per_s, ceilings.bytes_per_s, ceilings.seconds_per_operator) == (None, None, None)
+    assert all(ceilings.how["unavailable"][name] for name in NAMES)

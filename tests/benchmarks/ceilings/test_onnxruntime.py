@@ -47,17 +47,17 @@ def test_what_is_timed_in_onnxruntime_is_one_whole_product(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_onnxruntime_on_the_cpu(quick: None, precision: str) -> None:
-    found = measure_ceilings(ONNXRUNTIME_CPU, precision, Options(threads=1), seconds=0.01)
-    plausible(found)
-    assert (found.how["device"], found.how["threads"]) == ("cpu", 1)
-    assert found.how["library"].startswith("onnxruntime ")
+    ceilings = measure_ceilings(ONNXRUNTIME_CPU, precision, Options(threads=1), seconds=0.01)
+    plausible(ceilings)
+    assert (ceilings.how["device"], ceilings.how["threads"]) == ("cpu", 1)
+    assert ceilings.how["library"].startswith("onnxruntime ")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_onnxruntime_on_the_cpu_has_no_ceiling_where_it_has_no_product(precision: str) -> None:
-    found = measure_ceilings(ONNXRUNTIME_CPU, precision, Options(), seconds=0.01)
-    assert (found.macs_per_s, found.bytes_per_s, found.seconds_per_operator) == (None, None, None)
-    assert set(found.how["unavailable"]) == set(NAMES)
+    ceilings = measure_ceilings(ONNXRUNTIME_CPU, precision, Options(), seconds=0.01)
+    assert (ceilings.macs_per_s, ceilings.bytes_per_s, ceilings.seconds_per_operator) == (None, None, None)
+    assert set(ceilings.how["unavailable"]) == set(NAMES)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -85,11 +85,11 @@ def test_onnxruntime_on_cuda(monkeypatch: pytest.MonkeyPatch, tiny: None, precis
 
     runtime = Runtime(FakeCudart(), model)
     fake_onnxruntime(monkeypatch, runtime)
-    found = measure_ceilings(ONNXRUNTIME_CUDA, precision, Options(), seconds=0.001)
-    assert found.macs_per_s == pytest.approx(32**3 / TWO_MS)
-    assert found.bytes_per_s == pytest.approx(2 * (1 << 16) / TWO_MS)
-    assert found.how["bytes_per_s"]["cache_bytes"] == L2_CACHE_BYTES
-    assert found.seconds_per_operator is None  # events are 2 ms apart whatever is between them
+    ceilings = measure_ceilings(ONNXRUNTIME_CUDA, precision, Options(), seconds=0.001)
+    assert ceilings.macs_per_s == pytest.approx(32**3 / TWO_MS)
+    assert ceilings.bytes_per_s == pytest.approx(2 * (1 << 16) / TWO_MS)
+    assert ceilings.how["bytes_per_s"]["cache_bytes"] == L2_CACHE_BYTES
+    assert ceilings.seconds_per_operator is None  # events are 2 ms apart whatever is between them
     assert not runtime.library.leaks and not runtime.outlived
     assert all(values.dtype == kind and values.std() > 0.5 for values in seen)
     assert {opened[2].get("use_tf32") for opened in runtime.opened[1:]} == {"1" if precision == "tf32" else "0"}
@@ -98,8 +98,8 @@ def test_onnxruntime_on_cuda(monkeypatch: pytest.MonkeyPatch, tiny: None, precis
 @pytest.mark.parametrize("precision", ["bf16", "int8", "int8-fp16"])
 def test_onnxruntime_on_cuda_has_none_in_other_precisions(monkeypatch: pytest.MonkeyPatch, tiny: None, precision: str) -> None:
     fake_onnxruntime(monkeypatch, Runtime(FakeCudart(), product_or_chain))
-    found = measure_ceilings(ONNXRUNTIME_CUDA, precision, Options(), seconds=0.001)
-    assert found.macs_per_s is None and found.how["unavailable"]["macs_per_s"]
+    ceilings = measure_ceilings(ONNXRUNTIME_CUDA, precision, Options(), seconds=0.001)
+    assert ceilings.macs_per_s is None and ceilings.how["unavailable"]["macs_per_s"]
 
 
 @pytest.mark.parametrize("function", ["cudaMalloc", "cudaMemcpyAsync", "cudaEventElapsedTime"])
@@ -107,7 +107,7 @@ def test_a_gpu_that_fails_is_a_reason_and_nothing_leaks(monkeypatch: pytest.Monk
     runtime = Runtime(FakeCudart(), product_or_chain)
     fake_onnxruntime(monkeypatch, runtime)
     runtime.library.failing[function] = 2
-    found = measure_ceilings(ONNXRUNTIME_CUDA, "fp32", Options(), seconds=0.001)
-    assert set(found.how["unavailable"]) == set(NAMES)
-    assert "cudaErrorMemoryAllocation" in found.how["unavailable"]["bytes_per_s"]
+    ceilings = measure_ceilings(ONNXRUNTIME_CUDA, "fp32", Options(), seconds=0.001)
+    assert set(ceilings.how["unavailable"]) == set(NAMES)
+    assert "cudaErrorMemoryAllocation" in ceilings.how["unavailable"]["bytes_per_s"]
     assert runtime.library.leaks == []

@@ -11,12 +11,12 @@ from benchmarks.cells.cell import NotMeasured
 
 @pytest.mark.parametrize("shape", [(8, 8), (1024, 1024), (1500, 2000)])
 def test_noise_is_noise_in_every_row(shape: tuple[int, int]) -> None:
-    made = noise(shape)
-    assert made.dtype == np.float32 and made.shape == shape
-    assert abs(made.mean()) < 0.5 and 0.5 < made.std() < 1.5
-    assert len({row.tobytes() for row in made}) == shape[0]
-    assert len(np.unique(made)) > 0.9 * min(made.size, 1_000_003)
-    assert not np.array_equal(made, noise(shape, 1))
+    matrix = noise(shape)
+    assert matrix.dtype == np.float32 and matrix.shape == shape
+    assert abs(matrix.mean()) < 0.5 and 0.5 < matrix.std() < 1.5
+    assert len({row.tobytes() for row in matrix}) == shape[0]
+    assert len(np.unique(matrix)) > 0.9 * min(matrix.size, 1_000_003)
+    assert not np.array_equal(matrix, noise(shape, 1))
 
 
 def test_matrices_leave_most_of_the_memory_free() -> None:

@@ -38,9 +38,9 @@ def test_what_is_timed_in_torch_is_one_whole_product(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("backend", [TORCH_EAGER, SLIMMABLE])
 def test_torch_on_the_cpu(quick: None, backend: str) -> None:
     before = torch.get_num_threads(), torch.is_inference_mode_enabled()
-    found = measure_ceilings(backend, "fp32", Options(threads=1), seconds=0.01)
-    plausible(found)
-    assert found.how["library"] == f"torch {torch.__version__}"
+    ceilings = measure_ceilings(backend, "fp32", Options(threads=1), seconds=0.01)
+    plausible(ceilings)
+    assert ceilings.how["library"] == f"torch {torch.__version__}"
     assert (torch.get_num_threads(), torch.is_inference_mode_enabled()) == before
 
 
@@ -53,18 +53,18 @@ def test_torchs_failures_are_reasons_and_the_rest_goes_on(monkeypatch: pytest.Mo
         return real(a, b) if out is None else real(a, b, out=out)
 
     monkeypatch.setattr(torch, "mm", mm)
-    found = measure_ceilings(TORCH_EAGER, "fp32", Options(), seconds=0.001)
-    assert found.how["macs_per_s"]["size"] == 64
-    assert found.bytes_per_s and found.seconds_per_operator
+    ceilings = measure_ceilings(TORCH_EAGER, "fp32", Options(), seconds=0.001)
+    assert ceilings.how["macs_per_s"]["size"] == 64
+    assert ceilings.bytes_per_s and ceilings.seconds_per_operator
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(torch, "mm", broken)
-    found = measure_ceilings(TORCH_EAGER, "fp32", Options(), seconds=0.001)
-    assert set(found.how["unavailable"]) == {"macs_per_s", "seconds_per_operator"}
-    assert "no such kernel" in found.how["unavailable"]["macs_per_s"]
-    assert found.bytes_per_s
+    ceilings = measure_ceilings(TORCH_EAGER, "fp32", Options(), seconds=0.001)
+    assert set(ceilings.how["unavailable"]) == {"macs_per_s", "seconds_per_operator"}
+    assert "no such kernel" in ceilings.how["unavailable"]["macs_per_s"]
+    assert ceilings.bytes_per_s
 
 
 @pytest.mark.parametrize(("backend", "run"), [(TORCH_EAGER, False), (SLIMMABLE, False), (TORCH_COMPILE, True)])
@@ -81,8 +81,8 @@ def test_chains_in_torch_run_as_networks_do(monkeypatch: pytest.MonkeyPatch, bac
     assert bool(compiled) is run
     if run:
         with torch.inference_mode():
-            found = compiled[0]().numpy()
-            first = found @ np.linalg.inv(np.linalg.matrix_power(orthogonal(), 4))
+            product = compiled[0]().numpy()
+            first = product @ np.linalg.inv(np.linalg.matrix_power(orthogonal(), 4))
         assert np.abs(first).max() < 10  # four products with an orthogonal matrix: as large as random values are
 
 
@@ -91,6 +91,6 @@ def test_chains_in_torch_run_as_networks_do(monkeypatch: pytest.MonkeyPatch, bac
     [(TORCH_GRAPH, "fp32", "need a GPU"), (TORCH_EAGER, "int8", "no int8"), (TORCH_EAGER, "tf32", "no tf32 products on cpu")],
 )
 def test_torch_without_such_a_product_says_so(backend: str, precision: str, reason: str) -> None:
-    found = measure_ceilings(backend, precision, Options(), seconds=0.01)
-    assert found.macs_per_s is None
-    assert reason in found.how["unavailable"]["macs_per_s"]
+    ceilings = measure_ceilings(backend, precision, Options(), seconds=0.01)
+    assert ceilings.macs_per_s is None
+    assert reason in ceilings.how["unavailable"]["macs_per_s"]

@@ -18,7 +18,8 @@ from slimexport.request import CalibrationImages, Proof
 from slimexport.target.errors import MissingBackend
 from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -41,14 +42,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
-    made = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), len(CLASSES), width_range=(0.25, 0.4))).eval()
-    torch.nn.init.normal_(made.get_parameter("classifier.0.weight"), 0, 0.3)
+    network = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), len(CLASSES), width_range=(0.25, 0.4))).eval()
+    torch.nn.init.normal_(network.get_parameter("classifier.0.weight"), 0, 0.3)
     images = torch.randn(4, 3, SIZE, SIZE)
-    for plan in made.spec.plans:
-        with torch.no_grad(), made.at(plan), made.averaging(1.0):
-            made(images)
+    for plan in network.spec.plans:
+        with torch.no_grad(), network.at(plan), network.averaging(1.0):
+            network(images)
     path = tmp_path_factory.mktemp("checkpoint") / "own.pt"
-    save(own_content(made, SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), CLASSES), path)
+    save(own_content(network, SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), CLASSES), path)
     return path
 
 
@@ -60,7 +61,7 @@ def test_the_figures_are_those_of_an_export_with_accuracy(checkpoint: Path, phot
     cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu", "torch-eager"), (1, 8)))
     assert all(cell.accuracy is None for cell in cells)
     measured = with_accuracies(cells, bundle, str(photos))
-    expected = {each.name: to_json(each.accuracy) for each in known.artifacts if each.accuracy}
+    expected = {artifact.name: to_json(artifact.accuracy) for artifact in known.artifacts if artifact.accuracy}
     assert len(measured) == 8
     for before, after in zip(cells, measured, strict=True):
         assert after.accuracy == {**expected[after.name], "measured_on": after.file}

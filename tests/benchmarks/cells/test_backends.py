@@ -24,7 +24,7 @@ OPTIONS = {field.name for field in fields(Options)}
 
 
 @pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> Backend:
+def invented(monkeypatch: pytest.MonkeyPatch) -> Backend:
     monkeypatch.setitem(BACKENDS, MADE_UP.name, MADE_UP)
     return MADE_UP
 
@@ -103,7 +103,7 @@ def test_what_a_row_refuses() -> None:
         replace(row, probe="", no_probe="nobody knows").open_probe("fp32", Options(device=CUDA))
 
 
-def test_one_row_more_is_a_backend_from_the_command_line_to_the_report(made_up: Backend, tmp_path: Path) -> None:
+def test_one_row_more_is_a_backend_from_the_command_line_to_the_report(invented: Backend, tmp_path: Path) -> None:
     bundle, out = write_bundle(tmp_path / "net", precisions=("fp32", "fp16")), tmp_path / "out"
     assert choose_backends("auto", False, [open_bundle(bundle)], False) == ("onnxruntime-cpu", "made-up")
     assert choose_backends("all", False, [], False)[-1] == "made-up"
@@ -135,7 +135,7 @@ def test_one_row_more_is_a_backend_from_the_command_line_to_the_report(made_up: 
     assert "### made-up, fp32" in (out / "report.md").read_text()
 
 
-def test_a_bundle_without_its_files_says_what_the_row_says(made_up: Backend, tmp_path: Path) -> None:
+def test_a_bundle_without_its_files_says_what_the_row_says(invented: Backend, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "net", precisions=("fp16",))
     with pytest.raises(SystemExit) as ended:
         main(

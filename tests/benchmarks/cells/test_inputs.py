@@ -18,17 +18,17 @@ KIB, MIB = 1 << 10, 1 << 20
 def test_buffers_are_random_and_larger_than_twice_the_cache(image_size: int, batch: int) -> None:
     images = RandomImages(image_size)
     buffers = images.buffers(batch, 256 * KIB)
-    assert all(each.shape == (batch, 3, image_size, image_size) and each.dtype == np.float32 for each in buffers)
-    assert sum(each.nbytes for each in buffers) > 512 * KIB
-    assert sum(each.nbytes for each in buffers[1:]) <= 512 * KIB  # and no more than that takes
+    assert all(buffer.shape == (batch, 3, image_size, image_size) and buffer.dtype == np.float32 for buffer in buffers)
+    assert sum(buffer.nbytes for buffer in buffers) > 512 * KIB
+    assert sum(buffer.nbytes for buffer in buffers[1:]) <= 512 * KIB  # and no more than that takes
     assert images.covers_cache(batch, 256 * KIB)
-    assert all(each.flags.c_contiguous and not each.flags.writeable for each in buffers)
-    assert {each.ctypes.data % 64 for each in buffers} == {buffers[0].ctypes.data % 64}
+    assert all(buffer.flags.c_contiguous and not buffer.flags.writeable for buffer in buffers)
+    assert {buffer.ctypes.data % 64 for buffer in buffers} == {buffers[0].ctypes.data % 64}
     assert not any(np.shares_memory(*pair) for pair in itertools.pairwise(buffers))
-    every = np.concatenate([each.reshape(-1) for each in buffers])
+    every = np.concatenate([buffer.reshape(-1) for buffer in buffers])
     assert abs(every.mean()) < 0.02
     assert abs(every.std() - 1) < 0.02
-    assert len(np.unique([each.reshape(-1)[0] for each in buffers])) == len(buffers)
+    assert len(np.unique([buffer.reshape(-1)[0] for buffer in buffers])) == len(buffers)
 
 
 def test_without_a_cache_there_are_two_buffers_that_differ() -> None:
@@ -59,10 +59,10 @@ def test_all_batches_share_one_pool() -> None:
 def test_a_grown_pool_leaves_earlier_buffers_what_they_are() -> None:
     images = RandomImages(8)
     before = images.buffers(1, KIB)
-    copies = [each.copy() for each in before]
+    copies = [buffer.copy() for buffer in before]
     assert len(images.buffers(1, 64 * KIB)) > len(before)
-    for each, copy in zip(before, copies, strict=True):
-        np.testing.assert_array_equal(each, copy)
+    for buffer, copy in zip(before, copies, strict=True):
+        np.testing.assert_array_equal(buffer, copy)
 
 
 def test_a_seed_gives_the_same_images() -> None:

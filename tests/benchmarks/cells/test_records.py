@@ -29,17 +29,17 @@ RESULTS = [
 def written(path: Path, results: list[Result] = RESULTS, end: bool = True) -> Path:
     with Records(path) as records:
         records.run("python -m benchmarks bundle", ENVIRONMENT, {"duration_s": 3.0})
-        for each in results:
-            records.add(each)
+        for result in results:
+            records.add(result)
         if end:
             records.end({"cpu": "Fast One"}, 12.5)
     return path
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    found = read_records(written(tmp_path / "results.jsonl"))
-    assert list(found.results) == RESULTS
-    assert found.run == {
+    recorded = read_records(written(tmp_path / "results.jsonl"))
+    assert list(recorded.results) == RESULTS
+    assert recorded.run == {
         "kind": "run",
         "schema_version": 1,
         "command": "python -m benchmarks bundle",
@@ -47,19 +47,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         "settings": {"duration_s": 3.0},
         "ceilings": {},
     }
-    assert found.end == {"kind": "end", "environment_after": {"cpu": "Fast One"}, "seconds": 12.5, "interrupted": False}
-    assert found.note == ""
-    assert read_records(tmp_path).results == found.results  # its folder will do
+    assert recorded.end == {"kind": "end", "environment_after": {"cpu": "Fast One"}, "seconds": 12.5, "interrupted": False}
+    assert recorded.note == ""
+    assert read_records(tmp_path).results == recorded.results  # its folder will do
 
 
 def test_every_line_is_on_the_disk_at_once(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     with Records(path) as records:
         records.run("benchmarks", ENVIRONMENT, {})
-        for count, each in enumerate(RESULTS, 1):
-            records.add(each)
+        for count, result in enumerate(RESULTS, 1):
+            records.add(result)
             assert len(path.read_text().splitlines()) == 1 + count
-            assert read_records(path).results[-1] == each
+            assert read_records(path).results[-1] == result
         records.end({}, 1.0, interrupted=True)
     end = read_records(path).end
     assert end is not None and end["interrupted"] is True
@@ -67,10 +67,10 @@ def test_every_line_is_on_the_disk_at_once(tmp_path: Path) -> None:
 
 def test_a_killed_run_is_read_up_to_its_end(tmp_path: Path) -> None:
     path = written(tmp_path / "results.jsonl", end=False)
-    found = read_records(path)
-    assert (len(found.results), found.end) == (3, None)
-    assert "killed before its end" in found.note
-    assert "cut off" not in found.note
+    recorded = read_records(path)
+    assert (len(recorded.results), recorded.end) == (3, None)
+    assert "killed before its end" in recorded.note
+    assert "cut off" not in recorded.note
 
 
 def test_a_run_cut_off_anywhere_is_read_up_to_there(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_run_cut_off_anywhere_is_read_up_to_there(tmp_path: Path) -> None:
             with pytest.raises(RecordError):
                 read_records(path)
             continue
-        found = read_records(path)
+        recorded = read_records(path)
         complete = sum(end >= place - 1 for place in whole[1:])  # a line that lacks only its line end is whole
-        assert list(found.results) == RESULTS[: complete - 1]
-        assert bool(found.note) == (complete < len(lines))
-        assert ("cut off" in found.note) == (end not in whole and end + 1 not in whole)
+        assert list(recorded.results) == RESULTS[: complete - 1]
+        assert bool(recorded.note) == (complete < len(lines))
+        assert ("cut off" in recorded.note) == (end not in whole and end + 1 not in whole)
 
 
 def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
@@ -100,11 +100,11 @@ def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="object"):
             records.end({"what": object()}, 1.0)
     assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
-    found = read_records(path)
+    recorded = read_records(path)
     expected = {"load": None, "deep": [{"power_w": None}], "path": "a", "cores": 2, "array": [1.5, None]}
-    assert found.run["environment"] == expected
-    assert found.run["ceilings"] == {"gmac_per_s": 2.5}
-    assert found.results == (RESULTS[0],)
+    assert recorded.run["environment"] == expected
+    assert recorded.run["ceilings"] == {"gmac_per_s": 2.5}
+    assert recorded.results == (RESULTS[0],)
 
 
 def edited(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
@@ -177,23 +177,23 @@ def test_the_table_has_every_figure(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
-    for row, each in zip(rows, RESULTS, strict=True):
-        found = summary(each)
+    for row, expected in zip(rows, RESULTS, strict=True):
+        figures = summary(expected)
         assert (row["name"], int(row["batch"]), row["status"], row["reason"]) == (
-            each.cell.name,
-            each.cell.batch,
-            each.status,
-            each.reason,
+            expected.cell.name,
+            expected.cell.batch,
+            expected.status,
+            expected.reason,
         )
-        assert json.loads(row["settings"]) == each.settings
-        assert row["warnings"] == " | ".join(each.warnings)
-        if found is None:
+        assert json.loads(row["settings"]) == expected.settings
+        assert row["warnings"] == " | ".join(expected.warnings)
+        if figures is None:
             assert row["median_ms"] == row["latency_kind"] == row["interval_low_ms"] == ""
             continue
         for name in ("median_ms", "mean_ms", "min_ms", "max_ms", "p90_ms", "p95_ms", "p99_ms", "iqr_ms", "images_per_s"):
-            assert float(row[name]) == getattr(found, name)
-        assert (float(row["interval_low_ms"]), float(row["interval_high_ms"])) == found.interval_ms
-        assert row["latency_kind"] == each.latency_kind
+            assert float(row[name]) == getattr(figures, name)
+        assert (float(row["interval_low_ms"]), float(row["interval_high_ms"])) == figures.interval_ms
+        assert row["latency_kind"] == expected.latency_kind
     assert (rows[0]["accuracy_top1"], rows[0]["accuracy_data"], rows[1]["accuracy_top1"]) == ("0.5", "digits", "")
     assert (rows[0]["host_bound"], rows[1]["host_bound"]) != ("", "") and rows[1]["host_bound"] == ""
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]

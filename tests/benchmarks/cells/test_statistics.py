@@ -32,34 +32,34 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 def test_figures_are_what_they_are_defined_as(counts: tuple[int, ...], gpu: bool) -> None:
     generator = np.random.default_rng(sum(counts))
     rounds = [list(generator.lognormal(1, 0.5, count)) for count in counts]
-    found = summary(result(rounds, cell(batch=8), gpu=gpu, enqueue=0.25))
+    figures = summary(result(rounds, cell(batch=8), gpu=gpu, enqueue=0.25))
     every = [value for samples in rounds for value in samples]
     middles = [standard.median(samples) for samples in rounds]
-    assert found is not None
-    assert found.median_ms == pytest.approx(standard.median(every))
-    assert found.mean_ms == pytest.approx(standard.fmean(every))
-    assert (found.min_ms, found.max_ms) == (min(every), max(every))
-    for percent, value in ((90, found.p90_ms), (95, found.p95_ms), (99, found.p99_ms)):
+    assert figures is not None
+    assert figures.median_ms == pytest.approx(standard.median(every))
+    assert figures.mean_ms == pytest.approx(standard.fmean(every))
+    assert (figures.min_ms, figures.max_ms) == (min(every), max(every))
+    for percent, value in ((90, figures.p90_ms), (95, figures.p95_ms), (99, figures.p99_ms)):
         assert value == pytest.approx(percentile(every, percent))
-    assert found.iqr_ms == pytest.approx(percentile(every, 75) - percentile(every, 25))
-    assert found.interval_ms == pytest.approx((min(middles), max(middles)))
-    assert found.spread == pytest.approx((max(middles) - min(middles)) / standard.median(every))
-    assert found.images_per_s == pytest.approx(8 / (standard.median(every) / 1000))
-    assert (found.iterations, found.rounds) == (len(every), len(counts))
-    assert found.wall_median_ms == pytest.approx(standard.median(every) + gpu)
-    assert found.host_bound == (pytest.approx(0.25) if gpu else None)
+    assert figures.iqr_ms == pytest.approx(percentile(every, 75) - percentile(every, 25))
+    assert figures.interval_ms == pytest.approx((min(middles), max(middles)))
+    assert figures.spread == pytest.approx((max(middles) - min(middles)) / standard.median(every))
+    assert figures.images_per_s == pytest.approx(8 / (standard.median(every) / 1000))
+    assert (figures.iterations, figures.rounds) == (len(every), len(counts))
+    assert figures.wall_median_ms == pytest.approx(standard.median(every) + gpu)
+    assert figures.host_bound == (pytest.approx(0.25) if gpu else None)
 
 
 def test_one_round_has_no_spread() -> None:
-    found = summary(result([[1.0, 2.0, 9.0]]))
-    assert found is not None and (found.spread, found.interval_ms) == (0, (2, 2))
+    figures = summary(result([[1.0, 2.0, 9.0]]))
+    assert figures is not None and (figures.spread, figures.interval_ms) == (0, (2, 2))
 
 
 def test_transfers_are_medians_where_they_were_measured() -> None:
     samples = {"wall": [9.0, 9.0], "device": [1.0, 1.0], "enqueue": [0.1, 0.1], "upload": [3.0, 5.0], "download": [0.5, 0.7]}
-    found = summary(Result(cell(), "measured", rounds=(Round(samples),)))
-    assert found is not None and found.upload_ms == 4.0
-    assert found.download_ms == pytest.approx(0.6)
+    figures = summary(Result(cell(), "measured", rounds=(Round(samples),)))
+    assert figures is not None and figures.upload_ms == 4.0
+    assert figures.download_ms == pytest.approx(0.6)
     without = summary(result([[1.0]]))
     assert without is not None and (without.upload_ms, without.download_ms) == (None, None)
 
@@ -121,8 +121,8 @@ def test_rank_correlation_is_spearmans(seed: int) -> None:
     count = int(generator.integers(2, 12))
     x, y = (list(map(float, generator.integers(0, 5, count))) for _ in range(2))
     x[0], x[1], y[0], y[1] = 0, 1, 0, 2  # at least two values each
-    found = rank_correlation(x, y)
-    assert found == pytest.approx(brute_spearman(x, y))
+    correlation = rank_correlation(x, y)
+    assert correlation == pytest.approx(brute_spearman(x, y))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -21,7 +21,7 @@ from slimexport.target.records import to_json
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import read_latency_table
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact, as_json
 from tests.support.channel_fakes import FormulaTimer

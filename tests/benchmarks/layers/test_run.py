@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.layers.grid import INPUT, OUTPUT, entries, lines, plan_range, spread_counts, three_plans
+from benchmarks.layers.grid import INPUT, OUTPUT
 from benchmarks.layers.run import WHOLE, Grid, LayerMeasurement, TimedDevice, Work, fit_line, run_channels
 from benchmarks.onnx_models.network import network_model
-from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import PUBLISHED, published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
 
@@ -27,82 +25,15 @@ def measured() -> LayerMeasurement:
     return run_channels(Work(SMALL, 32, GRID), DEVICE, FormulaTimer())
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "points", "found"),
-    [
-        (8, 32, 6, (8, 16, 24, 32)),
-        (3, 3, 6, (3,)),
-        (256, 1024, 6, (256, 384, 576, 704, 896, 1024)),
-        (12, 120, 2, (12, 120)),
-        (9, 1500, 4, (9, 512, 1024, 1500)),
-        (7, 9, 8, (7, 8, 9)),
-    ],
-)
-def test_counts_are_spread_from_end_to_end(low: int, high: int, points: int, found: tuple[int, ...]) -> None:
-    assert spread_counts(low, high, points) == found
-
-
-def test_counts_are_always_rising_and_hold_both_ends() -> None:
-    draw = np.random.default_rng(0)
-    for _ in range(300):
-        low = int(draw.integers(1, 300))
-        high, points = low + int(draw.integers(0, 1200)), int(draw.integers(2, 12))
-        counts = spread_counts(low, high, points)
-        assert (counts[0], counts[-1]) == (low, high) and list(counts) == sorted(set(counts)) and len(counts) <= points
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_layer_has_an_entry_that_spans_all_plans(name: str) -> None:
-    spec = published_spec(name)
-    layers, of_layer, made = entries(spec, 64, 5)
-    assert layers == layer_shapes(spec, 64) and len(of_layer) == len(layers)
-    for layer, place in zip(layers, of_layer, strict=True):
-        entry = made[place]
-        assert layer.name in entry.names
-        same = ("kind", "kernel", "stride", "side", "activation")
-        assert [getattr(layer, key) for key in same] == [getattr(entry.layer, key) for key in same]
-        for plan in plan_range(spec):
-            assert entry.inputs[0] <= plan.size(layer.inp) <= entry.inputs[-1]
-            if entry.outputs is not None:
-                assert entry.outputs[0] <= plan.size(layer.out) <= entry.outputs[-1]
-    assert len({name for entry in made for name in entry.names}) == len(layers)
-
-
-def test_counts_reach_the_ends_of_a_range_whatever_widths_have_statistics() -> None:
-    spec = NetworkSpec("mobilenet_v1", "us", (0.5, 0.7), 10, width_range=(0.15, 1.5))
-    _, _, made = entries(spec, 64, 4)
-    last = made[-1]
-    assert (last.inputs[0], last.inputs[-1]) == (spec.plan(0.15).channels["features.13"], 1536) == (152, 1536)
-
-
-def test_each_kind_of_layer_has_a_line_along_each_axis() -> None:
-    _, _, made = entries(published_spec("us_mobilenet_v1"), 224, 6)
-    found = {
-        (line.entry.layer.kind, line.entry.layer.kernel, line.entry.layer.stride, line.axis) for line in lines(made, 8, 24)
-    }
-    assert found == {
-        ("conv", 3, 2, OUTPUT),
-        ("conv", 1, 1, INPUT),
-        ("conv", 1, 1, OUTPUT),
-        ("depthwise", 3, 1, INPUT),
-        ("depthwise", 3, 2, INPUT),
-        ("linear", 1, 1, INPUT),
-    }
-    for line in lines(made, 8, 24):
-        assert len(line.counts) <= 24 and len(set(np.diff(line.counts))) == 1 and line.counts[0] % 8 == 0
-        fixed = {(out if line.axis == INPUT else inp) for inp, out in line.points}
-        assert line.entry.outputs is None or len(fixed) == 1
-
-
 def test_the_work_that_is_announced_is_done(measured: LayerMeasurement) -> None:
     timer = FormulaTimer()
     work = Work(SMALL, 32, GRID)
-    told: list[tuple[float, int]] = []
-    run_channels(work, DEVICE, timer, progress=lambda doing, done, total: told.append((done, total)))
+    progressed: list[tuple[float, int]] = []
+    run_channels(work, DEVICE, timer, progress=lambda doing, done, total: progressed.append((done, total)))
     assert timer.calls[0] == timer.calls[-1] == len(work.plans) == 3
     assert sum(timer.calls[1:-1]) == work.models
-    assert told[0] == (0, work.models) and told[-1] == (work.models, work.models)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert progressed[0] == (0, work.models) and progressed[-1] == (work.models, work.models)
+    assert [done for done, _ in progressed] == sorted(done for done, _ in progressed)
 
 
 def test_the_table_holds_each_layer_s_own_time(measured: LayerMeasurement) -> None:
@@ -160,26 +91,26 @@ class Drifting(FormulaTimer):
     """Everything takes half as long again once it has been called 20 times."""
 
     def __call__(self, models, duration_s):  # type: ignore[no-untyped-def]
-        found = super().__call__(models, duration_s)
+        samples = super().__call__(models, duration_s)
         late = 1.5 if len(self.calls) > 20 else 1.0
-        return {key: replace(each, ms=late * each.ms, high_ms=late * each.high_ms) for key, each in found.items()}
+        return {key: replace(sample, ms=late * sample.ms, high_ms=late * sample.high_ms) for key, sample in samples.items()}
 
 
 def test_a_drift_of_the_machine_is_told() -> None:
     measured = run_channels(Work(SMALL, 32, COARSE), DEVICE, Drifting())
     assert any("drifted: whole networks took +50%" in note for note in measured.notes)
-    for each in measured.table.settings[WHOLE]:  # the mean of before and after
-        plan = ChannelPlan(each["name"], each["channels"])
-        assert each["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
+    for network in measured.table.settings[WHOLE]:  # the mean of before and after
+        plan = ChannelPlan(network["name"], network["channels"])
+        assert network["ms"] == pytest.approx(1.25 * model_ms(network_model(SMALL, plan, 32)))
 
 
 def test_what_is_recorded(measured: LayerMeasurement) -> None:
     table = measured.table
     assert (table.device, table.backend, table.batch, table.threads) == ({"name": "a formula"}, "onnxruntime-cpu", 1, 2)
     assert table.environment == {"cpu": "a formula"} and table.settings["grid"]["points"] == 3
-    for each in table.settings[WHOLE]:
-        plan = ChannelPlan(each["name"], each["channels"])
-        assert each["ms"] == pytest.approx(model_ms(network_model(SMALL, plan, 32)))
+    for network in table.settings[WHOLE]:
+        plan = ChannelPlan(network["name"], network["channels"])
+        assert network["ms"] == pytest.approx(model_ms(network_model(SMALL, plan, 32)))
     assert table.network.stem_stride == 1
     table.check_network(SMALL, 32)
 
@@ -187,8 +118,8 @@ def test_what_is_recorded(measured: LayerMeasurement) -> None:
 def test_differences_below_zero_are_nothing() -> None:
     class Odd(FormulaTimer):
         def __call__(self, models, duration_s):  # type: ignore[no-untyped-def]
-            found = super().__call__(models, duration_s)
-            return {key: replace(each, ms=each.ms * self.draw.uniform(0.5, 1)) for key, each in found.items()}
+            samples = super().__call__(models, duration_s)
+            return {key: replace(sample, ms=sample.ms * self.draw.uniform(0.5, 1)) for key, sample in samples.items()}
 
     taken = []
     table = run_channels(
@@ -197,24 +128,12 @@ def test_differences_below_zero_are_nothing() -> None:
     assert min(taken) < 0 and min(ms for times in table.times for row in times.ms for ms in row) == 0
 
 
-@pytest.mark.parametrize("name", ["s_mobilenet_v1", "us_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50"])
-def test_three_plans_are_the_ends_and_the_middle(name: str) -> None:
-    spec = published_spec(name)
-    plans = three_plans(spec)
-    total = [sum(plan.channels.values()) for plan in plans]
-    assert len(plans) == 3 and total == sorted(total)
-    every = [sum(plan.channels.values()) for plan in spec.plans]
-    assert (total[0], total[-1]) == (min(every), max(every))
-    one = NetworkSpec("mobilenet_v1", "s", (0.5,))
-    assert three_plans(one) == [one.plan(0.5)]
-
-
 def test_lines_are_fitted_in_relative_terms() -> None:
     x = [1.0, 4.0, 10.0]
-    assert fit_line(x, [0.5 + 2 * each for each in x]) == pytest.approx((0.5, 2))
+    assert fit_line(x, [0.5 + 2 * place for place in x]) == pytest.approx((0.5, 2))
     assert fit_line([3.0], [6.0]) == (0.0, 2.0)
     assert fit_line([3.0, 3.0], [6.0, 6.0]) == pytest.approx((0.0, 2.0))
-    constant, factor = fit_line(x, [-0.5 + each for each in x])
+    constant, factor = fit_line(x, [-0.5 + place for place in x])
     assert constant == 0 and 0.5 < factor < 1
     y = [1.1, 3.9, 10.4]
     constant, factor = fit_line(x, y)
@@ -223,4 +142,4 @@ def test_lines_are_fitted_in_relative_terms() -> None:
         return sum(((a + b * s) / t - 1) ** 2 for s, t in zip(x, y, strict=True))
 
     around = [(constant + da, factor + db) for da in (-1e-3, 0, 1e-3) for db in (-1e-3, 0, 1e-3)]
-    assert min(around, key=lambda each: off(*each)) == (constant, factor)
+    assert min(around, key=lambda place: off(*place)) == (constant, factor)

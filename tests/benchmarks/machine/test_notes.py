@@ -53,14 +53,14 @@ WORKSTATION: dict[str, Any] = {
 
 def changed(**parts: Any) -> dict[str, Any]:
     """WORKSTATION with parts replaced; mappings are merged, two levels deep."""
-    found: dict[str, Any] = json.loads(json.dumps(WORKSTATION))
+    machine: dict[str, Any] = json.loads(json.dumps(WORKSTATION))
     for name, value in parts.items():
-        if isinstance(value, Mapping) and isinstance(found.get(name), dict):
+        if isinstance(value, Mapping) and isinstance(machine.get(name), dict):
             for key, inner in value.items():
-                found[name][key] = {**found[name][key], **inner} if isinstance(inner, Mapping) else inner
+                machine[name][key] = {**machine[name][key], **inner} if isinstance(inner, Mapping) else inner
         else:
-            found[name] = value
-    return found
+            machine[name] = value
+    return machine
 
 
 def test_the_head_of_a_report() -> None:
@@ -92,9 +92,9 @@ def test_environments_of_earlier_versions_are_described() -> None:
 
 
 def test_this_machine_is_described() -> None:
-    found = environment()
-    assert describe(found)[0].startswith("CPU: ")
-    assert all(isinstance(each, str) for each in notes(found, found))
+    machine = environment()
+    assert describe(machine)[0].startswith("CPU: ")
+    assert all(isinstance(note, str) for note in notes(machine, machine))
 
 
 def test_a_quiet_machine_raises_no_doubt() -> None:
@@ -102,7 +102,7 @@ def test_a_quiet_machine_raises_no_doubt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "doubt"),
     [
         ({"clocks": {"governor": "powersave"}}, {}, "governor is powersave"),
         ({"virtual": True}, {}, "virtual machine"),
@@ -121,9 +121,9 @@ def test_a_quiet_machine_raises_no_doubt() -> None:
         ({}, {"gpu": {"state": {"memory_clock_mhz": 7001}}}, "GPU's memory clock was 6500 MHz before and 7001 MHz after"),
     ],
 )
-def test_each_doubt_is_told_alone(before: dict[str, Any], after: dict[str, Any], told: str) -> None:
+def test_each_doubt_is_told_alone(before: dict[str, Any], after: dict[str, Any], doubt: str) -> None:
     said = notes(changed(**before), changed(**after))
-    assert len(said) == 1 and told in said[0]
+    assert len(said) == 1 and doubt in said[0]
     assert said[0].endswith(".")
 
 

@@ -55,7 +55,7 @@ def on(gpu: FakeGpu, root: Path, period_s: float = 0.001) -> StateSampler:
 
 
 def gpu_threads() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "gpu-state"]
+    return [thread for thread in threading.enumerate() if thread.name == "gpu-state"]
 
 
 def test_a_cpus_round_is_its_counters_clock_and_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +73,9 @@ def test_a_cpus_round_is_its_counters_clock_and_temperature(tmp_path: Path, monk
     sampler.start()
     lay(tmp_path, {"proc/stat": stat_line(user=380, steal=10), **process(os.getpid(), (250, 0, 0, 0))})
     lay(tmp_path, {f"{zone}/temp": 70000, f"{CPUS}/cpu0/thermal_throttle/core_throttle_count": 4})
-    found = sampler.stop()
-    assert {key: found.pop(key) >= 0 for key in ("voluntary_switches", "involuntary_switches")}
-    assert found == {
+    state = sampler.stop()
+    assert {key: state.pop(key) >= 0 for key in ("voluntary_switches", "involuntary_switches")}
+    assert state == {
         "other_load": 0.4,
         "steal": 0.05,
         "throttle": ["cpu_thermal"],
@@ -106,13 +106,13 @@ def test_a_gpus_round_is_what_was_seen_during_it(tmp_path: Path) -> None:
     sampler = on(gpu, tmp_path)
     sampler.start()
     assert gpu.looked.wait(10)
-    found = sampler.stop()
+    state = sampler.stop()
     assert set(gpu.looks) == {"gpu-state"}
-    assert found["throttle"] == ["hw_slowdown", "sw_power_cap"]
-    assert found["sm_clock_mhz"][::2] == [1700, 1980]
-    assert found["sm_clock_mhz"][1] == 1755
-    assert found["power_w"][::2] == [300, 500]
-    assert (found["memory_clock_mhz"], found["temperature_c"]) == ([3201] * 3, [60] * 3)
+    assert state["throttle"] == ["hw_slowdown", "sw_power_cap"]
+    assert state["sm_clock_mhz"][::2] == [1700, 1980]
+    assert state["sm_clock_mhz"][1] == 1755
+    assert state["power_w"][::2] == [300, 500]
+    assert (state["memory_clock_mhz"], state["temperature_c"]) == ([3201] * 3, [60] * 3)
     assert not gpu_threads()
 
 

@@ -20,13 +20,10 @@ from benchmarks.cells.cell import (
     NotMeasured,
     OutOfMemory,
     Result,
-    WrongOutput,
 )
-from benchmarks.machine.host_memory import HostMemory
-from benchmarks.measure.output_check import check_output
 from benchmarks.measure.turns import Interrupted, Method
 from slimexport.target.errors import BundleError, MissingBackend
-from tests.support.bench_helpers import CLASSES, GIB, PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
+from tests.support.bench_helpers import CLASSES, GIB, PROBES, Behaviour, Machine, cell, logits_of
 
 TWO_ROUNDS = Method(duration_s=1, repeats=2, warmup_s=0.25, least_iterations=1)
 EIGHTH = 0.125
@@ -102,9 +99,6 @@ def test_times_that_cannot_be_are_refused(said: float) -> None:
     assert statuses(results)["b"] == (MEASURED, "")
 
 
-# Memory
-
-
 def test_networks_without_room_beside_the_others_are_measured_after_them() -> None:
     machine = machine_of(**{name: Behaviour(takes=EIGHTH, needs_bytes=400) for name in "abcde"})
     machine.memory_bytes = 1000
@@ -148,24 +142,6 @@ def test_too_little_host_memory_is_seen_before_the_kernel_sees_it() -> None:
     assert {result.status for result in results} == {MEASURED}
     opened = [entry[1] for entry in machine.log if entry[0] in ("open", "close")]
     assert opened == list("abbacc")  # 500 bytes are left beside a and b, less than twice what one takes
-
-
-def test_host_memory_is_read_as_linux_tells_it(tmp_path: Any) -> None:
-    memory = HostMemory(tmp_path)
-    assert (memory.left_bytes(), memory.held_bytes()) == (None, None)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 900000 kB\nMemAvailable:   524288 kB\n")
-    (tmp_path / "proc/self/status").write_text("Name: python\nVmRSS:\t  102400 kB\n")
-    assert (memory.left_bytes(), memory.held_bytes()) == (512 << 20, 100 << 20)
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{1 << 30}\n")
-    assert memory.left_bytes() == 512 << 20
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{300 << 20}\n")
-    assert memory.left_bytes() == 200 << 20
-
-
-# Ctrl-C
 
 
 def interrupted(machine: Machine, cells: list[Cell], method: Method = TWO_ROUNDS, **changes: Any) -> dict[str, Result]:
@@ -242,9 +218,6 @@ def test_ctrl_c_leaves_finished_groups_and_the_collector_as_they_were() -> None:
     assert gc.isenabled()
 
 
-# The check of outputs
-
-
 def reference_of(cell: Cell) -> tuple[Array, Array, float | None]:
     return PROBES, logits_of(PROBES), None
 
@@ -277,51 +250,6 @@ def test_wrong_outputs_are_refused(logits: Callable[[Array], Array], said: str, 
     assert wrong.status == NOT_MEASURED
     assert re.search(said, wrong.reason)
     assert machine.networks["b"].runs == 0
-
-
-def check(precision: str, factor: float, batch: int = 1, tolerance: float | None = None) -> str:
-    """The check of outputs that are off by `factor` of their scale, in one place."""
-
-    def logits(images: Array) -> Array:
-        outputs = logits_of(images)
-        outputs[-1, 0] += factor * np.abs(logits_of(PROBES)).max()
-        return outputs
-
-    runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
-    return check_output(runner, cell(precision=precision, batch=batch), (PROBES, logits_of(PROBES), tolerance))
-
-
-@pytest.mark.parametrize(
-    ("precision", "allowed"), [("fp32", 1e-4), ("tf32", 5e-3), ("fp16", 1e-2), ("bf16", 5e-2), ("unheard-of", 1e-4)]
-)
-@pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_each_precision_has_its_tolerance_in_every_place_of_a_batch(precision: str, allowed: float, batch: int) -> None:
-    assert check(precision, 0.9 * allowed, batch) == ""
-    with pytest.raises(WrongOutput, match="of its scale"):
-        check(precision, 1.1 * allowed, batch)
-
-
-def test_a_recorded_tolerance_counts_as_far_as_verification_would_accept_it() -> None:
-    assert check("fp32", 9e-4, tolerance=1e-3) == ""
-    with pytest.raises(WrongOutput):
-        check("fp32", 1.1e-3, tolerance=1e-3)
-    with pytest.raises(WrongOutput):
-        check("fp32", 1.1e-2, tolerance=1.0)
-
-
-def test_the_probes_fill_the_batch() -> None:
-    seen: list[Array] = []
-
-    def logits(images: Array) -> Array:
-        seen.append(images)
-        return logits_of(images)
-
-    runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
-    five = np.random.default_rng(1).standard_normal((5, 3, 4, 4), np.float32)
-    assert check_output(runner, cell(batch=3), (five, logits_of(five), None)) == ""
-    np.testing.assert_array_equal(np.concatenate(seen), five[[0, 1, 2, 3, 4, 0]])
-    assert [images.shape for images in seen] == [(3, 3, 4, 4)] * 2
-    assert all(images.flags.c_contiguous for images in seen)
 
 
 def test_probes_that_prove_nothing_are_a_warning() -> None:

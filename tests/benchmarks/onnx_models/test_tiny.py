@@ -66,15 +66,15 @@ def test_a_product_multiplies(precision: str, size: int) -> None:
     drawing = np.random.default_rng(size)
     a, b = drawing.integers(0, 256, (size, size)), drawing.integers(-127, 128, (size, size))
     if precision == "int8":
-        found = run(product_model(precision), {"a": a.astype(np.uint8), "b": b.astype(np.int8)})
-        np.testing.assert_array_equal(found, a @ b)
+        product = run(product_model(precision), {"a": a.astype(np.uint8), "b": b.astype(np.int8)})
+        np.testing.assert_array_equal(product, a @ b)
         return
     kind = {"fp32": np.float32, "fp16": np.float16}[precision]
     first, second = (a / 256).astype(kind), (b / 128).astype(kind)
     expected = first.astype(np.float64) @ second.astype(np.float64)
-    found = run(product_model(precision, size), {"a": first, "b": second})
-    assert found.dtype == kind
-    np.testing.assert_allclose(found, expected, atol=1e-5 if kind == np.float32 else 5e-2)
+    product = run(product_model(precision, size), {"a": first, "b": second})
+    assert product.dtype == kind
+    np.testing.assert_allclose(product, expected, atol=1e-5 if kind == np.float32 else 5e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -89,8 +89,8 @@ def test_a_chain_is_as_many_products_and_none_is_optimized_away(precision: str, 
     x = np.random.default_rng(1).standard_normal((CHAIN_SIZE, CHAIN_SIZE)).astype(kind)
     expected = x.astype(np.float64) @ np.linalg.matrix_power(weight.astype(np.float64), length)
     optimized = tmp_path / "optimized.onnx"
-    found = run(content, {"x": x}, optimized)
-    np.testing.assert_allclose(found, expected, atol=1e-5 if kind == np.float32 else 1e-1)
+    product = run(content, {"x": x}, optimized)
+    np.testing.assert_allclose(product, expected, atol=1e-5 if kind == np.float32 else 1e-1)
     kinds = [node.op_type for node in onnx.load(optimized).graph.node]
     assert kinds.count("MatMul") == length
 

@@ -21,9 +21,9 @@ def group(results: list[Result], ceiling: dict[str, float] | None = None) -> Gro
 
 
 def reference(results: list[Result]) -> str:
-    found = group(results).reference
-    assert found is not None
-    return found.cell.label
+    analysed = group(results).reference
+    assert analysed is not None
+    return analysed.cell.label
 
 
 def known(label: str, macs: int, top1: float) -> Cell:
@@ -31,10 +31,10 @@ def known(label: str, macs: int, top1: float) -> Cell:
 
 
 def test_figures_by_hand() -> None:
-    found = group([steady(cell("1.0x", 4_000_000, batch=2), 16.0), steady(cell("0.5x", 1_000_000, batch=2), 8.0)], CEILING)
-    half, full = found.rows
-    assert [row.cell.label for row in found.rows] == ["0.5x", "1.0x"]
-    assert found.reference is full
+    analysed = group([steady(cell("1.0x", 4_000_000, batch=2), 16.0), steady(cell("0.5x", 1_000_000, batch=2), 8.0)], CEILING)
+    half, full = analysed.rows
+    assert [row.cell.label for row in analysed.rows] == ["0.5x", "1.0x"]
+    assert analysed.reference is full
     assert (half.speedup, half.promised, half.efficiency) == pytest.approx((2, 4, 0.5))
     assert (full.speedup, full.promised, full.efficiency) == pytest.approx((1, 1, 1))
     assert (half.macs_per_s, full.macs_per_s) == pytest.approx((2 * 1e6 / 8e-3, 2 * 4e6 / 16e-3))
@@ -89,9 +89,9 @@ def test_reference() -> None:
     results = [steady(cell(label, macs), macs / 100) for label, macs in labels.items()]
     assert reference(results) == "1.0x"
     results[1] = failed(results[1].cell)
-    found = group(results)
+    analysed = group(results)
     assert reference(results) == "1.5x"
-    assert [row.speedup for row in found.rows] == [pytest.approx(3), None, pytest.approx(1)]
+    assert [row.speedup for row in analysed.rows] == [pytest.approx(3), None, pytest.approx(1)]
     switches = [steady(cell(label, macs), 1.0) for label, macs in (("s1", 10), ("s2", 20), ("s3", 30))]
     assert switches[0].cell.width == 1.0
     assert reference(switches) == "s3"
@@ -100,25 +100,26 @@ def test_reference() -> None:
 
 
 def test_nothing_measured() -> None:
-    found = group([failed(cell("0.5x", 10)), failed(cell("1.0x", 20))], CEILING)
-    assert (found.reference, found.rank_correlation, found.sentences, found.front, found.worth) == (None, None, (), (), ())
-    assert found.measured == [] and [row.result.reason for row in found.rows] == ["no room for it"] * 2
-    assert all(row.speedup is None and row.floors_ms == {} and row.bound is None for row in found.rows)
+    analysed = group([failed(cell("0.5x", 10)), failed(cell("1.0x", 20))], CEILING)
+    assert (analysed.reference, analysed.rank_correlation) == (None, None)
+    assert (analysed.sentences, analysed.front, analysed.worth) == ((), (), ())
+    assert analysed.measured == [] and [row.result.reason for row in analysed.rows] == ["no room for it"] * 2
+    assert all(row.speedup is None and row.floors_ms == {} and row.bound is None for row in analysed.rows)
 
 
 def test_one_width() -> None:
-    found = group([steady(cell("0.5x", 10), 1.0, 1.1)])
-    assert (found.rows[0].speedup, found.rows[0].efficiency) == (1, 1)
-    assert (found.sentences, found.rank_correlation) == ((), None)
-    assert [row.cell.label for row in found.front] == [row.cell.label for row in found.worth] == ["0.5x"]
+    analysed = group([steady(cell("0.5x", 10), 1.0, 1.1)])
+    assert (analysed.rows[0].speedup, analysed.rows[0].efficiency) == (1, 1)
+    assert (analysed.sentences, analysed.rank_correlation) == ((), None)
+    assert [row.cell.label for row in analysed.front] == [row.cell.label for row in analysed.worth] == ["0.5x"]
 
 
 def test_interrupted_cells_count_with_what_they_have() -> None:
     cut = result(cell("1.0x", 20), [[2.0, 2.0]], status=INTERRUPTED, reason="interrupted in round 2 of 3")
     empty = result(cell("0.75x", 15), [], status=INTERRUPTED, reason="interrupted")
-    found = group([steady(cell("0.5x", 10), 1.0), cut, empty])
-    assert [row.cell.label for row in found.measured] == ["0.5x", "1.0x"]
-    assert found.rows[0].speedup == pytest.approx(2)
+    analysed = group([steady(cell("0.5x", 10), 1.0), cut, empty])
+    assert [row.cell.label for row in analysed.measured] == ["0.5x", "1.0x"]
+    assert analysed.rows[0].speedup == pytest.approx(2)
 
 
 def test_groups_are_apart_and_in_order() -> None:
@@ -131,10 +132,10 @@ def test_groups_are_apart_and_in_order() -> None:
             ("b", "y", "fp32", 1),
         )
     ]
-    found = analyse([*results, steady(cell("0.5x", 5, batch=8, backend="x", bundle="b"), 1.0)], {"x fp16": CEILING})
-    assert [each.key for each in found] == [each.cell.group for each in results]
-    assert [len(each.rows) for each in found] == [2, 1, 1, 1]
-    assert [bool(each.rows[0].floors_ms) for each in found] == [False, False, True, False]
+    analysed = analyse([*results, steady(cell("0.5x", 5, batch=8, backend="x", bundle="b"), 1.0)], {"x fp16": CEILING})
+    assert [interval.key for interval in analysed] == [interval.cell.group for interval in results]
+    assert [len(interval.rows) for interval in analysed] == [2, 1, 1, 1]
+    assert [bool(interval.rows[0].floors_ms) for interval in analysed] == [False, False, True, False]
 
 
 def spans(**intervals: tuple[float, float]) -> list[Result]:
@@ -174,13 +175,13 @@ def test_sentences(intervals: dict[str, tuple[float, float]], sentences: list[st
 
 
 def test_equal_macs_are_not_compared() -> None:
-    found = group([steady(cell("a", 10), 1, 1.1), steady(cell("b", 10), 1, 1.1)])
-    assert found.sentences == ("every width is faster here than all wider ones",)
+    analysed = group([steady(cell("a", 10), 1, 1.1), steady(cell("b", 10), 1, 1.1)])
+    assert analysed.sentences == ("every width is faster here than all wider ones",)
 
 
 def test_a_single_round_tells_no_noise() -> None:
-    found = group([steady(cell("0.5x", 10), 1.0), steady(cell("1.0x", 20), 1.01)])
-    assert found.sentences[-1] == "with a single round, differences between widths cannot be told from noise"
+    analysed = group([steady(cell("0.5x", 10), 1.0), steady(cell("1.0x", 20), 1.01)])
+    assert analysed.sentences[-1] == "with a single round, differences between widths cannot be told from noise"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -188,11 +189,11 @@ def test_every_width_that_beats_no_wider_one_is_named_once(seed: int) -> None:
     random = np.random.default_rng(seed)
     starts = random.uniform(1, 3, 9)
     results = [steady(cell(f"w{i}", 100 + i), start, start + 0.2 * random.uniform()) for i, start in enumerate(starts)]
-    found = group(results)
-    rows = found.measured
+    analysed = group(results)
+    rows = analysed.measured
     behind = {narrow.cell.label for at, narrow in enumerate(rows) for wide in rows[at + 1 :] if not faster(narrow, wide)}
     subjects: list[str] = []
-    for sentence in found.sentences:
+    for sentence in analysed.sentences:
         if " than all " in sentence:
             continue
         named = sentence.partition(" is " if " is " in sentence else " are ")[0]
@@ -222,8 +223,8 @@ def test_front_against_accuracy_by_definition() -> None:
         noisy(known(f"w{i}", 100 + i, float(random.choice([0.5, 0.6, 0.7, 0.8]))), float(random.uniform(1, 5)))
         for i in range(12)
     ]
-    found = group(results)
-    assert found.against == ACCURACY
+    analysed = group(results)
+    assert analysed.against == ACCURACY
 
     def point(row: AnalysisRow) -> tuple[float, float]:
         return figures(row).median_ms, -capability(row, ACCURACY)
@@ -232,36 +233,36 @@ def test_front_against_accuracy_by_definition() -> None:
         a, b = point(one), point(other)
         return a[0] <= b[0] and a[1] <= b[1] and a != b
 
-    rows = found.measured
+    rows = analysed.measured
     expected = [row for row in rows if not any(beats(other, row) for other in rows)]
-    assert sorted(row.cell.label for row in found.front) == sorted(row.cell.label for row in expected)
-    latencies = [figures(row).median_ms for row in found.front]
+    assert sorted(row.cell.label for row in analysed.front) == sorted(row.cell.label for row in expected)
+    latencies = [figures(row).median_ms for row in analysed.front]
     assert latencies == sorted(latencies)
 
 
 def test_worth_shipping_leaves_out_what_noise_hides() -> None:
     cells = [known("0.25x", 10, 0.6), known("0.5x", 20, 0.7), known("0.75x", 30, 0.8), known("1.0x", 40, 0.9)]
     ends = [(1, 1.1), (2, 2.1), (2.9, 3.1), (3, 3.2)]
-    found = group([steady(of, *each) for of, each in zip(cells, ends, strict=True)])
-    assert [row.cell.label for row in found.front] == ["0.25x", "0.5x", "0.75x", "1.0x"]
-    assert [row.cell.label for row in found.worth] == ["0.25x", "0.5x", "1.0x"]
+    analysed = group([steady(of, *interval) for of, interval in zip(cells, ends, strict=True)])
+    assert [row.cell.label for row in analysed.front] == ["0.25x", "0.5x", "0.75x", "1.0x"]
+    assert [row.cell.label for row in analysed.worth] == ["0.25x", "0.5x", "1.0x"]
 
 
 @pytest.mark.parametrize(
     "accuracy", [None, {"top1": 0.9, "images": 200, "data": "photos"}, {"top1": 0.9, "images": 100, "data": "others"}]
 )
 def test_accuracies_that_cannot_be_compared_give_way_to_macs(accuracy: dict[str, Any] | None) -> None:
-    found = group([steady(known("0.5x", 10, 0.95), 1, 1.1), steady(cell("1.0x", 20, accuracy=accuracy), 2, 2.1)])
-    assert found.against == MACS
-    assert [row.cell.label for row in found.front] == ["0.5x", "1.0x"]
+    analysed = group([steady(known("0.5x", 10, 0.95), 1, 1.1), steady(cell("1.0x", 20, accuracy=accuracy), 2, 2.1)])
+    assert analysed.against == MACS
+    assert [row.cell.label for row in analysed.front] == ["0.5x", "1.0x"]
 
 
 def test_accuracy_of_what_was_not_measured_is_not_needed() -> None:
-    found = group([steady(known("0.5x", 10, 0.95), 1, 1.1), failed(cell("1.0x", 20))])
-    assert found.against == ACCURACY
+    analysed = group([steady(known("0.5x", 10, 0.95), 1, 1.1), failed(cell("1.0x", 20))])
+    assert analysed.against == ACCURACY
 
 
 def test_rank_correlation_is_of_medians_with_macs() -> None:
     medians = [3.0, 1.0, 2.0, 5.0, 4.0]
-    found = group([steady(cell(label, 10 + place), medians[place]) for place, label in enumerate(widths(5))])
-    assert found.rank_correlation == rank_correlation(range(5), medians) == pytest.approx(0.6)
+    analysed = group([steady(cell(label, 10 + place), medians[place]) for place, label in enumerate(widths(5))])
+    assert analysed.rank_correlation == rank_correlation(range(5), medians) == pytest.approx(0.6)

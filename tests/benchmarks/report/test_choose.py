@@ -18,7 +18,7 @@ def result(width: float, rounds: list[list[float]], top1: float | None = None, *
         backend="onnxruntime-cpu", precision="fp32", batch=8, image_size=64, macs=int(1000 * width), params=1, size_bytes=4,
         accuracy=accuracy,
     )  # fmt: skip
-    return Result(cell, more.pop("status", MEASURED), rounds=tuple(Round({"wall": each}) for each in rounds), **more)
+    return Result(cell, more.pop("status", MEASURED), rounds=tuple(Round({"wall": samples}) for samples in rounds), **more)
 
 
 def test_the_widest_within_the_budget_at_the_percentile() -> None:
@@ -27,9 +27,9 @@ def test_the_widest_within_the_budget_at_the_percentile() -> None:
     assert choose(results, 5, 50).chosen.cell.width == 0.75  # type: ignore[union-attr]
     strict = choose(results, 5, 95)
     assert strict.chosen is not None and strict.chosen.cell.width == 0.5
-    assert [each.cell.width for each in strict.misses] == [1.0, 0.75]
+    assert [candidate.cell.width for candidate in strict.misses] == [1.0, 0.75]
     assert strict.misses[1].latency_ms == np.percentile(tail, 95) == 9.0
-    assert [each.cell.width for each in strict.fitting] == [0.5, 0.25]
+    assert [candidate.cell.width for candidate in strict.fitting] == [0.5, 0.25]
 
 
 def test_a_budget_that_is_met_exactly_is_met() -> None:

@@ -68,17 +68,17 @@ def test_what_is_in_one_run_only_or_was_not_measured_is_told() -> None:
     new = run(
         result(two, cell("b")), result(two, cell("c")), Result(cell("d"), NOT_MEASURED, ""), Result(cell("e"), NOT_MEASURED)
     )
-    found = {change.cell.name: change for change in compare(old, new)}
-    assert list(found) == ["b", "c", "d", "e", "a"]
-    assert {name: change.verdict for name, change in found.items()} == {
+    changes = {change.cell.name: change for change in compare(old, new)}
+    assert list(changes) == ["b", "c", "d", "e", "a"]
+    assert {name: change.verdict for name, change in changes.items()} == {
         "a": ONLY_OLD,
         "b": ONLY_NEW,
         "c": UNMEASURED_OLD,
         "d": UNMEASURED_NEW,
         "e": UNMEASURED,
     }
-    assert all(change.ratio is None and change.chance is None for change in found.values())
-    assert (found["b"].old, found["a"].new) == (None, None)
+    assert all(change.ratio is None and change.chance is None for change in changes.values())
+    assert (changes["b"].old, changes["a"].new) == (None, None)
 
 
 @pytest.mark.parametrize(

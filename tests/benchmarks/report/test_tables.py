@@ -59,12 +59,12 @@ def test_percent(share: float | None, text: str) -> None:
 
 
 def test_text_table_reads_back() -> None:
-    found = group(family(7, batches=(8,), accuracy=True))
-    text = text_table(found)
+    analysed = group(family(7, batches=(8,), accuracy=True))
+    text = text_table(analysed)
     assert max(map(len, text.splitlines())) <= COLUMNS
     rows = read(text)
-    assert list(rows) == [row.cell.label for row in found.rows]
-    for row in found.rows:
+    assert list(rows) == [row.cell.label for row in analysed.rows]
+    for row in analysed.rows:
         seen, known = rows[row.cell.label], row.summary
         assert known and row.macs_per_s and row.ceiling_share and row.efficiency and row.bound_share and row.cell.accuracy
         expected = {
@@ -86,12 +86,13 @@ def test_text_table_reads_back() -> None:
 
 
 def test_a_gpu_with_transfers_goes_on_below() -> None:
-    found = group([on_gpu(each, transfers=True) for each in family(3, batches=(1,), backend="tensorrt", precision="fp16")])
-    text = text_table(found)
+    engines = family(3, batches=(1,), backend="tensorrt", precision="fp16")
+    analysed = group([on_gpu(engine, transfers=True) for engine in engines])
+    text = text_table(analysed)
     assert len(text.split("\n\n")) == 2
     assert max(map(len, text.splitlines())) <= COLUMNS
     rows = read(text)
-    for row in found.rows:
+    for row in analysed.rows:
         seen, median = rows[row.cell.label], figures(row).median_ms
         assert seen["median ms"] == pytest.approx(median, rel=5e-4)
         assert seen["wall ms"] == pytest.approx(1.2 * median, rel=5e-4)
@@ -100,7 +101,7 @@ def test_a_gpu_with_transfers_goes_on_below() -> None:
 
 
 def test_without_transfers_there_are_no_such_columns() -> None:
-    heads = text_table(group([on_gpu(each) for each in family(3, batches=(1,))])).splitlines()[0].split()
+    heads = text_table(group([on_gpu(measured) for measured in family(3, batches=(1,))])).splitlines()[0].split()
     assert "wall" in heads and not {"H2D", "D2H"} & set(heads)
     heads = text_table(group(family(3, batches=(1,)))).splitlines()[0].split()
     assert not {"wall", "H2D", "D2H", "top-1"} & set(heads)
@@ -119,7 +120,7 @@ def test_a_row_that_failed_gives_its_reason_in_its_place() -> None:
 
 
 def test_a_reason_is_given_once_where_the_table_goes_on_below() -> None:
-    results = [on_gpu(each, transfers=True) for each in family(3, batches=(1,), accuracy=True)]
+    results = [on_gpu(measured, transfers=True) for measured in family(3, batches=(1,), accuracy=True)]
     results[1] = failed(results[1].cell)
     first, second = text_table(group(results)).split("\n\n")
     assert "not measured: no room for it" in first and len(first.splitlines()) == 5
@@ -127,9 +128,9 @@ def test_a_reason_is_given_once_where_the_table_goes_on_below() -> None:
 
 
 def test_all_failed() -> None:
-    found = group([failed(cell("0.5x", 10)), failed(cell("1.0x", 20))])
-    assert common_reason(found) == "not measured: no room for it"
-    text = text_table(found)
+    analysed = group([failed(cell("0.5x", 10)), failed(cell("1.0x", 20))])
+    assert common_reason(analysed) == "not measured: no room for it"
+    text = text_table(analysed)
     assert text.count("not measured: no room for it") == 2 and "median" not in text
     assert common_reason(group([failed(cell("0.5x", 10), "this"), failed(cell("1.0x", 20), "that")])) is None
     assert common_reason(group([failed(cell("0.5x", 10)), steady(cell("1.0x", 20), 1.0)])) is None
@@ -141,25 +142,25 @@ def test_an_interrupted_row_is_marked() -> None:
 
 
 def test_missing_ceilings_leave_holes() -> None:
-    (found,) = analyse(family(2, batches=(1,)), {})
-    cells = [line.split("|")[1:-1] for line in markdown_table(found).splitlines()]
+    (analysed,) = analyse(family(2, batches=(1,)), {})
+    cells = [line.split("|")[1:-1] for line in markdown_table(analysed).splitlines()]
     heads = [head.strip() for head in cells[0]]
     for line in cells[2:]:
-        row = dict(zip(heads, (each.strip() for each in line), strict=True))
+        row = dict(zip(heads, (text.strip() for text in line), strict=True))
         assert (row["ceiling %"], row["bound by"], row["floor %"]) == ("", "", "") and float(row["GMAC/s"]) > 0
 
 
 def test_markdown_has_what_the_text_has() -> None:
     results = family(5, batches=(1,), accuracy=True)
     results[2] = failed(results[2].cell, "a | b\nc")
-    found = group(results)
+    analysed = group(results)
     rows = [
-        [each.strip() for each in line.replace("\\|", "¦").split("|")[1:-1]] for line in markdown_table(found).splitlines()
+        [text.strip() for text in line.replace("\\|", "¦").split("|")[1:-1]] for line in markdown_table(analysed).splitlines()
     ]
     assert len({len(row) for row in rows}) == 1 and set(rows[1]) == {"---:"}
-    plain = read("\n".join(line for line in text_table(found).splitlines() if "not measured" not in line))
+    plain = read("\n".join(line for line in text_table(analysed).splitlines() if "not measured" not in line))
     for row in rows[2:]:
-        if row[0] == found.rows[2].cell.label:
+        if row[0] == analysed.rows[2].cell.label:
             assert row[4] == "not measured: a ¦ b c" and set(row[5:]) == {""}
         else:
             values = [float(text) if text.replace(".", "").isdigit() else text for text in row]

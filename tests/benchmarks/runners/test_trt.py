@@ -32,15 +32,15 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def bundle(board: Machine, tmp_path: Path) -> Path:
-    made = engine_bundle(tmp_path / "net")
+    folder = engine_bundle(tmp_path / "net")
     board.library.calls.clear()
-    return made
+    return folder
 
 
 def opened(bundle: Path, batch: int = 2, images: Any = None, **options: Any) -> TensorRT:
-    found = open_runner(engine_cell(bundle, batch), bundle, images or Images(), Options(**options))
-    assert isinstance(found, TensorRT)
-    return found
+    runner = open_runner(engine_cell(bundle, batch), bundle, images or Images(), Options(**options))
+    assert isinstance(runner, TensorRT)
+    return runner
 
 
 def calls_of(board: Machine, runner: TensorRT, index: int) -> tuple[list[str], Timing]:
@@ -60,9 +60,9 @@ def last_logits(runner: TensorRT, board: Machine) -> Any:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_logits_are_the_references_on_every_version(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     board = machine(monkeypatch, version)
-    made = engine_bundle(tmp_path / "net")
-    reference = read_reference(made)
-    runner = opened(made, batch=3)
+    folder = engine_bundle(tmp_path / "net")
+    reference = read_reference(folder)
+    runner = opened(folder, batch=3)
     np.testing.assert_allclose(runner.logits(reference["images"]), reference["logits_x0_5"], rtol=1e-5, atol=1e-6)
     assert runner.settings["version"] == board.trt.__version__
     runner.close()
@@ -92,7 +92,7 @@ def test_without_graphs_work_is_queued_anew(board: Machine, bundle: Path) -> Non
 def test_every_iteration_reads_the_next_buffer(board: Machine, bundle: Path, cuda_graph: bool) -> None:
     images = Images()
     runner = opened(bundle, images=images, cuda_graph=cuda_graph)
-    expected = [logits_of(each, CLASSES) for each in images.buffers(2, 0)]
+    expected = [logits_of(buffer, CLASSES) for buffer in images.buffers(2, 0)]
     for index in (0, 1, 2, 3, 4, 5, 6, 12, 3):
         runner.run(index)
         np.testing.assert_allclose(last_logits(runner, board), expected[index % 5], rtol=1e-5, atol=1e-6)
@@ -197,9 +197,6 @@ def test_two_buffers_are_kept_on_a_full_device(board: Machine, bundle: Path, mon
     runner = opened(bundle)
     assert runner.settings["input_buffers"] == 2
     runner.close()
-
-
-# --------------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize("batch", [7, 32])

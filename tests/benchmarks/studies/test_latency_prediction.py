@@ -24,7 +24,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, write_latency_table
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.channel_fakes import FormulaTimer, model_ms
@@ -40,7 +40,7 @@ def table() -> LatencyTable:
 
 def test_plans_had_no_part_in_the_table_and_differ(table: LatencyTable) -> None:
     plans = unseen_plans(SPEC, table, 10, seed=0)
-    seen = [each["channels"] for each in table.settings[WHOLE]]
+    seen = [network["channels"] for network in table.settings[WHOLE]]
     assert all(dict(plan.channels) not in seen for plan in plans)
     assert len({plan.name for plan in plans}) == len(plans)
     mixed = [plan for plan in plans if plan.name.startswith("random")]
@@ -85,9 +85,9 @@ def test_known_times_are_predicted_and_better_than_by_macs(table: LatencyTable) 
 
 
 def test_errors_are_relative_to_what_was_measured() -> None:
-    found = errors([1.1, 1.8, 4.0], [1.0, 2.0, 4.0])
-    assert found["mean_absolute_error"] == pytest.approx(0.2 / 3)
-    assert found["largest_error"] == pytest.approx(0.1) and found["rank_correlation"] == 1
+    figures = errors([1.1, 1.8, 4.0], [1.0, 2.0, 4.0])
+    assert figures["mean_absolute_error"] == pytest.approx(0.2 / 3)
+    assert figures["largest_error"] == pytest.approx(0.1) and figures["rank_correlation"] == 1
     assert errors([3.0, 2.0, 1.0], [1.0, 2.0, 3.0])["rank_correlation"] == -1
     assert errors([1.0, 1.0], [1.0, 2.0])["rank_correlation"] is None
 
@@ -96,11 +96,11 @@ def test_networks_that_can_be_are_exported(tmp_path: Path) -> None:
     spec = published_spec("us_mobilenet_v1")
     random = ChannelPlan("random_1", {**spec.plan(0.25).channels, "features.2": 40, "features.9": 136})
     plans = [spec.plan(0.3), random]
-    found = networks(spec, 32, plans, tmp_path)
+    models = networks(spec, 32, plans, tmp_path)
     for plan in plans:
-        model = onnx.load_model_from_string(found[plan.name].make())
+        model = onnx.load_model_from_string(models[plan.name].make())
         assert model.producer_name == "slimexport"
-        weights = [list(each.dims) for each in model.graph.initializer if len(each.dims) == 4]
+        weights = [list(tensor.dims) for tensor in model.graph.initializer if len(tensor.dims) == 4]
         stem, *rest = [dims for dims in weights if dims[1] != 1]
         assert stem == [plan.channels["features.0"], 3, 3, 3]
         assert [dims[0] for dims in rest] == [plan.channels[f"features.{i}"] for i in range(1, 14)]

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks.studies import search_seeds, search_speed
+from benchmarks.studies import search_seeds
 
 HEADER = (
     "target,plan,cost,macs,params,top1,loss,width,uniform_cost,uniform_macs,uniform_params,uniform_top1,uniform_loss,images"
 )
 
 
-def written(folder: Path, found: float, uniform: float, target: float = 3e6) -> None:
+def written(folder: Path, searched: float, uniform: float, target: float = 3e6) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    row = f"{target},macs_3M,2.9e6,2900000,700,{found},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
+    row = f"{target},macs_3M,2.9e6,2900000,700,{searched},0.1,0.49,2.9e6,2900001,800,{uniform},0.2,360"
     (folder / "comparison.csv").write_text(f"{HEADER}\n{row}\n")
 
 
 def test_seeds_are_summed_up(tmp_path: Path) -> None:
-    for seed, (found, uniform) in enumerate(((0.96, 0.95), (0.98, 0.98), (0.94, 0.98))):
-        written(tmp_path / str(seed), found, uniform)
+    for seed, (searched, uniform) in enumerate(((0.96, 0.95), (0.98, 0.98), (0.94, 0.98))):
+        written(tmp_path / str(seed), searched, uniform)
     runs = {seed: search_seeds.read_rows(tmp_path / str(seed) / "comparison.csv") for seed in range(3)}
     (row,) = search_seeds.summarize(runs)
     assert row["target"] == 3e6 and row["macs"] == [2_900_000] * 3 and row["uniform_macs"] == [2_900_001] * 3
@@ -93,17 +93,3 @@ def test_a_run_that_fails_ends_it_with_its_exit_code(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit) as ended:
         search_seeds.main()
     assert ended.value.code == 3
-
-
-@pytest.mark.parametrize("statistics", ["batch", "calibrated"])
-def test_the_sides_of_the_speed_measurement_agree(statistics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = tmp_path / "speed.json"
-    options = ["--network", "us_mobilenet_v1", "--image-size", "32", "--images", "4", "--batch", "2", "--repeats", "1"]
-    monkeypatch.setattr("sys.argv", ["search_speed", *options, "--statistics", statistics, "--json", str(result)])
-    search_speed.main()
-    content = json.loads(result.read_text())
-    assert content["same_result"] and content["candidates"] == 14
-    assert len(content["seconds_per_step"]) == 4
-    reuse, image_on, plain = (content["seconds_per_step"][side][0] for side in ("reuse", "image on", "image on, memory anew"))
-    assert content["ratio"] == pytest.approx(image_on / reuse, abs=0.01)
-    assert content["ratio_to_plain"] == pytest.approx(plain / reuse, abs=0.01)

@@ -10,9 +10,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks.cells.inputs import assumed_cache
-from benchmarks.cells.records import Recorded
 from benchmarks.studies import networks, trust
-from benchmarks.studies.networks import middle, table
 from slimexport import export
 
 
@@ -29,9 +27,9 @@ def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch
 
 
 def test_a_known_duration_is_measured() -> None:
-    found = trust.measure_known(0.0)
-    assert found["iterations"] > 10 and found["median_ms"] < 1
-    assert found["beyond_us_per_iteration"] > 0
+    figures = trust.measure_known(0.0)
+    assert figures["iterations"] > 10 and figures["median_ms"] < 1
+    assert figures["beyond_us_per_iteration"] > 0
 
 
 def test_the_tool_and_the_loop_take_turns_on_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +65,3 @@ def test_a_mistake_is_one_message(
         script.main()
     assert stopped.value.code == 2
     assert words[-1] in capsys.readouterr().err
-
-
-def test_smallest_middle_and_largest_switch() -> None:
-    assert middle([0.25, 0.5, 0.75, 1.0]) == [0.25, 0.75, 1.0]
-    assert middle((3, 1, 2)) == [1, 2, 3]
-
-
-def test_no_results_make_an_empty_table() -> None:
-    assert table(Recorded({"ceilings": {}}, ())) == ""

@@ -13,7 +13,7 @@ import yaml
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.config.config import KEYS, Config, dump_config, plain
 from slimtrain.config.reading import config_names, make_config, read_config
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 
 # Every kind of value, none of them a default.
 EVERY_KIND = Config(

@@ -10,7 +10,7 @@ import pytest
 from slimtrain.base.errors import UserError
 from slimtrain.config import Config
 from slimtrain.config.config import KEYS, MACHINE_KEYS, SEARCH_KEYS, run_settings
-from slimtrain.config.keys import Key, Scope, keys_of
+from slimtrain.config.keys import KeyRule, Scope, keys_of
 
 # What a run is: a resumed one keeps to all of it, so its result does not depend on where it was interrupted.
 A_RUN = """
@@ -40,7 +40,7 @@ def test_a_field_without_rules_is_of_the_run_and_takes_anything() -> None:
     class Plain:
         depth: int = 3
 
-    assert keys_of(Plain) == {"depth": Key(Scope.RUN)}
+    assert keys_of(Plain) == {"depth": KeyRule(Scope.RUN)}
     keys_of(Plain)["depth"].check("depth", -(10**9), "s_shufflenet", "s")
 
 

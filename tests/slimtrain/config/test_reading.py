@@ -13,8 +13,7 @@ import pytest
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
 from slimtrain.config.reading import CONFIGS, config_names, read_config
-from slimtrain.models.published import GRIDS
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import GRIDS, PUBLISHED, published_spec
 
 CIFAR = ("us_mobilenet_v1_cifar10", "us_mobilenet_v1_cifar100", "s_mobilenet_v1_cifar10")
 

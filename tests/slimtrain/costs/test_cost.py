@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from slimtrain.costs.cost import Cost, CostCounter
-from slimtrain.models import ARCHITECTURES
+from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from tests.support import REFERENCE
+from tests.support.dense_costs import measured_cost
 from tests.support.slimtrain_states import PUBLISHED, layout
 
 
@@ -27,49 +25,25 @@ def test_macs_of_every_switch_are_the_published_ones(name: str) -> None:
     assert {str(plan.width): count(plan).published_macs for plan in spec.plans} == layout(name)["macs"]
 
 
-def measured(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:
-    """The cost of a dense network that runs, counted on weights and on what each layer really made."""
-    macs = pools = activations = layers = 0
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs, pools, activations, layers
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            macs += module.weight.numel() * output.numel() // output.shape[1]  # every weight, at every position
-            activations += output.numel()
-            layers += 1
-        elif isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-            pools += inputs[0].numel()
-
-    with torch.device("meta"):
-        dense = spec.build(DenseLayers(plan)).eval()
-    for module in dense.modules():
-        module.register_forward_hook(hook)
-    dense(torch.empty(1, 3, image_size, image_size, device="meta"))
-    # folded: a norm turns into its convolution's bias
-    params = sum(p.numel() for m in dense.modules() if isinstance(m, nn.Conv2d | nn.Linear) for p in m.parameters())
-    params += sum(m.out_channels for m in dense.modules() if isinstance(m, nn.Conv2d))
-    return Cost(macs, pools, params, activations, layers)
-
-
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("image_size", [33, 160])
 def test_costs_are_those_of_the_dense_network_that_runs(name: str, image_size: int) -> None:
     spec = published_spec(name, classes=10)
     for plan in (spec.plans[0], spec.plans[-1]):
-        assert CostCounter(spec, image_size)(plan) == measured(spec, plan, image_size)
+        assert CostCounter(spec, image_size)(plan) == measured_cost(spec, plan, image_size)
 
 
 def test_costs_of_a_plan_that_no_width_describes() -> None:
     spec = published_spec("us_mobilenet_v2")
     channels = {group: max(1, count // (2 + i % 3)) for i, (group, count) in enumerate(spec.widest.channels.items())}
     plan = ChannelPlan("mine", channels)
-    assert CostCounter(spec, 96)(plan) == measured(spec, plan, 96)
+    assert CostCounter(spec, 96)(plan) == measured_cost(spec, plan, 96)
 
 
 @pytest.mark.parametrize("architecture", ["resnet101", "resnet152"])
 def test_costs_of_deeper_resnets(architecture: str) -> None:
     spec = NetworkSpec(architecture, "us", (0.25, 1.0), width_range=(0.25, 1.0))
-    assert CostCounter(spec, 64)(spec.plan(0.7)) == measured(spec, spec.plan(0.7), 64)
+    assert CostCounter(spec, 64)(spec.plan(0.7)) == measured_cost(spec, spec.plan(0.7), 64)
     assert architecture in ARCHITECTURES
 
 

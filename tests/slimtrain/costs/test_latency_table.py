@@ -22,7 +22,7 @@ from slimtrain.costs.latency_table import (
 )
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.latency_tables import SIZE, table_of
@@ -101,8 +101,8 @@ def test_layers_that_share_an_entry_take_the_same() -> None:
     plan = spec.plan(0.7)
     assert shared.layers_ms(plan)[second] == table.layers_ms(plan)[first]
     doubled = tuple(
-        replace(each, ms=tuple(tuple(2 * ms for ms in row) for row in each.ms)) if at == first else each
-        for at, each in enumerate(table.times)
+        replace(times, ms=tuple(tuple(2 * ms for ms in row) for row in times.ms)) if at == first else times
+        for at, times in enumerate(table.times)
     )
     more = replace(shared, times=doubled).cost_ms(plan) - shared.cost_ms(plan)
     assert math.isclose(more, 1.5 * 2 * table.layers_ms(plan)[first], rel_tol=1e-9)
@@ -322,7 +322,7 @@ def test_tables_are_read_without_torch_and_benchmarks(content: dict[str, Any], t
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxruntime', 'slimexport', 'benchmarks')))\n"
         "from slimtrain.costs.latency_table import read_latency_table\n"
-        "from slimtrain.models.registry import published_spec\n"
+        "from slimtrain.models.published import published_spec\n"
         f"spec = published_spec('us_mobilenet_v1'); table = read_latency_table({str(tmp_path / 't.json')!r}, spec, {SIZE})\n"
         "print(table.cost_ms(spec.plan(0.5)) > 0)"
     )

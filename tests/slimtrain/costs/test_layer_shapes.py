@@ -1,4 +1,4 @@
-"""The recorded layers against the cost counter, at any plan, and against the dense network that runs, name by name."""
+"""The recorded layers against the dense network that runs, name by name; their sums are what the cost counter tells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
@@ -25,8 +25,8 @@ def test_sums_over_layers_are_the_network_s_costs_at_every_switch(name: str, ima
     layers, count = layer_shapes(spec, image_size), CostCounter(spec, image_size)
     for plan in spec.plans:
         cost = count(plan)
-        found = (sum(layer.macs(plan) for layer in layers), sum(layer.activations(plan) for layer in layers), len(layers))
-        assert found == (cost.macs, cost.activations, cost.layers)
+        sums = (sum(layer.macs(plan) for layer in layers), sum(layer.activations(plan) for layer in layers), len(layers))
+        assert sums == (cost.macs, cost.activations, cost.layers)
         biases = sum(plan.size(layer.out) for layer in layers)
         assert sum(layer.weights(plan) for layer in layers) + biases == cost.params
 
@@ -41,25 +41,29 @@ def test_sums_at_plans_that_no_width_describes(name: str) -> None:
 
 
 def ran(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> list[tuple[object, ...]]:
-    """Name, kernel, stride, side, inputs, outputs and groups of each weighted layer of a dense network, as it runs."""
-    found: list[tuple[object, ...]] = []
+    """Name, kernel, stride, side, inputs, outputs, groups, weights, written elements and MACs of each weighted layer of a
+    dense network, as it runs."""
+    seen: list[tuple[object, ...]] = []
     with torch.device("meta"):
         dense = spec.build(DenseLayers(plan)).eval()
     pooled = [0]
 
-    def hook(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(module, nn.Conv2d):
-            sizes = (inputs[0].shape[2], module.in_channels, module.out_channels, module.groups)
-            found.append((name, module.kernel_size[0], module.stride[0], *sizes))
-        elif isinstance(module, nn.AdaptiveAvgPool2d):
+    def hook(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.AdaptiveAvgPool2d):
             pooled[0] = inputs[0].shape[2]
-        elif isinstance(module, nn.Linear):
-            found.append((name, 1, 1, pooled[0], module.in_features, module.out_features, 1))
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            weights, positions = module.weight.numel(), output[0, 0].numel()
+            figures = (weights, output.numel(), weights * positions)
+            if isinstance(module, nn.Linear):
+                seen.append((name, 1, 1, pooled[0], module.in_features, module.out_features, 1, *figures))
+            else:
+                sizes = (inputs[0].shape[2], module.in_channels, module.out_channels, module.groups)
+                seen.append((name, module.kernel_size[0], module.stride[0], *sizes, *figures))
 
     for name, module in dense.named_modules():
-        module.register_forward_pre_hook(lambda module, inputs, name=name: hook(name, module, inputs))
+        module.register_forward_hook(lambda module, inputs, output, name=name: hook(name, module, inputs, output))
     dense(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return found
+    return seen
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -70,6 +74,7 @@ def test_layers_are_those_that_run_in_their_order_under_their_names(name: str) -
         (
             *(layer.name, layer.kernel, layer.stride, layer.side, plan.size(layer.inp), plan.size(layer.out)),
             plan.size(layer.out) if layer.kind == DEPTHWISE else 1,
+            *(layer.weights(plan), layer.activations(plan), layer.macs(plan)),
         )
         for layer in layer_shapes(spec, 97)
     ]
@@ -81,8 +86,8 @@ def activations(layers: tuple[LayerShape, ...]) -> dict[str, str]:
 
 
 def test_activations_are_those_directly_behind() -> None:
-    found = activations(layer_shapes(published_spec("us_mobilenet_v1"), 64))
-    assert found.pop("classifier.0") == "" and set(found.values()) == {"relu6"}
+    v1 = activations(layer_shapes(published_spec("us_mobilenet_v1"), 64))
+    assert v1.pop("classifier.0") == "" and set(v1.values()) == {"relu6"}
     v2 = activations(layer_shapes(published_spec("us_mobilenet_v2"), 64))
     assert (v2["features.2.body.0"], v2["features.2.body.3"], v2["features.2.body.6"]) == ("relu6", "relu6", "")
     resnet = activations(layer_shapes(published_spec("s_resnet50"), 64))

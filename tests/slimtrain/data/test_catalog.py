@@ -14,7 +14,7 @@ from slimexport.onnx_files.calibration import calibration_batches
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
 from slimtrain.config.reading import make_config
-from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, DataSet, Request, packaged
+from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, DataRequest, DataSet, packaged
 from slimtrain.data.images import Preprocessing
 from slimtrain.data.samples import ArraySamples
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
@@ -66,7 +66,7 @@ def test_a_configuration_takes_the_catalogs_names_only() -> None:
         Config("us_mobilenet_v1", augmentation="mobil")
 
 
-def open_two(request: Request) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
+def open_two(request: DataRequest) -> tuple[ArraySamples, ArraySamples, tuple[str, ...]]:
     samples = ArraySamples(np.zeros((8, 3, 4, 4), np.uint8), np.arange(8) % 2, request.dataset.name)
     return samples, samples, ("left", "right")
 

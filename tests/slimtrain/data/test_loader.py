@@ -51,6 +51,15 @@ class Deadly(Numbered):
         os._exit(1)
 
 
+class Killed(Numbered):
+    """The process that opens an image is killed, as the kernel does where memory is short, while the main one waits."""
+
+    def image(self, index: int) -> torch.Tensor:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
 def noisy(image: Any) -> torch.Tensor:
     """The image and a random draw, which shows the generator's state."""
     return image + torch.rand(3, 2, 2)
@@ -225,6 +234,24 @@ def test_an_abandoned_iterator_leaves_no_processes() -> None:
 def test_a_process_that_dies_is_told_with_what_to_do() -> None:
     with pytest.raises(ResourceError, match=r"a process that loads images ended.*shared memory"):
         train(Deadly(10), workers=1)
+
+
+def failing(image: Any) -> torch.Tensor:
+    raise RuntimeError("a defect of what a DataLoader worker is told to do")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_defect_in_a_process_that_lives_on_is_no_lack_of_memory(workers: int) -> None:
+    with pytest.raises(RuntimeError, match="a defect") as caught:
+        list(training_batches(Numbered(10), failing, epochs=1, batch_size=5, seed=0, workers=workers))
+    assert not isinstance(caught.value, ResourceError)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_told_with_what_to_do() -> None:
+    with pytest.raises(ResourceError, match=r"a process that loads images ended.*--set workers=N"):
+        train(Killed(10), workers=2)
+    assert not multiprocessing.active_children()
 
 
 def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:

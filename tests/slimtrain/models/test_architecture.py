@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.mobilenet_v2 import WiredBlock
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -21,8 +21,8 @@ from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 def test_state_dict_is_the_published_one_key_for_key_in_order(name: str) -> None:
     with torch.device("meta"):
         state = SlimmableNetwork(published_spec(name)).state_dict()
-    found = [[key, list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()]
-    assert found == layout(name)["layout"]
+    entries = [[key, list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()]
+    assert entries == layout(name)["layout"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import FAMILIES_OF, NETWORKS, published_spec, sibling, split_name
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import MAX_IMAGE_SIZE, NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
@@ -142,45 +141,6 @@ def test_every_width_of_a_range_has_a_plan_even_where_sums_appear_by_rounding() 
     spec = NetworkSpec("mobilenet_v2", "us", (0.05, 0.15), width_range=(0.05, 0.15))
     for thousandths in range(50, 151):
         assert isinstance(spec.plan(thousandths / 1000), ChannelPlan)
-
-
-def test_the_registry_knows_the_published_networks_and_their_siblings() -> None:
-    assert set(PUBLISHED) <= set(NETWORKS)
-    assert set(FAMILIES_OF) == set(ARCHITECTURES)
-    assert split_name("autoslim_resnet50") == ("autoslim", "resnet50")
-    assert published_spec("us_resnet152", classes=10).classes == 10
-    assert published_spec("us_resnet101").switches == tuple(k / 40 for k in range(10, 41))
-    assert published_spec("us_resnet101").range == published_spec("us_mnasnet").range == (0.25, 1.0)
-    assert sibling("autoslim_mnasnet", "us") == "us_mnasnet" and sibling("us_resnet50", "us") == "us_resnet50"
-    assert published_spec("s_resnet152").switches == published_spec("s_resnet50").switches
-    for name in NETWORKS:
-        family, architecture = split_name(name)
-        assert f"{family}_{architecture}" == name
-        if not name.startswith("autoslim") or name in PUBLISHED:
-            assert published_spec(name).name == name
-
-
-@pytest.mark.parametrize(
-    ("typo", "meant"),
-    [("us_mobilenetv1", "us_mobilenet_v1"), ("s_resnet5O", "s_resnet50"), ("autoslim_mnas", "autoslim_mnasnet")],
-)
-def test_a_typo_of_a_network_suggests_the_nearest_name(typo: str, meant: str) -> None:
-    with pytest.raises(UserError, match=f"did you mean '{meant}'"):
-        published_spec(typo)
-
-
-def test_a_family_that_an_architecture_lacks() -> None:
-    with pytest.raises(
-        UserError, match=r"network s_shufflenet: there is no us_shufflenet\. .* one: mobilenet_v1, mobilenet_v2, "
-    ):
-        sibling("s_shufflenet", "us")
-
-
-def test_an_unknown_network_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"network 'vgg': not known\. The networks are s_mobilenet_v1, .*s_shufflenet"):
-        published_spec("vgg")
-    with pytest.raises(UserError, match=r"no channel lists were published for it\. Known: autoslim_mobilenet_v1"):
-        published_spec("autoslim_resnet152")
 
 
 def test_s_mobilenet_v2_also_takes_fixed_tail_into_account_when_widths_pass_one() -> None:

@@ -16,7 +16,8 @@ from slimexport.exporter import export
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.identify import identify
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
 from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state

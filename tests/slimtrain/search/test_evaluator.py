@@ -12,14 +12,13 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, Measured, TensorChunks
-from slimtrain.search.prefix import Stages, State
+from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, TensorChunks
+from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.prefix import SharedPrefix
 from slimtrain.search.slimming import Slimming
-from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import ALONE, calibrated_network, differences, noise
 from tests.support.search_toys import (
-    MNAS,
     RESNET,
     SIZE,
     SPECS,
@@ -54,12 +53,12 @@ def test_errors_are_those_of_dense_networks_from_the_image_on(name: str) -> None
     slimming = Slimming(SPECS[name])
     current = after(slimming, 2)
     candidates = slimming.steps(current)[::6]
-    made = Evaluator(network, chunks, ALONE)(current, candidates)
-    for plan, found in zip(candidates, made, strict=True):
+    scores = Evaluator(network, chunks, ALONE)(current, candidates)
+    for plan, score in zip(candidates, scores, strict=True):
         expected = brute_force(network, plan, chunks)
-        assert (found.error, found.images) == (expected.error, 20)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
-    assert len({found.loss for found in made}) == len(made)
+        assert (score.error, score.images) == (expected.error, 20)
+        assert score.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert len({score.loss for score in scores}) == len(scores)
 
 
 @pytest.mark.parametrize("spec", [V1, V2])
@@ -69,29 +68,29 @@ def test_calibrated_errors_are_those_of_torchs_own_average(spec: NetworkSpec) ->
     slimming = Slimming(spec)
     current = after(slimming, 1)
     candidates = slimming.steps(current)[::5]
-    made = Evaluator(network, chunks, ALONE, "calibrated", calibration)(current, candidates)
-    for plan, found in zip(candidates, made, strict=True):
+    scores = Evaluator(network, chunks, ALONE, "calibrated", calibration)(current, candidates)
+    for plan, score in zip(candidates, scores, strict=True):
         expected = brute_force_calibrated(network, plan, chunks, calibration)
-        assert found.error == expected.error
-        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert score.error == expected.error
+        assert score.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 def test_the_network_itself_can_be_measured() -> None:
     network = small_network()
     start = network.spec.widest
-    (found,) = evaluator(network)(start, [start])
-    assert found.error == 0  # its own answers are the labels
-    assert found.loss == pytest.approx(brute_force(network, start, known_chunks(network)).loss, rel=1e-5)
+    (score,) = evaluator(network)(start, [start])
+    assert score.error == 0  # its own answers are the labels
+    assert score.loss == pytest.approx(brute_force(network, start, known_chunks(network)).loss, rel=1e-5)
 
 
 def test_every_image_counts_once_however_chunks_differ_in_size() -> None:
     network = small_network()
     chunks: list[Chunk] = [(noise(count, SIZE, count), torch.zeros(count, dtype=torch.int64)) for count in (4, 9, 7)]
-    (found,) = Evaluator(network, TensorChunks(chunks), ALONE)(network.spec.widest, [network.spec.widest])
+    (score,) = Evaluator(network, TensorChunks(chunks), ALONE)(network.spec.widest, [network.spec.widest])
     parts = [brute_force(network, network.spec.widest, TensorChunks([chunk])) for chunk in chunks]
-    assert found.images == 20
-    assert found.error == pytest.approx(sum(part.error * part.images for part in parts) / 20)
-    assert found.loss == pytest.approx(sum(part.loss * part.images for part in parts) / 20)
+    assert score.images == 20
+    assert score.error == pytest.approx(sum(part.error * part.images for part in parts) / 20)
+    assert score.loss == pytest.approx(sum(part.loss * part.images for part in parts) / 20)
 
 
 # -------------------------------------------------------------------------------------------------------- shared work
@@ -114,62 +113,23 @@ def test_sharing_changes_no_bit(name: str, statistics: str, channels_last: bool)
     assert shared(current, candidates) == apart(current, candidates)
 
 
-@pytest.mark.parametrize("spec", [V2, RESNET])
-def test_stages_are_the_network(spec: NetworkSpec) -> None:
-    network = small_network(spec)
-    stages = Stages(network)
-    batch = noise(4, SIZE, 3)
-    with torch.inference_mode(), network.averaging(1.0):
-        assert torch.equal(stages.run(State(batch), 0, len(stages.stages)).x, network(batch))
-
-
-@pytest.mark.parametrize("spec", [V1, V2, MNAS, RESNET])
-def test_the_first_difference_is_where_results_begin_to_differ(spec: NetworkSpec) -> None:
-    """By running every stage of both plans. Where a layer reads what an earlier one wrote, shapes differ already there."""
-    network = small_network(spec)
-    stages = Stages(network)
-    slimming = Slimming(spec)
-    batch = noise(2, SIZE, 3)
-
-    def outputs(plan: ChannelPlan) -> list[torch.Tensor]:
-        made, state = [], State(batch)
-        with torch.inference_mode(), network.averaging(1.0), network.at(plan):
-            for i in range(len(stages.stages)):
-                state = stages.run(state, i, i + 1)
-                made.append(state.x.clone())
-        return made
-
-    before = outputs(slimming.start)
-    for plan in slimming.steps(slimming.start)[::3]:
-        first = stages.first_difference(slimming.start, plan)
-        pairs = zip(before, outputs(plan), strict=True)
-        assert next(i for i, (a, b) in enumerate(pairs) if not torch.equal(a, b)) == first
-    assert stages.first_difference(slimming.start, slimming.start) == len(stages.stages) - 1
-
-
 def test_what_candidates_share_is_computed_once() -> None:
     """Calls of every convolution: as many as candidates that differ by then, and once more where the current plan passes."""
     network = small_network(V2)
     slimming = Slimming(V2)
     candidates = slimming.steps(slimming.start)
-    stages = Stages(network)
-    firsts = [stages.first_difference(slimming.start, plan) for plan in candidates]
+    prefix = SharedPrefix(network)
+    firsts = [prefix.first_difference(slimming.start, plan) for plan in candidates]
     calls: dict[str, int] = {}
     for name, module in network.named_modules():
         if module in network.weighted:
             module.register_forward_hook(lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1}))
     evaluator = Evaluator(network, TensorChunks([(noise(6, SIZE), torch.zeros(6, dtype=torch.int64))]), ALONE)
     evaluator(slimming.start, candidates)
-    weighted = [i for i, stage in enumerate(stages.stages) if stage.groups]
+    weighted = [i for i, stage in enumerate(prefix.stages) if stage.groups]
     expected = [sum(first <= i for first in firsts) + (i < max(firsts)) for i in weighted]
     assert list(calls.values()) == expected
     assert sum(expected) < 0.7 * len(weighted) * len(candidates)
-
-
-def test_other_blocks_are_refused() -> None:
-    network = SlimmableNetwork(NetworkSpec("shufflenet", "s", (0.5, 1.0), 5))
-    with pytest.raises(TypeError, match=r"s_shufflenet: has blocks that cannot be taken apart"):
-        Stages(network)
 
 
 # ------------------------------------------------------------------------------------------- the network stays as it is
@@ -210,17 +170,17 @@ def test_calibrated_statistics_of_the_checkpoint_play_no_part() -> None:
 # ------------------------------------------------------------------------------------------------------- several processes
 
 
-def measured_here(processes: Processes) -> list[list[Measured]]:
+def measured_here(processes: Processes) -> list[list[CandidateScore]]:
     network = small_network(V1)
     network.synchronize(True)  # as a training run before leaves it
     chunks = known_chunks(network, 3, 6)
     slimming = Slimming(V1)
     plans = slimming.steps(slimming.start)
-    made = []
+    scores = []
     for statistics in STATISTICS:
         measure = Evaluator(network, chunks, processes, statistics, known_chunks(network, 2, 8))
-        made += [measure(slimming.start, asked) for asked in (plans, [slimming.start], plans[:2])]
-    return made
+        scores += [measure(slimming.start, asked) for asked in (plans, [slimming.start], plans[:2])]
+    return scores
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -264,10 +224,10 @@ def test_bad_input() -> None:
 def test_what_a_result_depends_on_is_told() -> None:
     network = small_network()
     chunks, other = known_chunks(network), known_chunks(network, 3)
-    told = Evaluator(network, chunks, ALONE).identity()
-    assert told["statistics"] == "batch"
-    assert told == Evaluator(network, known_chunks(network), ALONE, calibration=other).identity()
-    assert told["images_sha256"] != Evaluator(network, other, ALONE).identity()["images_sha256"]
+    identity = Evaluator(network, chunks, ALONE).identity()
+    assert identity["statistics"] == "batch"
+    assert identity == Evaluator(network, known_chunks(network), ALONE, calibration=other).identity()
+    assert identity["images_sha256"] != Evaluator(network, other, ALONE).identity()["images_sha256"]
     calibrated = Evaluator(network, chunks, ALONE, "calibrated", other).identity()
     assert calibrated["calibration_images_sha256"] == other.identity()["images_sha256"]
     relabeled = TensorChunks([(batch, labels.flip(0)) for batch, labels in chunks.chunks])

@@ -1,8 +1,7 @@
-"""Plan files written, read, and turned into the AutoSlim network that trains them."""
+"""A folder of plans turned into the AutoSlim network that trains them."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,118 +14,18 @@ from slimtrain.config.config import Config
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.plan_file import read_plan_file, us_groups, write_plan_file
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.from_plans import found_config, read_found, wiring_changes
+from slimtrain.search.from_plans import plans_config, read_plans, wiring_changes
+from tests.support.plan_files import AUTOSLIM, V2, edited, supernet, write_plan, write_published
 from tests.support.run_helpers import config as tiny
 from tests.support.slimtrain_states import layout
-
-V2 = NetworkSpec("mobilenet_v2", "us", (0.15, 1.5), width_range=(0.15, 1.5))
-AUTOSLIM = ("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50")
-
-
-def supernet(architecture: str, classes: int = 1000) -> NetworkSpec:
-    return NetworkSpec(architecture, "us", (0.15, 1.5), classes, width_range=(0.15, 1.5))
-
-
-def us_plan(architecture: str, name: str, channel_list: tuple[int, ...]) -> ChannelPlan:
-    return supernet(architecture).wiring.plan(name, channel_list)
-
-
-def write_published(folder: Path, network: str) -> list[str]:
-    """The published channel lists as plan files of the US network, in no order by name; their names, ascending in MACs."""
-    architecture = network.removeprefix("autoslim_")
-    names = [f"plan_{10 - i}" for i in range(len(published_spec(network).channel_lists))]
-    for name, channel_list in zip(names, published_spec(network).channel_lists, strict=True):
-        plan = us_plan(architecture, name, channel_list)
-        write_plan_file(folder / f"{name}.yml", supernet(architecture), plan, 224)
-    return names
-
-
-def edited(path: Path, **changes: Any) -> Path:
-    """A plan file with other entries; None takes one out."""
-    content = {**yaml.safe_load(path.read_text()), **changes}
-    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    return path
-
-
-# --------------------------------------------------------------------------------------------------------- plan files
-
-
-def test_a_plan_is_read_back_with_what_its_writer_added(tmp_path: Path) -> None:
-    plan = ChannelPlan("macs_150M", {**V2.plan(0.5).channels, "features.3.expand": 56})
-    path = tmp_path / "plans" / "macs_150M.yml"
-    write_plan_file(path, V2, plan, 128, error=0.25, target=150_000_000, cost="macs")
-    again = read_plan_file(path, V2)
-    assert (again, again.name, again.width) == (plan, "macs_150M", None)
-    content = yaml.safe_load(path.read_text())
-    assert list(content) == ["network", "name", "macs", "params", "image_size", "error", "target", "cost", "channels"]
-    assert (content["network"], content["image_size"], content["error"]) == ("us_mobilenet_v2", 128, 0.25)
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("network", AUTOSLIM)
-def test_the_macs_of_a_plan_are_those_of_its_list(network: str, tmp_path: Path) -> None:
-    """Published figures count the pools too: one per element that the last one reads."""
-    names = write_published(tmp_path, network)
-    pools = [channel_list[-1] * 49 for channel_list in published_spec(network).channel_lists]
-    macs = [yaml.safe_load((tmp_path / f"{name}.yml").read_text())["macs"] for name in names]
-    assert [m + p for m, p in zip(macs, pools, strict=True)] == list(layout(network)["macs"].values())
-
-
-@pytest.mark.parametrize("network", AUTOSLIM)
-def test_a_us_plan_is_one_of_the_autoslim_sibling(network: str, tmp_path: Path) -> None:
-    """As `slimexport --channels` reads it with a checkpoint of the found networks: it is the switch."""
-    spec = published_spec(network)
-    for name, switch in zip(write_published(tmp_path, network), spec.plans, strict=True):
-        plan = read_plan_file(tmp_path / f"{name}.yml", spec)
-        assert (plan, plan.name, plan.width) == (switch, name, switch.width)
-
-
-def test_an_autoslim_plan_is_one_of_the_us_sibling(tmp_path: Path) -> None:
-    spec = supernet("mobilenet_v1")
-    path = tmp_path / "a.yml"
-    write_plan_file(path, spec, spec.plan(0.5), 224)
-    assert read_plan_file(edited(path, network="autoslim_mobilenet_v1"), spec) == spec.plan(0.5)
-
-
-def test_groups_that_the_sibling_ties_must_agree(tmp_path: Path) -> None:
-    lists = [list(published_spec("autoslim_mobilenet_v2").channel_lists[0])]
-    alone = NetworkSpec("mobilenet_v2", "autoslim", (1,), 1000, (tuple(lists[0]),))
-    assert alone.wiring.groups[1] == "features.0"  # 8 and 8 channels: this block sums, in the published network it does not
-    plan = us_plan("mobilenet_v2", "p", tuple(lists[0]))
-    write_plan_file(tmp_path / "p.yml", V2, plan, 224)
-    assert read_plan_file(tmp_path / "p.yml", alone) == alone.plans[0]
-    edited(tmp_path / "p.yml", channels={**plan.channels, "features.1": 16})
-    with pytest.raises(WidthError, match=r"group features\.1 has 16 channels and features\.0 8: this autoslim_"):
-        read_plan_file(tmp_path / "p.yml", alone)
-
-
-@pytest.mark.parametrize("made_for", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
-def test_a_plan_of_another_network_is_refused(made_for: object, tmp_path: Path) -> None:
-    write_plan_file(tmp_path / "p.yml", V2, V2.plan(0.5), 224)
-    edited(tmp_path / "p.yml", network=made_for)
-    with pytest.raises(WidthError, match=f"is a plan for {made_for}, the checkpoint is a us_mobilenet_v2"):
-        read_plan_file(tmp_path / "p.yml", V2)
-    with pytest.raises(WidthError, match=f"is a plan for {made_for}, the configuration trains autoslim_mobilenet_v2"):
-        read_found(tmp_path, "autoslim_mobilenet_v2")
-
-
-def test_an_s_network_has_no_sibling_whose_plans_it_takes(tmp_path: Path) -> None:
-    spec = published_spec("s_mobilenet_v1")
-    write_plan_file(tmp_path / "p.yml", supernet("mobilenet_v1"), supernet("mobilenet_v1").plan(0.5), 224)
-    with pytest.raises(WidthError, match="is a plan for us_mobilenet_v1, the checkpoint is a s_mobilenet_v1"):
-        read_plan_file(tmp_path / "p.yml", spec)
-
-
-# ------------------------------------------------------------------------------------------------ plans to be trained
 
 
 @pytest.mark.parametrize("network", AUTOSLIM)
 def test_the_plans_of_a_folder_become_switches_ascending_in_macs(network: str, tmp_path: Path) -> None:
     names = write_published(tmp_path, network)
-    config, notes = found_config(read_config(network), tmp_path)
+    config, notes = plans_config(read_config(network), tmp_path)
     assert config == Config(**{**vars(read_config(network)), "channel_lists": published_spec(network).channel_lists})
     assert [note.split(",")[0] for note in notes] == [f"switch {i}: {name}" for i, name in enumerate(names, 1)]
     assert config.spec(1000) == published_spec(network)
@@ -134,7 +33,7 @@ def test_the_plans_of_a_folder_become_switches_ascending_in_macs(network: str, t
 
 def test_the_line_of_a_switch_tells_its_macs(tmp_path: Path) -> None:
     write_published(tmp_path, "autoslim_mobilenet_v2")
-    _, notes = found_config(read_config("autoslim_mobilenet_v2"), tmp_path)
+    _, notes = plans_config(read_config("autoslim_mobilenet_v2"), tmp_path)
     assert notes == ["switch 1: plan_10, 206.8M MACs", "switch 2: plan_9, 305.1M MACs", "switch 3: plan_8, 504.9M MACs"]
 
 
@@ -144,33 +43,33 @@ def test_macs_are_those_of_as_many_classes_as_the_data_has(tmp_path: Path) -> No
     few, many = dict(spec.plan(0.25).channels), dict(spec.plan(0.25).channels)
     few["features.13"], many["features.3"] = 128, 16  # with 1,000 classes the last layer would weigh most
     for name, channels in (("few", few), ("many", many)):
-        write_plan_file(tmp_path / "plans" / f"{name}.yml", spec, ChannelPlan(name, channels), 16, stem_stride=1)
+        write_plan(tmp_path / "plans" / f"{name}.yml", spec, ChannelPlan(name, channels), 16, stem_stride=1)
     count = CostCounter(spec, 16)
     macs = {name: count(ChannelPlan(name, channels)).macs for name, channels in (("few", few), ("many", many))}
     thousand = CostCounter(replace(spec, classes=1000), 16)
     assert macs["many"] < macs["few"]
     assert thousand(ChannelPlan("m", many)).macs > thousand(ChannelPlan("f", few)).macs
-    config, notes = found_config(tiny(tmp_path), tmp_path / "plans")
+    config, notes = plans_config(tiny(tmp_path), tmp_path / "plans")
     assert notes == [f"switch 1: many, {format_macs(macs['many'])} MACs", f"switch 2: few, {format_macs(macs['few'])} MACs"]
-    assert found_config(tiny(tmp_path, classes=10), tmp_path / "plans") == (replace(config, classes=10), notes)
-    other_size = found_config(tiny(tmp_path, image_size=32), tmp_path / "plans")[1]
+    assert plans_config(tiny(tmp_path, classes=10), tmp_path / "plans") == (replace(config, classes=10), notes)
+    other_size = plans_config(tiny(tmp_path, image_size=32), tmp_path / "plans")[1]
     assert sorted(note.split(": ")[1] for note in other_size) == ["few", "many"]
 
 
 def test_one_plan_is_trained_alone(tmp_path: Path) -> None:
     write_published(tmp_path, "autoslim_resnet50")
-    config, notes = found_config(read_config("autoslim_resnet50"), tmp_path, "plan_8")
+    config, notes = plans_config(read_config("autoslim_resnet50"), tmp_path, "plan_8")
     assert config.channel_lists == published_spec("autoslim_resnet50").channel_lists[2:3]
     macs = layout("autoslim_resnet50")["macs"]["3"] - 2016 * 49  # without the pool
     assert notes == [f"switch 1: plan_8, {macs / 1e9:.4g}G MACs"]
-    assert found_config(read_config("autoslim_resnet50"), tmp_path / "plan_8.yml")[0] == config
+    assert plans_config(read_config("autoslim_resnet50"), tmp_path / "plan_8.yml")[0] == config
 
 
 def test_what_is_for_the_us_network_alone_is_left_behind(tmp_path: Path) -> None:
     us = tiny(tmp_path, nonuniform=True, weights="us.pt", best_by="0.25", seed=4)
     plan = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25)).plan(0.1875)
-    write_plan_file(tmp_path / "p.yml", supernet("mobilenet_v1"), plan, 16)
-    config, _ = found_config(us, tmp_path)
+    write_plan(tmp_path / "p.yml", supernet("mobilenet_v1"), plan, 16)
+    config, _ = plans_config(us, tmp_path)
     assert (config.network, config.channel_lists) == ("autoslim_mobilenet_v1", (tuple(plan.channels.values()),))
     assert (config.width_range, config.test_widths, config.nonuniform) == ((), (), False)
     assert (config.weights, config.best_by) == ("", "widest")
@@ -180,8 +79,8 @@ def test_what_is_for_the_us_network_alone_is_left_behind(tmp_path: Path) -> None
 
 def test_plans_with_the_same_channels_are_trained_once(tmp_path: Path) -> None:
     for name, width in (("b", 0.5), ("a", 0.5), ("c", 0.25)):
-        write_plan_file(tmp_path / f"{name}.yml", V2, ChannelPlan(name, V2.plan(width).channels), 224)
-    config, notes = found_config(read_config("autoslim_mobilenet_v2"), tmp_path)
+        write_plan(tmp_path / f"{name}.yml", V2, ChannelPlan(name, V2.plan(width).channels), 224)
+    config, notes = plans_config(read_config("autoslim_mobilenet_v2"), tmp_path)
     assert len(config.channel_lists) == 2
     assert notes[0] == "b is the same network as a: it is trained once"
     assert [note.split(",")[0] for note in notes[1:3]] == ["switch 1: c", "switch 2: a"]
@@ -190,25 +89,33 @@ def test_plans_with_the_same_channels_are_trained_once(tmp_path: Path) -> None:
 def test_a_plan_of_no_range_is_read(tmp_path: Path) -> None:
     """Wider than the configuration's own search would go."""
     wide = NetworkSpec("mobilenet_v1", "us", (3.0,), width_range=(0.25, 3.0))
-    write_plan_file(tmp_path / "wide.yml", wide, wide.plan(3.0), 224)
-    assert found_config(read_config("autoslim_mobilenet_v1"), tmp_path)[0].channel_lists == (wide.channel_list(3.0),)
+    write_plan(tmp_path / "wide.yml", wide, wide.plan(3.0), 224)
+    assert plans_config(read_config("autoslim_mobilenet_v1"), tmp_path)[0].channel_lists == (wide.channel_list(3.0),)
+
+
+@pytest.mark.parametrize("other", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
+def test_a_plan_of_another_network_is_refused(other: object, tmp_path: Path) -> None:
+    write_plan(tmp_path / "p.yml", V2, V2.plan(0.5), 224)
+    edited(tmp_path / "p.yml", network=other)
+    with pytest.raises(WidthError, match=f"is a plan for {other}, the configuration trains autoslim_mobilenet_v2"):
+        read_plans(tmp_path, "autoslim_mobilenet_v2")
 
 
 def test_bad_folders_of_plans(tmp_path: Path) -> None:
     config = read_config("autoslim_mobilenet_v2")
     with pytest.raises(UserError, match=r"plans .*nowhere: no such folder\. The search writes it"):
-        found_config(config, tmp_path / "nowhere")
+        plans_config(config, tmp_path / "nowhere")
     (tmp_path / "trace.csv").write_text("step\n")
     with pytest.raises(UserError, match=r"holds no plan files"):
-        found_config(config, tmp_path)
-    write_plan_file(tmp_path / "macs_150M.yml", V2, ChannelPlan("macs_150M", V2.plan(0.5).channels), 224)
+        plans_config(config, tmp_path)
+    write_plan(tmp_path / "macs_150M.yml", V2, ChannelPlan("macs_150M", V2.plan(0.5).channels), 224)
     with pytest.raises(UserError, match=r"plan 'macs_150m': .* has macs_150M \(did you mean 'macs_150M'\?\)"):
-        found_config(config, tmp_path, "macs_150m")
-    write_plan_file(tmp_path / "copy.yaml", V2, ChannelPlan("macs_150M", V2.plan(0.6).channels), 224)
+        plans_config(config, tmp_path, "macs_150m")
+    write_plan(tmp_path / "copy.yaml", V2, ChannelPlan("macs_150M", V2.plan(0.6).channels), 224)
     with pytest.raises(UserError, match=r"macs_150M\.yml: another plan of .* is called 'macs_150M' too"):
-        found_config(config, tmp_path)
+        plans_config(config, tmp_path)
     with pytest.raises(UserError, match="there is no autoslim_shufflenet"):
-        found_config(read_config("s_shufflenet"), tmp_path)
+        plans_config(read_config("s_shufflenet"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +134,7 @@ def test_bad_channels(change: dict[str, Any], words: str, tmp_path: Path) -> Non
     changed = {group: count for group, count in {**channels, **change}.items() if count is not None}
     (tmp_path / "p.yml").write_text(yaml.safe_dump({"network": "us_mobilenet_v1", "name": "p", "channels": changed}))
     with pytest.raises(WidthError, match=words):
-        read_found(tmp_path, "autoslim_mobilenet_v1")
+        read_plans(tmp_path, "autoslim_mobilenet_v1")
 
 
 # ------------------------------------------------------------------------------------------------------------ wiring
@@ -240,7 +147,7 @@ def test_the_published_networks_are_wired_as_their_us_siblings(network: str) -> 
 
 def test_counts_that_agree_by_chance_are_told(tmp_path: Path) -> None:
     write_published(tmp_path, "autoslim_mobilenet_v2")
-    config, notes = found_config(read_config("autoslim_mobilenet_v2"), tmp_path, "plan_10")
+    config, notes = plans_config(read_config("autoslim_mobilenet_v2"), tmp_path, "plan_10")
     assert len(notes) == 2
     assert notes[1].startswith("warning: features.1 has as many channels as features.0 wherever it is trained, so this")
     blocks = config.spec(1000).wiring.blocks
@@ -250,15 +157,9 @@ def test_counts_that_agree_by_chance_are_told(tmp_path: Path) -> None:
 def test_an_expansion_that_is_none_is_told(tmp_path: Path) -> None:
     spec = supernet("mnasnet")
     plan = ChannelPlan("p", {**spec.plan(1.0).channels, "features.3.expand": 24})  # reads features.2, of 24 channels
-    write_plan_file(tmp_path / "p.yml", spec, plan, 224)
-    config, notes = found_config(read_config("autoslim_mnasnet"), tmp_path)
+    write_plan(tmp_path / "p.yml", spec, plan, 224)
+    config, notes = plans_config(read_config("autoslim_mnasnet"), tmp_path)
     assert len(notes) == 2 and "features.3.expand has as many channels as features.2" in notes[1]
     assert "does without its expansion" in notes[1]
     block = config.spec(1000).wiring.blocks[2]
     assert block.hidden == block.inp  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v2", "mnasnet", "resnet50"])
-def test_us_groups_do_not_depend_on_the_range(architecture: str) -> None:
-    for low, high in itertools.combinations((0.05, 0.1, 0.15, 0.3, 1.0, 1.5, 4.0), 2):
-        assert NetworkSpec(architecture, "us", (low,), width_range=(low, high)).wiring.groups == us_groups(architecture)

@@ -17,9 +17,10 @@ from slimexport.cli import main as slimexport
 from slimexport.dense import materialize
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.plan_file import read_plan_file, write_plan_file
+from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.run import Run
+from tests.support.plan_files import write_plan
 from tests.support.run_helpers import config_file, differences, done, noise, raw, refused, run
 from tests.support.search_helpers import searched
 
@@ -33,7 +34,7 @@ def plans(tmp_path: Path) -> Path:
     """Three plans of MobileNet v1, whose names do not sort as their costs do."""
     for i, (name, width) in enumerate(WIDTHS.items()):
         channels = {**V1.plan(width).channels, "features.0": 8 * (i + 1)}
-        write_plan_file(tmp_path / "plans" / f"{9 - i}.yml", V1, ChannelPlan(name, channels), 16)
+        write_plan(tmp_path / "plans" / f"{9 - i}.yml", V1, ChannelPlan(name, channels), 16)
     return tmp_path / "plans"
 
 
@@ -100,7 +101,7 @@ def test_the_run_goes_on_with_or_without_its_plans(named: bool, plans: Path, tmp
     original = Run.train_step
 
     def step(self: Run, batch: Any) -> Any:
-        if self.step == 5:
+        if self.state.step == 5:
             raise KeyboardInterrupt
         return original(self, batch)
 
@@ -145,7 +146,7 @@ def chance(tmp_path: Path) -> Path:
     block's expansion is none: features.3 reads the 8 channels of features.2."""
     for name, width in (("small", 0.25), ("large", 0.35)):
         channels = {**V2.plan(width).channels, "features.0": 8, "features.1": 8, "features.2": 8, "features.3.expand": 8}
-        write_plan_file(tmp_path / "chance" / f"{name}.yml", V2, ChannelPlan(name, channels), 32)
+        write_plan(tmp_path / "chance" / f"{name}.yml", V2, ChannelPlan(name, channels), 32)
     return tmp_path / "chance"
 
 

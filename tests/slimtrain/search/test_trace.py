@@ -1,4 +1,4 @@
-"""The trace on disk: what it holds, a search that is killed and goes on, another search's trace, and the plot."""
+"""The trace on disk: what it holds, a search that is killed and goes on, and another search's trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ import torch
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost_model import cost_model
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.search.evaluator import Measured
-from slimtrain.search.greedy import Found, run_search
-from slimtrain.search.plot import plot_search
+from slimtrain.search.greedy import CandidateScore, SearchOutcome, run_search
 from slimtrain.search.slimming import Slimming
-from slimtrain.search.trace import CANDIDATES, SEARCH, TRACE, Candidate, Step, Trace, read_trace
+from slimtrain.search.trace import CANDIDATES, SEARCH, TRACE, Candidate, SearchStep, Trace, read_trace
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import tree
 from tests.support.search_toys import V1, evaluator, small_network
@@ -31,9 +28,10 @@ from tests.support.slimtrain_processes import METHOD, in_processes
 
 SIZE = 32
 SHARES = (0.85, 0.6)  # of the start's MACs
+Whole = tuple[Path, list[SearchOutcome]]  # a search's folder and what it found
 
 
-def search(folder: Path, resume: bool = False, **options: Any) -> list[Found]:
+def search(folder: Path, resume: bool = False, **options: Any) -> list[SearchOutcome]:
     """A search of some 10 steps."""
     torch.set_num_threads(1)
     network = options.pop("network", None) or small_network()
@@ -49,12 +47,12 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def plans(found: list[Found]) -> list[tuple[str, dict[str, int]]]:
-    return [(each.plan.name, dict(each.plan.channels)) for each in found]
+def plans(outcomes: list[SearchOutcome]) -> list[tuple[str, dict[str, int]]]:
+    return [(outcome.plan.name, dict(outcome.plan.channels)) for outcome in outcomes]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Found]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """An uninterrupted search."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, search(folder)
@@ -63,10 +61,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Found]]:
 # ----------------------------------------------------------------------------------------------------------- the files
 
 
-def test_a_line_per_step_and_one_per_candidate(whole: tuple[Path, list[Found]]) -> None:
-    folder, found = whole
+def test_a_line_per_step_and_one_per_candidate(whole: Whole) -> None:
+    folder, outcomes = whole
     steps, candidates = rows(folder, TRACE), rows(folder, CANDIDATES)
-    assert len(steps) == found[-1].step > 5
+    assert len(steps) == outcomes[-1].step > 5
     plan = Slimming(V1, 3).start
     for number, step in enumerate(steps, 1):
         own = [row for row in candidates if row["step"] == str(number)]
@@ -80,15 +78,15 @@ def test_a_line_per_step_and_one_per_candidate(whole: tuple[Path, list[Found]]) 
         )
         assert float(chosen["error"]) == min(float(row["error"]) for row in own)
         plan = ChannelPlan("p", {**plan.channels, step["group"]: int(step["channels_after"])})
-    assert plan == found[-1].plan
-    told = json.loads((folder / SEARCH).read_text())
-    assert (told["network"], told["cost"], told["criterion"]) == ("us_mobilenet_v1", "macs", "error")
+    assert plan == outcomes[-1].plan
+    identity = json.loads((folder / SEARCH).read_text())
+    assert (identity["network"], identity["cost"], identity["criterion"]) == ("us_mobilenet_v1", "macs", "error")
 
 
-def test_numbers_keep_all_their_digits(whole: tuple[Path, list[Found]]) -> None:
-    folder, found = whole
-    last = read_trace(folder)[found[-1].step - 1]
-    assert (last.cost_after, last.error_after, last.loss_after) == (found[-1].cost, found[-1].error, found[-1].loss)
+def test_numbers_keep_all_their_digits(whole: Whole) -> None:
+    folder, outcomes = whole
+    last = read_trace(folder)[outcomes[-1].step - 1]
+    assert (last.cost_after, last.error_after, last.loss_after) == (outcomes[-1].cost, outcomes[-1].error, outcomes[-1].loss)
 
 
 # -------------------------------------------------------------------------------------------------------------- killed
@@ -100,7 +98,7 @@ class KilledWhileMeasuring:
     def __init__(self) -> None:
         self.inner, self.calls = evaluator(small_network()), 0
 
-    def __call__(self, current: ChannelPlan, candidates: list[ChannelPlan]) -> list[Measured]:
+    def __call__(self, current: ChannelPlan, candidates: list[ChannelPlan]) -> list[CandidateScore]:
         measured = self.inner(current, candidates)
         self.calls += 1
         if self.calls == 5:  # the first is of the start
@@ -158,15 +156,15 @@ def kill(function: Callable[[Path], None], folder: Path) -> None:
     ("function", "done"), [(killed_while_measuring, 3), (killed_while_writing, 2), (killed_while_writing_candidates, 0)]
 )
 def test_a_killed_search_goes_on_to_the_same_plans(
-    function: Callable[[Path], None], done: int, tmp_path: Path, whole: tuple[Path, list[Found]]
+    function: Callable[[Path], None], done: int, tmp_path: Path, whole: Whole
 ) -> None:
     kill(function, tmp_path)
     assert len(read_trace(tmp_path)) == done
     lines: list[str] = []
-    found = search(tmp_path, resume=True, say=lines.append)
+    outcomes = search(tmp_path, resume=True, say=lines.append)
     folder, expected = whole
-    assert found == expected
-    assert plans(found) == plans(expected)
+    assert outcomes == expected
+    assert plans(outcomes) == plans(expected)
     assert rows(tmp_path, TRACE) == rows(folder, TRACE)
     assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
     assert (tmp_path / SEARCH).read_bytes() == (folder / SEARCH).read_bytes()
@@ -174,25 +172,25 @@ def test_a_killed_search_goes_on_to_the_same_plans(
     assert any(line.startswith(f"going on after {done} steps") for line in lines) == (done > 0)
 
 
-def test_a_finished_search_is_read_and_not_measured_again(whole: tuple[Path, list[Found]]) -> None:
-    folder, found = whole
+def test_a_finished_search_is_read_and_not_measured_again(whole: Whole) -> None:
+    folder, outcomes = whole
     before = tree(folder, ["trace.png"])
 
     class Never:
-        def __call__(self, *arguments: Any) -> list[Measured]:
+        def __call__(self, *arguments: Any) -> list[CandidateScore]:
             raise AssertionError
 
         def identity(self) -> dict[str, Any]:
             return evaluator(small_network()).identity()
 
-    assert search(folder, resume=True, measure=Never()) == found
+    assert search(folder, resume=True, measure=Never()) == outcomes
     assert tree(folder, ["trace.png"]) == before
 
 
 # ------------------------------------------------------------------------------------------------------ another search
 
 
-def test_a_search_is_not_written_over(whole: tuple[Path, list[Found]]) -> None:
+def test_a_search_is_not_written_over(whole: Whole) -> None:
     before = tree(whole[0])
     with pytest.raises(UserError, match=r"holds a search already. Go on with --resume auto"):
         search(whole[0])
@@ -209,14 +207,14 @@ def test_a_search_is_not_written_over(whole: tuple[Path, list[Found]]) -> None:
         ({"evaluation": {"amp": "bf16"}}, "amp was 'none' and is 'bf16'"),
     ],
 )
-def test_another_searchs_trace_is_refused(changes: dict[str, Any], message: str, whole: tuple[Path, list[Found]]) -> None:
+def test_another_searchs_trace_is_refused(changes: dict[str, Any], message: str, whole: Whole) -> None:
     before = tree(whole[0])
     with pytest.raises(UserError, match=f"belongs to another search: {message}[^,]*. A resumed|belongs.*{message}"):
         search(whole[0], resume=True, **changes)
     assert tree(whole[0]) == before
 
 
-def test_other_weights_and_other_images_are_refused(whole: tuple[Path, list[Found]]) -> None:
+def test_other_weights_and_other_images_are_refused(whole: Whole) -> None:
     network = small_network()
     network.get_parameter("features.3.body.3.weight").data[0, 0] += 1e-3
     with pytest.raises(UserError, match=r"weights_sha256 was '.*' and is '"):
@@ -244,7 +242,7 @@ def copied(folder: Path, to: Path) -> None:
         (CANDIDATES, "\n1,", "\n", "candidates.csv: is damaged behind line 1"),
     ],
 )
-def test_damaged_files(name: str, old: str, new: str, message: str, whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+def test_damaged_files(name: str, old: str, new: str, message: str, whole: Whole, tmp_path: Path) -> None:
     copied(whole[0], tmp_path)
     text = (tmp_path / name).read_text()
     assert old in text
@@ -253,7 +251,7 @@ def test_damaged_files(name: str, old: str, new: str, message: str, whole: tuple
         search(tmp_path, resume=True)
 
 
-def test_a_step_that_was_changed_by_hand(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+def test_a_step_that_was_changed_by_hand(whole: Whole, tmp_path: Path) -> None:
     """Another group that exists, so that only what follows from the steps before tells."""
     copied(whole[0], tmp_path)
     steps = read_trace(tmp_path)
@@ -265,7 +263,7 @@ def test_a_step_that_was_changed_by_hand(whole: tuple[Path, list[Found]], tmp_pa
         search(tmp_path, resume=True)
 
 
-def test_a_trace_without_its_search(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+def test_a_trace_without_its_search(whole: Whole, tmp_path: Path) -> None:
     copied(whole[0], tmp_path)
     (tmp_path / SEARCH).unlink()
     for resume in (False, True):
@@ -278,7 +276,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     trace = Trace(tmp_path)
     trace.begin({})
-    step = Step(1, "a", 16, 8, 2.0, 1.0, 2, 1, 1.0, 2.0, 3.0, 4.0, 12, 1, 0.1)
+    step = SearchStep(1, "a", 16, 8, 2.0, 1.0, 2, 1, 1.0, 2.0, 3.0, 4.0, 12, 1, 0.1)
 
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -291,67 +289,15 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # ------------------------------------------------------------------------------------------------------- several processes
 
 
-def searched_together(processes: Processes, folder: Path, resume: bool) -> list[Found]:
+def searched_together(processes: Processes, folder: Path, resume: bool) -> list[SearchOutcome]:
     network = small_network()
     measure = dataclasses.replace(evaluator(network), processes=processes)
     return search(folder, resume, network=network, measure=measure, write=processes.first)
 
 
-def test_two_processes_find_what_one_does(whole: tuple[Path, list[Found]], tmp_path: Path) -> None:
+def test_two_processes_find_what_one_does(whole: Whole, tmp_path: Path) -> None:
     folder, expected = whole
     kill(killed_while_writing, tmp_path)
     assert in_processes(2, searched_together, tmp_path, True) == [expected] * 2
     assert rows(tmp_path, TRACE) == rows(folder, TRACE)
     assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
-
-
-# ------------------------------------------------------------------------------------------------------------ the plot
-
-
-def test_the_plot(whole: tuple[Path, list[Found]]) -> None:
-    pytest.importorskip("matplotlib")
-    folder, _ = whole
-    assert (folder / "trace.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_what_the_plot_shows(whole: tuple[Path, list[Found]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = pytest.importorskip("matplotlib.figure").Figure
-    drawn: list[Any] = []
-    savefig = figure.savefig
-
-    def save(figure: Any, *args: Any, **options: Any) -> None:
-        drawn.append(figure)
-        savefig(figure, *args, **options)
-
-    monkeypatch.setattr(figure, "savefig", save)
-    folder, found = whole
-    steps = read_trace(folder)
-    assert plot_search(tmp_path, steps, cost_model("macs", V1, SIZE), found) == tmp_path / "trace.png"
-    (axes,) = drawn[0].axes
-    line, met, *targets = axes.lines
-    assert list(line.get_xdata()) == [steps[0].cost_before / 1e6, *(step.cost_after / 1e6 for step in steps)]
-    assert list(line.get_ydata()) == [steps[0].error_before, *(step.error_after for step in steps)]
-    assert [each.get_xdata()[0] for each in targets] == [each.target / 1e6 for each in found]
-    assert list(met.get_ydata()) == [each.error for each in found]
-    assert axes.get_xlabel() == "million MACs"
-    assert axes.get_ylabel() == "error on held-out images (%)"
-
-    # Of another cost there is a second picture, against MACs.
-    plot_search(tmp_path, steps, cost_model("params", V1, SIZE), found)
-    first, second = drawn[1].axes
-    assert (first.get_xlabel(), second.get_xlabel()) == ("params (million parameters)", "million MACs")
-    line, met = second.lines
-    assert list(line.get_xdata()) == [step.macs / 1e6 for step in steps]
-    assert list(line.get_ydata()) == [step.error_after for step in steps]
-    assert list(met.get_xdata()) == [each.macs / 1e6 for each in found]
-
-
-def test_without_matplotlib_a_line_says_so(
-    whole: tuple[Path, list[Found]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    caplog.set_level("INFO")
-    assert plot_search(tmp_path, read_trace(whole[0]), cost_model("macs", V1, SIZE), whole[1]) is None
-    assert "trace.png was not drawn: matplotlib is not installed" in caplog.text
-    assert not list(tmp_path.iterdir())
-    assert plot_search(tmp_path, [], cost_model("macs", V1, SIZE), []) is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from tests.support import REFERENCE
 from tests.support.slimtrain_states import PUBLISHED, gap, layout
 

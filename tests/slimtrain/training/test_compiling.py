@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.models import ARCHITECTURES
 from slimtrain.models.architecture import Architecture, ChannelList, Layers, M
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
 from slimtrain.training.distributed import Processes
-from slimtrain.training.gradients import Gradients
 from slimtrain.training.optimizer import sgd
-from slimtrain.training.sampling import Sampler
-from slimtrain.training.step import Stepper
+from slimtrain.training.sampling import WidthSampler
+from slimtrain.training.step import Gradients, Stepper
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
@@ -90,21 +89,21 @@ def run(
                     forward(images(size, 8)).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def grid_plans(sampler: Sampler) -> list[ChannelPlan]:
+def grid_plans(sampler: WidthSampler) -> list[ChannelPlan]:
     return [*sampler.fixed, *(sampler.spec.plan(width) for width in sampler.grid)]
 
 
 @pytest.mark.parametrize(
     ("sampler", "expected"),
     [
-        (Sampler(s(0.25, 0.5, 0.75, 1.0)), 4),
-        (Sampler(us()), 2),
-        (Sampler(us(), width_step=0.05), 16),
+        (WidthSampler(s(0.25, 0.5, 0.75, 1.0)), 4),
+        (WidthSampler(us()), 2),
+        (WidthSampler(us(), width_step=0.05), 16),
     ],
     ids=["s", "us", "grid"],
 )
 def test_every_plan_that_comes_back_is_compiled_once(
-    sampler: Sampler, expected: int, caplog: pytest.LogCaptureFixture
+    sampler: WidthSampler, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     network, count = network_for(sampler.spec), Counting()
     forward = CompiledForward(network, grid_plans(sampler), count)
@@ -122,7 +121,7 @@ def test_giving_up_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
     """What the test before looks for: with torch's own limit the compiler gives up on 16 widths, and says so."""
     import torch._dynamo
 
-    sampler, count = Sampler(us(), width_step=0.05), Counting()
+    sampler, count = WidthSampler(us(), width_step=0.05), Counting()
     network = network_for(sampler.spec)
     forward = CompiledForward(network, grid_plans(sampler), count)
     with torch._dynamo.config.patch(recompile_limit=8), caplog.at_level(logging.WARNING):
@@ -133,7 +132,7 @@ def test_giving_up_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_batches_in_parts_of_four_sizes_stay_within_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     """7 images in two parts, and a last batch of 3 in two parts."""
-    sampler, count = Sampler(s(0.25, 0.5, 1.0)), Counting()
+    sampler, count = WidthSampler(s(0.25, 0.5, 1.0)), Counting()
     network = network_for(sampler.spec)
     forward = CompiledForward(network, grid_plans(sampler), count)
     with caplog.at_level(logging.WARNING):
@@ -143,7 +142,7 @@ def test_batches_in_parts_of_four_sizes_stay_within_the_limit(caplog: pytest.Log
 
 
 def test_drawn_widths_run_eagerly() -> None:
-    sampler, count = Sampler(us()), Counting()
+    sampler, count = WidthSampler(us()), Counting()
     network = network_for(sampler.spec)
     forward = CompiledForward(network, sampler.fixed, count)
     drawn = [plan for step in range(10) for plan in sampler(step)[2:] if plan not in sampler.fixed]
@@ -155,7 +154,7 @@ def test_drawn_widths_run_eagerly() -> None:
 
 
 def test_at_most_64_plans_are_compiled_the_first_ones() -> None:
-    sampler = Sampler(us(), width_step=0.01)
+    sampler = WidthSampler(us(), width_step=0.01)
     plans = grid_plans(sampler)
     assert len(dict.fromkeys(plans)) == 76
     forward = CompiledForward(network_for(sampler.spec), plans, Counting())
@@ -171,8 +170,8 @@ def test_limits_that_a_user_raised_are_kept() -> None:
         assert torch._dynamo.config.recompile_limit == 5000
 
 
-@pytest.mark.parametrize("sampler", [Sampler(s(0.25, 1.0)), Sampler(us())], ids=["s", "us"])
-def test_compiled_steps_are_those_of_the_eager_network(sampler: Sampler) -> None:
+@pytest.mark.parametrize("sampler", [WidthSampler(s(0.25, 1.0)), WidthSampler(us())], ids=["s", "us"])
+def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) -> None:
     made: list[tuple[State, State, list[float]]] = []
     for compiled in (False, True):
         network = network_for(sampler.spec)
@@ -201,7 +200,7 @@ def test_compiled_steps_are_those_of_the_eager_network(sampler: Sampler) -> None
 def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
     """Graphs, and the gradients without and with them, of norms that take statistics over processes."""
     ARCHITECTURES["tiny"] = Tiny()
-    sampler, count, made = Sampler(us(), sandwich=2), Counting(), []
+    sampler, count, made = WidthSampler(us(), sandwich=2), Counting(), []
     for compiled in (False, True):
         network = network_for(sampler.spec)
         network.synchronize(True)

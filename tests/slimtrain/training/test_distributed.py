@@ -16,14 +16,13 @@ from slimtrain.data.fake import FakeSamples
 from slimtrain.data.loader import test_batches as batches_of
 from slimtrain.data.loader import training_batches
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.training.calibrating import calibrate_on
 from slimtrain.training.distributed import Processes, choose_device, processes
-from slimtrain.training.evaluate import Result, evaluate
-from slimtrain.training.gradients import Gradients
+from slimtrain.training.evaluate import Scores, calibrate_on, evaluate
+from slimtrain.training.inputs import RunImages
 from slimtrain.training.optimizer import sgd
 from slimtrain.training.run import Run
-from slimtrain.training.sampling import Sampler
-from slimtrain.training.step import Stepper
+from slimtrain.training.sampling import WidthSampler
+from slimtrain.training.step import Gradients, Stepper
 from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes
 from tests.support.slimtrain_states import State, images, network_of, random_state
 
@@ -44,7 +43,7 @@ def share(joined: Processes, total: int) -> slice:
 
 def one_step(joined: Processes, name: str, options: dict[str, Any]) -> Made:
     """Gradients, losses and statistics of one step, and what was summed over processes for it."""
-    sampler = Sampler(SPECS[name], sandwich=3)
+    sampler = WidthSampler(SPECS[name], sandwich=3)
     state = random_state(sampler.spec)
     if options["dtype"] == torch.float32:
         state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -137,7 +136,7 @@ def test_without_synchronization_one_sum_per_step_carries_everything() -> None:
 
 def one_share(joined: Processes, name: str, world: int, rank: int) -> Made:
     """What process `rank` of `world` would make by itself: its gradients, and its own statistics."""
-    sampler = Sampler(SPECS[name], sandwich=3)
+    sampler = WidthSampler(SPECS[name], sandwich=3)
     network = network_of(sampler.spec, random_state(sampler.spec))
     gradients = Gradients(network, sampler.count, joined, synchronized=False)
     steps = Stepper(network, sgd(network, 0, 0.9, True, 0), gradients, smoothing=0.1, distill=True, amp="none")
@@ -172,13 +171,13 @@ def test_without_synchronization_gradients_add_up_and_statistics_are_the_mean(na
 WIDTHS = (0.25, 0.5)
 
 
-def scored(joined: Processes, count: int, batch_size: int) -> list[Result]:
+def scored(joined: Processes, count: int, batch_size: int) -> list[Scores]:
     spec = SPECS["us"]
     network = network_of(spec, random_state(spec)).float()
     batches = batches_of(
         FakeSamples(count, 10, SIZE, "test"), as_float, batch_size=batch_size, rank=joined.rank, world=joined.world
     )
-    return evaluate(network, [spec.plan(w) for w in WIDTHS], batches, joined)
+    return evaluate(network, [spec.plan(w) for w in WIDTHS], (batch.labeled for batch in batches), joined)
 
 
 def as_float(image: Any) -> Tensor:
@@ -228,7 +227,7 @@ def calibrated(joined: Processes, dtype: torch.dtype) -> list[dict[str, tuple[Te
     network = network_of(spec, random_state(spec)).to(dtype)
     plans = [spec.plan(width) for width in (0.25, 0.5, 0.4)]
     network.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(dtype),))
-    calibrate_on(data(31), config(batch_size=7), joined, network, plans)
+    calibrate_on(network, plans, RunImages(config(batch_size=7), data(31), joined).calibrating(), joined)
     assert not any(norm.synchronized for norm in network.norms.values())
     return [network.statistics(plan) for plan in plans]
 
@@ -252,16 +251,16 @@ def trained(joined: Processes, options: dict[str, Any]) -> Made:
     """All steps of a run over 13 images, in float64."""
     chosen = config(drop_last=False, **options)
     run = Run(chosen, joined, data(13, 32))
-    run.network.double()
-    run.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
-    network, count = run.network, run.sampler.count
-    gradients = Gradients(network, count, joined, chosen.sync_norm)  # of the weights as they are now
-    run.optimizer = sgd(network, chosen.lr, chosen.momentum, chosen.nesterov, chosen.weight_decay)
-    run.stepper = Stepper(
-        network, run.optimizer, gradients, smoothing=0, distill=chosen.distill, amp="none", parts=chosen.accumulate
+    trainer, network = run.trainer, run.trainer.network
+    network.double()
+    network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    gradients = Gradients(network, trainer.sampler.count, joined, chosen.sync_norm)  # of the weights as they are now
+    trainer.optimizer = sgd(network, chosen.lr, chosen.momentum, chosen.nesterov, chosen.weight_decay)
+    trainer.stepper = Stepper(
+        network, trainer.optimizer, gradients, smoothing=0, distill=chosen.distill, amp="none", parts=chosen.accumulate
     )
     batches = training_batches(
-        run.data.train,
+        run.images.data.train,
         as_float,
         epochs=chosen.epochs,
         batch_size=chosen.batch_size,
@@ -274,7 +273,7 @@ def trained(joined: Processes, options: dict[str, Any]) -> Made:
     for batch in batches:
         sizes.append(len(batch.labels))
         losses.append(run.train_step(batch))
-    return {"after": dict(network.state_dict()), "losses": torch.stack(losses), "sizes": sizes, "steps": run.step}
+    return {"after": dict(network.state_dict()), "losses": torch.stack(losses), "sizes": sizes, "steps": run.state.step}
 
 
 def test_a_run_over_short_batches_is_that_of_one_process() -> None:

@@ -1,4 +1,4 @@
-"""What a run says: lines, tables, the summary, and times."""
+"""Where a run's lines and figures go, and the times of its steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.base.text import duration, table
-from slimtrain.training.clock import Clock
-from slimtrain.training.logbook import Logbook, Row
+from slimtrain.training.logbook import Clock, Logbook, SummaryRow
 
-ROWS: list[Row] = [
+ROWS: list[SummaryRow] = [
     {
         "epoch": 1,
         "step": 4,
@@ -110,30 +108,6 @@ def test_tensorboard_gets_each_step_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert [s for s in board.scalars if s[0] != "lr"] == [(f"{k}/x0_25", r[k], r["step"]) for r in ROWS for k in kinds]
     assert [s for s in board.scalars if s[0] == "lr"] == [("lr", 0.1, 4), ("lr", 0.05, 8)]
     assert board.flushed >= 2
-
-
-def test_tables_are_aligned_to_the_right() -> None:
-    assert table(["width", "loss"], [["0.25", "12.5000"], ["1.0", "3.1"]]) == (
-        "width     loss\n 0.25  12.5000\n  1.0      3.1"
-    )
-    assert table(["a"], []) == "a"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0:00"),
-        (0.6, "0:01"),
-        (41, "0:41"),
-        (59.6, "1:00"),
-        (60, "1:00"),
-        (3599.7, "1:00:00"),
-        (11112, "3:05:12"),
-        (360000, "100:00:00"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 class Times:

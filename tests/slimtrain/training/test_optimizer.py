@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.optimizer import initialize, sgd

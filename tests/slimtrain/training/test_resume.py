@@ -18,7 +18,6 @@ import torch
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
-from slimtrain.training import run as training
 from slimtrain.training.resume import move_aside, run_to_resume
 from slimtrain.training.run import Run, train
 from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree
@@ -37,7 +36,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, name: str = "train_step"
     real = getattr(Run, name)
 
     def method(self: Run, *args: Any) -> Any:
-        if self.step == step:
+        if self.state.step == step:
             raise Killed
         return real(self, *args)
 
@@ -316,15 +315,16 @@ def test_resume_never_overrides_pretrained(copied: Path) -> None:
 
 
 def test_a_run_that_began_with_the_same_weights_goes_on(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = str(whole / "us_mobilenet_v1.pt")
-    killed(config(tmp_path / "run", **SETTINGS, pretrained=weights), monkeypatch, 5)
-    monkeypatch.setattr(training, "adopt", None)  # the weights are not read again
-    train(config(tmp_path / "run", **SETTINGS, pretrained=weights, resume="auto"), ALONE)
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes((whole / "us_mobilenet_v1.pt").read_bytes())
+    killed(config(tmp_path / "run", **SETTINGS, pretrained=str(weights)), monkeypatch, 5)
+    weights.unlink()  # they are not read again
+    train(config(tmp_path / "run", **SETTINGS, pretrained=str(weights), resume="auto"), ALONE)
 
 
 def test_auto_without_a_checkpoint_begins(tmp_path: Path) -> None:
     made = config(tmp_path / "run", epochs=1, resume="auto")
-    assert run_to_resume(made) is None
+    assert run_to_resume("auto", tmp_path / "run") is None
     train(made, ALONE)
     assert (tmp_path / "run" / "last.pt").exists()
 

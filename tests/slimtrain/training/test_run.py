@@ -23,9 +23,8 @@ from slimtrain.config.reading import read_config
 from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.calibrating import CALIBRATION_EPOCH
-from slimtrain.training.evaluate import Result, evaluate
-from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
+from slimtrain.training.evaluate import Scores, evaluate
+from slimtrain.training.inputs import CALIBRATION_EPOCH, data_of, test_transform_of, train_transform_of
 from slimtrain.training.run import Run, train
 from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
 
@@ -199,7 +198,7 @@ def test_averaged_weights_are_the_exponential_average(tmp_path: Path, monkeypatc
 
     def step(self: Run, batch: Batch) -> torch.Tensor:
         losses = real(self, batch)
-        steps.append([self.network.state_dict()[key].double().clone() for key in keys])
+        steps.append([self.trainer.network.state_dict()[key].double().clone() for key in keys])
         return losses
 
     monkeypatch.setattr(Run, "train_step", step)
@@ -221,9 +220,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, top1: Sequence[tuple[float, float]
     """Tests within training find these accuracies (narrowest, widest), one pair after the other."""
     remaining = list(top1)
 
-    def test(self: Run, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[Result]:
+    def test(self: Run, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[Scores]:
         found = remaining.pop(0) if remaining else (0.0,) * len(plans)
-        return [Result(1.0, value, 1.0, 16) for value in found]
+        return [Scores(1.0, value, 1.0, 16) for value in found]
 
     monkeypatch.setattr(Run, "test", test)
     return []
@@ -240,7 +239,7 @@ def test_best_pt_follows_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     real = Run.end_epoch
 
     def end_epoch(self: Run, clock: Any) -> None:
-        states.append(self.network.state_dict()["features.0.0.weight"].clone())
+        states.append(self.trainer.network.state_dict()["features.0.0.weight"].clone())
         real(self, clock)
 
     monkeypatch.setattr(Run, "end_epoch", end_epoch)
@@ -304,10 +303,10 @@ def test_parts_add_up_to_the_batch(tmp_path: Path) -> None:
     def one(parts: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         settings = config(tmp_path / "run", accumulate=parts, channels_last=False, image_size=64)
         run = Run(settings, ALONE, data_of(settings))
-        began = {key: p.detach().clone() for key, p in run.network.named_parameters()}
+        began = {key: p.detach().clone() for key, p in run.trainer.network.named_parameters()}
         images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
         losses = run.train_step(Batch(0, 0, images, torch.arange(4).repeat(2), 8, ()))
-        return losses, {key: p.detach() - began[key] for key, p in run.network.named_parameters()}
+        return losses, {key: p.detach() - began[key] for key, p in run.trainer.network.named_parameters()}
 
     losses, whole = one(1)
     in_parts, moved = one(2)
@@ -431,7 +430,7 @@ def test_the_same_figures_from_evaluate(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(train(settings, ALONE))
     batches = test_batches(data_of(settings).test, test_transform_of(settings), batch_size=3)
     plans = [checkpoint.spec.plan(w) for w in (0.125, 0.25)]
-    results = evaluate(checkpoint.network, plans, batches, ALONE)
+    results = evaluate(checkpoint.network, plans, (batch.labeled for batch in batches))
     for row, result in zip(rows(tmp_path / "run"), results, strict=True):
         assert (float(row["top1"]), float(row["top5"])) == (result.top1, result.top5)
         assert float(row["loss"]) == pytest.approx(result.loss, rel=1e-5)

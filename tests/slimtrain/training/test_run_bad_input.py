@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,94 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from slimtrain.base.errors import CheckpointError, ResourceError, TrainingError, UserError, WidthError
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.base.errors import CheckpointError, ResourceError, UserError, WidthError
+from slimtrain.checkpoints.own_layout import own_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.training.run import Run, train
-from slimtrain.training.step import Stepper
-from tests.support.run_helpers import ALONE, config, config_file, network_of, refused, run, tree
+from tests.support.run_helpers import ALONE, config, config_file, failure, network_of, refused, run, tree
 from tests.support.run_helpers import US1 as SPEC
-
-
-def failure(made: Config, error: type[UserError], *parts: str) -> str:
-    """The run fails so; one message that holds all `parts`."""
-    with pytest.raises(error) as caught:
-        train(made, ALONE)
-    assert type(caught.value) is error
-    message = str(caught.value)
-    assert all(part in message for part in parts) and "\n" not in message, message
-    return message
-
-
-# ---------------------------------------------------------------------------------------------------------- divergence
-
-
-def diverge(monkeypatch: pytest.MonkeyPatch, at: int, plan: int, value: float) -> None:
-    """From step `at` on, the loss of the plan in position `plan` is `value`."""
-    real, count = Stepper.compute, iter(range(1000))
-
-    def compute(self: Stepper, *args: Any) -> torch.Tensor:
-        losses = real(self, *args)
-        if next(count) >= at:
-            losses[plan] = value
-        return losses
-
-    monkeypatch.setattr(Stepper, "compute", compute)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("position", "width"), [(0, "width 0.25"), (1, "width 0.125")])
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, position: int, width: str
-) -> None:
-    diverge(monkeypatch, 5, position, value)
-    message = failure(config(tmp_path / "run", checkpoint_every=2), TrainingError, "step 5 (epoch 1)", width, f"is {value}")
-    assert f"{tmp_path}/run/last.pt holds the last good state: go on with --resume auto, and lower lr" in message
-    held = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    assert held["training"]["step"] == 4
-    assert all(torch.isfinite(value).all() for value in held["model"].values())
-    assert not (tmp_path / "run" / "us_mobilenet_v1.pt").exists()
-
-
-def test_the_weights_that_a_diverged_step_would_make_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """last.pt is that of a run which ended a step before, byte for byte of its tensors."""
-    monkeypatch.setattr(Run, "finish", lambda self: self.folder)
-    train(config(tmp_path / "good", epochs=1, checkpoint_every=4), ALONE)
-    diverge(monkeypatch, 4, 0, math.nan)
-    failure(config(tmp_path / "run", checkpoint_every=4), TrainingError, "step 4")
-    good, left = (torch.load(tmp_path / n / "last.pt", weights_only=True)["model"] for n in ("good", "run"))
-    assert good.keys() == left.keys()
-    # another number of epochs is another learning rate: what must agree is that step 4 was not taken
-    assert int(left["features.0.1.bn.0.num_batches_tracked"]) == int(good["features.0.1.bn.0.num_batches_tracked"]) == 4
-
-
-def test_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    diverge(monkeypatch, 1, 2, math.nan)
-    message = failure(config(tmp_path / "run"), TrainingError, "step 1 (epoch 0)", "egin again")
-    drawn = float(message.split("the loss at width ")[1].split()[0])
-    assert 0.125 <= drawn <= 0.25
-    assert sorted(tree(tmp_path / "run")) == ["config.yml", "train.log"]
-
-
-def test_a_plan_without_a_width_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    diverge(monkeypatch, 0, 2, math.nan)
-    failure(config(tmp_path / "run", nonuniform=True), TrainingError, "step 0", "plan nonuniform_0")
-
-
-def test_a_learning_rate_that_blows_up_is_exit_code_1(tmp_path: Path) -> None:
-    file = config_file(tmp_path / "tiny.yml", epochs=30)
-    outcome = run("train", file, "--set", "lr=1e30", "--set", "nesterov=false", "--output-dir", tmp_path / "run")
-    assert outcome.code == 1 and "expected a finite number. Training stopped." in outcome.err
-    assert "Traceback" not in outcome.err and "slimexport" not in outcome.out
-
-
-def test_it_can_go_on_with_another_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        diverge(patch, 5, 0, math.nan)
-        failure(config(tmp_path / "run", checkpoint_every=2), TrainingError)
-    assert train(config(tmp_path / "run", checkpoint_every=2, lr=0.01, resume="auto"), ALONE).exists()
-
 
 # ------------------------------------------------------------------------------------------------------ a disk and files
 
@@ -195,7 +114,7 @@ def test_calibration_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise UserError("there are no images to calibrate with.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("slimtrain.training.calibrating.calibrate", refuse)
+        patch.setattr(Run, "calibrate", refuse)
         failure(config(tmp_path / "run", epochs=1), UserError, "no images to calibrate with")
     assert train(config(tmp_path / "run", epochs=1, resume="auto"), ALONE).exists()
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.registry import published_spec
+from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.training.sampling import Sampler, mixed_plan
+from slimtrain.training.sampling import WidthSampler, mixed_plan
 from tests.support.slimtrain_states import empty_state, images, network_of, random_state
 
 US = NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
@@ -22,13 +22,13 @@ US_RESNET = NetworkSpec("resnet50", "us", (0.25, 1.0), 10, width_range=(0.25, 1.
 STEPS = 500
 
 
-def drawn(sampler: Sampler, steps: int = STEPS) -> list[ChannelPlan]:
+def drawn(sampler: WidthSampler, steps: int = STEPS) -> list[ChannelPlan]:
     return [plan for step in range(steps) for plan in sampler(step)[2:]]
 
 
 @pytest.mark.parametrize("sandwich", [2, 3, 4, 7])
 def test_widest_first_narrowest_second_and_as_many_as_asked_for(sandwich: int) -> None:
-    sampler = Sampler(US, sandwich=sandwich)
+    sampler = WidthSampler(US, sandwich=sandwich)
     for step in range(20):
         plans = sampler(step)
         assert len(plans) == sampler.count == sandwich
@@ -40,7 +40,7 @@ def test_widest_first_narrowest_second_and_as_many_as_asked_for(sandwich: int) -
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_widths_are_uniform_over_the_range(seed: int) -> None:
-    widths = sorted(plan.width or 0 for plan in drawn(Sampler(US, seed)))
+    widths = sorted(plan.width or 0 for plan in drawn(WidthSampler(US, seed)))
     assert len(widths) == 2 * STEPS
     # Kolmogorov and Smirnov: the distance from the uniform distribution exceeds this in one of 1,000 samples.
     places = [(width - 0.25) / 0.75 for width in widths]
@@ -49,7 +49,7 @@ def test_widths_are_uniform_over_the_range(seed: int) -> None:
 
 
 def test_the_draws_of_a_step_and_of_neighbouring_steps_are_unrelated() -> None:
-    pairs = torch.tensor([[plan.width for plan in Sampler(US)(step)[2:]] for step in range(STEPS)])
+    pairs = torch.tensor([[plan.width for plan in WidthSampler(US)(step)[2:]] for step in range(STEPS)])
     columns = torch.stack([pairs[:-1, 0], pairs[:-1, 1], pairs[1:, 0], pairs[1:, 1]])
     related = torch.corrcoef(columns) - torch.eye(4)
     assert float(related.abs().max()) < 4 / STEPS**0.5
@@ -57,10 +57,10 @@ def test_the_draws_of_a_step_and_of_neighbouring_steps_are_unrelated() -> None:
 
 def test_the_same_seed_and_step_draw_the_same_others_differ() -> None:
     def widths(seed: int, step: int) -> tuple[float | None, ...]:
-        return tuple(plan.width for plan in Sampler(US, seed)(step))
+        return tuple(plan.width for plan in WidthSampler(US, seed)(step))
 
     assert widths(3, 17) == widths(3, 17)
-    sampler = Sampler(US, 3)
+    sampler = WidthSampler(US, 3)
     later = [sampler(step) for step in (5, 17, 17)]  # whatever was drawn before
     assert tuple(plan.width for plan in later[1]) == tuple(plan.width for plan in later[2]) == widths(3, 17)
     seen = {widths(seed, step) for seed in range(20) for step in range(20)}
@@ -70,13 +70,13 @@ def test_the_same_seed_and_step_draw_the_same_others_differ() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "from slimtrain.training.sampling import Sampler; from slimtrain.models.spec import NetworkSpec\n"
+        "from slimtrain.training.sampling import WidthSampler; from slimtrain.models.spec import NetworkSpec\n"
         "spec = NetworkSpec('mobilenet_v1', 'us', (0.25, 1.0), 10, width_range=(0.25, 1.0))\n"
-        "print([[p.width for p in Sampler(spec, 5)(s)] for s in range(4)])"
+        "print([[p.width for p in WidthSampler(spec, 5)(s)] for s in range(4)])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == str([[plan.width for plan in Sampler(US, 5)(step)] for step in range(4)])
+    assert made.stdout.strip() == str([[plan.width for plan in WidthSampler(US, 5)(step)] for step in range(4)])
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:
@@ -84,10 +84,10 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
 
     random.seed(1)
     state = random.getstate()
-    first = Sampler(US)(3)
+    first = WidthSampler(US)(3)
     assert random.getstate() == state
     random.seed(2)
-    assert [plan.width for plan in Sampler(US)(3)] == [plan.width for plan in first]
+    assert [plan.width for plan in WidthSampler(US)(3)] == [plan.width for plan in first]
 
 
 # ----------------------------------------------------------------------------------------------------------- the grid
@@ -107,21 +107,21 @@ def test_a_grid_begins_at_the_narrowest_and_stays_in_range(
     low: float, high: float, step: float, expected: list[float]
 ) -> None:
     spec = NetworkSpec("mobilenet_v1", "us", (low, high), 10, width_range=(low, high))
-    sampler = Sampler(spec, width_step=step)
+    sampler = WidthSampler(spec, width_step=step)
     assert sampler.grid == expected
     assert {plan.width for plan in drawn(sampler, 200)} == set(expected)
     assert [plan.width for plan in sampler(0)[:2]] == [high, low]
 
 
 def test_a_grid_is_drawn_from_evenly() -> None:
-    counts = Counter(plan.width for plan in drawn(Sampler(US, width_step=0.25)))
+    counts = Counter(plan.width for plan in drawn(WidthSampler(US, width_step=0.25)))
     expected = 2 * STEPS / 4
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < 16.3  # chi squared, 3 degrees: 1 in 1,000
 
 
 def test_without_a_step_there_is_no_grid() -> None:
-    assert Sampler(US).grid == []
-    assert len({plan.width for plan in drawn(Sampler(US))}) == 2 * STEPS
+    assert WidthSampler(US).grid == []
+    assert len({plan.width for plan in drawn(WidthSampler(US))}) == 2 * STEPS
 
 
 # --------------------------------------------------------------------------------------------------------- non-uniform
@@ -129,7 +129,7 @@ def test_without_a_step_there_is_no_grid() -> None:
 
 @pytest.mark.parametrize("spec", [US, US_V2, US_RESNET], ids=["v1", "v2", "resnet"])
 def test_nonuniform_plans_are_plans_of_the_network(spec: NetworkSpec) -> None:
-    sampler = Sampler(spec, nonuniform=True)
+    sampler = WidthSampler(spec, nonuniform=True)
     low, high = (spec.plan(width) for width in spec.range)
     plans = drawn(sampler, 100)
     assert sampler(0)[:2] == [high, low]
@@ -154,7 +154,7 @@ def test_nonuniform_plans_are_plans_of_the_network(spec: NetworkSpec) -> None:
 
 def test_every_group_draws_by_itself() -> None:
     """Groups of the same size at every uniform width differ from each other in most non-uniform plans."""
-    plans = drawn(Sampler(US, nonuniform=True))
+    plans = drawn(WidthSampler(US, nonuniform=True))
     for a, b in [("features.7", "features.8"), ("features.12", "features.13")]:
         x = torch.tensor([[plan.channels[a], plan.channels[b]] for plan in plans], dtype=torch.float64)
         assert abs(float(torch.corrcoef(x.T)[0, 1])) < 4 / len(plans) ** 0.5
@@ -164,7 +164,7 @@ def test_every_group_draws_by_itself() -> None:
 def test_the_tail_of_mobilenet_v2_is_never_slimmed() -> None:
     assert US_V2.fixed_groups == {"features.18"}
     for nonuniform in (False, True):
-        assert {plan.channels["features.18"] for plan in drawn(Sampler(US_V2, nonuniform=nonuniform), 50)} == {1280}
+        assert {plan.channels["features.18"] for plan in drawn(WidthSampler(US_V2, nonuniform=nonuniform), 50)} == {1280}
 
 
 def test_of_tied_entries_the_first_decides() -> None:
@@ -192,7 +192,7 @@ def test_equal_widths_everywhere_make_the_uniform_plan() -> None:
 def test_nonuniform_plans_run(architecture: str) -> None:
     spec = NetworkSpec(architecture, "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
     network = network_of(spec, random_state(spec)).train()
-    plans = Sampler(spec, sandwich=5, nonuniform=True)(0)[2:]
+    plans = WidthSampler(spec, sandwich=5, nonuniform=True)(0)[2:]
     made = []
     with torch.no_grad():
         for plan in plans:
@@ -210,7 +210,7 @@ def test_nonuniform_plans_run(architecture: str) -> None:
 )
 def test_other_networks_run_all_switches_in_every_step(name: str) -> None:
     spec = published_spec(name)
-    sampler = Sampler(spec, seed=4, sandwich=2)  # the sandwich is for US networks
+    sampler = WidthSampler(spec, seed=4, sandwich=2)  # the sandwich is for US networks
     shapes = {key: value.shape for key, value in empty_state(spec).items()}
     for step in (0, 1, 1000):
         plans = sampler(step)
@@ -225,4 +225,4 @@ def test_other_networks_run_all_switches_in_every_step(name: str) -> None:
 
 def test_switches_may_be_written_in_any_order() -> None:
     spec = NetworkSpec("mobilenet_v1", "s", (0.5, 1.0, 0.25), 10)
-    assert [plan.width for plan in Sampler(spec)(0)] == [1.0, 0.5, 0.25]
+    assert [plan.width for plan in WidthSampler(spec)(0)] == [1.0, 0.5, 0.25]

@@ -14,10 +14,9 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.gradients import Gradients
 from slimtrain.training.optimizer import sgd
-from slimtrain.training.sampling import Sampler
-from slimtrain.training.step import Stepper, accumulate_gradients
+from slimtrain.training.sampling import WidthSampler
+from slimtrain.training.step import Gradients, Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
@@ -36,15 +35,15 @@ def s(architecture: str, *switches: float) -> NetworkSpec:
 
 LISTS = ((8, 16, 24, 16, 8, 24, 16) * 2, (16, 24, 24, 8, 16, 32, 24) * 2)  # not nested: the second is narrower in places
 SAMPLERS = {
-    "s_v1": Sampler(s("mobilenet_v1", 0.25, 0.5)),
-    "s_v2": Sampler(s("mobilenet_v2", 0.2, 0.35)),
-    "s_resnet": Sampler(s("resnet50", 0.0625, 0.125)),
-    "s_shufflenet": Sampler(s("shufflenet", 0.25, 0.5)),
-    "autoslim": Sampler(NetworkSpec("mobilenet_v1", "autoslim", (1, 2), CLASSES, LISTS, stem_stride=1)),
-    "us_v1": Sampler(us("mobilenet_v1", 0.25, 0.5)),
-    "us_v1_grid": Sampler(us("mobilenet_v1", 0.25, 0.5), width_step=0.1),
-    "us_v2_nonuniform": Sampler(us("mobilenet_v2", 0.2, 0.4), sandwich=3, nonuniform=True),
-    "us_resnet_nonuniform": Sampler(us("resnet50", 0.125, 0.25), sandwich=3, nonuniform=True),
+    "s_v1": WidthSampler(s("mobilenet_v1", 0.25, 0.5)),
+    "s_v2": WidthSampler(s("mobilenet_v2", 0.2, 0.35)),
+    "s_resnet": WidthSampler(s("resnet50", 0.0625, 0.125)),
+    "s_shufflenet": WidthSampler(s("shufflenet", 0.25, 0.5)),
+    "autoslim": WidthSampler(NetworkSpec("mobilenet_v1", "autoslim", (1, 2), CLASSES, LISTS, stem_stride=1)),
+    "us_v1": WidthSampler(us("mobilenet_v1", 0.25, 0.5)),
+    "us_v1_grid": WidthSampler(us("mobilenet_v1", 0.25, 0.5), width_step=0.1),
+    "us_v2_nonuniform": WidthSampler(us("mobilenet_v2", 0.2, 0.4), sandwich=3, nonuniform=True),
+    "us_resnet_nonuniform": WidthSampler(us("resnet50", 0.125, 0.25), sandwich=3, nonuniform=True),
 }
 
 
@@ -307,7 +306,7 @@ def half_stepper(network: SlimmableNetwork, plans: int, amp: str, **options: Any
 def test_half_precision_is_that_of_dense_networks(amp: str) -> None:
     """Rounding grows over 27 layers of random weights, so that gradients of any two precisions are far apart but for the
     last layer's; networks of the same precision agree."""
-    sampler = Sampler(us("mobilenet_v1", 0.25, 0.5), sandwich=3)
+    sampler = WidthSampler(us("mobilenet_v1", 0.25, 0.5), sandwich=3)
     network = float32_network(sampler.spec)
     state = {key: value.clone() for key, value in network.state_dict().items()}
     x, plans = images(8, 16).float(), sampler(0)

@@ -14,14 +14,15 @@ import yaml
 from PIL import Image
 
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.own import own_content, save
+from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
+from slimtrain.checkpoints.writing import save
 from slimtrain.data.loader import test_batches, training_batches
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.calibrating import CALIBRATION_EPOCH, calibrate_on
-from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
+from slimtrain.training.evaluate import calibrate_on
+from slimtrain.training.inputs import CALIBRATION_EPOCH, RunImages, data_of, test_transform_of, train_transform_of
 from tests.support.run_helpers import (
     ALONE,
     S2,
@@ -275,7 +276,8 @@ def test_a_published_file_is_calibrated_in_its_own_layout(tmp_path: Path, publis
     weights = {k: v for k, v in first.state_dict().items() if ".bn." not in k}
     same_state(weights, {k: v for k, v in found.network.state_dict().items() if ".bn." not in k})
     made = config(tmp_path / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
-    calibrate_on(data_of(made), made, ALONE, first, [first.spec.plan(0.35)])
+    batches = RunImages(made, data_of(made), ALONE).calibrating()
+    calibrate_on(first, [first.spec.plan(0.35)], batches, ALONE, channels_last=made.channels_last)
     for key, pair in first.statistics(first.spec.plan(0.35)).items():
         other = found.network.statistics(found.spec.plan(0.35))[key]
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(pair, other, strict=True))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from functools import cache
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ import pytest
 from benchmarks.cells.cell import Result
 from benchmarks.report.analysis import analyse
 from benchmarks.report.picture_files import LATENCY, PARETO, SHOWN, THROUGHPUT, file_name
-from benchmarks.report.plots.labels import _crosses, order_of_importance, place_names
 from benchmarks.report.plots.pictures import draw, figure_of, sheets
-from benchmarks.report.plots.style import COLOURS, MARKERS, device_name, freeze, mark, new_figure, plain_ticks
 from slimexport.target.errors import MissingBackend
 from tests.support import ROOT
+from tests.support.bench_colours import luminance
 from tests.support.shown_results import cell, failed, family, figures, noisy, on_gpu, recorded, steady, widths
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -64,7 +63,7 @@ SETS: dict[str, list[Result]] = {
     "one batch": family(4, batches=(1,)),
     "eight batches": family(4, batches=(1, 2, 4, 8, 16, 32, 64, 128)),
     "one width": family(1, batches=(1,)),
-    "failed 1.0x": [each if each.cell.label != "1.0x" else failed(each.cell) for each in family(4)],
+    "failed 1.0x": [failed(width.cell) if width.cell.label == "1.0x" else width for width in family(4)],
     "switches": switches(),
     "plans": plans(3),
     "many plans": plans(20),
@@ -87,13 +86,13 @@ def texts(figure: Any) -> list[Any]:
     """All texts that can be seen."""
     from matplotlib.text import Text
 
-    return [each for each in figure.findobj(Text) if each.get_visible() and each.get_text().strip() and _shown(each)]
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and _shown(text)]
 
 
 def _shown(text: Any) -> bool:
     """Names of ticks beyond an axis' ends are not drawn."""
-    for each in text.figure.axes:
-        for axis in (each.xaxis, each.yaxis):
+    for axes in text.figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                 if text in (tick.label1, tick.label2):
@@ -152,7 +151,7 @@ def test_axes_have_units_and_titles_say_what_was_measured(name: str) -> None:
     for kind in SHOWN:
         figure = drawn(name, kind)
         title = " ".join(figure.get_suptitle().split())
-        cells = [each.cell for each in SETS[name]]
+        cells = [measurement.cell for measurement in SETS[name]]
         device = "NVIDIA H200" if name == "launch-bound" else "Intel Xeon (1 thread)"
         batches = ", ".join(str(batch) for batch in dict.fromkeys(of.batch for of in cells))
         for part in ("net", device, cells[0].backend, cells[0].precision, f"batch {batches}"):
@@ -232,27 +231,12 @@ def test_no_tick_is_above_a_hundred_percent() -> None:
     assert axes.get_ylim()[0] < min(axes.get_yticks()) < max(axes.get_yticks()) <= 100
 
 
-def luminance(colour: Any) -> float:
-    from matplotlib.colors import to_rgb
-
-    return float(np.dot((0.2126, 0.7152, 0.0722), to_rgb(colour)))
-
-
-def test_series_are_told_apart_without_colour() -> None:
-    marks = [mark(index) for index in range(32)]
-    assert len({(each["marker"], each["linestyle"]) for each in marks}) == 32
-    assert len({each["marker"] for each in marks[:8]}) == len(MARKERS) == 8
-    shades = [luminance(colour) for colour in COLOURS[:3]]  # --batches 1,8,32
-    assert min(abs(one - other) for one, other in combinations(shades, 2)) > 0.1
-    assert all(luminance(colour) < 0.7 for colour in COLOURS), "too pale on white"
-
-
 def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path: Path) -> None:
     from PIL import Image
 
     results = [*family(31, batches=(8,)), *launch_bound()[:7], failed(cell("1.0x", 10, backend="torch-eager"))]
     run = recorded(results, **ENVIRONMENT)
-    first, second = (draw(run, folder) for folder in (tmp_path, _made(tmp_path / "again")))
+    first, second = (draw(run, folder) for folder in (tmp_path, _new(tmp_path / "again")))
     groups = [group for group in analyse(run.results, {}) if group.measured]
     assert {path.name for path in first} == {file_name(kind, group) for group in groups for kind in SHOWN}
     assert len(first) == 6
@@ -264,7 +248,7 @@ def test_files_are_small_named_after_their_group_and_the_same_each_time(tmp_path
             assert picture.format == "PNG" and picture.width >= 1200
 
 
-def _made(folder: Path) -> Path:
+def _new(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
@@ -293,61 +277,3 @@ def test_without_matplotlib_nothing_is_drawn_and_the_reason_told(monkeypatch: py
         draw(recorded(family(2, batches=(1,))), tmp_path)
     assert error.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 10, 31])
-def test_order_of_importance_begins_with_the_ends_and_spreads(count: int) -> None:
-    order = order_of_importance(count)
-    assert sorted(order) == list(range(count))
-    assert set(order[:2]) == {0, count - 1}
-    if count > 4:
-        first = sorted(order[:5])
-        assert max(b - a for a, b in pairwise(first)) <= -(-(count - 1) // 4) + 1
-
-
-def test_names_in_a_cloud_of_points_cover_nothing() -> None:
-    figure, (axes,) = new_figure(1)
-    points = [(float(x), float(y)) for x, y in np.random.default_rng(0).uniform(0, 1, (60, 2))]
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    freeze(figure)
-    written = place_names(axes, points, [(index, f"point {index}") for index in range(60)], most=25)
-    boxes = [text.get_window_extent() for text in written]
-    assert len(written) == 25
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    inside = axes.get_window_extent()
-    for box in boxes:
-        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-        assert not any(box.contains(*axes.transData.transform(point)) for point in points)
-
-
-def test_lines_through_boxes() -> None:
-    from matplotlib.transforms import Bbox
-
-    box = Bbox([[1, 1], [3, 2]])
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        start, end = random.uniform(0, 4, (2, 2))
-        along = start + np.linspace(0, 1, 2001)[:, None] * (end - start)
-        inside = bool(((along > (1, 1)) & (along < (3, 2))).all(axis=1).any())
-        grazes = bool((np.abs(along - (1, 1)).min() < 1e-2) or (np.abs(along - (3, 2)).min() < 1e-2))
-        assert grazes or bool(_crosses(box, tuple(start), tuple(end))) is inside
-    assert _crosses(box, (2, 0), (2, 4)) and not _crosses(box, (0.5, 0), (0.5, 4))
-    assert _crosses(box, (2, 1.5), (2, 1.5)) and not _crosses(box, (5, 5), (5, 5))
-
-
-@pytest.mark.parametrize(("low", "high", "ticks"), [(3, 40, [2, 5, 10, 20, 50]), (0.9, 1.1, [0.5, 1, 2]), (10, 10, [10])])
-def test_plain_ticks(low: float, high: float, ticks: list[float]) -> None:
-    assert plain_ticks(low, high) == pytest.approx(ticks)
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel Xeon"),
-        ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763 64-Core"),
-        ("NVIDIA H200", "NVIDIA H200"),
-    ],
-)
-def test_device_names(name: str, told: str) -> None:
-    assert device_name(name) == told

@@ -20,7 +20,7 @@ from slimexport.fold import fold_norms
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.typed import to_typed
-from slimtrain.models.registry import PUBLISHED, published_spec
+from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 
@@ -48,7 +48,7 @@ def lively(name: str) -> fx.GraphModule:
 
 def layers(network: fx.GraphModule) -> Layers:
     """What runs, in order: the layers' names, types and hyper-parameters, and functions with their arguments."""
-    found: Layers = []
+    listed: Layers = []
     for node in network.graph.nodes:
         if node.op == "call_module":
             module = network.get_submodule(node.target)
@@ -56,10 +56,10 @@ def layers(network: fx.GraphModule) -> Layers:
             for key in ("kernel_size", "stride", "padding", "output_size"):
                 if isinstance(values.get(key), int):
                     values[key] = (values[key],) * 2
-            found.append((node.target, type(module).__name__, values))
+            listed.append((node.target, type(module).__name__, values))
         elif node.op == "call_function" and node.target is not operator.getitem:  # a view: when it is made does not matter
-            found.append(("", node.target.__name__, {"readers": len(node.users)}))
-    return found
+            listed.append(("", node.target.__name__, {"readers": len(node.users)}))
+    return listed
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -70,12 +70,12 @@ def test_published_networks_come_back(name: str, tmp_path: Path) -> None:
     assert layers(read) == layers(dense)
     assert not any(module.training for module in read.modules())
     assert not any(parameter.requires_grad for parameter in read.parameters())
-    made = torch_logits(read, images)
-    assert np.array_equal(made, torch_logits(dense, images))  # same weights, same order: the very same numbers
+    logits = torch_logits(read, images)
+    assert np.array_equal(logits, torch_logits(dense, images))  # same weights, same order: the very same numbers
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"input": images})[0]
-    assert gap(made, expected) < 1e-5
-    assert gap(made[:1], made[1:]) > 0.01  # the images are told apart, so a mistake would show
+    assert gap(logits, expected) < 1e-5
+    assert gap(logits[:1], logits[1:]) > 0.01  # the images are told apart, so a mistake would show
 
 
 @pytest.mark.parametrize(("precision", "kind", "tolerance"), [("fp16", torch.float16, 2e-3), ("bf16", torch.bfloat16, 2e-2)])
@@ -83,13 +83,13 @@ def test_typed_files_keep_their_type(tmp_path: Path, precision: str, kind: torch
     network = write_tiny(tmp_path, precision=precision)
     read = dense_from_onnx(tmp_path / "tiny.onnx")
     assert {parameter.dtype for parameter in read.parameters()} == {kind}
-    made = torch_logits(read, probes())
-    assert made.dtype == np.float32
-    assert 0 < gap(made, torch_logits(network, probes())) < tolerance
+    logits = torch_logits(read, probes())
+    assert logits.dtype == np.float32
+    assert 0 < gap(logits, torch_logits(network, probes())) < tolerance
     by_hand = tiny_network().to(kind)
     with torch.inference_mode():
         expected = by_hand(torch.from_numpy(probes()).to(kind)).float().numpy()
-    assert np.array_equal(made, expected)
+    assert np.array_equal(logits, expected)
 
 
 def test_a_norm_that_nothing_folds(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_norm_that_nothing_folds(tmp_path: Path) -> None:
     network = nn.Sequential(norm, nn.ReLU(inplace=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval()
     onnx.save(to_onnx(network, 8, {}), tmp_path / "norm.onnx")
     images = probes(2, 8)
-    made = torch_logits(dense_from_onnx(tmp_path / "norm.onnx"), images)
-    assert gap(made, torch_logits(network, images)) < 1e-6
+    logits = torch_logits(dense_from_onnx(tmp_path / "norm.onnx"), images)
+    assert gap(logits, torch_logits(network, images)) < 1e-6
 
 
 def test_activations_overwrite_only_what_nobody_else_reads(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_activations_overwrite_only_what_nobody_else_reads(tmp_path: Path) -> No
             self.first, self.pool, self.flatten = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            made = self.conv(x)
-            left, right = torch.chunk(made, 2, 1)
-            return self.flatten(self.pool(torch.cat([self.relu(made), self.first(left), right], 1)))
+            features = self.conv(x)
+            left, right = torch.chunk(features, 2, 1)
+            return self.flatten(self.pool(torch.cat([self.relu(features), self.first(left), right], 1)))
 
     network = Shared().eval()
     onnx.save(to_onnx(network, 8, {}), tmp_path / "shared.onnx")
@@ -128,9 +128,6 @@ def _saved(folder: Path, *modules: nn.Module) -> Path:
     path = folder / "saved.onnx"
     onnx.save(to_onnx(nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval(), 8, {}), path)
     return path
-
-
-# ------------------------------------------------------------------------------------------------------------ refusals
 
 
 def graph_of(*nodes: onnx.NodeProto, **tensors: Any) -> onnx.ModelProto:
@@ -191,7 +188,7 @@ def test_only_a_channel_shuffle_is_taken_for_one(tmp_path: Path, change: Callabl
     read = dense_from_onnx(path)
     assert [type(module) for module in read.modules()][2] is nn.ChannelShuffle and read.get_submodule("1").groups == 3
     model = onnx.load(path)
-    change([each for each in model.graph.node if each.op_type in ("Reshape", "Transpose")])
+    change([node_ for node_ in model.graph.node if node_.op_type in ("Reshape", "Transpose")])
     onnx.save(model, path)
     with pytest.raises(UnsupportedFile, match=r"Reshape .* with these shapes"):
         dense_from_onnx(path)
@@ -215,5 +212,5 @@ def test_the_casts_of_a_typed_file_are_at_both_ends(tmp_path: Path) -> None:
     model = to_typed(to_onnx(tiny_network(), 32, {}), "fp16")[0]
     onnx.save(model, tmp_path / "t.onnx")
     nodes = list(dense_from_onnx(tmp_path / "t.onnx").graph.nodes)
-    kinds = [(place, each.args[1]) for place, each in enumerate(nodes) if each.op == "call_method"]
+    kinds = [(place, node_.args[1]) for place, node_ in enumerate(nodes) if node_.op == "call_method"]
     assert kinds == [(1, torch.float16), (len(nodes) - 2, torch.float32)]

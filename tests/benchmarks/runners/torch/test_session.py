@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,76 +17,22 @@ from torch import fx
 
 import slimexport
 from benchmarks.cells.backends import SLIMMABLE, TORCH_COMPILE, TORCH_EAGER, TORCH_GRAPH
-from benchmarks.cells.cell import Array, Cell, NotMeasured, Options, OutOfMemory
+from benchmarks.cells.cell import NotMeasured, Options, OutOfMemory
 from benchmarks.cells.inputs import cache_bytes
-from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from benchmarks.measure.output_check import check_output
-from benchmarks.runners.torch import slimmable as torch_slimmable
 from benchmarks.runners.torch.session import read_dense
-from slimexport.target.errors import BundleError
-from slimexport.target.reference import read_reference
-from slimtrain.base.errors import CheckpointError
-from slimtrain.base.files import file_sha256
-from slimtrain.checkpoints.checkpoint import open_checkpoint
+from tests.support.bench_torch_bundle import WIDTHS, Exported, refused, with_checkpoint
 from tests.support.bench_torch_helpers import SIZE, FewImages, NoRoom, cell, gap, open_torch, probes, torch_logits, write_tiny
-
-RANDOM = "random:us_mobilenet_v1"
-WIDTHS = (0.25, 0.5)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A bundle, the checkpoint that it was exported from, and a bundle of the same network under its name `random:...`."""
-
-    folder: Path
-    checkpoint: Path
-    untrained: Path
-
-    def cells(self, backend: str, batch: int = 2, precision: str = "fp32") -> list[Cell]:
-        return plan_cells(open_bundle(self.folder), Wanted((backend,), (batch,), (precision,)))[0]
-
-    def reference(self, of: Cell) -> tuple[Array, Array, None]:
-        reference = read_reference(self.folder)
-        return reference["images"], reference[f"logits_{of.plan}"], None
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("torch_runners")
-    checkpoint = folder / "us.pt"
-    state = open_checkpoint(RANDOM).network.state_dict()
-    torch.save({f"module.{key}": value for key, value in state.items()}, checkpoint)
-    arguments: Any = {"widths": WIDTHS, "image_size": SIZE, "precisions": ("fp32", "fp16")}
-    slimexport.export(checkpoint, output_dir=folder / "bundle", **arguments)
-    shutil.copytree(folder / "bundle", folder / "untrained")
-    manifest = json.loads((folder / "untrained" / "manifest.json").read_text())
-    manifest["source"].update(file=RANDOM, sha256=None)
-    (folder / "untrained" / "manifest.json").write_text(json.dumps(manifest))
-    return Exported(folder / "bundle", checkpoint, folder / "untrained")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def nothing_opened() -> Iterator[None]:
-    """No slimmable network is left for other tests."""
-    yield
-    torch_slimmable._Opened.key = torch_slimmable._Opened.network = None
-
-
-def with_checkpoint(exported: Exported, **more: Any) -> Options:
-    return Options(checkpoint=exported.checkpoint, **more)
-
-
-# -------------------------------------------------------------------------------------------------- what is computed
 
 
 @pytest.mark.parametrize("backend", [TORCH_EAGER, SLIMMABLE])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_logits_are_the_bundles_reference(exported: Exported, backend: str, batch: int) -> None:
     cells = exported.cells(backend, batch)
-    assert [each.label for each in cells] == ["0.25x", "0.5x"]
-    for each in cells:
-        runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
-        assert check_output(runner, each, exported.reference(each)) == ""
+    assert [cell_.label for cell_ in cells] == ["0.25x", "0.5x"]
+    for cell_ in cells:
+        runner = open_torch(cell_, exported.folder, FewImages(), with_checkpoint(exported))
+        assert check_output(runner, cell_, exported.reference(cell_)) == ""
         timing = runner.run(7)
         assert timing.wall > 0
         assert (timing.device, timing.enqueue, timing.upload, timing.download) == (None,) * 4
@@ -96,13 +40,13 @@ def test_logits_are_the_bundles_reference(exported: Exported, backend: str, batc
 
 
 def test_fp16_files_run_in_fp16(exported: Exported) -> None:
-    (each, _) = exported.cells(TORCH_EAGER, 2, "fp16")
-    assert each.file.endswith(".fp16.onnx")
-    runner = open_torch(each, exported.folder, FewImages(), Options())
-    images, expected, _ = exported.reference(each)
-    made = runner.logits(images)
-    assert made.dtype == np.float32
-    assert 1e-4 < gap(made, expected) < 3e-2  # not in fp32, and not wrong
+    (cell_, _) = exported.cells(TORCH_EAGER, 2, "fp16")
+    assert cell_.file.endswith(".fp16.onnx")
+    runner = open_torch(cell_, exported.folder, FewImages(), Options())
+    images, expected, _ = exported.reference(cell_)
+    logits = runner.logits(images)
+    assert logits.dtype == np.float32
+    assert 1e-4 < gap(logits, expected) < 3e-2  # not in fp32, and not wrong
     runner.close()
 
 
@@ -117,30 +61,6 @@ def test_the_network_of_a_file_is_the_one_that_materialize_gives(exported: Expor
     mine = dict(read.named_parameters())
     assert mine.keys() == expected.keys() and all(torch.equal(mine[key], expected[key]) for key in expected)
     assert np.array_equal(torch_logits(read, probes()), torch_logits(dense, probes()))
-
-
-def test_the_slimmable_network_at_a_width_is_the_dense_one(exported: Exported) -> None:
-    for slim, dense in zip(exported.cells(SLIMMABLE), exported.cells(TORCH_EAGER), strict=True):
-        made = []
-        for each in (slim, dense):
-            runner = open_torch(each, exported.folder, FewImages(), with_checkpoint(exported))
-            made.append(runner.logits(probes()))
-            runner.close()
-        assert 0 < gap(*made) < 1e-4  # the norms are folded in one and not in the other
-
-
-def test_open_widths_of_one_network_do_not_disturb_each_other(exported: Exported) -> None:
-    narrow, wide = exported.cells(SLIMMABLE)
-    runners = [open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)) for each in (narrow, wide)]
-    for _ in range(2):
-        for each, runner in zip((narrow, wide), runners, strict=True):
-            runner.run(0)
-            check_output(runner, each, exported.reference(each))
-    network = torch_slimmable._Opened.network
-    assert network is not None and network.active == network.spec.widest  # as before the `with` blocks
-    runners[0].close()
-    check_output(runners[1], wide, exported.reference(wide))
-    runners[1].close()
 
 
 def test_buffers_rotate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -162,8 +82,8 @@ def test_buffers_rotate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_settings_say_how_it_runs(exported: Exported) -> None:
-    (each, _) = exported.cells(TORCH_EAGER)
-    runner = open_torch(each, exported.folder, FewImages(), Options(threads=2, transfers=True))
+    (cell_, _) = exported.cells(TORCH_EAGER)
+    runner = open_torch(cell_, exported.folder, FewImages(), Options(threads=2, transfers=True))
     assert runner.settings == {
         "device": "cpu",
         "threads": 2,
@@ -180,9 +100,6 @@ def test_settings_say_how_it_runs(exported: Exported) -> None:
     }
     json.dumps(runner.settings)
     runner.close()
-
-
-# ---------------------------------------------------------------------------------------------------- what is left
 
 
 def test_threads_are_set_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,40 +153,6 @@ def test_gradients_and_modes_of_the_caller_are_untouched(tmp_path: Path) -> None
     runner.close()
 
 
-def test_the_checkpoint_is_read_once(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        opened.append(args)
-        return open_checkpoint(*args, **kwargs)
-
-    monkeypatch.setattr(torch_slimmable._Opened, "network", None)
-    monkeypatch.setattr(torch_slimmable, "open_checkpoint", counting)
-    runners = []
-    for batch in (1, 2):
-        for each in exported.cells(SLIMMABLE, batch):
-            runners.append(open_torch(each, exported.folder, FewImages(), with_checkpoint(exported)))
-    assert len(opened) == 1
-    other = replace(exported.cells(SLIMMABLE)[0])
-    options = Options(checkpoint=Path(RANDOM))
-    runners.append(open_torch(other, exported.untrained, FewImages(), options))
-    assert len(opened) == 2
-    for runner in runners:
-        runner.close()
-
-
-# -------------------------------------------------------------------------------------------------------- refusals
-
-
-def refused(made: Cell, folder: Path, options: Options, *parts: str, kind: type[Exception] = NotMeasured) -> None:
-    """Opening raises `kind` (and no subclass) with a message that holds all of `parts`."""
-    with pytest.raises(kind) as info:
-        open_torch(made, folder, FewImages(), options)
-    assert type(info.value) is kind
-    for part in parts:
-        assert part in str(info.value)
-
-
 def test_what_no_torch_can_run_is_refused_before_it_is_read(tmp_path: Path) -> None:
     refused(cell(backend=TORCH_GRAPH), tmp_path, Options(), "CUDA graphs need a GPU")
     refused(cell(precision="tf32"), tmp_path, Options(), "TF32 is a GPU's")
@@ -289,78 +172,6 @@ def test_a_file_of_another_type_or_kind(tmp_path: Path) -> None:
     refused(cell(), tmp_path, Options(), "tiny.onnx", "torch.float16", "expected those of fp32")
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), tmp_path / "tiny.onnx")
     refused(cell(), tmp_path, Options(), "has 0 inputs and 0 outputs")
-
-
-def test_without_a_checkpoint(exported: Exported) -> None:
-    refused(exported.cells(SLIMMABLE)[0], exported.folder, Options(), "needs --ckpt")
-
-
-def test_another_checkpoint_is_refused_with_both_hashes(exported: Exported, tmp_path: Path) -> None:
-    wrong = tmp_path / "us.pt"
-    wrong.write_bytes(exported.checkpoint.read_bytes() + b"\0")
-    manifest = json.loads((exported.folder / "manifest.json").read_text())
-    expected, found = manifest["source"]["sha256"], file_sha256(wrong)
-    each = exported.cells(SLIMMABLE)[0]
-    refused(each, exported.folder, Options(checkpoint=wrong), found[:12], expected[:12], str(wrong), kind=BundleError)
-    assert BundleError.exit_code == 2
-    refused(each, exported.folder, Options(checkpoint=tmp_path / "no.pt"), "no.pt: no such file", "us.pt", kind=BundleError)
-
-
-def test_an_untrained_network_is_known_by_its_name(exported: Exported, tmp_path: Path) -> None:
-    each = exported.cells(SLIMMABLE)[0]
-    runner = open_torch(each, exported.untrained, FewImages(), Options(checkpoint=Path(RANDOM)))
-    assert check_output(runner, each, exported.reference(each)) == ""
-    runner.close()
-    for given in ("random:us_mobilenet_v2", exported.checkpoint):
-        refused(each, exported.untrained, Options(checkpoint=Path(given)), "Give --ckpt " + RANDOM, kind=BundleError)
-    refused(each, exported.folder, Options(checkpoint=Path(RANDOM)), "us.pt (SHA-256", kind=BundleError)
-    folder, _ = edited(exported, tmp_path, lambda manifest: manifest["source"].update(file=RANDOM))
-    refused(each, folder, Options(checkpoint=Path(RANDOM)), f"{RANDOM} (SHA-256", kind=BundleError)
-
-
-def edited(exported: Exported, folder: Path, change: Callable[[dict[str, Any]], object]) -> tuple[Path, Options]:
-    """A copy of the bundle's manifest, changed, whose source is `us.pt` beside it."""
-    manifest = json.loads((exported.folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder, Options(checkpoint=exported.checkpoint)
-
-
-def test_a_plan_without_statistics(exported: Exported, tmp_path: Path) -> None:
-    """As of a bundle that was calibrated when it was exported: the checkpoint does not know the width."""
-
-    def other_width(manifest: dict[str, Any]) -> None:
-        artifact = manifest["artifacts"][0]
-        artifact["channels"]["features.3"] += 8
-        artifact["width"] = None
-
-    each = exported.cells(SLIMMABLE)[0]
-    refused(each, *edited(exported, tmp_path, other_width), "plan x0_25: us.pt has batch-norm statistics only for 0.25, 0.275")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda manifest: [artifact.update(name="another") for artifact in manifest["artifacts"]],
-            "gives no channels for us_mobilenet_v1_x0_25",
-        ),
-        (
-            lambda manifest: manifest["artifacts"][0]["channels"].update({"features.3": 10**6}),
-            "features.3 has 1000000 channels",
-        ),
-    ],
-)
-def test_channels_that_are_none(exported: Exported, tmp_path: Path, change: Callable[[Any], object], message: str) -> None:
-    refused(exported.cells(SLIMMABLE)[0], *edited(exported, tmp_path, change), message)
-
-
-def test_a_damaged_checkpoint_with_the_right_hash(exported: Exported, tmp_path: Path) -> None:
-    damaged = tmp_path / "us.pt"
-    damaged.write_bytes(b"no checkpoint")
-    folder, _ = edited(exported, tmp_path, lambda each: each["source"].update(sha256=file_sha256(damaged)))
-    with pytest.raises(CheckpointError):
-        open_torch(exported.cells(SLIMMABLE)[0], folder, FewImages(), Options(checkpoint=damaged))
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,8 @@ def test_every_backend(backend: str, precision: str, transfers: bool, tmp_path: 
     for seed in range(2):
         images = probes() + seed
         assert gap(runner.logits(images), torch_logits(network, images)) < TOLERANCES[precision]
-        made = [runner.run(index) for index in range(5)]
-        for timing in made:
+        timings = [runner.run(index) for index in range(5)]
+        for timing in timings:
             assert timing.device is not None and 0 < timing.device <= timing.wall
             assert timing.enqueue is not None and 0 < timing.enqueue < timing.wall
             assert (timing.upload is not None) == (timing.download is not None) == transfers

@@ -1,0 +1,96 @@
+"""A network in training: its weights, what a step runs and changes, and the average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from slimtrain.config.config import Config
+from slimtrain.data.loader import Batch
+from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.compiling import CompiledForward, check_compiling
+from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import to_device
+from slimtrain.training.optimizer import initialize, sgd
+from slimtrain.training.sampling import WidthSampler
+from slimtrain.training.step import Gradients, Stepper
+
+
+class Trainer:
+    """Trains `network` on one of `processes`, at the plans that `sampler` gives for a step."""
+
+    def __init__(self, spec: NetworkSpec, config: Config, processes: Processes) -> None:
+        self.device, self.channels_last = processes.device, config.channels_last
+        synchronized = config.sync_norm and processes.world > 1
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.network = SlimmableNetwork(spec)
+        initialize(self.network, config.seed)
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network.synchronize(synchronized)
+        self.sampler = WidthSampler(spec, config.seed, config.sandwich, config.nonuniform, config.width_step)
+        gradients = Gradients(self.network, self.sampler.count, processes, config.sync_norm)
+        forward = None
+        if config.compile:
+            check_compiling(synchronized)
+            grid = [spec.plan(width) for width in self.sampler.grid]
+            forward = CompiledForward(self.network, [*self.sampler.fixed, *grid])
+        self.optimizer = sgd(self.network, config.lr, config.momentum, config.nesterov, config.weight_decay)
+        self.stepper = Stepper(
+            self.network,
+            self.optimizer,
+            gradients,
+            smoothing=config.label_smoothing,
+            distill=config.distill,
+            amp=config.amp,
+            parts=config.accumulate,
+            forward=forward,
+        )
+        self.averaged: AveragedModel | None = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+
+    @property
+    def tested(self) -> SlimmableNetwork:
+        """The network that is tested and shipped: the averaged one, where there is one."""
+        if self.averaged is None:
+            return self.network
+        module = self.averaged.module
+        assert isinstance(module, SlimmableNetwork)
+        return module
+
+    def compute(self, batch: Batch) -> Tensor:
+        """The gradients of a step; the mean loss of each of its plans [plans]."""
+        images = to_device(batch.images, self.device, self.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        return self.stepper.compute(self.sampler(batch.step), images, labels, batch.total).clone()
+
+    def apply(self, lr: float) -> None:
+        """Change the weights by what `compute` left, and their average."""
+        self.stepper.apply(lr)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
+    def state(self) -> dict[str, Any]:
+        """All beside the network that the next steps depend on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "ema": None if self.averaged is None else self.averaged.state_dict(),
+        }
+
+    def restore(self, network: SlimmableNetwork, state: dict[str, Any]) -> None:
+        """Go on from the weights of `network` and a `state`. Raises what torch does where these are of another training."""
+        self.network.load_state_dict(network.state_dict())
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty where the run so far did without one
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["ema"])

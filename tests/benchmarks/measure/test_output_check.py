@@ -1,0 +1,55 @@
+"""Outputs held against a bundle's reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.cells.cell import Array, WrongOutput
+from benchmarks.measure.output_check import check_output
+from tests.support.bench_helpers import PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
+
+
+def check(precision: str, factor: float, batch: int = 1, tolerance: float | None = None) -> str:
+    """The check of outputs that are off by `factor` of their scale, in one place."""
+
+    def logits(images: Array) -> Array:
+        outputs = logits_of(images)
+        outputs[-1, 0] += factor * np.abs(logits_of(PROBES)).max()
+        return outputs
+
+    runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
+    return check_output(runner, cell(precision=precision, batch=batch), (PROBES, logits_of(PROBES), tolerance))
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"), [("fp32", 1e-4), ("tf32", 5e-3), ("fp16", 1e-2), ("bf16", 5e-2), ("unheard-of", 1e-4)]
+)
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_each_precision_has_its_tolerance_in_every_place_of_a_batch(precision: str, allowed: float, batch: int) -> None:
+    assert check(precision, 0.9 * allowed, batch) == ""
+    with pytest.raises(WrongOutput, match="of its scale"):
+        check(precision, 1.1 * allowed, batch)
+
+
+def test_a_recorded_tolerance_counts_as_far_as_verification_would_accept_it() -> None:
+    assert check("fp32", 9e-4, tolerance=1e-3) == ""
+    with pytest.raises(WrongOutput):
+        check("fp32", 1.1e-3, tolerance=1e-3)
+    with pytest.raises(WrongOutput):
+        check("fp32", 1.1e-2, tolerance=1.0)
+
+
+def test_the_probes_fill_the_batch() -> None:
+    seen: list[Array] = []
+
+    def logits(images: Array) -> Array:
+        seen.append(images)
+        return logits_of(images)
+
+    runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
+    five = np.random.default_rng(1).standard_normal((5, 3, 4, 4), np.float32)
+    assert check_output(runner, cell(batch=3), (five, logits_of(five), None)) == ""
+    np.testing.assert_array_equal(np.concatenate(seen), five[[0, 1, 2, 3, 4, 0]])
+    assert [images.shape for images in seen] == [(3, 3, 4, 4)] * 2
+    assert all(images.flags.c_contiguous for images in seen)

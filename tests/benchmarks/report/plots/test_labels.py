@@ -1,0 +1,52 @@
+"""Names beside points."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from benchmarks.report.plots.labels import _crosses, order_of_importance, place_names
+from benchmarks.report.plots.style import freeze, new_figure
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 31])
+def test_order_of_importance_begins_with_the_ends_and_spreads(count: int) -> None:
+    order = order_of_importance(count)
+    assert sorted(order) == list(range(count))
+    assert set(order[:2]) == {0, count - 1}
+    if count > 4:
+        first = sorted(order[:5])
+        assert max(b - a for a, b in pairwise(first)) <= -(-(count - 1) // 4) + 1
+
+
+def test_names_in_a_cloud_of_points_cover_nothing() -> None:
+    figure, (axes,) = new_figure(1)
+    points = [(float(x), float(y)) for x, y in np.random.default_rng(0).uniform(0, 1, (60, 2))]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    freeze(figure)
+    written = place_names(axes, points, [(index, f"point {index}") for index in range(60)], most=25)
+    boxes = [text.get_window_extent() for text in written]
+    assert len(written) == 25
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    inside = axes.get_window_extent()
+    for box in boxes:
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+        assert not any(box.contains(*axes.transData.transform(point)) for point in points)
+
+
+def test_lines_through_boxes() -> None:
+    from matplotlib.transforms import Bbox
+
+    box = Bbox([[1, 1], [3, 2]])
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        start, end = random.uniform(0, 4, (2, 2))
+        along = start + np.linspace(0, 1, 2001)[:, None] * (end - start)
+        inside = bool(((along > (1, 1)) & (along < (3, 2))).all(axis=1).any())
+        grazes = bool((np.abs(along - (1, 1)).min() < 1e-2) or (np.abs(along - (3, 2)).min() < 1e-2))
+        assert grazes or bool(_crosses(box, tuple(start), tuple(end))) is inside
+    assert _crosses(box, (2, 0), (2, 4)) and not _crosses(box, (0.5, 0), (0.5, 4))
+    assert _crosses(box, (2, 1.5), (2, 1.5)) and not _crosses(box, (5, 5), (5, 5))
