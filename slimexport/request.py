@@ -24,7 +24,12 @@ def _nothing(value: object) -> None:
 @dataclass(frozen=True)
 class Reading:
     """How a checkpoint is read where it does not tell itself what it is, as for `open_checkpoint`: the `network`'s name, its
-    `switches` or widths in stored order, the published `config` it was trained with."""
+    `switches` or widths in stored order, the published `config` it was trained with.
+
+    >>> from slimexport import Reading
+    >>> Reading(network="us_mobilenet_v1").network  # export("mine.pt", reading=Reading(network="us_mobilenet_v1"))
+    'us_mobilenet_v1'
+    """
 
     network: str | None = None
     switches: Sequence[float] | None = None
@@ -37,6 +42,10 @@ class CalibrationImages:
     `digits`. `int8_method` is max, percentile, or auto: the one that agrees better with fp32 on a fifth of the images.
 
     UserError for another method.
+
+    >>> from slimexport import CalibrationImages
+    >>> CalibrationImages("train/").int8_method  # export("mine.pt", widths=[0.33], calibration=CalibrationImages("train/"))
+    'auto'
     """
 
     source: str | Path
@@ -53,6 +62,10 @@ class Proof:
     to `verify`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's accuracy is measured on.
 
     UserError for fewer than two probes: one cannot show that logits depend on the image.
+
+    >>> from slimexport import Proof
+    >>> Proof(probes=8, accuracy_data="val/").verify  # export("mine.pt", proof=Proof(probes=8, accuracy_data="val/"))
+    True
     """
 
     verify: bool = True
@@ -68,7 +81,12 @@ class Proof:
 @dataclass(frozen=True)
 class Writing:
     """What becomes of the files. `overwrite` replaces a bundle that is there; `dry_run` computes everything but writes and
-    verifies nothing. `started` is called with the number of files, `finished` with each file's entry."""
+    verifies nothing. `started` is called with the number of files, `finished` with each file's entry.
+
+    >>> from slimexport import Writing
+    >>> Writing(dry_run=True).overwrite  # export("mine.pt", writing=Writing(dry_run=True))
+    False
+    """
 
     overwrite: bool = False
     dry_run: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import inspect
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import slimexport
+from tests.support import ROOT
+from tests.support.doc_examples import run_examples
 from tests.support.export_helpers import python
 from tests.support.trt_helpers import machine
 
@@ -34,18 +35,13 @@ def test_what_is_public_is_documented() -> None:
     assert "internal" in (slimexport.__doc__ or "")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in slimexport.__all__ if name != "__version__"])
 def test_the_example_in_its_docstring_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands there, in an empty folder; engines by a stand-in of TensorRT."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     machine(monkeypatch)
-    function = getattr(slimexport, name)
-    (test,) = [found for found in doctest.DocTestFinder(recurse=False).find(function, name) if found.examples]
-    assert len(test.examples) >= 3 and test.examples[0].source.startswith("import ")
-    report: list[str] = []
-    result = doctest.DocTestRunner(verbose=False).run(test, out=report.append)
-    assert result.failed == 0, "".join(report)
+    assert run_examples(inspect.getdoc(getattr(slimexport, name)) or "", name) >= (3 if name in FUNCTIONS else 2)
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
@@ -64,3 +60,8 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
 def test_every_home_defines_its_names() -> None:
     for name, home in slimexport.HOMES.items():
         assert getattr(importlib.import_module(home), name).__module__ == home
+
+
+def test_packages_say_that_they_are_typed() -> None:
+    for package in ("slimexport", "slimtrain"):
+        assert (ROOT / package / "py.typed").exists()
