@@ -55,8 +55,8 @@ def bundle(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(bundle: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
+    return content
 
 
 def test_the_bundle_is_all_that_was_written(work: Path) -> None:

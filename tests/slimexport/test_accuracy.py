@@ -36,10 +36,10 @@ def network(classes: int) -> SlimmableNetwork:
     from slimtrain.checkpoints.untrained import take_statistics
 
     torch.manual_seed(3)
-    made = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), classes, width_range=(0.25, 0.4)))
-    torch.nn.init.normal_(made.get_parameter("classifier.0.weight"), 0, 0.3)
-    take_statistics(made.eval(), torch.randn(4, 3, SIZE, SIZE))
-    return made
+    slimmable = SlimmableNetwork(NetworkSpec("mobilenet_v1", "us", (0.25, 0.4), classes, width_range=(0.25, 0.4)))
+    torch.nn.init.normal_(slimmable.get_parameter("classifier.0.weight"), 0, 0.3)
+    take_statistics(slimmable.eval(), torch.randn(4, 3, SIZE, SIZE))
+    return slimmable
 
 
 def saved(folder: Path, names: tuple[str, ...], classes: int = 0) -> Path:
@@ -65,8 +65,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_hand(bundle: Path, artifact: Artifact, images: list[Any], labels: list[int]) -> float:
     session = onnxruntime.InferenceSession(str(bundle / artifact.file), providers=["CPUExecutionProvider"])
-    found = [int(session.run(None, {"input": image[None].astype(np.float32)})[0].argmax()) for image in images]
-    return sum(a == b for a, b in zip(found, labels, strict=True)) / len(labels)
+    classes = [int(session.run(None, {"input": image[None].astype(np.float32)})[0].argmax()) for image in images]
+    return sum(a == b for a, b in zip(classes, labels, strict=True)) / len(labels)
 
 
 def images_of(manifest: Manifest) -> int:

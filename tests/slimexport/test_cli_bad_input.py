@@ -154,7 +154,7 @@ def no_space(*args: Any, **kwargs: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
 
@@ -167,7 +167,7 @@ def while_making_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "mkdir", no_space)
 
 
-@pytest.mark.parametrize("full", [told_before, while_writing, while_making_the_folder])
+@pytest.mark.parametrize("full", [refused_before, while_writing, while_making_the_folder])
 def test_a_full_disk_is_exit_3_and_leaves_nothing(
     good: Path, out: Path, monkeypatch: pytest.MonkeyPatch, full: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_full_disk_is_exit_3_and_leaves_nothing(
     leaves_nothing(export(good, out), out, 3, "no space left", "fewer widths")
 
 
-@pytest.mark.parametrize("full", [told_before, while_writing])
+@pytest.mark.parametrize("full", [refused_before, while_writing])
 def test_a_full_disk_leaves_an_old_bundle_as_it_was(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: Callable[[pytest.MonkeyPatch], None]
 ) -> None:

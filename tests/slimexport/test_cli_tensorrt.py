@@ -80,10 +80,10 @@ def test_the_script_for_a_gpu_machine(
     arguments = ["engines", *map(str, bundles), "--precision", "fp32,fp16", "--json", str(results)]
     monkeypatch.setattr(sys, "argv", arguments)
     script.main()
-    found = json.loads(results.read_text())
-    assert found["environment"]["tensorrt"] == "10.3.0"
-    assert all(len(bundle["engines"]) == 2 and not bundle["failed"] for bundle in found["bundles"].values())
-    assert found["refusals"]["another GPU"] and found["refusals"]["damaged plan"]
+    written = json.loads(results.read_text())
+    assert written["environment"]["tensorrt"] == "10.3.0"
+    assert all(len(bundle["engines"]) == 2 and not bundle["failed"] for bundle in written["bundles"].values())
+    assert written["refusals"]["another GPU"] and written["refusals"]["damaged plan"]
     assert "with a warm timing cache" in capsys.readouterr().out
     assert [sorted(path.name for path in bundle.iterdir()) for bundle in bundles] == before
 

@@ -19,7 +19,7 @@ NAME = "s_mobilenet_v1_x0_5.onnx"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     path = write_checkpoint(folder / "small.pt")
     assert run("--ckpt", path, "--image-size", "64", "--output-dir", folder / "b").code == 0
@@ -27,9 +27,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bundle(made: Path, tmp_path: Path) -> Path:
+def bundle(exported: Path, tmp_path: Path) -> Path:
     """A bundle of two widths that a test may damage."""
-    shutil.copytree(made, tmp_path / "b")
+    shutil.copytree(exported, tmp_path / "b")
     return tmp_path / "b"
 
 
@@ -61,8 +61,8 @@ def test_an_untouched_bundle_passes_with_a_table_and_is_not_written_to(bundle: P
 
 def test_json_gives_the_results(bundle: Path) -> None:
     outcome = verify(bundle, "--json")
-    found = json.loads(outcome.out)
-    artifacts = found["artifacts"] if isinstance(found, dict) else found
+    printed = json.loads(outcome.out)
+    artifacts = printed["artifacts"] if isinstance(printed, dict) else printed
     assert {artifact["name"]: artifact["verification"]["status"] for artifact in artifacts} == {
         "s_mobilenet_v1_x0_25": "passed",
         "s_mobilenet_v1_x0_5": "passed",

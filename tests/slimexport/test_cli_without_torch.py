@@ -56,8 +56,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object,
     (folder / "here.pt").write_bytes(b"not read")
     done = python(RUN, json.dumps(CASES), without=("torch", "onnx", "torchvision"), cwd=folder)
     assert done.returncode == 0, done.stderr
-    found: dict[str, tuple[object, str]] = json.loads(done.stdout)
-    return found
+    outcomes: dict[str, tuple[object, str]] = json.loads(done.stdout)
+    return outcomes
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -71,10 +71,10 @@ def test_outputs_are_those_of_the_files_tensors_sliced_and_of_the_slimmable_netw
             if not key.endswith("num_batches_tracked"):
                 assert torch.equal(tensor, expected_state[key]), key
         with torch.inference_mode(), checkpoint.network.at(plan):
-            found = network(images())
-            assert torch.equal(found, torch.func.functional_call(dense, expected_state, (images(),)))
+            outputs = network(images())
+            assert torch.equal(outputs, torch.func.functional_call(dense, expected_state, (images(),)))
             slimmable = checkpoint.network(images())
-        assert torch.max(torch.abs(found - slimmable)) <= 1e-4 * torch.max(torch.abs(slimmable))
+        assert torch.max(torch.abs(outputs - slimmable)) <= 1e-4 * torch.max(torch.abs(slimmable))
 
 
 @pytest.mark.parametrize("name", ["us_mobilenet_v2", "s_shufflenet", "autoslim_mnasnet"])
@@ -86,8 +86,8 @@ def test_in_float64_the_folded_network_equals_the_slimmable_one_to_rounding(
     for plan in (checkpoint.spec.plans[0], checkpoint.spec.plans[-1]):
         network = materialize(checkpoint, plan.width)
         with torch.inference_mode(), checkpoint.network.at(plan):
-            found, expected = network(images(torch.float64)), checkpoint.network(images(torch.float64))
-        assert torch.max(torch.abs(found - expected)) <= 1e-11 * torch.max(torch.abs(expected))
+            outputs, expected = network(images(torch.float64)), checkpoint.network(images(torch.float64))
+        assert torch.max(torch.abs(outputs - expected)) <= 1e-11 * torch.max(torch.abs(expected))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

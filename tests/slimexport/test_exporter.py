@@ -42,8 +42,8 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def manifest(bundle: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
+    return content
 
 
 # ---------------------------------------------------------------------------------------------------------- manifest
@@ -78,10 +78,10 @@ def test_source_input_and_versions_are_told(manifest: dict[str, Any], checkpoint
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     }
-    made_by = manifest["created_by"]
-    assert made_by["slimexport"] == slimexport.__version__
-    assert made_by["onnx"] == importlib.metadata.version("onnx")
-    assert made_by["onnxruntime"] is not None
+    versions = manifest["created_by"]
+    assert versions["slimexport"] == slimexport.__version__
+    assert versions["onnx"] == importlib.metadata.version("onnx")
+    assert versions["onnxruntime"] is not None
 
 
 def test_each_artifact_describes_its_file(manifest: dict[str, Any], bundle: Path) -> None:
@@ -123,24 +123,24 @@ def test_params_and_macs_are_those_of_the_file(manifest: dict[str, Any], bundle:
 def test_channels_are_those_of_the_convolutions(manifest: dict[str, Any], bundle: Path) -> None:
     for artifact in manifest["artifacts"]:
         weights = {t.name: list(t.dims) for t in onnx.load(bundle / artifact["file"]).graph.initializer}
-        found = {"features.0": weights["features.0.0.weight"][0]}
-        found |= {f"features.{i}": weights[f"features.{i}.body.3.weight"][0] for i in range(1, 14)}
-        assert artifact["channels"] == found
+        channels = {"features.0": weights["features.0.0.weight"][0]}
+        channels |= {f"features.{i}": weights[f"features.{i}.body.3.weight"][0] for i in range(1, 14)}
+        assert artifact["channels"] == channels
 
 
 def test_metadata_in_the_file_agrees_with_the_manifest(manifest: dict[str, Any], bundle: Path) -> None:
     for artifact in manifest["artifacts"]:
-        found = {entry.key: entry.value for entry in onnx.load(bundle / artifact["file"]).metadata_props}
-        assert found.keys() >= {
+        metadata = {entry.key: entry.value for entry in onnx.load(bundle / artifact["file"]).metadata_props}
+        assert metadata.keys() >= {
             *("network", "width", "channels", "macs", "params", "image_size", "mean", "std"),
             *("source_sha256", "precision"),
         }
-        assert found["network"] == "us_mobilenet_v1"
-        assert float(found["width"]) == artifact["width"]
-        assert int(found["macs"]) == artifact["macs"] and int(found["params"]) == artifact["params"]
-        assert [float(part) for part in found["std"].split(",")] == manifest["input"]["std"]
-        assert found["source_sha256"] == manifest["source"]["sha256"]
-        pairs = dict(pair.split("=") for pair in found["channels"].split(","))
+        assert metadata["network"] == "us_mobilenet_v1"
+        assert float(metadata["width"]) == artifact["width"]
+        assert int(metadata["macs"]) == artifact["macs"] and int(metadata["params"]) == artifact["params"]
+        assert [float(part) for part in metadata["std"].split(",")] == manifest["input"]["std"]
+        assert metadata["source_sha256"] == manifest["source"]["sha256"]
+        pairs = dict(pair.split("=") for pair in metadata["channels"].split(","))
         assert {group: int(count) for group, count in pairs.items()} == artifact["channels"]
 
 

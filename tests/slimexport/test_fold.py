@@ -51,8 +51,8 @@ def check(network: nn.Module, kept: int) -> fx.GraphModule:
     randomize(network)
     expected = network(images())
     result = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))
-    found = result(images())
-    assert torch.max(torch.abs(found - expected)) <= 1e-13 * torch.max(torch.abs(expected))
+    outputs = result(images())
+    assert torch.max(torch.abs(outputs - expected)) <= 1e-13 * torch.max(torch.abs(expected))
     assert sum(isinstance(module, nn.BatchNorm2d) for module in result.modules()) == kept
     return result
 
@@ -86,8 +86,8 @@ def test_float32_weights_are_folded_in_float64_and_rounded_once() -> None:
     mean, scale, shift = torch.randn(3, 64, generator=draw)
     var = torch.cat([torch.full((32,), 1e-12), torch.rand(32, generator=draw)])
     exact = folded(weight.double(), None, mean.double(), var.double(), scale.double(), shift.double(), EPS)
-    found = folded(weight, None, mean, var, scale, shift, EPS)
-    for value, wanted in zip(found, exact, strict=True):
+    rounded = folded(weight, None, mean, var, scale, shift, EPS)
+    for value, wanted in zip(rounded, exact, strict=True):
         assert value.dtype == torch.float32
         assert torch.equal(value, wanted.float())
 
@@ -127,8 +127,8 @@ def test_tiny_variances_and_negative_scales_fold_exactly() -> None:
     norm.weight.data.copy_(torch.tensor([-3.0, 0.0, 1e-20]))
     with torch.no_grad():
         expected = network(images())
-        found = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
-    assert torch.max(torch.abs(found - expected)) <= 1e-13 * torch.max(torch.abs(expected))
+        outputs = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
+    assert torch.max(torch.abs(outputs - expected)) <= 1e-13 * torch.max(torch.abs(expected))
 
 
 def test_two_norms_in_a_row_both_fold() -> None:
@@ -176,16 +176,16 @@ def test_a_norm_that_runs_twice_does_not_break_folding() -> None:
     network = randomize(Wired(forward, c=padded(), d=padded(), n=nn.BatchNorm2d(3)))
     with torch.no_grad():
         expected = network(images())
-        found = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
-    assert torch.max(torch.abs(found - expected)) <= 1e-13 * torch.max(torch.abs(expected))
+        outputs = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
+    assert torch.max(torch.abs(outputs - expected)) <= 1e-13 * torch.max(torch.abs(expected))
 
 
 def test_a_norm_without_scale_folds_or_stays_but_does_not_crash() -> None:
     network = nn.Sequential(padded(), nn.BatchNorm2d(3, affine=False)).double().eval()
     with torch.no_grad():
         expected = network(images())
-        found = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
-    assert torch.max(torch.abs(found - expected)) <= 1e-13 * torch.max(torch.abs(expected))
+        outputs = fold_norms(fx.symbolic_trace(copy.deepcopy(network)))(images())
+    assert torch.max(torch.abs(outputs - expected)) <= 1e-13 * torch.max(torch.abs(expected))
 
 
 def test_what_is_folded_leaves_no_trace_of_the_norms() -> None:
@@ -214,5 +214,5 @@ def test_whole_networks_agree_with_and_without_folding_to_float64_rounding(
     assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
     x = images(64)
     with torch.inference_mode():
-        expected, found = plain(x), small(x)
-    assert torch.max(torch.abs(found - expected)) <= 1e-11 * torch.max(torch.abs(expected))
+        expected, outputs = plain(x), small(x)
+    assert torch.max(torch.abs(outputs - expected)) <= 1e-11 * torch.max(torch.abs(expected))

@@ -162,7 +162,7 @@ def _restricted(name: str, listed: list[str], members: dict[str, Any], behaviour
         return object.__getattribute__(self, key)
 
     def put(self: Any, key: str, value: Any) -> None:
-        if type(self) is made and not key.startswith("_") and key not in listed:  # subclasses have names of their own
+        if type(self) is instance and not key.startswith("_") and key not in listed:  # subclasses have names of their own
             raise AttributeError(f"{name} has no {key}")
         if key in listed:
             behaviour.note(key, name)
@@ -170,8 +170,8 @@ def _restricted(name: str, listed: list[str], members: dict[str, Any], behaviour
 
     body = {key: members.get(key) for key in listed if not key.startswith("__")}
     inner = {key: value for key, value in members.items() if key.startswith("_")}
-    made = Meta(name, (), {**body, **inner, "__getattribute__": get, "__setattr__": put})
-    return made
+    instance = Meta(name, (), {**body, **inner, "__getattribute__": get, "__setattr__": put})
+    return instance
 
 
 def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
@@ -187,16 +187,16 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
 
     def create_network(self: Any, flags: int) -> Any:
         behaviour.networks.append(flags)
-        made = trt.INetworkDefinition()
-        made._content = None
-        return made
+        instance = trt.INetworkDefinition()
+        instance._content = None
+        return instance
 
     def create_config(self: Any) -> Any:
-        made = trt.IBuilderConfig()
-        made._flags, made._profiles, made._cache, made._limits = {"TF32"}, [], None, {}
-        made._sources = sum(1 << int(getattr(trt.TacticSource, name)) for name in inventory_of(trt)["TacticSource"])
-        behaviour.configs.append(made)
-        return made
+        instance = trt.IBuilderConfig()
+        instance._flags, instance._profiles, instance._cache, instance._limits = {"TF32"}, [], None, {}
+        instance._sources = sum(1 << int(getattr(trt.TacticSource, name)) for name in inventory_of(trt)["TacticSource"])
+        behaviour.configs.append(instance)
+        return instance
 
     def create_profile(self: Any) -> Any:
         return trt.IOptimizationProfile()
@@ -225,11 +225,11 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         header = struct.pack("<II16x4B", 0x74727466, 0, *version)
         flags = sorted(config._flags)
         batches = [list(shape) for shape in profile._shapes]
-        made = trt.IHostMemory()
-        made._content = header + json.dumps({**described, "flags": flags, "batches": batches}).encode()
+        instance = trt.IHostMemory()
+        instance._content = header + json.dumps({**described, "flags": flags, "batches": batches}).encode()
         if config._cache is not None:
             config._cache._content += b"measured;"
-        return made
+        return instance
 
     def parse(self: Any, content: bytes) -> bool:
         if behaviour.parser_errors:
@@ -243,16 +243,16 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         self.num_errors = len(behaviour.parser_errors)
 
     def get_error(self: Any, index: int) -> Any:
-        made = trt.ParserError()
-        made._text = behaviour.parser_errors[index]
-        return made
+        instance = trt.ParserError()
+        instance._text = behaviour.parser_errors[index]
+        return instance
 
     def get_input(self: Any, index: int) -> Any:
         described = description(self._content)
-        made = trt.ITensor()
-        made.name = "input"
-        made.shape = tuple(described.get("shape", (-1, 3, described["size"], described["size"])))
-        return made
+        instance = trt.ITensor()
+        instance.name = "input"
+        instance.shape = tuple(described.get("shape", (-1, 3, described["size"], described["size"])))
+        return instance
 
     def set_shape(self: Any, name: str, least: Any, usual: Any, largest: Any) -> None:
         assert name == "input"
@@ -265,9 +265,9 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
     def create_cache(self: Any, content: bytes) -> Any:
         if not behaviour.takes_cache and content:
             return None
-        made = trt.ITimingCache()
-        made._content = content
-        return made
+        instance = trt.ITimingCache()
+        instance._content = content
+        return instance
 
     def set_cache(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
         assert ignore_mismatch is False
@@ -275,9 +275,9 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         return True
 
     def serialize(self: Any) -> Any:
-        made = trt.IHostMemory()
-        made._content = self._content
-        return made
+        instance = trt.IHostMemory()
+        instance._content = self._content
+        return instance
 
     def set_sources(self: Any, sources: int) -> bool:
         self._sources = sources
@@ -302,15 +302,15 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         if not behaviour.deserializes:
             self._logger.log(trt.ILogger.ERROR, "the plan's checksum\n is wrong")
             return None
-        made = trt.ICudaEngine()
-        made._plan = json.loads(plan[28:])
-        if "VERSION_COMPATIBLE" in made._plan["flags"]:
+        instance = trt.ICudaEngine()
+        instance._plan = json.loads(plan[28:])
+        if "VERSION_COMPATIBLE" in instance._plan["flags"]:
             assert self.engine_host_code_allowed
-        made.num_io_tensors = 2
+        instance.num_io_tensors = 2
         for key in ("device_memory_size", "device_memory_size_v2"):
             if key in inventory_of(trt)["ICudaEngine"]:
-                object.__setattr__(made, key, 12345)
-        return made
+                object.__setattr__(instance, key, 12345)
+        return instance
 
     def mode(self: Any, name: str) -> Any:
         return {"input": trt.TensorIOMode.INPUT, "output": trt.TensorIOMode.OUTPUT}[name]
@@ -322,9 +322,9 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
     def create_context(self: Any) -> Any:
         if not behaviour.has_context:
             return None
-        made = trt.IExecutionContext()
-        made._plan, made._addresses, made._shape = self._plan, {}, None
-        return made
+        instance = trt.IExecutionContext()
+        instance._plan, instance._addresses, instance._shape = self._plan, {}, None
+        return instance
 
     def set_input_shape(self: Any, name: str, wanted: Any) -> bool:
         least, _, largest = self._plan["batches"]
@@ -364,9 +364,9 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         return json.dumps({"Layers": layers, **extra})
 
     def create_inspector(self: Any) -> Any:
-        made = trt.EngineInspector()
-        made._plan = self._plan
-        return made
+        instance = trt.EngineInspector()
+        instance._plan = self._plan
+        return instance
 
     return {
         "Builder": {

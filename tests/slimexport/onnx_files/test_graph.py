@@ -68,8 +68,8 @@ def test_the_checker_and_strict_shape_inference_agree_with_the_declared_output(e
     bare.CopyFrom(model)
     bare.graph.output[0].type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
-    found = [axis.dim_value for axis in inferred.graph.output[0].type.tensor_type.shape.dim]
-    assert found[1:] == [1000]
+    dims = [axis.dim_value for axis in inferred.graph.output[0].type.tensor_type.shape.dim]
+    assert dims[1:] == [1000]
 
 
 def test_metadata_is_what_was_given(exported: Exported) -> None:
@@ -110,8 +110,8 @@ def test_nodes_carry_the_module_trees_names(exported: Exported) -> None:
 def test_every_value_is_used_and_nothing_superfluous_is_written(exported: Exported) -> None:
     graph = exported[1].graph
     used = {value for node in graph.node for value in node.input} | {"output"}
-    made = {value for node in graph.node for value in node.output if "split" not in node.name}
-    assert made <= used
+    written = {value for node in graph.node for value in node.output if "split" not in node.name}
+    assert written <= used
     assert {tensor.name for tensor in graph.initializer} <= used
     assert {node.op_type for node in graph.node} <= {
         *("Conv", "Clip", "Relu", "Add", "Concat", "Split", "Reshape", "Transpose"),
@@ -135,8 +135,8 @@ def test_any_batch_runs_and_each_image_counts_for_itself(exported: Exported, bat
     images = noise_images(7, 64, 2)
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()[:batch]
-    found = run_onnx(model.SerializeToString(), images[:batch])
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    logits = run_onnx(model.SerializeToString(), images[:batch])
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 def test_writing_twice_gives_the_same_bytes(exported: Exported) -> None:
@@ -159,8 +159,8 @@ def test_a_norm_that_was_not_folded_is_written_and_gives_the_same_logits(checkpo
     check_onnx(plain.SerializeToString())
     assert sum(node.op_type == "BatchNormalization" for node in plain.graph.node) == 52
     folded = run_onnx(to_onnx(materialize(checkpoint, 0.35), 64, {}).SerializeToString(), images)
-    found = run_onnx(plain.SerializeToString(), images)
-    np.testing.assert_allclose(found, folded, rtol=0, atol=2e-5 * np.abs(folded).max())
+    logits = run_onnx(plain.SerializeToString(), images)
+    np.testing.assert_allclose(logits, folded, rtol=0, atol=2e-5 * np.abs(folded).max())
 
 
 @pytest.mark.parametrize("size", [32, 33, 50, 97])
@@ -176,5 +176,5 @@ def test_image_sizes_that_do_not_divide_by_32_run_too(checkpoint_path: Callable[
         expected = network(torch.from_numpy(images)).numpy()
     content = to_onnx(network, size, {}).SerializeToString()
     check_onnx(content)
-    found = run_onnx(content, images)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5 * np.abs(expected).max())
+    logits = run_onnx(content, images)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=5e-5 * np.abs(expected).max())

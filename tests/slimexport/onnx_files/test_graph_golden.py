@@ -36,7 +36,7 @@ OVERHEAD = 120_000  # bytes that a file may have beyond its weights
 
 
 @dataclass(frozen=True)
-class Found:
+class ExportedFile:
     """One exported file next to what it should be."""
 
     switch: str
@@ -48,9 +48,9 @@ class Found:
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def found(
+def exported(
     request: pytest.FixtureRequest, checkpoint_path: Callable[[str], Path], golden_images: NDArray[Any]
-) -> tuple[str, list[Found]]:
+) -> tuple[str, list[ExportedFile]]:
     name: str = request.param
     checkpoint = opened(checkpoint_path(name))
     results = []
@@ -63,7 +63,7 @@ def found(
             logits, reference = run_onnx(content, golden_images), golden[str(plan.width)]
             assert logits.dtype == np.float32 and logits.shape == reference.shape
             results.append(
-                Found(
+                ExportedFile(
                     str(plan.width),
                     float(np.abs(logits - reference).max() / np.abs(reference).max()),
                     bool((logits.argmax(1) == reference.argmax(1)).all()),
@@ -75,15 +75,15 @@ def found(
     return name, results
 
 
-def test_every_switch_gives_the_golden_logits_to_1e_5_of_their_scale(found: tuple[str, list[Found]]) -> None:
-    name, results = found
+def test_every_switch_gives_the_golden_logits_to_1e_5_of_their_scale(exported: tuple[str, list[ExportedFile]]) -> None:
+    name, results = exported
     assert len(results) == NETWORKS[name]
     assert {result.switch: result.error for result in results if not result.error <= 1e-5} == {}
     assert all(result.top1 for result in results)
 
 
-def test_every_file_is_one_file_as_large_as_its_weights(found: tuple[str, list[Found]]) -> None:
-    for result in found[1]:
+def test_every_file_is_one_file_as_large_as_its_weights(exported: tuple[str, list[ExportedFile]]) -> None:
+    for result in exported[1]:
         assert 4 * result.params < result.size <= 4 * result.params + OVERHEAD, result
         assert result.external == 0, result
 

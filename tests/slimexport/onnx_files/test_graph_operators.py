@@ -34,14 +34,14 @@ def norm(channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:
 @contextlib.contextmanager
 def largest_value(network: nn.Module) -> Iterator[Callable[[], float]]:
     """The largest magnitude that any module reads or gives: rounding is of its size, also where the end is near 0."""
-    found = [0.0]
+    values = [0.0]
 
     def look(module: nn.Module, read: tuple[Tensor, ...], given: Tensor) -> None:
-        found.extend(value.abs().max().item() for value in (*read, given))
+        values.extend(value.abs().max().item() for value in (*read, given))
 
     handles = [module.register_forward_hook(look) for module in network.modules()]
     try:
-        yield lambda: max(found)
+        yield lambda: max(values)
     finally:
         for handle in handles:
             handle.remove()
@@ -82,11 +82,11 @@ def check(network: nn.Module, size: int = 17, batches: tuple[int, ...] = (1, 3))
         with torch.no_grad(), largest_value(exact) as largest:
             expected = exact(images.double()).numpy()
         defined = meant.run(None, {"input": images.double().numpy()})[0]
-        found = run_onnx(content, images.numpy())
+        outputs = run_onnx(content, images.numpy())
         assert declared == ["batch", *expected.shape[1:]]
-        assert found.shape == defined.shape == expected.shape and found.dtype == np.float32
+        assert outputs.shape == defined.shape == expected.shape and outputs.dtype == np.float32
         np.testing.assert_allclose(defined, expected, rtol=0, atol=1e-13 * largest())
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * largest())
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=2e-6 * largest())
 
 
 @pytest.mark.parametrize("size", [5, 16, 17, 31])

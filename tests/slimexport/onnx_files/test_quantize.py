@@ -1,11 +1,10 @@
-"""Int8: scales by hand, where pairs sit on every kind of network, both emissions, the numbers next to numpy's and to
-onnxruntime.quantization's, and the choice of a calibration method."""
+"""Int8: where pairs sit on every kind of network, both emissions, and the numbers next to numpy's and to
+onnxruntime.quantization's."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,163 +18,22 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from slimexport.onnx_files.calibration import RangeChoice, agreement, choose_method
-from slimexport.onnx_files.graph import to_onnx
+from slimexport.onnx_files.calibration import agreement
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
-from slimexport.onnx_files.ranges import BINS, Range, activation_scales, measure_ranges, weight_scales
+from slimexport.onnx_files.ranges import Range, activation_scales, measure_ranges, weight_scales
 from slimexport.onnx_files.typed import cast_twin
-from slimexport.target.manifest import Agreement
+from slimexport.target.arrays import Array
 from slimexport.target.runners import runs_on_cpu
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
+from tests.support.int8_helpers import build, finite, images, pairs, quantized_layers, scaled, small
 from tests.support.onnx_helpers import ARCHITECTURES, SIZE, logits, network_model, relative, stored
 
-Array = NDArray[Any]
 FLOORS = {False: np.float32(1e-6), True: np.float32(2.0**-14)}
 
 # Old versions of onnxruntime quantize fp16 wrongly on a CPU; there the cast twin shows what the file computes.
 HALVES = [False, True] if runs_on_cpu("int8-fp16") else [False]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A quantize-dequantize pair as it stands in a graph."""
-
-    source: str
-    axis: int | None
-    scale: Array
-    zero: Array
-
-
-def pairs(model: onnx.ModelProto) -> dict[str, Pair]:
-    """Every pair of a model by the name of its result, once its two halves are seen to fit."""
-    arrays = {name: numpy_helper.to_array(tensor) for name, tensor in stored(model).items()}
-    nodes = {name: node for node in model.graph.node for name in node.output}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear":
-            quantizer = nodes[node.input[0]]
-            assert quantizer.op_type == "QuantizeLinear"
-            assert quantizer.input[1:] == node.input[1:] and len(node.input) == 3, "a zero point is always given"
-            assert quantizer.attribute == node.attribute
-            axis = {attribute.name: attribute.i for attribute in node.attribute}
-            assert axis.keys() <= {"axis"}
-            found[node.output[0]] = Pair(quantizer.input[0], axis.get("axis"), *(arrays[name] for name in node.input[1:]))
-    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(quantizers) == len(found) == len({pair.source for pair in found.values()}), "one pair per value"
-    return found
-
-
-def scaled(model: onnx.ModelProto, half: bool = False, scale: float = 0.05) -> onnx.ModelProto:
-    """`model` with a made-up scale on every activation that is quantized."""
-    return quantize(model, dict.fromkeys(quantized_inputs(model), scale), half)
-
-
-def quantized_layers(model: onnx.ModelProto) -> set[str]:
-    """The names of weighted operators that read both operands through pairs."""
-    through = pairs(model)
-    return {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm") and node.input[0] in through}
-
-
-def build(network: nn.Module, size: int = 9, seed: int = 4) -> onnx.ModelProto:
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(generator=draw)
-            if parameter.ndim > 1:
-                parameter.mul_(parameter[0].numel() ** -0.5)
-    return to_onnx(network.eval(), size, {"precision": "fp32"})
-
-
-def small(channels: int = 16) -> nn.Sequential:
-    """conv (not quantized), ReLU, conv, pool, classifier."""
-    return nn.Sequential(
-        *(conv(3, channels), nn.ReLU(), conv(channels, 20), nn.ReLU6()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(20, 5)),
-    )
-
-
-def images(count: int = 4, size: int = 9, seed: int = 1) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((count, 3, size, size)).astype(np.float32)
-
-
-# ------------------------------------------------------------------------------------------------------------- scales
-
-
-def test_scales_by_hand() -> None:
-    ranges = {"a": Range(), "b": Range(), "dead": Range()}
-    for name, values in {"a": [0.5, -12.7, 3], "b": [254, 1], "dead": [0, 0]}.items():
-        ranges[name].widen(np.array(values, np.float32))
-        ranges[name].count(np.array(values, np.float32))
-    scales = activation_scales(ranges, "max")
-    assert scales == {"a": pytest.approx(0.1), "b": 2.0, "dead": pytest.approx(1e-6)}
-    assert activation_scales(ranges, "percentile") == pytest.approx(scales)
-    weight = np.array([[[[1.27, -0.1]]], [[[0, -254]]], [[[0, 0]]]], np.float32)
-    found = weight_scales(weight)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [0.01, 2, 1e-6], rtol=1e-6)
-
-
-@pytest.mark.parametrize("percent", [50, 90, 99, 99.99, 100])
-def test_percentiles_are_numpys_to_the_width_of_a_bin(percent: float) -> None:
-    draw = np.random.default_rng(0)
-    batches = [draw.standard_normal((5, 40, 50)).astype(np.float32) ** 3 for _ in range(4)]
-    batches[2][0, 0, 0] = -200
-    found = Range()
-    for batch in batches:
-        found.widen(batch)
-    for batch in batches:
-        found.count(batch)
-    everything = np.abs(np.concatenate(batches))
-    assert found.largest == everything.max() == 200
-    assert found.counts.sum() == everything.size
-    np.testing.assert_array_equal(np.abs(found.counts - np.histogram(everything, BINS, (0, 200))[0]) <= 2, True)
-    exact = np.percentile(everything, percent, method="inverted_cdf")
-    assert exact <= found.percentile(percent) * (1 + 1e-6) and found.percentile(percent) <= exact + 1.001 * 200 / BINS
-
-
-def test_a_percentile_is_of_all_values_zeros_too() -> None:
-    found = Range()
-    values = np.concatenate([np.zeros(9990), np.full(9, 1.0), [100.0]]).astype(np.float32)
-    found.widen(values)
-    found.count(values)
-    assert found.percentile(99.9) == pytest.approx(100 / BINS)
-    assert found.percentile(99.99) == pytest.approx(1, abs=100 / BINS)
-    assert found.percentile(100) == 100
-
-
-def test_ranges_are_those_that_torch_sees_over_all_batches() -> None:
-    network = small()
-    model = build(network)
-    batches = [images(3, seed=1), images(1, seed=2), 4 * images(2, seed=3)]
-    names = quantized_inputs(model)
-    assert names == ["1", "5"]
-    found = measure_ranges(model, iter(batches), names)
-    with torch.no_grad():
-        seen = [network[:2](torch.from_numpy(batch)).numpy() for batch in batches]
-        pooled = [network[:6](torch.from_numpy(batch)).numpy() for batch in batches]
-    for name, expected in zip(names, (seen, pooled), strict=True):
-        assert found[name].largest == pytest.approx(max(float(np.abs(values).max()) for values in expected), rel=1e-5)
-        assert found[name].counts.sum() == sum(values.size for values in expected)
-
-
-def test_the_input_itself_can_be_measured() -> None:
-    model = build(small())
-    for names in (["input"], ["input", "1"]):
-        found = measure_ranges(model, [images()], names)
-        assert found["input"].largest == np.abs(images()).max()
-        assert list(found) == names
-
-
-def test_calibration_without_images_or_with_broken_ones_is_refused() -> None:
-    model = build(small())
-    with pytest.raises(UserError, match="no images to calibrate int8"):
-        measure_ranges(model, [], quantized_inputs(model))
-    broken = images()
-    broken[0, 0, 4, 4] = np.nan
-    with pytest.raises(UserError, match="1: is not finite"):
-        measure_ranges(model, [images(), broken], quantized_inputs(model))
 
 
 # ---------------------------------------------------------------------------------------------------------- placement
@@ -193,10 +51,10 @@ Placed = tuple[onnx.ModelProto, onnx.ModelProto, bool]
 
 
 def test_every_pair_follows_the_rules(placed: Placed) -> None:
-    model, made, half = placed
-    through, weights = pairs(made), stored(model)
+    model, quantized, half = placed
+    through, weights = pairs(quantized), stored(model)
     readers: dict[str, list[tuple[str, int]]] = {}
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         for i, name in enumerate(node.input):
             if name in through:
                 readers.setdefault(name, []).append((node.op_type, i))
@@ -212,7 +70,7 @@ def test_every_pair_follows_the_rules(placed: Placed) -> None:
         else:
             assert pair.axis is None and pair.scale.shape == ()
             assert set(readers[name]) <= {("Conv", 0), ("Gemm", 0), ("Add", 0), ("Add", 1)}
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         if node.op_type in ("Conv", "Gemm"):
             assert (node.input[0] in through) == (node.input[1] in through), "both operands or neither"
             assert node.input[2] in weights, "biases stay float"
@@ -220,10 +78,10 @@ def test_every_pair_follows_the_rules(placed: Placed) -> None:
 
 def test_pairs_are_all_that_is_added(placed: Placed) -> None:
     """Taking them out again gives the network that was."""
-    model, made, half = placed
-    through = pairs(made)
+    model, quantized, half = placed
+    through = pairs(quantized)
     left = []
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         if not node.op_type.endswith("Linear") and node.op_type != "Cast":
             node.input[:] = [through[name].source if name in through else name for name in node.input]
             left.append(node)
@@ -233,103 +91,103 @@ def test_pairs_are_all_that_is_added(placed: Placed) -> None:
             node.input[:] = [first if name == f"{first}.typed" else name for name in node.input]
             node.output[:] = [last if name == f"{last}.typed" else name for name in node.output]
     assert left == list(model.graph.node)
-    assert [tensor.name for tensor in made.graph.initializer][: len(model.graph.initializer)] == list(stored(model))
+    assert [tensor.name for tensor in quantized.graph.initializer][: len(model.graph.initializer)] == list(stored(model))
 
 
 def test_both_emissions_are_valid_and_say_what_they_are(placed: Placed) -> None:
-    model, made, half = placed
-    assert [(entry.domain, entry.version) for entry in made.opset_import] == [("", 19 if half else 17)]
-    assert made.ir_version == (9 if half else 8)
-    assert {entry.key: entry.value for entry in made.metadata_props}["precision"] == ("int8-fp16" if half else "int8")
+    model, quantized, half = placed
+    assert [(entry.domain, entry.version) for entry in quantized.opset_import] == [("", 19 if half else 17)]
+    assert quantized.ir_version == (9 if half else 8)
+    assert {entry.key: entry.value for entry in quantized.metadata_props}["precision"] == ("int8-fp16" if half else "int8")
     assert {entry.key: entry.value for entry in model.metadata_props}["precision"] == "fp32", "the source is not changed"
-    onnx.checker.check_model(made.SerializeToString(), full_check=True)
-    graph = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True, data_prop=True).graph
+    onnx.checker.check_model(quantized.SerializeToString(), full_check=True)
+    graph = onnx.shape_inference.infer_shapes(quantized, check_type=True, strict_mode=True, data_prop=True).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     around = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         for name in node.output:
             if name != "output":
                 assert kinds[name] == (TensorProto.INT8 if node.op_type == "QuantizeLinear" else around), name
-    assert (made.graph.input, made.graph.output) == (model.graph.input, model.graph.output)
-    assert sum(node.op_type == "Cast" for node in made.graph.node) == (2 if half else 0)
+    assert (quantized.graph.input, quantized.graph.output) == (model.graph.input, model.graph.output)
+    assert sum(node.op_type == "Cast" for node in quantized.graph.node) == (2 if half else 0)
 
 
 def sources(model: onnx.ModelProto) -> dict[str, int]:
     """What made the activations that have a pair: operators, with their number."""
-    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
-    found: dict[str, int] = {}
+    operators = {name: node.op_type for node in model.graph.node for name in node.output}
+    counts: dict[str, int] = {}
     for pair in pairs(model).values():
-        if pair.source in made_by:
-            found[made_by[pair.source]] = found.get(made_by[pair.source], 0) + 1
-    return found
+        if pair.source in operators:
+            counts[operators[pair.source]] = counts.get(operators[pair.source], 0) + 1
+    return counts
 
 
 def test_mobilenet_v1_has_pairs_after_the_clip_and_none_below_16_channels() -> None:
     model = network_model("mobilenet_v1")
-    made = scaled(model)
+    quantized = scaled(model)
     layers = {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
     # 3 -> 8 (the stem), 8 depthwise, 8 -> 16: too few channels; from the depthwise convolution of 16 on all are quantized
-    assert layers - quantized_layers(made) == {"features.0.0", "features.1.body.0", "features.1.body.3"}
-    assert sources(made) == {"Clip": 24, "Flatten": 1}
-    readers = [node for node in made.graph.node if node.op_type == "Clip"]
-    made_by = {name: node.op_type for node in made.graph.node for name in node.output}
-    assert {made_by[node.input[0]] for node in readers} == {"Conv"}, "nothing between a convolution and its Clip"
+    assert layers - quantized_layers(quantized) == {"features.0.0", "features.1.body.0", "features.1.body.3"}
+    assert sources(quantized) == {"Clip": 24, "Flatten": 1}
+    readers = [node for node in quantized.graph.node if node.op_type == "Clip"]
+    operators = {name: node.op_type for node in quantized.graph.node for name in node.output}
+    assert {operators[node.input[0]] for node in readers} == {"Conv"}, "nothing between a convolution and its Clip"
 
 
 @pytest.mark.parametrize(("width", "sums"), [(0.35, 9), (0.5, 10)])  # at 0.35 the first sum has 8 channels
 def test_mobilenet_v2_sums_have_a_pair_on_the_identity_branch_only(width: float, sums: int) -> None:
     model = network_model("mobilenet_v2", width)
-    made = scaled(model)
-    through = pairs(made)
-    made_by = {name: node for node in made.graph.node for name in node.output}
+    quantized = scaled(model)
+    through = pairs(quantized)
+    writers = {name: node for node in quantized.graph.node for name in node.output}
     seen = 0
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         if node.op_type == "Add":
             block = node.name.removesuffix(".add")
             branch = [name for name in node.input if name == f"{block}.body.6"]
-            assert len(branch) == 1 and made_by[branch[0]].op_type == "Conv", "the branch ends in its convolution, unpaired"
+            assert len(branch) == 1 and writers[branch[0]].op_type == "Conv", "the branch ends in its convolution, unpaired"
             (identity,) = (name for name in node.input if name not in branch)
-            if branch[0] in quantized_layers(made):
+            if branch[0] in quantized_layers(quantized):
                 source = through[identity].source
-                assert not source.startswith(block) and made_by[source].op_type in ("Conv", "Add")
-                expand = made_by[f"{block}.body.0"].input[0]
+                assert not source.startswith(block) and writers[source].op_type in ("Conv", "Add")
+                expand = writers[f"{block}.body.0"].input[0]
                 assert expand == identity, "the block's input has one pair for both of its readers"
                 seen += 1
             else:
                 assert identity not in through
     assert seen == sums
-    assert set(sources(made)) == {"Clip", "Conv", "Add", "Flatten"}
+    assert set(sources(quantized)) == {"Clip", "Conv", "Add", "Flatten"}
 
 
 def test_resnet_sums_have_a_pair_on_the_shortcut_so_that_the_main_branch_fuses() -> None:
-    made = scaled(network_model("resnet50"))
-    through = pairs(made)
-    made_by = {name: node for node in made.graph.node for name in node.output}
+    quantized = scaled(network_model("resnet50"))
+    through = pairs(quantized)
+    writers = {name: node for node in quantized.graph.node for name in node.output}
     kinds = []
-    for node in made.graph.node:
+    for node in quantized.graph.node:
         if node.op_type == "Add":
             block = node.name.removesuffix(".add")
             (main,) = (name for name in node.input if name == f"{block}.body.6")
             (other,) = (name for name in node.input if name != main)
-            assert made_by[main].op_type == "Conv" and main in quantized_layers(made)
-            source = made_by[through[other].source]
+            assert writers[main].op_type == "Conv" and main in quantized_layers(quantized)
+            source = writers[through[other].source]
             kinds.append(source.op_type)
             assert source.name == f"{block}.shortcut.0" if source.op_type == "Conv" else not source.name.startswith(block)
     assert (kinds.count("Conv"), kinds.count("Relu")) == (4, 12)
-    assert sources(made)["MaxPool"] == 1, "the pair of the first block is after the pool"
-    assert quantized_layers(made) == {
-        node.name for node in made.graph.node if node.op_type in ("Conv", "Gemm") and node.name != "features.0.0"
+    assert sources(quantized)["MaxPool"] == 1, "the pair of the first block is after the pool"
+    assert quantized_layers(quantized) == {
+        node.name for node in quantized.graph.node if node.op_type in ("Conv", "Gemm") and node.name != "features.0.0"
     }
 
 
 def test_shufflenet_sums_do_not_fuse_with_a_convolution_and_have_no_pair() -> None:
-    made = scaled(network_model("shufflenet", 1.0))
-    through = pairs(made)
-    sums = [node for node in made.graph.node if node.op_type == "Add"]
+    quantized = scaled(network_model("shufflenet", 1.0))
+    through = pairs(quantized)
+    sums = [node for node in quantized.graph.node if node.op_type == "Add"]
     assert len(sums) == 13
     assert not any(name in through for node in sums for name in node.input)
     # thirds of 24 // 3 = 8 head channels and of 60 // 3 = 20 inner ones, and the first unit's 24 -> 20 on all channels
-    left = {node.name for node in made.graph.node if node.op_type == "Conv"} - quantized_layers(made)
+    left = {node.name for node in quantized.graph.node if node.op_type == "Conv"} - quantized_layers(quantized)
     assert left == {"head_0.0", "head_1.0", "head_2.0"}
 
 
@@ -358,21 +216,21 @@ def residual(project: bool, before: int, inner: int = 16, swap: bool = False) ->
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize(("project", "expected"), [(False, "start"), (True, "shortcut")])
 def test_a_sum_takes_its_pair_on_either_side(project: bool, expected: str, swap: bool) -> None:
-    made = scaled(residual(project, 16, swap=swap))
-    through = pairs(made)
-    (node,) = (node for node in made.graph.node if node.op_type == "Add")
+    quantized = scaled(residual(project, 16, swap=swap))
+    through = pairs(quantized)
+    (node,) = (node for node in quantized.graph.node if node.op_type == "Add")
     assert [through[name].source if name in through else name for name in node.input] == (
         [expected, "end"] if swap else ["end", expected]
     )
     assert sum(name in through for name in node.input) == 1
-    onnx.checker.check_model(made.SerializeToString(), full_check=True)
+    onnx.checker.check_model(quantized.SerializeToString(), full_check=True)
 
 
 def test_a_sum_after_a_convolution_that_stays_float_has_no_pair() -> None:
-    made = scaled(residual(False, 15))
-    assert quantized_layers(made) == {"fc"}
-    (node,) = (node for node in made.graph.node if node.op_type == "Add")
-    assert not any(name in pairs(made) for name in node.input)
+    quantized = scaled(residual(False, 15))
+    assert quantized_layers(quantized) == {"fc"}
+    (node,) = (node for node in quantized.graph.node if node.op_type == "Add")
+    assert not any(name in pairs(quantized) for name in node.input)
 
 
 def test_a_sum_of_anything_but_convolutions_has_no_pair() -> None:
@@ -408,8 +266,8 @@ def test_convolutions_that_gain_nothing_are_left_alone(layer: nn.Conv2d, gains: 
 
 def test_an_activation_without_a_scale_stays_float() -> None:
     model = build(small())
-    made = quantize(model, {"5": 0.1})
-    assert quantized_layers(made) == {"6"}
+    quantized = quantize(model, {"5": 0.1})
+    assert quantized_layers(quantized) == {"6"}
     assert quantize(model, {}).graph == model.graph
 
 
@@ -417,9 +275,9 @@ def test_weights_that_run_twice_have_one_pair() -> None:
     def twice(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.same(self.relu(self.same(self.start(x))))
 
-    made = scaled(build(Wired(twice, start=conv(3, 16), same=conv(16, 16), relu=nn.ReLU())))
-    assert [pair.source for pair in pairs(made).values()] == ["same.weight", "start", "relu"]
-    onnx.checker.check_model(made.SerializeToString(), full_check=True)
+    quantized = scaled(build(Wired(twice, start=conv(3, 16), same=conv(16, 16), relu=nn.ReLU())))
+    assert [pair.source for pair in pairs(quantized).values()] == ["same.weight", "start", "relu"]
+    onnx.checker.check_model(quantized.SerializeToString(), full_check=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers
@@ -450,12 +308,12 @@ def outputs(model: onnx.ModelProto, names: list[str], kind: int, x: Array) -> li
 @pytest.mark.parametrize("half", HALVES)
 def test_dequantized_weights_are_numpys_fake_quantization(half: bool) -> None:
     model = network_model("mobilenet_v1")
-    made = scaled(model, half)
-    weights = {name: pair for name, pair in pairs(made).items() if pair.source in stored(model)}
+    quantized = scaled(model, half)
+    weights = {name: pair for name, pair in pairs(quantized).items() if pair.source in stored(model)}
     assert len(weights) == 25
     kind = np.dtype(np.float16 if half else np.float32)
-    found = outputs(made, list(weights), TensorProto.FLOAT16 if half else TensorProto.FLOAT, noise_images(1, SIZE))
-    for pair, values in zip(weights.values(), found, strict=True):
+    dequantized = outputs(quantized, list(weights), TensorProto.FLOAT16 if half else TensorProto.FLOAT, noise_images(1, SIZE))
+    for pair, values in zip(weights.values(), dequantized, strict=True):
         exact = numpy_helper.to_array(stored(model)[pair.source])
         largest = np.abs(exact.reshape(len(exact), -1)).max(1)
         by_hand = np.maximum(np.float32(largest / 127), FLOORS[half]).astype(kind)
@@ -477,7 +335,7 @@ def test_a_network_computes_what_fake_quantization_computes() -> None:
     """With activations that reach beyond their scale's range, so that clipping shows."""
     network = small()
     model = build(network)
-    made = quantize(model, {"1": 0.01, "5": 0.02})
+    quantized = quantize(model, {"1": 0.01, "5": 0.02})
     first, second, last = (network[i] for i in (0, 2, 6))
     assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and isinstance(last, nn.Linear)
 
@@ -496,7 +354,7 @@ def test_a_network_computes_what_fake_quantization_computes() -> None:
             faked(last.weight, weight_scales(last.weight.numpy())),
             last.bias.double(),
         ).numpy()
-    assert relative(logits(made, images()), expected) <= 1e-5
+    assert relative(logits(quantized, images()), expected) <= 1e-5
     assert relative(logits(model, images()), expected) > 1e-2
 
 
@@ -510,14 +368,14 @@ def test_dead_channels_give_zeros_and_no_division_by_zero(half: bool) -> None:
     dead.CopyFrom(numpy_helper.from_array(values, dead.name))
     ranges = measure_ranges(model, [np.zeros_like(images())], quantized_inputs(model))
     ranges["1"] = Range()  # as where every ReLU is closed
-    made = quantize(model, activation_scales(ranges, "max"), half)
-    through = {pair.source: (name, pair) for name, pair in pairs(made).items()}
+    quantized = quantize(model, activation_scales(ranges, "max"), half)
+    through = {pair.source: (name, pair) for name, pair in pairs(quantized).items()}
     floor = FLOORS[half].astype(np.float16 if half else np.float32)
     assert through["1"][1].scale == floor and float(floor) > 0
     assert through["2.weight"][1].scale[3] == floor and (np.delete(through["2.weight"][1].scale, 3) > floor).all()
-    (found,) = outputs(made, [through["2.weight"][0]], TensorProto.FLOAT16 if half else TensorProto.FLOAT, images())
-    assert not found[3].any() and found[4].any()
-    assert np.isfinite(logits(made, images())).all()
+    (dequantized,) = outputs(quantized, [through["2.weight"][0]], TensorProto.FLOAT16 if half else TensorProto.FLOAT, images())
+    assert not dequantized[3].any() and dequantized[4].any()
+    assert np.isfinite(logits(quantized, images())).all()
 
 
 def test_activations_beyond_fp16_are_refused_for_the_fp16_emission_only() -> None:
@@ -528,23 +386,20 @@ def test_activations_beyond_fp16_are_refused_for_the_fp16_emission_only() -> Non
     assert len(pairs(quantize(model, scales))) == 4
 
 
-def finite(result: Agreement | None) -> Agreement:
-    assert result is not None, "logits that are not finite"
-    return result
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_int8_logits_are_near_float32s_in_both_emissions(architecture: str) -> None:
     model, probes = network_model(architecture), noise_images(4, SIZE, 9)
     ranges = measure_ranges(model, [noise_images(8, SIZE, 5)], quantized_inputs(model))
-    made = {half: quantize(model, activation_scales(ranges, "max"), half) for half in (False, True)}
+    quantized = {half: quantize(model, activation_scales(ranges, "max"), half) for half in (False, True)}
     expected = logits(model, probes)
-    found = {half: logits(made[half] if not half or HALVES[-1] else cast_twin(made[half]), probes) for half in made}
-    for half in made:
-        assert found[half].dtype == np.float32
-        near = finite(agreement(found[half], expected))
+    outputs_of = {
+        half: logits(quantized[half] if not half or HALVES[-1] else cast_twin(quantized[half]), probes) for half in quantized
+    }
+    for half in quantized:
+        assert outputs_of[half].dtype == np.float32
+        near = finite(agreement(outputs_of[half], expected))
         assert 1e-4 < near.logit_distance < 0.05 and near.cosine > 0.99, near
-    assert finite(agreement(found[True], found[False])).logit_distance < 0.03
+    assert finite(agreement(outputs_of[True], outputs_of[False])).logit_distance < 0.03
 
 
 # ---------------------------------------------------------------------------------------------- next to onnxruntime's
@@ -599,9 +454,9 @@ def test_side_by_side_with_onnxruntimes_quantization(architecture: str, distance
     theirs = onnxruntimes(model, batches, tmp_path)
     ranges = measure_ranges(model, batches, quantized_inputs(model))
     ours = quantize(model, activation_scales(ranges, "max"))
-    exact, found, other = (logits(m, held) for m in (model, ours, theirs))
-    assert finite(agreement(found, other)).logit_distance <= distance
-    ours_off, theirs_off = (finite(agreement(made, exact)).logit_distance for made in (found, other))
+    exact, own_logits, other = (logits(m, held) for m in (model, ours, theirs))
+    assert finite(agreement(own_logits, other)).logit_distance <= distance
+    ours_off, theirs_off = (finite(agreement(int8_logits, exact)).logit_distance for int8_logits in (own_logits, other))
     assert ours_off <= 1.1 * theirs_off + 1e-4
     their_scales = {name: numpy_helper.to_array(tensor) for name, tensor in stored(theirs).items() if name.endswith("_scale")}
     compared = 0
@@ -611,83 +466,3 @@ def test_side_by_side_with_onnxruntimes_quantization(architecture: str, distance
             np.testing.assert_allclose(scale, pair.scale, rtol=1e-6)
             compared += 1
     assert compared == (50 if architecture == "mobilenet_v1" else 0)
-
-
-# --------------------------------------------------------------------------------------------------- choosing a method
-
-
-def distance_of(choice: RangeChoice, method: str) -> float:
-    return finite(choice.tried[method]).logit_distance
-
-
-def test_agreement_by_hand() -> None:
-    reference = np.array([[3.0, 4.0], [-8.0, 6.0]])
-    found = np.array([[4.0, 3.0], [-8.0, 6.0]])
-    near = finite(agreement(found, reference))
-    assert near.logit_distance == pytest.approx(np.sqrt(2 / 4) / 8)
-    assert near.top1_agreement == 0.5
-    assert near.cosine == pytest.approx((24 / 25 + 1) / 2)
-    assert finite(agreement(reference, reference)).logit_distance == 0
-    assert agreement(found * np.nan, reference) is None
-
-
-@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mnasnet"])
-def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: str) -> None:
-    model = network_model(architecture)
-    fit, held = [noise_images(4, SIZE, 5), noise_images(3, SIZE, 6)], [noise_images(4, SIZE, 9), noise_images(2, SIZE, 8)]
-    choice = choose_method(model, iter(fit), iter(held))
-    distances = {}
-    ranges = measure_ranges(model, fit, quantized_inputs(model))
-    exact = logits(model, np.concatenate(held)).astype(np.float64)
-    for method in ("max", "percentile"):
-        found = logits(quantize(model, activation_scales(ranges, method)), np.concatenate(held))
-        distances[method] = float(np.sqrt(((found - exact) ** 2).mean()) / np.abs(exact).max())
-    assert choice.method == min(distances, key=distances.__getitem__)
-    assert choice.scales == activation_scales(ranges, choice.method)
-    described = choice.described()
-    assert (described.method, described.images, described.held_back) == (choice.method, 7, 6)
-    tried = {method: finite(result) for method, result in described.tried.items()}
-    assert {method: result.logit_distance for method, result in tried.items()} == pytest.approx(distances, rel=0.05)
-    assert all(0 <= result.top1_agreement <= 1 and 0.9 < result.cosine <= 1 for result in tried.values())
-
-
-def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
-    model = build(small(), size=48)
-    fit = images(64, 48)
-    fit[7, :, 20, 20] = 300  # 9 of 46 * 46 * 64 places see it, under 0.01 %
-    choice = choose_method(model, [fit], [images(8, 48, seed=2)])
-    assert choice.method == "percentile"
-    assert distance_of(choice, "percentile") < 0.2 * distance_of(choice, "max")
-    assert choose_method(model, [fit], [images(8, 48, seed=2)], methods=["max"]).method == "max"
-
-
-def test_rare_values_that_decide_make_it_the_maximum() -> None:
-    """One bright pixel of 110 * 110, under 0.01 %, is what a network with maximum pooling answers to."""
-    model = build(nn.Sequential(conv(3, 16, 1), conv(16, 16, 1), nn.MaxPool2d(110), nn.Flatten(1)), size=110)
-    draw = np.random.default_rng(0)
-
-    def bright(count: int) -> NDArray[np.float32]:
-        made = np.zeros((count, 3, 110, 110), np.float32)
-        made[:, :, 50, 50] = draw.uniform(1, 100, (count, 3))
-        return made
-
-    choice = choose_method(model, [bright(6)], [bright(6)])
-    assert choice.method == "max"
-    assert distance_of(choice, "max") < 0.2 * distance_of(choice, "percentile")
-
-
-def test_equals_take_the_first_method() -> None:
-    model = build(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)))  # nothing gains, so nothing is quantized
-    choice = choose_method(model, [images()], [images(seed=2)])
-    assert (choice.method, dict(choice.scales)) == ("max", {})
-    assert [distance_of(choice, method) for method in choice.tried] == [0, 0]
-
-
-def test_a_choice_needs_images_on_both_sides() -> None:
-    model = build(small())
-    with pytest.raises(UserError, match="no images to calibrate"):
-        choose_method(model, [], [images()])
-    with pytest.raises(UserError, match="no calibration images were held back"):
-        choose_method(model, [images()], [])
-    with pytest.raises(UserError, match="not finite"):
-        choose_method(model, [images()], [images() * np.float32(np.inf)])

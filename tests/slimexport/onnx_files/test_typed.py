@@ -76,11 +76,11 @@ def test_weights_are_rounded_to_nearest_even(precision: str) -> None:
 def test_every_float_of_a_network_is_rounded_and_every_integer_stays(precision: str) -> None:
     model = network_model("shufflenet")
     typed, rounding = to_typed(model, precision)
-    found, before = stored(typed), stored(model)
-    assert found.keys() == before.keys()
+    after, before = stored(typed), stored(model)
+    assert after.keys() == before.keys()
     floats = {name for name, tensor in before.items() if tensor.data_type == TensorProto.FLOAT}
     assert 0 < len(floats) < len(before)
-    for name, tensor in found.items():
+    for name, tensor in after.items():
         if name in floats:
             assert (tensor.data_type, tensor.dims) == (KINDS[precision], before[name].dims)
             assert tensor.raw_data == bits(numpy_helper.to_array(before[name]), precision)
@@ -145,8 +145,8 @@ def test_every_tensor_between_the_ends_has_the_type(architecture: str, precision
     onnx.checker.check_model(typed.SerializeToString(), full_check=True)
     graph = onnx.shape_inference.infer_shapes(typed, check_type=True, strict_mode=True, data_prop=True).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    made = {name for node in graph.node for name in node.output}
-    assert made == kinds.keys() | {"output"}
+    written = {name for node in graph.node for name in node.output}
+    assert written == kinds.keys() | {"output"}
     assert set(kinds.values()) == {KINDS[precision]}
     ends = [(value.name, value.type.tensor_type.elem_type) for value in (*graph.input, *graph.output)]
     assert ends == [("input", TensorProto.FLOAT), ("output", TensorProto.FLOAT)]
@@ -203,10 +203,10 @@ def test_logits_are_near_float32s(architecture: str, precision: str) -> None:
     typed, _ = to_typed(model, precision)
     twin = cast_twin(typed)
     onnx.checker.check_model(twin.SerializeToString(), full_check=True)
-    found = logits(twin, images)
-    assert found.shape == expected.shape and found.dtype == np.float32
+    outputs = logits(twin, images)
+    assert outputs.shape == expected.shape and outputs.dtype == np.float32
     assert relative(np.ptp(expected, 0), expected) > 0.1, "images that the network tells apart"
-    assert 1e-5 < relative(found, expected) <= TOLERANCE[precision]
+    assert 1e-5 < relative(outputs, expected) <= TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -251,9 +251,9 @@ def test_the_twin_is_the_reference_evaluator_bit_by_bit(precision: str) -> None:
     typed, _ = to_typed(rounding_once(), precision)
     images = np.random.default_rng(1).standard_normal((3, 3, 9, 9)).astype(np.float32)
     expected = evaluated(typed, images)
-    found = logits(cast_twin(typed), images)
+    outputs = logits(cast_twin(typed), images)
     assert len(np.unique(expected)) > 50
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(outputs, expected)
     assert relative(logits(rounding_once(), images), expected) > 1e-4, "rounding makes a difference here"
 
 

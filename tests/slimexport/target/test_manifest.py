@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import pytest
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Accuracy, Int8, Rounding, artifact_path, dump_manifest, read_manifest
 from slimexport.target.records import to_json
-from slimexport.target.reference import read_reference
 from slimtrain.base.files import file_sha256
 from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
 
@@ -199,45 +197,3 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path, name: str) -
     described = artifact(file=name, sha256=hashlib.sha256(b"content").hexdigest())
     with pytest.raises(BundleError):
         artifact_path(tmp_path / "bundle", described)
-
-
-def test_a_reference_reads_as_it_was_written(tmp_path: Path) -> None:
-    images, logits = np.zeros((2, 3, 4, 4), np.float32), np.ones((2, 5))
-    np.savez(tmp_path / "reference.npz", images=images, logits_x0_5=logits)
-    found = read_reference(tmp_path)
-    assert sorted(found) == ["images", "logits_x0_5"]
-    assert found["images"].dtype == np.float32 and found["logits_x0_5"].dtype == np.float64
-
-
-def whole_reference() -> bytes:
-    with io.BytesIO() as buffer:
-        np.savez(buffer, images=np.arange(3000.0))
-        return buffer.getvalue()
-
-
-def pickled_reference() -> bytes:
-    with io.BytesIO() as buffer:
-        np.savez(buffer, images=np.array([{"a": 1}], object))
-        return buffer.getvalue()
-
-
-def flipped_reference() -> bytes:
-    content = bytearray(whole_reference())
-    content[len(content) // 2] ^= 1
-    return bytes(content)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"text", whole_reference()[:-50], whole_reference()[:100], flipped_reference(), pickled_reference()],
-    ids=["empty", "text", "cut at the end", "cut early", "one bit changed", "pickled objects"],
-)
-def test_a_damaged_reference_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "reference.npz").write_bytes(content)
-    with pytest.raises(BundleError, match=r"reference\.npz"):
-        read_reference(tmp_path)
-
-
-def test_a_missing_reference_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="nothing can be verified"):
-        read_reference(tmp_path)

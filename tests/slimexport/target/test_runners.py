@@ -77,5 +77,5 @@ def test_where_onnxruntime_is_broken_that_is_said(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_module_that_comes_back_is_onnxruntime() -> None:
-    found: Any = require_onnxruntime()
-    assert "CPUExecutionProvider" in found.get_available_providers()
+    module: Any = require_onnxruntime()
+    assert "CPUExecutionProvider" in module.get_available_providers()

@@ -107,33 +107,33 @@ class Parser:
         self.left = list(tokens(text))
 
     def take(self, kind: str, text: str | None = None) -> str:
-        found = self.left.pop(0)
-        if found[0] != kind or text not in (None, found[1]):
-            raise ValueError(f"found {found}, expected {kind} {text or ''}")
-        return found[1]
+        token = self.left.pop(0)
+        if token[0] != kind or text not in (None, token[1]):
+            raise ValueError(f"found {token}, expected {kind} {text or ''}")
+        return token[1]
 
     def next_is(self, text: str) -> bool:
         return self.left[0] == ("mark", text)
 
     def message(self, kind: Message, closing: str | None) -> dict[str, Any]:
         """Fields up to `closing`, or to the end of the text."""
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         while self.left[0][0] != "end" if closing is None else not self.next_is(closing):
             name = self.take("word")
             if name not in kind.fields:
                 raise ValueError(f"unknown field {name}")
             values = self.values(kind.fields[name], name in kind.repeated)
             if name in kind.repeated:
-                found.setdefault(name, []).extend(values)
-            elif name in found:
+                fields.setdefault(name, []).extend(values)
+            elif name in fields:
                 raise ValueError(f"{name} is set twice")
             else:
-                (found[name],) = values
+                (fields[name],) = values
         self.take("end") if closing is None else self.take("mark", closing)
-        missing = kind.required - found.keys()
-        if missing or len(kind.one_of & found.keys()) > 1:
+        missing = kind.required - fields.keys()
+        if missing or len(kind.one_of & fields.keys()) > 1:
             raise ValueError(f"missing {sorted(missing)}, or more than one of {sorted(kind.one_of)}")
-        return found
+        return fields
 
     def values(self, kind: Any, repeated: bool) -> list[Any]:
         if self.next_is(":"):
@@ -145,15 +145,15 @@ class Parser:
         if not repeated:
             raise ValueError("a list for a field that is not repeated")
         self.take("mark", "[")
-        found = []
+        values = []
         while not self.next_is("]"):
-            found.append(self.value(kind))
+            values.append(self.value(kind))
             if not self.next_is("]"):
                 self.take("mark", ",")
                 if self.next_is("]"):
                     raise ValueError("a comma at the end of a list")
         self.take("mark", "]")
-        return found
+        return values
 
     def value(self, kind: Any) -> Any:
         if isinstance(kind, Message):
@@ -275,13 +275,13 @@ def test_the_configuration_of_an_onnx_file(tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_an_engine(tmp_path: Path) -> None:
-    found = config(written(tmp_path, engine(tmp_path / "bundle", "fp16"), max_batch=64), "net_x0_5_fp16_trt")
-    assert found["platform"] == "tensorrt_plan" and "backend" not in found
-    assert found["max_batch_size"] == 16, "the profile's, whatever ONNX files get"
-    assert found["dynamic_batching"] == {"preferred_batch_size": [4, 16]}
-    assert found["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
-    assert [warm["batch_size"] for warm in found["model_warmup"]] == [1, 16]
-    assert {tensor["data_type"] for tensor in (*found["input"], *found["output"])} == {"TYPE_FP32"}
+    written_config = config(written(tmp_path, engine(tmp_path / "bundle", "fp16"), max_batch=64), "net_x0_5_fp16_trt")
+    assert written_config["platform"] == "tensorrt_plan" and "backend" not in written_config
+    assert written_config["max_batch_size"] == 16, "the profile's, whatever ONNX files get"
+    assert written_config["dynamic_batching"] == {"preferred_batch_size": [4, 16]}
+    assert written_config["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
+    assert [warm["batch_size"] for warm in written_config["model_warmup"]] == [1, 16]
+    assert {tensor["data_type"] for tensor in (*written_config["input"], *written_config["output"])} == {"TYPE_FP32"}
 
 
 @pytest.mark.parametrize(
@@ -296,18 +296,18 @@ def test_the_configuration_of_an_engine(tmp_path: Path) -> None:
     ],
 )
 def test_the_batches_of_a_profile(tmp_path: Path, batch: Any, preferred: list[int] | None, warm: list[int]) -> None:
-    found = config(written(tmp_path, engine(tmp_path / "bundle", batch=batch)), "net_x0_5_trt")
-    assert found["max_batch_size"] == warm[-1]
-    assert found.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
-    assert [entry["batch_size"] for entry in found["model_warmup"]] == warm
+    written_config = config(written(tmp_path, engine(tmp_path / "bundle", batch=batch)), "net_x0_5_trt")
+    assert written_config["max_batch_size"] == warm[-1]
+    assert written_config.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
+    assert [entry["batch_size"] for entry in written_config["model_warmup"]] == warm
 
 
 @pytest.mark.parametrize(("max_batch", "preferred"), [(1, None), (4, [4]), (8, [8]), (100, [8, 100])])
 def test_the_largest_batch_of_onnx_files_can_be_chosen(tmp_path: Path, max_batch: int, preferred: list[int] | None) -> None:
-    found = config(written(tmp_path, max_batch=max_batch), "net_x0_5")
-    assert found["max_batch_size"] == max_batch
-    assert found.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
-    assert [entry["batch_size"] for entry in found["model_warmup"]] == sorted({1, max_batch})
+    written_config = config(written(tmp_path, max_batch=max_batch), "net_x0_5")
+    assert written_config["max_batch_size"] == max_batch
+    assert written_config.get("dynamic_batching") == (preferred and {"preferred_batch_size": preferred})
+    assert [entry["batch_size"] for entry in written_config["model_warmup"]] == sorted({1, max_batch})
 
 
 def test_files_are_links_where_links_can_be_made_and_copies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

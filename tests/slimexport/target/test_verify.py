@@ -44,9 +44,9 @@ def test_the_error_is_the_largest_difference_over_the_largest_logit() -> None:
     outputs = REFERENCE.copy()
     outputs[1, 0] += 0.02
     outputs[0, 1] -= 0.01
-    found = compare(outputs.astype(np.float32), REFERENCE)
-    assert found.max_rel_error == pytest.approx(0.02 / 4.0, rel=1e-5)
-    assert found.top1_agreement == 1.0
+    comparison = compare(outputs.astype(np.float32), REFERENCE)
+    assert comparison.max_rel_error == pytest.approx(0.02 / 4.0, rel=1e-5)
+    assert comparison.top1_agreement == 1.0
 
 
 def test_the_error_does_not_depend_on_the_logits_scale() -> None:
@@ -180,8 +180,8 @@ def test_each_image_runs_alone_and_all_run_together() -> None:
 @pytest.mark.parametrize("wrong", ["alone", "together"])
 def test_the_worse_of_both_runs_counts(wrong: str) -> None:
     right = {"alone": REFERENCE, "together": REFERENCE}
-    found = run_probes(Fake(**{**right, wrong: 1.5 * REFERENCE}), images(), REFERENCE)
-    assert found.max_rel_error == pytest.approx(0.5)
+    comparison = run_probes(Fake(**{**right, wrong: 1.5 * REFERENCE}), images(), REFERENCE)
+    assert comparison.max_rel_error == pytest.approx(0.5)
     swapped = run_probes(Fake(**{**right, wrong: REFERENCE[::-1]}), images(), REFERENCE)
     assert swapped.top1_agreement == 0.0
 

@@ -222,7 +222,7 @@ def fails(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize(("work", "told"), [(waits, CudaError), (fails, KeyError)])
-def test_a_capture_that_fails_leaves_the_stream_as_it_was(work: Callable[[Stream], None], told: type[Exception]) -> None:
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(work: Callable[[Stream], None], expected: type[Exception]) -> None:
     library = FakeCudart()
     cuda = Cuda(library)
     with cuda.stream() as stream, cuda.memory(8) as memory:
@@ -231,7 +231,7 @@ def test_a_capture_that_fails_leaves_the_stream_as_it_was(work: Callable[[Stream
             stream.upload(memory, np.ones(2, np.float32))
             work(stream)
 
-        with pytest.raises(told) as caught:
+        with pytest.raises(expected) as caught:
             Graph(stream, begin)
         if isinstance(caught.value, CudaError):
             assert caught.value.code == UNSUPPORTED  # the first failure, not that the capture was lost by it
@@ -278,8 +278,8 @@ def test_a_cuda_before_graphs_of_this_kind_does_all_the_rest() -> None:
 # ---------------------------------------------------------------------------------------------------------- loading
 
 
-def load_from(monkeypatch: pytest.MonkeyPatch, *found: FakeCudart) -> Cuda:
-    monkeypatch.setattr(cuda_module, "libraries", lambda: iter(found))
+def load_from(monkeypatch: pytest.MonkeyPatch, *libraries: FakeCudart) -> Cuda:
+    monkeypatch.setattr(cuda_module, "libraries", lambda: iter(libraries))
     return load_cuda()
 
 
@@ -314,9 +314,9 @@ def test_wheels_folders_and_the_named_file_are_searched(tmp_path: Path, monkeypa
         (tmp_path / "nvidia" / folder / "lib" / name).touch()
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    found = cuda_library.candidates()
-    assert found.index(str(tmp_path / "nvidia/cu13/lib/libcudart.so.13")) == found.index("libcudart.so.13") + 1
-    assert str(tmp_path / "nvidia/cuda_runtime/lib/libcudart.so.12") in found
+    candidates = cuda_library.candidates()
+    assert candidates.index(str(tmp_path / "nvidia/cu13/lib/libcudart.so.13")) == candidates.index("libcudart.so.13") + 1
+    assert str(tmp_path / "nvidia/cuda_runtime/lib/libcudart.so.12") in candidates
     monkeypatch.setenv("SLIMEXPORT_CUDART", "here.so")
     assert cuda_library.candidates() == ["here.so"]
 
@@ -327,9 +327,9 @@ def test_on_windows_the_names_are_those_of_dlls(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    found = cuda_library.candidates()
-    assert found[0] == "cudart64_13.dll"
-    assert str(tmp_path / "nvidia/cuda_runtime/bin/cudart64_12.dll") in found
+    candidates = cuda_library.candidates()
+    assert candidates[0] == "cudart64_13.dll"
+    assert str(tmp_path / "nvidia/cuda_runtime/bin/cudart64_12.dll") in candidates
 
 
 def test_importing_loads_no_library() -> None:
@@ -346,9 +346,9 @@ def test_importing_loads_no_library() -> None:
 def test_a_device_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "load_cuda", lambda: Cuda(FakeCudart()))
     monkeypatch.setattr(device, "device_name", lambda: "NVIDIA H200")
-    _, found = device.require_gpu()
-    assert (found.gpu, found.compute_capability, found.sm) == ("NVIDIA H200", "9.0", "sm_90")
-    assert (found.cuda, found.driver_cuda, found.memory_bytes) == ("12.4", "12.8", 4 << 20)
+    _, described = device.require_gpu()
+    assert (described.gpu, described.compute_capability, described.sm) == ("NVIDIA H200", "9.0", "sm_90")
+    assert (described.cuda, described.driver_cuda, described.memory_bytes) == ("12.4", "12.8", 4 << 20)
 
 
 def test_a_device_without_a_name_is_called_by_its_capability(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ def test_a_target_takes_the_file_that_it_can_read(monkeypatch: pytest.MonkeyPatc
             with pytest.raises(MissingBackend, match=r"bf16: TensorRT 8\.6\.0 builds no bf16 engines.*fp32, tf32, fp16, int8"):
                 emission(trt, precision)
         else:
-            found = emission(trt, precision)
-            assert (found.onnx, found.flags) == expected
+            recipe = emission(trt, precision)
+            assert (recipe.onnx, recipe.flags) == expected
 
 
 def test_the_environment_says_what_each_version_builds(monkeypatch: pytest.MonkeyPatch) -> None:

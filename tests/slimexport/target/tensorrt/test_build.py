@@ -22,7 +22,9 @@ from tests.support.trt_helpers import SETTINGS, Machine, machine
 FP32 = Emission("fp32", "fp32")
 
 
-def made(board: Machine, folder: Path, wanted: Emission = FP32, settings: BuildSettings = SETTINGS, **network_: Any) -> Built:
+def built_from(
+    board: Machine, folder: Path, wanted: Emission = FP32, settings: BuildSettings = SETTINGS, **network_: Any
+) -> Built:
     path = folder / "net_x0_5.onnx"
     path.write_bytes(network(**network_))
     return build(board.trt, path, wanted, settings)
@@ -40,7 +42,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
 def test_each_version_is_asked_in_its_own_terms(board: Machine, tmp_path: Path, precision: str) -> None:
-    built = made(board, tmp_path, emission(board.trt, precision))
+    built = built_from(board, tmp_path, emission(board.trt, precision))
     trt, config = board.trt, board.behaviour.configs[-1]
     old = trt.__version__ == "8.6.0"
     flag = trt.NetworkDefinitionCreationFlag
@@ -59,7 +61,7 @@ def test_each_version_is_asked_in_its_own_terms(board: Machine, tmp_path: Path, 
 
 def test_settings_reach_the_configuration(board: Machine, tmp_path: Path) -> None:
     settings = BuildSettings(BatchRange(2, 2, 2), 1 << 30, 5, 2, version_compatible=True, hardware_compatible=True)
-    built = made(board, tmp_path, settings=settings)
+    built = built_from(board, tmp_path, settings=settings)
     config = board.behaviour.configs[-1]
     assert (config.builder_optimization_level, config.max_aux_streams) == (5, 2)
     assert config._limits == {"MemoryPoolType.WORKSPACE": 1 << 30}
@@ -72,7 +74,7 @@ def test_settings_reach_the_configuration(board: Machine, tmp_path: Path) -> Non
 @pytest.mark.parametrize("libraries", [False, True])
 def test_tactics_of_other_libraries_are_off_unless_asked_for(board: Machine, tmp_path: Path, libraries: bool) -> None:
     """A board need not have cuBLAS and cuDNN; 11 has no such tactics."""
-    made(board, tmp_path, settings=BuildSettings(library_tactics=libraries))
+    built_from(board, tmp_path, settings=BuildSettings(library_tactics=libraries))
     sources = board.trt.TacticSource
     on = [
         name
@@ -88,7 +90,7 @@ def test_a_file_that_the_parser_refuses_is_told_in_its_words(board: Machine, tmp
     board.behaviour.parser_errors = ["no importer\nfor RoiPool", "b", "c", "d"]
     where = "node 7" if board.trt.__version__ == "8.6.0" else "Conv stem"
     with pytest.raises(BuildFailed) as caught:
-        made(board, tmp_path)
+        built_from(board, tmp_path)
     assert caught.value.exit_code == 1
     assert str(caught.value) == (
         f"net_x0_5.onnx: TensorRT {board.trt.__version__} does not read it ({where}: no importer for RoiPool; {where}: b; "
@@ -100,18 +102,18 @@ def test_a_builder_that_gives_nothing_is_an_error_with_what_it_said(board: Machi
     board.behaviour.builds = False
     board.behaviour.says = [("WARNING", "slow"), ("ERROR", "could not find any\nimplementation")]
     with pytest.raises(BuildFailed, match=r"built no fp32 engine of it.* TensorRT says: could not find any implementation$"):
-        made(board, tmp_path)
+        built_from(board, tmp_path)
 
 
 def test_warnings_are_recorded_once(newest: Machine, tmp_path: Path) -> None:
     newest.behaviour.says = [("WARNING", "a"), ("WARNING", "b"), ("WARNING", "a"), ("INFO", "c")]
-    assert made(newest, tmp_path).warnings == ("a", "b")
+    assert built_from(newest, tmp_path).warnings == ("a", "b")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (-1, 3, -1, -1), (-1, 3)])
 def test_a_network_of_another_input_is_refused(newest: Machine, tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(BuildFailed, match="expected a dynamic batch of images of one size"):
-        made(newest, tmp_path, shape=shape)
+        built_from(newest, tmp_path, shape=shape)
 
 
 def test_an_unexpected_failure_passes_through_the_thread(newest: Machine, tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_an_unexpected_failure_passes_through_the_thread(newest: Machine, tmp_pa
 
     newest.behaviour.build_steps = fails
     with pytest.raises(ZeroDivisionError):
-        made(newest, tmp_path)
+        built_from(newest, tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- interruption
@@ -143,7 +145,7 @@ def test_ctrl_c_ends_a_build_where_tensorrt_can_be_stopped(newest: Machine, tmp_
 
     newest.behaviour.build_steps = long
     with pytest.raises(KeyboardInterrupt):
-        made(newest, tmp_path)
+        built_from(newest, tmp_path)
     assert steps[-1] == 0 and len(steps) < 1000
 
 
@@ -160,7 +162,7 @@ def test_ctrl_c_waits_for_a_build_that_cannot_be_stopped(
 
     board.behaviour.build_steps = long
     with pytest.raises(KeyboardInterrupt):
-        made(board, tmp_path)
+        built_from(board, tmp_path)
     assert done == [True]
     assert "cannot stop a build: waiting for its end" in caplog.text
 

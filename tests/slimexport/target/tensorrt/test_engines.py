@@ -14,11 +14,8 @@ from slimexport.report import table
 from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, Engine, Verification, read_manifest
-from slimexport.target.precision import Difference, Direction
-from slimexport.target.reference import Probes
 from slimexport.target.tensorrt import engines
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
-from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits, tolerance_for
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
 from slimexport.target.tensorrt.plan_header import PlanMismatch
@@ -71,12 +68,12 @@ def test_engines_are_built_verified_named_and_described(board: Machine, tmp_path
     assert seen == [8, *(part for file in files_ for part in (file, "passed"))]
     assert names(bundle) == before | set(files_)
     assert manifest == read_manifest(bundle)
-    found = engines_of(bundle)
-    assert list(found) == files_
+    engines = engines_of(bundle)
+    assert list(engines) == files_
     old = board.trt.__version__ == "8.6.0"
     sources = {"": "", ".tf32": "", ".fp16": "" if old else ".fp16", ".int8": ".int8" if old else ".int8-fp16"}
     for infix, source in sources.items():
-        artifact = found[f"net_x0_5{infix}.plan"]
+        artifact = engines[f"net_x0_5{infix}.plan"]
         path = bundle / artifact.file
         assert artifact.sha256 == file_sha256(path) and artifact.size_bytes == path.stat().st_size
         assert (artifact.name, artifact.width, artifact.macs) == ("net_x0_5", 0.5, 1000)
@@ -94,9 +91,9 @@ def test_engines_are_built_verified_named_and_described(board: Machine, tmp_path
         assert (verification.backend, verification.batches, verification.probes) == ("tensorrt", (1, 4, 6), 3)
         assert [figures.batch for figures in verification.by_batch or ()] == [1, 4, 6]
         assert verification.top1_agreement == 1.0
-    tolerances = [found[f"net_x1_0{infix}.plan"].verification.tolerance for infix in infixes]
+    tolerances = [engines[f"net_x1_0{infix}.plan"].verification.tolerance for infix in infixes]
     assert tolerances == [1e-4, 5e-3, 1e-2, None]
-    assert found["net_x0_5.int8.plan"].verification.least_cosine == pytest.approx(0.989)
+    assert engines["net_x0_5.int8.plan"].verification.least_cosine == pytest.approx(0.989)
     assert board.library.leaks == []
     assert "passed" in table(manifest.artifacts)
 
@@ -288,55 +285,6 @@ def test_doubts_about_the_precision_are_told_and_recorded(
     build(bundle, precisions=["fp16"])
     assert engine_of(engines_of(bundle)["net_x0_5.fp16.plan"]).precision_used == verdict
     assert notice.rsplit(" .* ", maxsplit=1)[-1] in caplog.text
-
-
-def held_to(tolerance: float) -> Verification:
-    return Verification(status="passed", tolerance=tolerance)
-
-
-def test_an_fp32_files_wider_tolerance_holds_for_its_engines() -> None:
-    assert tolerance_for(Difference(1e-4), NOTHING) == 1e-4
-    assert tolerance_for(Difference(1e-4), held_to(2e-3)) == 2e-3
-    assert tolerance_for(Difference(1e-4), held_to(0.5)) == 1e-2
-    assert tolerance_for(Difference(5e-3), held_to(8e-3)) == 8e-3
-    assert tolerance_for(Difference(1e-2), held_to(1e-4)) == 1e-2
-
-
-def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:
-    cases: list[tuple[Verification, int, tuple[float, float]]] = [
-        (NOTHING, 4, (0.99, 0.75)),
-        (Verification(status="passed", cosine=0.999, top1_agreement=0.5), 4, (0.989, 0.25)),
-        (Verification(status="passed", cosine=1.0), 100, (0.99, 0.99)),
-        (Verification(status="passed", cosine=0.9, top1_agreement=0.0), 2, (0.97, 0.0)),
-    ]
-    for source, probes, limits in cases:
-        np.testing.assert_allclose(direction_limits(Direction(), source, probes), limits)
-
-
-@pytest.mark.parametrize(("flipped", "status"), [(0, "passed"), (1, "passed"), (2, "failed")])
-def test_int8_may_choose_another_class_for_one_image(flipped: int, status: str) -> None:
-    """Two classes are nearly equal, so that a small rounding changes the choice and hardly the direction."""
-    logits = np.tile([1.0, 0.999, -2.0, 0.3], (4, 1)) + np.linspace(0, 0.5, 4)[:, None]
-    outputs = logits.copy()
-    outputs[:flipped, 1] += 0.01
-
-    class Fixed:
-        backend = "tensorrt"
-
-        def __call__(self, images: Any) -> Any:
-            return outputs[images[:, 0, 0, 0].astype(int)]
-
-    images = np.tile(np.arange(4, dtype=np.float32)[:, None, None, None], (1, 3, 2, 2))
-    source = Verification(status="passed", cosine=0.999, top1_agreement=1.0)
-    check = check_engine(Fixed(), Probes(images, logits), "int8", [1, 8], source)
-    assert check.status == status
-    assert check.top1_agreement == 1 - flipped / 4
-
-
-def test_probes_fill_whole_batches_and_all_are_shown() -> None:
-    probes = Probes(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
-    assert [index.tolist() for index in probes.batches(2)] == [[0, 1], [2, 0]]
-    assert [index.tolist() for index in probes.batches(5)] == [[0, 1, 2, 0, 1]]
 
 
 # --------------------------------------------------------------------------------------------------------- interruption

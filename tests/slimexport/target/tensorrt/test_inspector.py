@@ -70,9 +70,9 @@ def test_all_layers_are_counted_and_those_with_weights_apart(rest: dict[str, Any
         conv("Float", LayerType="Scale"),
         "name",
     ]
-    found = count_layers(json.dumps({"Layers": layers, **rest}))
-    assert found.all == {"fp16": 2, "fp32": 2, "unknown": 1}
-    assert found.weighted == {"fp16": 2, "fp32": 1}
+    count = count_layers(json.dumps({"Layers": layers, **rest}))
+    assert count.all == {"fp16": 2, "fp32": 2, "unknown": 1}
+    assert count.weighted == {"fp16": 2, "fp32": 1}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "3", '{"Layers": null}', '{"Layers": "x"}'])

@@ -1,0 +1,94 @@
+"""The choice of a calibration method: the nearer one on held-back images, and figures by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from torch import nn
+
+from slimexport.onnx_files.calibration import RangeChoice, agreement, choose_method
+from slimexport.onnx_files.quantize import quantize, quantized_inputs
+from slimexport.onnx_files.ranges import activation_scales, measure_ranges
+from slimtrain.base.errors import UserError
+from slimtrain.data.noise import noise_images
+from tests.support.export_helpers import conv
+from tests.support.int8_helpers import build, finite, images, small
+from tests.support.onnx_helpers import SIZE, logits, network_model
+
+
+def distance_of(choice: RangeChoice, method: str) -> float:
+    return finite(choice.tried[method]).logit_distance
+
+
+def test_agreement_by_hand() -> None:
+    reference = np.array([[3.0, 4.0], [-8.0, 6.0]])
+    outputs = np.array([[4.0, 3.0], [-8.0, 6.0]])
+    near = finite(agreement(outputs, reference))
+    assert near.logit_distance == pytest.approx(np.sqrt(2 / 4) / 8)
+    assert near.top1_agreement == 0.5
+    assert near.cosine == pytest.approx((24 / 25 + 1) / 2)
+    assert finite(agreement(reference, reference)).logit_distance == 0
+    assert agreement(outputs * np.nan, reference) is None
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mnasnet"])
+def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: str) -> None:
+    model = network_model(architecture)
+    fit, held = [noise_images(4, SIZE, 5), noise_images(3, SIZE, 6)], [noise_images(4, SIZE, 9), noise_images(2, SIZE, 8)]
+    choice = choose_method(model, iter(fit), iter(held))
+    distances = {}
+    ranges = measure_ranges(model, fit, quantized_inputs(model))
+    exact = logits(model, np.concatenate(held)).astype(np.float64)
+    for method in ("max", "percentile"):
+        int8_logits = logits(quantize(model, activation_scales(ranges, method)), np.concatenate(held))
+        distances[method] = float(np.sqrt(((int8_logits - exact) ** 2).mean()) / np.abs(exact).max())
+    assert choice.method == min(distances, key=distances.__getitem__)
+    assert choice.scales == activation_scales(ranges, choice.method)
+    described = choice.described()
+    assert (described.method, described.images, described.held_back) == (choice.method, 7, 6)
+    tried = {method: finite(result) for method, result in described.tried.items()}
+    assert {method: result.logit_distance for method, result in tried.items()} == pytest.approx(distances, rel=0.05)
+    assert all(0 <= result.top1_agreement <= 1 and 0.9 < result.cosine <= 1 for result in tried.values())
+
+
+def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
+    model = build(small(), size=48)
+    fit = images(64, 48)
+    fit[7, :, 20, 20] = 300  # 9 of 46 * 46 * 64 places see it, under 0.01 %
+    choice = choose_method(model, [fit], [images(8, 48, seed=2)])
+    assert choice.method == "percentile"
+    assert distance_of(choice, "percentile") < 0.2 * distance_of(choice, "max")
+    assert choose_method(model, [fit], [images(8, 48, seed=2)], methods=["max"]).method == "max"
+
+
+def test_rare_values_that_decide_make_it_the_maximum() -> None:
+    """One bright pixel of 110 * 110, under 0.01 %, is what a network with maximum pooling answers to."""
+    model = build(nn.Sequential(conv(3, 16, 1), conv(16, 16, 1), nn.MaxPool2d(110), nn.Flatten(1)), size=110)
+    draw = np.random.default_rng(0)
+
+    def bright(count: int) -> NDArray[np.float32]:
+        batch = np.zeros((count, 3, 110, 110), np.float32)
+        batch[:, :, 50, 50] = draw.uniform(1, 100, (count, 3))
+        return batch
+
+    choice = choose_method(model, [bright(6)], [bright(6)])
+    assert choice.method == "max"
+    assert distance_of(choice, "max") < 0.2 * distance_of(choice, "percentile")
+
+
+def test_equals_take_the_first_method() -> None:
+    model = build(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)))  # nothing gains, so nothing is quantized
+    choice = choose_method(model, [images()], [images(seed=2)])
+    assert (choice.method, dict(choice.scales)) == ("max", {})
+    assert [distance_of(choice, method) for method in choice.tried] == [0, 0]
+
+
+def test_a_choice_needs_images_on_both_sides() -> None:
+    model = build(small())
+    with pytest.raises(UserError, match="no images to calibrate"):
+        choose_method(model, [], [images()])
+    with pytest.raises(UserError, match="no calibration images were held back"):
+        choose_method(model, [images()], [])
+    with pytest.raises(UserError, match="not finite"):
+        choose_method(model, [images()], [images() * np.float32(np.inf)])

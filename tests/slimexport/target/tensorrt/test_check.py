@@ -1,0 +1,56 @@
+"""How near an engine must come: its precision's proof, and what its ONNX file reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimexport.target.manifest import Verification
+from slimexport.target.precision import Difference, Direction
+from slimexport.target.reference import Probes
+from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits, tolerance_for
+
+
+def held_to(tolerance: float) -> Verification:
+    return Verification(status="passed", tolerance=tolerance)
+
+
+def test_an_fp32_files_wider_tolerance_holds_for_its_engines() -> None:
+    assert tolerance_for(Difference(1e-4), NOTHING) == 1e-4
+    assert tolerance_for(Difference(1e-4), held_to(2e-3)) == 2e-3
+    assert tolerance_for(Difference(1e-4), held_to(0.5)) == 1e-2
+    assert tolerance_for(Difference(5e-3), held_to(8e-3)) == 8e-3
+    assert tolerance_for(Difference(1e-2), held_to(1e-4)) == 1e-2
+
+
+def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:
+    cases: list[tuple[Verification, int, tuple[float, float]]] = [
+        (NOTHING, 4, (0.99, 0.75)),
+        (Verification(status="passed", cosine=0.999, top1_agreement=0.5), 4, (0.989, 0.25)),
+        (Verification(status="passed", cosine=1.0), 100, (0.99, 0.99)),
+        (Verification(status="passed", cosine=0.9, top1_agreement=0.0), 2, (0.97, 0.0)),
+    ]
+    for source, probes, limits in cases:
+        np.testing.assert_allclose(direction_limits(Direction(), source, probes), limits)
+
+
+@pytest.mark.parametrize(("flipped", "status"), [(0, "passed"), (1, "passed"), (2, "failed")])
+def test_int8_may_choose_another_class_for_one_image(flipped: int, status: str) -> None:
+    """Two classes are nearly equal, so that a small rounding changes the choice and hardly the direction."""
+    logits = np.tile([1.0, 0.999, -2.0, 0.3], (4, 1)) + np.linspace(0, 0.5, 4)[:, None]
+    outputs = logits.copy()
+    outputs[:flipped, 1] += 0.01
+
+    class Fixed:
+        backend = "tensorrt"
+
+        def __call__(self, images: Any) -> Any:
+            return outputs[images[:, 0, 0, 0].astype(int)]
+
+    images = np.tile(np.arange(4, dtype=np.float32)[:, None, None, None], (1, 3, 2, 2))
+    source = Verification(status="passed", cosine=0.999, top1_agreement=1.0)
+    check = check_engine(Fixed(), Probes(images, logits), "int8", [1, 8], source)
+    assert check.status == status
+    assert check.top1_agreement == 1 - flipped / 4

@@ -1,0 +1,60 @@
+"""Probe images and logits: read as they were written, damaged ones refused, batches that show every image."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slimexport.target.errors import BundleError
+from slimexport.target.reference import Probes, read_reference
+
+
+def test_a_reference_reads_as_it_was_written(tmp_path: Path) -> None:
+    images, logits = np.zeros((2, 3, 4, 4), np.float32), np.ones((2, 5))
+    np.savez(tmp_path / "reference.npz", images=images, logits_x0_5=logits)
+    reference = read_reference(tmp_path)
+    assert sorted(reference) == ["images", "logits_x0_5"]
+    assert reference["images"].dtype == np.float32 and reference["logits_x0_5"].dtype == np.float64
+
+
+def whole_reference() -> bytes:
+    with io.BytesIO() as buffer:
+        np.savez(buffer, images=np.arange(3000.0))
+        return buffer.getvalue()
+
+
+def pickled_reference() -> bytes:
+    with io.BytesIO() as buffer:
+        np.savez(buffer, images=np.array([{"a": 1}], object))
+        return buffer.getvalue()
+
+
+def flipped_reference() -> bytes:
+    content = bytearray(whole_reference())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", whole_reference()[:-50], whole_reference()[:100], flipped_reference(), pickled_reference()],
+    ids=["empty", "text", "cut at the end", "cut early", "one bit changed", "pickled objects"],
+)
+def test_a_damaged_reference_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "reference.npz").write_bytes(content)
+    with pytest.raises(BundleError, match=r"reference\.npz"):
+        read_reference(tmp_path)
+
+
+def test_a_missing_reference_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nothing can be verified"):
+        read_reference(tmp_path)
+
+
+def test_probes_fill_whole_batches_and_all_are_shown() -> None:
+    probes = Probes(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
+    assert [index.tolist() for index in probes.batches(2)] == [[0, 1], [2, 0]]
+    assert [index.tolist() for index in probes.batches(5)] == [[0, 1, 2, 0, 1]]
