@@ -20,7 +20,6 @@ import pytest
 from benchmarks.cells.records import read_records
 from benchmarks.cli import exit_code, main
 from benchmarks.layers.command import find_network
-from slimexport import export
 from tests.support import ROOT
 
 # A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise. Ceilings are
@@ -36,22 +35,14 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = ["--duration", "0.05", "--warmup", "1", "--repeats", "2", "--threads", "1", "--cache-mib", "1"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of two small networks."""
-    folder = tmp_path_factory.mktemp("exports") / "us_mobilenet_v1"
-    export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir=folder)
-    return folder
-
-
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Path:
+def bundle(two_widths: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
-    return Path(shutil.copytree(exported, tmp_path / "us_mobilenet_v1"))
+    return Path(shutil.copytree(two_widths, tmp_path / "us_mobilenet_v1"))
 
 
 @pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+def tool(hasty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
     """The command in this process, in a folder of its own: starting Python takes longer than what is measured here."""
 
     def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -248,8 +239,8 @@ def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle
     assert "interrupted" in err
 
 
-def test_channels_of_a_bundle_with_other_classes(exported: Path) -> None:
-    spec, size = find_network(str(exported), classes=7)
+def test_channels_of_a_bundle_with_other_classes(two_widths: Path) -> None:
+    spec, size = find_network(str(two_widths), classes=7)
     assert (spec.name, spec.classes, size) == ("us_mobilenet_v1", 7, 32)
 
 
