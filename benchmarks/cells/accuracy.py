@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell
 from benchmarks.cells.plan_cells import Bundle
+from slimexport.target.backends import ONNX
 from slimexport.target.errors import MissingBackend
-from slimexport.target.manifest import ONNX, artifact_path
+from slimexport.target.manifest import artifact_path
 from slimexport.target.records import to_json
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from slimexport.onnx_files.methods import AUTO, METHODS
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
-from slimexport.onnx_files.ranges import METHODS, Array, activation_scales, measure_ranges
+from slimexport.onnx_files.ranges import Array, activation_scales, measure_ranges
 from slimexport.onnx_files.runner import run_batches
 from slimexport.target.manifest import Agreement, Int8
 from slimtrain.base.errors import UserError
@@ -48,7 +49,7 @@ class Calibration:
 
     def choose(self, model: onnx.ModelProto) -> RangeChoice:
         """The scales of `model` (fp32), by the method asked for, or by the better one."""
-        return choose_method(model, self.fit, self.held, METHODS if self.method == "auto" else (self.method,))
+        return choose_method(model, self.fit, self.held, METHODS if self.method == AUTO else (self.method,))
 
 
 def _batched(images: list[Images], size: int = 64) -> list[Images]:

@@ -11,13 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from slimexport.onnx_files.methods import MAX, METHODS
 from slimexport.onnx_files.runner import cpu_session
 from slimtrain.base.errors import UserError
 
 LEVELS = 127
 FLOOR = 1e-6  # of a scale: a channel or tensor that is all zero still needs one above zero
-MAX, PERCENTILE = "max", "percentile"
-METHODS = (MAX, PERCENTILE)
 PERCENT = 99.99
 BINS = 1 << 14
 Array = NDArray[Any]

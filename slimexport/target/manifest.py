@@ -1,4 +1,4 @@
-"""Bundles: `manifest.json` as a value, and `reference.npz` and the files that it describes.
+"""Bundles: `manifest.json` as a value, and the files that it describes.
 
 `manifest.json` has schema version 1; keys may be added to it, those there are stay. It is read once, by `read_manifest`, and
 written from the value that this gives. Fields are its keys, in the order in which they are written.
@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
 from slimtrain.base.files import file_sha256
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
-FORMATS = ONNX, TRT = ("onnx", "trt")
 PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "skipped"
 
 
@@ -248,6 +242,14 @@ class Manifest(Record):
         return tuple(old for old in self.rejected if old.key != entry.key)
 
 
+class FilesRejected(NotProven):
+    """Some of a bundle's files were not proven right, and are not in it. `manifest` says why, under `rejected`."""
+
+    def __init__(self, message: str, manifest: Manifest) -> None:
+        super().__init__(message)
+        self.manifest = manifest
+
+
 def dump_manifest(manifest: Manifest) -> str:
     """The text of `manifest.json`; NaN is not JSON and is refused."""
     return dump_json(to_json(manifest)) + "\n"
@@ -262,6 +264,11 @@ def read_manifest(bundle: str | Path) -> Manifest:
     """The manifest of a bundle's folder.
 
     Raises BundleError where there is none that this version reads: the key, what was found and what was expected.
+
+    >>> import slimexport
+    >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir="mobilenet")
+    >>> [(artifact.file, artifact.params) for artifact in slimexport.read_manifest("mobilenet").artifacts]
+    [('us_mobilenet_v1_x0_25.onnx', 467336)]
     """
     path = Path(bundle) / MANIFEST
     try:
@@ -306,15 +313,3 @@ def check_sha256(path: Path, artifact: Artifact, remedy: str) -> None:
             f"{path}: SHA-256 is {digest[:12]}..., {MANIFEST} says {expected[:12]}...: the file was changed or damaged. "
             f"Copy the bundle again, or {remedy}."
         )
-
-
-def read_reference(bundle: Path) -> dict[str, NDArray[Any]]:
-    """`images` float32 [P, 3, H, W] and `logits_NAME` float64 [P, classes] per plan. BundleError if damaged."""
-    path = bundle / REFERENCE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise BundleError(f"{path}: not there, so nothing can be verified. Copy the whole bundle, or export again.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again, or export again.") from error

@@ -15,22 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimexport.target.backends import CPU, ONNX
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import (
-    FAILED,
-    ONNX,
-    PASSED,
-    REFERENCE,
-    SKIPPED,
-    UNVERIFIABLE,
-    Artifact,
-    Manifest,
-    Verification,
-    artifact_path,
-    read_reference,
-)
+from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, Artifact, Manifest, Verification, artifact_path
 from slimexport.target.precision import EXACT, TOLERANCES, Direction, row_of
-from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner, runs_on_cpu
+from slimexport.target.reference import Probes, probes_of, read_reference
+from slimexport.target.runners import OnnxRuntimeRunner, Runner, runs_on_cpu
 
 GAP_FACTOR = 20  # an fp32 file may be off by this many times what float32 itself costs the slimmable network
 MAX_TOLERANCE = 1e-2
@@ -158,7 +148,7 @@ def prove(runner: Runner, probes: Probes, precision: str, float32_gap: Callable[
     return verdict(comparison, probes.logits, runner.backend, tolerance, gap)
 
 
-def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
+def verify_files(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
     """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records, in
     onnxruntime on `device`.
 
@@ -173,31 +163,6 @@ def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[t
     if not results:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
     return results
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Images float32 [P, 3, H, W] and the logits [P, classes] that the slimmable network computes for them in float64."""
-
-    images: NDArray[Any]
-    logits: NDArray[Any]
-
-    def batches(self, size: int) -> list[NDArray[Any]]:
-        """Indices of images, in as many batches of `size` as show every image, repeated where they do not fill one."""
-        count = -(-len(self.images) // size)
-        return list((np.arange(count * size) % len(self.images)).reshape(count, size))
-
-
-def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: dict[str, NDArray[Any]]) -> Probes:
-    """What an artifact is verified on, from a bundle's `reference.npz`. BundleError where that holds it not."""
-    images = reference.get("images", np.empty(0))
-    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
-        raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
-    key = f"logits_{manifest.plan_name(artifact)}"
-    logits = reference.get(key, np.empty(0))
-    if logits.ndim != 2 or len(logits) != len(images):
-        raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
-    return Probes(images, logits)
 
 
 def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) -> Verification:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import fx, nn
 
-from slimexport import exporter
+from slimexport import job
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
@@ -115,7 +115,7 @@ def test_the_norm_of_the_wrong_switch_is_caught(
                         getattr(norm, key).data.copy_(tensor[: norm.num_features])
         return fold_norms(dense)
 
-    monkeypatch.setattr(exporter, "dense_network", with_wrong_norms)
+    monkeypatch.setattr(job, "dense_network", with_wrong_norms)
     outcome = export(path, tmp_path / "b", "--widths", "0.25")
     refused(outcome, 1, "x0_25: failed", "Nothing was written.")
     assert sorted(tree(tmp_path)) == ["x.pt"]

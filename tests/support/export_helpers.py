@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from slimexport import exporter
+from slimexport import job
 from slimexport.bundle_writer import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_files.graph import to_onnx as real_to_onnx
@@ -214,7 +214,7 @@ def corrupt(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto],
             change(model)
         return model
 
-    monkeypatch.setattr(exporter, "to_onnx", to_onnx)
+    monkeypatch.setattr(job, "to_onnx", to_onnx)
 
 
 def edit_weight(model: onnx.ModelProto, name: str, edit: Callable[[NDArray[Any]], object]) -> None:

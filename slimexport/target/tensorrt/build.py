@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import NotProven
 from slimexport.target.tensorrt.api import Emission, bit, create, logger, messages, network_flags, said, strongly_typed
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.timing_cache import TimingCache
@@ -24,10 +24,8 @@ POLL_S = 0.1
 SHOWN_ERRORS = 3
 
 
-class BuildFailed(BundleError):
+class BuildFailed(NotProven):
     """TensorRT made no engine of a network."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)

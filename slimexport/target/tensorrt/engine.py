@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimexport.target.backends import TENSORRT
 from slimexport.target.cuda.device import Device, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
@@ -47,7 +48,7 @@ class TensorRTRunner:
     without TensorRT or a GPU, CudaError where the device fails.
     """
 
-    backend = "tensorrt"
+    backend = TENSORRT
 
     def __init__(
         self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, Device] | None = None
