@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
 from slimexport.target.backends import BACKENDS, CPU, FORMAT_OF, TENSORRT, backend_for
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest, artifact_path, read_manifest
@@ -42,7 +42,7 @@ def verify_bundle(bundle: str | Path, backend: str = CPU) -> list[Artifact]:
     return [replace(artifact, verification=verification) for artifact, verification in checks]
 
 
-class Network:
+class OpenNetwork:
     """One file of a bundle, ready to run: float32 images [N, 3, H, W], normalized as the manifest's `input` says, in, logits
     [N, classes] out. `artifact` is its entry in the manifest. Close it, or use it in a `with` block."""
 
@@ -51,7 +51,7 @@ class Network:
         self._runner: Runner | None = runner
         self._release = release
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[Any]:
+    def __call__(self, images: NDArray[np.float32]) -> Array:
         if self._runner is None:
             raise BundleError(f"{self.artifact.file}: is closed. Open it again.")
         return self._runner(np.ascontiguousarray(images, np.float32))
@@ -62,14 +62,14 @@ class Network:
             self._runner = None
             self._release()
 
-    def __enter__(self) -> Network:
+    def __enter__(self) -> OpenNetwork:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
-def open_network(bundle: str | Path, which: str | float, precision: str = EXACT, *, backend: str | None = None) -> Network:
+def open_network(bundle: str | Path, which: str | float, precision: str = EXACT, *, backend: str | None = None) -> OpenNetwork:
     """Open one file of a bundle: by its name, or by its width (or switch number, or name of network) and `precision`.
 
     `backend` is `onnxruntime-cpu`, `onnxruntime-cuda` or `tensorrt`; by default the format decides: ONNX files run in
@@ -96,13 +96,13 @@ def open_network(bundle: str | Path, which: str | float, precision: str = EXACT,
     path = artifact_path(folder, artifact)
     if backend == TENSORRT:
         engine = TensorRTRunner(path, artifact)
-        return Network(artifact, engine, engine.close)
+        return OpenNetwork(artifact, engine, engine.close)
     if backend == CPU and not runs_on_cpu(artifact.precision):
         raise BundleError(
             f"{artifact.file}: this onnxruntime's CPU has no kernels for {artifact.precision}, or wrong ones. Use another "
             "precision or backend."
         )
-    return Network(artifact, OnnxRuntimeRunner(path, device=backend), lambda: None)
+    return OpenNetwork(artifact, OnnxRuntimeRunner(path, device=backend), lambda: None)
 
 
 def _check_backend(backend: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from slimexport import __version__
-from slimexport.options import Options, all_options
+from slimexport.options import CommandOptions, all_options
 from slimexport.target.backends import TRT
 from slimexport.target.precision import EXACT, files_of, needed_for
 from slimtrain.base.command import CONTEXT, messages
@@ -34,7 +34,7 @@ def main(**options: Any) -> None:
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
     """
-    given = Options(**options)
+    given = CommandOptions(**options)
     kept = "what was finished is kept, nothing is half-written" if given.bundle else "nothing was written"
     if TRT in given.formats and not given.bundle:
         kept = "the ONNX files and engines that were finished are kept"
@@ -42,7 +42,7 @@ def main(**options: Any) -> None:
         _run(given)
 
 
-def _run(options: Options) -> None:
+def _run(options: CommandOptions) -> None:
     if options.env:
         from slimexport.environment import describe
 
@@ -63,7 +63,7 @@ def _run(options: Options) -> None:
     _make(options, precisions, engines)
 
 
-def _work_on(folder: Path, options: Options, engines: bool) -> None:
+def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
     """What can be done with a bundle, without torch."""
     if not (options.verifier or engines or options.triton):
         raise click.UsageError("--bundle needs something to do: --format trt, --verify-only, or --triton DIR.")
@@ -77,7 +77,7 @@ def _work_on(folder: Path, options: Options, engines: bool) -> None:
         commands.serve(folder, Path(options.triton), options.overwrite)
 
 
-def _make(options: Options, precisions: list[str], engines: bool) -> None:
+def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None:
     """Export a checkpoint, and build its engines where they are asked for."""
     if engines:
         _ = options.build_settings  # a wrong option is told before anything is written

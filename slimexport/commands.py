@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from slimexport.bundle import verify_bundle
-from slimexport.options import Options
+from slimexport.options import CommandOptions
 from slimexport.report import table
 from slimexport.request import Writing
 from slimexport.target.backends import TRT
 from slimexport.target.errors import NotProven
-from slimexport.target.manifest import Entry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
+from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.engines import build_engines
@@ -31,13 +31,13 @@ def verify(folder: Path, backend: str, as_json: bool) -> None:
         raise NotProven(f"not proven right: {', '.join(failed)}.")
 
 
-def build(folder: Path, options: Options, widths: list[float] | None = None) -> None:
+def build(folder: Path, options: CommandOptions, widths: list[float] | None = None) -> None:
     """Build and verify a bundle's engines, of all widths or some, and print them."""
 
     def building(file: str) -> None:
         click.echo(f"building {file}", err=True)
 
-    def finished(entry: Entry) -> None:
+    def finished(entry: FileEntry) -> None:
         seconds = entry.engine.build_seconds if entry.engine else 0
         click.echo(f"{entry.verification.status}, {seconds:.1f} s", err=True)
 
@@ -69,7 +69,7 @@ def serve(folder: Path, repository: Path, overwrite: bool) -> None:
     click.echo(f"{len(names)} models in {repository}: {', '.join(names)}")
 
 
-def export_bundle(options: Options, precisions: list[str]) -> Path | None:
+def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None:
     """Export, and print; the bundle's folder, None of a dry run."""
     from slimexport.exporter import export  # which loads torch
 
@@ -129,7 +129,7 @@ class ExportProgress:
 
             self.bar = tqdm(total=total, unit="network", disable=None, leave=False)
 
-    def finished(self, entry: Entry) -> None:
+    def finished(self, entry: FileEntry) -> None:
         self.number += 1
         if self.bar is not None:
             self.bar.set_postfix_str(_label(entry))
@@ -143,6 +143,6 @@ class ExportProgress:
             self.bar = None
 
 
-def _label(entry: Entry) -> str:
+def _label(entry: FileEntry) -> str:
     """What progress calls a file: its name, and its precision where it is not fp32."""
     return entry.name + row_of(entry.precision).infix

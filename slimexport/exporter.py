@@ -10,11 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
@@ -32,14 +31,15 @@ from slimexport.request import (
     Writing,
 )
 from slimexport.select import select_plans
-from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, Entry, FilesRejected, Manifest, dump_manifest
+from slimexport.target.arrays import Array
+from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EXACT, Precision, files_of
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
-from slimtrain.data.images import Preprocessing, readable, spread_files
+from slimtrain.data.images import Images, Preprocessing, readable, spread_files
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
@@ -47,7 +47,6 @@ from slimtrain.slimmable.calibrate import calibrate
 log = logging.getLogger(__name__)
 
 PROBE_SEED = 1  # untrained networks take their statistics from seed 0
-Images = NDArray[np.float32]
 
 
 class VerificationFailed(FilesRejected):
@@ -162,7 +161,7 @@ def _calibrate(
     return Calibration.of(batches, images.int8_method)
 
 
-def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[Entry], None]) -> Manifest:
+def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:
     """The manifest of a bundle that is not written."""
     artifacts = []
     for plan in plans:
@@ -178,13 +177,13 @@ def _write(
     bundle: BundleWriter,
     verify: bool,
     labeled: LabeledImages | None,
-    finished: Callable[[Entry], None],
+    finished: Callable[[FileEntry], None],
 ) -> Manifest:
     """Fill a bundle and publish what is proven right."""
     bundle.check_space(job.space_bytes(plans))
     artifacts: list[Artifact] = []
-    rejected: list[Entry] = []
-    reference: dict[str, NDArray[Any]] = {"images": job.images}
+    rejected: list[FileEntry] = []
+    reference: dict[str, Array] = {"images": job.images}
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
             for described, content in job.emit(plan):

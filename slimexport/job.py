@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,8 +20,19 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph import INPUT, OUTPUT, to_onnx
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
+from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
-from slimexport.target.manifest import SCHEMA_VERSION, SKIPPED, Artifact, Entry, Input, Manifest, Output, Source, Verification
+from slimexport.target.manifest import (
+    SCHEMA_VERSION,
+    SKIPPED,
+    Artifact,
+    FileEntry,
+    Input,
+    Manifest,
+    Output,
+    Source,
+    Verification,
+)
 from slimexport.target.precision import EXACT, Precision
 from slimexport.target.reference import Probes
 from slimexport.target.verify import compare, prove
@@ -30,7 +40,7 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
-from slimtrain.data.images import Preprocessing
+from slimtrain.data.images import Images, Preprocessing
 from slimtrain.models.channels import ChannelPlan
 
 log = logging.getLogger(__name__)
@@ -47,7 +57,7 @@ class Job:
     checkpoint: Checkpoint
     preprocessing: Preprocessing
     count: CostCounter
-    images: NDArray[np.float32]
+    images: Images
     files: tuple[Precision, ...]
     calibration: Calibration | None = None
 
@@ -128,7 +138,7 @@ class Job:
 
         return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, float32_gap)
 
-    def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[Entry] = ()) -> Manifest:
+    def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[FileEntry] = ()) -> Manifest:
         """The manifest of a bundle with these files."""
         checkpoint, spec = self.checkpoint, self.checkpoint.spec
         return Manifest(
@@ -167,7 +177,7 @@ def _versions() -> dict[str, str | None]:
 
 
 @torch.inference_mode()
-def _logits(network: nn.Module, plan: ChannelPlan, images: NDArray[Any]) -> NDArray[Any]:
+def _logits(network: nn.Module, plan: ChannelPlan, images: Array) -> Array:
     with network.at(plan):  # type: ignore[operator]
-        logits: NDArray[Any] = network(torch.from_numpy(images)).numpy()
+        logits: Array = network(torch.from_numpy(images)).numpy()
     return logits

@@ -127,7 +127,7 @@ all_options = group(
 
 
 @dataclass(frozen=True)
-class Options:
+class CommandOptions:
     """The options as click gives them, under their own names, and as properties what groups of them stand for.
 
     Properties raise UserError for what cannot be, in the words of the command.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimexport.target.manifest import UNVERIFIABLE, Entry, Manifest
+from slimexport.target.manifest import UNVERIFIABLE, FileEntry, Manifest
 from slimexport.target.precision import EXACT
 from slimtrain.costs.cost import format_macs
 
@@ -15,12 +15,12 @@ def format_bytes(size: int) -> str:
     return f"{size / 2**20:.2f} MiB"
 
 
-def width_text(entry: Entry) -> str:
+def width_text(entry: FileEntry) -> str:
     """What the first column shows: the width, the switch, or a plan's name."""
     return entry.name if entry.width is None else str(entry.width)
 
 
-def entry_row(entry: Entry) -> list[str]:
+def entry_row(entry: FileEntry) -> list[str]:
     """One line of the table."""
     check = entry.verification
     row = [width_text(entry), format_macs(entry.macs), f"{entry.params:,}", format_bytes(entry.size_bytes)]
@@ -34,7 +34,7 @@ def entry_row(entry: Entry) -> list[str]:
     return [*row, check.status, error, tolerance, f"{check.top1_agreement:.0%}", f"{check.spread:.2g}"]
 
 
-def _is_widened(entry: Entry) -> bool:
+def _is_widened(entry: FileEntry) -> bool:
     """Whether a file was held to another tolerance than its precision's own."""
     return entry.verification.tolerance_from not in (None, "default")
 
@@ -43,7 +43,7 @@ HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agr
 ACCURACY = "accuracy"
 
 
-def table(entries: Sequence[Entry]) -> str:
+def table(entries: Sequence[FileEntry]) -> str:
     """All entries, a line each, under a header; numbers to the right."""
     rows = [entry_row(entry) for entry in entries]
     columns = max(map(len, rows), default=5)
@@ -78,7 +78,7 @@ def rejection(manifest: Manifest, output: Path, published: bool) -> str:
     return "\n".join(lines)
 
 
-def _reason(entry: Entry) -> str:
+def _reason(entry: FileEntry) -> str:
     """Why an ONNX file was rejected, and what to do."""
     check = entry.verification
     if check.status == UNVERIFIABLE:

@@ -11,7 +11,7 @@ from slimexport.onnx_files.methods import AUTO, check_method
 from slimtrain.base.errors import UserError
 
 if TYPE_CHECKING:
-    from slimexport.target.manifest import Entry
+    from slimexport.target.manifest import FileEntry
 
 CALIBRATION_BATCH_SIZE = 64
 PROBES = 2
@@ -91,7 +91,7 @@ class Writing:
     overwrite: bool = False
     dry_run: bool = False
     started: Callable[[int], None] = _nothing
-    finished: Callable[[Entry], None] = _nothing
+    finished: Callable[[FileEntry], None] = _nothing
 
 
 AS_IT_IS = Reading()

@@ -33,9 +33,10 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
         )
     from slimexport.accuracy import images_for, measure
     from slimexport.onnx_files.runner import onnx_runner
+    from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
-    preprocessing = {"image_size": image.image_size, "mean": image.mean, "std": image.std}
+    preprocessing = Preprocessing(image.image_size, image.mean, image.std)
     images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
     files = {
         (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name

@@ -161,7 +161,7 @@ class Int8(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Record):
+class FileEntry(Record):
     """A network in one format and precision: `file` is null where it was not kept, `sha256` where nothing was written.
 
     `width` is the width, an AutoSlim switch's number, or null of a plan without one. `macs` are of one image, `params` those
@@ -193,15 +193,15 @@ class Entry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artifact(Entry):
+class Artifact(FileEntry):
     """An entry whose file is in the bundle."""
 
     file: str
 
-    def rejected(self) -> Entry:
+    def rejected(self) -> FileEntry:
         """The entry of the file that was not kept."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Entry(**{**values, "file": None})
+        return FileEntry(**{**values, "file": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +214,13 @@ class Manifest(Record):
     output: Output
     created_by: Mapping[str, str | None]
     artifacts: tuple[Artifact, ...]
-    rejected: tuple[Entry, ...] = ()
+    rejected: tuple[FileEntry, ...] = ()
 
     def of_format(self, form: str) -> list[Artifact]:
         """The artifacts of one of FORMATS."""
         return [artifact for artifact in self.artifacts if artifact.format == form]
 
-    def plan_name(self, artifact: Entry) -> str:
+    def plan_name(self, artifact: FileEntry) -> str:
         """An artifact's plan: its name without the network's."""
         return artifact.name.removeprefix(f"{self.source.network}_")
 
@@ -234,11 +234,11 @@ class Manifest(Record):
             artifacts.append(artifact)
         return replace(self, artifacts=tuple(artifacts), rejected=self._rejected_but(artifact))
 
-    def with_rejected(self, entry: Entry) -> Manifest:
+    def with_rejected(self, entry: FileEntry) -> Manifest:
         """This manifest with a note of what was not kept; an earlier artifact of its kind stays."""
         return replace(self, rejected=(*self._rejected_but(entry), entry))
 
-    def _rejected_but(self, entry: Entry) -> tuple[Entry, ...]:
+    def _rejected_but(self, entry: FileEntry) -> tuple[FileEntry, ...]:
         return tuple(old for old in self.rejected if old.key != entry.key)
 
 

@@ -7,15 +7,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Artifact, Manifest
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

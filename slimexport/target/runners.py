@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, CUDA
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.precision import row_of
-
-Array = NDArray[Any]
 
 
 class Runner(Protocol):

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, ONNX
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, Artifact, Manifest, Verification, artifact_path
@@ -38,7 +37,7 @@ class Comparison:
         return bool(self.max_rel_error <= tolerance)  # False for NaN
 
 
-def spread(reference: NDArray[Any]) -> float:
+def spread(reference: Array) -> float:
     """How far logits [P, classes] differ between probe images, relative to their scale: the largest over classes."""
     scale = np.abs(reference).max()
     if not 0 < scale < np.inf:  # a reference of zeros, NaN or infinities tells nothing apart
@@ -46,7 +45,7 @@ def spread(reference: NDArray[Any]) -> float:
     return float((reference.max(0) - reference.min(0)).max() / scale)
 
 
-def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
+def compare(outputs: Array, reference: Array) -> Comparison:
     """`outputs` against `reference`, both [P, classes]. Another shape counts as wholly wrong."""
     if outputs.shape != reference.shape:
         return Comparison(float("inf"), 0.0)
@@ -64,7 +63,7 @@ def fp32_tolerance(gap: float | None) -> float:
     return usual if gap is None or not np.isfinite(gap) else min(max(usual, GAP_FACTOR * gap), MAX_TOLERANCE)
 
 
-def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> Comparison:
+def run_probes(runner: Runner, images: Array, reference: Array) -> Comparison:
     """The worse of two runs: each probe image alone, and all in one batch."""
     alone = compare(np.concatenate([runner(images[i : i + 1]) for i in range(len(images))]), reference)
     together = compare(runner(images), reference)
@@ -75,7 +74,7 @@ def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) ->
 
 def verdict(
     comparison: Comparison,
-    reference: NDArray[Any],
+    reference: Array,
     backend: str,
     tolerance: float,
     gap: float | None = None,
@@ -104,7 +103,7 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
+def cosine(outputs: Array, reference: Array) -> float:
     """The cosine between two sets of logits, each image's mean taken off: what all classes share decides nothing."""
     if outputs.shape != reference.shape or not np.isfinite(outputs).all():
         return float("nan")
@@ -113,7 +112,7 @@ def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
     return float((a * b).sum() / norms) if norms else float("nan")
 
 
-def direction_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any], proof: Direction) -> Verification:
+def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Direction) -> Verification:
     """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told."""
     outputs = runner(images)
     seen = spread(reference)

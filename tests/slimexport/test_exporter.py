@@ -17,7 +17,7 @@ from onnx import numpy_helper
 import slimexport
 from slimexport.exporter import export
 from slimexport.request import CalibrationImages, Proof, Writing
-from slimexport.target.manifest import Entry, dump_manifest, read_manifest
+from slimexport.target.manifest import FileEntry, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.data.noise import noise_images
@@ -284,7 +284,7 @@ def test_switch_names_and_numbers_of_an_autoslim_network(tmp_path: Path) -> None
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
-    def race(entry: Entry) -> None:
+    def race(entry: FileEntry) -> None:
         (tmp_path / "b").mkdir(exist_ok=True)
         (tmp_path / "b" / "theirs").write_text("theirs")
 

@@ -37,7 +37,7 @@ class Machine:
     behaviour: Behaviour
 
     @property
-    def gpu(self) -> tuple[Cuda, device.Device]:
+    def gpu(self) -> tuple[Cuda, device.GpuDevice]:
         return device.require_gpu()
 
 

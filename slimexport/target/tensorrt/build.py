@@ -136,14 +136,14 @@ def _build(
 
 
 def _parser_errors(parser: Any) -> str:
-    found = []
+    reasons = []
     for index in range(min(parser.num_errors, SHOWN_ERRORS)):
         parser_error = parser.get_error(index)
         where = f"node {parser_error.node()}"
         if hasattr(parser_error, "node_operator"):
             where = f"{parser_error.node_operator()} {parser_error.node_name()}".strip() or where
-        found.append(f"{where}: {' '.join(parser_error.desc().split())}")
-    return "; ".join(found) or "it gives no reason"
+        reasons.append(f"{where}: {' '.join(parser_error.desc().split())}")
+    return "; ".join(reasons) or "it gives no reason"
 
 
 def configure(trt: Any, config: Any, emission: Emission, settings: BuildSettings) -> tuple[str, ...]:

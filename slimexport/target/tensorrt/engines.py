@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimexport.target.backends import ONNX, TRT
-from slimexport.target.cuda.device import Device, require_gpu
+from slimexport.target.cuda.device import GpuDevice, require_gpu
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import (
@@ -22,7 +22,7 @@ from slimexport.target.manifest import (
     PASSED,
     Artifact,
     Engine,
-    Entry,
+    FileEntry,
     FilesRejected,
     Manifest,
     Verification,
@@ -60,7 +60,7 @@ def build_engines(
     timing_cache_folder: Path | None = None,
     started: Callable[[int], None] = lambda total: None,
     building: Callable[[str], None] = lambda file: None,
-    finished: Callable[[Entry], None] = lambda entry: None,
+    finished: Callable[[FileEntry], None] = lambda entry: None,
 ) -> Manifest:
     """Build and verify engines of a bundle's networks on this machine's GPU, one after the other; the new manifest.
 
@@ -104,7 +104,7 @@ class _Outcome:
     """What became of an order: the manifest that tells it, the engine's entry, and why it is not in the bundle, if so."""
 
     manifest: Manifest
-    entry: Entry
+    entry: FileEntry
     failure: str = ""
 
 
@@ -114,7 +114,7 @@ class _Job:
 
     bundle: Path
     trt: Any
-    gpu: tuple[Cuda, Device]
+    gpu: tuple[Cuda, GpuDevice]
     settings: BuildSettings
     cache_folder: Path | None
 
