@@ -35,17 +35,8 @@ from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
-from tests.support.run_helpers import (
-    Outcome,
-    config_file,
-    done,
-    environment,
-    network_of,
-    refused,
-    run,
-    tree,
-    without_torch,
-)
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import config_file, done, environment, network_of, refused, run, tree, without_torch
 from tests.support.search_helpers import (
     NAMES,
     RIGHT,
