@@ -27,7 +27,8 @@ from benchmarks.measure.turns import CellSource, Interrupted, Method, expected_s
 from benchmarks.request import Request
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import REFERENCE, Manifest, read_reference
+from slimexport.target.manifest import REFERENCE, Manifest
+from slimexport.target.reference import read_reference
 from slimtrain.base.files import file_sha256
 
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are

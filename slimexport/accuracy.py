@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
 from slimtrain.data.datasets import open_data
 from slimtrain.data.folders import scan
+from slimtrain.data.images import Preprocessing
 from slimtrain.data.loader import Batch, test_batches
 from slimtrain.data.samples import Samples
 from slimtrain.data.transforms import test_transform
@@ -51,22 +52,21 @@ class LabeledImages:
 def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) -> LabeledImages:
     """The images of `source` for a checkpoint's networks; see `images_for`."""
     spec = checkpoint.spec
-    preprocessing = {"image_size": image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    preprocessing = Preprocessing(image_size, checkpoint.mean, checkpoint.std)
     return images_for(source, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
 
 
 def images_for(
     source: str | Path,
     classes: int,
-    preprocessing: Mapping[str, Any],
+    preprocessing: Preprocessing,
     owner: str,
     class_names: Sequence[str] = (),
 ) -> LabeledImages:
     """The images of `source`: `digits`, the 360 test digits of scikit-learn, or a folder of class folders.
 
-    `preprocessing`: `image_size` in pixels, `mean` and `std` of the three channels. `owner` is what messages call the
-    network's file. Raises UserError where the folder is none, or its classes are not the network's: by name where
-    `class_names` are known, else by number.
+    `owner` is what messages call the network's file. Raises UserError where the folder is none, or its classes are not the
+    network's: by name where `class_names` are known, else by number.
     """
     row = CATALOG[str(source) if packaged(source) else FOLDER]
     if packaged(source):
@@ -90,9 +90,9 @@ def images_for(
             f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained "
             "with."
         )
-    size, mean, std = (preprocessing[key] for key in ("image_size", "mean", "std"))
+    transform = test_transform(preprocessing.image_size, preprocessing.mean, preprocessing.std, row.whole)
     workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
-    return LabeledImages(Path(source).name, samples, test_transform(size, mean, std, row.whole), workers)
+    return LabeledImages(Path(source).name, samples, transform, workers)
 
 
 def measure(runners: Sequence[Callable[[Any], Any]], images: LabeledImages) -> list[Accuracy]:

@@ -41,6 +41,11 @@ def materialize(
 
     Raises CheckpointError for a file that cannot be used, WidthError for a width that the network or its statistics
     lack.
+
+    >>> import slimexport, torch
+    >>> network = slimexport.materialize("random:us_mobilenet_v1", width=0.25)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1000])
     """
     if isinstance(checkpoint, str | Path):
         checkpoint = open_checkpoint(checkpoint, **options)

@@ -1,10 +1,11 @@
-"""What the command prints: a table of files. No torch."""
+"""What the command says: a table of files, and what failed and what to do. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from slimexport.target.manifest import Entry
+from slimexport.target.manifest import UNVERIFIABLE, FileEntry, Manifest
 from slimexport.target.precision import EXACT
 from slimtrain.costs.cost import format_macs
 
@@ -14,12 +15,12 @@ def format_bytes(size: int) -> str:
     return f"{size / 2**20:.2f} MiB"
 
 
-def width_text(entry: Entry) -> str:
+def width_text(entry: FileEntry) -> str:
     """What the first column shows: the width, the switch, or a plan's name."""
     return entry.name if entry.width is None else str(entry.width)
 
 
-def entry_row(entry: Entry) -> list[str]:
+def entry_row(entry: FileEntry) -> list[str]:
     """One line of the table."""
     check = entry.verification
     row = [width_text(entry), format_macs(entry.macs), f"{entry.params:,}", format_bytes(entry.size_bytes)]
@@ -33,7 +34,7 @@ def entry_row(entry: Entry) -> list[str]:
     return [*row, check.status, error, tolerance, f"{check.top1_agreement:.0%}", f"{check.spread:.2g}"]
 
 
-def _is_widened(entry: Entry) -> bool:
+def _is_widened(entry: FileEntry) -> bool:
     """Whether a file was held to another tolerance than its precision's own."""
     return entry.verification.tolerance_from not in (None, "default")
 
@@ -42,7 +43,7 @@ HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agr
 ACCURACY = "accuracy"
 
 
-def table(entries: Sequence[Entry]) -> str:
+def table(entries: Sequence[FileEntry]) -> str:
     """All entries, a line each, under a header; numbers to the right."""
     rows = [entry_row(entry) for entry in entries]
     columns = max(map(len, rows), default=5)
@@ -63,3 +64,37 @@ def table(entries: Sequence[Entry]) -> str:
     for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
         text.append(f"accuracy: the files' top-1 on the {images} images of {data}")
     return "\n".join(text)
+
+
+def rejection(manifest: Manifest, output: Path, published: bool) -> str:
+    """What failed in an export, why, what became of the rest, and what to do."""
+    lines = [_reason(entry) for entry in manifest.rejected]
+    if not manifest.artifacts:
+        lines.append("Nothing was written.")
+    elif published:
+        lines.append(f"The other {len(manifest.artifacts)} files are in {output}.")
+    else:
+        lines.append(f"{output} was left as it was.")
+    return "\n".join(lines)
+
+
+def _reason(entry: FileEntry) -> str:
+    """Why an ONNX file was rejected, and what to do."""
+    check = entry.verification
+    if check.status == UNVERIFIABLE:
+        return (
+            f"{entry.name}: unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale only, so that "
+            "most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof with --no-verify)."
+        )
+    if check.least_cosine is not None:
+        return (
+            f"{entry.name} {entry.precision}: failed, its logits point elsewhere (cosine {check.cosine or float('nan'):.3f}, "
+            f"expected at least {check.least_cosine}). The file was not kept. Calibrate with more images, or with "
+            "--int8-calibration max."
+        )
+    error = check.max_rel_error
+    what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+    return (
+        f"{entry.name}: failed, {what}, expected at most {check.tolerance:.0e}. The file was not kept. Please report this "
+        "with the checkpoint's layout."
+    )

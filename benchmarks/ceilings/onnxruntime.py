@@ -12,16 +12,16 @@ import numpy as np
 
 from benchmarks.ceilings.copies import by_events, copy_on_cpu, copy_on_gpu
 from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
-from benchmarks.cells.backends import CPU, CUDA
+from benchmarks.cells.backends import CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.cells.cell import Array, NotMeasured, Options
 from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
 from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
-from slimexport.target import runners
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Cuda
+from slimexport.target.runners import PROVIDERS
 
 LENGTHS = (32, 288)
 
@@ -78,7 +78,7 @@ class OnCpu:
         return copy_on_cpu(self.threads)
 
     def _clocked(self, model: bytes, feed: dict[str, Array]) -> Clocked:
-        run = open_session(model, session_options(self.threads), runners.PROVIDERS[runners.CPU]).run
+        run = open_session(model, session_options(self.threads), PROVIDERS[ONNXRUNTIME_CPU]).run
 
         def clocked() -> float:
             with reasons(*onnxruntime_errors()):

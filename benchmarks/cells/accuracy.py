@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell
 from benchmarks.cells.plan_cells import Bundle
+from slimexport.target.backends import ONNX
 from slimexport.target.errors import MissingBackend
-from slimexport.target.manifest import ONNX, artifact_path
+from slimexport.target.manifest import artifact_path
 from slimexport.target.records import to_json
 
 
@@ -32,9 +33,10 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
         )
     from slimexport.accuracy import images_for, measure
     from slimexport.onnx_files.runner import onnx_runner
+    from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
-    preprocessing = {"image_size": image.image_size, "mean": image.mean, "std": image.std}
+    preprocessing = Preprocessing(image.image_size, image.mean, image.std)
     images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
     files = {
         (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name

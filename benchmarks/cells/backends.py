@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.cells.cell import CellRunner, NotMeasured, Options
-from slimexport.target.manifest import ONNX, TRT
+from slimexport.target.backends import ONNX, TRT
 from slimexport.target.precision import EXACT, PRECISIONS, computed_from
 
 ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.cells.cell import Array, Cell, Inputs, Timing
 from benchmarks.runners.images import check_images, input_settings
-from slimexport.target.cuda.runtime import Cuda, DeviceMemory, HostMemory, Stream
+from slimexport.target.cuda.runtime import Cuda, DeviceMemory, PinnedMemory, Stream
 
 MOST_BUFFERS = 256  # each has a graph or a binding of its own; of images of 224 x 224, 256 exceed every cache
 MEMORY_SHARE = 1 / 16  # of what is free: the other widths of a group are open too
@@ -61,9 +61,9 @@ class OnGpu:
         self.host_inputs: list[Array] = []
         self.host_output = np.empty(self.shape, np.float32)
         if transfers:
-            locked = [enter(cuda.host_memory(image.nbytes)) for image in images]
+            locked = [enter(cuda.pinned_memory(image.nbytes)) for image in images]
             self.host_inputs = [_filled(memory, image) for memory, image in zip(locked, images, strict=True)]
-            self.host_output = enter(cuda.host_memory(self.host_output.nbytes)).array(self.shape)
+            self.host_output = enter(cuda.pinned_memory(self.host_output.nbytes)).array(self.shape)
         self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
 
     def place(self, index: int) -> int:
@@ -107,7 +107,7 @@ class OnGpu:
         return logits
 
 
-def _filled(memory: HostMemory, images: Array) -> Array:
+def _filled(memory: PinnedMemory, images: Array) -> Array:
     array = memory.array(images.shape)
     array[:] = images
     return array

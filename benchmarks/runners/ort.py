@@ -14,8 +14,9 @@ from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Tim
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.images import check_images, input_settings
+from slimexport.target.backends import CPU
 from slimexport.target.errors import MissingBackend
-from slimexport.target.runners import CPU, PROVIDERS, onnxruntime_package, require_onnxruntime, runs_on_cpu
+from slimexport.target.runners import PROVIDERS, onnxruntime_package, require_onnxruntime, runs_on_cpu
 
 NO_TF32 = "CPUs have no TF32, only GPUs do."
 

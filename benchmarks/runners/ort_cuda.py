@@ -19,9 +19,10 @@ from benchmarks.onnx_models.tiny import product_model
 from benchmarks.runners.failures import OF_THE_TARGET, reasons
 from benchmarks.runners.on_gpu import Launch, OnGpu
 from benchmarks.runners.ort import load_onnxruntime, onnxruntime_errors, open_session, session_options
+from slimexport.target.backends import CUDA
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Stream
-from slimexport.target.runners import CUDA, PROVIDERS, onnxruntime_package
+from slimexport.target.runners import PROVIDERS, onnxruntime_package
 
 PROVIDER = "CUDAExecutionProvider"
 

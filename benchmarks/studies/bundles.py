@@ -23,6 +23,7 @@ def write_bundles(folder: Path) -> None:
     import numpy as np
 
     from slimexport.exporter import VerificationFailed, export
+    from slimexport.request import CalibrationImages, Writing
     from slimtrain.data.noise import noise_images
 
     with tempfile.TemporaryDirectory() as name:
@@ -34,9 +35,9 @@ def write_bundles(folder: Path) -> None:
                     f"random:{network}",
                     widths=widths,
                     precisions=PRECISIONS,
-                    calibration_data=images,
                     output_dir=folder / network,
-                    overwrite=True,
+                    calibration=CalibrationImages(images),
+                    writing=Writing(overwrite=True),
                 )
             except VerificationFailed as error:  # int8 of an untrained network may agree too little
                 print(error)

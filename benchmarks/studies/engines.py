@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimexport.report import table
+from slimexport.target.backends import TRT
 from slimexport.target.cuda.device import require_gpu
-from slimexport.target.manifest import MANIFEST, TRT, Artifact, Manifest, dump_manifest, read_manifest
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_manifest, read_manifest
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings

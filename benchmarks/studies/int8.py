@@ -62,6 +62,7 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     from slimexport.accuracy import labeled_images, measure
     from slimexport.exporter import export
     from slimexport.onnx_files.calibration import calibration_batches
+    from slimexport.request import CalibrationImages, Proof
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.catalog import DIGITS
@@ -83,9 +84,9 @@ def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
             ckpt,
             widths=widths,
             precisions=["fp32", "int8"],
-            calibration_data=DIGITS,
-            accuracy_data=DIGITS,
             output_dir=folder / "bundle",
+            calibration=CalibrationImages(DIGITS),
+            proof=Proof(accuracy_data=DIGITS),
         )
         for artifact in manifest.artifacts:
             assert artifact.accuracy is not None

@@ -82,6 +82,7 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
     if spec.family != "us" or spec.stem_stride != 2:
         return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
     from slimexport.exporter import export
+    from slimexport.request import CalibrationImages, Proof
     from slimtrain.data.noise import noise_images
 
     files = []
@@ -93,9 +94,9 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
         f"random:{spec.name}",
         channels=files,
         image_size=image_size,
-        calibration_data=folder / "images.npy",
         output_dir=folder / "bundle",
-        verify=False,
+        calibration=CalibrationImages(folder / "images.npy"),
+        proof=Proof(verify=False),
     )
     paths = [folder / "bundle" / artifact.file for artifact in manifest.artifacts]
     return {plan.name: Model(image_size, path.read_bytes) for plan, path in zip(plans, paths, strict=True)}

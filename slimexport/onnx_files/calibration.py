@@ -1,4 +1,7 @@
-"""Int8 calibration: images in, scales of a network's activations out."""
+"""Int8 calibration: images in, scales of a network's activations out.
+
+Scales are measured on most of the images; the others judge which way of taking ranges serves a network better.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from slimexport.onnx_files.methods import AUTO, METHODS
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
-from slimexport.onnx_files.ranges import METHODS, Array, activation_scales, measure_ranges
+from slimexport.onnx_files.ranges import activation_scales, measure_ranges
 from slimexport.onnx_files.runner import run_batches
+from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement, Int8
 from slimtrain.base.errors import UserError
 from slimtrain.data.catalog import CATALOG, packaged
-from slimtrain.data.images import Preprocessing, image_batches
+from slimtrain.data.images import Images, Preprocessing, image_batches
 
 MOST_IMAGES = 512
 HELD_BACK = 5  # every fifth image judges the methods
-Images = NDArray[np.float32]
+
+
+def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
+    """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
+    if not packaged(source):
+        return image_batches(source, preprocessing, batch_size)
+    from slimtrain.data.datasets import open_data
+    from slimtrain.data.loader import test_batches
+    from slimtrain.data.transforms import test_transform
+
+    row, images = CATALOG[str(source)], preprocessing
+    transform = test_transform(images.image_size, images.mean, images.std, row.whole)
+    batches = test_batches(open_data(row.name).train, transform, batch_size=batch_size)
+    return (batch.images.numpy() for batch in batches)
 
 
 @dataclass(frozen=True)
@@ -48,25 +65,11 @@ class Calibration:
 
     def choose(self, model: onnx.ModelProto) -> RangeChoice:
         """The scales of `model` (fp32), by the method asked for, or by the better one."""
-        return choose_method(model, self.fit, self.held, METHODS if self.method == "auto" else (self.method,))
+        return choose_method(model, self.fit, self.held, METHODS if self.method == AUTO else (self.method,))
 
 
 def _batched(images: list[Images], size: int = 64) -> list[Images]:
     return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
-
-
-def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
-    """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
-    if not packaged(source):
-        return image_batches(source, preprocessing, batch_size)
-    from slimtrain.data.datasets import open_data
-    from slimtrain.data.loader import test_batches
-    from slimtrain.data.transforms import test_transform
-
-    row, images = CATALOG[str(source)], preprocessing
-    transform = test_transform(images.image_size, images.mean, images.std, row.whole)
-    batches = test_batches(open_data(row.name).train, transform, batch_size=batch_size)
-    return (batch.images.numpy() for batch in batches)
 
 
 @dataclass(frozen=True)
@@ -84,24 +87,10 @@ class RangeChoice:
         return Int8(method=self.method, images=self.images, held_back=self.held, tried=self.tried)
 
 
-def agreement(logits: Array, reference: Array) -> Agreement | None:
-    """Of `logits` with `reference`, both [N, classes]; None where a logit is not finite."""
-    outputs, expected = logits.astype(np.float64), reference.astype(np.float64)
-    if not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
-        return None
-    smallest = np.finfo(np.float64).tiny
-    lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(expected, axis=1)
-    return Agreement(
-        logit_distance=float(np.sqrt(np.mean((outputs - expected) ** 2)) / max(np.abs(expected).max(), smallest)),
-        top1_agreement=float((outputs.argmax(1) == expected.argmax(1)).mean()),
-        cosine=float(((outputs * expected).sum(1) / np.maximum(lengths, smallest)).mean()),
-    )
-
-
 def choose_method(
     model: onnx.ModelProto,
-    images_fit: Iterable[NDArray[np.float32]],
-    images_held: Iterable[NDArray[np.float32]],
+    images_fit: Iterable[Images],
+    images_held: Iterable[Images],
     methods: Sequence[str] = METHODS,
 ) -> RangeChoice:
     """Calibrate `model` (fp32) on the batches `images_fit` by each of `methods`, and take the one whose int8 logits are
@@ -121,3 +110,17 @@ def choose_method(
         raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
     best = min(distances, key=lambda method: distances[method])
     return RangeChoice(best, scales[best], tried, sum(map(len, fit)), sum(map(len, held)))
+
+
+def agreement(logits: Array, reference: Array) -> Agreement | None:
+    """Of `logits` with `reference`, both [N, classes]; None where a logit is not finite."""
+    outputs, expected = logits.astype(np.float64), reference.astype(np.float64)
+    if not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
+        return None
+    smallest = np.finfo(np.float64).tiny
+    lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(expected, axis=1)
+    return Agreement(
+        logit_distance=float(np.sqrt(np.mean((outputs - expected) ** 2)) / max(np.abs(expected).max(), smallest)),
+        top1_agreement=float((outputs.argmax(1) == expected.argmax(1)).mean()),
+        cosine=float(((outputs * expected).sum(1) / np.maximum(lengths, smallest)).mean()),
+    )

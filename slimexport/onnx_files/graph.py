@@ -21,7 +21,7 @@ OPSET = 17
 IR_VERSION = 8  # TensorRT 8.6 reads no more
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
 
-Shape = tuple[int, ...]  # without the batch
+TensorShape = tuple[int, ...]  # without the batch
 
 
 class UnsupportedModule(ValueError):
@@ -57,11 +57,11 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.names: dict[Any, str | list[str]] = {}  # fx node -> value name, or names where it has several
-        self.shapes: dict[Any, Shape] = {}
+        self.shapes: dict[Any, TensorShape] = {}
         self.taken = {OUTPUT}
         self.named: dict[str, str] = {}  # a weight's key -> the initializer that holds it
 
-    def write(self, shape: Shape) -> Shape:
+    def write(self, shape: TensorShape) -> TensorShape:
         """Write all nodes; the shape of the network's output."""
         for node in self.network.graph.nodes:
             if node.op == "placeholder":
@@ -79,7 +79,7 @@ class _Writer:
                 raise UnsupportedModule(f"{self._path(node)}: {node.op} {node.target} has no ONNX form here")
         raise UnsupportedModule("the network returns nothing")
 
-    def _finish(self, node: Any) -> Shape:
+    def _finish(self, node: Any) -> TensorShape:
         """Name the last value `output`."""
         last = self.nodes[-1] if self.nodes else None
         if last is None or not isinstance(node, fx.Node) or list(last.output) != [self.names[node]]:
@@ -140,7 +140,7 @@ class _Writer:
     def emit(self, op: str, name: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, outputs or [name], name=name, **attributes))
 
-    def add(self, node: fx.Node, op: str, shape: Shape, *more: str, name: str = "", **attributes: Any) -> None:
+    def add(self, node: fx.Node, op: str, shape: TensorShape, *more: str, name: str = "", **attributes: Any) -> None:
         """A node that reads `node`'s first argument and `more`, and gives one value."""
         name = name or self.unique(str(node.target))
         self.emit(op, name, [self.value(node.args[0]), *more], **attributes)
@@ -160,7 +160,7 @@ def _refuse(node: fx.Node, module: nn.Module, what: str) -> UnsupportedModule:
     return UnsupportedModule(f"{node.target}: {type(module).__name__} with {what} has no ONNX form here")
 
 
-def _window(node: fx.Node, module: Any, shape: Shape) -> tuple[dict[str, Any], tuple[int, int]]:
+def _window(node: fx.Node, module: Any, shape: TensorShape) -> tuple[dict[str, Any], tuple[int, int]]:
     """Kernel attributes of a convolution or pool, and the size of what it makes."""
     if isinstance(module.padding, str) or _pair(getattr(module, "dilation", 1)) != (1, 1):
         raise _refuse(node, module, "this padding or dilation")

@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from slimexport.onnx_files.ranges import FLOOR, LEVELS, Array, weight_scales
+from slimexport.onnx_files.ranges import FLOOR, LEVELS, weight_scales
 from slimexport.onnx_files.typed import declare, to_typed
+from slimexport.target.arrays import Array
 from slimtrain.base.errors import UserError
 
 FLOOR_FP16 = 2.0**-14  # the smallest normal fp16 number, for scales that are stored as fp16
@@ -41,7 +42,7 @@ def quantized_inputs(model: onnx.ModelProto) -> list[str]:
 def _sites(graph: onnx.GraphProto) -> Iterator[Site]:
     """The operands that are read through a pair, in graph order; a weighted operator's weights go with its operand 0."""
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    made_by = {output: node for node in graph.node for output in node.output}
+    writers = {output: node for node in graph.node for output in node.output}
     readers: dict[str, int] = {}
     for node in graph.node:
         for name in node.input:
@@ -50,17 +51,17 @@ def _sites(graph: onnx.GraphProto) -> Iterator[Site]:
         if node.op_type in WEIGHTED and _gains(node, shapes):
             yield number, 0
         elif node.op_type == "Add":
-            # Operands that a quantized convolution made for this sum alone: one of them takes the sum into itself.
+            # Operands that a quantized convolution writes for this sum alone: one of them takes the sum into itself.
             fusing = [
                 operand
                 for operand, name in enumerate(node.input)
-                if (maker := made_by.get(name)) is not None
-                and maker.op_type == "Conv"
-                and _gains(maker, shapes)
+                if (writer := writers.get(name)) is not None
+                and writer.op_type == "Conv"
+                and _gains(writer, shapes)
                 and readers[name] == 1
             ]
             if len(fusing) == 2:  # a shortcut with a convolution: it reads the block's input, as the main branch does
-                shared = [operand for operand in fusing if readers[made_by[node.input[operand]].input[0]] > 1]
+                shared = [operand for operand in fusing if readers[writers[node.input[operand]].input[0]] > 1]
                 fusing.remove(shared[0] if len(shared) == 1 else fusing[1])
             if fusing:
                 yield number, 1 - fusing[0]
@@ -79,9 +80,6 @@ def _gains(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
     return min(shape[0] // group, shape[1]) >= LEAST_CHANNELS
 
 
-# ------------------------------------------------------------------------------------------------------ how widely
-
-
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
@@ -97,26 +95,26 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
             f"{large[0]}: activations of up to {scales[large[0]] * LEVELS:.3g} on the calibration images, fp16 holds "
             f"{LARGEST_FP16:.0f}. Use the int8 file with float32 around it, or fp32."
         )
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    writer = _Writer(made.graph, FLOOR_FP16 if half else FLOOR)
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    writer = _PairWriter(quantized.graph, FLOOR_FP16 if half else FLOOR)
     sites: dict[int, int] = dict(_sites(model.graph))
-    nodes = list(made.graph.node)
-    del made.graph.node[:]
+    nodes = list(quantized.graph.node)
+    del quantized.graph.node[:]
     for number, node in enumerate(nodes):
         name = node.input[sites[number]] if number in sites else ""
         if name in scales:
             if node.op_type in WEIGHTED:
                 node.input[1] = writer.weight(node.input[1])
             node.input[sites[number]] = writer.pair(name, np.float32(scales[name]))
-        made.graph.node.append(node)
+        quantized.graph.node.append(node)
     if half:
-        made, _ = to_typed(made, "fp16")
-    declare(made, "int8-fp16" if half else "int8", *VERSIONS[half])
-    return made
+        quantized, _ = to_typed(quantized, "fp16")
+    declare(quantized, "int8-fp16" if half else "int8", *VERSIONS[half])
+    return quantized
 
 
-class _Writer:
+class _PairWriter:
     """Appends pairs to a graph that is being written, one per value however many read it."""
 
     def __init__(self, graph: onnx.GraphProto, floor: float) -> None:
@@ -140,6 +138,3 @@ class _Writer:
             for op, read, written in (("Quantize", name, quantized), ("Dequantize", quantized, self.paired[name])):
                 self.graph.node.append(helper.make_node(f"{op}Linear", [read, *parameters], [written], name=written, **axis))
         return self.paired[name]
-
-
-# ------------------------------------------------------------------------------------------------------- which method

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from slimexport.onnx_files.methods import MAX, METHODS
 from slimexport.onnx_files.runner import cpu_session
+from slimexport.target.arrays import Array
 from slimtrain.base.errors import UserError
+from slimtrain.data.images import Images
 
 LEVELS = 127
 FLOOR = 1e-6  # of a scale: a channel or tensor that is all zero still needs one above zero
-MAX, PERCENTILE = "max", "percentile"
-METHODS = (MAX, PERCENTILE)
 PERCENT = 99.99
 BINS = 1 << 14
-Array = NDArray[Any]
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Range:
         return float((np.argmax(reached) + 1) / BINS * self.largest)
 
 
-def measure_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]], names: Sequence[str]) -> dict[str, Range]:
+def measure_ranges(model: onnx.ModelProto, batches: Iterable[Images], names: Sequence[str]) -> dict[str, Range]:
     """The ranges of the activations `names` over `batches`, each float32 [N, 3, H, W], run in onnxruntime on the CPU.
 
     The batches are gone through twice, so they are kept. UserError where there are none, or a value is not finite.
@@ -66,21 +64,21 @@ def measure_ranges(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]
     session = cpu_session(probe) if outputs else None
     ranges = {name: Range() for name in names}
 
-    def every() -> Iterator[tuple[str, Array]]:
+    def activations() -> Iterator[tuple[str, Array]]:
         for batch in kept:
             if image in ranges:
                 yield image, batch
             if session is not None:
                 yield from zip(outputs, session.run(outputs, {image: batch}), strict=True)
 
-    for name, values in every():
+    for name, values in activations():
         if not np.isfinite(values).all():
             raise UserError(
                 f"{name}: is not finite on the calibration images, expected finite activations. Check that they are "
                 "photographs of the kind that the network was trained on."
             )
         ranges[name].widen(values)
-    for name, values in every():
+    for name, values in activations():
         ranges[name].count(values)
     return ranges
 

@@ -1,4 +1,4 @@
-"""Running a file of any precision in onnxruntime on a CPU."""
+"""Running ONNX models of any precision in onnxruntime on a CPU: files as users run them, and models that are being written."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from slimexport.onnx_files.typed import cast_twin
+from slimexport.target.arrays import Array
 from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
+from slimtrain.data.images import Images
 
 
 def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
@@ -22,13 +23,15 @@ def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")
 
 
-def run_batches(model: onnx.ModelProto, batches: Sequence[NDArray[np.float32]]) -> NDArray[Any]:
+def run_batches(model: onnx.ModelProto, batches: Sequence[Images]) -> Array:
+    """The logits [N, classes] of a model that is not on a disk, of all batches [n, 3, H, W] after each other."""
     session = cpu_session(model)
     (image,) = session.get_inputs()
     return np.concatenate([session.run(None, {image.name: batch})[0] for batch in batches])
 
 
 def cpu_session(model: onnx.ModelProto) -> Any:
+    """An onnxruntime session of a model that is not on a disk."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

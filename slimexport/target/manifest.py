@@ -1,4 +1,4 @@
-"""Bundles: `manifest.json` as a value, and `reference.npz` and the files that it describes.
+"""Bundles: `manifest.json` as a value, and the files that it describes.
 
 `manifest.json` has schema version 1; keys may be added to it, those there are stay. It is read once, by `read_manifest`, and
 written from the value that this gives. Fields are its keys, in the order in which they are written.
@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
 from slimtrain.base.files import file_sha256
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
-FORMATS = ONNX, TRT = ("onnx", "trt")
 PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "skipped"
 
 
@@ -167,7 +161,7 @@ class Int8(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Record):
+class FileEntry(Record):
     """A network in one format and precision: `file` is null where it was not kept, `sha256` where nothing was written.
 
     `width` is the width, an AutoSlim switch's number, or null of a plan without one. `macs` are of one image, `params` those
@@ -199,15 +193,15 @@ class Entry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artifact(Entry):
+class Artifact(FileEntry):
     """An entry whose file is in the bundle."""
 
     file: str
 
-    def rejected(self) -> Entry:
+    def rejected(self) -> FileEntry:
         """The entry of the file that was not kept."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Entry(**{**values, "file": None})
+        return FileEntry(**{**values, "file": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +214,13 @@ class Manifest(Record):
     output: Output
     created_by: Mapping[str, str | None]
     artifacts: tuple[Artifact, ...]
-    rejected: tuple[Entry, ...] = ()
+    rejected: tuple[FileEntry, ...] = ()
 
     def of_format(self, form: str) -> list[Artifact]:
         """The artifacts of one of FORMATS."""
         return [artifact for artifact in self.artifacts if artifact.format == form]
 
-    def plan_name(self, artifact: Entry) -> str:
+    def plan_name(self, artifact: FileEntry) -> str:
         """An artifact's plan: its name without the network's."""
         return artifact.name.removeprefix(f"{self.source.network}_")
 
@@ -240,12 +234,20 @@ class Manifest(Record):
             artifacts.append(artifact)
         return replace(self, artifacts=tuple(artifacts), rejected=self._rejected_but(artifact))
 
-    def with_rejected(self, entry: Entry) -> Manifest:
+    def with_rejected(self, entry: FileEntry) -> Manifest:
         """This manifest with a note of what was not kept; an earlier artifact of its kind stays."""
         return replace(self, rejected=(*self._rejected_but(entry), entry))
 
-    def _rejected_but(self, entry: Entry) -> tuple[Entry, ...]:
+    def _rejected_but(self, entry: FileEntry) -> tuple[FileEntry, ...]:
         return tuple(old for old in self.rejected if old.key != entry.key)
+
+
+class FilesRejected(NotProven):
+    """Some of a bundle's files were not proven right, and are not in it. `manifest` says why, under `rejected`."""
+
+    def __init__(self, message: str, manifest: Manifest) -> None:
+        super().__init__(message)
+        self.manifest = manifest
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -262,6 +264,11 @@ def read_manifest(bundle: str | Path) -> Manifest:
     """The manifest of a bundle's folder.
 
     Raises BundleError where there is none that this version reads: the key, what was found and what was expected.
+
+    >>> import slimexport
+    >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir="mobilenet")
+    >>> [(artifact.file, artifact.params) for artifact in slimexport.read_manifest("mobilenet").artifacts]
+    [('us_mobilenet_v1_x0_25.onnx', 467336)]
     """
     path = Path(bundle) / MANIFEST
     try:
@@ -306,15 +313,3 @@ def check_sha256(path: Path, artifact: Artifact, remedy: str) -> None:
             f"{path}: SHA-256 is {digest[:12]}..., {MANIFEST} says {expected[:12]}...: the file was changed or damaged. "
             f"Copy the bundle again, or {remedy}."
         )
-
-
-def read_reference(bundle: Path) -> dict[str, NDArray[Any]]:
-    """`images` float32 [P, 3, H, W] and `logits_NAME` float64 [P, classes] per plan. BundleError if damaged."""
-    path = bundle / REFERENCE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise BundleError(f"{path}: not there, so nothing can be verified. Copy the whole bundle, or export again.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again, or export again.") from error

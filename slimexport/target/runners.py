@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
+from slimexport.target.backends import CPU, CUDA
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.precision import row_of
-
-Array = NDArray[Any]
 
 
 class Runner(Protocol):
@@ -35,10 +34,10 @@ def onnxruntime_package() -> str:
 def require_onnxruntime() -> Any:
     """The onnxruntime module; MissingBackend, with the command that installs it, where there is none."""
     try:
-        found = importlib.util.find_spec("onnxruntime") is not None
+        installed = importlib.util.find_spec("onnxruntime") is not None
     except ValueError:  # a broken entry in sys.modules
-        found = False
-    if not found:
+        installed = False
+    if not installed:
         raise MissingBackend(
             f"onnxruntime is not installed, so exported files cannot be verified: pip install {onnxruntime_package()}. "
             "Or export without proof: --no-verify."
@@ -61,7 +60,6 @@ def runs_on_cpu(precision: str) -> bool:
     return tuple(int(part) for part in version[:2]) >= since
 
 
-CPU, CUDA = "onnxruntime-cpu", "onnxruntime-cuda"
 PROVIDERS: dict[str, list[Any]] = {
     CPU: ["CPUExecutionProvider"],
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"})],  # fp32 is fp32
@@ -88,10 +86,10 @@ class OnnxRuntimeRunner:
             self.session = onnxruntime.InferenceSession(content or str(path), options, providers=PROVIDERS[device])
         except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
             raise BundleError(f"{path.name}: onnxruntime does not load it ({str(error).splitlines()[0]}).") from error
-        wanted, found = _provider(device), self.session.get_providers()[0]
-        if found != wanted:
+        wanted, provider = _provider(device), self.session.get_providers()[0]
+        if provider != wanted:
             raise MissingBackend(
-                f"{device}: onnxruntime could not load {wanted} and would use {found} in its place. Install "
+                f"{device}: onnxruntime could not load {wanted} and would use {provider} in its place. Install "
                 f"{onnxruntime_package()}, CUDA and cuDNN for it, or verify with --backend {CPU}."
             )
         self.name = path.name

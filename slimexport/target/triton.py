@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from slimexport.target.backends import ONNX, TRT
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import MANIFEST, ONNX, TRT, Artifact, Manifest, artifact_path
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.files import Advice, disk_error, partial_name
 

@@ -10,27 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
+from slimexport.target.backends import CPU, ONNX
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import (
-    FAILED,
-    ONNX,
-    PASSED,
-    REFERENCE,
-    SKIPPED,
-    UNVERIFIABLE,
-    Artifact,
-    Manifest,
-    Verification,
-    artifact_path,
-    read_reference,
-)
+from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, Artifact, Manifest, Verification, artifact_path
 from slimexport.target.precision import EXACT, TOLERANCES, Direction, row_of
-from slimexport.target.runners import CPU, OnnxRuntimeRunner, Runner, runs_on_cpu
+from slimexport.target.reference import Probes, probes_of, read_reference
+from slimexport.target.runners import OnnxRuntimeRunner, Runner, runs_on_cpu
 
 GAP_FACTOR = 20  # an fp32 file may be off by this many times what float32 itself costs the slimmable network
 MAX_TOLERANCE = 1e-2
@@ -48,7 +37,7 @@ class Comparison:
         return bool(self.max_rel_error <= tolerance)  # False for NaN
 
 
-def spread(reference: NDArray[Any]) -> float:
+def spread(reference: Array) -> float:
     """How far logits [P, classes] differ between probe images, relative to their scale: the largest over classes."""
     scale = np.abs(reference).max()
     if not 0 < scale < np.inf:  # a reference of zeros, NaN or infinities tells nothing apart
@@ -56,7 +45,7 @@ def spread(reference: NDArray[Any]) -> float:
     return float((reference.max(0) - reference.min(0)).max() / scale)
 
 
-def compare(outputs: NDArray[Any], reference: NDArray[Any]) -> Comparison:
+def compare(outputs: Array, reference: Array) -> Comparison:
     """`outputs` against `reference`, both [P, classes]. Another shape counts as wholly wrong."""
     if outputs.shape != reference.shape:
         return Comparison(float("inf"), 0.0)
@@ -74,7 +63,7 @@ def fp32_tolerance(gap: float | None) -> float:
     return usual if gap is None or not np.isfinite(gap) else min(max(usual, GAP_FACTOR * gap), MAX_TOLERANCE)
 
 
-def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) -> Comparison:
+def run_probes(runner: Runner, images: Array, reference: Array) -> Comparison:
     """The worse of two runs: each probe image alone, and all in one batch."""
     alone = compare(np.concatenate([runner(images[i : i + 1]) for i in range(len(images))]), reference)
     together = compare(runner(images), reference)
@@ -85,7 +74,7 @@ def run_probes(runner: Runner, images: NDArray[Any], reference: NDArray[Any]) ->
 
 def verdict(
     comparison: Comparison,
-    reference: NDArray[Any],
+    reference: Array,
     backend: str,
     tolerance: float,
     gap: float | None = None,
@@ -114,7 +103,7 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
+def cosine(outputs: Array, reference: Array) -> float:
     """The cosine between two sets of logits, each image's mean taken off: what all classes share decides nothing."""
     if outputs.shape != reference.shape or not np.isfinite(outputs).all():
         return float("nan")
@@ -123,7 +112,7 @@ def cosine(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
     return float((a * b).sum() / norms) if norms else float("nan")
 
 
-def direction_verdict(runner: Runner, images: NDArray[Any], reference: NDArray[Any], proof: Direction) -> Verification:
+def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Direction) -> Verification:
     """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told."""
     outputs = runner(images)
     seen = spread(reference)
@@ -158,7 +147,7 @@ def prove(runner: Runner, probes: Probes, precision: str, float32_gap: Callable[
     return verdict(comparison, probes.logits, runner.backend, tolerance, gap)
 
 
-def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
+def verify_files(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
     """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records, in
     onnxruntime on `device`.
 
@@ -173,31 +162,6 @@ def verify_bundle(bundle: Path, manifest: Manifest, device: str = CPU) -> list[t
     if not results:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
     return results
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Images float32 [P, 3, H, W] and the logits [P, classes] that the slimmable network computes for them in float64."""
-
-    images: NDArray[Any]
-    logits: NDArray[Any]
-
-    def batches(self, size: int) -> list[NDArray[Any]]:
-        """Indices of images, in as many batches of `size` as show every image, repeated where they do not fill one."""
-        count = -(-len(self.images) // size)
-        return list((np.arange(count * size) % len(self.images)).reshape(count, size))
-
-
-def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: dict[str, NDArray[Any]]) -> Probes:
-    """What an artifact is verified on, from a bundle's `reference.npz`. BundleError where that holds it not."""
-    images = reference.get("images", np.empty(0))
-    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
-        raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
-    key = f"logits_{manifest.plan_name(artifact)}"
-    logits = reference.get(key, np.empty(0))
-    if logits.ndim != 2 or len(logits) != len(images):
-        raise BundleError(f"{bundle / REFERENCE}: has no {key} for {len(images)} images. Export again.")
-    return Probes(images, logits)
 
 
 def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) -> Verification:

@@ -64,6 +64,11 @@ def open_checkpoint(
     `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
     `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. Raises CheckpointError
     for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
+
+    >>> import slimtrain
+    >>> checkpoint = slimtrain.open_checkpoint("random:us_mobilenet_v1")  # or a path: "us_mbv1.pt"
+    >>> checkpoint.spec.range, checkpoint.image_size
+    ((0.25, 1.0), 224)
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         from slimtrain.checkpoints.untrained import untrained_network

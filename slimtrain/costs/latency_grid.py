@@ -32,7 +32,7 @@ class Axis:
             raise IndexError(count)
         if self.counts[at] == count:
             return at, 0.0
-        low, wanted, high = (-(-each // self.step) for each in (self.counts[at - 1], count, self.counts[at]))
+        low, wanted, high = (-(-channels // self.step) for channels in (self.counts[at - 1], count, self.counts[at]))
         return at - 1, 1.0 if low == high else (wanted - low) / (high - low)
 
 

@@ -74,7 +74,7 @@ class LatencyTable:
     def layers_ms(self, plan: ChannelPlan) -> list[float]:
         """Milliseconds of every layer by itself, in the order of `layers`. Raises LatencyTableError where the plan has
         channels outside the measured ones, or lacks a group."""
-        found = []
+        layers_ms = []
         size, known = plan.size, self._known
         for place, (layer, entry) in enumerate(zip(self.layers, self.of_layer, strict=True)):
             try:
@@ -86,8 +86,8 @@ class LatencyTable:
                 ) from error
             if key not in known:  # a search changes one group at a time: most counts were asked for before
                 known[key] = self._look_up(place, *key[1:], plan.name)
-            found.append(known[key])
-        return found
+            layers_ms.append(known[key])
+        return layers_ms
 
     def cost_ms(self, plan: ChannelPlan) -> float:
         """The latency in milliseconds that the table predicts for a plan. Raises as `layers_ms`."""
@@ -193,11 +193,11 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     ]
     times = [
         {
-            "grid": {"input": list(each.inputs.counts), "output": each.outputs and list(each.outputs.counts)},
-            "step": {"input": each.inputs.step, "output": each.outputs and each.outputs.step},
-            "ms": [list(row) for row in each.ms],
+            "grid": {"input": list(entry.inputs.counts), "output": entry.outputs and list(entry.outputs.counts)},
+            "step": {"input": entry.inputs.step, "output": entry.outputs and entry.outputs.step},
+            "ms": [list(row) for row in entry.ms],
         }
-        for each in table.times
+        for entry in table.times
     ]
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -212,8 +212,8 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     }
     # an entry a line: a table of 50 layers is to be read by people too
     lines = json.dumps({**content, "layers": "@", "times": "@"}, indent=1, allow_nan=False).split('"@"')
-    lists = (",\n  ".join(json.dumps(each, allow_nan=False) for each in entries) for entries in (layers, times))
-    text = lines[0] + "".join(f"[\n  {each}\n ]{rest}" for each, rest in zip(lists, lines[1:], strict=True))
+    lists = (",\n  ".join(json.dumps(entry, allow_nan=False) for entry in entries) for entries in (layers, times))
+    text = lines[0] + "".join(f"[\n  {entries}\n ]{rest}" for entries, rest in zip(lists, lines[1:], strict=True))
     write_atomically(Path(path), (text + "\n").encode(), RUN)
 
 
@@ -224,9 +224,9 @@ def _dim_content(dim: Dim | int) -> int | dict[str, Any]:
 def _table(content: dict[str, Any]) -> LatencyTable:
     """The table in a file's content. KeyError, TypeError or ValueError for anything that is wrong with it."""
     network = NetworkShape(**content["network"])
-    times = tuple(_times(number, each) for number, each in enumerate(content["times"]))
-    layers = tuple(_layer(each) for each in content["layers"])
-    of_layer = tuple(_whole(each["times"], "an entry of `times`", 0) for each in content["layers"])
+    times = tuple(_times(number, entry) for number, entry in enumerate(content["times"]))
+    layers = tuple(_layer(entry) for entry in content["layers"])
+    of_layer = tuple(_whole(entry["times"], "an entry of `times`", 0) for entry in content["layers"])
     for layer, entry in zip(layers, of_layer, strict=True):
         if entry >= len(times) or (times[entry].outputs is None) != (layer.kind == DEPTHWISE):
             raise ValueError(f"layer {layer.name}: entry {entry} of `times` is not there, or not for such a layer")
@@ -280,10 +280,10 @@ def _times(number: int, content: dict[str, Any]) -> Times:
 def _axis(counts: Any, step: Any, what: str) -> Axis | None:
     if counts is None:
         return None
-    found = tuple(_whole(count, f"{what}: channels") for count in counts)
-    if not found or any(a >= b for a, b in itertools.pairwise(found)):
-        raise ValueError(f"{what}: channels {list(found)} do not rise")
-    return Axis(found, _whole(step, f"{what}: step"))
+    channels = tuple(_whole(count, f"{what}: channels") for count in counts)
+    if not channels or any(a >= b for a, b in itertools.pairwise(channels)):
+        raise ValueError(f"{what}: channels {list(channels)} do not rise")
+    return Axis(channels, _whole(step, f"{what}: step"))
 
 
 def _whole(value: Any, what: str, least: int = 1) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
@@ -79,6 +80,7 @@ class NetworkLayers:
     pools: tuple[AveragePool, ...]
 
 
+@lru_cache(maxsize=8)  # whoever counts one network's costs in one process does so in several places
 def network_layers(spec: NetworkSpec, image_size: int) -> NetworkLayers:
     """The layers of `spec`'s network at `image_size` pixels."""
     record = _Record()

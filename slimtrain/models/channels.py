@@ -68,6 +68,12 @@ class ChannelPlan:
 
     `name` goes into file names (`x0_5`, `s1`); `width` is the width of an S or US network, the switch's number of an
     AutoSlim one, None for a plan that no width describes. Two plans are equal when their channels are.
+
+    >>> import slimtrain
+    >>> half = slimtrain.published_spec("us_mobilenet_v1").plan(0.5)
+    >>> mine = slimtrain.ChannelPlan("mine", {**half.channels, "features.3": 40})
+    >>> half.channels["features.3"], mine.channels["features.3"], mine == half
+    (64, 40, False)
     """
 
     name: str = field(compare=False)

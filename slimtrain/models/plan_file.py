@@ -74,11 +74,11 @@ def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[s
     if "channels" in content:
         channels = content["channels"]
         name = str(content.get("name", name))
-        made_for = content.get("network", spec.name)
+        planned_network = content.get("network", spec.name)
         related = [f"{family}_{spec.architecture}" for family in SIBLINGS] if spec.family in SIBLINGS else []
-        sibling = made_for != spec.name
-        if sibling and made_for not in related:
-            raise WidthError(f"{path}: is a plan for {made_for}, {ours}.")
+        sibling = planned_network != spec.name
+        if sibling and planned_network not in related:
+            raise WidthError(f"{path}: is a plan for {planned_network}, {ours}.")
         if not isinstance(channels, dict):
             raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
     elif not content.keys() & groups.keys():

@@ -100,6 +100,11 @@ def published_spec(name: str, classes: int = IMAGENET_CLASSES) -> NetworkSpec:
     """The network as published; for the ones that were not, with the switches or range of their published sibling.
 
     Raises UserError for an unknown name and for an AutoSlim network without a published channel list.
+
+    >>> import slimtrain
+    >>> spec = slimtrain.published_spec("us_mobilenet_v2")
+    >>> spec.range, len(spec.plans)
+    ((0.35, 1.0), 27)
     """
     family, architecture = split_name(name)
     if family == "autoslim":

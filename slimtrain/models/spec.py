@@ -23,6 +23,11 @@ class NetworkSpec:
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
     network's norms know, 1 to n for AutoSlim. `channel_lists` are AutoSlim's, one per switch. `width_range` is a US
     network's (narrowest, widest). `stem_stride` is the first convolution's: 2 as published, 1 for small images.
+
+    >>> import slimtrain
+    >>> spec = slimtrain.NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), classes=10, width_range=(0.25, 1.0))
+    >>> spec.name, spec.plan(0.5).name
+    ('us_mobilenet_v1', 'x0_5')
     """
 
     architecture: str

@@ -28,7 +28,7 @@ from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.kept_memory import memory_kept
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.sync_norm import OneValueError, Statistics
+from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
@@ -176,7 +176,7 @@ class Evaluator:
         own = range(processes.rank * len(plans) // processes.world, (processes.rank + 1) * len(plans) // processes.world)
         # The current plan's statistics are needed by all, up to where the last candidate begins to differ.
         wanted = list(dict.fromkeys([*(plans[i] for i in own), *plans[-1:]]))
-        network.replace_calibrated({plan: _blank(network, plan) for plan in (*plans, current)})
+        network.replace_calibrated({plan: network.blank_statistics(plan) for plan in (*plans, current)})
         for seen, (_, (images, _)) in enumerate(self.calibration.read(range(len(self.calibration))), 1):
             with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
                 for _ in self._logits(prefix, current, wanted, images):
@@ -192,12 +192,6 @@ class Evaluator:
             self.processes.sum(flat if i in own else flat.zero_())
             for tensor, value in zip(kept, torch.split(flat, [tensor.numel() for tensor in kept]), strict=True):
                 tensor.copy_(value)
-
-
-def _blank(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Statistics]:
-    with network.at(plan):
-        scales = {path: norm.scale_and_shift()[0] for path, norm in network.norms.items()}
-    return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.slimmable.sync_norm import OneValueError, Statistics
+from slimtrain.slimmable.sync_norm import OneValueError
 
 
 @torch.no_grad()
@@ -27,6 +27,11 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
 
     Under several processes each gives its share of every batch, with norms synchronized: all get the statistics that
     one process would.
+
+    >>> import slimtrain, torch
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("us_mobilenet_v1", classes=10))
+    >>> slimtrain.calibrate(network, [network.spec.plan(0.33)], [torch.rand(4, 3, 64, 64)])
+    1
     """
     before = network.calibrated
     training = network.training
@@ -34,7 +39,7 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
     seen = 0
     try:
         for plan in plans:
-            network.set_statistics(plan, _blank(network, plan))
+            network.set_statistics(plan, network.blank_statistics(plan))
         for batch in batches:
             seen += 1
             with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
@@ -57,9 +62,3 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
         network.replace_calibrated(before)
         raise UserError("there are no images to calibrate with.")
     return seen
-
-
-def _blank(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Statistics]:
-    with network.at(plan):
-        scales = {path: norm.scale_and_shift()[0] for path, norm in network.norms.items()}
-    return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}

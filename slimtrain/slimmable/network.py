@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
@@ -21,8 +22,11 @@ class SlimmableNetwork(nn.Module):
 
     It runs at the plan that `at` made active, at first the widest:
 
-        with network.at(plan):
-            logits = network(images)
+    >>> import slimtrain, torch
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("us_mobilenet_v1", classes=10))
+    >>> with network.at(network.spec.plan(0.5)):
+    ...     network(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -80,6 +84,12 @@ class SlimmableNetwork(nn.Module):
         if wrong:
             raise ValueError(f"plan {plan.name}: statistics do not cover these norms as expected: {', '.join(wrong[:4])}")
         self.replace_calibrated({**self.calibrated, plan: dict(statistics)})
+
+    def blank_statistics(self, plan: ChannelPlan) -> dict[str, Statistics]:
+        """Statistics of mean 0 and variance 1 for `plan`, of its scales' dtype and device: where calibration begins."""
+        with self.at(plan):
+            scales = {path: norm.scale_and_shift()[0] for path, norm in self.norms.items()}
+        return {path: (torch.zeros_like(scale), torch.ones_like(scale)) for path, scale in scales.items()}
 
     def replace_calibrated(self, calibrated: Mapping[ChannelPlan, dict[str, Statistics]]) -> None:
         """Take `calibrated` for all the statistics that are kept beside the layout's."""

@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from slimexport.cli import main
 from slimexport.exporter import export
+from slimexport.request import Proof, Writing
 from slimexport.target.manifest import Accuracy, Artifact, Manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -75,7 +76,7 @@ def images_of(manifest: Manifest) -> int:
 
 
 def test_a_labeled_folder(photos: Path, tmp_path: Path) -> None:
-    manifest = export(saved(tmp_path, ("ant", "bee", "cat")), output_dir=tmp_path / "b", accuracy_data=photos)
+    manifest = export(saved(tmp_path, ("ant", "bee", "cat")), output_dir=tmp_path / "b", proof=Proof(accuracy_data=photos))
     preprocessing = Preprocessing(SIZE, MEAN, STD)
     files = sorted(photos.rglob("*.png"))
     images, labels = [preprocessing(path) for path in files], [["ant", "bee", "cat"].index(p.parent.name) for p in files]
@@ -88,7 +89,7 @@ def test_a_labeled_folder(photos: Path, tmp_path: Path) -> None:
 
 def test_the_digits(tmp_path: Path) -> None:
     checkpoint = saved(tmp_path, tuple(map(str, range(10))))
-    manifest = export(checkpoint, widths=[0.25], output_dir=tmp_path / "b", accuracy_data="digits")
+    manifest = export(checkpoint, widths=[0.25], output_dir=tmp_path / "b", proof=Proof(accuracy_data="digits"))
     split = digits_split()
     pixels = resize(torch.from_numpy(split.test_images), [SIZE, SIZE]) / 255
     normalized = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
@@ -115,7 +116,9 @@ def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path, 
     shutil.copytree(photos, copy)
     (copy / "bee" / "9.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        manifest = export(saved(tmp_path, ("ant", "bee", "cat")), widths=[0.25], output_dir=tmp_path / "b", accuracy_data=copy)
+        manifest = export(
+            saved(tmp_path, ("ant", "bee", "cat")), widths=[0.25], output_dir=tmp_path / "b", proof=Proof(accuracy_data=copy)
+        )
     assert images_of(manifest) == 12
     assert "9.png" in caplog.text and "1 of 13 images" in caplog.text
 
@@ -130,19 +133,19 @@ def test_unreadable_images_are_left_out_and_named(photos: Path, tmp_path: Path, 
 )
 def test_other_classes_are_refused(photos: Path, tmp_path: Path, names: tuple[str, ...], classes: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        export(saved(tmp_path, names, classes), output_dir=tmp_path / "b", accuracy_data=photos)
+        export(saved(tmp_path, names, classes), output_dir=tmp_path / "b", proof=Proof(accuracy_data=photos))
     assert not (tmp_path / "b").exists()
 
 
 def test_a_checkpoint_without_class_names_is_taken_at_its_number_of_classes(photos: Path, tmp_path: Path) -> None:
     checkpoint = Checkpoint("mine", None, network(3), SIZE, MEAN, STD)
-    manifest = export(checkpoint, widths=[0.25], output_dir=tmp_path / "b", accuracy_data=photos)
+    manifest = export(checkpoint, widths=[0.25], output_dir=tmp_path / "b", proof=Proof(accuracy_data=photos))
     assert images_of(manifest) == 12
 
 
 def test_no_folder_and_a_dry_run_are_refused(photos: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved(tmp_path, ("ant", "bee", "cat")))
     with pytest.raises(UserError, match=r"no such folder.*digits"):
-        export(checkpoint, output_dir=tmp_path / "b", accuracy_data=tmp_path / "nowhere")
+        export(checkpoint, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "nowhere"))
     with pytest.raises(UserError, match="leave out --accuracy-data or --dry-run"):
-        export(checkpoint, dry_run=True, accuracy_data=photos)
+        export(checkpoint, proof=Proof(accuracy_data=photos), writing=Writing(dry_run=True))

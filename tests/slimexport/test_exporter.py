@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 import slimexport
 from slimexport.exporter import export
-from slimexport.target.manifest import Entry, dump_manifest, read_manifest
+from slimexport.request import CalibrationImages, Proof, Writing
+from slimexport.target.manifest import FileEntry, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.data.noise import noise_images
@@ -148,7 +149,7 @@ def test_macs_are_the_published_ones_less_the_average_pools(
     checkpoint_path: Callable[[str], Path], name: str, size: int
 ) -> None:
     layout = json.loads((TESTS / "reference" / "layouts" / f"{name}.json").read_text())
-    described = export(opened(checkpoint_path(name)), image_size=size, dry_run=True)
+    described = export(opened(checkpoint_path(name)), image_size=size, writing=Writing(dry_run=True))
     for artifact in described.artifacts:
         published = layout["macs"][str(artifact.width)]
         last = size // 32
@@ -170,9 +171,9 @@ def test_the_text_is_what_earlier_versions_wrote_for_the_same_export(checkpoint:
         widths=[0.25],
         precisions=["fp32", "fp16", "int8"],
         image_size=32,
-        calibration_data=tmp_path / "images.npy",
-        accuracy_data="digits",
         output_dir=tmp_path / "b",
+        calibration=CalibrationImages(tmp_path / "images.npy"),
+        proof=Proof(accuracy_data="digits"),
     )
     assert masked((tmp_path / "b" / "manifest.json").read_text()) == masked(stored_text("exported"))
 
@@ -234,8 +235,7 @@ def test_the_manifest_comes_back_and_progress_is_called_for_each_network(checkpo
         checkpoint,
         output_dir=tmp_path / "b",
         image_size=SIZE,
-        started=totals.append,
-        finished=lambda entry: names.append(entry.name),
+        writing=Writing(started=totals.append, finished=lambda entry: names.append(entry.name)),
     )
     assert returned == read_manifest(tmp_path / "b")
     assert dump_manifest(returned) == (tmp_path / "b" / "manifest.json").read_text()
@@ -263,7 +263,7 @@ def test_an_opened_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path
 @pytest.mark.parametrize("probes", [-1, 0, 1])
 def test_one_probe_proves_nothing_and_is_refused(checkpoint: Path, tmp_path: Path, probes: int) -> None:
     with pytest.raises(UserError, match="at least 2"):
-        export(checkpoint, output_dir=tmp_path / "b", probes=probes)
+        export(checkpoint, output_dir=tmp_path / "b", proof=Proof(probes=probes))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,10 +284,10 @@ def test_switch_names_and_numbers_of_an_autoslim_network(tmp_path: Path) -> None
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
-    def race(entry: Entry) -> None:
+    def race(entry: FileEntry) -> None:
         (tmp_path / "b").mkdir(exist_ok=True)
         (tmp_path / "b" / "theirs").write_text("theirs")
 
     with pytest.raises(UserError):
-        export(checkpoint, output_dir=tmp_path / "b", image_size=SIZE, finished=race)
+        export(checkpoint, output_dir=tmp_path / "b", image_size=SIZE, writing=Writing(finished=race))
     assert tree(tmp_path) == {"b/theirs": b"theirs"}

@@ -6,7 +6,6 @@ code 1, a message and a table, and nothing under the final name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +17,31 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import fx, nn
 
-from slimexport import exporter
+from slimexport import job
 from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network
 from slimexport.fold import fold_norms
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.export_defects import caught, edit, export
 from tests.support.export_helpers import (
-    Outcome,
     corrupt,
     edit_weight,
     negate_largest,
     opened,
     refused,
-    run,
     small_spec,
     tree,
     write_checkpoint,
 )
 
-Change = Callable[[onnx.ModelProto], object]
 LAYERS = ("features.0.0", "features.4.body.0", "features.7.body.3", "features.13.body.3", "classifier.0")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("bites") / "small.pt")
-
-
-def export(checkpoint: Path, output: Path, *more: str) -> Outcome:
-    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", output, *more)
-
-
-def caught(outcome: Outcome, output: Path, what: str = "failed") -> None:
-    """Exit code 1, the defect in message and table, nothing written: no bundle, no hidden folder."""
-    refused(outcome, 1, what, "s_mobilenet_v1_x0_5")
-    assert what in outcome.out
-    assert "Nothing was written." in outcome.err
-    assert tree(output.parent) == {} and not output.exists()
-
-
-def edit(name: str, how: Callable[[NDArray[Any]], object]) -> Change:
-    return lambda model: edit_weight(model, name, how)
 
 
 def test_the_same_export_without_a_defect_passes(checkpoint: Path, tmp_path: Path) -> None:
@@ -115,7 +96,7 @@ def test_the_norm_of_the_wrong_switch_is_caught(
                         getattr(norm, key).data.copy_(tensor[: norm.num_features])
         return fold_norms(dense)
 
-    monkeypatch.setattr(exporter, "dense_network", with_wrong_norms)
+    monkeypatch.setattr(job, "dense_network", with_wrong_norms)
     outcome = export(path, tmp_path / "b", "--widths", "0.25")
     refused(outcome, 1, "x0_25: failed", "Nothing was written.")
     assert sorted(tree(tmp_path)) == ["x.pt"]

@@ -13,13 +13,15 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto
 
+from slimexport.bundle import verify_bundle
 from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
 from slimexport.onnx_files.quantize import quantize
+from slimexport.request import CalibrationImages
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.precision import Direction
 from slimexport.target.runners import runs_on_cpu
-from slimexport.target.verify import cosine, direction_verdict, verify_bundle
+from slimexport.target.verify import cosine, direction_verdict
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.checkpoints.untrained import branch_ends, take_statistics
@@ -56,7 +58,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     folder = tmp_path_factory.mktemp("bundle") / "b"
-    manifest = export(small(), precisions=["fp32", "fp16", "bf16", "int8"], calibration_data=images, output_dir=folder)
+    manifest = export(
+        small(), precisions=["fp32", "fp16", "bf16", "int8"], calibration=CalibrationImages(images), output_dir=folder
+    )
     return folder, manifest
 
 
@@ -122,7 +126,7 @@ def test_what_was_written_is_what_plain_onnxruntime_runs(bundle: tuple[Path, Man
 
 def test_a_bundle_verifies_itself_again(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
-    statuses = {artifact.file: check.status for artifact, check in verify_bundle(folder, manifest)}
+    statuses = {artifact.file: artifact.verification.status for artifact in verify_bundle(folder)}
     skipped = {artifact.file for artifact in manifest.artifacts if not runs_on_cpu(artifact.precision)}
     assert statuses == {a.file: "skipped" if a.file in skipped else "passed" for a in manifest.artifacts}
 
@@ -142,16 +146,11 @@ def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) ->
     assert "cosine 0.9" in lines[2]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precisions": ["int8"]}, "int8 needs images"),
-        ({"precisions": ["int8"], "int8_calibration": "entropy"}, "expected auto, max or percentile"),
-    ],
-)
-def test_what_int8_needs_is_said(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        export(small(), output_dir=tmp_path / "b", **options)
+def test_what_int8_needs_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="int8 needs images"):
+        export(small(), precisions=["int8"], output_dir=tmp_path / "b")
+    with pytest.raises(UserError, match="expected auto, max or percentile"):
+        CalibrationImages("digits", int8_method="entropy")
     assert not (tmp_path / "b").exists()
 
 
@@ -183,7 +182,13 @@ def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("slimexport.onnx_files.writers.quantize", spoiled)
     with pytest.raises(VerificationFailed, match="point elsewhere"):
-        export(small(), widths=[0.25], precisions=["fp32", "int8"], calibration_data=images, output_dir=tmp_path / "b")
+        export(
+            small(),
+            widths=[0.25],
+            precisions=["fp32", "int8"],
+            calibration=CalibrationImages(images),
+            output_dir=tmp_path / "b",
+        )
     assert not list((tmp_path / "b").glob("*int8*"))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
@@ -23,7 +22,6 @@ from slimtrain.checkpoints.writing import save
 from slimtrain.cli import main
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
-from slimtrain.costs.cost_model import cost_model
 from slimtrain.data.fake import FakeSamples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
@@ -31,29 +29,17 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.held_out import HeldOut
 from slimtrain.search.request import SearchRequest, beside
 from slimtrain.search.run import run_whole_search
-from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.search.supernet import supernet_config
 from slimtrain.search.trace import Trace
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
-from tests.support.run_helpers import (
-    Outcome,
-    config_file,
-    done,
-    environment,
-    network_of,
-    raw,
-    refused,
-    run,
-    tree,
-    without_torch,
-)
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import config_file, done, environment, network_of, refused, run, tree, without_torch
 from tests.support.search_helpers import (
     NAMES,
     RIGHT,
-    SEARCH,
     US,
     own_checkpoint,
     plan,
@@ -84,10 +70,10 @@ def test_a_search_writes_a_plan_for_every_target(finished: tuple[Outcome, Path])
     count = CostCounter(spec, 16)
     for name, target in zip(NAMES, (700_000, 450_000), strict=True):
         content = plan(folder, name)
-        found = read_plan_file(folder / "plans" / f"{name}.yml", spec)
-        assert (content["network"], found.name, content["target"]) == ("us_mobilenet_v1", name, target)
-        assert content["macs"] == content["cost"] == count(found).macs <= target
-        assert content["params"] == count(found).params
+        plan_read = read_plan_file(folder / "plans" / f"{name}.yml", spec)
+        assert (content["network"], plan_read.name, content["target"]) == ("us_mobilenet_v1", name, target)
+        assert content["macs"] == content["cost"] == count(plan_read).macs <= target
+        assert content["params"] == count(plan_read).params
         # It is where the trace first falls to the target.
         first = next(row for row in rows if float(row["cost_after"]) <= target)
         assert (content["step"], content["macs"]) == (int(first["step"]), int(first["macs"]))
@@ -118,16 +104,6 @@ def test_the_last_line_is_the_command_that_trains_what_was_found(finished: tuple
     assert words[-2:] == ["--plans", str(folder / "plans")]
     shown = yaml.safe_load(done(*words[3:], "--dry-run").out)
     assert (shown["network"], len(shown["channel_lists"])) == ("autoslim_mobilenet_v1", 2)
-
-
-def test_that_command_repeats_what_was_changed(tmp_path: Path) -> None:
-    file = search_file(tmp_path / "tiny.yml")
-    changes = ["seed=3", "mean=[0.1, 0.2, 0.3]", "data_dir=/a b/c", "search_groups=1"]
-    config = read_config(str(file), changes, batch_size=4)
-    words = shlex.split(SearchRequest(config, tmp_path / "s", None, str(file)).next_command())
-    again = read_config(words[4], [words[i + 1] for i, word in enumerate(words) if word == "--set"])
-    assert (again.seed, again.mean, again.data_dir, again.batch_size) == (3, (0.1, 0.2, 0.3), "/a b/c", 4)
-    assert again.search_groups == SEARCH["search_groups"]  # for the search alone
 
 
 def test_the_search_measures_training_images_that_training_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +206,9 @@ def test_sigkill(finished: tuple[Outcome, Path], tmp_path: Path) -> None:
     file = search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))
     words = [sys.executable, "-m", "slimtrain", "search", str(file)]
     process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
-    found = tmp_path / "run_search" / "trace.csv"
+    trace_file = tmp_path / "run_search" / "trace.csv"
     deadline = time.monotonic() + 120
-    while not (found.exists() and len(found.read_text().splitlines()) > 3):
+    while not (trace_file.exists() and len(trace_file.read_text().splitlines()) > 3):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -278,8 +254,8 @@ def test_a_new_search_moves_the_old_one_aside_and_may_slim_its_network(tmp_path:
 
 def whole(joined: Processes, file: str, folder: str, ckpt: str | None) -> list[tuple[dict[str, int], float]]:
     """A search on one of several processes: what it found."""
-    found = run_whole_search(SearchRequest(read_config(file), Path(folder), ckpt, file), joined, resume=False)
-    return [(dict(each.plan.channels), each.loss) for each in found]
+    outcomes = run_whole_search(SearchRequest(read_config(file), Path(folder), ckpt, file), joined, resume=False)
+    return [(dict(outcome.plan.channels), outcome.loss) for outcome in outcomes]
 
 
 def test_several_processes_find_the_same_and_one_of_them_writes(tmp_path: Path) -> None:
@@ -340,15 +316,6 @@ def test_settings_come_back_and_survive_calibration(tmp_path: Path) -> None:
     assert open_checkpoint(ckpt).settings == RIGHT
     done("calibrate", config_file(tmp_path / "tiny.yml"), "--ckpt", ckpt)
     assert open_checkpoint(tmp_path / "own_calibrated.pt").settings == RIGHT
-
-
-def test_files_from_before_settings_were_kept(tmp_path: Path) -> None:
-    content = raw(own_checkpoint(tmp_path / "own.pt"))
-    assert "settings" not in content
-    assert open_checkpoint(tmp_path / "own.pt").settings == {}
-    save({**content, "settings": ["nonuniform"]}, tmp_path / "bad.pt")
-    with pytest.raises(CheckpointError, match=r"bad\.pt: its settings are no keys and values"):
-        open_checkpoint(tmp_path / "bad.pt")
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
@@ -530,52 +497,3 @@ def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:
     assert missing.returncode == 3 and "the package torch is not installed" in missing.stderr, missing
     assert "Traceback" not in missing.stderr
     assert os.listdir(tmp_path) == ["tiny.yml"]
-
-
-# ----------------------------------------------------------------------------------------------------- configurations
-
-
-@pytest.mark.parametrize(
-    ("name", "targets"),
-    [
-        ("autoslim_mobilenet_v1", [572e6, 325e6, 150e6]),
-        ("autoslim_mobilenet_v2", [505e6, 305e6, 207e6]),
-        ("autoslim_mnasnet", [532e6, 315e6, 217e6]),
-        ("autoslim_resnet50", [3e9, 2e9, 1e9, 570e6]),
-    ],
-)
-def test_the_published_searches_are_configurations(name: str, targets: list[float]) -> None:
-    config = read_config(name)
-    search = SearchRequest(config, Path("runs/s"), None, name)
-    assert search.targets == targets
-    supernet = search.supernet
-    assert supernet.network == name.replace("autoslim", "us") and supernet.nonuniform and supernet.distill
-    assert (supernet.width_range, supernet.holdout) == ((0.15, 1.5), 50_000)
-    assert 0.1 <= supernet.epochs / config.epochs <= 0.2
-    spec = supernet.spec(1000)
-    check_targets(cost_model("macs", spec, 224), Slimming(spec, config.search_groups), search.targets)
-    assert (config.search_groups, config.search_criterion, config.search_cost) == (10, "error", "macs")
-
-
-def test_a_short_training_runs_through_the_whole_schedule() -> None:
-    resnet = supernet_config(read_config("autoslim_resnet50", ["warmup_epochs=10"]), Path("s"))
-    assert (resnet.epochs, resnet.milestones, resnet.warmup_epochs) == (15, (4.5, 9.0, 13.5), 1.5)
-    config = read_config("s_mobilenet_v1", ["search_holdout=10"])
-    supernet = supernet_config(config, Path("s"))
-    assert supernet.epochs == 72
-    assert supernet.gamma**supernet.epochs == pytest.approx(config.gamma**config.epochs)
-    assert supernet_config(config, Path("s")).network == "us_mobilenet_v1"
-
-
-def test_the_digits_search_reaches_its_targets() -> None:
-    config = read_config("digits")
-    search = SearchRequest(config, Path("s"), None, "digits")
-    spec = search.supernet.spec(10)
-    check_targets(cost_model("macs", spec, 16), Slimming(spec, config.search_groups), search.targets)
-    assert len(search.targets) == 3 and search.supernet.holdout > 0 and config.holdout == 0
-
-
-def test_the_holdout_of_a_configuration_serves_the_search_too() -> None:
-    assert supernet_config(read_config("digits", ["search_holdout=0", "holdout=99"]), Path("s")).holdout == 99
-    with pytest.raises(UserError, match="no training images are held out"):
-        supernet_config(read_config("digits", ["search_holdout=0"]), Path("s"))

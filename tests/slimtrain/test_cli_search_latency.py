@@ -43,8 +43,8 @@ def test_the_cost_is_the_tables(tmp_path: Path) -> None:
     path = written(tmp_path / "table.json")
     cost, table = cost_model("latency", US, 16, path, DEVICE), read_latency_table(path)
     assert (cost.name, cost.unit) == ("latency", "ms")
-    for each in (Slimming(US).start, Slimming(US).floor):
-        assert cost(each) == table.cost_ms(each)
+    for end in (Slimming(US).start, Slimming(US).floor):
+        assert cost(end) == table.cost_ms(end)
 
 
 def test_a_network_is_found_for_a_latency(tmp_path: Path) -> None:

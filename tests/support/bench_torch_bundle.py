@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.cells.cell import Array, Cell, NotMeasured, Options
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
-from slimexport.target.manifest import read_reference
+from slimexport.target.reference import read_reference
 from tests.support.bench_torch_helpers import FewImages, open_torch
 
 RANDOM = "random:us_mobilenet_v1"

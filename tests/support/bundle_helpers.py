@@ -6,19 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.manifest import (
-    MANIFEST,
-    ONNX,
-    TRT,
-    Artifact,
-    Engine,
-    Input,
-    Manifest,
-    Output,
-    Source,
-    Verification,
-    dump_manifest,
-)
+from slimexport.target.backends import ONNX, TRT
+from slimexport.target.manifest import MANIFEST, Artifact, Engine, Input, Manifest, Output, Source, Verification, dump_manifest
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimtrain.base.files import file_sha256

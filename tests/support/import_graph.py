@@ -1,4 +1,5 @@
-"""Who imports whom, read off the syntax trees: every import counts, also those inside functions and behind TYPE_CHECKING."""
+"""Who imports whom, read off the syntax trees: every import counts, also those inside functions, behind TYPE_CHECKING, and by
+a name that `import_module` is given."""
 
 from __future__ import annotations
 
@@ -147,6 +148,10 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[tuple[
                 package = ".".join([*around, *filter(None, [node.module])])
             for name in node.names:
                 yield node.lineno, [f"{package}.{name.name}", package], id(node) not in lazy
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant):
+                    yield node.lineno, [str(argument.value)], id(node) not in lazy
 
 
 def _is_lazy(node: ast.AST) -> bool:

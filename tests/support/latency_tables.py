@@ -44,8 +44,8 @@ def table_of(
 
 def spans(spec: NetworkSpec, layer: LayerShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Counts of input and output: both ends and what is a third of the way."""
-    found = []
+    counts = []
     for dim in (layer.inp, layer.out):
         low, high = spec.plan(spec.range[0]).size(dim), spec.widest.size(dim)
-        found.append(tuple(sorted({low, (2 * low + high) // 3, high})))
-    return found[0], found[1]
+        counts.append(tuple(sorted({low, (2 * low + high) // 3, high})))
+    return counts[0], counts[1]

@@ -52,9 +52,9 @@ def logits(model: onnx.ModelProto, images: Array, optimized: bool = True) -> Arr
     return np.asarray(session.run(None, {"input": images})[0])
 
 
-def relative(found: Array, expected: Array) -> float:
+def relative(value: Array, expected: Array) -> float:
     """The largest difference, of the largest absolute expected value."""
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+    return float(np.abs(value.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
 def stored(model: onnx.ModelProto) -> dict[str, TensorProto]:

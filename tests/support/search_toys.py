@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,26 +31,26 @@ def images(chunks: int = 2, count: int = 10, seed: int = 40) -> list[Tensor]:
 
 def known_chunks(network: SlimmableNetwork, chunks: int = 2, count: int = 10) -> TensorChunks:
     """Images with the classes that the widest plan gives them: slimming can only lose."""
-    made: list[Chunk] = []
+    chunk_list: list[Chunk] = []
     for batch in images(chunks, count):
         with torch.inference_mode():
-            made.append((batch, batch_logits(network, network.spec.widest, batch).argmax(1)))
-    return TensorChunks(made)
+            chunk_list.append((batch, batch_logits(network, network.spec.widest, batch).argmax(1)))
+    return TensorChunks(chunk_list)
 
 
 def dense(network: SlimmableNetwork, plan: ChannelPlan) -> nn.Module:
     """Ordinary torch layers holding the leading corner of every weight."""
     with torch.device("meta"):  # no time for random weights
-        made = network.spec.build(DenseLayers(plan))
-    assert isinstance(made, nn.Module)
-    made.to_empty(device="cpu")
-    for norm in made.modules():
+        network_of_plan = network.spec.build(DenseLayers(plan))
+    assert isinstance(network_of_plan, nn.Module)
+    network_of_plan.to_empty(device="cpu")
+    for norm in network_of_plan.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_running_stats()
     with torch.no_grad():
-        for key, value in made.named_parameters():
+        for key, value in network_of_plan.named_parameters():
             value.copy_(network.get_parameter(key)[tuple(slice(size) for size in value.shape)])
-    return made
+    return network_of_plan
 
 
 def batch_logits(network: SlimmableNetwork, plan: ChannelPlan, batch: Tensor) -> Tensor:
@@ -61,8 +62,8 @@ def batch_logits(network: SlimmableNetwork, plan: ChannelPlan, batch: Tensor) ->
 @torch.no_grad()
 def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks) -> CandidateScore:
     """Error and loss of a plan from the image on, by its definition."""
-    made = [(batch_logits(network, plan, batch).double(), labels) for batch, labels in chunks.chunks]
-    return measured(made)
+    logits_and_labels = [(batch_logits(network, plan, batch).double(), labels) for batch, labels in chunks.chunks]
+    return measured(logits_and_labels)
 
 
 @torch.no_grad()
@@ -70,19 +71,19 @@ def brute_force_calibrated(
     network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks, calibration: TensorChunks
 ) -> CandidateScore:
     """As `brute_force`, with statistics that torch's own norms average over the calibration images."""
-    made = dense(network, plan)
-    for norm in made.modules():
+    dense_network = dense(network, plan)
+    for norm in dense_network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = None  # torch's cumulative average
-    made.train()
+    dense_network.train()
     for batch, _ in calibration.chunks:
-        made(batch)
-    made.eval()
-    return measured([(made(batch).double(), labels) for batch, labels in chunks.chunks])
+        dense_network(batch)
+    dense_network.eval()
+    return measured([(dense_network(batch).double(), labels) for batch, labels in chunks.chunks])
 
 
-def measured(made: Sequence[tuple[Tensor, Tensor]]) -> CandidateScore:
-    logits, labels = torch.cat([a for a, _ in made]), torch.cat([b for _, b in made])
+def measured(logits_and_labels: Sequence[tuple[Tensor, Tensor]]) -> CandidateScore:
+    logits, labels = torch.cat([a for a, _ in logits_and_labels]), torch.cat([b for _, b in logits_and_labels])
     chance = logits.softmax(1)[torch.arange(len(labels)), labels]
     wrong = sum(int(row.argmax()) != int(label) for row, label in zip(logits, labels, strict=True))
     return CandidateScore(100 * wrong / len(labels), float(-chance.log().mean()), len(labels))
@@ -96,7 +97,7 @@ def evaluator(network: SlimmableNetwork, **options: Any) -> Evaluator:
     return Evaluator(network, known_chunks(network), ALONE, **{"channels_last": False, **options})
 
 
-class Told:
+class ScoredBy:
     """Measures plans by a function, and counts what it was asked."""
 
     def __init__(self, function: Callable[[ChannelPlan], tuple[float, float]]) -> None:
@@ -108,3 +109,14 @@ class Told:
 
     def identity(self) -> dict[str, Any]:
         return {"told": True}
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A cost of any name and unit: all channels."""
+
+    name: str = "macs"
+    unit: str = "MACs"
+
+    def __call__(self, plan: ChannelPlan) -> float:
+        return float(sum(plan.channels.values()))

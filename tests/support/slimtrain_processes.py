@@ -50,10 +50,10 @@ def in_processes(world: int, function: Callable[..., Any], *arguments: Any) -> l
                     process.kill()
         missing = [rank for rank, path in enumerate(paths) if not path.exists()]
         assert not missing, f"processes {missing} ended without a result, or not within {LIMIT_S:g} s"
-        made = [torch.load(path, weights_only=False) for path in paths]
-    failures = [text for text, _ in made if text]
+        results = [torch.load(path, weights_only=False) for path in paths]
+    failures = [text for text, _ in results if text]
     assert not failures, "\n".join(failures)
-    return [result for _, result in made]
+    return [result for _, result in results]
 
 
 def _child(rank: int, world: int, port: int, path: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

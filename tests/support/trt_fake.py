@@ -2,11 +2,13 @@
 
 Builds "networks" that are JSON, `{"size": 4, "classes": 5, "precision": "fp32"}`, into plans that have a real header, and runs
 them on the memory of a `FakeCudart`: logits are a fixed function of the images (`logits_of`), with what `defect` makes of
-them. Numbers of enumerations are drawn anew per version, as a reminder that nobody may store them.
+them. A real ONNX file is built and run too, in onnxruntime. Numbers of enumerations are drawn anew per version, as a
+reminder that nobody may store them.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import random
@@ -56,6 +58,27 @@ def network(precision: str = "fp32", size: int = 4, classes: int = 5, **more: An
 def logits_of(images: NDArray[Any], classes: int) -> NDArray[Any]:
     """What every network computes: images [N, 3, H, W] -> [N, classes]."""
     return images.astype(np.float64).mean((2, 3)) @ np.cos(np.arange(3 * classes)).reshape(3, classes)
+
+
+def description(content: bytes) -> dict[str, Any]:
+    """What a network is: JSON as it stands, or what an ONNX file says, with the file."""
+    if content.startswith(b"{"):
+        described: dict[str, Any] = json.loads(content)
+        return described
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    size, classes = (value.type.tensor_type.shape.dim[-1].dim_value for value in (model.graph.input[0], model.graph.output[0]))
+    precision = next(entry.value for entry in model.metadata_props if entry.key == "precision")
+    return {"size": size, "classes": classes, "precision": precision, "onnx": base64.b64encode(content).decode()}
+
+
+def run_onnx(encoded: str, images: NDArray[Any]) -> NDArray[Any]:
+    """A plan's ONNX file in onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(base64.b64decode(encoded), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(images)})[0])
 
 
 class Value:
@@ -197,7 +220,7 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         if not finished or not behaviour.builds:
             return None
         (profile,) = config._profiles
-        described = json.loads(defined._content)
+        described = description(defined._content)
         version = (*numbers(trt.__version__), 0)[:4]
         header = struct.pack("<II16x4B", 0x74727466, 0, *version)
         flags = sorted(config._flags)
@@ -225,7 +248,7 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         return made
 
     def get_input(self: Any, index: int) -> Any:
-        described = json.loads(self._content)
+        described = description(self._content)
         made = trt.ITensor()
         made.name = "input"
         made.shape = tuple(described.get("shape", (-1, 3, described["size"], described["size"])))
@@ -322,7 +345,8 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         def run() -> None:
             memory = behaviour.library.memory
             images = np.frombuffer(memory[images_at], np.float32, int(np.prod(wanted))).reshape(wanted)
-            logits = behaviour.defect(logits_of(images, self._plan["classes"]), wanted[0]).astype(np.float32).tobytes()
+            exact = run_onnx(self._plan["onnx"], images) if "onnx" in self._plan else logits_of(images, self._plan["classes"])
+            logits = behaviour.defect(exact, wanted[0]).astype(np.float32).tobytes()
             memory[logits_at][: len(logits)] = logits
 
         behaviour.library.streams[stream].append(run)

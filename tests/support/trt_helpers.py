@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimexport.target.backends import TRT
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
-from slimexport.target.manifest import TRT, Accuracy, Artifact, Manifest, read_manifest
+from slimexport.target.manifest import Accuracy, Artifact, Manifest, read_manifest
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
 from tests.support.bundle_helpers import PROVEN, artifact, manifest, with_file, write_manifest
@@ -36,7 +37,7 @@ class Machine:
     behaviour: Behaviour
 
     @property
-    def gpu(self) -> tuple[Cuda, device.Device]:
+    def gpu(self) -> tuple[Cuda, device.GpuDevice]:
         return device.require_gpu()
 
 

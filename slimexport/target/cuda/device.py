@@ -17,7 +17,7 @@ DRIVER_FILES = ("/sys/module/nvidia/version", "/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
-class Device:
+class GpuDevice:
     """`compute_capability` as `9.0`, `cuda` (the runtime) and `driver_cuda` (the newest that the driver runs) as `12.4`,
     `driver` as `550.54.15` or None where the system does not tell, memory in bytes."""
 
@@ -43,7 +43,7 @@ def sm(compute_capability: str) -> str:
     return "sm_" + compute_capability.replace(".", "")
 
 
-def require_gpu(after: str = "") -> tuple[Cuda, Device]:
+def require_gpu(after: str = "") -> tuple[Cuda, GpuDevice]:
     """The CUDA runtime and the first visible GPU. MissingBackend, ending in `after`, where there is none."""
     try:
         cuda = load_cuda()
@@ -60,9 +60,9 @@ def require_gpu(after: str = "") -> tuple[Cuda, Device]:
     return cuda, device
 
 
-def _describe(cuda: Cuda) -> Device:
+def _describe(cuda: Cuda) -> GpuDevice:
     capability = "{}.{}".format(*cuda.compute_capability())
-    return Device(
+    return GpuDevice(
         gpu=device_name() or sm(capability),
         compute_capability=capability,
         cuda=version_text(cuda.runtime_version()),
@@ -86,6 +86,6 @@ def device_name(device: int = 0) -> str | None:
 def _driver_release() -> str | None:
     for name in DRIVER_FILES:
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if found := re.search(r"\d+\.\d+(\.\d+)?", Path(name).read_text(encoding="utf-8")):
-                return found.group()
+            if release := re.search(r"\d+\.\d+(\.\d+)?", Path(name).read_text(encoding="utf-8")):
+                return release.group()
     return None

@@ -47,13 +47,13 @@ def candidates() -> list[str]:
     if override := os.environ.get(OVERRIDE):
         return [override]
     folders = list(_folders())
-    found = []
+    names = []
     for name in _names():
-        found.append(name)
-        found += [str(folder / name) for folder in folders if (folder / name).is_file()]
+        names.append(name)
+        names += [str(folder / name) for folder in folders if (folder / name).is_file()]
     if unversioned := ctypes.util.find_library("cudart"):
-        found.append(unversioned)
-    return list(dict.fromkeys(found))
+        names.append(unversioned)
+    return list(dict.fromkeys(names))
 
 
 def libraries() -> Iterator[Any]:

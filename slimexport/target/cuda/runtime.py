@@ -1,5 +1,5 @@
 """The part of the CUDA runtime that running an engine takes, through ctypes: memory, streams, copies, events.
-Graphs are in `cuda_graph`.
+Graphs are in `graph.py`.
 
 Every return code is checked. Memory, streams and events are context managers: they are released once, whatever happens
 in the block. Importing this module loads nothing; `load_cuda` does.
@@ -13,12 +13,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slimexport.target.arrays import Array
 from slimexport.target.cuda.library import INSTALL, libraries
 from slimexport.target.errors import MissingBackend
-
-Array = NDArray[Any]
 
 # Values of the CUDA runtime's interface, the same since CUDA 5
 NON_BLOCKING_STREAM = 1
@@ -135,9 +133,9 @@ class Cuda:
         """`nbytes` of device memory, for a `with` block."""
         return DeviceMemory(self, nbytes)
 
-    def host_memory(self, nbytes: int) -> HostMemory:
+    def pinned_memory(self, nbytes: int) -> PinnedMemory:
         """`nbytes` of the host's memory that the device copies from and to by itself, for a `with` block."""
-        return HostMemory(self, nbytes)
+        return PinnedMemory(self, nbytes)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the default one, for a `with` block."""
@@ -190,7 +188,7 @@ class DeviceMemory(Resource):
         return self
 
 
-class HostMemory(Resource):
+class PinnedMemory(Resource):
     """Page-locked bytes of the host."""
 
     destroy = "cudaFreeHost"
@@ -200,7 +198,7 @@ class HostMemory(Resource):
         self.kind, self.nbytes = f"{nbytes} bytes of page-locked memory", nbytes
         super().__init__(cuda, "cudaMallocHost", nbytes)
 
-    def __enter__(self) -> HostMemory:
+    def __enter__(self) -> PinnedMemory:
         return self
 
     def array(self, shape: tuple[int, ...]) -> Array:

@@ -54,10 +54,10 @@ def _driver_cuda_major() -> int | None:
 def require_tensorrt(after: str = "") -> Any:
     """The tensorrt module. MissingBackend, with what installs it and then `after`, where there is none that serves."""
     try:
-        found = importlib.util.find_spec("tensorrt") is not None
+        installed = importlib.util.find_spec("tensorrt") is not None
     except ValueError:  # a broken entry in sys.modules
-        found = False
-    if not found:
+        installed = False
+    if not installed:
         raise _missing(f"TensorRT is not installed: {install_hint()}.", after)
     try:
         tensorrt = importlib.import_module("tensorrt")
@@ -156,11 +156,11 @@ def said(collected: list[tuple[str, str]], level: str = "error", most: int = 3) 
 def create(what: str, factory: Any, *arguments: Any) -> Any:
     """`factory(*arguments)` for objects that TensorRT fails to make where the GPU or its driver does not serve."""
     try:
-        made = factory(*arguments)
+        instance = factory(*arguments)
     except TypeError as error:  # pybind11's word for a null pointer
         raise MissingBackend(
             f"TensorRT cannot make {what} here ({error}). Does the GPU's driver fit this TensorRT?"
         ) from error
-    if made is None:
+    if instance is None:
         raise MissingBackend(f"TensorRT cannot make {what} here. Is there memory left on the GPU, does its driver fit?")
-    return made
+    return instance

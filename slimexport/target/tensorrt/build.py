@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import NotProven
 from slimexport.target.tensorrt.api import Emission, bit, create, logger, messages, network_flags, said, strongly_typed
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.timing_cache import TimingCache
@@ -24,10 +24,8 @@ POLL_S = 0.1
 SHOWN_ERRORS = 3
 
 
-class BuildFailed(BundleError):
+class BuildFailed(NotProven):
     """TensorRT made no engine of a network."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,14 @@ def _build(
 
 
 def _parser_errors(parser: Any) -> str:
-    found = []
+    reasons = []
     for index in range(min(parser.num_errors, SHOWN_ERRORS)):
         parser_error = parser.get_error(index)
         where = f"node {parser_error.node()}"
         if hasattr(parser_error, "node_operator"):
             where = f"{parser_error.node_operator()} {parser_error.node_name()}".strip() or where
-        found.append(f"{where}: {' '.join(parser_error.desc().split())}")
-    return "; ".join(found) or "it gives no reason"
+        reasons.append(f"{where}: {' '.join(parser_error.desc().split())}")
+    return "; ".join(reasons) or "it gives no reason"
 
 
 def configure(trt: Any, config: Any, emission: Emission, settings: BuildSettings) -> tuple[str, ...]:

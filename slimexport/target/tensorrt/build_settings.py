@@ -12,7 +12,12 @@ MAX_LEVEL = 5
 
 @dataclass(frozen=True)
 class BatchRange:
-    """The images per call that an engine takes, and those that it is tuned for. BundleError for an impossible range."""
+    """The images per call that an engine takes, and those that it is tuned for. BundleError for an impossible range.
+
+    >>> from slimexport import BatchRange
+    >>> str(BatchRange(min=1, opt=8, max=32))
+    '1:8:32'
+    """
 
     min: int = 1
     opt: int = 8
@@ -48,7 +53,12 @@ class BuildSettings:
     """`workspace_bytes` limits a tactic's scratch memory (None: the device's memory), `aux_streams` the streams beside
     the caller's (None: TensorRT decides). `version_compatible` engines run on later versions, `hardware_compatible` ones
     on every GPU from Ampere on; both are slower. `library_tactics` lets TensorRT 8 and 10 use cuBLAS and cuDNN, which
-    then have to be on the target; 11 does without."""
+    then have to be on the target; 11 does without.
+
+    >>> from slimexport import BatchRange, BuildSettings
+    >>> BuildSettings(batch=BatchRange(1, 1, 1), optimization_level=5).batch  # build_engines(bundle, settings=...)
+    BatchRange(min=1, opt=1, max=1)
+    """
 
     batch: BatchRange = field(default_factory=BatchRange)
     workspace_bytes: int | None = None

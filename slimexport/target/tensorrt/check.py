@@ -14,11 +14,11 @@ import numpy as np
 
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
 from slimexport.target.precision import PRECISIONS, Difference, Direction
+from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
 from slimexport.target.verify import (
     MAX_TOLERANCE,
     MIN_SPREAD,
-    Probes,
     compare,
     cosine,
     finite,

@@ -9,17 +9,16 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from slimexport.target.cuda.device import Device, require_gpu
+from slimexport.target.arrays import Array
+from slimexport.target.backends import TENSORRT
+from slimexport.target.cuda.device import GpuDevice, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, check_sha256
 from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
 from slimexport.target.tensorrt.inspector import LayerCount, count_layers
 from slimexport.target.tensorrt.plan_header import check_plan
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class TensorRTRunner:
     without TensorRT or a GPU, CudaError where the device fails.
     """
 
-    backend = "tensorrt"
+    backend = TENSORRT
 
     def __init__(
-        self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, Device] | None = None
+        self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, GpuDevice] | None = None
     ) -> None:
         self.trt = require_tensorrt() if trt is None else trt
         self.cuda, self.device = require_gpu() if gpu is None else gpu  # first: without a GPU, 8.6's Runtime crashes

@@ -12,26 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.cuda.device import Device, require_gpu
+from slimexport.target.backends import ONNX, TRT
+from slimexport.target.cuda.device import GpuDevice, require_gpu
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import (
     FAILED,
     MANIFEST,
-    ONNX,
     PASSED,
-    TRT,
     Artifact,
     Engine,
-    Entry,
+    FileEntry,
+    FilesRejected,
     Manifest,
     Verification,
     artifact_path,
     dump_manifest,
     read_manifest,
-    read_reference,
 )
 from slimexport.target.precision import EXACT
+from slimexport.target.reference import Probes, probes_of, read_reference
 from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build import BuildFailed, Built, build
 from slimexport.target.tensorrt.build_settings import BuildSettings
@@ -40,7 +40,6 @@ from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.inspector import NOT_USED, PARTLY, UNKNOWN
 from slimexport.target.tensorrt.orders import Order, entry_of, orders
 from slimexport.target.tensorrt.timing_cache import TimingCache, cache_path
-from slimexport.target.verify import Probes, probes_of
 from slimtrain.base.files import file_sha256, partial_file, replace_both
 
 log = logging.getLogger(__name__)
@@ -48,18 +47,12 @@ log = logging.getLogger(__name__)
 AFTER = "The ONNX files are written; run again with --format trt."
 
 
-class EnginesFailed(BundleError):
-    """Some engines could not be built or were not proven right. `manifest` is the bundle's, reasons under `rejected`."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, manifest: Manifest) -> None:
-        super().__init__(message)
-        self.manifest = manifest
+class EnginesFailed(FilesRejected):
+    """Some engines could not be built or were not proven right."""
 
 
 def build_engines(
-    bundle: Path,
+    bundle: str | Path,
     *,
     widths: Sequence[float | str] | None = None,
     precisions: Sequence[str] = (EXACT,),
@@ -67,7 +60,7 @@ def build_engines(
     timing_cache_folder: Path | None = None,
     started: Callable[[int], None] = lambda total: None,
     building: Callable[[str], None] = lambda file: None,
-    finished: Callable[[Entry], None] = lambda entry: None,
+    finished: Callable[[FileEntry], None] = lambda entry: None,
 ) -> Manifest:
     """Build and verify engines of a bundle's networks on this machine's GPU, one after the other; the new manifest.
 
@@ -78,19 +71,24 @@ def build_engines(
     Raises EnginesFailed at the end where some were not proven right: they are not in the bundle. Raises BundleError for a
     bundle that is damaged or lacks what an engine needs, MissingBackend without TensorRT or a GPU, CudaError where
     the device fails.
+
+    >>> import slimexport
+    >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir="mobilenet")
+    >>> [artifact.file for artifact in slimexport.build_engines("mobilenet").artifacts]  # with TensorRT, on a GPU
+    ['us_mobilenet_v1_x0_25.onnx', 'us_mobilenet_v1_x0_25.plan']
     """
-    settings = settings or BuildSettings()
-    manifest = read_manifest(bundle)
-    reference = read_reference(bundle)
+    folder, settings = Path(bundle), settings or BuildSettings()
+    manifest = read_manifest(folder)
+    reference = read_reference(folder)
     trt = require_tensorrt(AFTER)
-    work = orders(bundle, manifest, trt, widths, precisions)
-    probes = {order.source.name: probes_of(bundle, manifest, order.source, reference) for order in work}
+    work = orders(folder, manifest, trt, widths, precisions)
+    probes = {order.source.name: probes_of(folder, manifest, order.source, reference) for order in work}
     gpu = require_gpu(AFTER)
     started(len(work))
     failures = []
     for order in work:
         building(order.file)
-        job = _Job(bundle, trt, gpu, settings, timing_cache_folder)
+        job = _Job(folder, trt, gpu, settings, timing_cache_folder)
         outcome = job.make(manifest, order, probes[order.source.name])
         manifest = outcome.manifest
         if outcome.failure:
@@ -106,7 +104,7 @@ class _Outcome:
     """What became of an order: the manifest that tells it, the engine's entry, and why it is not in the bundle, if so."""
 
     manifest: Manifest
-    entry: Entry
+    entry: FileEntry
     failure: str = ""
 
 
@@ -116,7 +114,7 @@ class _Job:
 
     bundle: Path
     trt: Any
-    gpu: tuple[Cuda, Device]
+    gpu: tuple[Cuda, GpuDevice]
     settings: BuildSettings
     cache_folder: Path | None
 

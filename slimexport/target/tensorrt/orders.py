@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slimexport.target.backends import ONNX, TRT
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import ONNX, TRT, Artifact, Manifest
+from slimexport.target.manifest import Artifact, Manifest
 from slimexport.target.precision import OPTIONS, PRECISIONS, row_of
 from slimexport.target.tensorrt.api import Emission, emission
 

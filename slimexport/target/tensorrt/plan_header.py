@@ -10,7 +10,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from slimexport.target.cuda.device import Device, sm
+from slimexport.target.cuda.device import GpuDevice, sm
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Engine
 
@@ -49,8 +49,8 @@ def read_header(plan: bytes, name: str) -> PlanHeader:
 
 def numbers(version: str) -> tuple[int, ...]:
     """(10, 13, 3, 9) for `10.13.3.9`; a suffix such as `.post1` ends it."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, found.group().split("."))) if found else ()
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, leading.group().split("."))) if leading else ()
 
 
 def same_version(one: str, other: str) -> bool:
@@ -59,7 +59,7 @@ def same_version(one: str, other: str) -> bool:
     return count >= LEAST_NUMBERS and numbers(one)[:count] == numbers(other)[:count]
 
 
-def check_plan(plan: bytes, name: str, engine: Engine | None, tensorrt: str, device: Device) -> None:
+def check_plan(plan: bytes, name: str, engine: Engine | None, tensorrt: str, device: GpuDevice) -> None:
     """PlanMismatch unless a plan can run on this machine, as far as can be told; BundleError where it is none.
 
     `engine`: the manifest's entry, where there is one. `tensorrt`: the version that is installed.

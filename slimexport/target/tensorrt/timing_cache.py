@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.cuda.device import Device
+from slimexport.target.cuda.device import GpuDevice
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
 
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
     return Path(root) / "slimexport"
 
 
-def cache_path(device: Device, tensorrt: str, flags: Sequence[str] = (), folder: Path | None = None) -> Path:
+def cache_path(device: GpuDevice, tensorrt: str, flags: Sequence[str] = (), folder: Path | None = None) -> Path:
     """The file for a GPU, a TensorRT version and builder `flags`."""
     parts = [device.gpu, f"trt{tensorrt}", f"cuda{device.cuda}", *sorted(flags)]
     name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)

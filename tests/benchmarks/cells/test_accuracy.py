@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.cells.accuracy import with_accuracies
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
 from slimexport import export
+from slimexport.request import CalibrationImages, Proof
 from slimexport.target.errors import MissingBackend
 from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
@@ -23,6 +24,7 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 SIZE, CLASSES = 32, ("ant", "bee", "cat")
+UNVERIFIED = Proof(verify=False)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_figures_are_those_of_an_export_with_accuracy(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"widths": [0.25, 0.4], "verify": False, "image_size": SIZE, "calibration_data": photos}
-    known = export(checkpoint, output_dir=tmp_path / "known", accuracy_data=photos, **options)
-    export(checkpoint, output_dir=tmp_path / "unknown", **options)
+    options: dict[str, Any] = {"widths": [0.25, 0.4], "image_size": SIZE, "calibration": CalibrationImages(photos)}
+    known = export(checkpoint, output_dir=tmp_path / "known", proof=Proof(verify=False, accuracy_data=photos), **options)
+    export(checkpoint, output_dir=tmp_path / "unknown", proof=UNVERIFIED, **options)
     bundle = open_bundle(tmp_path / "unknown")
     cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu", "torch-eager"), (1, 8)))
     assert all(cell.accuracy is None for cell in cells)
@@ -66,8 +68,13 @@ def test_the_figures_are_those_of_an_export_with_accuracy(checkpoint: Path, phot
         assert replace(after, accuracy=None) == before
 
 
+def exported(checkpoint: Path, photos: Path, folder: Path) -> None:
+    calibration = CalibrationImages(photos)
+    export(checkpoint, widths=[0.25], image_size=SIZE, output_dir=folder, calibration=calibration, proof=UNVERIFIED)
+
+
 def test_images_of_other_classes(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    export(checkpoint, widths=[0.25], verify=False, image_size=SIZE, calibration_data=photos, output_dir=tmp_path / "bundle")
+    exported(checkpoint, photos, tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
     cells, _ = plan_cells(bundle, Wanted(("onnxruntime-cpu",), (1,)))
     with pytest.raises(UserError, match="bundle has 3"):
@@ -75,7 +82,7 @@ def test_images_of_other_classes(checkpoint: Path, photos: Path, tmp_path: Path)
 
 
 def test_without_torch(checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export(checkpoint, widths=[0.25], verify=False, image_size=SIZE, calibration_data=photos, output_dir=tmp_path / "bundle")
+    exported(checkpoint, photos, tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
     monkeypatch.setattr("benchmarks.cells.accuracy.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingBackend, match="slimexport --accuracy-data"):

@@ -14,7 +14,7 @@ from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.cells.plan_cells import choose_backends, open_bundle
 from benchmarks.cells.records import read_records
 from benchmarks.cli import main
-from slimexport.target.manifest import FORMATS
+from slimexport.target.backends import FORMATS
 from tests.support.bench_backend import MACS_PER_S, MADE_UP
 from tests.support.export_helpers import python
 from tests.support.trt_helpers import write_bundle

@@ -18,8 +18,9 @@ from benchmarks.runners.opening import open_runner
 from slimexport import export
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
-from slimexport.target.manifest import read_manifest, read_reference
+from slimexport.target.manifest import read_manifest
 from slimexport.target.precision import TOLERANCES
+from slimexport.target.reference import read_reference
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.verify import compare

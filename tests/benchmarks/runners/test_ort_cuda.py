@@ -21,7 +21,7 @@ from benchmarks.runners.ort_cuda import OnnxRuntimeCuda
 from slimexport.target.cuda import device
 from slimexport.target.cuda.runtime import Cuda
 from slimexport.target.errors import MissingBackend
-from slimexport.target.manifest import read_reference
+from slimexport.target.reference import read_reference
 from tests.support.bench_exports import IMAGE_SIZE, cpu_cell
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import PROVIDER, Images, Runtime, cuda_cell, fake_onnxruntime

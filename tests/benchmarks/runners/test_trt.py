@@ -17,7 +17,7 @@ from benchmarks.runners import trt
 from benchmarks.runners.opening import open_runner
 from benchmarks.runners.trt import TensorRT
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import read_reference
+from slimexport.target.reference import read_reference
 from tests.support.code_lines import function_lines, lines_run
 from tests.support.cuda_fake import L2_CACHE_BYTES, FakeCudart
 from tests.support.gpu_fakes import Images, engine_bundle, engine_cell

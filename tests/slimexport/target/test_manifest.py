@@ -17,16 +17,9 @@ import numpy as np
 import pytest
 
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import (
-    Accuracy,
-    Int8,
-    Rounding,
-    artifact_path,
-    dump_manifest,
-    read_manifest,
-    read_reference,
-)
+from slimexport.target.manifest import Accuracy, Int8, Rounding, artifact_path, dump_manifest, read_manifest
 from slimexport.target.records import to_json
+from slimexport.target.reference import read_reference
 from slimtrain.base.files import file_sha256
 from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
 

@@ -25,12 +25,13 @@ from slimexport.target.precision import (
     needed_for,
     row_of,
 )
+from slimexport.target.reference import Probes
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.tensorrt.api import emission, strongly_typed, supported
 from slimexport.target.tensorrt.check import check_engine
 from slimexport.target.tensorrt.inspector import LayerCount
 from slimexport.target.triton import model_names
-from slimexport.target.verify import Probes, prove
+from slimexport.target.verify import prove
 from tests.support.bundle_helpers import artifact, manifest
 from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import build, engines_of, machine, write_bundle

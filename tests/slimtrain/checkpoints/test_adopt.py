@@ -72,8 +72,8 @@ def test_calibrated_statistics_become_those_that_training_goes_on_from(spec: Net
     for plan in spec.plans:
         for path, pair in theirs.statistics(plan).items():
             if path != "features.18.1" or spec is not S2:  # of the shared tail there is one
-                found = network.statistics(plan)[path]
-                assert all(torch.equal(x, y) for x, y in zip(pair, found, strict=True)), (plan.name, path)
+                statistics = network.statistics(plan)[path]
+                assert all(torch.equal(x, y) for x, y in zip(pair, statistics, strict=True)), (plan.name, path)
 
 
 def test_the_source_is_left_as_it_was() -> None:
@@ -162,10 +162,10 @@ def test_a_run_starts_from_the_weights(tmp_path: Path) -> None:
 
     theirs = network_of(US1)
     save(own_content(theirs, 16, (0.5,) * 3, (0.25,) * 3), tmp_path / "theirs.pt")
-    made = config(
+    settings = config(
         tmp_path / "run", pretrained=str(tmp_path / "theirs.pt"), lr=0, epochs=1, calibration_batches=0, test_widths=[]
     )
-    network = open_checkpoint(train(made, ALONE)).network
+    network = open_checkpoint(train(settings, ALONE)).network
     for key, value in network.named_parameters():
         assert torch.equal(value, theirs.get_parameter(key)), key
     plan: ChannelPlan = US1.plan(0.25)

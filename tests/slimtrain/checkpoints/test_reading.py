@@ -31,9 +31,9 @@ def state() -> State:
     return {key: t.float() if t.is_floating_point() else t for key, t in random_state(SPEC).items()}
 
 
-def assert_same(found: State, expected: State) -> None:
-    assert list(found) == list(expected)  # order too
-    for key, tensor in found.items():
+def assert_same(read: State, expected: State) -> None:
+    assert list(read) == list(expected)  # order too
+    for key, tensor in read.items():
         assert tensor.device.type == "cpu"
         assert tensor.dtype == expected[key].dtype and torch.equal(tensor, expected[key]), key
 
@@ -55,6 +55,15 @@ def test_a_prefix_that_only_some_keys_have_stays(state: State, tmp_path: Path) -
     mixed = {("module." if i % 2 else "") + key: t for i, (key, t) in enumerate(state.items())}
     torch.save(mixed, tmp_path / "a.pt")
     assert list(read_state_dict(tmp_path / "a.pt")) == list(mixed)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_an_entry_called_module_is_no_module(state: State, tmp_path: Path, legacy: bool) -> None:
+    """Legacy files keep whole modules as ("module", class, ...): that word elsewhere says nothing."""
+    inner = {"module": state["classifier.0.bias"], **state}
+    content = {"module": torch.ones(3), "model": inner, "kind": ("module", "a", "b", "c")}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    assert_same(read_state_dict(tmp_path / "a.pt"), inner)
 
 
 def test_the_state_dict_of_a_real_module_and_parameters_are_read(tmp_path: Path) -> None:
@@ -177,8 +186,8 @@ def test_the_suffix_says_nothing(state: State, tmp_path: Path) -> None:
 
 def test_safetensors_are_read_with_and_without_prefix(state: State, tmp_path: Path) -> None:
     save_file(prefixed(state, "module."), tmp_path / "a.safetensors", metadata={"format": "pt"})
-    found = read_state_dict(tmp_path / "a.safetensors")
-    assert_same({key: found[key] for key in state}, state)
+    read = read_state_dict(tmp_path / "a.safetensors")
+    assert_same({key: read[key] for key in state}, state)
     with zipfile.ZipFile(tmp_path / "a.safetensors.zip", "w") as archive:
         archive.write(tmp_path / "a.safetensors", "a.safetensors")
     assert set(read_state_dict(tmp_path / "a.safetensors.zip")) == set(state)
@@ -203,9 +212,9 @@ def test_weights_of_any_float_type_become_float32(state: State, tmp_path: Path, 
 def test_counters_of_batches_may_be_absent(state: State, tmp_path: Path) -> None:
     old = {key: t for key, t in state.items() if not key.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "a.pt", **LEGACY)
-    found = read_state_dict(tmp_path / "a.pt")
-    assert identified(found) == SPEC
-    network = load_network(SPEC, found)
+    read = read_state_dict(tmp_path / "a.pt")
+    assert identified(read) == SPEC
+    network = load_network(SPEC, read)
     counters: list[torch.Tensor] = [t for key, t in network.state_dict().items() if key not in old]
     assert counters and all(int(t) == 0 and t.dtype == torch.int64 for t in counters)
 

@@ -67,7 +67,7 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "words"),
     [
         (b"", "is empty"),
         (b"hello, this is no checkpoint at all\n", "is a text file beginning with 'hello, this is n'"),
@@ -83,8 +83,8 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "one letter", "json", "utf-8", "html", "html2", "lfs", "gzip", "png", "jpeg"],
 )
-def test_files_of_other_kinds_are_recognized(data: bytes, found: str, tmp_path: Path) -> None:
-    assert found in refusal(written(tmp_path / "us_mbv1.pt", data))
+def test_files_of_other_kinds_are_recognized(data: bytes, words: str, tmp_path: Path) -> None:
+    assert words in refusal(written(tmp_path / "us_mbv1.pt", data))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_is_wrong_inside_a_zip_is_named_by_both_names(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "words"),
     [
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), "whole pickled"),
         ([1, 2], "holds a list"),
@@ -194,9 +194,9 @@ def test_what_is_wrong_inside_a_zip_is_named_by_both_names(tmp_path: Path) -> No
     ],
     ids=["module", "list", "tensor", "none", "empty", "values", "empty model", "lists", "numbers as keys"],
 )
-def test_what_is_no_state_dict_is_named(content: Any, found: str, legacy: bool, tmp_path: Path) -> None:
+def test_what_is_no_state_dict_is_named(content: Any, words: str, legacy: bool, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pt", **(LEGACY if legacy else {}))
-    assert found in refusal(tmp_path / "a.pt")
+    assert words in refusal(tmp_path / "a.pt")
 
 
 def test_a_whole_module_within_a_wrapper_is_named(tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "it_ran"
 
 
-def assert_refused(path: Path, marker: Path, *found: str) -> None:
+def assert_refused(path: Path, marker: Path, *words: str) -> None:
     before = set(sys.modules)
     with pytest.raises(CheckpointError) as caught:
         read_state_dict(path)
     message = str(caught.value)
     assert path.name in message and "refused" in message and "run code" in message
-    assert all(word in message for word in found), message
+    assert all(word in message for word in words), message
     assert "weights_only" not in message  # torch's advice, to switch its safety off, is not handed on
     assert not marker.exists()
     assert not {name for name in set(sys.modules) - before if not name.startswith(("torch", "encodings."))}

@@ -44,12 +44,12 @@ def test_activations_are_of_order_one_and_logits_tell_images_apart(name: str) ->
     for plan in {plans[0], plans[len(plans) // 2], plans[-1]}:
         with network.at(plan):
             logits = network(images)
-            made = activations(network, images)
+            deviations = activations(network, images)
         assert 0.1 < float(logits.std()) < 10, plan.name
         spread = float((logits.amax(0) - logits.amin(0)).max() / logits.abs().max())
         assert spread > 0.05, f"{plan.name}: logits of different images differ by {spread:.1%} of their scale"
-        assert len(made) == len(network.norms)
-        assert all(0.05 < deviation < 5 for deviation in made.values()), plan.name
+        assert len(deviations) == len(network.norms)
+        assert all(0.05 < deviation < 5 for deviation in deviations.values()), plan.name
 
 
 def test_the_same_name_and_seed_give_the_same_network() -> None:

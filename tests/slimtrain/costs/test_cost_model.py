@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,11 @@ import pytest
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import cost_model, format_cost, parse_targets, target_name
-from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.slimming import Slimming, check_targets
+from slimtrain.search.slimming import Slimming
 from tests.support.dense_costs import measured_cost
-from tests.support.search_toys import RESNET, V1, V2
+from tests.support.search_toys import RESNET, V1, V2, Priced
 
 
 @pytest.mark.parametrize("spec", [V1, V2, RESNET])
@@ -75,17 +73,6 @@ def test_targets_that_are_none(text: str, cost: str, message: str) -> None:
         parse_targets(text, cost)
 
 
-@dataclass(frozen=True)
-class Priced:
-    """A cost of any name and unit: all channels."""
-
-    name: str = "macs"
-    unit: str = "MACs"
-
-    def __call__(self, plan: ChannelPlan) -> float:
-        return float(sum(plan.channels.values()))
-
-
 MS = Priced("latency", "ms")
 
 
@@ -104,19 +91,3 @@ MS = Priced("latency", "ms")
 def test_names_of_targets(target: float, cost: Priced, name: str, text: str) -> None:
     assert target_name(target, cost) == name
     assert format_cost(target, cost) == text
-
-
-def test_targets_in_reach() -> None:
-    slimming, cost = Slimming(V1), Priced()
-    start, floor = cost(slimming.start), cost(slimming.floor)
-    check_targets(cost, slimming, [start, floor])
-    with pytest.raises(UserError, match=r"no targets"):
-        check_targets(cost, slimming, [])
-    with pytest.raises(UserError) as above:
-        check_targets(cost, slimming, [start + 1])
-    assert format_cost(start + 1, cost) in str(above.value)
-    assert f"above the network's own {format_cost(start, cost)}" in str(above.value)
-    with pytest.raises(UserError) as below:
-        check_targets(cost, slimming, [start, floor - 1])
-    assert format_cost(floor - 1, cost) in str(below.value)
-    assert f"below what slimming reaches, {format_cost(floor, cost)}" in str(below.value)

@@ -101,8 +101,8 @@ def test_layers_that_share_an_entry_take_the_same() -> None:
     plan = spec.plan(0.7)
     assert shared.layers_ms(plan)[second] == table.layers_ms(plan)[first]
     doubled = tuple(
-        replace(each, ms=tuple(tuple(2 * ms for ms in row) for row in each.ms)) if at == first else each
-        for at, each in enumerate(table.times)
+        replace(times, ms=tuple(tuple(2 * ms for ms in row) for row in times.ms)) if at == first else times
+        for at, times in enumerate(table.times)
     )
     more = replace(shared, times=doubled).cost_ms(plan) - shared.cost_ms(plan)
     assert math.isclose(more, 1.5 * 2 * table.layers_ms(plan)[first], rel_tol=1e-9)

@@ -25,8 +25,8 @@ def test_sums_over_layers_are_the_network_s_costs_at_every_switch(name: str, ima
     layers, count = layer_shapes(spec, image_size), CostCounter(spec, image_size)
     for plan in spec.plans:
         cost = count(plan)
-        found = (sum(layer.macs(plan) for layer in layers), sum(layer.activations(plan) for layer in layers), len(layers))
-        assert found == (cost.macs, cost.activations, cost.layers)
+        sums = (sum(layer.macs(plan) for layer in layers), sum(layer.activations(plan) for layer in layers), len(layers))
+        assert sums == (cost.macs, cost.activations, cost.layers)
         biases = sum(plan.size(layer.out) for layer in layers)
         assert sum(layer.weights(plan) for layer in layers) + biases == cost.params
 
@@ -86,8 +86,8 @@ def activations(layers: tuple[LayerShape, ...]) -> dict[str, str]:
 
 
 def test_activations_are_those_directly_behind() -> None:
-    found = activations(layer_shapes(published_spec("us_mobilenet_v1"), 64))
-    assert found.pop("classifier.0") == "" and set(found.values()) == {"relu6"}
+    v1 = activations(layer_shapes(published_spec("us_mobilenet_v1"), 64))
+    assert v1.pop("classifier.0") == "" and set(v1.values()) == {"relu6"}
     v2 = activations(layer_shapes(published_spec("us_mobilenet_v2"), 64))
     assert (v2["features.2.body.0"], v2["features.2.body.3"], v2["features.2.body.6"]) == ("relu6", "relu6", "")
     resnet = activations(layer_shapes(published_spec("s_resnet50"), 64))

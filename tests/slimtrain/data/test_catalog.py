@@ -75,7 +75,7 @@ def test_a_row_and_its_reader_are_all_that_a_new_data_set_takes(monkeypatch: pyt
     monkeypatch.setitem(CATALOG, "two", DataSet("two", f"{__name__}:open_two", "Two", "package", classes=2, whole=True))
     settings = config("two", tmp_path)
     assert settings.known_classes == 2 and data_of(settings).classes == ("left", "right")
-    labeled = images_for("two", 2, {"image_size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3}, "a network")
+    labeled = images_for("two", 2, Preprocessing(16, (0.5,) * 3, (0.5,) * 3), "a network")
     assert [batch.images.shape for batch in labeled.batches()] == [(8, 3, 16, 16)] and labeled.name == "two"
     (batch,) = calibration_batches("two", Preprocessing(16, (0.5,) * 3, (0.5,) * 3), 8)
     assert batch.shape == (8, 3, 16, 16)

@@ -21,8 +21,8 @@ from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 def test_state_dict_is_the_published_one_key_for_key_in_order(name: str) -> None:
     with torch.device("meta"):
         state = SlimmableNetwork(published_spec(name)).state_dict()
-    found = [[key, list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()]
-    assert found == layout(name)["layout"]
+    entries = [[key, list(t.shape), str(t.dtype).removeprefix("torch.")] for key, t in state.items()]
+    assert entries == layout(name)["layout"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -66,11 +66,11 @@ def test_groups_that_the_sibling_ties_must_agree(tmp_path: Path) -> None:
         read_plan_file(tmp_path / "p.yml", alone)
 
 
-@pytest.mark.parametrize("made_for", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
-def test_a_plan_of_another_network_is_refused(made_for: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
+def test_a_plan_of_another_network_is_refused(other: object, tmp_path: Path) -> None:
     write_plan(tmp_path / "p.yml", V2, V2.plan(0.5), 224)
-    edited(tmp_path / "p.yml", network=made_for)
-    with pytest.raises(WidthError, match=f"is a plan for {made_for}, the checkpoint is a us_mobilenet_v2"):
+    edited(tmp_path / "p.yml", network=other)
+    with pytest.raises(WidthError, match=f"is a plan for {other}, the checkpoint is a us_mobilenet_v2"):
         read_plan_file(tmp_path / "p.yml", V2)
 
 

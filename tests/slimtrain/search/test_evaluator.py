@@ -53,12 +53,12 @@ def test_errors_are_those_of_dense_networks_from_the_image_on(name: str) -> None
     slimming = Slimming(SPECS[name])
     current = after(slimming, 2)
     candidates = slimming.steps(current)[::6]
-    made = Evaluator(network, chunks, ALONE)(current, candidates)
-    for plan, found in zip(candidates, made, strict=True):
+    scores = Evaluator(network, chunks, ALONE)(current, candidates)
+    for plan, score in zip(candidates, scores, strict=True):
         expected = brute_force(network, plan, chunks)
-        assert (found.error, found.images) == (expected.error, 20)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
-    assert len({found.loss for found in made}) == len(made)
+        assert (score.error, score.images) == (expected.error, 20)
+        assert score.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert len({score.loss for score in scores}) == len(scores)
 
 
 @pytest.mark.parametrize("spec", [V1, V2])
@@ -68,29 +68,29 @@ def test_calibrated_errors_are_those_of_torchs_own_average(spec: NetworkSpec) ->
     slimming = Slimming(spec)
     current = after(slimming, 1)
     candidates = slimming.steps(current)[::5]
-    made = Evaluator(network, chunks, ALONE, "calibrated", calibration)(current, candidates)
-    for plan, found in zip(candidates, made, strict=True):
+    scores = Evaluator(network, chunks, ALONE, "calibrated", calibration)(current, candidates)
+    for plan, score in zip(candidates, scores, strict=True):
         expected = brute_force_calibrated(network, plan, chunks, calibration)
-        assert found.error == expected.error
-        assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert score.error == expected.error
+        assert score.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 def test_the_network_itself_can_be_measured() -> None:
     network = small_network()
     start = network.spec.widest
-    (found,) = evaluator(network)(start, [start])
-    assert found.error == 0  # its own answers are the labels
-    assert found.loss == pytest.approx(brute_force(network, start, known_chunks(network)).loss, rel=1e-5)
+    (score,) = evaluator(network)(start, [start])
+    assert score.error == 0  # its own answers are the labels
+    assert score.loss == pytest.approx(brute_force(network, start, known_chunks(network)).loss, rel=1e-5)
 
 
 def test_every_image_counts_once_however_chunks_differ_in_size() -> None:
     network = small_network()
     chunks: list[Chunk] = [(noise(count, SIZE, count), torch.zeros(count, dtype=torch.int64)) for count in (4, 9, 7)]
-    (found,) = Evaluator(network, TensorChunks(chunks), ALONE)(network.spec.widest, [network.spec.widest])
+    (score,) = Evaluator(network, TensorChunks(chunks), ALONE)(network.spec.widest, [network.spec.widest])
     parts = [brute_force(network, network.spec.widest, TensorChunks([chunk])) for chunk in chunks]
-    assert found.images == 20
-    assert found.error == pytest.approx(sum(part.error * part.images for part in parts) / 20)
-    assert found.loss == pytest.approx(sum(part.loss * part.images for part in parts) / 20)
+    assert score.images == 20
+    assert score.error == pytest.approx(sum(part.error * part.images for part in parts) / 20)
+    assert score.loss == pytest.approx(sum(part.loss * part.images for part in parts) / 20)
 
 
 # -------------------------------------------------------------------------------------------------------- shared work
@@ -176,11 +176,11 @@ def measured_here(processes: Processes) -> list[list[CandidateScore]]:
     chunks = known_chunks(network, 3, 6)
     slimming = Slimming(V1)
     plans = slimming.steps(slimming.start)
-    made = []
+    scores = []
     for statistics in STATISTICS:
         measure = Evaluator(network, chunks, processes, statistics, known_chunks(network, 2, 8))
-        made += [measure(slimming.start, asked) for asked in (plans, [slimming.start], plans[:2])]
-    return made
+        scores += [measure(slimming.start, asked) for asked in (plans, [slimming.start], plans[:2])]
+    return scores
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -224,10 +224,10 @@ def test_bad_input() -> None:
 def test_what_a_result_depends_on_is_told() -> None:
     network = small_network()
     chunks, other = known_chunks(network), known_chunks(network, 3)
-    told = Evaluator(network, chunks, ALONE).identity()
-    assert told["statistics"] == "batch"
-    assert told == Evaluator(network, known_chunks(network), ALONE, calibration=other).identity()
-    assert told["images_sha256"] != Evaluator(network, other, ALONE).identity()["images_sha256"]
+    identity = Evaluator(network, chunks, ALONE).identity()
+    assert identity["statistics"] == "batch"
+    assert identity == Evaluator(network, known_chunks(network), ALONE, calibration=other).identity()
+    assert identity["images_sha256"] != Evaluator(network, other, ALONE).identity()["images_sha256"]
     calibrated = Evaluator(network, chunks, ALONE, "calibrated", other).identity()
     assert calibrated["calibration_images_sha256"] == other.identity()["images_sha256"]
     relabeled = TensorChunks([(batch, labels.flip(0)) for batch, labels in chunks.chunks])

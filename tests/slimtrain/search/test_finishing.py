@@ -26,10 +26,10 @@ from slimtrain.search.finishing import nearest_width, uniform_plan
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import run_whole_search
-from slimtrain.search.supernet import with_epochs
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
-from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import done, network_of, refused, run, tree
 from tests.support.search_helpers import NAMES, plan, search_file
 from tests.support.slimtrain_processes import in_processes
 
@@ -57,16 +57,16 @@ def results_of(folder: Path, name: str) -> list[dict[str, Any]]:
     """What `slimtrain test` says of the run called `name`."""
     run_folder = folder / name
     outcome = done("test", run_folder / "config.yml", "--ckpt", run_folder / CHECKPOINT, "--json")
-    made: list[dict[str, Any]] = json.loads(outcome.out)
-    return made
+    results: list[dict[str, Any]] = json.loads(outcome.out)
+    return results
 
 
 def test_found_networks_stand_beside_uniform_ones(finished: tuple[Outcome, Path]) -> None:
     outcome, folder = finished
-    found, uniform = results_of(folder, "found"), results_of(folder, "uniform")
+    searched, uniform = results_of(folder, "found"), results_of(folder, "uniform")
     count = CostCounter(US, 16)
     assert [row["plan"] for row in rows(folder)] == list(NAMES)
-    for row, ours, theirs in zip(rows(folder), reversed(found), reversed(uniform), strict=True):  # switches ascend
+    for row, ours, theirs in zip(rows(folder), reversed(searched), reversed(uniform), strict=True):  # switches ascend
         content = plan(folder, row["plan"])
         assert (int(row["macs"]), float(row["cost"])) == (content["macs"], content["cost"])
         assert (float(row["top1"]), float(row["loss"])) == (ours["top1"], ours["loss"])
@@ -80,7 +80,7 @@ def test_found_networks_stand_beside_uniform_ones(finished: tuple[Outcome, Path]
             US, width
         )
     table = outcome.lines[-len(NAMES) - 2 :]
-    assert table[0] == f"found networks beside uniform widths, on {found[0]['images']} test images"
+    assert table[0] == f"found networks beside uniform widths, on {searched[0]['images']} test images"
     columns = ["target", "MACs", "params", "top-1", "|", "width", "MACs", "params", "top-1", "|", "difference"]
     assert table[1].split() == columns
     for line, row in zip(table[2:], rows(folder), strict=True):
@@ -90,11 +90,11 @@ def test_found_networks_stand_beside_uniform_ones(finished: tuple[Outcome, Path]
 
 def test_both_are_trained_the_same_way_and_on_all_training_images(finished: tuple[Outcome, Path]) -> None:
     _, folder = finished
-    found, uniform = (read_config(str(folder / name / "config.yml")) for name in ("found", "uniform"))
-    assert (found.network, found.epochs, found.holdout) == ("autoslim_mobilenet_v1", 2, 0)
+    searched, uniform = (read_config(str(folder / name / "config.yml")) for name in ("found", "uniform"))
+    assert (searched.network, searched.epochs, searched.holdout) == ("autoslim_mobilenet_v1", 2, 0)
     for key in ("epochs", "lr", "warmup_epochs", "holdout", "seed", "distill", "batch_size", "calibration_batches"):
-        assert getattr(found, key) == getattr(uniform, key)
-    assert found.channel_lists == plans_config(found, folder / "plans")[0].channel_lists != uniform.channel_lists
+        assert getattr(searched, key) == getattr(uniform, key)
+    assert searched.channel_lists == plans_config(searched, folder / "plans")[0].channel_lists != uniform.channel_lists
 
 
 def test_found_networks_are_exported_and_verified(finished: tuple[Outcome, Path]) -> None:
@@ -232,16 +232,6 @@ def test_a_width_with_few_digits_is_named() -> None:
     spec = NetworkSpec("mobilenet_v1", "us", (0.15, 1.5), 10, width_range=(0.15, 1.5))
     cost = cost_model("macs", spec, 32)
     for width in (0.25, 0.5, 1.0, 1.5):
-        found = nearest_width(spec, cost, cost(spec.plan(width)))
-        assert found == width
+        nearest = nearest_width(spec, cost, cost(spec.plan(width)))
+        assert nearest == width
     assert uniform_plan(spec, 0.25).channels == spec.plan(0.25).channels and uniform_plan(spec, 0.25).name == "uniform_0_25"
-
-
-def test_a_shorter_training_takes_the_same_course(tmp_path: Path) -> None:
-    config = read_config("autoslim_resnet50", ["warmup_epochs=5"])
-    half = with_epochs(config, 50)
-    assert (config.epochs, config.milestones) == (100, (30, 60, 90))
-    assert (half.epochs, half.milestones, half.warmup_epochs) == (50, (15, 30, 45), 2.5)
-    decaying = read_config("autoslim_resnet50", ["schedule=exponential", "milestones=[]", "gamma=0.98"])
-    assert with_epochs(decaying, 25).gamma == pytest.approx(0.98**4)
-    assert with_epochs(config, 100) == config

@@ -93,11 +93,11 @@ def test_a_plan_of_no_range_is_read(tmp_path: Path) -> None:
     assert plans_config(read_config("autoslim_mobilenet_v1"), tmp_path)[0].channel_lists == (wide.channel_list(3.0),)
 
 
-@pytest.mark.parametrize("made_for", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
-def test_a_plan_of_another_network_is_refused(made_for: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["us_mobilenet_v1", "s_mobilenet_v2", "autoslim_mnasnet", "vgg", 3])
+def test_a_plan_of_another_network_is_refused(other: object, tmp_path: Path) -> None:
     write_plan(tmp_path / "p.yml", V2, V2.plan(0.5), 224)
-    edited(tmp_path / "p.yml", network=made_for)
-    with pytest.raises(WidthError, match=f"is a plan for {made_for}, the configuration trains autoslim_mobilenet_v2"):
+    edited(tmp_path / "p.yml", network=other)
+    with pytest.raises(WidthError, match=f"is a plan for {other}, the configuration trains autoslim_mobilenet_v2"):
         read_plans(tmp_path, "autoslim_mobilenet_v2")
 
 

@@ -21,7 +21,7 @@ from slimtrain.search.slimming import Slimming, changed_groups
 from slimtrain.search.trace import SearchStep, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE
-from tests.support.search_toys import RESNET, V1, V2, Told, brute_force, evaluator, known_chunks, small_network
+from tests.support.search_toys import RESNET, V1, V2, ScoredBy, brute_force, evaluator, known_chunks, small_network
 
 SIZE = 32
 
@@ -57,15 +57,15 @@ def brute_choice(
     best: tuple[float, float] | None = None
     best_plan = plan
     for candidate in slimming.steps(plan):
-        found = measured(candidate)
-        rule = found.error
+        score = measured(candidate)
+        rule = score.error
         if criterion == "error-per-cost":
             saved = spent - cost(candidate)
             assert saved > 0
-            rise = found.error - before.error
+            rise = score.error - before.error
             rule = rise / saved if rise > 0 else rise * saved
-        if best is None or (rule, found.loss) < best:
-            best, best_plan = (rule, found.loss), candidate
+        if best is None or (rule, score.loss) < best:
+            best, best_plan = (rule, score.loss), candidate
     return best_plan
 
 
@@ -92,13 +92,13 @@ def test_every_step_is_the_one_of_brute_force(spec: NetworkSpec, groups: int, st
         expected.append(plan)
     trace = Recorded()
     target = cost(plan)
-    found = run_search(
+    outcomes = run_search(
         network, slimming, cost, [target], Evaluator(network, chunks, ALONE), image_size=SIZE, criterion=criterion, trace=trace
     )
     assert chosen_plans(slimming, trace.steps)[1:] == expected
-    assert found[0].plan == plan
-    assert (found[0].error, found[0].step) == (measured(plan).error, steps)
-    assert found[0].loss == pytest.approx(measured(plan).loss, rel=1e-4)
+    assert outcomes[0].plan == plan
+    assert (outcomes[0].error, outcomes[0].step) == (measured(plan).error, steps)
+    assert outcomes[0].loss == pytest.approx(measured(plan).loss, rel=1e-4)
     if spec != RESNET:
         assert len({step.error_after for step in trace.steps}) > 1  # not by losses alone
 
@@ -131,9 +131,9 @@ def option(group: str, cost: float, error: float, loss: float = 1.0) -> Option:
     ],
 )
 def test_the_choice(criterion: str, options: list[tuple[str, float, float]], expected: str) -> None:
-    made = [option(*each) for each in options]
+    candidates = [option(*values) for values in options]
     for order in (ORDER, ORDER[::-1]):
-        for given in (made, made[::-1]):
+        for given in (candidates, candidates[::-1]):
             assert choose(Option(PLAN, 100, 10.0, 1.0), given, criterion, order).plan.name == expected
 
 
@@ -171,7 +171,7 @@ class Channels:
 def order_of(seed: int) -> list[str]:
     slimming, trace = Slimming(V1), Recorded()
     cost = Channels()
-    run_search(setting(V1)[0], slimming, cost, [cost(slimming.floor)], Told(flat), image_size=SIZE, seed=seed, trace=trace)
+    run_search(setting(V1)[0], slimming, cost, [cost(slimming.floor)], ScoredBy(flat), image_size=SIZE, seed=seed, trace=trace)
     return [step.group for step in trace.steps]
 
 
@@ -190,28 +190,28 @@ def test_targets_are_met_by_the_first_plan_at_or_below() -> None:
     start, floor = cost(slimming.start), cost(slimming.floor)
     targets = [floor, start, (start + floor) / 2, start - 1, start - 2]
     lines: list[str] = []
-    measure = Told(lambda plan: (100 - sum(plan.channels.values()) / 100, 1.0))
-    found = run_search(small_network(), slimming, cost, targets, measure, image_size=SIZE, trace=trace, say=lines.append)
-    assert [each.target for each in found] == sorted(targets, reverse=True)
+    measure = ScoredBy(lambda plan: (100 - sum(plan.channels.values()) / 100, 1.0))
+    outcomes = run_search(small_network(), slimming, cost, targets, measure, image_size=SIZE, trace=trace, say=lines.append)
+    assert [outcome.target for outcome in outcomes] == sorted(targets, reverse=True)
     plans = chosen_plans(slimming, trace.steps)
-    assert plans[-1] == slimming.floor == found[-1].plan
+    assert plans[-1] == slimming.floor == outcomes[-1].plan
     counter = CostCounter(V1, SIZE)
-    for each in found:
-        assert each.plan == plans[each.step]
-        assert each.cost == cost(each.plan) <= each.target
-        assert each.step == 0 or cost(plans[each.step - 1]) > each.target
-        assert (each.macs, each.params) == (counter(each.plan).macs, counter(each.plan).params)
-        assert each.error == 100 - sum(each.plan.channels.values()) / 100
-    assert found[0].step == 0
-    assert found[1].plan == found[2].plan  # one step passed two targets
+    for outcome in outcomes:
+        assert outcome.plan == plans[outcome.step]
+        assert outcome.cost == cost(outcome.plan) <= outcome.target
+        assert outcome.step == 0 or cost(plans[outcome.step - 1]) > outcome.target
+        assert (outcome.macs, outcome.params) == (counter(outcome.plan).macs, counter(outcome.plan).params)
+        assert outcome.error == 100 - sum(outcome.plan.channels.values()) / 100
+    assert outcomes[0].step == 0
+    assert outcomes[1].plan == outcomes[2].plan  # one step passed two targets
     assert measure.asked == len(trace.steps) + 1
     assert len(lines) == 1 + len(trace.steps) + len(targets)
-    assert found[0].plan.name == f"macs_{start / 1e6:.6f}".rstrip("0").replace(".", "_") + "M"
+    assert outcomes[0].plan.name == f"macs_{start / 1e6:.6f}".rstrip("0").replace(".", "_") + "M"
 
 
 def test_steps_tell_what_was_done() -> None:
     slimming, trace, cost = Slimming(V1, 2), Recorded(), cost_model("params", V1, SIZE)
-    measure = Told(lambda plan: (100 - sum(plan.channels.values()) / 100, sum(plan.channels.values()) / 7))
+    measure = ScoredBy(lambda plan: (100 - sum(plan.channels.values()) / 100, sum(plan.channels.values()) / 7))
     run_search(setting(V1)[0], slimming, cost, [cost(slimming.floor)], measure, image_size=SIZE, trace=trace)
     plans = chosen_plans(slimming, trace.steps)
     for number, (step, before, after) in enumerate(zip(trace.steps, plans, plans[1:], strict=False), 1):
@@ -234,10 +234,10 @@ def test_a_cost_that_rises_on_the_way_is_no_obstacle() -> None:
     slimming, trace = Slimming(V1, 1), Recorded()
     for criterion in ("error", "error-per-cost"):
         trace.steps.clear()
-        (found,) = run_search(
-            setting(V1)[0], slimming, Bumpy(), [2.0], Told(flat), image_size=SIZE, criterion=criterion, trace=trace
+        (outcome,) = run_search(
+            setting(V1)[0], slimming, Bumpy(), [2.0], ScoredBy(flat), image_size=SIZE, criterion=criterion, trace=trace
         )
-        assert found.plan == slimming.floor
+        assert outcome.plan == slimming.floor
 
 
 def test_two_searches_are_the_same() -> None:
@@ -253,27 +253,27 @@ def test_two_searches_are_the_same() -> None:
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-def run_told(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: Any) -> list[SearchOutcome]:
+def run_by(function: Callable[[ChannelPlan], tuple[float, float]], target: float, **options: Any) -> list[SearchOutcome]:
     slimming, cost = Slimming(V1), cost_model("macs", V1, SIZE)
     return run_search(
-        setting(V1)[0], slimming, cost, [target * cost(slimming.start)], Told(function), image_size=SIZE, **options
+        setting(V1)[0], slimming, cost, [target * cost(slimming.start)], ScoredBy(function), image_size=SIZE, **options
     )
 
 
 def test_bad_input() -> None:
     with pytest.raises(UserError, match="criterion is 'mistake', expected error or error-per-cost"):
-        run_told(flat, 0.9, criterion="mistake")
+        run_by(flat, 0.9, criterion="mistake")
     with pytest.raises(UserError, match="above the network's own"):
-        run_told(flat, 1.1)
+        run_by(flat, 1.1)
     with pytest.raises(UserError, match="below what slimming reaches"):
-        run_told(flat, 0.01)
+        run_by(flat, 0.01)
     with pytest.raises(UserError, match="the network's loss at its widest is nan"):
-        run_told(lambda plan: (50.0, math.nan), 0.9)
+        run_by(lambda plan: (50.0, math.nan), 0.9)
     with pytest.raises(UserError, match="the loss of every candidate"):
-        run_told(lambda plan: (50.0, 1.0 if plan.channels == V1.widest.channels else math.nan), 0.9)
+        run_by(lambda plan: (50.0, 1.0 if plan.channels == V1.widest.channels else math.nan), 0.9)
     slimming = Slimming(V2)
     with pytest.raises(ValueError, match="what is slimmed"):
-        run_search(setting(V1)[0], slimming, cost_model("macs", V2, SIZE), [1.0], Told(flat), image_size=SIZE)
+        run_search(setting(V1)[0], slimming, cost_model("macs", V2, SIZE), [1.0], ScoredBy(flat), image_size=SIZE)
 
 
 def test_a_network_of_nans() -> None:
@@ -288,5 +288,5 @@ def test_a_network_of_nans() -> None:
 def test_equal_groups_at_the_widest_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     spec = NetworkSpec("mobilenet_v2", "us", (0.125, 0.25), 7, width_range=(0.125, 0.25))
     slimming, cost = Slimming(spec), cost_model("macs", spec, SIZE)
-    run_search(small_network(spec), slimming, cost, [cost(slimming.start)], Told(flat), image_size=SIZE)
+    run_search(small_network(spec), slimming, cost, [cost(slimming.start)], ScoredBy(flat), image_size=SIZE)
     assert "features.0 and features.1 are equally wide" in caplog.text

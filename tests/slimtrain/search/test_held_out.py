@@ -117,11 +117,11 @@ def test_the_digest_tells_images_apart(tmp_path: Path) -> None:
     def identity(folder: Path, names: list[str], batch: int = 2) -> dict[str, object]:
         return HeldOut(FileSamples(folder, ["cat", "dog"], [names, ["z.png"]]), as_float, batch).identity()
 
-    told = identity(tmp_path / "here", ["a.png", "b.png"])
-    assert told == identity(tmp_path / "moved", ["a.png", "b.png"])
-    assert told != identity(tmp_path, ["a.png", "c.png"])
-    assert told["images_sha256"] != identity(tmp_path, ["b.png", "a.png"])["images_sha256"]
-    assert told != identity(tmp_path, ["a.png", "b.png"], 3)
+    here = identity(tmp_path / "here", ["a.png", "b.png"])
+    assert here == identity(tmp_path / "moved", ["a.png", "b.png"])
+    assert here != identity(tmp_path, ["a.png", "c.png"])
+    assert here["images_sha256"] != identity(tmp_path, ["b.png", "a.png"])["images_sha256"]
+    assert here != identity(tmp_path, ["a.png", "b.png"], 3)
     parts = [HeldOut(PartSamples(samples(9), np.array(order)), as_float, 3).identity() for order in ([1, 2, 3], [3, 2, 1])]
     assert parts[0] != parts[1]
 

@@ -9,12 +9,13 @@ import torch
 
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.cost_model import format_cost
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.slimming import Slimming, changed_groups, channel_list
+from slimtrain.search.slimming import Slimming, changed_groups, channel_list, check_targets
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.run_helpers import AUTO, S2
-from tests.support.search_toys import MNAS, RESNET, V1, V2
+from tests.support.search_toys import MNAS, RESNET, V1, V2, Priced
 
 WIDE = {
     name: NetworkSpec(name, "us", (0.15, 1.5), 1000, width_range=(0.15, 1.5))
@@ -185,3 +186,19 @@ def test_steps_need_a_size(groups: int, divisor: int) -> None:
 def test_a_floor_outside_of_the_range() -> None:
     with pytest.raises(WidthError, match="outside the range"):
         Slimming(V1, floor=0.1)
+
+
+def test_targets_in_reach() -> None:
+    slimming, cost = Slimming(V1), Priced()
+    start, floor = cost(slimming.start), cost(slimming.floor)
+    check_targets(cost, slimming, [start, floor])
+    with pytest.raises(UserError, match=r"no targets"):
+        check_targets(cost, slimming, [])
+    with pytest.raises(UserError) as above:
+        check_targets(cost, slimming, [start + 1])
+    assert format_cost(start + 1, cost) in str(above.value)
+    assert f"above the network's own {format_cost(start, cost)}" in str(above.value)
+    with pytest.raises(UserError) as below:
+        check_targets(cost, slimming, [start, floor - 1])
+    assert format_cost(floor - 1, cost) in str(below.value)
+    assert f"below what slimming reaches, {format_cost(floor, cost)}" in str(below.value)

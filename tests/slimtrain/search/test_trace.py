@@ -47,8 +47,8 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def plans(found: list[SearchOutcome]) -> list[tuple[str, dict[str, int]]]:
-    return [(each.plan.name, dict(each.plan.channels)) for each in found]
+def plans(outcomes: list[SearchOutcome]) -> list[tuple[str, dict[str, int]]]:
+    return [(outcome.plan.name, dict(outcome.plan.channels)) for outcome in outcomes]
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def test_a_line_per_step_and_one_per_candidate(whole: Whole) -> None:
-    folder, found = whole
+    folder, outcomes = whole
     steps, candidates = rows(folder, TRACE), rows(folder, CANDIDATES)
-    assert len(steps) == found[-1].step > 5
+    assert len(steps) == outcomes[-1].step > 5
     plan = Slimming(V1, 3).start
     for number, step in enumerate(steps, 1):
         own = [row for row in candidates if row["step"] == str(number)]
@@ -78,15 +78,15 @@ def test_a_line_per_step_and_one_per_candidate(whole: Whole) -> None:
         )
         assert float(chosen["error"]) == min(float(row["error"]) for row in own)
         plan = ChannelPlan("p", {**plan.channels, step["group"]: int(step["channels_after"])})
-    assert plan == found[-1].plan
-    told = json.loads((folder / SEARCH).read_text())
-    assert (told["network"], told["cost"], told["criterion"]) == ("us_mobilenet_v1", "macs", "error")
+    assert plan == outcomes[-1].plan
+    identity = json.loads((folder / SEARCH).read_text())
+    assert (identity["network"], identity["cost"], identity["criterion"]) == ("us_mobilenet_v1", "macs", "error")
 
 
 def test_numbers_keep_all_their_digits(whole: Whole) -> None:
-    folder, found = whole
-    last = read_trace(folder)[found[-1].step - 1]
-    assert (last.cost_after, last.error_after, last.loss_after) == (found[-1].cost, found[-1].error, found[-1].loss)
+    folder, outcomes = whole
+    last = read_trace(folder)[outcomes[-1].step - 1]
+    assert (last.cost_after, last.error_after, last.loss_after) == (outcomes[-1].cost, outcomes[-1].error, outcomes[-1].loss)
 
 
 # -------------------------------------------------------------------------------------------------------------- killed
@@ -161,10 +161,10 @@ def test_a_killed_search_goes_on_to_the_same_plans(
     kill(function, tmp_path)
     assert len(read_trace(tmp_path)) == done
     lines: list[str] = []
-    found = search(tmp_path, resume=True, say=lines.append)
+    outcomes = search(tmp_path, resume=True, say=lines.append)
     folder, expected = whole
-    assert found == expected
-    assert plans(found) == plans(expected)
+    assert outcomes == expected
+    assert plans(outcomes) == plans(expected)
     assert rows(tmp_path, TRACE) == rows(folder, TRACE)
     assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
     assert (tmp_path / SEARCH).read_bytes() == (folder / SEARCH).read_bytes()
@@ -173,7 +173,7 @@ def test_a_killed_search_goes_on_to_the_same_plans(
 
 
 def test_a_finished_search_is_read_and_not_measured_again(whole: Whole) -> None:
-    folder, found = whole
+    folder, outcomes = whole
     before = tree(folder, ["trace.png"])
 
     class Never:
@@ -183,7 +183,7 @@ def test_a_finished_search_is_read_and_not_measured_again(whole: Whole) -> None:
         def identity(self) -> dict[str, Any]:
             return evaluator(small_network()).identity()
 
-    assert search(folder, resume=True, measure=Never()) == found
+    assert search(folder, resume=True, measure=Never()) == outcomes
     assert tree(folder, ["trace.png"]) == before
 
 

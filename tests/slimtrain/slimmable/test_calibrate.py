@@ -62,10 +62,10 @@ def by_hand(network: nn.Module, forward: Forward, counts: Sequence[int], batches
     return {path: [torch.stack(both).mean(0) for both in zip(*parts, strict=True)] for path, parts in seen.items()}
 
 
-def assert_as_by_hand(found: dict[str, tuple[Tensor, Tensor]], expected: dict[str, list[Tensor]]) -> None:
-    assert found.keys() == expected.keys()
+def assert_as_by_hand(statistics: dict[str, tuple[Tensor, Tensor]], expected: dict[str, list[Tensor]]) -> None:
+    assert statistics.keys() == expected.keys()
     for path, parts in expected.items():
-        for value, wanted in zip(found[path], parts, strict=True):
+        for value, wanted in zip(statistics[path], parts, strict=True):
             torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-11, msg=path)
 
 
@@ -81,10 +81,10 @@ def test_statistics_are_the_cumulative_average_also_with_a_smaller_last_batch(ar
     plan = spec.plan(0.4)
     batches = [images(4, 64, seed=1), images(4, 64, seed=2) * 2 + 1, images(2, 64, seed=3) - 1]
     expected = by_hand(dense(spec, plan), FORWARD[architecture], spec.channel_list(0.4), batches)
-    found = calibrated(spec, [plan], batches).statistics(plan)
-    assert_as_by_hand(found, expected)
-    assert len(found) == {"mobilenet_v1": 27, "mobilenet_v2": 52, "resnet50": 53}[architecture]
-    assert architecture != "mobilenet_v2" or "features.18.1" in found  # the tail's, shared in the published layout
+    statistics = calibrated(spec, [plan], batches).statistics(plan)
+    assert_as_by_hand(statistics, expected)
+    assert len(statistics) == {"mobilenet_v1": 27, "mobilenet_v2": 52, "resnet50": 53}[architecture]
+    assert architecture != "mobilenet_v2" or "features.18.1" in statistics  # the tail's, shared in the published layout
 
 
 def test_one_batch_is_its_own_average() -> None:

@@ -28,7 +28,7 @@ def us_spec(architecture: str, low: float = 0.25, high: float = 1.0, *more: floa
     return NetworkSpec(architecture, "us", (low, high, *more), 10, width_range=(low, high))
 
 
-def made(spec: NetworkSpec) -> Pair:
+def network_and_state(spec: NetworkSpec) -> Pair:
     state = random_state(spec)
     return network_of(spec, state), state
 
@@ -43,7 +43,7 @@ def logits(network: SlimmableNetwork, plan: ChannelPlan, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("widths", [(0.3, 0.6), (1.0, 0.5, 1.5)])
 def test_s_networks_of_any_switches(architecture: str, widths: tuple[float, ...]) -> None:
     spec = NetworkSpec(architecture, "s", widths, 10)
-    network, state = made(spec)
+    network, state = network_and_state(spec)
     x = images()
     for index, width in enumerate(widths):
         expected = FORWARD[architecture](state, spec.channel_list(width), oracle.switchable(state, index), x)
@@ -53,7 +53,7 @@ def test_s_networks_of_any_switches(architecture: str, widths: tuple[float, ...]
 @pytest.mark.parametrize("architecture", list(FORWARD))
 def test_us_networks_of_any_range_and_order(architecture: str) -> None:
     spec = us_spec(architecture, 0.15, 1.5, 0.8)  # minimum, maximum, further
-    network, state = made(spec)
+    network, state = network_and_state(spec)
     x = images()
     for index, width in enumerate((0.15, 1.5, 0.8)):
         expected = FORWARD[architecture](state, spec.channel_list(width), oracle.universal(state, index), x)
@@ -63,7 +63,7 @@ def test_us_networks_of_any_range_and_order(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", list(FORWARD))
 def test_non_uniform_plans_slice_every_group_on_its_own(architecture: str) -> None:
     spec = us_spec(architecture)
-    network, state = made(spec)
+    network, state = network_and_state(spec)
     draw = torch.Generator().manual_seed(5)
     counts = {
         group: count if group in spec.fixed_groups else int(torch.randint(1, count + 1, (), generator=draw))
@@ -83,7 +83,7 @@ def test_non_uniform_plans_slice_every_group_on_its_own(architecture: str) -> No
 def test_autoslim_networks_with_lists_of_their_own() -> None:
     lists = ((8, 16, 8, 40, 24, 24, 56, 32, 32, 72, 48, 48, 64, 80), (16, 8, 32, 16, 40, 64, 24, 88, 56, 32, 48, 96, 40, 56))
     spec = NetworkSpec("mobilenet_v1", "autoslim", (1, 2), 10, lists)
-    network, state = made(spec)
+    network, state = network_and_state(spec)
     x = images()
     for index, counts in enumerate(lists):
         expected = oracle.mobilenet_v1(state, counts, oracle.switchable(state, index), x)

@@ -15,11 +15,11 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
-Made = tuple[NetworkSpec, State]
+SpecAndState = tuple[NetworkSpec, State]
 
 
 @pytest.fixture(scope="module")
-def us_v1() -> Made:
+def us_v1() -> SpecAndState:
     """A US network and weights for it; every test makes a network of its own."""
     spec = NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
     return spec, random_state(spec)
@@ -35,7 +35,7 @@ def sizes_at(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, int]:
     return {path: plan.size(norm.dim) for path, norm in network.norms.items()}
 
 
-def test_at_restores_the_earlier_plan_also_nested_and_after_an_exception(us_v1: Made) -> None:
+def test_at_restores_the_earlier_plan_also_nested_and_after_an_exception(us_v1: SpecAndState) -> None:
     network = network_of(*us_v1)
     narrow, wide, x = network.spec.plan(0.25), network.spec.plan(1.0), images()
     expected_narrow, expected_wide = logits(network, narrow, x), logits(network, wide, x)
@@ -59,7 +59,7 @@ def test_at_restores_the_earlier_plan_also_nested_and_after_an_exception(us_v1: 
     assert network.active == network.spec.widest
 
 
-def test_a_plan_of_another_network_leaves_the_network_as_it_was(us_v1: Made) -> None:
+def test_a_plan_of_another_network_leaves_the_network_as_it_was(us_v1: SpecAndState) -> None:
     network = network_of(*us_v1)
     plan, x = network.spec.plan(0.25), images()
     expected = logits(network, plan, x)
@@ -71,7 +71,7 @@ def test_a_plan_of_another_network_leaves_the_network_as_it_was(us_v1: Made) -> 
         assert torch.equal(network(x), expected)
 
 
-def test_a_width_without_statistics_says_so(us_v1: Made) -> None:
+def test_a_width_without_statistics_says_so(us_v1: SpecAndState) -> None:
     network = network_of(*us_v1)
     plan = network.spec.plan(0.5)
     assert not network.has_statistics(plan)
@@ -83,7 +83,7 @@ def test_a_width_without_statistics_says_so(us_v1: Made) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "added", "mean", "variance", "shape"])
-def test_statistics_must_cover_exactly_the_norms_at_their_sizes(us_v1: Made, damage: str) -> None:
+def test_statistics_must_cover_exactly_the_norms_at_their_sizes(us_v1: SpecAndState, damage: str) -> None:
     network = network_of(*us_v1)
     plan = network.spec.plan(0.5)
     path = "features.3.body.4"
@@ -106,7 +106,7 @@ def test_statistics_must_cover_exactly_the_norms_at_their_sizes(us_v1: Made, dam
     assert not network.has_statistics(plan)
 
 
-def test_statistics_set_for_a_plan_count_at_once_and_for_it_alone(us_v1: Made) -> None:
+def test_statistics_set_for_a_plan_count_at_once_and_for_it_alone(us_v1: SpecAndState) -> None:
     network, state = network_of(*us_v1), us_v1[1]
     plan, other, x = network.spec.plan(0.25), network.spec.plan(1.0), images()
     before, elsewhere = logits(network, plan, x), logits(network, other, x)
@@ -118,7 +118,7 @@ def test_statistics_set_for_a_plan_count_at_once_and_for_it_alone(us_v1: Made) -
     assert list(network.state_dict()) == list(state)
 
 
-def test_statistics_set_for_a_plan_follow_the_network_to_another_dtype(us_v1: Made) -> None:
+def test_statistics_set_for_a_plan_follow_the_network_to_another_dtype(us_v1: SpecAndState) -> None:
     network = network_of(*us_v1).float()
     plan = network.spec.plan(0.5)
     network.set_statistics(plan, {path: (torch.zeros(s), torch.ones(s)) for path, s in sizes_at(network, plan).items()})
@@ -127,7 +127,7 @@ def test_statistics_set_for_a_plan_follow_the_network_to_another_dtype(us_v1: Ma
 
 
 @pytest.mark.parametrize("through", ["deepcopy", "pickle"])
-def test_a_copy_is_a_network_of_its_own(us_v1: Made, through: str) -> None:
+def test_a_copy_is_a_network_of_its_own(us_v1: SpecAndState, through: str) -> None:
     network = network_of(*us_v1)
     plan, x = network.spec.plan(0.25), images()
     expected = logits(network, plan, x)
@@ -143,7 +143,7 @@ def test_a_copy_is_a_network_of_its_own(us_v1: Made, through: str) -> None:
         assert {norm.active for norm in norms} <= set(network.spec.plan(1.0).channels.values())
 
 
-def test_statistics_left_at_their_beginning_are_none(us_v1: Made) -> None:
+def test_statistics_left_at_their_beginning_are_none(us_v1: SpecAndState) -> None:
     # the published calibration of US networks resets them to 0 and 1 and then never updates them
     spec, state = us_v1
     narrow, wide = spec.plans

@@ -63,8 +63,8 @@ def test_a_us_width_without_statistics_trains_and_leaves_none() -> None:
     spec = SPECS["us"]
     network, before = training(spec)
     with network.at(spec.plan(0.8)):
-        made = network(images(4))
-    assert bool(torch.isfinite(made).all())
+        logits = network(images(4))
+    assert bool(torch.isfinite(logits).all())
     assert changed(network, before) == set()
 
 

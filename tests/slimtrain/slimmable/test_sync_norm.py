@@ -51,7 +51,7 @@ def test_combine_has_right_gradients() -> None:
 
 # ----------------------------------------------------------------------------------------------------------- processes
 
-Made = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 def whole() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -60,27 +60,27 @@ def whole() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x, drawn(*x.shape, seed=1), drawn(CHANNELS, seed=2), drawn(CHANNELS, seed=3)
 
 
-def share_of(joined: Processes, options: dict[str, bool]) -> Made:
+def share_of(joined: Processes, options: dict[str, bool]) -> Tensors:
     """What one process makes of its share: outputs, gradients, running statistics."""
     first = sum(SHARES[: joined.rank])
     x, outer, weight, bias = whole()
     own = x[first : first + SHARES[joined.rank]].clone().requires_grad_()
     weight.requires_grad_(), bias.requires_grad_()
-    made = {
+    values = {
         "mean": torch.full((CHANNELS,), 0.5, dtype=torch.float64),
         "var": torch.full((CHANNELS,), 2.0, dtype=torch.float64),
     }
-    running = (made["mean"], made["var"]) if options["running"] else None
+    running = (values["mean"], values["var"]) if options["running"] else None
     out = synchronized_batch_norm(own, running, weight, bias, MOMENTUM, BN_EPS)
     out.backward(outer[first : first + len(own)])  # type: ignore[no-untyped-call]
     for name, tensor in (("x", own), ("weight", weight), ("bias", bias)):
         assert tensor.grad is not None
-        made[name] = tensor.grad
-    return {**made, "out": out.detach()}
+        values[name] = tensor.grad
+    return {**values, "out": out.detach()}
 
 
-def assert_exact(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+def assert_exact(value: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -109,18 +109,18 @@ def single_values(joined: Processes) -> tuple[bool, float, torch.dtype]:
     """One value per channel in some processes: two in all make a variance, one does not."""
     weight, bias = torch.ones(2), torch.zeros(2)
     x = torch.full((1, 2, 1, 1), float(joined.rank), dtype=torch.bfloat16)
-    made = synchronized_batch_norm(x, None, weight, bias, MOMENTUM, BN_EPS)
+    normalized = synchronized_batch_norm(x, None, weight, bias, MOMENTUM, BN_EPS)
     three = synchronized_batch_norm(x.repeat(1 + joined.rank, 1, 1, 1), None, weight, bias, MOMENTUM, BN_EPS)
     assert len(three) == 1 + joined.rank and float(three[0, 0, 0, 0]) * (joined.rank - 0.5) > 0
     try:
         synchronized_batch_norm(x[: 1 - joined.rank], None, weight, bias, MOMENTUM, BN_EPS)
     except OneValueError:
-        return True, float(made[0, 0, 0, 0]), made.dtype
-    return False, 0.0, made.dtype
+        return True, float(normalized[0, 0, 0, 0]), normalized.dtype
+    return False, 0.0, normalized.dtype
 
 
 def test_one_value_per_channel_in_all_is_refused_in_every_process() -> None:
-    made = in_processes(2, single_values)
-    assert [refused for refused, _, _ in made] == [True, True]
-    assert [value for _, value, _ in made] == pytest.approx([-1, 1], rel=1e-2)  # 0 and 1: mean 1/2, deviation 1/2
-    assert {dtype for _, _, dtype in made} == {torch.bfloat16}
+    results = in_processes(2, single_values)
+    assert [refused for refused, _, _ in results] == [True, True]
+    assert [value for _, value, _ in results] == pytest.approx([-1, 1], rel=1e-2)  # 0 and 1: mean 1/2, deviation 1/2
+    assert {dtype for _, _, dtype in results} == {torch.bfloat16}

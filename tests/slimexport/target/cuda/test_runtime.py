@@ -47,7 +47,7 @@ def use_everything(cuda: Cuda) -> None:
         end.synchronize()
         start.elapsed_ms(end)
         stream.synchronize()
-        with cuda.host_memory(16) as host, Graph(stream, lambda: stream.upload(memory, host.array((2, 2)))) as graph:
+        with cuda.pinned_memory(16) as host, Graph(stream, lambda: stream.upload(memory, host.array((2, 2)))) as graph:
             graph.launch(stream)
             stream.synchronize()
 
@@ -169,7 +169,7 @@ def test_data_are_copied_on_the_device() -> None:
 
 def test_page_locked_memory_is_an_array_of_floats() -> None:
     library = FakeCudart()
-    with Cuda(library).host_memory(24) as host:
+    with Cuda(library).pinned_memory(24) as host:
         array = host.array((2, 3))
         array[:] = [[1, 2, 3], [4, 5, 6]]
         assert array.ctypes.data == host.address

@@ -15,13 +15,13 @@ from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, Engine, Verification, read_manifest
 from slimexport.target.precision import Difference, Direction
+from slimexport.target.reference import Probes
 from slimexport.target.tensorrt import engines
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits, tolerance_for
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
 from slimexport.target.tensorrt.plan_header import PlanMismatch
-from slimexport.target.verify import Probes
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import file_sha256
 from tests.support.bundle_helpers import masked, stored_text

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from slimexport.target.cuda.device import Device
+from slimexport.target.cuda.device import GpuDevice
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Engine
 from slimexport.target.tensorrt.plan_header import PlanMismatch, check_plan, read_header, same_version
@@ -19,8 +19,8 @@ def plan(version: tuple[int, int, int, int] = (8, 6, 0, 12), serialization: int 
     return struct.pack("<II16x4B", tag, serialization, *version) + b"more"
 
 
-def device(capability: str = "8.6") -> Device:
-    return Device("NVIDIA Test GPU", capability, "12.4", "12.8", None, 1)
+def device(capability: str = "8.6") -> GpuDevice:
+    return GpuDevice("NVIDIA Test GPU", capability, "12.4", "12.8", None, 1)
 
 
 def engine(tensorrt: str = "11.4.0", capability: str = "9.0", *flags: str) -> Engine:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from slimexport.target.cuda.device import Device
+from slimexport.target.cuda.device import GpuDevice
 from slimexport.target.tensorrt.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
 from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import Machine, build, engines_of, machine, write_bundle
 
-DEVICE = Device("NVIDIA H200", "9.0", "12.4", "12.8", None, 1)
+DEVICE = GpuDevice("NVIDIA H200", "9.0", "12.4", "12.8", None, 1)
 
 
 @pytest.fixture(params=[VERSIONS[0], VERSIONS[-1]])

@@ -26,9 +26,9 @@ def roundest(architecture: str, family: str, width: float) -> list[float]:
     wanted = arch.channel_list(family, width, widest=width)
     for step in ROUNDNESS:
         widths = [k / 10000 for k in range(step, 20001, step)]
-        found = [w for w in widths if arch.channel_list(family, w, widest=w) == wanted]
-        if found:
-            return found
+        fitting = [w for w in widths if arch.channel_list(family, w, widest=w) == wanted]
+        if fitting:
+            return fitting
     return []
 
 

@@ -1,0 +1,148 @@
+"""What the command does, and prints. torch is loaded by an export alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slimexport.bundle import verify_bundle
+from slimexport.options import CommandOptions
+from slimexport.report import table
+from slimexport.request import Writing
+from slimexport.target.backends import TRT
+from slimexport.target.errors import NotProven
+from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
+from slimexport.target.precision import EXACT, row_of
+from slimexport.target.records import to_json
+from slimexport.target.tensorrt.engines import build_engines
+from slimexport.target.triton import write_repository
+from slimtrain.base.errors import ResourceError
+
+
+def verify(folder: Path, backend: str, as_json: bool) -> None:
+    """Run a bundle's files, and print what that proves. NotProven where some are not right."""
+    artifacts = verify_bundle(folder, backend)
+    click.echo(dump_json([to_json(artifact) for artifact in artifacts]) if as_json else table(artifacts))
+    failed = [artifact.file for artifact in artifacts if not artifact.verification.passed]
+    if failed:
+        raise NotProven(f"not proven right: {', '.join(failed)}.")
+
+
+def build(folder: Path, options: CommandOptions, widths: list[float] | None = None) -> None:
+    """Build and verify a bundle's engines, of all widths or some, and print them."""
+
+    def building(file: str) -> None:
+        click.echo(f"building {file}", err=True)
+
+    def finished(entry: FileEntry) -> None:
+        seconds = entry.engine.build_seconds if entry.engine else 0
+        click.echo(f"{entry.verification.status}, {seconds:.1f} s", err=True)
+
+    precisions = options.precisions
+    try:
+        manifest = build_engines(
+            folder,
+            widths=widths,
+            precisions=precisions,
+            settings=options.build_settings,
+            building=building,
+            finished=finished,
+        )
+    except FilesRejected as error:
+        _print(error.manifest, options.as_json)
+        raise
+    except ResourceError as error:
+        command = f"slimexport --bundle {folder} --format trt --precision {','.join(precisions)}"
+        raise ResourceError(f"{error}\nOn the machine that is to run the engines: {command}") from error
+    if options.as_json:
+        _print(manifest, options.as_json)
+    else:
+        click.echo(table(manifest.of_format(TRT)))
+
+
+def serve(folder: Path, repository: Path, overwrite: bool) -> None:
+    """Write a model repository of a bundle, and print its models."""
+    names = write_repository(folder, read_manifest(folder), repository, overwrite=overwrite)
+    click.echo(f"{len(names)} models in {repository}: {', '.join(names)}")
+
+
+def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None:
+    """Export, and print; the bundle's folder, None of a dry run."""
+    from slimexport.exporter import export  # which loads torch
+
+    assert options.ckpt is not None
+    progress = ExportProgress()
+
+    try:
+        manifest = export(
+            options.ckpt,
+            widths=options.chosen_widths,
+            macs=options.budgets,
+            channels=options.channels,
+            precisions=precisions,
+            image_size=options.image_size,
+            output_dir=options.output_dir,
+            reading=options.reading,
+            calibration=options.calibration,
+            proof=options.proof,
+            writing=Writing(options.overwrite, options.dry_run, progress.started, progress.finished),
+        )
+    except FilesRejected as error:
+        progress.close()
+        _print(error.manifest, options.as_json)
+        raise
+    finally:
+        progress.close()
+    _print(manifest, options.as_json)
+    if options.dry_run:
+        return None
+    folder = Path(options.output_dir or Path("exports") / manifest.source.network)
+    if not options.as_json:
+        count = len(manifest.artifacts)
+        click.echo(f"{count} {'network' if set(precisions) == {EXACT} else 'file'}{'s' * (count > 1)} in {folder}")
+    return folder
+
+
+def _print(manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        click.echo(dump_manifest(manifest), nl=False)
+    else:
+        if manifest.source.untrained:
+            click.echo("an untrained network: its weights are random, its outputs mean nothing")
+        click.echo(table([*manifest.artifacts, *manifest.rejected]))
+
+
+class ExportProgress:
+    """A bar on a terminal, a line per network elsewhere; on standard error, so that output stays clean."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.number = self.total = 0
+
+    def started(self, total: int) -> None:
+        self.total = total
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit="network", disable=None, leave=False)
+
+    def finished(self, entry: FileEntry) -> None:
+        self.number += 1
+        if self.bar is not None:
+            self.bar.set_postfix_str(_label(entry))
+            self.bar.update()
+        else:
+            click.echo(f"{self.number}/{self.total} {_label(entry)}: {entry.verification.status}", err=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _label(entry: FileEntry) -> str:
+    """What progress calls a file: its name, and its precision where it is not fp32."""
+    return entry.name + row_of(entry.precision).infix

@@ -1,0 +1,242 @@
+"""The command's options, grouped by what they are about: each group's flags, and the value that they stand for. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import click
+
+from slimexport.onnx_files.methods import AUTO, check_method
+from slimexport.request import CALIBRATION_BATCH_SIZE, PROBES, CalibrationImages, Proof, Reading
+from slimexport.target.backends import BACKENDS, FORMATS, ONNX
+from slimexport.target.precision import EXACT, OPTIONS, files_of
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
+from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.options import ALL, parse_macs, parse_widths
+from slimtrain.models.published import published_spec
+from slimtrain.models.registry import split_name
+
+RANDOM = "random:"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def choices(text: str, known: Sequence[str], what: str) -> list[str]:
+    """A comma-separated list of known names, each once; UserError with the nearest one otherwise."""
+    names = [name.strip().lower() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UserError(f"{what} {name!r}: not known{nearest(name, known)}. Available: {', '.join(known)}.")
+    return list(dict.fromkeys(names))
+
+
+def group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+all_options = group(
+    # what is exported, or worked on
+    click.option(
+        "--ckpt", metavar="PATH", help="Checkpoint (.pt, .pt.zip, .safetensors), or random:NETWORK, an untrained one."
+    ),
+    click.option(
+        "--bundle", metavar="DIR", help="A bundle: build its engines (--format trt), verify it, serve it; needs no torch."
+    ),
+    # what is done with a bundle
+    click.option("--verify-only", is_flag=True, help="With --bundle: run its files against its reference.npz."),
+    click.option("--backend", metavar="NAME", help="What verifies a bundle: onnxruntime-cpu, onnxruntime-cuda or tensorrt."),
+    click.option("--triton", metavar="DIR", help="With --bundle: write a model repository for Triton Inference Server."),
+    # which plans
+    click.option(
+        "--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all; switch numbers for AutoSlim.  [default: all]"
+    ),
+    click.option("--macs", metavar="LIST", help="Budgets, as in 150M,300M: for each the widest width that fits."),
+    click.option(
+        "--channels", metavar="FILE", multiple=True, help="A plan file: YAML, channel group to channels. Repeatable."
+    ),
+    # as which files, and where
+    click.option(
+        "--format", "formats", metavar="LIST", default=ONNX, show_default=True, help=f"File formats: {', '.join(FORMATS)}."
+    ),
+    click.option(
+        "--precision",
+        metavar="LIST",
+        default=EXACT,
+        show_default=True,
+        help=f"Number formats: {', '.join(name if files_of(name) else f'{name} (engines)' for name in OPTIONS)}.",
+    ),
+    click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]"),
+    click.option("--overwrite", is_flag=True, help="Replace a bundle that is there."),
+    click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: 224]"),
+    # calibration
+    click.option(
+        "--calibration-data",
+        metavar="PATH",
+        help="Images for widths without batch-norm statistics, and for int8: a folder, .npy, .npz or `digits`.",
+    ),
+    click.option(
+        "--int8-calibration",
+        metavar="METHOD",
+        default=AUTO,
+        show_default=True,
+        help="Ranges for int8: max, percentile or auto.",
+    ),
+    click.option(
+        "--calibration-batch-size", type=click.IntRange(1), default=CALIBRATION_BATCH_SIZE, show_default=True, metavar="N"
+    ),
+    # proof
+    click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with, in place of noise."),
+    click.option(
+        "--probes",
+        type=click.IntRange(2, 256),
+        default=PROBES,
+        show_default=True,
+        metavar="N",
+        help="Images to verify with.",
+    ),
+    click.option("--accuracy-data", metavar="DATA", help="Labeled images to test the files on: class folders, or `digits`."),
+    click.option("--no-verify", is_flag=True, help="Write files without proof that they are right."),
+    # engines
+    click.option(
+        "--batch", metavar="MIN:OPT:MAX", default=str(BatchRange()), show_default=True, help="Images per call of an engine."
+    ),
+    click.option("--opt-level", type=int, metavar="N", default=3, show_default=True, help="TensorRT's effort, 0 to 5."),
+    click.option("--workspace", type=int, metavar="MIB", help="Limit of an engine's scratch memory.  [default: the GPU's]"),
+    click.option("--aux-streams", type=int, metavar="N", help="Auxiliary streams of an engine.  [default: TensorRT's choice]"),
+    click.option("--version-compatible", is_flag=True, help="Engines that later TensorRT versions load; slower."),
+    click.option("--hardware-compatible", is_flag=True, help="Engines that every GPU from Ampere on loads; slower."),
+    # what the checkpoint is
+    click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell."),
+    click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell."),
+    click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with."),
+    # what is printed
+    click.option("--dry-run", is_flag=True, help="Print the table without writing anything."),
+    click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table."),
+    click.option("--env", is_flag=True, help="Print versions and providers, and nothing else."),
+)
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """The options as click gives them, under their own names, and as properties what groups of them stand for.
+
+    Properties raise UserError for what cannot be, in the words of the command.
+    """
+
+    ckpt: str | None
+    bundle: str | None
+    verify_only: bool
+    backend: str | None
+    triton: str | None
+    widths: str | None
+    macs: str | None
+    channels: tuple[str, ...]
+    formats: str
+    precision: str
+    output_dir: str | None
+    overwrite: bool
+    image_size: int | None
+    calibration_data: str | None
+    int8_calibration: str
+    calibration_batch_size: int
+    verify_data: str | None
+    probes: int
+    accuracy_data: str | None
+    no_verify: bool
+    batch: str
+    opt_level: int
+    workspace: int | None
+    aux_streams: int | None
+    version_compatible: bool
+    hardware_compatible: bool
+    network: str | None
+    switches: str | None
+    config: str | None
+    dry_run: bool
+    as_json: bool
+    env: bool
+
+    @cached_property
+    def chosen_formats(self) -> list[str]:
+        return choices(self.formats, FORMATS, "format")
+
+    @cached_property
+    def precisions(self) -> list[str]:
+        return choices(self.precision, OPTIONS, "precision")
+
+    @cached_property
+    def verifier(self) -> str | None:
+        """What a bundle is verified by, if it is to be."""
+        if not (self.verify_only or self.backend):
+            return None
+        return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
+
+    @cached_property
+    def chosen_widths(self) -> list[float] | Literal["all"] | None:
+        return None if self.widths is None else parse_widths(self.widths) or ALL
+
+    @cached_property
+    def engine_widths(self) -> list[float] | None:
+        """The widths that engines are built of; None: all."""
+        return parse_widths(self.widths) if self.widths else None
+
+    @cached_property
+    def budgets(self) -> list[int]:
+        return [] if self.macs is None else parse_macs(self.macs)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the checkpoint is read; what can be told of it before torch is loaded is told here."""
+        switches = None if self.switches is None else parse_widths(self.switches)
+        if self.switches is not None and switches is None:
+            raise UserError("--switches: expected widths, as in 0.25,0.5,1.0.")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"image size {self.image_size}: expected a positive number of pixels.")
+        if self.network is not None:
+            split_name(self.network)
+        checkpoint = self.ckpt or ""
+        if checkpoint.startswith(RANDOM):
+            if self.network or self.config or self.switches:
+                raise click.UsageError(
+                    "random:NETWORK says all there is to say: --network, --switches and --config are for files."
+                )
+            published_spec(checkpoint.removeprefix(RANDOM))
+        elif not os.path.exists(checkpoint):
+            raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
+        return Reading(self.network, switches, self.config)
+
+    @cached_property
+    def calibration(self) -> CalibrationImages | None:
+        check_method(self.int8_calibration)
+        if self.calibration_data is None:
+            return None
+        return CalibrationImages(self.calibration_data, self.calibration_batch_size, self.int8_calibration)
+
+    def check(self) -> None:
+        """Read what an export is asked for: a mistake is told before anything is loaded."""
+        _ = self.chosen_widths, self.budgets, self.reading, self.calibration
+
+    @cached_property
+    def proof(self) -> Proof:
+        return Proof(not self.no_verify, self.verify_data, self.probes, self.accuracy_data)
+
+    @cached_property
+    def build_settings(self) -> BuildSettings:
+        return BuildSettings(
+            batch=parse_batch(self.batch),
+            workspace_bytes=None if self.workspace is None else self.workspace * 2**20,
+            optimization_level=self.opt_level,
+            aux_streams=self.aux_streams,
+            version_compatible=self.version_compatible,
+            hardware_compatible=self.hardware_compatible,
+        )

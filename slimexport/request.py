@@ -1,0 +1,99 @@
+"""What the less common arguments of an export say, grouped by what they are about. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimexport.onnx_files.methods import AUTO, check_method
+from slimtrain.base.errors import UserError
+
+if TYPE_CHECKING:
+    from slimexport.target.manifest import FileEntry
+
+CALIBRATION_BATCH_SIZE = 64
+PROBES = 2
+
+
+def _nothing(value: object) -> None:
+    """What is done where nobody listens."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a checkpoint is read where it does not tell itself what it is, as for `open_checkpoint`: the `network`'s name, its
+    `switches` or widths in stored order, the published `config` it was trained with.
+
+    >>> from slimexport import Reading
+    >>> Reading(network="us_mobilenet_v1").network  # export("mine.pt", reading=Reading(network="us_mobilenet_v1"))
+    'us_mobilenet_v1'
+    """
+
+    network: str | None = None
+    switches: Sequence[float] | None = None
+    config: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images that give statistics to plans without any, and scales to int8: `source` is a folder, a `.npy` or `.npz` file, or
+    `digits`. `int8_method` is max, percentile, or auto: the one that agrees better with fp32 on a fifth of the images.
+
+    UserError for another method.
+
+    >>> from slimexport import CalibrationImages
+    >>> CalibrationImages("train/").int8_method  # export("mine.pt", widths=[0.33], calibration=CalibrationImages("train/"))
+    'auto'
+    """
+
+    source: str | Path
+    batch_size: int = CALIBRATION_BATCH_SIZE
+    int8_method: str = AUTO
+
+    def __post_init__(self) -> None:
+        check_method(self.int8_method)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What files are held against. `probes` images of noise, or of the folder `images`, are run through each, unless it is not
+    to `verify`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's accuracy is measured on.
+
+    UserError for fewer than two probes: one cannot show that logits depend on the image.
+
+    >>> from slimexport import Proof
+    >>> Proof(probes=8, accuracy_data="val/").verify  # export("mine.pt", proof=Proof(probes=8, accuracy_data="val/"))
+    True
+    """
+
+    verify: bool = True
+    images: str | Path | None = None
+    probes: int = PROBES
+    accuracy_data: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.probes < 2:
+            raise UserError(f"probes {self.probes}: at least 2 images are needed to see that logits depend on the image.")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What becomes of the files. `overwrite` replaces a bundle that is there; `dry_run` computes everything but writes and
+    verifies nothing. `started` is called with the number of files, `finished` with each file's entry.
+
+    >>> from slimexport import Writing
+    >>> Writing(dry_run=True).overwrite  # export("mine.pt", writing=Writing(dry_run=True))
+    False
+    """
+
+    overwrite: bool = False
+    dry_run: bool = False
+    started: Callable[[int], None] = _nothing
+    finished: Callable[[FileEntry], None] = _nothing
+
+
+AS_IT_IS = Reading()
+USUAL_PROOF = Proof()
+TO_A_NEW_FOLDER = Writing()
