@@ -130,6 +130,14 @@ def test_every_folder_has_its_floor(graph: ImportGraph) -> None:
     assert {folder_of(path) for path in graph.files.values()} == set(FLOORS)
 
 
+def test_the_design_has_a_line_for_every_folder() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    sections = {package: design.split(f"| `{package}/` |")[1].split("\n\n")[0] for package in PACKAGES}
+    for folder in set(FLOORS) - set(PACKAGES):
+        package, _, inner = folder.partition("/")
+        assert f"`{inner}/`" in sections[package], f"docs/design.md has no line for {folder}"
+
+
 def test_imports_go_down(graph: ImportGraph) -> None:
     floor = {folder: number for number, folder in enumerate(FLOORS)}
     up = [arrow for arrow in graph.arrows if floor[folder_of(arrow.importer)] < floor[folder_of(arrow.imported)]]

@@ -1,4 +1,4 @@
-"""onnxruntime's ceilings: tiny models (`tiny_onnx`) in sessions like those that are measured, on the CPU or on CUDA."""
+"""onnxruntime's ceilings: tiny models (`onnx_models.tiny`) in sessions like those that are measured, on the CPU or on CUDA."""
 
 from __future__ import annotations
 

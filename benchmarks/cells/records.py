@@ -91,7 +91,7 @@ class Records:
         )
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        line = to_json(content) + "\n"
+        line = json_line(content) + "\n"
         try:
             self._file.write(line)
             self._file.flush()
@@ -175,7 +175,7 @@ CELL_COLUMNS = (
 def write_csv(path: Path, results: Sequence[Result]) -> None:
     """One row per cell: what it is, its figures (empty where it was not measured) and its warnings; at once.
 
-    Raises BundleError (exit code 2) where nothing can be written, MissingBackend (3) for a full disk.
+    Raises UserError (exit code 2) where nothing can be written, ResourceError (3) for a full disk.
     """
     rows = [_row(result) for result in results]
     text = io.StringIO(newline="")
@@ -195,7 +195,7 @@ def _row(result: Result) -> dict[str, Any]:
     cell, figures = result.cell, summary(result)
     row: dict[str, Any] = {name: getattr(cell, name) for name in CELL_COLUMNS}
     row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ("top1", "images", "data")}
-    row |= {"status": result.status, "reason": result.reason, "settings": to_json(result.settings)}
+    row |= {"status": result.status, "reason": result.reason, "settings": json_line(result.settings)}
     row["warnings"] = " | ".join(result.warnings)
     if figures is not None:
         values = asdict(figures)
@@ -224,7 +224,7 @@ def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
     return moved
 
 
-def to_json(content: Mapping[str, Any]) -> str:
+def json_line(content: Mapping[str, Any]) -> str:
     """One line of JSON. Values that JSON has no word for become null (NaN, infinities), a number (numpy's) or text (paths)."""
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks.cells.backends import BACKENDS, CPU, CUDA, ONNXRUNTIME_CPU
-from benchmarks.layers.grid import Entry
+from benchmarks.layers.grid import GridEntry
 from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import TABLE_BACKENDS, ModelTimer
 from benchmarks.layers.plots import draw
@@ -117,7 +117,7 @@ class Rows:
         self.writer = csv.writer(self.file, lineterminator="\n")
         self.writer.writerow(("purpose", *LAYER_COLUMNS, *(column.name for column in fields(LayerTime))))
 
-    def add(self, purpose: str, entry: Entry, time: LayerTime) -> None:
+    def add(self, purpose: str, entry: GridEntry, time: LayerTime) -> None:
         layer = [getattr(entry.layer, column) for column in LAYER_COLUMNS]
         self.writer.writerow((purpose, *layer, *(getattr(time, column.name) for column in fields(LayerTime))))
         self.file.flush()

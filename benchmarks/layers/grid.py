@@ -14,7 +14,7 @@ INPUT, OUTPUT = "input", "output"
 
 
 @dataclass(frozen=True)
-class Entry:
+class GridEntry:
     """Layers of one shape and one range of channels. `layer` stands for all; `outputs` is None for depthwise layers."""
 
     layer: LayerShape
@@ -33,7 +33,7 @@ class Entry:
 class StaircaseLine:
     """A staircase: the layer of `entry` at `counts` channels of one `axis`, the other at its widest."""
 
-    entry: Entry
+    entry: GridEntry
     axis: str
     counts: tuple[int, ...]
 
@@ -81,7 +81,9 @@ def spread_counts(low: int, high: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({low, high} | {count for count in between if low < count < high}))
 
 
-def entries(spec: NetworkSpec, image_size: int, points: int) -> tuple[tuple[LayerShape, ...], tuple[int, ...], list[Entry]]:
+def entries(
+    spec: NetworkSpec, image_size: int, points: int
+) -> tuple[tuple[LayerShape, ...], tuple[int, ...], list[GridEntry]]:
     """The network's layers, the entry of each, and the entries."""
     layers = layer_shapes(spec, image_size)
     plans = plan_range(spec)
@@ -100,7 +102,7 @@ def entries(spec: NetworkSpec, image_size: int, points: int) -> tuple[tuple[Laye
         layer = alike[0]
         outputs = None if layer.kind == DEPTHWISE else spread_counts(*span(layer.out), points)
         names = tuple(one.name for one in alike)
-        grid_entries.append(Entry(layer, names, spread_counts(*span(layer.inp), points), outputs))
+        grid_entries.append(GridEntry(layer, names, spread_counts(*span(layer.inp), points), outputs))
     return layers, tuple(of_layer[layer.name] for layer in layers), grid_entries
 
 
@@ -109,7 +111,7 @@ def kind_of(layer: LayerShape) -> tuple[str, int, int]:
     return layer.kind, layer.kernel, layer.stride
 
 
-def lines(grid_entries: Sequence[Entry], unit: int, most: int) -> list[StaircaseLine]:
+def lines(grid_entries: Sequence[GridEntry], unit: int, most: int) -> list[StaircaseLine]:
     """A line for each axis of each kind of layer: at most `most` counts, `unit` apart, from the lowest multiple of `unit` in
     its range on. Of the layers of a kind the one with most such counts is taken, then the one with most work."""
     chosen: dict[tuple[object, ...], tuple[tuple[int, int], StaircaseLine]] = {}
@@ -124,7 +126,7 @@ def lines(grid_entries: Sequence[Entry], unit: int, most: int) -> list[Staircase
     return [line for _, line in chosen.values()]
 
 
-def _work(entry: Entry) -> int:
+def _work(entry: GridEntry) -> int:
     """MACs at the widest, of one image."""
     layer, out = entry.layer, 1 if entry.outputs is None else entry.outputs[-1]
     return entry.inputs[-1] * out * layer.kernel**2 * layer.out_side**2

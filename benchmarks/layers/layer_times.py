@@ -1,4 +1,4 @@
-"""The time of a single layer at given channels: the difference of two models (`layer_models`), divided by its copies."""
+"""The time of a single layer at given channels: the difference of two models (`onnx_models.layer`), divided by its copies."""
 
 from __future__ import annotations
 

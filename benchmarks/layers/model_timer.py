@@ -1,4 +1,4 @@
-"""Times of ONNX models that belong to no bundle, measured as bundles are: see `measure`."""
+"""Times of ONNX models that belong to no bundle, measured as bundles are: see `measure.turns`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Timer(Protocol):
 
 @dataclass
 class ModelTimer:
-    """Times on `backend` at `batch` images. Raises NotMeasured where a model does not run, `measure.Interrupted` (a
+    """Times on `backend` at `batch` images. Raises NotMeasured where a model does not run, `measure.turns.Interrupted` (a
     KeyboardInterrupt) on Ctrl-C."""
 
     backend: str

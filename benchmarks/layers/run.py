@@ -1,4 +1,4 @@
-"""Measuring a network's layers over channels, and the latency table that comes out. See `channels` for the command."""
+"""Measuring a network's layers over channels, and the latency table that comes out. See `layers.command` for the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import OTHER_LOAD
-from benchmarks.layers.grid import OUTPUT, Entry, StaircaseLine, entries, kind_of, lines, three_plans
+from benchmarks.layers.grid import OUTPUT, GridEntry, StaircaseLine, entries, kind_of, lines, three_plans
 from benchmarks.layers.layer_times import LayerTime, measure_layer, models_of
 from benchmarks.layers.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.layers.steps import find_step
@@ -98,7 +98,7 @@ def run_channels(
     device: TimedDevice,
     timer: Timer,
     *,
-    taken: Callable[[str, Entry, LayerTime], None] = lambda purpose, entry, time: None,
+    taken: Callable[[str, GridEntry, LayerTime], None] = lambda purpose, entry, time: None,
     progress: OnProgress = lambda doing, done, total: None,
 ) -> LayerMeasurement:
     """Measure `work` with `timer`. `taken` is told of every layer's time at once, with its purpose, `table` or `staircase`;
@@ -154,12 +154,12 @@ def run_channels(
     return LayerMeasurement(table, tuple(staircases), tuple(_notes(work.plans, before, after, staircases, table)))
 
 
-def _steps(staircases: Sequence[Staircase], entry: Entry) -> dict[str, int]:
+def _steps(staircases: Sequence[Staircase], entry: GridEntry) -> dict[str, int]:
     """The step of each axis, as seen on the layer that was measured finely for all of this kind."""
     return {stairs.line.axis: stairs.step for stairs in staircases if kind_of(stairs.line.entry.layer) == kind_of(entry.layer)}
 
 
-def _times(entry: Entry, measured: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
+def _times(entry: GridEntry, measured: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
     """A table's entry. A difference below zero is noise about a time that is nearly nothing."""
     inputs = Axis(entry.inputs, steps.get("input", 1))
     if entry.outputs is None:

@@ -14,7 +14,7 @@ from math import comb
 from typing import Any
 
 from benchmarks.cells.cell import Cell, Result
-from benchmarks.cells.records import Recorded, key_of, to_json
+from benchmarks.cells.records import Recorded, json_line, key_of
 from benchmarks.cells.statistics import Summary, overlap, summary
 
 SLOWER, FASTER, NO_CHANGE = "slower", "faster", "no change"
@@ -88,7 +88,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     What changes from minute to minute is left out."""
     sentences = []
     for part in ("settings", "environment"):
-        before, after = (dict(_leaves(json.loads(to_json(run.get(part) or {})))) for run in (old, new))
+        before, after = (dict(_leaves(json.loads(json_line(run.get(part) or {})))) for run in (old, new))
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was != now:

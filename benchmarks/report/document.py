@@ -25,7 +25,8 @@ from benchmarks.report.wording import (
 
 
 def report(recorded: Recorded, plots: Sequence[str] | None = None) -> str:
-    """The run as Markdown. `plots`: names of the pictures beside it, as `plots.draw` wrote them; None for all it writes."""
+    """The run as Markdown. `plots`: names of the pictures beside it, as `plots.pictures.draw` wrote them; None for all that it
+    writes."""
     groups = _groups(recorded)
     bundles = list(dict.fromkeys(group.key[0] for group in groups))
     parts = [f"# What every width costs: {', '.join(bundles) or 'nothing to measure'}"]

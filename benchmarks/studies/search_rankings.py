@@ -28,12 +28,12 @@ from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import write_plan_file
+from slimtrain.search.checks import cautions
 from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import CandidateScore, Option, choose
 from slimtrain.search.held_out import HeldOut, draw_images
 from slimtrain.search.request import PLANS
-from slimtrain.search.run import cautions
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import supernet_config, with_epochs
 from slimtrain.training.distributed import Processes

@@ -74,8 +74,9 @@ class Known:
         """Nothing is held."""
 
 
-def measure_known(duration_s: float) -> dict[str, float]:
-    """Work of a known duration as the tool measures it, and what its loop took per iteration beyond the work itself."""
+def measure_known(duration_s: float, seconds: float = 1.0) -> dict[str, float]:
+    """Work of a known duration as the tool measures it in `seconds`, and what its loop took per iteration beyond the work
+    itself."""
     cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, "fp32", 1, 1, 1, 1, 1)
     begun: list[float] = []
 
@@ -83,7 +84,7 @@ def measure_known(duration_s: float) -> dict[str, float]:
         begun.append(time.perf_counter())
         return Known(duration_s)
 
-    method = Method(duration_s=1.0, repeats=1, warmup_s=0.0)
+    method = Method(duration_s=seconds, repeats=1, warmup_s=0.0)
     ended: list[float] = []
     source = CellSource(lambda cell: Path(), open_known, RandomImages, Options())
     (result,) = measure([cell], source, method, on_result=lambda result: ended.append(time.perf_counter()))

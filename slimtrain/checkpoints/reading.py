@@ -162,10 +162,20 @@ def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _globals(file: IO[bytes], name: str) -> set[str]:
-    """Every class or function that the pickles name, under its Python 3 name."""
+    """Every class or function that the pickles name, under its Python 3 name.
+
+    CheckpointError for another protocol, and for a legacy file of a whole module: it keeps ("module", class, ...) where others
+    keep ("storage", ...).
+    """
     names = set()
     for stream in _pickles(file):
+        previous, first = "", None  # the opcode before, and what comes first in the innermost tuple
         for opcode, argument, _ in pickletools.genops(stream):
+            if previous == "MARK":
+                first = argument
+            previous = opcode.name
+            if opcode.name == "BINPERSID" and first == "module":
+                raise CheckpointError(_WHOLE_MODULE.format(name, "module"))
             if opcode.name == "PROTO" and argument != PROTOCOL:
                 raise CheckpointError(
                     f"{name}: written with pickle protocol {argument}, expected {PROTOCOL}, which torch.save uses by itself. "
@@ -189,8 +199,6 @@ def _torch_load(file: IO[bytes], name: str) -> Any:
         raise
     except UnpicklingError as error:
         reason = _first_line(error.__context__ or error)
-        if "persistent_load" in reason:  # how legacy files keep modules
-            raise CheckpointError(_WHOLE_MODULE.format(name, "module")) from error
         raise CheckpointError(
             f"{name}: refused, because loading it would run code or needs what torch does not count as safe ({reason}). "
             "Expected tensors and plain values: save the state dict alone, with torch.save(model.state_dict(), ...)."
@@ -204,7 +212,7 @@ def _torch_load(file: IO[bytes], name: str) -> Any:
 def _first_line(error: BaseException) -> str:
     """What a message says first; torch's goes on with the advice to load the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).split(" was not an allowed")[0][:200]
+    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 _WHOLE_MODULE = (

@@ -16,7 +16,8 @@ from slimtrain.base.errors import UserError
 from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import RESOLVED
-from slimtrain.costs.cost_model import parse_targets
+from slimtrain.costs.cost_model import CostModel, cost_model, parse_targets
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.supernet import held_out, supernet_config
 
 SEARCH = "_search"
@@ -63,6 +64,11 @@ class SearchRequest:
     def targets(self) -> list[float]:
         """Descending."""
         return parse_targets(",".join(self.config.search_targets), self.config.search_cost)
+
+    def cost(self, spec: NetworkSpec, image_size: int) -> CostModel:
+        """What the search saves, of plans of `spec` at `image_size` pixels. UserError for a latency table of other ones."""
+        table, device = self.config.latency_table, self.config.latency_device
+        return cost_model(self.config.search_cost, spec, image_size, Path(table) if table else None, device or None)
 
     @property
     def final(self) -> Config:

@@ -27,22 +27,22 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
-from slimtrain.costs.cost_model import CostModel, LatencyCost, cost_model, format_cost
+from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.search.checks import cautions, check_request
 from slimtrain.search.evaluator import Evaluator
-from slimtrain.search.finishing import check_finish, finish
+from slimtrain.search.finishing import finish
 from slimtrain.search.greedy import SearchOutcome, run_search
 from slimtrain.search.held_out import HeldOut, draw_images
 from slimtrain.search.plot import plot_search
 from slimtrain.search.request import SearchRequest, search_folder
-from slimtrain.search.slimming import Slimming, check_targets
+from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes, processes
-from slimtrain.training.inputs import data_of, test_transform_of
+from slimtrain.training.inputs import test_transform_of
 from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
@@ -87,7 +87,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     wrong with configuration, checkpoint, targets, data or files.
     """
     opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt)
-    _check(request, None if opened is None else opened[0])
+    check_request(request, None if opened is None else opened[0])
     processes.wait()  # a checkpoint may lie in the folder that is moved
     _begin(request, processes, resume)
     checkpoint, config, data = opened or _trained(request, processes, resume)
@@ -102,35 +102,6 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     elif processes.first:
         click.echo(request.next_command())
     return outcomes
-
-
-def _check(request: SearchRequest, checkpoint: Checkpoint | None) -> None:
-    """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
-    hour of training, and before anything is moved aside."""
-    config = request.supernet
-    if checkpoint is None:
-        spec = config.spec(len(data_of(config).classes))
-    else:
-        spec = checkpoint.spec
-        if spec.stem_stride != config.stem_stride:
-            raise UserError(
-                f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "
-                f"{config.stem_stride}. Set stem_stride={spec.stem_stride}, or take another checkpoint."
-            )
-        if checkpoint.described and checkpoint.image_size != config.image_size:
-            raise UserError(
-                f"{checkpoint.file}: takes images of {checkpoint.image_size} pixels, the configuration trains what is found "
-                f"with {config.image_size}. Set image_size={checkpoint.image_size}, or take another checkpoint."
-            )
-    check_targets(_cost(request, spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
-    if request.config.search_finish:
-        check_finish(request)
-
-
-def _cost(request: SearchRequest, spec: NetworkSpec, image_size: int) -> CostModel:
-    path = request.config.latency_table
-    device = request.config.latency_device or None
-    return cost_model(request.config.search_cost, spec, image_size, Path(path) if path else None, device)
 
 
 def _begin(request: SearchRequest, processes: Processes, resume: bool) -> None:
@@ -161,35 +132,6 @@ def _trained(request: SearchRequest, processes: Processes, resume: bool) -> tupl
     return opened
 
 
-def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:
-    """Why candidates slimmed from a checkpoint may be ranked poorly: how it was trained, and on which images.
-
-    `config` is the training that would have been right.
-    """
-    settings = checkpoint.settings
-    if not settings:
-        return [
-            "does not say how it was trained. The search ranks candidates rightly only if widths were non-uniform, and the "
-            "held-out images were not trained on."
-        ]
-    lines = []
-    if not settings.get("nonuniform"):
-        lines.append(
-            "was trained with uniform widths. Its layers have never worked with neighbors of other widths, so the error of "
-            "a candidate with one narrower group tells little about the network that would be trained, and groups are ranked "
-            "poorly. Train it with nonuniform=true, or leave --ckpt out."
-        )
-    same = all(settings.get(key) == getattr(config, key) for key in ("data", "seed"))
-    kept = settings.get("holdout", 0)
-    if not same or not isinstance(kept, int) or kept < config.holdout:
-        lines.append(
-            f"was trained on images that are now held out (data={settings.get('data')}, seed={settings.get('seed')}, "
-            f"holdout={kept}; expected {config.data}, {config.seed}, {config.holdout} or more). Candidates are measured on "
-            "images that it knows: their errors are too low, and overfitting is not seen."
-        )
-    return lines
-
-
 def _slim(
     request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
 ) -> tuple[list[SearchOutcome], CostModel]:
@@ -198,7 +140,7 @@ def _slim(
     if config.threads:
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)
-    cost = _cost(request, spec, config.image_size)
+    cost = request.cost(spec, config.image_size)
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
     batch = config.search_batch or config.test_batch_size or config.batch_size

@@ -121,8 +121,8 @@ class UniversalNorm(PlanNorm):
 
 
 class SharedNorm(PlanNorm, nn.BatchNorm2d):
-    """The tail norm of S- and US-MobileNet v2: one for all widths in the published layout, until a plan is calibrated
-    and brings its own statistics."""
+    """The norm of a fixed group: one for all widths in the published layout, until a plan is calibrated and brings its own
+    statistics."""
 
     def __init__(self, dim: Dim, widest: ChannelPlan) -> None:
         super().__init__(dim, widest.size(dim), BN_EPS, BN_MOMENTUM)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,44 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.records import read_records
-from benchmarks.cli import exit_code
+from benchmarks.cli import exit_code, main
 from benchmarks.layers.command import find_network
-from slimexport import export
 from tests.support import ROOT
 
-# A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise.
+# A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise. Ceilings are
+# not what is interrupted.
 INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from benchmarks.cli import main
-main()
+from benchmarks import cli, session
+session.CEILING_S = 0.01
+cli.main()
 """
+Tool = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = ["--duration", "0.05", "--warmup", "1", "--repeats", "2", "--threads", "1", "--cache-mib", "1"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of two small networks."""
-    folder = tmp_path_factory.mktemp("exports") / "us_mobilenet_v1"
-    export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir=folder)
-    return folder
+@pytest.fixture
+def bundle(two_widths: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(two_widths, tmp_path / "us_mobilenet_v1"))
 
 
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(exported, tmp_path / "us_mobilenet_v1"))
+def tool(hasty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    """The command in this process, in a folder of its own: starting Python takes longer than what is measured here."""
+
+    def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        arguments = list(map(str, words))
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert ended.value.code == code, f"{ended.value.code}\n{out}\n{err}"
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    monkeypatch.chdir(tmp_path)
+    return call
 
 
 def run(*words: object, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -92,40 +104,40 @@ def test_a_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
     assert "0.5x" in done.stdout and "promised" in done.stdout
 
 
-def test_a_second_run_moves_the_first_aside_and_is_compared_with_it(bundle: Path, tmp_path: Path) -> None:
+def test_a_second_run_moves_the_first_aside_and_is_compared_with_it(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     words = [bundle, "--batches", "1", *QUICK, "--no-plots"]
-    run(*words, cwd=tmp_path)
+    tool(*words)
     first = (tmp_path / "measured/us_mobilenet_v1/results.jsonl").read_bytes()
-    done = run(*words, "--baseline", "measured/us_mobilenet_v1/results.jsonl", cwd=tmp_path)
+    done = tool(*words, "--baseline", "measured/us_mobilenet_v1/results.jsonl")
     assert (tmp_path / "measured/us_mobilenet_v1.1/results.jsonl").read_bytes() == first
     assert "within noise" in done.stdout
     assert "within noise" in (tmp_path / "measured/us_mobilenet_v1/comparison.txt").read_text()
 
 
-def test_a_file_that_was_changed(bundle: Path, tmp_path: Path) -> None:
+def test_a_file_that_was_changed(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     file = next(bundle.glob("*x0_5.onnx"))
     file.write_bytes(file.read_bytes() + b"x")
-    done = run(bundle, *QUICK, cwd=tmp_path, code=2)
+    done = tool(bundle, *QUICK, code=2)
     assert file.name in done.stderr and "SHA-256" in done.stderr
     assert not (tmp_path / "measured").exists()
 
 
-def test_a_network_that_computes_something_else_has_no_figure(bundle: Path, tmp_path: Path) -> None:
+def test_a_network_that_computes_something_else_has_no_figure(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     narrow, wide = (next(bundle.glob(f"*{width}.onnx")) for width in ("x0_25", "x0_5"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     wide.write_bytes(narrow.read_bytes())  # with the right SHA-256, but not the network that the reference is of
     by_file = {artifact["file"]: artifact for artifact in manifest["artifacts"]}
     by_file[wide.name]["sha256"] = by_file[narrow.name]["sha256"]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    done = run(bundle, "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path, code=1)
+    done = tool(bundle, "--batches", "1", *QUICK, "--no-plots", code=1)
     results = {r.cell.label: r for r in read_records(tmp_path / "measured/us_mobilenet_v1").results}
     assert results["0.25x"].status == "measured"
     assert results["0.5x"].status == "not measured" and "off the bundle's reference" in results["0.5x"].reason
     assert "off the bundle's reference" in done.stdout
 
 
-def test_backends_that_are_not_here(bundle: Path, tmp_path: Path) -> None:
-    done = run(bundle, "--backends", "onnxruntime-cuda", "--batches", "1", *QUICK, cwd=tmp_path, code=3)
+def test_backends_that_are_not_here(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    done = tool(bundle, "--backends", "onnxruntime-cuda", "--batches", "1", *QUICK, code=3)
     assert "onnxruntime-cuda" in done.stdout and ("driver" in done.stdout or "CUDAExecutionProvider" in done.stdout)
 
 
@@ -146,51 +158,51 @@ def test_without_torch(bundle: Path, tmp_path: Path) -> None:
     assert "no plots" in done.stderr and "matplotlib" in done.stderr
 
 
-def test_choosing(bundle: Path, tmp_path: Path) -> None:
-    done = run("choose", bundle, "--latency-ms", "10000", *QUICK, cwd=tmp_path)
+def test_choosing(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    done = tool("choose", bundle, "--latency-ms", "10000", *QUICK)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0] and "widest" in done.stdout
-    done = run("choose", bundle, "--latency-ms", "1e-6", "--percentile", "95", *QUICK, cwd=tmp_path, code=1)
+    done = tool("choose", bundle, "--latency-ms", "1e-6", "--percentile", "95", *QUICK, code=1)
     assert "no width meets" in done.stdout and "us_mobilenet_v1_x0_25" in done.stdout
     recorded: Any = ["--results", "measured/us_mobilenet_v1"]
-    done = run("choose", bundle, "--latency-ms", "10000", *recorded, cwd=tmp_path)
+    done = tool("choose", bundle, "--latency-ms", "10000", *recorded)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0]
-    done = run("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, cwd=tmp_path, code=2)
+    done = tool("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, code=2)
     assert "nothing for us_mobilenet_v1 at batch 4" in done.stderr
 
 
-def test_choosing_from_results_keeps_to_what_is_asked_for(bundle: Path, tmp_path: Path) -> None:
-    run(bundle, "--widths", "0.25", "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path)
+def test_choosing_from_results_keeps_to_what_is_asked_for(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    tool(bundle, "--widths", "0.25", "--batches", "1", *QUICK, "--no-plots")
     words = ["choose", bundle, "--latency-ms", "1000", "--results", "measured/us_mobilenet_v1"]
-    assert "x0_25" in run(*words, "--widths", "0.25", cwd=tmp_path).stdout
-    assert "x0_25" in run(*words, "--precision", "fp32,", "--backend", "all", cwd=tmp_path).stdout
-    assert "has nothing for" in run(*words, "--widths", "0.5", cwd=tmp_path, code=2).stderr
-    assert "has nothing for" in run(*words, "--precision", "fp16", cwd=tmp_path, code=2).stderr
+    assert "x0_25" in tool(*words, "--widths", "0.25").stdout
+    assert "x0_25" in tool(*words, "--precision", "fp32,", "--backend", "all").stdout
+    assert "has nothing for" in tool(*words, "--widths", "0.5", code=2).stderr
+    assert "has nothing for" in tool(*words, "--precision", "fp16", code=2).stderr
 
 
-def test_two_bundles_of_one_network(bundle: Path, tmp_path: Path) -> None:
+def test_two_bundles_of_one_network(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     words = ["--widths", "0.25", "--batches", "1", *QUICK, "--no-plots", "--output-dir", "out"]
-    run(bundle, other, *words, cwd=tmp_path)
-    done = run(bundle, other, *words, "--baseline", "out", cwd=tmp_path)
+    tool(bundle, other, *words)
+    done = tool(bundle, other, *words, "--baseline", "out")
     assert done.stdout.count("us_mobilenet_v1  0.25x") == 2
     assert f"compared with python -m benchmarks {bundle}" in done.stdout
-    done = run("choose", other, "--latency-ms", "1000", "--results", "out", cwd=tmp_path)
+    done = tool("choose", other, "--latency-ms", "1000", "--results", "out")
     assert "x0_25" in done.stdout
 
 
-def test_results_do_not_go_where_the_bundle_is(bundle: Path, tmp_path: Path) -> None:
+def test_results_do_not_go_where_the_bundle_is(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     for folder in (bundle, bundle.parent):
-        done = run(bundle, *QUICK, "--output-dir", folder, cwd=tmp_path, code=2)
+        done = tool(bundle, *QUICK, "--output-dir", folder, code=2)
         assert "which this run reads" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"us_mobilenet_v1"}
     assert not (bundle / "results.jsonl").exists()
 
 
-def test_a_damaged_reference_is_a_row_with_its_reason(bundle: Path, tmp_path: Path) -> None:
+def test_a_damaged_reference_is_a_row_with_its_reason(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     with np.load(bundle / "reference.npz") as archive:
         arrays = dict(archive)
     np.savez(bundle / "reference.npz", **{**arrays, "logits_x0_5": arrays["logits_x0_5"][:1]})
-    done = run(bundle, "--batches", "1", *QUICK, "--no-plots", cwd=tmp_path)
+    done = tool(bundle, "--batches", "1", *QUICK, "--no-plots")
     status = {r.cell.label: (r.status, r.exit_code) for r in read_records(tmp_path / "measured/us_mobilenet_v1").results}
     assert status == {"0.25x": ("measured", 0), "0.5x": ("not measured", 2)}
     assert "do not fit each other" in " ".join(done.stdout.split())
@@ -198,23 +210,24 @@ def test_a_damaged_reference_is_a_row_with_its_reason(bundle: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle: Path, tmp_path: Path) -> None:
-    words = [str(bundle), "--batches", "1,2", "--duration", "60", "--warmup", "1", "--repeats", "600", "--no-plots"]
+    words = [str(bundle), "--batches", "1,2", "--duration", "4", "--warmup", "1", "--repeats", "100", "--no-plots"]
     words += ["--cache-mib", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    file = tmp_path / "measured/us_mobilenet_v1/results.jsonl"
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_text().count("\n")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(5)  # the first cells are open and have taken turns, of a tenth of a second each
-    process.send_signal(stop)
-    out, err = process.communicate(timeout=60)
+    errors = tmp_path / "errors.txt"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while " rounds, round " not in errors.read_text() and time.monotonic() < deadline:  # a fifth of batch 1 is done
+            time.sleep(0.05)
+        process.send_signal(stop)
+        out, _ = process.communicate(timeout=60)
+    err, file = errors.read_text(), tmp_path / "measured/us_mobilenet_v1/results.jsonl"
     assert process.returncode == 130, f"{out}\n{err}"
     assert "Traceback" not in err
     recorded = read_records(file)
@@ -226,8 +239,8 @@ def test_what_was_measured_is_kept_when_interrupted(stop: signal.Signals, bundle
     assert "interrupted" in err
 
 
-def test_channels_of_a_bundle_with_other_classes(exported: Path) -> None:
-    spec, size = find_network(str(exported), classes=7)
+def test_channels_of_a_bundle_with_other_classes(two_widths: Path) -> None:
+    spec, size = find_network(str(two_widths), classes=7)
     assert (spec.name, spec.classes, size) == ("us_mobilenet_v1", 7, 32)
 
 

@@ -16,19 +16,16 @@ from benchmarks.cells.records import read_records
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.turns import Method
 from benchmarks.request import Request
-from slimexport import export
 from slimexport.target.errors import BundleError
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("exports") / "net"
-    export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir=folder)
-    return open_bundle(folder)
+@pytest.fixture
+def bundle(two_widths: Path, hasty: None) -> Bundle:
+    return open_bundle(two_widths)
 
 
 def request_for(bundle: Bundle, **more: Any) -> Request:
-    wanted = Wanted(("onnxruntime-cpu", "tensorrt"), (1,))
+    wanted = Wanted(("onnxruntime-cpu", "tensorrt"), (1,), widths=(0.25,))
     return Request((bundle,), wanted, Method(0.02, 1, 0.0), Options(), **more)
 
 
@@ -70,7 +67,7 @@ def test_what_is_returned_is_what_is_written(bundle: Bundle, tmp_path: Path) -> 
 
 def test_two_bundles_of_one_name(bundle: Bundle) -> None:
     request = Request((bundle, bundle), Wanted(("onnxruntime-cpu",), (1,)), Method(), Options())
-    with pytest.raises(BundleError, match="two bundles are called net"):
+    with pytest.raises(BundleError, match="two bundles are called us_mobilenet_v1"):
         session.prepare(request)
 
 
@@ -87,4 +84,4 @@ def test_a_checkpoint_that_is_not_the_bundles(bundle: Bundle, tmp_path: Path) ->
     with pytest.raises(BundleError, match=message):
         session.prepare(request)
     other = Request(request.bundles, Wanted(("onnxruntime-cpu",), (1,)), Method(), request.options)
-    assert len(session.prepare(other).cells) == 1  # not asked for, so not looked at
+    assert len(session.prepare(other).cells) == 2  # not asked for, so not looked at

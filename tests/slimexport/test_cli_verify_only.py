@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.export_helpers import Outcome, edit_weight, negate_largest, refused, run, tree, write_checkpoint
+from tests.support.export_helpers import edit_weight, negate_largest, refused, run, tree, write_checkpoint
+from tests.support.outcomes import Outcome
 
 NAME = "s_mobilenet_v1_x0_5.onnx"
 

@@ -6,7 +6,6 @@ code 1, a message and a table, and nothing under the final name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +24,24 @@ from slimexport.fold import fold_norms
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.export_defects import caught, edit, export
 from tests.support.export_helpers import (
-    Outcome,
     corrupt,
     edit_weight,
     negate_largest,
     opened,
     refused,
-    run,
     small_spec,
     tree,
     write_checkpoint,
 )
 
-Change = Callable[[onnx.ModelProto], object]
 LAYERS = ("features.0.0", "features.4.body.0", "features.7.body.3", "features.13.body.3", "classifier.0")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("bites") / "small.pt")
-
-
-def export(checkpoint: Path, output: Path, *more: str) -> Outcome:
-    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", output, *more)
-
-
-def caught(outcome: Outcome, output: Path, what: str = "failed") -> None:
-    """Exit code 1, the defect in message and table, nothing written: no bundle, no hidden folder."""
-    refused(outcome, 1, what, "s_mobilenet_v1_x0_5")
-    assert what in outcome.out
-    assert "Nothing was written." in outcome.err
-    assert tree(output.parent) == {} and not output.exists()
-
-
-def edit(name: str, how: Callable[[NDArray[Any]], object]) -> Change:
-    return lambda model: edit_weight(model, name, how)
 
 
 def test_the_same_export_without_a_defect_passes(checkpoint: Path, tmp_path: Path) -> None:

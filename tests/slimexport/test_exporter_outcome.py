@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -17,39 +16,13 @@ from torch import Tensor
 from slimexport.target.manifest import Verification, read_manifest
 from slimtrain.data.noise import noise_images
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.export_helpers import (
-    Outcome,
-    corrupt,
-    edit_weight,
-    negate_largest,
-    refused,
-    run,
-    tree,
-    write_checkpoint,
-)
-
-Change = Callable[[onnx.ModelProto], object]
+from tests.support.export_defects import caught, edit, export
+from tests.support.export_helpers import corrupt, negate_largest, refused, run, tree, write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("bites") / "small.pt")
-
-
-def export(checkpoint: Path, output: Path, *more: str) -> Outcome:
-    return run("--ckpt", checkpoint, "--image-size", "64", "--output-dir", output, *more)
-
-
-def caught(outcome: Outcome, output: Path, what: str = "failed") -> None:
-    """Exit code 1, the defect in message and table, nothing written: no bundle, no hidden folder."""
-    refused(outcome, 1, what, "s_mobilenet_v1_x0_5")
-    assert what in outcome.out
-    assert "Nothing was written." in outcome.err
-    assert tree(output.parent) == {} and not output.exists()
-
-
-def edit(name: str, how: Callable[[NDArray[Any]], object]) -> Change:
-    return lambda model: edit_weight(model, name, how)
 
 
 def test_the_good_files_are_published_and_the_bad_one_is_listed_as_rejected(

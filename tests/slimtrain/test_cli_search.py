@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.published_layout import published_content
@@ -36,18 +35,8 @@ from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
-from tests.support.run_helpers import (
-    Outcome,
-    config_file,
-    done,
-    environment,
-    network_of,
-    raw,
-    refused,
-    run,
-    tree,
-    without_torch,
-)
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import config_file, done, environment, network_of, refused, run, tree, without_torch
 from tests.support.search_helpers import (
     NAMES,
     RIGHT,
@@ -327,15 +316,6 @@ def test_settings_come_back_and_survive_calibration(tmp_path: Path) -> None:
     assert open_checkpoint(ckpt).settings == RIGHT
     done("calibrate", config_file(tmp_path / "tiny.yml"), "--ckpt", ckpt)
     assert open_checkpoint(tmp_path / "own_calibrated.pt").settings == RIGHT
-
-
-def test_files_from_before_settings_were_kept(tmp_path: Path) -> None:
-    content = raw(own_checkpoint(tmp_path / "own.pt"))
-    assert "settings" not in content
-    assert open_checkpoint(tmp_path / "own.pt").settings == {}
-    save({**content, "settings": ["nonuniform"]}, tmp_path / "bad.pt")
-    with pytest.raises(CheckpointError, match=r"bad\.pt: its settings are no keys and values"):
-        open_checkpoint(tmp_path / "bad.pt")
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact, manifest, write_manifest
+from tests.support.outcomes import Outcome
 
 torch.set_num_threads(1)  # small networks: on a busy machine two threads wait for each other longer than they work
 
@@ -44,20 +43,6 @@ State = dict[str, torch.Tensor]
 
 
 # ------------------------------------------------------------------------------------------------------- the command
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the command left: exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        printed: dict[str, Any] = json.loads(self.out)
-        return printed
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from slimtrain.training.optimizer import initialize
 from slimtrain.training.run import train
 from slimtrain.training.sampling import mixed_plan
 from tests.support import ROOT
+from tests.support.outcomes import Outcome
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
 
@@ -156,19 +156,6 @@ def failure(made: Config, error: type[UserError], *parts: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- the command
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
 
 
 def run(*args: str | Path) -> Outcome:

@@ -11,7 +11,8 @@ import yaml
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
 from slimtrain.models.spec import NetworkSpec
-from tests.support.run_helpers import TINY, Outcome, config_file, done, network_of
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import TINY, config_file, done, network_of
 
 US = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 RIGHT: dict[str, Any] = {"nonuniform": True, "data": "fake", "seed": 0, "holdout": 12}

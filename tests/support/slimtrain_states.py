@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,8 @@ def gap(a: Tensor, b: Tensor) -> float:
     """max |a - b| over max |b|: the error relative to the scale. NaN stays NaN, so that no comparison holds."""
     assert a.shape == b.shape
     return float((a - b).abs().max() / b.abs().max())
+
+
+def saved(folder: Path, state: State) -> Path:
+    torch.save({f"module.{key}": value for key, value in state.items()}, folder / "us_mbv1.pt")
+    return folder / "us_mbv1.pt"

@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.cells.inputs import assumed_cache
 from benchmarks.studies import networks, trust
-from slimexport import export
 
 
 def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,19 +26,20 @@ def test_work_of_known_duration_is_waited_for_by_the_measuring_clock(monkeypatch
 
 
 def test_a_known_duration_is_measured() -> None:
-    figures = trust.measure_known(0.0)
+    figures = trust.measure_known(0.0, seconds=0.05)
     assert figures["iterations"] > 10 and figures["median_ms"] < 1
     assert figures["beyond_us_per_iteration"] > 0
 
 
-def test_the_tool_and_the_loop_take_turns_on_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir=tmp_path / "bundle")
+def test_the_tool_and_the_loop_take_turns_on_the_same_files(two_widths: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "TURNS", 2)
     with assumed_cache(1 << 16):
-        (row,) = trust.agreement(tmp_path / "bundle", (2,), 1, 0.01)
-    assert row["file"] == "us_mobilenet_v1_x0_25.onnx" and row["batch"] == 2
-    assert row["ratio"] == row["tool_median_ms"] / row["loop_median_ms"]
-    assert min(row["iterations"]) >= 20  # at least 10 in each turn
+        rows = trust.agreement(two_widths, (2,), 1, 0.01)
+    assert [row["file"] for row in rows] == ["us_mobilenet_v1_x0_25.onnx", "us_mobilenet_v1_x0_5.onnx"]
+    for row in rows:
+        assert row["batch"] == 2
+        assert row["ratio"] == row["tool_median_ms"] / row["loop_median_ms"]
+        assert min(row["iterations"]) >= 20  # at least 10 in each turn
 
 
 @pytest.mark.parametrize(("off", "code"), [(0.04, 0), (0.06, 1)])

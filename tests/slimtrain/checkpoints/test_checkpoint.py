@@ -12,7 +12,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
-from tests.support.slimtrain_states import State, random_state
+from tests.support.slimtrain_states import State, random_state, saved
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 
@@ -20,11 +20,6 @@ SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5
 @pytest.fixture(scope="module")
 def state() -> State:
     return {key: t.float() if t.is_floating_point() else t for key, t in random_state(SPEC).items()}
-
-
-def saved(folder: Path, state: State) -> Path:
-    torch.save({f"module.{key}": value for key, value in state.items()}, folder / "us_mbv1.pt")
-    return folder / "us_mbv1.pt"
 
 
 def test_a_checkpoint_tells_its_file_and_holds_its_weights(state: State, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.models.spec import NetworkSpec
-from tests.support.slimtrain_states import State, images, random_state
+from tests.support.slimtrain_states import State, images, random_state, saved
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 KEY = "features.3.body.3.weight"
@@ -21,11 +21,6 @@ KEY = "features.3.body.3.weight"
 @pytest.fixture(scope="module")
 def state() -> State:
     return {key: t.float() if t.is_floating_point() else t for key, t in random_state(SPEC).items()}
-
-
-def saved(folder: Path, state: State) -> Path:
-    torch.save({f"module.{key}": value for key, value in state.items()}, folder / "us_mbv1.pt")
-    return folder / "us_mbv1.pt"
 
 
 def refusal(folder: Path, state: State) -> str:

@@ -36,6 +36,7 @@ from tests.support.run_helpers import (
     same_calibrated,
     same_state,
 )
+from tests.support.search_helpers import own_checkpoint
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 TAIL = "features.18.1"
@@ -425,3 +426,12 @@ def test_a_truncated_file_is_refused(good: Path, tmp_path: Path, share: float) -
     (tmp_path / "own.pt").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(CheckpointError, match=r"^own\.pt: (is empty|truncated or damaged)"):
         open_checkpoint(tmp_path / "own.pt")
+
+
+def test_files_from_before_settings_were_kept(tmp_path: Path) -> None:
+    content = raw(own_checkpoint(tmp_path / "own.pt"))
+    assert "settings" not in content
+    assert open_checkpoint(tmp_path / "own.pt").settings == {}
+    save({**content, "settings": ["nonuniform"]}, tmp_path / "bad.pt")
+    with pytest.raises(CheckpointError, match=r"bad\.pt: its settings are no keys and values"):
+        open_checkpoint(tmp_path / "bad.pt")

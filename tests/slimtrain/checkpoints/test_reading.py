@@ -57,6 +57,15 @@ def test_a_prefix_that_only_some_keys_have_stays(state: State, tmp_path: Path) -
     assert list(read_state_dict(tmp_path / "a.pt")) == list(mixed)
 
 
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_an_entry_called_module_is_no_module(state: State, tmp_path: Path, legacy: bool) -> None:
+    """Legacy files keep whole modules as ("module", class, ...): that word elsewhere says nothing."""
+    inner = {"module": state["classifier.0.bias"], **state}
+    content = {"module": torch.ones(3), "model": inner, "kind": ("module", "a", "b", "c")}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    assert_same(read_state_dict(tmp_path / "a.pt"), inner)
+
+
 def test_the_state_dict_of_a_real_module_and_parameters_are_read(tmp_path: Path) -> None:
     module = nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     torch.save(module.state_dict(), tmp_path / "a.pt")  # an OrderedDict with _metadata

@@ -5,22 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.data.catalog import CATALOG
 from slimtrain.data.datasets import open_data
-from slimtrain.data.samples import Samples
-
-
-def labels(samples: Samples) -> list[int]:
-    return [samples.label(i) for i in range(len(samples))]
-
-
-def pixels(samples: Samples, index: int) -> torch.Tensor:
-    image = samples.image(index)
-    assert isinstance(image, torch.Tensor) and image.dtype == torch.uint8
-    return image
+from tests.support.data_samples import labels
 
 
 def test_one_class_is_refused() -> None:

@@ -7,22 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.data.datasets import open_data
 from slimtrain.data.digits import digits_split
-from slimtrain.data.samples import Samples
-
-
-def labels(samples: Samples) -> list[int]:
-    return [samples.label(i) for i in range(len(samples))]
-
-
-def pixels(samples: Samples, index: int) -> torch.Tensor:
-    image = samples.image(index)
-    assert isinstance(image, torch.Tensor) and image.dtype == torch.uint8
-    return image
+from tests.support.data_samples import labels, pixels
 
 
 def test_digits_are_split_in_equal_shares_and_none_is_lost() -> None:

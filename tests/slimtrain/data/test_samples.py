@@ -5,19 +5,9 @@ from __future__ import annotations
 import random
 
 import numpy as np
-import torch
 
-from slimtrain.data.samples import ArraySamples, Samples, hold_out
-
-
-def labels(samples: Samples) -> list[int]:
-    return [samples.label(i) for i in range(len(samples))]
-
-
-def pixels(samples: Samples, index: int) -> torch.Tensor:
-    image = samples.image(index)
-    assert isinstance(image, torch.Tensor) and image.dtype == torch.uint8
-    return image
+from slimtrain.data.samples import ArraySamples, hold_out
+from tests.support.data_samples import labels
 
 
 def test_the_held_out_images_are_those_of_the_published_code() -> None:

@@ -28,7 +28,8 @@ from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import run_whole_search
 from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
-from tests.support.run_helpers import Outcome, done, network_of, refused, run, tree
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import done, network_of, refused, run, tree
 from tests.support.search_helpers import NAMES, plan, search_file
 from tests.support.slimtrain_processes import in_processes
 

@@ -26,7 +26,8 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.evaluate import Scores, evaluate
 from slimtrain.training.inputs import CALIBRATION_EPOCH, data_of, test_transform_of, train_transform_of
 from slimtrain.training.run import Run, train
-from tests.support.run_helpers import ALONE, LISTS, Outcome, command, config, config_file, done, logits, raw, tree
+from tests.support.outcomes import Outcome
+from tests.support.run_helpers import ALONE, LISTS, command, config, config_file, done, logits, raw, tree
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}
 AUTOSLIM = {
