@@ -221,7 +221,7 @@ def fails(stream: Stream) -> None:
     raise KeyError("not of CUDA")
 
 
-@pytest.mark.parametrize(("work", "told"), [(waits, CudaError), (fails, KeyError)])
+@pytest.mark.parametrize(("work", "expected"), [(waits, CudaError), (fails, KeyError)])
 def test_a_capture_that_fails_leaves_the_stream_as_it_was(work: Callable[[Stream], None], expected: type[Exception]) -> None:
     library = FakeCudart()
     cuda = Cuda(library)
