@@ -11,9 +11,8 @@ import click
 from slimexport import __version__
 from slimexport.options import CommandOptions, all_options
 from slimexport.target.backends import TRT
-from slimexport.target.precision import EXACT, files_of, needed_for
+from slimexport.target.precision import EXACT, check_option, needed_for
 from slimtrain.base.command import CONTEXT, messages
-from slimtrain.base.errors import UserError
 
 PROGRAM = "slimexport"
 
@@ -84,8 +83,8 @@ def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None
         files = list(dict.fromkeys([EXACT, *(file for precision in precisions for file in needed_for(precision))]))
     else:
         files = precisions
-        if ways := [name for name in precisions if not files_of(name)]:
-            raise UserError(f"precision {ways[0]}: is a way to compute, not to store; it is for engines: add --format trt.")
+        for name in precisions:
+            check_option(name)
     options.check()
     from slimexport import commands
 

@@ -33,7 +33,7 @@ from slimexport.request import (
 from slimexport.select import select_plans
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
-from slimexport.target.precision import EXACT, Precision, files_of
+from slimexport.target.precision import EXACT, Precision, check_option, files_of
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
@@ -107,8 +107,10 @@ def export(
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:
-    """The files of each plan. UserError where there is nothing to calibrate them on."""
-    files = tuple(file for precision in precisions for file in files_of(precision))
+    """The files of each plan. UserError for a precision without any, and where there is nothing to calibrate them on."""
+    for precision in precisions:
+        check_option(precision)
+    files = tuple(file for precision in dict.fromkeys(precisions) for file in files_of(precision))
     if calibration is None:
         for file in files:
             if file.calibrated:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimtrain.base.errors import UserError, nearest
+
 EXACT = "fp32"  # all others are written from it, and it is what names without an infix stand for
 
 
@@ -140,6 +142,14 @@ TOLERANCES = {row.name: row.proof.tolerance for row in PRECISIONS.values() if is
 def row_of(name: str) -> Precision:
     """The row of a precision; fp32's for one that is not known, as a later version may have."""
     return PRECISIONS.get(name, PRECISIONS[EXACT])
+
+
+def check_option(option: str, engines: bool = False) -> None:
+    """UserError for what `--precision` does not offer, and for a way to compute where no `engines` are asked for."""
+    if option not in OPTIONS:
+        raise UserError(f"precision {option!r}: not known{nearest(option, OPTIONS)}. Available: {', '.join(OPTIONS)}.")
+    if not engines and not files_of(option):
+        raise UserError(f"precision {option}: is a way to compute, not to store; it is for engines: add --format trt.")
 
 
 def files_of(option: str) -> tuple[Precision, ...]:

@@ -69,8 +69,8 @@ def build_engines(
     its build, `finished` with each entry.
 
     Raises EnginesFailed at the end where some were not proven right: they are not in the bundle. Raises BundleError for a
-    bundle that is damaged or lacks what an engine needs, MissingBackend without TensorRT or a GPU, CudaError where
-    the device fails.
+    bundle that is damaged or lacks what an engine needs, UserError for an unknown precision, MissingBackend without TensorRT
+    or a GPU, CudaError where the device fails.
 
     >>> import slimexport
     >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25], image_size=32, output_dir="mobilenet")

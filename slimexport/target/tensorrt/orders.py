@@ -10,7 +10,7 @@ from typing import Any
 from slimexport.target.backends import ONNX, TRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
-from slimexport.target.precision import OPTIONS, PRECISIONS, row_of
+from slimexport.target.precision import OPTIONS, PRECISIONS, check_option, row_of
 from slimexport.target.tensorrt.api import Emission, emission
 
 SHOWN = 3  # networks that a message names
@@ -33,8 +33,10 @@ def orders(
     bundle: Path, manifest: Manifest, trt: Any, widths: Sequence[float | str] | None, precisions: Sequence[str]
 ) -> list[Order]:
     """What is to be built: every network of the bundle, or those of `widths` (switch numbers for AutoSlim; names), in every
-    precision. BundleError where the bundle lacks a width or an ONNX file, MissingBackend for a precision that this
-    TensorRT has not."""
+    precision. BundleError where the bundle lacks a width or an ONNX file, UserError for an unknown precision, MissingBackend
+    for one that this TensorRT has not."""
+    for precision in precisions:
+        check_option(precision, engines=True)
     emissions = [emission(trt, precision) for precision in dict.fromkeys(precisions)]
     sources = manifest.of_format(ONNX)
     networks = {artifact.name: artifact.width for artifact in sources}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from slimexport.cli import main
+from slimexport.exporter import export
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
@@ -20,6 +23,7 @@ from slimexport.target.precision import (
     TOLERANCES,
     Difference,
     Direction,
+    check_option,
     computed_from,
     files_of,
     needed_for,
@@ -32,6 +36,7 @@ from slimexport.target.tensorrt.check import check_engine
 from slimexport.target.tensorrt.inspector import LayerCount
 from slimexport.target.triton import model_names
 from slimexport.target.verify import prove
+from slimtrain.base.errors import UserError
 from tests.support.bundle_helpers import artifact, manifest
 from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import build, engines_of, machine, write_bundle
@@ -126,6 +131,22 @@ def test_what_an_option_writes_and_needs(option: str) -> None:
     assert [row.name for row in files_of(option)] == expected
     needed = {"tf32": ("fp32",), "fp16": ("fp32", "fp16")}.get(option, (option,))
     assert needed_for(option) == needed
+
+
+def test_what_is_not_offered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the table, by an export, and by a build; a file's name that is no option is none of them."""
+    machine(monkeypatch)
+    for name in ("fp61", "int8-fp16"):
+        for refused in (
+            lambda name=name: check_option(name, engines=True),
+            lambda name=name: export("random:us_mobilenet_v1", precisions=[name]),
+            lambda name=name: build(write_bundle(tmp_path / name), precisions=[name]),
+        ):
+            with pytest.raises(UserError, match=f"'{name}': not known.*Available: fp32, tf32, fp16, bf16, int8"):
+                refused()
+    with pytest.raises(UserError, match="tf32: is a way to compute, not to store"):
+        export("random:us_mobilenet_v1", precisions=["tf32"])
+    check_option("tf32", engines=True)
 
 
 @pytest.mark.parametrize("name", FILES)
