@@ -14,7 +14,7 @@ from benchmarks.ceilings.copies import by_events, copy_on_cpu, copy_on_gpu
 from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
 from benchmarks.cells.backends import CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.cells.cell import Array, NotMeasured, Options
-from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
+from benchmarks.onnx_models.tiny import CHAIN_SIZE, PRODUCTS, chain_model, product_model
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
@@ -44,7 +44,10 @@ def model_precision(precision: str) -> str:
     """The precision of the model: TF32 is a way to compute an fp32 one. NotMeasured for those without a model."""
     if precision == "bf16":
         raise NotMeasured("numpy has no bfloat16 to give to onnxruntime")
-    return {"tf32": "fp32", "int8-fp16": "int8"}.get(precision, precision)
+    model = {"tf32": "fp32", "int8-fp16": "int8"}.get(precision, precision)
+    if model not in PRODUCTS:
+        raise NotMeasured(f"there is no product in {precision} to give to onnxruntime")
+    return model
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells.rank_statistics import mean_interval
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.measure.progress import Say
-from benchmarks.studies.rank_statistics import mean_interval
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config

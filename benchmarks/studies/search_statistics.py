@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells.rank_statistics import ranked
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.machine.environment import environment
-from benchmarks.studies.rank_statistics import ranked
 from benchmarks.studies.script import parse, script_parser, write_result
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
 from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared

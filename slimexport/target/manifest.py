@@ -44,6 +44,14 @@ class Input(Record):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def check(self) -> None:
+        """EntryError where no image can be normalized so, or only wrongly."""
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise EntryError(f"input.{key} has {len(values)} numbers, expected one for each of {self.channels} channels")
+        if not all(value > 0 for value in self.std):
+            raise EntryError(f"input.std is {list(self.std)}, expected numbers above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Record):
@@ -286,7 +294,9 @@ def read_manifest(bundle: str | Path) -> Manifest:
             "again."
         )
     try:
-        return from_json(Manifest, manifest)
+        read = from_json(Manifest, manifest)
+        read.input.check()
+        return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error
 

@@ -62,15 +62,6 @@ def search(
     default beside the one that `config` trains in; with `resume` what it holds is gone on with, else moved aside. Progress is
     printed. In a process that `torchrun` started the work is shared with the others.
 
-    >>> import slimtrain
-    >>> changes = ["data=fake", "epochs=3", "search_widths=[0.15, 0.2]", "search_holdout=64", "search_finish=false"]
-    >>> config = slimtrain.read_config("digits", [*changes, "search_targets=[550K]"])
-    >>> plans = slimtrain.search(config, output_dir="runs/found")  # doctest: +ELLIPSIS
-    us_mobilenet_v1, widths 0.15 to 0.2: 192 images to train, 64 to test, 10 classes
-    ...
-    >>> [plan.name for plan in plans]
-    ['macs_550K.yml']
-
     Raises UserError and its subclasses for anything wrong with configuration, checkpoint, targets, data or files.
     """
     folder = Path(output_dir) if output_dir else search_folder(config)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,11 +20,6 @@ PROMISED = {
 }
 
 
-def documented(name: str) -> Any:
-    """What carries a name's docstring: the search's is the function's, whose name its folder has too."""
-    return importlib.import_module("slimtrain.search.run").search if name == "search" else getattr(slimtrain, name)
-
-
 def test_all_that_was_promised_is_offered() -> None:
     assert set(NAMES) == PROMISED
     assert set(slimtrain.__all__) <= set(dir(slimtrain))
@@ -35,7 +28,7 @@ def test_all_that_was_promised_is_offered() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_examples(inspect.getdoc(documented(name)) or "", name) >= 2
+    assert run_examples(inspect.getdoc(getattr(slimtrain, name)) or "", name) >= 2
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -127,6 +127,25 @@ def test_what_was_found_and_what_was_expected_is_told(tmp_path: Path, key: str, 
     assert message in str(caught.value) and len(str(caught.value)) < 250
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("mean", [0.5, 0.5], "input.mean has 2 numbers, expected one for each of 3 channels"),
+        ("std", [], "input.std has 0 numbers, expected one for each of 3 channels"),
+        ("std", [0.2, 0.0, 0.2], "input.std is [0.2, 0.0, 0.2], expected numbers above 0"),
+        ("std", [-0.2, 0.2, 0.2], "expected numbers above 0"),
+    ],
+)
+def test_a_normalization_that_no_image_can_have_is_told(tmp_path: Path, key: str, values: list[float], message: str) -> None:
+    """Images would be normalized wrongly, and the accuracy measured on them would be another network's."""
+    content = as_json(artifact())
+    content["input"][key] = values
+    write(tmp_path, content)
+    with pytest.raises(BundleError) as caught:
+        read_manifest(tmp_path)
+    assert message in str(caught.value) and caught.value.exit_code == 2
+
+
 def test_a_missing_key_is_told(tmp_path: Path) -> None:
     required = [*as_json(), *as_json(artifact())["artifacts"][0]]
     for key in required:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from benchmarks.studies.rank_statistics import kendall, mean_interval, ranked
+from benchmarks.cells.rank_statistics import kendall, mean_interval, ranked
 
 
 def test_kendalls_correlation_counts_pairs() -> None:
