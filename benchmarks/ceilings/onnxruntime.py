@@ -11,71 +11,58 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ceilings.copies import by_events, copy_on_cpu, copy_on_gpu
-from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
+from benchmarks.ceilings.feeds import chain_feed, chain_number, product_feed
+from benchmarks.ceilings.probe import SIZES, Clocked, Copying, require_room
 from benchmarks.cells.backends import CPU, CUDA, ONNXRUNTIME_CPU
 from benchmarks.cells.cell import Array, NotMeasured, Options
-from benchmarks.onnx_models.tiny import CHAIN_SIZE, PRODUCTS, chain_model, product_model
+from benchmarks.onnx_models.tiny import PRODUCTS, chain_model, product_model
 from benchmarks.runners.failures import reasons
 from benchmarks.runners.on_gpu import Launch
 from benchmarks.runners.ort import NO_TF32, load_onnxruntime, onnxruntime_errors, open_session, session_options
 from benchmarks.runners.ort_cuda import open_on_stream, require_cuda_provider, strict_options, unsynchronized
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Cuda
+from slimexport.target.precision import PRECISIONS, row_of
 from slimexport.target.runners import PROVIDERS
 
 LENGTHS = (32, 288)
 
 
-def random_matrices(precision: str, size: int) -> tuple[Array, Array]:
-    """Two random [size, size] matrices as `product_model` takes them."""
-    a, b = noise((size, size), 0), noise((size, size), 1)
-    if precision == "int8":
-        return (128 + 40 * a).clip(0, 255).astype(np.uint8), (40 * b).clip(-127, 127).astype(np.int8)
-    return (a.astype(np.float16), b.astype(np.float16)) if precision == "fp16" else (a, b)
-
-
-def random_vectors(precision: str) -> Array:
-    """A random input of `chain_model`."""
-    drawn = noise((CHAIN_SIZE, CHAIN_SIZE))
-    return drawn.astype(np.float16) if precision == "fp16" else drawn
-
-
-def model_precision(precision: str) -> str:
-    """The precision of the model: TF32 is a way to compute an fp32 one. NotMeasured for those without a model."""
-    if precision == "bf16":
-        raise NotMeasured("numpy has no bfloat16 to give to onnxruntime")
-    model = {"tf32": "fp32", "int8-fp16": "int8"}.get(precision, precision)
-    if model not in PRODUCTS:
+def number_of(precision: str) -> str:
+    """What the products of a precision multiply. NotMeasured for those without a model, or without arrays to give to it."""
+    row = PRECISIONS.get(precision)
+    if row is None or row.number not in PRODUCTS:
         raise NotMeasured(f"there is no product in {precision} to give to onnxruntime")
-    return model
+    if not hasattr(np, row.number):
+        raise NotMeasured(f"numpy has no {row.number} to give to onnxruntime")
+    return row.number
 
 
 @contextmanager
 def cpu_probe(precision: str, options: Options) -> Iterator[OnCpu]:
     """onnxruntime on the CPU."""
-    if precision == "tf32":
+    if row_of(precision).tf32:
         raise NotMeasured(NO_TF32)
-    yield OnCpu(model_precision(precision), options.threads)
+    yield OnCpu(number_of(precision), options.threads)
 
 
 class OnCpu:
     """Products, copies and chains with `threads` threads."""
 
-    def __init__(self, precision: str, threads: int) -> None:
-        self.precision, self.threads = precision, threads
+    def __init__(self, number: str, threads: int) -> None:
+        self.number, self.threads = number, threads
         self.sizes, self.lengths = SIZES[CPU], LENGTHS
         version = load_onnxruntime().__version__
         self.how: Mapping[str, Any] = {"library": f"onnxruntime {version}", "device": CPU, "threads": threads}
 
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
-        a, b = random_matrices(self.precision, size)
-        yield self._clocked(product_model(self.precision), {"a": a, "b": b})
+        yield self._clocked(product_model(self.number), product_feed(self.number, size))
 
     @contextmanager
     def chain(self, length: int) -> Iterator[Clocked]:
-        precision = chain_precision(self.precision)
-        yield self._clocked(chain_model(length, precision), {"x": random_vectors(precision)})
+        number = chain_number(self.number)
+        yield self._clocked(chain_model(length, number), chain_feed(number))
 
     def copy(self) -> AbstractContextManager[Copying]:
         return copy_on_cpu(self.threads)
@@ -92,15 +79,10 @@ class OnCpu:
         return clocked
 
 
-def chain_precision(precision: str) -> str:
-    """An operator costs what it costs; int8 chains would need twice as many of them."""
-    return "fp16" if precision == "fp16" else "fp32"
-
-
 @contextmanager
 def cuda_probe(precision: str, options: Options) -> Iterator[OnCuda]:
     """onnxruntime on the GPU."""
-    if precision.startswith("int8"):
+    if row_of(precision).calibrated:
         raise NotMeasured("what onnxruntime makes of int8 products on CUDA is not known, so none is measured")
     cuda, device = require_gpu()
     require_cuda_provider()
@@ -113,20 +95,19 @@ class OnCuda:
     def __init__(self, precision: str, threads: int, cuda: Cuda, gpu: str) -> None:
         self.precision, self.threads, self.cuda = precision, threads, cuda
         self.sizes, self.lengths = SIZES[CUDA], LENGTHS
-        self.model = model_precision(precision)
+        self.number = number_of(precision)
         self.how: Mapping[str, Any] = {"library": f"onnxruntime {load_onnxruntime().__version__}", "device": gpu}
 
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
-        require_room(3 * size**2 * (2 if self.model == "fp16" else 4), self.cuda.memory_info()[0])
-        a, b = random_matrices(self.model, size)
-        with self._clocked(product_model(self.model), {"a": a, "b": b}, "c") as clocked:
+        require_room(3 * size**2 * np.dtype(self.number).itemsize, self.cuda.memory_info()[0])
+        with self._clocked(product_model(self.number), product_feed(self.number, size), "c") as clocked:
             yield clocked
 
     @contextmanager
     def chain(self, length: int) -> Iterator[Clocked]:
-        precision = chain_precision(self.model)
-        with self._clocked(chain_model(length, precision), {"x": random_vectors(precision)}, "y") as clocked:
+        number = chain_number(self.number)
+        with self._clocked(chain_model(length, number), chain_feed(number), "y") as clocked:
             yield clocked
 
     def copy(self) -> AbstractContextManager[Copying]:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
-
 from benchmarks.ceilings.copies import by_events, copy_on_gpu
-from benchmarks.ceilings.probe import SIZES, Clocked, Copying, noise, require_room
+from benchmarks.ceilings.feeds import chain_feed, chain_number, product_feed
+from benchmarks.ceilings.probe import SIZES, Clocked, Copying, require_room
 from benchmarks.cells.backends import CUDA
 from benchmarks.cells.cell import Array, NotMeasured, Options
-from benchmarks.onnx_models.tiny import CHAIN_SIZE, chain_model, product_model
+from benchmarks.onnx_models.tiny import PRODUCTS, chain_model, product_model
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import MissingBackend
+from slimexport.target.precision import PRECISIONS
 from slimexport.target.tensorrt.api import (
     Emission,
     create,
@@ -35,26 +35,17 @@ from slimexport.target.tensorrt.build import configure
 from slimexport.target.tensorrt.build_settings import BuildSettings
 
 LENGTHS = (16, 80)  # building an engine takes long for each operator
-MODELS = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "bf16": "bf16"}
-UPPER_BITS = 16  # a bfloat16 is the upper half of a float32
 
 
 @contextmanager
 def tensorrt_probe(precision: str, options: Options) -> Iterator[WithTensorRT]:
     """TensorRT on this machine's GPU."""
-    if precision not in MODELS:
+    row = PRECISIONS.get(precision)
+    if row is None or row.calibrated or row.number not in PRODUCTS:
         raise NotMeasured(f"no product is measured in {precision}: what quantizes its inputs would be measured too")
     trt = require_tensorrt()
     cuda, device = require_gpu()
     yield WithTensorRT(trt, cuda, emission(trt, precision), options.cuda_graph, device.gpu)
-
-
-def random_values(model: str, shape: tuple[int, ...], seed: int) -> Array:
-    """Standard normal values as the bits of a model's element type."""
-    drawn = noise(shape, seed)
-    if model == "bf16":
-        return (drawn.view(np.uint32) >> UPPER_BITS).astype(np.uint16)
-    return drawn.astype(np.float16) if model == "fp16" else drawn
 
 
 def bind(context: Any, name: str, memory: DeviceMemory) -> None:
@@ -69,25 +60,25 @@ class WithTensorRT:
     def __init__(self, trt: Any, cuda: Cuda, building: Emission, cuda_graph: bool, gpu: str) -> None:
         self.trt, self.cuda, self.building, self.cuda_graph = trt, cuda, building, cuda_graph
         self.sizes, self.lengths = SIZES[CUDA], LENGTHS
-        self.model = MODELS[building.precision]
+        self.number = PRECISIONS[building.precision].number
         self.how: Mapping[str, Any] = {"library": f"TensorRT {trt.__version__}", "device": gpu, "cuda_graph": cuda_graph}
 
     @contextmanager
     def product(self, size: int) -> Iterator[Clocked]:
-        feed = {name: random_values(self.model, (size, size), seed) for seed, name in enumerate("ab")}
+        feed = product_feed(self.number, size)
         require_room(3 * feed["a"].nbytes, self.cuda.memory_info()[0])
-        with self._clocked(self._engine(product_model(self.model, size)), feed, "c") as clocked:
+        with self._clocked(self._engine(product_model(self.number, size)), feed, "c") as clocked:
             yield clocked
 
     @contextmanager
     def chain(self, length: int) -> Iterator[Clocked]:
-        model = "fp16" if self.model == "fp16" else "fp32"
-        engine = self._engine(chain_model(length, model))
+        number = chain_number(self.number)
+        engine = self._engine(chain_model(length, number))
         if engine.num_layers < length:
             raise NotMeasured(
                 f"TensorRT fuses {length} products into {engine.num_layers} layers, so one's cost cannot be told"
             )
-        with self._clocked(engine, {"x": random_values(model, (CHAIN_SIZE, CHAIN_SIZE), 0)}, "y") as clocked:
+        with self._clocked(engine, chain_feed(number), "y") as clocked:
             yield clocked
 
     def copy(self) -> AbstractContextManager[Copying]:

@@ -15,7 +15,7 @@ from benchmarks.cells.cell import NotMeasured, Options
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.onnx_models.tiny import orthogonal
-from slimexport.target.precision import PRECISIONS
+from slimexport.target.precision import PRECISIONS, row_of
 
 DTYPES = {name: row.torch for name, row in PRECISIONS.items() if row.torch}
 LENGTHS = (16, 80)
@@ -39,7 +39,7 @@ def graphed_probe(precision: str, options: Options) -> AbstractContextManager[Wi
 
 @contextmanager
 def _probe(precision: str, options: Options, way: Callable[[Any, Steps], Steps]) -> Iterator[WithTorch]:
-    if precision not in DTYPES or (precision == "tf32" and options.device != CUDA):
+    if precision not in DTYPES or (row_of(precision).tf32 and options.device != CUDA):
         raise NotMeasured(f"torch computes no {precision} products on {options.device}")
     try:
         import torch

@@ -20,6 +20,7 @@ ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cu
 TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
 SLIMMABLE = "slimmable"
 
+AUTO, ALL = "auto", "all"  # in the place of backends
 CPU, CUDA = "cpu", "cuda"
 IN_TORCH = tuple(row.name for row in PRECISIONS.values() if row.torch and row.weight_bytes is not None)
 NEVER, ALWAYS, WITH_FILES = "never", "always", "with files"  # whether `--backends auto` takes a backend

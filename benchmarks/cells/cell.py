@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from slimtrain.base.errors import UserError
 
-Array = NDArray[Any]
+if TYPE_CHECKING:  # numpy takes longer to load than the help text, which names the backends, to print
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
 
 MEASURED, INTERRUPTED, NOT_MEASURED = "measured", "interrupted", "not measured"
 
@@ -186,6 +186,8 @@ def milliseconds(timings: Sequence[Timing]) -> dict[str, list[float]]:
 
 def median(samples: Sequence[float]) -> float:
     """The median of samples."""
+    import numpy as np
+
     return float(np.median(np.asarray(samples, np.float64)))
 
 

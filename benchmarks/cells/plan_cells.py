@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells.backends import BACKENDS, CPU, CUDA
+from benchmarks.cells.backends import ALL, AUTO, BACKENDS, CPU, CUDA
 from benchmarks.cells.cell import NOT_MEASURED, Cell, NotMeasured, Result
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
 from slimexport.target.records import to_json
-
-AUTO, ALL = "auto", "all"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from benchmarks.cells.statistics import summary
 from benchmarks.measure.method import Method
 from benchmarks.measure.turns import CellSource, measure
 from benchmarks.runners.opening import open_file
+from slimexport.target.precision import EXACT
 
 K = TypeVar("K", bound=Hashable)
 TABLE_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.times_models)
@@ -66,7 +67,7 @@ class ModelTimer:
             for number, model in enumerate(models.values()):
                 file = f"{number}.onnx"
                 (folder / file).write_bytes(model.make())
-                cells.append(Cell("", "", file, file, None, file, file, self.backend, "fp32", self.batch, model.side, 0, 0, 0))
+                cells.append(Cell("", "", file, file, None, file, file, self.backend, EXACT, self.batch, model.side, 0, 0, 0))
             source = CellSource(
                 lambda cell: folder,
                 open_model,

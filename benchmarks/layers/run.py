@@ -18,6 +18,7 @@ from benchmarks.measure.method import Method
 from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import schedule
 from benchmarks.onnx_models.network import network_model
+from slimexport.target.precision import EXACT
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.models.channels import ChannelPlan
@@ -131,7 +132,7 @@ def run_channels(
         network=NetworkShape.of(work.spec, work.image_size),
         device={"name": device.name},
         backend=device.backend,
-        precision="fp32",
+        precision=EXACT,
         batch=device.batch,
         threads=device.threads,
         layers=work.layers,

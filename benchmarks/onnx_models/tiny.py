@@ -15,39 +15,41 @@ from benchmarks.cells.cell import Array
 
 OPSET, IR_VERSION = 17, 8
 FLOAT, UINT8, INT8, INT32, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 10, 16  # TensorProto.DataType
-# precision -> operator, element types of its two inputs and its output
+# number -> operator, element types of its two inputs and its output
 PRODUCTS = {
-    "fp32": ("MatMul", FLOAT, FLOAT, FLOAT),
-    "fp16": ("MatMul", FLOAT16, FLOAT16, FLOAT16),
-    "bf16": ("MatMul", BFLOAT16, BFLOAT16, BFLOAT16),
+    "float32": ("MatMul", FLOAT, FLOAT, FLOAT),
+    "float16": ("MatMul", FLOAT16, FLOAT16, FLOAT16),
+    "bfloat16": ("MatMul", BFLOAT16, BFLOAT16, BFLOAT16),
     "int8": ("MatMulInteger", UINT8, INT8, INT32),
 }
+CHAINS = ("float32", "float16")
 CHAIN_SIZE = 8
 _VARINT, _BYTES = 0, 2
 
 
-def product_model(precision: str, size: int | None = None) -> bytes:
+def product_model(number: str, size: int | None = None) -> bytes:
     """One matrix product: inputs `a` and `b`, output `c`, all [size, size], or of any one size where that is None.
 
-    `precision` is one of PRODUCTS. int8 multiplies uint8 by int8 into int32.
+    `number` is one of PRODUCTS. int8 multiplies uint8 by int8 into int32.
     """
-    operator, *elements = PRODUCTS[precision]
+    operator, *elements = PRODUCTS[number]
     a, b, c = (_value(name, element, (size, size)) for name, element in zip("abc", elements, strict=True))
     return _model([_node(operator, ("a", "b"), "c")], [a, b], [c])
 
 
-def chain_model(length: int, precision: str = "fp32") -> bytes:
+def chain_model(length: int, number: str = "float32") -> bytes:
     """`length` products one after the other, each too small to take time: what is left is the cost of an operator.
 
-    Input `x` and output `y` are [8, 8], fp32 or fp16. Each step multiplies by the same orthogonal matrix, which keeps values
-    as large as they are; no optimizer may exchange the order of products in floating point, so none can be saved.
+    Input `x` and output `y` are [8, 8], of a `number` that is one of CHAINS. Each step multiplies by the same orthogonal
+    matrix, which keeps values as large as they are; no optimizer may exchange the order of products in floating point, so
+    none can be saved.
     """
-    _, element, *_ = PRODUCTS[precision]
-    assert length > 0 and element in (FLOAT, FLOAT16)
+    assert length > 0 and number in CHAINS
+    _, element, *_ = PRODUCTS[number]
     names = ["x", *(f"x{index}" for index in range(1, length)), "y"]
     nodes = [_node("MatMul", (source, "w"), to) for source, to in itertools.pairwise(names)]
     shape = (CHAIN_SIZE, CHAIN_SIZE)
-    weight = orthogonal().astype(np.float32 if element == FLOAT else np.float16)
+    weight = orthogonal().astype(number)
     return _model(nodes, [_value("x", element, shape)], [_value("y", element, shape)], [_tensor("w", element, weight)])
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.cells.cell import MEASURED, Cell, Result
 
-PERCENTILES = (50, 90, 95, 99)
 NEAREST = 3  # misses that are named
 
 

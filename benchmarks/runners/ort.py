@@ -16,6 +16,7 @@ from benchmarks.runners.failures import reasons
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.backends import CPU
 from slimexport.target.errors import MissingBackend
+from slimexport.target.precision import row_of
 from slimexport.target.runners import PROVIDERS, onnxruntime_package, require_onnxruntime, runs_on_cpu
 
 NO_TF32 = "CPUs have no TF32, only GPUs do."
@@ -69,7 +70,7 @@ class OnnxRuntimeCpu:
 
     def __init__(self, cell: Cell, path: Path, inputs: Inputs, options: Options) -> None:
         version = load_onnxruntime().__version__
-        if cell.precision == "tf32":
+        if row_of(cell.precision).tf32:
             raise NotMeasured(NO_TF32)
         if not runs_on_cpu(cell.precision):
             raise NotMeasured(f"onnxruntime {version} runs {cell.precision} files wrongly on a CPU, or not at all.")

@@ -22,6 +22,7 @@ from benchmarks.runners.ort import load_onnxruntime, onnxruntime_errors, open_se
 from slimexport.target.backends import CUDA
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Stream
+from slimexport.target.precision import row_of
 from slimexport.target.runners import PROVIDERS, onnxruntime_package
 
 PROVIDER = "CUDAExecutionProvider"
@@ -30,7 +31,7 @@ PROVIDER = "CUDAExecutionProvider"
 def cuda_provider(stream: Stream, precision: str) -> tuple[str, dict[str, str]]:
     """The provider as exported files are verified with, on `stream`; TF32 where that is what is measured."""
     ((name, settings),) = PROVIDERS[CUDA]
-    tf32 = {"use_tf32": "1"} if precision == "tf32" else {}
+    tf32 = {"use_tf32": "1"} if row_of(precision).tf32 else {}
     return name, {**settings, **tf32, "user_compute_stream": str(stream.address)}
 
 
@@ -46,7 +47,7 @@ def require_cuda_provider() -> None:
         )
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
-    open_session(product_model("fp32"), session_options(1), PROVIDERS[CUDA])
+    open_session(product_model("float32"), session_options(1), PROVIDERS[CUDA])
 
 
 def strict_options(threads: int) -> Any:
@@ -107,7 +108,7 @@ class OnnxRuntimeCuda:
                 "provider": PROVIDER,
                 "graph_optimization": settings.graph_optimization_level.name,
                 "version": version,
-                "tf32": cell.precision == "tf32",
+                "tf32": row_of(cell.precision).tf32,
                 "cuda_graph": False,
                 "cuda_graph_why": "onnxruntime's CUDA graphs read one input buffer, so inputs could not rotate",
                 **self.on_gpu.settings,

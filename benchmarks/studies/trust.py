@@ -29,6 +29,7 @@ from benchmarks.measure.threads import pinned
 from benchmarks.measure.turns import CellSource, Method, measure
 from benchmarks.runners.opening import open_runner
 from benchmarks.studies.script import parse, script_parser, write_result
+from slimexport.target.precision import EXACT
 from slimtrain.base.command import script_messages
 
 LIMIT = 0.05
@@ -77,7 +78,7 @@ class Known:
 def measure_known(duration_s: float, seconds: float = 1.0) -> dict[str, float]:
     """Work of a known duration as the tool measures it in `seconds`, and what its loop took per iteration beyond the work
     itself."""
-    cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, "fp32", 1, 1, 1, 1, 1)
+    cell = Cell("known", "known", "known", "known", None, "known", "", ONNXRUNTIME_CPU, EXACT, 1, 1, 1, 1, 1)
     begun: list[float] = []
 
     def open_known(cell: Cell, folder: Path, inputs: Inputs, options: Options) -> CellRunner:
@@ -102,7 +103,7 @@ def measure_known(duration_s: float, seconds: float = 1.0) -> dict[str, float]:
 def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: float) -> list[dict[str, Any]]:
     """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
     bundle = open_bundle(folder)
-    cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, ("fp32",)))
+    cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, (EXACT,)))
     images = RandomImages(bundle.manifest.input.image_size)
     method = Method(duration_s=seconds, repeats=1)
     source = CellSource(lambda cell: folder, open_runner, lambda size: images, Options(threads=threads))

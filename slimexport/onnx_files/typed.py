@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slimexport.target.manifest import Rounding
+from slimexport.target.precision import PRECISIONS
 from slimtrain.base.errors import UserError
 
 SHOWN = 3  # tensors that a message names
@@ -24,26 +25,28 @@ SHOWN = 3  # tensors that a message names
 
 @dataclass(frozen=True)
 class NumberType:
-    """A type of tensors: its number in ONNX, numpy's type, opset and IR version that have it, and what to export where it
-    holds too little."""
+    """A type of tensors: its number in ONNX, numpy's type, opset and IR version that have it."""
 
     tensor: int
     array: np.dtype[Any]
     opset: int
     ir_version: int
-    instead: str
 
     @property
     def limits(self) -> tuple[float, float]:
         """The smallest normal number and the largest."""
-        info = ml_dtypes.finfo(self.array)  # type: ignore[no-untyped-call]
-        return float(info.tiny), float(info.max)
+        return _limits(self.array)
+
+
+def _limits(number: str | np.dtype[Any]) -> tuple[float, float]:
+    info = ml_dtypes.finfo(number)  # type: ignore[no-untyped-call]
+    return float(info.tiny), float(info.max)
 
 
 TYPES = {
-    "fp16": NumberType(TensorProto.FLOAT16, np.dtype(np.float16), 17, 8, "fp32 or bf16"),
+    "float16": NumberType(TensorProto.FLOAT16, np.dtype(np.float16), 17, 8),
     # Conv and the pools take bf16 from opset 22 on, which IR 10 can hold.
-    "bf16": NumberType(TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 22, 10, "fp32"),
+    "bfloat16": NumberType(TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16), 22, 10),
 }
 
 
@@ -59,11 +62,11 @@ class _Count:
 
 
 def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, Rounding]:
-    """`model` (float32) computed in `precision`, one of TYPES, and what that does to its weights.
+    """`model` (float32) computed in `precision`, whose number is one of TYPES, and what that does to its weights.
 
     Reshape's and Split's integers and int8 zero points stay. UserError where a weight is larger than the type can hold.
     """
-    kind = TYPES[precision]
+    kind = TYPES[PRECISIONS[precision].number]
     typed = onnx.ModelProto()
     typed.CopyFrom(model)
     count = _Count()
@@ -76,11 +79,17 @@ def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, R
         more = f" and {len(count.overflowing) - SHOWN} more" if len(count.overflowing) > SHOWN else ""
         raise UserError(
             f"{precision}: weights of {', '.join(count.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
-            f"({kind.limits[1]:.4g}). Export {kind.instead}."
+            f"({kind.limits[1]:.4g}). Export {' or '.join(_wider(kind))}."
         )
     _cast_ends(graph, kind.tensor)
     declare(typed, precision, kind.opset, kind.ir_version)
     return typed, Rounding(weights=count.values, underflow_to_zero=count.lost, subnormal=count.subnormal)
+
+
+def _wider(kind: NumberType) -> list[str]:
+    """The precisions whose files hold larger numbers."""
+    files = (row for row in PRECISIONS.values() if row.weight_bytes is not None and not row.calibrated)
+    return [row.name for row in files if _limits(row.number)[1] > kind.limits[1]]
 
 
 def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:

@@ -42,27 +42,28 @@ class Recipe:
 class Precision:
     """A number format of files, of engines, or of both.
 
-    `asked`: what `--precision` calls it, where that is not its name. `weight_bytes`: of a weight in its ONNX file, None where
-    it is a way to compute only. `item_bytes`: of a number that is computed with, where known. `calibrated`: its writer
-    measures activations on images. `weak`: what an engine is built from where TensorRT chooses types as flags permit (8.6),
-    `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`: whether layers of an
-    engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files rightly, None for none:
-    such files are verified as their cast twin. `served`: whether Triton's onnxruntime loads its files. `torch`: the dtype that
-    torch computes it in, "" for none.
+    `number`: what is multiplied, as numpy, torch and ONNX call it. `asked`: what `--precision` calls it, where that is not
+    its name. `weight_bytes`: of a weight in its ONNX file, None where it is a way to compute only. `item_bytes`: of a number
+    that is computed with, where known. `tf32`: float32 numbers may be rounded to TF32 before they are multiplied.
+    `calibrated`: its writer measures activations on images. `weak`: what an engine is built from where TensorRT chooses types
+    as flags permit (8.6), `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`:
+    whether layers of an engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files
+    rightly, None for none: such files are verified as their cast twin. `served`: whether Triton's onnxruntime loads them.
     """
 
     name: str
+    number: str
     weight_bytes: int | None
     proof: Difference | Direction
     asked: str = ""
     item_bytes: int | None = None
+    tf32: bool = False
     calibrated: bool = False
     weak: Recipe | None = None
     strong: Recipe | None = None
     shown: bool = True
     cpu_since: tuple[int, int] | None = (0, 0)
     served: bool = True
-    torch: str = ""
 
     @property
     def option(self) -> str:
@@ -74,49 +75,61 @@ class Precision:
         """`.fp16`, as in `us_mobilenet_v1_x0_5.fp16.onnx`; "" for fp32."""
         return "" if self.name == EXACT else f".{self.name}"
 
+    @property
+    def torch(self) -> str:
+        """The dtype that torch computes it in; "" for none."""
+        return "" if self.calibrated else self.number
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether a GPU's tensor cores multiply it."""
+        return self.tf32 or self.number != "float32"
+
 
 PRECISIONS = {
     row.name: row
     for row in (
         Precision(
             EXACT,
+            "float32",
             4,
             Difference(1e-4, widens=True),
             item_bytes=4,
             weak=Recipe(EXACT),
             strong=Recipe(EXACT),
-            torch="float32",
         ),
         Precision(
             "tf32",
+            "float32",
             None,
             Difference(5e-3),
             item_bytes=4,
+            tf32=True,
             weak=Recipe(EXACT, ("TF32",)),
             strong=Recipe(EXACT, ("TF32",)),
             shown=False,  # a permission, of which some tactics' names tell
-            torch="float32",
         ),
         Precision(
             "fp16",
+            "float16",
             2,
             Difference(1e-2),
             item_bytes=2,
             weak=Recipe(EXACT, ("TF32", "FP16")),
             strong=Recipe("fp16", ("TF32",)),
-            torch="float16",
         ),
         Precision(
             "bf16",
+            "bfloat16",
             2,
             Difference(5e-2),
             item_bytes=2,
             strong=Recipe("bf16", ("TF32",)),
             cpu_since=None,
             served=False,  # a server does not start that has a model which does not load
-            torch="bfloat16",
         ),
         Precision(
+            "int8",
             "int8",
             4,  # float32 around the int8 operators
             Direction(),
@@ -127,6 +140,7 @@ PRECISIONS = {
         ),
         Precision(
             "int8-fp16",
+            "int8",
             2,
             Direction(),
             asked="int8",

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.records import read_records
-from benchmarks.cli import exit_code, main
+from benchmarks.cli import main
+from benchmarks.commands import exit_code
 from benchmarks.layers.command import find_network
 from tests.support import ROOT
 

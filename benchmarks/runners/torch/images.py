@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.cells.cell import Array, Inputs
 from benchmarks.cells.inputs import cache_bytes
+from slimexport.target.precision import row_of
 
 LEAST = 2  # buffers to rotate among
 MEMORY_SHARE = 1 / 4  # of what is free on a GPU; all networks of a group read the same buffers
@@ -23,7 +24,7 @@ def memory_format(device: str, precision: str) -> torch.memory_format:
     On a CPU that is channels_last: 5 to 50 % faster for every network tried, dense and slimmable, at batches 1 and 8. On a GPU
     it is what tensor cores read (fp16, bf16, tf32); fp32 without TF32 does not run on them, and stays contiguous.
     """
-    return torch.contiguous_format if (device, precision) == ("cuda", "fp32") else torch.channels_last
+    return torch.contiguous_format if device == "cuda" and not row_of(precision).on_tensor_cores else torch.channels_last
 
 
 def as_tensor(noise: Array, layout: torch.memory_format) -> Tensor:

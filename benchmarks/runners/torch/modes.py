@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from slimexport.target.precision import row_of
+
 
 @dataclass(frozen=True)
 class Modes:
@@ -40,7 +42,7 @@ class Modes:
 def modes_for(device: str, precision: str, threads: int) -> Modes:
     """Those that a cell is measured with: `threads` of a CPU (a GPU's host threads are left alone); fp32 is fp32."""
     before, on_gpu = current(), device == "cuda"
-    tf32 = precision == "tf32"
+    tf32 = row_of(precision).tf32
     return Modes(before.threads if on_gpu else threads, on_gpu or before.cudnn_benchmark, tf32, tf32)
 
 

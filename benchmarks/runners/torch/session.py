@@ -25,7 +25,7 @@ from benchmarks.runners.torch.modes import Modes, held, modes_for
 from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from benchmarks.runners.torch.slimmable import open_slimmable
 from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
-from slimexport.target.precision import PRECISIONS
+from slimexport.target.precision import PRECISIONS, row_of
 
 TYPES = {name: getattr(torch, row.torch) for name, row in PRECISIONS.items() if row.torch}
 
@@ -112,7 +112,7 @@ def _open(cell: Cell, inputs: Inputs, options: Options, network: Callable[[Tenso
         raise NotMeasured(
             f"torch {torch.__version__} finds no GPU here. Measure with --device cpu, or see what nvidia-smi says."
         )
-    if cell.precision == "tf32" and options.device != CUDA:
+    if row_of(cell.precision).tf32 and options.device != CUDA:
         raise NotMeasured("TF32 is a GPU's way to compute float32")
     modes = modes_for(options.device, cell.precision, options.threads)
     with ExitStack() as closing, torch_reasons(options.device, largest_bytes(cell)):

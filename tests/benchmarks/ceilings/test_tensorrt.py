@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from benchmarks.ceilings import tensorrt as ceilings_tensorrt
 from benchmarks.ceilings.measuring import measure_ceilings
-from benchmarks.ceilings.tensorrt import random_values
 from benchmarks.cells.backends import TENSORRT
 from benchmarks.cells.cell import Options
 from tests.support.bench_ceilings import TWO_MS, product_engines
@@ -95,11 +93,3 @@ def test_the_tests_of_tensorrts_ceilings_leave_no_line_out(tiny: None) -> None:
                 measure_ceilings(TENSORRT, precision, Options(), seconds=0.001)
     left_out = function_lines(ceilings_tensorrt) - seen[ceilings_tensorrt.__name__]
     assert not left_out, f"no test runs the lines {sorted(left_out)}"
-
-
-def test_bfloat16_values_are_the_upper_half_of_floats() -> None:
-    bits = random_values("bf16", (64, 64), 0)
-    assert bits.dtype == np.uint16
-    values = (bits.astype(np.uint32) << 16).view(np.float32)
-    expected = np.random.default_rng(0).standard_normal((64, 64), np.float32)
-    np.testing.assert_allclose(values, expected, rtol=2**-7)
