@@ -120,11 +120,11 @@ def test_every_folder_and_file_says_what_it_is(graph: ImportGraph) -> None:
 
 
 def test_no_file_is_in_a_circle_of_imports(graph: ImportGraph) -> None:
-    assert not (found := circles(graph.between_files())), "\n\n".join(map(lines, found))
+    assert not (rings := circles(graph.between_files())), "\n\n".join(map(lines, rings))
 
 
 def test_no_folder_is_in_a_circle_of_imports(graph: ImportGraph) -> None:
-    assert not (found := circles(graph.between_folders())), "\n\n".join(map(lines, found))
+    assert not (rings := circles(graph.between_folders())), "\n\n".join(map(lines, rings))
 
 
 def test_every_folder_has_its_floor(graph: ImportGraph) -> None:
@@ -254,24 +254,24 @@ def house(tmp_path: Path) -> Path:
 
 
 def test_an_import_inside_a_function_closes_a_circle(house: Path) -> None:
-    made = ImportGraph.read(house, ["p"])
-    (circle,) = circles(made.between_files())
+    house_graph = ImportGraph.read(house, ["p"])
+    (circle,) = circles(house_graph.between_files())
     assert sorted(map(str, circle)) == [
         "p/high/b.py:1 imports p/low/c.py",
         "p/low/a.py:5 imports p/high/b.py",
         "p/low/c.py:1 imports p/low/a.py",
     ]
-    (between,) = circles(made.between_folders())
+    (between,) = circles(house_graph.between_folders())
     assert {str(arrow) for arrow in between} == {"p/high/b.py:1 imports p/low/c.py", "p/low/a.py:5 imports p/high/b.py"}
 
 
 def test_what_a_file_loads_is_followed_but_not_into_functions(house: Path) -> None:
-    made = ImportGraph.read(house, ["p"])
-    assert set(made.loaded_by("p/high/b.py")) == {"torch", "json"}
-    assert set(made.loaded_by("p/low/c.py")) == {"json"}
-    assert str(made.loaded_by("p/high/b.py")["torch"]) == "p/high/b.py:2 imports torch"
-    assert set(made.loaded_by("p/high/d.py")) == {"typing"}
-    assert [str(arrow) for arrow in made.foreign if arrow.importer == "p/low/e.py"] == [
+    house_graph = ImportGraph.read(house, ["p"])
+    assert set(house_graph.loaded_by("p/high/b.py")) == {"torch", "json"}
+    assert set(house_graph.loaded_by("p/low/c.py")) == {"json"}
+    assert str(house_graph.loaded_by("p/high/b.py")["torch"]) == "p/high/b.py:2 imports torch"
+    assert set(house_graph.loaded_by("p/high/d.py")) == {"typing"}
+    assert [str(arrow) for arrow in house_graph.foreign if arrow.importer == "p/low/e.py"] == [
         "p/low/e.py:1 imports importlib",
         "p/low/e.py:5 imports torch",
     ]
@@ -279,5 +279,5 @@ def test_what_a_file_loads_is_followed_but_not_into_functions(house: Path) -> No
 
 def test_a_tree_without_circles_has_none(house: Path) -> None:
     (house / "p" / "low" / "a.py").write_text("import json\n")
-    made = ImportGraph.read(house, ["p"])
-    assert circles(made.between_files()) == circles(made.between_folders()) == []
+    house_graph = ImportGraph.read(house, ["p"])
+    assert circles(house_graph.between_files()) == circles(house_graph.between_folders()) == []

@@ -57,14 +57,6 @@ def _inert(name: str) -> _InertType:
     return _InertType(name, (), {"__setstate__": remember, "__new__": lambda cls, *args: object.__new__(cls)})
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Bare key -> CPU tensor, in file order; the `module.` prefix and wrappings such as {"model": ...} are taken off.
-
-    Raises CheckpointError, with what was found and what to do, for anything else.
-    """
-    return find_state_dict(read_content(path), Path(path).name)
-
-
 def read_content(path: str | Path) -> Any:
     """Whatever was saved: tensors on the CPU, plain values, inert objects in place of unknown classes.
 

@@ -32,6 +32,9 @@ from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_sp
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 
+CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
+STATISTICS = ("batch", "calibrated")  # of its candidates' norms
+
 
 @dataclass(frozen=True)
 class Config:
@@ -98,8 +101,8 @@ class Config:
     search_cost: str = search("macs", choices=COSTS)
     latency_table: str = search("")  # latency: JSON as `python -m benchmarks channels` writes it
     latency_device: str = search("")  # latency: the device to find networks for, as the table names it; any
-    search_criterion: str = search("error", choices=("error", "error-per-cost"))  # error: as published
-    search_statistics: str = search("batch", choices=("batch", "calibrated"))  # of a candidate's norms
+    search_criterion: str = search("error", choices=CRITERIA)  # error: as published
+    search_statistics: str = search("batch", choices=STATISTICS)  # of a candidate's norms
     search_widths: tuple[float, ...] = search((0.15, 1.5))  # of the network that is trained for the search, non-uniform
     search_share: float = search(0.15, least=0, most=10)  # of the epochs, that it is trained for
     search_holdout: int = search(0, least=0)  # training images kept aside for the search; holdout

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
+from slimtrain.config.config import STATISTICS
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.kept_memory import memory_kept
@@ -32,7 +33,6 @@ from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
-STATISTICS = ("batch", "calibrated")
 NO_IMAGES = "there are no held-out images to search with. Hold some out: --set search_holdout=N."
 Chunk = tuple[Tensor, Tensor]  # images float32 [n, 3, S, S], labels int64 [n]
 

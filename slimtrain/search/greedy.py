@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimtrain.base.errors import UserError
+from slimtrain.config.config import CRITERIA
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, format_cost, target_name
 from slimtrain.models.channels import ChannelPlan
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from slimtrain.slimmable.network import SlimmableNetwork
 
 log = logging.getLogger(__name__)
-
-CRITERIA = ("error", "error-per-cost")
 
 
 @dataclass(frozen=True)

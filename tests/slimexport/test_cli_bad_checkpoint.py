@@ -15,18 +15,6 @@ import torch
 from tests.support.export_helpers import State, export, last_norm, leaves_nothing, refused, small_spec, write_checkpoint
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("good") / "small.pt")
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder that has to be as empty after a failure as it was before."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
 def test_a_missing_file(out: Path, tmp_path: Path) -> None:
     leaves_nothing(export(tmp_path / "none.pt", out), out, 2, "none.pt", "no such file", "random:NETWORK")
 

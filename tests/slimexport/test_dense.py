@@ -17,12 +17,12 @@ from slimexport.dense import materialize
 from slimtrain.base.errors import CheckpointError, WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.layout import load_network
-from slimtrain.checkpoints.reading import read_state_dict
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
+from tests.support.state_files import read_state_dict
 
 NETWORKS = (
     *("s_mobilenet_v1", "s_mobilenet_v2", "s_resnet50", "s_shufflenet", "us_mobilenet_v1", "us_mobilenet_v2"),

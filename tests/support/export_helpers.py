@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -33,7 +30,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from tests.reference import make_checkpoint
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact, manifest, write_manifest
-from tests.support.outcomes import Outcome
+from tests.support.outcomes import Outcome, outcome_of
 
 torch.set_num_threads(1)  # small networks: on a busy machine two threads wait for each other longer than they work
 
@@ -45,28 +42,9 @@ State = dict[str, torch.Tensor]
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-class Terminal(io.StringIO):
-    """Text that takes itself for a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 def run(*args: str | Path, terminal: bool = False) -> Outcome:
-    """`slimexport ARGS` in this process. Any exception but an orderly exit (a traceback, for a user) passes through.
-
-    `terminal`: standard error is one.
-    """
-    out, err = io.StringIO(), Terminal() if terminal else io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)  # the command sets its own
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_info:
-            main([str(arg) for arg in args], prog_name="slimexport")
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    code = exit_info.value.code or 0
-    assert isinstance(code, int)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    """`slimexport ARGS` in this process."""
+    return outcome_of(main, "slimexport", *args, terminal=terminal)
 
 
 def refused(outcome: Outcome, code: int, *parts: str) -> None:

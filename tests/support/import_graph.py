@@ -89,16 +89,16 @@ class ImportGraph:
 
 def circles(edges: Mapping[str, Mapping[str, Arrow]]) -> list[list[Arrow]]:
     """A shortest circle of arrows for every strongly connected part; none where the graph has no circle."""
-    found = []
+    paths = []
     left = set(edges)
     while left:
         start = min(left)
         circle = _circle_through(start, edges)
         left.discard(start)
         if circle:
-            found.append(circle)
+            paths.append(circle)
             left -= {node for node in left if any(arrow in circle for arrow in edges[node].values())}
-    return found
+    return paths
 
 
 def _circle_through(start: str, edges: Mapping[str, Mapping[str, Arrow]]) -> list[Arrow]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +27,7 @@ from slimtrain.training.optimizer import initialize
 from slimtrain.training.run import train
 from slimtrain.training.sampling import mixed_plan
 from tests.support import ROOT
-from tests.support.outcomes import Outcome
+from tests.support.outcomes import Outcome, outcome_of
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "scipy")
 
@@ -145,10 +142,10 @@ def raw(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- failures
 
 
-def failure(made: Config, error: type[UserError], *parts: str) -> str:
+def failure(settings: Config, error: type[UserError], *parts: str) -> str:
     """The run fails so; one message that holds all `parts`."""
     with pytest.raises(error) as caught:
-        train(made, ALONE)
+        train(settings, ALONE)
     assert type(caught.value) is error
     message = str(caught.value)
     assert all(part in message for part in parts) and "\n" not in message, message
@@ -159,17 +156,8 @@ def failure(made: Config, error: type[UserError], *parts: str) -> str:
 
 
 def run(*args: str | Path) -> Outcome:
-    """`python -m slimtrain ARGS` in this process. Any exception but an orderly exit, a traceback for a user, passes."""
-    out, err = io.StringIO(), io.StringIO()
-    handler = signal.getsignal(signal.SIGTERM)  # the command sets its own
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_info:
-            main([str(arg) for arg in args], prog_name="slimtrain")
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    code = exit_info.value.code or 0
-    assert isinstance(code, int)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    """`python -m slimtrain ARGS` in this process."""
+    return outcome_of(main, "slimtrain", *args)
 
 
 def done(*args: str | Path) -> Outcome:

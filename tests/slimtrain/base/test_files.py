@@ -155,5 +155,5 @@ def test_a_digest_is_that_of_the_whole_content(tmp_path: Path, size: int) -> Non
     ],
 )
 def test_what_a_failed_write_is_to_the_user(code: int, advice: Advice, error: type[UserError], message: str) -> None:
-    told = disk_error(Path("x"), OSError(code, os.strerror(code)), advice, "5 MiB")
-    assert type(told) is error and str(told) == message
+    refusal = disk_error(Path("x"), OSError(code, os.strerror(code)), advice, "5 MiB")
+    assert type(refusal) is error and str(refusal) == message

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from slimtrain.checkpoints.layout import load_network
-from slimtrain.checkpoints.reading import read_state_dict
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, identified, random_state
+from tests.support.state_files import read_state_dict
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 LEGACY = {"_use_new_zipfile_serialization": False}

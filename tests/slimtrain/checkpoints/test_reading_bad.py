@@ -15,7 +15,7 @@ from torch import nn
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.checkpoints.reading import read_state_dict
+from tests.support.state_files import read_state_dict
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 TENSORS = {f"features.{i}.weight": torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(i)) for i in range(12)}

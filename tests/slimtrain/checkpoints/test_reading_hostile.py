@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoints.reading import read_state_dict
+from tests.support.state_files import read_state_dict
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 Payload = Callable[[Path], Any]

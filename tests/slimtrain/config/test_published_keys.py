@@ -70,7 +70,7 @@ UNIVERSAL = (
     "num_epochs: 250\nbatch_size: 1024\nuniversally_slimmable_training: True\nnum_sample_training: 4\nsoft_target: True\n"
     "calibrate_bn: True\ncumulative_bn_stats: True\nbn_cal_batch_num: 5\nwidth_mult: 1.0\nwidth_mult_list: [1.0]\n"
 )
-FOUND = "label_smoothing: 0.1\nsoft_target: True\nwidth_mult: 1.0\n"
+CONTENT = "label_smoothing: 0.1\nsoft_target: True\nwidth_mult: 1.0\n"
 
 
 def model(name: str, more: str = "") -> str:
@@ -95,10 +95,10 @@ FILES = {
     "s_shufflenet": MOBILE + LINEAR + "num_epochs: 250\nbatch_size: 1024\ngroups: 3\nwidth_mult_list: [0.5, 1.0, 2.0]\n",
     **{n: MOBILE + LINEAR + UNIVERSAL + grid(n) for n in GRIDS},
     **{
-        n: MOBILE + LINEAR + FOUND + "num_epochs: 300\nbatch_size: 2048\n" + lists(n)
+        n: MOBILE + LINEAR + CONTENT + "num_epochs: 300\nbatch_size: 2048\n" + lists(n)
         for n in ("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet")
     },
-    "autoslim_resnet50": MOBILE + FOUND + lists("autoslim_resnet50"),
+    "autoslim_resnet50": MOBILE + CONTENT + lists("autoslim_resnet50"),
 }
 
 

@@ -178,8 +178,8 @@ def test_a_table_with_nan_is_not_written(tmp_path: Path) -> None:
 def content(tmp_path: Path) -> dict[str, Any]:
     path = tmp_path / "good.json"
     write_latency_table(path, table_of(published_spec("us_mobilenet_v1"), bilinear))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    parsed: dict[str, Any] = json.loads(path.read_text())
+    return parsed
 
 
 def edited(content: dict[str, Any], where: str, value: Any) -> dict[str, Any]:

@@ -86,14 +86,14 @@ class Hostile:
 def test_a_file_cannot_call_anything(tmp_path: Path) -> None:
     write_cifar(tmp_path, "cifar10")
     for protocol in range(6):
-        made = tmp_path / f"made{protocol}"
-        content = pickle.dumps({b"data": Hostile(str(made)), b"labels": [1]}, protocol=protocol)
+        python_folder = tmp_path / f"made{protocol}"
+        content = pickle.dumps({b"data": Hostile(str(python_folder)), b"labels": [1]}, protocol=protocol)
         (tmp_path / "data_batch_2").write_bytes(content)
         with pytest.raises(UserError, match=r"data_batch_2: truncated, or no file of CIFAR.*it calls \w+\.mkdir"):
             open_data("cifar10", str(tmp_path))
-        assert not made.exists()
+        assert not python_folder.exists()
         pickle.loads(content)
-        assert made.exists()  # it would have
+        assert python_folder.exists()  # it would have
 
 
 HOSTILE = {

@@ -23,9 +23,9 @@ def test_digits_are_split_in_equal_shares_and_none_is_lost() -> None:
     values, known = load_digits(return_X_y=True)
     together = np.concatenate([split.train_images, split.test_images])
     assert (together[:, :1] == together).all()
-    found = zip(together[:, 0].reshape(-1, 64), np.concatenate([split.train_labels, split.test_labels]), strict=True)
+    samples = zip(together[:, 0].reshape(-1, 64), np.concatenate([split.train_labels, split.test_labels]), strict=True)
     expected = sorted((tuple(np.round(v / 16 * 255)), label) for v, label in zip(values, known, strict=True))
-    assert sorted((tuple(gray), label) for gray, label in found) == expected
+    assert sorted((tuple(gray), label) for gray, label in samples) == expected
     shares = np.bincount(split.test_labels) / np.bincount(known)
     assert abs(shares - 0.2).max() < 0.01
     assert pickle.dumps(split) == pickle.dumps(digits_split())

@@ -44,8 +44,8 @@ def test_files_and_classes_are_those_of_torchvision(photographs: Path) -> None:
                 (photographs / part / hidden).rmdir()
         (photographs / part / "cat/._a.jpg").unlink(missing_ok=True)
         known = ImageFolder(str(photographs / part))
-        found = [(samples.name(i), samples.label(i)) for i in range(len(samples))]
-        assert found == known.samples and data.classes == tuple(known.classes)
+        pairs = [(samples.name(i), samples.label(i)) for i in range(len(samples))]
+        assert pairs == known.samples and data.classes == tuple(known.classes)
         for i in range(len(samples)):
             assert np.array_equal(np.asarray(samples.image(i)), np.asarray(known[i][0]))
 

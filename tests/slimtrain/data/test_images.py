@@ -40,26 +40,26 @@ def by_torchvision(path: Path, how: Preprocessing, resize: int) -> np.ndarray:
         ]
     )
     with Image.open(path) as image:
-        made: torch.Tensor = transform(image.convert("RGB"))
-    return made.numpy()
+        tensor: torch.Tensor = transform(image.convert("RGB"))
+    return tensor.numpy()
 
 
 @pytest.mark.parametrize("size", SHAPES)
 def test_images_of_any_shape_are_prepared_as_torchvision_does(size: tuple[int, int], tmp_path: Path) -> None:
     photograph(size).save(tmp_path / "a.png")
-    found = STANDARD(tmp_path / "a.png")
-    assert found.shape == (3, 224, 224) and found.dtype == np.float32 and found.flags.c_contiguous
-    np.testing.assert_allclose(found, by_torchvision(tmp_path / "a.png", STANDARD, 256), rtol=0, atol=1e-5)
+    image = STANDARD(tmp_path / "a.png")
+    assert image.shape == (3, 224, 224) and image.dtype == np.float32 and image.flags.c_contiguous
+    np.testing.assert_allclose(image, by_torchvision(tmp_path / "a.png", STANDARD, 256), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
 def test_images_of_any_mode_are_read_as_rgb(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     photograph((301, 260), mode).save(path)
-    found = STANDARD(path)
-    np.testing.assert_allclose(found, by_torchvision(path, STANDARD, 256), rtol=0, atol=1e-5)
+    image = STANDARD(path)
+    np.testing.assert_allclose(image, by_torchvision(path, STANDARD, 256), rtol=0, atol=1e-5)
     if mode in ("L", "1", "LA"):
-        pixels = found * np.array(IMAGENET_STD)[:, None, None] + np.array(IMAGENET_MEAN)[:, None, None]
+        pixels = image * np.array(IMAGENET_STD)[:, None, None] + np.array(IMAGENET_MEAN)[:, None, None]
         np.testing.assert_allclose(pixels[0], pixels[1], atol=1e-6)  # three equal channels
 
 
@@ -67,15 +67,15 @@ def test_images_of_any_mode_are_read_as_rgb(mode: str, tmp_path: Path) -> None:
 def test_other_image_sizes_keep_the_ratio_of_crop_and_resize(image_size: int, resize: int, tmp_path: Path) -> None:
     photograph((333, 251)).save(tmp_path / "a.png")
     how = Preprocessing(image_size, INCEPTION_MEAN, INCEPTION_STD)
-    found = how(tmp_path / "a.png")
-    np.testing.assert_allclose(found, by_torchvision(tmp_path / "a.png", how, resize), rtol=0, atol=1e-5)
+    image = how(tmp_path / "a.png")
+    np.testing.assert_allclose(image, by_torchvision(tmp_path / "a.png", how, resize), rtol=0, atol=1e-5)
 
 
 def test_normalization_is_per_channel(tmp_path: Path) -> None:
     Image.new("RGB", (300, 300), (255, 0, 51)).save(tmp_path / "a.png")
-    found = Preprocessing(224, (0.5, 0.25, 0.1), (0.5, 0.5, 0.2))(tmp_path / "a.png")
+    image = Preprocessing(224, (0.5, 0.25, 0.1), (0.5, 0.5, 0.2))(tmp_path / "a.png")
     for channel, value in enumerate((1.0, -0.5, 0.5)):
-        np.testing.assert_allclose(found[channel], value, atol=1e-6)
+        np.testing.assert_allclose(image[channel], value, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "ppm", "tif", "gif"])

@@ -141,7 +141,7 @@ def test_an_array_comes_in_batches_that_may_be_changed(form: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("images", "found"),
+    ("images", "shape"),
     [
         (array().astype(np.float64), "float64 [5, 3, 32, 32]"),
         (array().astype(np.float16), "float16 [5, 3, 32, 32]"),
@@ -155,11 +155,11 @@ def test_an_array_comes_in_batches_that_may_be_changed(form: str, tmp_path: Path
         (np.float32(1), "float32 []"),
     ],
 )
-def test_arrays_of_another_form_are_named(images: np.ndarray, found: str, tmp_path: Path) -> None:
+def test_arrays_of_another_form_are_named(images: np.ndarray, shape: str, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", images)
     np.savez(tmp_path / "a.npz", images)
     for name in ("a.npy", "a.npz"):
-        with pytest.raises(UserError, match=re.escape(f"holds {found}, expected normalized float32 images [N, 3, 32, 32]")):
+        with pytest.raises(UserError, match=re.escape(f"holds {shape}, expected normalized float32 images [N, 3, 32, 32]")):
             read_array(tmp_path / name, 32)
 
 
@@ -235,10 +235,10 @@ def test_damaged_archives_are_refused_or_read_right(form: str, tmp_path: Path) -
         damaged[position : position + 8] = bytes(b ^ 0xFF for b in damaged[position : position + 8])
         path.write_bytes(bytes(damaged))
         try:
-            found = read_array(path, 32)
+            image = read_array(path, 32)
         except UserError:
             continue
-        np.testing.assert_array_equal(found, np.round(array()))  # what was hit says nothing about the values
+        np.testing.assert_array_equal(image, np.round(array()))  # what was hit says nothing about the values
 
 
 def test_other_files_called_numpy_are_refused(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def test_every_transform_gives_normalized_images_of_the_size(kind: str, form: st
     image = Image.fromarray(pixels) if form == "pillow" else torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     torch.manual_seed(0)
     trained = transforms.train_transform(kind, 32, mean, std)(image)
-    for made in (trained, transforms.test_transform(32, mean, std, whole=True)(image)):
-        assert made.shape == (3, 32, 32) and made.dtype == torch.float32 and type(made) is torch.Tensor
-        values = plain(made, mean, std)
+    for output in (trained, transforms.test_transform(32, mean, std, whole=True)(image)):
+        assert output.shape == (3, 32, 32) and output.dtype == torch.float32 and type(output) is torch.Tensor
+        values = plain(output, mean, std)
         assert -0.2 < values.min() < 0.4 < values.max() < 1.2
 
 
@@ -87,8 +87,8 @@ def test_lighting_has_the_covariance_of_its_definition() -> None:
     drawn = torch.stack([lighting(black) for _ in range(20_000)])
     assert (drawn == drawn[:, :, :1, :1]).all()
     expected = sum(0.01 * value**2 * np.outer(vector, vector) for value, vector in zip(values, vectors.T, strict=True))
-    found = np.cov(drawn[:, :, 0, 0].numpy().T)
-    np.testing.assert_allclose(found, expected, rtol=0.05, atol=0)
+    covariance = np.cov(drawn[:, :, 0, 0].numpy().T)
+    np.testing.assert_allclose(covariance, expected, rtol=0.05, atol=0)
     np.testing.assert_allclose(drawn.mean((0, 2, 3)), 0, atol=5e-4)
 
 
@@ -103,8 +103,8 @@ def test_crops_have_the_areas_that_the_name_says(kind: str, least: float, monkey
     torch.manual_seed(0)
     areas, flips = [], []
     for _ in range(300):
-        made = plain(transform(image))
-        width, height = (made[0, :, -1] - made[0, :, 0]).mean() * 16 / 15, (made[1, -1] - made[1, 0]).mean() * 16 / 15
+        output = plain(transform(image))
+        width, height = (output[0, :, -1] - output[0, :, 0]).mean() * 16 / 15, (output[1, -1] - output[1, 0]).mean() * 16 / 15
         areas.append(float(abs(width) * height))
         flips.append(bool(width < 0))
     assert least * 0.85 < min(areas) < least * 1.4 and 0.85 < max(areas) <= 1.05
@@ -127,10 +127,10 @@ def test_cifars_crops_are_shifts_of_up_to_four_pixels_and_flips() -> None:
     torch.manual_seed(0)
     seen = set()
     for _ in range(150):
-        made = plain(transform(image))
-        found = [key for key, crop in crops.items() if torch.allclose(made, crop, atol=1e-5)]
-        assert len(found) == 1
-        seen.update(found)
+        output = plain(transform(image))
+        matches = [key for key, crop in crops.items() if torch.allclose(output, crop, atol=1e-5)]
+        assert len(matches) == 1
+        seen.update(matches)
     assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(range(9)) and {f for *_, f in seen} == {False, True}
 
 
@@ -143,9 +143,9 @@ def test_digits_move_a_little_and_are_never_mirrored() -> None:
     torch.manual_seed(0)
     centers = []
     for _ in range(100):
-        made = plain(transform(image))
-        centers.append(float((made.sum((0, 1)) * columns).sum() / made.sum()))
-        assert 0.7 < made.sum() / rest.sum() < 1.35  # scale 0.9 to 1.1 is area 0.81 to 1.21
+        output = plain(transform(image))
+        centers.append(float((output.sum((0, 1)) * columns).sum() / output.sum()))
+        assert 0.7 < output.sum() / rest.sum() < 1.35  # scale 0.9 to 1.1 is area 0.81 to 1.21
     center = float((rest.sum((0, 1)) * columns).sum() / rest.sum())
     assert center == pytest.approx(3.5, abs=0.1) and max(abs(c - center) for c in centers) < 2.9
     assert min(centers) < center - 1 and max(centers) > center + 1

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from slimtrain.base.errors import UserError
+from slimtrain.config.config import STATISTICS
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.evaluator import STATISTICS, Chunk, Evaluator, TensorChunks
+from slimtrain.search.evaluator import Chunk, Evaluator, TensorChunks
 from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.search.slimming import Slimming

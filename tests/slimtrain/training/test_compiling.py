@@ -172,7 +172,7 @@ def test_limits_that_a_user_raised_are_kept() -> None:
 
 @pytest.mark.parametrize("sampler", [WidthSampler(s(0.25, 1.0)), WidthSampler(us())], ids=["s", "us"])
 def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) -> None:
-    made: list[tuple[State, State, list[float]]] = []
+    outcomes: list[tuple[State, State, list[float]]] = []
     for compiled in (False, True):
         network = network_for(sampler.spec)
         gradients = Gradients(network, sampler.count, alone(), synchronized=False)
@@ -186,9 +186,9 @@ def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) ->
             steps.apply(0.01)
         grads = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
         assert all(p.grad is not None for p in network.parameters())
-        made.append((dict(network.state_dict()), grads, losses))
+        outcomes.append((dict(network.state_dict()), grads, losses))
         assert forward is None or len(forward.compiled) == 2
-    (state, grads, losses), (compiled_state, compiled_grads, compiled_losses) = made
+    (state, grads, losses), (compiled_state, compiled_grads, compiled_losses) = outcomes
     assert compiled_losses == pytest.approx(losses, rel=1e-12)
     scale = max(float(value.abs().max()) for value in grads.values())
     for key, value in grads.items():
@@ -200,7 +200,7 @@ def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) ->
 def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
     """Graphs, and the gradients without and with them, of norms that take statistics over processes."""
     ARCHITECTURES["tiny"] = Tiny()
-    sampler, count, made = WidthSampler(us(), sandwich=2), Counting(), []
+    sampler, count, steps = WidthSampler(us(), sandwich=2), Counting(), []
     for compiled in (False, True):
         network = network_for(sampler.spec)
         network.synchronize(True)
@@ -209,8 +209,8 @@ def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
             for plan in sampler(step):
                 with network.at(plan):
                     forward(images(3 + joined.rank, 8, seed=joined.rank)).square().sum().backward()
-        made.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
-    return count.graphs, made[0], made[1]
+        steps.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    return count.graphs, steps[0], steps[1]
 
 
 def test_an_old_torch_is_not_trusted_with_norms_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +241,6 @@ def test_a_published_architecture_is_one_graph_per_plan() -> None:
     forward = CompiledForward(network, spec.plans[:1], count)
     x = images(4, 16)
     with network.at(spec.plans[0]):
-        made = forward(x)
-        assert gap(made.detach(), network(x).detach()) < 1e-12
+        output = forward(x)
+        assert gap(output.detach(), network(x).detach()) < 1e-12
     assert count.graphs == 1

@@ -33,7 +33,7 @@ SPECS = {
 }
 TOTAL = 16
 SIZE = 16  # pixels; the last layers see one value per image and channel
-Made = dict[str, Any]
+Outcome = dict[str, Any]
 
 
 def share(joined: Processes, total: int) -> slice:
@@ -41,7 +41,7 @@ def share(joined: Processes, total: int) -> slice:
     return slice(joined.rank * total // joined.world, (joined.rank + 1) * total // joined.world)
 
 
-def one_step(joined: Processes, name: str, options: dict[str, Any]) -> Made:
+def one_step(joined: Processes, name: str, options: dict[str, Any]) -> Outcome:
     """Gradients, losses and statistics of one step, and what was summed over processes for it."""
     sampler = WidthSampler(SPECS[name], sandwich=3)
     state = random_state(sampler.spec)
@@ -71,15 +71,15 @@ def one_step(joined: Processes, name: str, options: dict[str, Any]) -> Made:
     return {"losses": losses, "gradients": grads, "after": after, "sums": counted.sizes, "flat": gradients.flat.numel()}
 
 
-def distance(found: State, expected: State) -> float:
+def distance(actual: State, expected: State) -> float:
     """The largest difference of any tensor, relative to that tensor's largest entry, or to a thousandth of the largest of
     all: weights before a norm may have gradients of rounding alone."""
     scale = max(float(value.abs().max()) for value in expected.values())
     distances = [
-        float((found[key] - value).abs().max()) / max(float(value.abs().max()), 1e-3 * scale)
+        float((actual[key] - value).abs().max()) / max(float(value.abs().max()), 1e-3 * scale)
         for key, value in expected.items()
     ]
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     return max(distances)
 
 
@@ -99,32 +99,32 @@ def floating(state: State) -> State:
 def test_with_norms_synchronized_a_step_is_that_of_one_process(name: str, world: int, total: int) -> None:
     options = {"dtype": torch.float64, "synchronized": True, "total": total}
     expected = one_step(alone(), name, options)
-    made = in_processes(world, one_step, name, options)
-    found = {
-        "gradients": max(distance(m["gradients"], expected["gradients"]) for m in made),
-        "weights and statistics": max(distance(floating(m["after"]), floating(expected["after"])) for m in made),
-        "losses": max(float((m["losses"] / expected["losses"] - 1).abs().max()) for m in made),
+    outcomes = in_processes(world, one_step, name, options)
+    distances = {
+        "gradients": max(distance(m["gradients"], expected["gradients"]) for m in outcomes),
+        "weights and statistics": max(distance(floating(m["after"]), floating(expected["after"])) for m in outcomes),
+        "losses": max(float((m["losses"] / expected["losses"] - 1).abs().max()) for m in outcomes),
     }
-    print(f"{name}, {world} processes, {total} images: {found}")
-    assert max(found.values()) < 1e-10
-    for m in made[1:]:
-        assert all(torch.equal(value, made[0]["after"][key]) for key, value in m["after"].items())
+    print(f"{name}, {world} processes, {total} images: {distances}")
+    assert max(distances.values()) < 1e-10
+    for m in outcomes[1:]:
+        assert all(torch.equal(value, outcomes[0]["after"][key]) for key, value in m["after"].items())
 
 
 def test_in_float32_processes_are_as_near_to_the_truth_as_one_is() -> None:
     """Rounding grows over 27 layers of random weights, with and without processes: float64 tells what is right."""
     options = {"dtype": torch.float32, "synchronized": True}
     truth = one_step(alone(), "us", {**options, "dtype": torch.float64})["gradients"]
-    single, made = one_step(alone(), "us", options), in_processes(2, one_step, "us", options)[0]
+    single, outcomes = one_step(alone(), "us", options), in_processes(2, one_step, "us", options)[0]
     errors = []
-    for gradients in (single["gradients"], made["gradients"]):
+    for gradients in (single["gradients"], outcomes["gradients"]):
         difference = torch.cat([(gradients[key].double() - value).flatten() for key, value in truth.items()])
         errors.append(float(difference.norm() / torch.cat([value.flatten() for value in truth.values()]).norm()))
     print(f"float32 against float64, one process and two: {errors}")
     assert errors[1] < 4 * errors[0] < 0.2
-    assert made["losses"].tolist() == pytest.approx(single["losses"].tolist(), rel=1e-5)
+    assert outcomes["losses"].tolist() == pytest.approx(single["losses"].tolist(), rel=1e-5)
     classifier = "classifier.0.weight"
-    assert distance({"": made["gradients"][classifier]}, {"": single["gradients"][classifier]}) < 1e-4
+    assert distance({"": outcomes["gradients"][classifier]}, {"": single["gradients"][classifier]}) < 1e-4
 
 
 def test_without_synchronization_one_sum_per_step_carries_everything() -> None:
@@ -134,7 +134,7 @@ def test_without_synchronization_one_sum_per_step_carries_everything() -> None:
             assert m["sums"] == [m["flat"]]
 
 
-def one_share(joined: Processes, name: str, world: int, rank: int) -> Made:
+def one_share(joined: Processes, name: str, world: int, rank: int) -> Outcome:
     """What process `rank` of `world` would make by itself: its gradients, and its own statistics."""
     sampler = WidthSampler(SPECS[name], sandwich=3)
     network = network_of(sampler.spec, random_state(sampler.spec))
@@ -149,10 +149,10 @@ def one_share(joined: Processes, name: str, world: int, rank: int) -> Made:
 
 @pytest.mark.parametrize(("name", "world"), [("us", 2), ("s", 4)])
 def test_without_synchronization_gradients_add_up_and_statistics_are_the_mean(name: str, world: int) -> None:
-    made = in_processes(world, one_step, name, {"dtype": torch.float64, "synchronized": False})
+    outcomes = in_processes(world, one_step, name, {"dtype": torch.float64, "synchronized": False})
     shares = [one_share(alone(), name, world, rank) for rank in range(world)]
     total = {key: torch.stack([s["gradients"][key] for s in shares]).sum(0) for key in shares[0]["gradients"]}
-    for m in made:
+    for m in outcomes:
         assert distance(m["gradients"], total) < 1e-12
         torch.testing.assert_close(m["losses"], torch.stack([s["losses"] for s in shares]).sum(0), rtol=1e-12, atol=0)
         for key, value in shares[0]["statistics"].items():
@@ -163,7 +163,7 @@ def test_without_synchronization_gradients_add_up_and_statistics_are_the_mean(na
             if key.endswith("running_var"):  # every process saw other images
                 assert float((own[0] - own[1]).abs().max()) > 1e-6
             torch.testing.assert_close(m["after"][key], own.mean(0), rtol=1e-12, atol=1e-13)
-        assert all(torch.equal(value, made[0]["after"][key]) for key, value in m["after"].items())
+        assert all(torch.equal(value, outcomes[0]["after"][key]) for key, value in m["after"].items())
 
 
 # -------------------------------------------------------------------------------------------------------------- testing
@@ -181,16 +181,16 @@ def scored(joined: Processes, count: int, batch_size: int) -> list[Scores]:
 
 
 def as_float(image: Any) -> Tensor:
-    made: Tensor = image.float() / 128 - 1
-    return made
+    tensor: Tensor = image.float() / 128 - 1
+    return tensor
 
 
 @pytest.mark.parametrize(("count", "world", "batch_size"), [(11, 4, 8), (11, 2, 3), (3, 4, 4)])
 def test_every_image_is_tested_once_however_uneven_the_shares(count: int, world: int, batch_size: int) -> None:
     expected = scored(alone(), count, 5)
-    made = in_processes(world, scored, count, batch_size)
-    for results in made:
-        assert results == made[0]
+    outcomes = in_processes(world, scored, count, batch_size)
+    for results in outcomes:
+        assert results == outcomes[0]
         for result, single in zip(results, expected, strict=True):
             assert result.images == single.images == count
             assert (result.top1, result.top5) == (single.top1, single.top5)
@@ -247,7 +247,7 @@ def test_calibration_does_not_depend_on_the_number_of_processes(world: int, dtyp
 # -------------------------------------------------------------------------------------------------------------- training
 
 
-def trained(joined: Processes, options: dict[str, Any]) -> Made:
+def trained(joined: Processes, options: dict[str, Any]) -> Outcome:
     """All steps of a run over 13 images, in float64."""
     chosen = config(drop_last=False, **options)
     run = Run(chosen, joined, data(13, 32))
@@ -280,13 +280,13 @@ def test_a_run_over_short_batches_is_that_of_one_process() -> None:
     options = {"batch_size": 5, "sync_norm": True, "sandwich": 3}
     expected = trained(alone(), options)
     assert expected["sizes"] == [5, 5, 3]
-    made = in_processes(2, trained, options)
-    assert [m["sizes"] for m in made] == [[2, 2, 1], [3, 3, 2]]
-    found = max(distance(floating(m["after"]), floating(expected["after"])) for m in made)
-    losses = max(float((m["losses"] / expected["losses"] - 1).abs().max()) for m in made)
-    print(f"3 steps, 2 processes: weights and statistics {found}, losses {losses}")
+    outcomes = in_processes(2, trained, options)
+    assert [m["sizes"] for m in outcomes] == [[2, 2, 1], [3, 3, 2]]
+    difference = max(distance(floating(m["after"]), floating(expected["after"])) for m in outcomes)
+    losses = max(float((m["losses"] / expected["losses"] - 1).abs().max()) for m in outcomes)
+    print(f"3 steps, 2 processes: weights and statistics {difference}, losses {losses}")
     assert expected["steps"] == 3 and bool((expected["losses"][-1] != expected["losses"][0]).all())
-    assert max(found, losses) < 1e-7
+    assert max(difference, losses) < 1e-7
 
 
 # ---------------------------------------------------------------------------------------------------------- environment

@@ -47,24 +47,24 @@ def test_results_are_those_of_single_images(classes: int) -> None:
     labels = torch.randint(classes, (COUNT,), generator=torch.Generator().manual_seed(classes))
     with torch.no_grad():  # half of the labels are what the network says, else few would be right
         labels[::2] = network(x).argmax(1)[::2]
-    made = evaluate(network, [network.spec.plan(w) for w in (0.5, 0.25)], batches(x, labels, (6, 6, 1)), alone())
-    for width, result in zip((0.5, 0.25), made, strict=True):
+    results = evaluate(network, [network.spec.plan(w) for w in (0.5, 0.25)], batches(x, labels, (6, 6, 1)), alone())
+    for width, result in zip((0.5, 0.25), results, strict=True):
         expected = by_hand(network, width, x, labels)
         assert (result.top1, result.top5, result.images) == (expected.top1, expected.top5, expected.images)
         assert result.loss == pytest.approx(expected.loss, rel=1e-5)
         assert classes > 5 or result.top5 == 1
-    assert made[0].top1 >= 7 / 13
-    assert classes == 40 or made[0].top5 > made[0].top1 or made[0].top1 == 1
-    assert classes < 40 or made[0].top5 < 1
+    assert results[0].top1 >= 7 / 13
+    assert classes == 40 or results[0].top5 > results[0].top1 or results[0].top1 == 1
+    assert classes < 40 or results[0].top5 < 1
 
 
 def test_the_size_of_batches_makes_no_difference() -> None:
     network = network_of(spec(10), random_state(spec(10)))
     x, labels = images(COUNT, 32), torch.arange(COUNT) % 10
     plans = list(network.spec.plans)
-    made = [evaluate(network, plans, batches(x, labels, sizes), alone()) for sizes in ((13,), (1,) * 13, (5, 8))]
-    for results in made[1:]:
-        for a, b in zip(results, made[0], strict=True):
+    by_batches = [evaluate(network, plans, batches(x, labels, sizes), alone()) for sizes in ((13,), (1,) * 13, (5, 8))]
+    for results in by_batches[1:]:
+        for a, b in zip(results, by_batches[0], strict=True):
             assert (a.top1, a.top5, a.images) == (b.top1, b.top5, b.images)
             assert a.loss == pytest.approx(b.loss, rel=1e-6)
 
@@ -96,9 +96,9 @@ def test_a_network_that_broke_shows() -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_images_are_laid_out_as_asked(channels_last: bool) -> None:
     x = images(2, 32).float()
-    made = to_device(x, torch.device("cpu"), channels_last)
-    assert torch.equal(made, x)
-    assert made.is_contiguous(memory_format=torch.channels_last) == channels_last
+    moved = to_device(x, torch.device("cpu"), channels_last)
+    assert torch.equal(moved, x)
+    assert moved.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_half_precision_and_memory_layout_change_results_little() -> None:

@@ -75,8 +75,8 @@ def test_the_summary_holds_every_row_exactly(tmp_path: Path) -> None:
     book.record(ROWS[:1], 4)
     book.record(ROWS, 8)
     with (tmp_path / "summary.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
-    assert found == [{key: str(value) for key, value in row.items()} for row in ROWS]
+        records = list(csv.DictReader(file))
+    assert records == [{key: str(value) for key, value in row.items()} for row in ROWS]
     assert (tmp_path / "summary.csv").read_bytes().count(b"\r") == 0
 
 
@@ -122,9 +122,9 @@ class Times:
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> Times:
-    made = Times()
-    monkeypatch.setattr(time, "perf_counter", made.perf_counter)
-    return made
+    clock = Times()
+    monkeypatch.setattr(time, "perf_counter", clock.perf_counter)
+    return clock
 
 
 def test_a_clock_by_hand(times: Times) -> None:

@@ -33,12 +33,12 @@ def test_linear_falls_by_the_same_amount_every_step_and_would_reach_0_after_the_
 
 
 def test_exponential_loses_the_same_share_every_step_gamma_in_an_epoch() -> None:
-    made = rates(schedule("exponential", gamma=0.98))
-    shares = [after / before for before, after in pairwise(made)]
-    assert made[0] == LR
+    factors = rates(schedule("exponential", gamma=0.98))
+    shares = [after / before for before, after in pairwise(factors)]
+    assert factors[0] == LR
     assert shares == pytest.approx([shares[0]] * len(shares), rel=1e-12)
     for epoch in range(6):
-        assert made[epoch * STEPS] == pytest.approx(LR * math.prod([0.98] * epoch), rel=1e-12)
+        assert factors[epoch * STEPS] == pytest.approx(LR * math.prod([0.98] * epoch), rel=1e-12)
 
 
 def test_cosine_is_the_height_of_a_wheel_that_turns_half_way() -> None:
@@ -62,9 +62,9 @@ def test_multistep_changes_in_the_first_step_of_each_milestone_and_nowhere_else(
 
 
 def test_milestones_within_an_epoch_take_effect_at_the_next_step() -> None:
-    made = rates(schedule("multistep", milestones=(0.5,), gamma=0.1))  # after 3.5 of 7 steps
-    assert made[3] == LR
-    assert made[4] == pytest.approx(LR * 0.1)
+    factors = rates(schedule("multistep", milestones=(0.5,), gamma=0.1))  # after 3.5 of 7 steps
+    assert factors[3] == LR
+    assert factors[4] == pytest.approx(LR * 0.1)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 49, 1251, 5004])
@@ -87,12 +87,12 @@ def test_warmup_climbs_in_equal_steps_to_the_full_rate_then_the_schedule_is_as_w
 
 
 def test_warmup_of_a_part_of_an_epoch_never_exceeds_the_schedule() -> None:
-    made = rates(schedule("multistep", milestones=(5,), warmup_epochs=0.5))  # 3.5 steps
-    assert made[:5] == pytest.approx([LR / 3.5, 2 * LR / 3.5, 3 * LR / 3.5, LR, LR])
+    factors = rates(schedule("multistep", milestones=(5,), warmup_epochs=0.5))  # 3.5 steps
+    assert factors[:5] == pytest.approx([LR / 3.5, 2 * LR / 3.5, 3 * LR / 3.5, LR, LR])
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "exponential", "multistep"])
 def test_every_step_of_every_schedule_learns(kind: str) -> None:
     for warmup in (0.0, 0.01, 3.0):
-        made = rates(schedule(kind, milestones=(3,), warmup_epochs=warmup))
-        assert all(0 < rate <= LR for rate in made)
+        factors = rates(schedule(kind, milestones=(3,), warmup_epochs=warmup))
+        assert all(0 < rate <= LR for rate in factors)

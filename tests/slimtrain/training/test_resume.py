@@ -43,11 +43,11 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, name: str = "train_step"
     monkeypatch.setattr(Run, name, method)
 
 
-def killed(made: Config, monkeypatch: pytest.MonkeyPatch, step: int, name: str = "train_step") -> None:
+def killed(settings: Config, monkeypatch: pytest.MonkeyPatch, step: int, name: str = "train_step") -> None:
     with monkeypatch.context() as patch:
         kill_at(patch, step, name)
         with pytest.raises(Killed):
-            train(made, ALONE)
+            train(settings, ALONE)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -323,9 +323,9 @@ def test_a_run_that_began_with_the_same_weights_goes_on(tmp_path: Path, whole: P
 
 
 def test_auto_without_a_checkpoint_begins(tmp_path: Path) -> None:
-    made = config(tmp_path / "run", epochs=1, resume="auto")
+    settings = config(tmp_path / "run", epochs=1, resume="auto")
     assert run_to_resume("auto", tmp_path / "run") is None
-    train(made, ALONE)
+    train(settings, ALONE)
     assert (tmp_path / "run" / "last.pt").exists()
 
 

@@ -88,12 +88,12 @@ def test_the_lines_tell_batch_arithmetic_progress_and_widths(ran: tuple[Path, Ou
 
 def test_the_summary_has_a_row_per_epoch_and_width(ran: tuple[Path, Outcome]) -> None:
     folder, _ = ran
-    found = rows(folder)
-    assert [(r["epoch"], r["step"], r["plan"], r["width"]) for r in found] == [
+    records = rows(folder)
+    assert [(r["epoch"], r["step"], r["plan"], r["width"]) for r in records] == [
         *(("1", "4", "x0_125", "0.125"), ("1", "4", "x0_25", "0.25")),
         *(("2", "8", "x0_125", "0.125"), ("2", "8", "x0_25", "0.25")),
     ]
-    for row in found:
+    for row in records:
         assert float(row["images_per_s"]) > 0 and 0 <= float(row["data_wait"]) <= 1
         assert 0 <= float(row["top1"]) <= float(row["top5"]) <= 1
         assert (float(row["top1"]) * 16).is_integer()  # of 16 images
@@ -222,8 +222,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, top1: Sequence[tuple[float, float]
     remaining = list(top1)
 
     def test(self: Run, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[Scores]:
-        found = remaining.pop(0) if remaining else (0.0,) * len(plans)
-        return [Scores(1.0, value, 1.0, 16) for value in found]
+        accuracies = remaining.pop(0) if remaining else (0.0,) * len(plans)
+        return [Scores(1.0, value, 1.0, 16) for value in accuracies]
 
     monkeypatch.setattr(Run, "test", test)
     return []

@@ -82,8 +82,8 @@ def test_one_value_per_channel_is_told_at_once(tmp_path: Path, monkeypatch: pyte
 
 def test_a_last_batch_of_one_image(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    made = config(tmp_path / "run", data="digits", holdout=1437 - 9, drop_last=False)
-    failure(made, UserError, "one value per channel", "drop_last")
+    settings = config(tmp_path / "run", data="digits", holdout=1437 - 9, drop_last=False)
+    failure(settings, UserError, "one value per channel", "drop_last")
     assert not (tmp_path / "run").exists()
 
 
@@ -151,8 +151,8 @@ def test_a_class_count_that_does_not_match(tmp_path: Path, photos: Path) -> None
 def test_folders_in_which_nothing_can_be_read(tmp_path: Path, photos: Path) -> None:
     for path in photos.glob("train/*/*.png"):
         path.write_bytes(b"no image")
-    made = config(tmp_path / "run", data="folder", data_dir=str(photos))
-    failure(made, UserError, "12 images in a row", "cannot be read")
+    settings = config(tmp_path / "run", data="folder", data_dir=str(photos))
+    failure(settings, UserError, "12 images in a row", "cannot be read")
 
 
 def test_no_readable_image_to_test_with(tmp_path: Path, photos: Path) -> None:

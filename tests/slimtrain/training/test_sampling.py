@@ -75,8 +75,8 @@ def test_another_process_draws_the_same() -> None:
         "print([[p.width for p in WidthSampler(spec, 5)(s)] for s in range(4)])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == str([[plan.width for plan in WidthSampler(US, 5)(step)] for step in range(4)])
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == str([[plan.width for plan in WidthSampler(US, 5)(step)] for step in range(4)])
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:
@@ -193,13 +193,13 @@ def test_nonuniform_plans_run(architecture: str) -> None:
     spec = NetworkSpec(architecture, "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
     network = network_of(spec, random_state(spec)).train()
     plans = WidthSampler(spec, sandwich=5, nonuniform=True)(0)[2:]
-    made = []
+    draws = []
     with torch.no_grad():
         for plan in plans:
             with network.at(plan):
-                made.append(network(images(2)))
-    assert all(logits.shape == (2, 10) and bool(torch.isfinite(logits).all()) for logits in made)
-    assert len({float(logits[0, 0]) for logits in made}) == 3
+                draws.append(network(images(2)))
+    assert all(logits.shape == (2, 10) and bool(torch.isfinite(logits).all()) for logits in draws)
+    assert len({float(logits[0, 0]) for logits in draws}) == 3
 
 
 # ---------------------------------------------------------------------------------------------------- S and AutoSlim

@@ -92,10 +92,10 @@ def expected_step(
 ) -> tuple[State, list[float], dict[ChannelPlan, nn.Module]]:
     """The sum of the dense networks' gradients, their losses, and themselves. Losses are written out; the teacher is a
     constant, or with `detached` false part of every loss."""
-    made: list[tuple[nn.Module, dict[str, str]]] = [dense(spec, plan, state) for plan in plans]
+    dense_networks: list[tuple[nn.Module, dict[str, str]]] = [dense(spec, plan, state) for plan in plans]
     losses: list[Tensor] = []
     teacher = torch.empty(0)
-    for i, (network, _) in enumerate(made):
+    for i, (network, _) in enumerate(dense_networks):
         with torch.autocast("cpu", half, enabled=half is not None):
             logits = network(x)
         logits = logits.to(x.dtype)
@@ -109,18 +109,18 @@ def expected_step(
             teacher = log.exp().detach() if detached else log.exp()
     torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     total = {key: torch.zeros_like(value) for key, value in state.items() if value.is_floating_point()}
-    for network, source in made:
+    for network, source in dense_networks:
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             total[source[name]][tuple(slice(size) for size in parameter.shape)] += parameter.grad
-    networks = {plan: network for plan, (network, _) in zip(plans, made, strict=True)}
+    networks = {plan: network for plan, (network, _) in zip(plans, dense_networks, strict=True)}
     return total, [float(loss.detach()) for loss in losses], networks
 
 
-def assert_same(found: State, expected: State, tolerance: float = EXACT) -> None:
-    assert found.keys() == {key for key in expected if not key.endswith(("running_mean", "running_var"))}
+def assert_same(actual: State, expected: State, tolerance: float = EXACT) -> None:
+    assert actual.keys() == {key for key in expected if not key.endswith(("running_mean", "running_var"))}
     scale = max(float(value.abs().max()) for value in expected.values())
-    for key, value in found.items():
+    for key, value in actual.items():
         wanted = expected[key]
         # A weight before a norm may have a gradient of rounding alone: the network's own scale bounds that.
         assert float((value - wanted).abs().max()) <= tolerance * max(float(wanted.abs().max()), 1e-3 * scale), key
@@ -137,8 +137,8 @@ def test_gradients_are_the_sum_of_those_of_dense_networks(name: str, rule: str) 
     state, x, plans = random_state(sampler.spec), images(8, 16), sampler(0)
     expected, losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, **options)
     network = network_of(sampler.spec, {key: value.clone() for key, value in state.items()})
-    found = stepper(network, sampler.count, **options).compute(plans, x, LABELS, 8)
-    assert found.tolist() == pytest.approx(losses, rel=1e-10)
+    result = stepper(network, sampler.count, **options).compute(plans, x, LABELS, 8)
+    assert result.tolist() == pytest.approx(losses, rel=1e-10)
     assert_same(gradients_of(network), expected)
     for _, module in network.named_parameters():
         assert module.grad is not None and module.grad.dtype == torch.float64
@@ -158,21 +158,21 @@ def test_the_teacher_is_a_constant() -> None:
     state, x, plans = random_state(sampler.spec), images(8, 16), sampler(0)
     network = network_of(sampler.spec, {key: value.clone() for key, value in state.items()})
     stepper(network, sampler.count, distill=True).compute(plans, x, LABELS, 8)
-    found = gradients_of(network)
+    gradients = gradients_of(network)
     entangled, _, _ = expected_step(sampler.spec, plans, state, x, LABELS, distill=True, detached=False)
     for key in ("features.0.0.weight", "features.13.body.3.weight", "classifier.0.weight", "features.3.body.4.bias"):
-        assert gap(found[key], entangled[key]) > 1e-3
+        assert gap(gradients[key], entangled[key]) > 1e-3
 
 
 def test_distillation_keeps_labels_from_the_narrower_plans() -> None:
     sampler = SAMPLERS["s_v1"]
     widest, narrow = sampler(0)
-    made = []
+    results = []
     for labels in (LABELS, (LABELS + 1) % CLASSES):
         network = network_of(sampler.spec, random_state(sampler.spec))
         losses = stepper(network, 2, distill=True).compute([widest, narrow], images(8, 16), labels, 8)
-        made.append((losses.tolist(), gradients_of(network)))
-    (first, a), (second, b) = made
+        results.append((losses.tolist(), gradients_of(network)))
+    (first, a), (second, b) = results
     assert first[1] == second[1] and abs(first[0] - second[0]) > 1e-3
     # Scale and shift belong to a switch: the narrow one's come from its own loss alone.
     narrow_index = sampler.spec.plans.index(narrow)
@@ -206,15 +206,15 @@ def test_parts_are_added_up_over_the_total_of_the_step() -> None:
 def test_where_norms_do_not_look_at_the_batch_parts_make_no_difference() -> None:
     """With the stored statistics instead of the batch's a step in parts is the step."""
     sampler = SAMPLERS["s_v1"]
-    made = []
+    results = []
     for parts in (1, 4):
         network = network_of(sampler.spec, random_state(sampler.spec))
         for parameter in network.parameters():
             parameter.grad = None
         for part, labels in zip(images(8, 32).chunk(parts), LABELS.chunk(parts), strict=True):
             accumulate_gradients(network, sampler(0), part, labels, 8, smoothing=0.1, distill=True)
-        made.append(gradients_of(network))
-    assert_same(made[1], made[0])
+        results.append(gradients_of(network))
+    assert_same(results[1], results[0])
 
 
 def test_a_second_step_starts_from_nothing() -> None:
@@ -313,16 +313,16 @@ def test_half_precision_is_that_of_dense_networks(amp: str) -> None:
     steps = half_stepper(network, sampler.count, amp, distill=True, smoothing=0.1)
     losses = steps.compute(plans, x, LABELS, 8)
     scale = steps.scaler.get_scale() if amp == "fp16" else 1.0
-    found = {key: value / scale for key, value in gradients_of(network).items()}
-    assert {value.dtype for value in found.values()} == {losses.dtype} == {torch.float32}
+    gradients = {key: value / scale for key, value in gradients_of(network).items()}
+    assert {value.dtype for value in gradients.values()} == {losses.dtype} == {torch.float32}
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
     same, same_losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, smoothing=0.1, distill=True, half=half)
     full, full_losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, smoothing=0.1, distill=True)
     assert losses.tolist() == pytest.approx(same_losses, rel=1e-5)
     assert losses.tolist() == pytest.approx(full_losses, rel=0.03)
-    assert_same(found, same, {"bf16": 1e-3, "fp16": 0.02}[amp])  # fp16's small gradients depend on the scale
+    assert_same(gradients, same, {"bf16": 1e-3, "fp16": 0.02}[amp])  # fp16's small gradients depend on the scale
     bias = "classifier.0.bias"
-    assert 1e-6 < gap(found[bias], full[bias]) < {"bf16": 0.3, "fp16": 0.05}[amp]
+    assert 1e-6 < gap(gradients[bias], full[bias]) < {"bf16": 0.3, "fp16": 0.05}[amp]
 
 
 def test_convolutions_run_in_the_chosen_precision() -> None:
@@ -370,10 +370,10 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_lowers_the_scale(bad: fl
 
 def test_the_scale_reaches_the_gradients_and_not_the_losses() -> None:
     sampler = SAMPLERS["s_v1"]
-    made = []
+    results = []
     for scale in (1.0, 1024.0):
         network, losses = network_of(sampler.spec, random_state(sampler.spec)).train(), torch.zeros(2, dtype=torch.float64)
         accumulate_gradients(network, sampler(0), images(8, 16), LABELS, 8, scale=scale, losses=losses)
-        made.append((losses, gradients_of(network)))
-    assert torch.equal(made[0][0], made[1][0])
-    assert_same({key: value / 1024 for key, value in made[1][1].items()}, made[0][1], 1e-12)
+        results.append((losses, gradients_of(network)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert_same({key: value / 1024 for key, value in results[1][1].items()}, results[0][1], 1e-12)

@@ -21,11 +21,11 @@ def drawn(seed: int) -> Tensor:
 
 def probabilities(logits: Tensor) -> list[list[float]]:
     """Softmax, number by number."""
-    made = []
+    losses = []
     for row in logits.tolist():
         exponentials = [math.exp(value) for value in row]
-        made.append([value / sum(exponentials) for value in exponentials])
-    return made
+        losses.append([value / sum(exponentials) for value in exponentials])
+    return losses
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.85])
@@ -65,13 +65,13 @@ def test_distillation_is_cross_entropy_with_the_teacher() -> None:
 
 def test_distillation_is_kullback_leibler_up_to_the_entropy_of_the_teacher() -> None:
     logits, teacher = drawn(0), drawn(1)
-    made = float(distillation_loss(logits, teacher.softmax(1)))
+    loss = float(distillation_loss(logits, teacher.softmax(1)))
     entropy = divergence = 0.0
     for p, q in zip(probabilities(teacher), probabilities(logits), strict=True):
         entropy -= sum(a * math.log(a) for a in p)
         divergence += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert divergence > 0.1
-    assert made - entropy == pytest.approx(divergence, rel=1e-12)
+    assert loss - entropy == pytest.approx(divergence, rel=1e-12)
 
 
 def test_a_certain_teacher_is_a_label() -> None:

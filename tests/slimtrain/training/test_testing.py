@@ -65,14 +65,14 @@ def published(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def rows(*args: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(done(*args, "--json").out)
-    return found
+    records: list[dict[str, Any]] = json.loads(done(*args, "--json").out)
+    return records
 
 
-def expected_rows(network: SlimmableNetwork, made: Any) -> list[dict[str, Any]]:
+def expected_rows(network: SlimmableNetwork, evaluation: Any) -> list[dict[str, Any]]:
     """Computed image by image."""
-    batches = list(test_batches(data_of(made).test, test_transform_of(made), batch_size=1))
-    found = []
+    batches = list(test_batches(data_of(evaluation).test, test_transform_of(evaluation), batch_size=1))
+    records = []
     for plan in sorted(network.known_plans, key=lambda plan: plan.width or 0):
         with torch.inference_mode(), network.at(plan):
             scores = torch.cat([network(batch.images) for batch in batches]).double()
@@ -80,8 +80,8 @@ def expected_rows(network: SlimmableNetwork, made: Any) -> list[dict[str, Any]]:
         ranks = (scores > scores.gather(1, labels[:, None])).sum(1)
         loss = -scores.log_softmax(1).gather(1, labels[:, None]).mean()
         top1, top5 = (ranks < 1).double().mean(), (ranks < 5).double().mean()
-        found.append({"plan": plan.name, "width": plan.width, "loss": loss.item(), "top1": top1.item(), "top5": top5.item()})
-    return found
+        records.append({"plan": plan.name, "width": plan.width, "loss": loss.item(), "top1": top1.item(), "top5": top5.item()})
+    return records
 
 
 # ------------------------------------------------------------------------------------------------------------- testing
@@ -89,22 +89,22 @@ def expected_rows(network: SlimmableNetwork, made: Any) -> list[dict[str, Any]]:
 
 def test_figures_are_those_of_the_definition(tmp_path: Path, file: Path) -> None:
     network = calibrated_network(US1, US1.plan(0.1875))
-    found = rows("test", file, "--ckpt", own(network, tmp_path / "own.pt"))
+    records = rows("test", file, "--ckpt", own(network, tmp_path / "own.pt"))
     expected = expected_rows(network, config(tmp_path / "run"))
-    assert [row["plan"] for row in found] == ["x0_125", "x0_1875", "x0_25"]
-    for row, other in zip(found, expected, strict=True):
+    assert [row["plan"] for row in records] == ["x0_125", "x0_1875", "x0_25"]
+    for row, other in zip(records, expected, strict=True):
         assert row.pop("images") == 16 and row.keys() == other.keys()
         assert row == {**other, "loss": pytest.approx(other["loss"], rel=1e-5)}
 
 
 def test_a_published_checkpoint_is_tested(published: tuple[Path, Path]) -> None:
     path, settings = published
-    found = rows("test", settings, "--ckpt", path)
+    records = rows("test", settings, "--ckpt", path)
     network = open_checkpoint(path).network
-    made = config(path.parent / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
-    expected = expected_rows(network, made)
-    assert [row["width"] for row in found] == [0.25, 0.4, 0.5]
-    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+    run_config = config(path.parent / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
+    expected = expected_rows(network, run_config)
+    assert [row["width"] for row in records] == [0.25, 0.4, 0.5]
+    assert [row["loss"] for row in records] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
 
 
 def test_chosen_widths_and_a_plan_file(tmp_path: Path, file: Path) -> None:
@@ -186,8 +186,8 @@ def test_labeled_folders(tmp_path: Path, file: Path) -> None:
     spec = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 2, width_range=(0.125, 0.25), stem_stride=1)
     path = own(calibrated_network(spec), tmp_path / "own.pt", names=("cat", "dog"))
     folder = ("--set", "data=folder", "--data-dir", tmp_path / "data")
-    found = rows("test", file, "--ckpt", path, *folder)
-    assert [(row["images"], row["top5"]) for row in found] == [(6, 1.0)] * 2
+    records = rows("test", file, "--ckpt", path, *folder)
+    assert [(row["images"], row["top5"]) for row in records] == [(6, 1.0)] * 2
     (tmp_path / "data" / "val" / "dog" / "0.png").write_bytes(b"no image")
     assert rows("test", file, "--ckpt", path, *folder)[0]["images"] == 5
 
@@ -209,18 +209,18 @@ def test_statistics_are_those_of_the_training_batches(tmp_path: Path, file: Path
     path = own(network, tmp_path / "own.pt")
     outcome = done("calibrate", file, "--ckpt", path, "--widths", "0.125,0.2,0.25")
     assert outcome.out.startswith(f"{tmp_path}/own_calibrated.pt: 3 widths calibrated: x0_125, x0_2, x0_25")
-    found = open_checkpoint(tmp_path / "own_calibrated.pt").network
-    same_state(network.state_dict(), found.state_dict())
-    made = config(tmp_path / "run")
+    calibrated = open_checkpoint(tmp_path / "own_calibrated.pt").network
+    same_state(network.state_dict(), calibrated.state_dict())
+    settings = config(tmp_path / "run")
     batches = training_batches(
-        data_of(made).train, train_transform_of(made), epochs=9, batch_size=8, seed=made.seed + CALIBRATION_EPOCH
+        data_of(settings).train, train_transform_of(settings), epochs=9, batch_size=8, seed=settings.seed + CALIBRATION_EPOCH
     )
-    images = [next(batches).images for _ in range(made.calibration_batches)]
+    images = [next(batches).images for _ in range(settings.calibration_batches)]
     for width in (0.125, 0.2, 0.25):
         alone = network_of(US1)
         calibrate(alone, [US1.plan(width)], images)
         for key, pair in alone.statistics(US1.plan(width)).items():
-            for own_value, value in zip(pair, found.statistics(US1.plan(width))[key], strict=True):
+            for own_value, value in zip(pair, calibrated.statistics(US1.plan(width))[key], strict=True):
                 torch.testing.assert_close(own_value, value, rtol=1e-3, atol=1e-3)  # channels last sums otherwise
 
 
@@ -228,9 +228,9 @@ def test_by_default_the_range_and_the_configurations_widths(tmp_path: Path, file
     path = own(network_of(US1), tmp_path / "own.v2.pt")
     before = path.read_bytes()
     done("calibrate", file, "--ckpt", path)
-    found = open_checkpoint(tmp_path / "own_calibrated.pt")
-    assert [plan.width for plan in found.network.calibrated] == [0.125, 0.25, 0.1875]
-    assert (found.image_size, found.mean, found.std, found.class_names) == (16, MEAN, STD, NAMES)
+    opened = open_checkpoint(tmp_path / "own_calibrated.pt")
+    assert [plan.width for plan in opened.network.calibrated] == [0.125, 0.25, 0.1875]
+    assert (opened.image_size, opened.mean, opened.std, opened.class_names) == (16, MEAN, STD, NAMES)
     assert path.read_bytes() == before
 
 
@@ -238,10 +238,10 @@ def test_plans_that_were_calibrated_before_stay(tmp_path: Path, file: Path) -> N
     network = calibrated_network(US1, US1.plan(0.2))
     path = own(network, tmp_path / "own.pt")
     done("calibrate", file, "--ckpt", path, "--widths", "0.15", "--output", tmp_path / "more.pt")
-    found = open_checkpoint(tmp_path / "more.pt").network
-    assert [plan.width for plan in found.calibrated] == [0.125, 0.25, 0.2, 0.15]
-    found.calibrated.popitem()
-    same_calibrated(network, found)
+    opened = open_checkpoint(tmp_path / "more.pt").network
+    assert [plan.width for plan in opened.calibrated] == [0.125, 0.25, 0.2, 0.15]
+    opened.calibrated.popitem()
+    same_calibrated(network, opened)
 
 
 def test_a_non_uniform_plan_is_calibrated_and_tested(tmp_path: Path, file: Path) -> None:
@@ -249,8 +249,8 @@ def test_a_non_uniform_plan_is_calibrated_and_tested(tmp_path: Path, file: Path)
     (tmp_path / "plan.yml").write_text(yaml.safe_dump({"name": "by_hand", "channels": dict(plan.channels)}))
     path = own(network_of(US1), tmp_path / "own.pt")
     done("calibrate", file, "--ckpt", path, "--channels", tmp_path / "plan.yml")
-    found = open_checkpoint(tmp_path / "own_calibrated.pt").network
-    assert [(p.name, p.width) for p in found.calibrated] == [("by_hand", None)]
+    opened = open_checkpoint(tmp_path / "own_calibrated.pt").network
+    assert [(p.name, p.width) for p in opened.calibrated] == [("by_hand", None)]
     assert (
         rows("test", file, "--ckpt", tmp_path / "own_calibrated.pt", "--channels", tmp_path / "plan.yml")[0]["width"] is None
     )
@@ -270,16 +270,16 @@ def test_a_published_file_is_calibrated_in_its_own_layout(tmp_path: Path, publis
     done("calibrate", settings, "--ckpt", path, "--widths", "0.25:0.5:0.05", "--layout", "published")
     content = raw(tmp_path / "theirs_calibrated.pt")
     assert list(content) == ["model"] and all(key.startswith("module.") for key in content["model"])
-    found = open_checkpoint(tmp_path / "theirs_calibrated.pt")
-    assert found.spec.switches == (0.25, 0.5, 0.4, 0.3, 0.35, 0.45)
+    opened = open_checkpoint(tmp_path / "theirs_calibrated.pt")
+    assert opened.spec.switches == (0.25, 0.5, 0.4, 0.3, 0.35, 0.45)
     first = open_checkpoint(path).network
     weights = {k: v for k, v in first.state_dict().items() if ".bn." not in k}
-    same_state(weights, {k: v for k, v in found.network.state_dict().items() if ".bn." not in k})
-    made = config(tmp_path / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
-    batches = RunImages(made, data_of(made), ALONE).calibrating()
-    calibrate_on(first, [first.spec.plan(0.35)], batches, ALONE, channels_last=made.channels_last)
+    same_state(weights, {k: v for k, v in opened.network.state_dict().items() if ".bn." not in k})
+    run_config = config(tmp_path / "run", width_range=[0.25, 0.5], stem_stride=2, image_size=32, test_widths=[])
+    batches = RunImages(run_config, data_of(run_config), ALONE).calibrating()
+    calibrate_on(first, [first.spec.plan(0.35)], batches, ALONE, channels_last=run_config.channels_last)
     for key, pair in first.statistics(first.spec.plan(0.35)).items():
-        other = found.network.statistics(found.spec.plan(0.35))[key]
+        other = opened.network.statistics(opened.spec.plan(0.35))[key]
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(pair, other, strict=True))
 
 
@@ -289,9 +289,9 @@ def test_the_shared_tail_is_calibrated_per_plan_in_our_layout_only(tmp_path: Pat
     file = config_file(tmp_path / "v2.yml", **settings, test_widths=[])
     path = own(network_of(US2), tmp_path / "v2.pt", size=32, names=())
     done("calibrate", file, "--ckpt", path, "--layout", layout)
-    found = open_checkpoint(tmp_path / "v2_calibrated.pt").network
+    calibrated = open_checkpoint(tmp_path / "v2_calibrated.pt").network
     trained = network_of(US2).state_dict()["features.18.1.running_mean"]
-    tails = [found.statistics(plan)["features.18.1"][0] for plan in US2.plans]
+    tails = [calibrated.statistics(plan)["features.18.1"][0] for plan in US2.plans]
     assert [torch.equal(tail, trained) for tail in tails] == [shared, shared]
     assert torch.equal(*tails) == shared
 
