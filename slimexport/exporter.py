@@ -20,6 +20,7 @@ from slimexport.bundle_writer import BundleWriter
 from slimexport.job import Job, Logits
 from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.runner import onnx_runner
+from slimexport.onnx_files.weight_bits import weight_bits
 from slimexport.report import rejection
 from slimexport.request import (
     AS_IT_IS,
@@ -71,9 +72,9 @@ def export(
 
     `checkpoint` is a path, `random:NETWORK`, or an opened one. `widths` (switch numbers for AutoSlim; "all" that have
     statistics), `macs` (budgets) and `channels` (plan files) add up; none of them means all widths. `precisions` are fp32,
-    fp16, bf16 and int8 (which makes two files: float32 around the int8 operators, for TensorRT 8.6 and onnxruntime, and
-    fp16 around them, for TensorRT 10 and later; it needs `calibration`). `image_size` in pixels (default 224, or the
-    configuration's). `output_dir` is the bundle's folder (default `exports/NETWORK`).
+    fp16, bf16 and int8 (which makes three files: in integers throughout, for CPUs; with float32 around the int8 operators, for
+    TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`). `image_size` in pixels (default
+    224, or the configuration's). `output_dir` is the bundle's folder (default `exports/NETWORK`).
 
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
     subclasses for anything wrong with the input, MissingBackend without onnxruntime.
@@ -160,7 +161,7 @@ def _calibrate(
     if not calibrated:
         return None
     batches = calibration_batches(images.source, preprocessing, images.batch_size)  # from the first one again
-    return Calibration.of(batches, images.int8_method)
+    return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits))
 
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:

@@ -33,7 +33,7 @@ from slimexport.target.manifest import (
     Source,
     Verification,
 )
-from slimexport.target.precision import EXACT, Precision
+from slimexport.target.precision import EXACT, Precision, row_of
 from slimexport.target.reference import Probes
 from slimexport.target.verify import compare, prove
 from slimtrain.base.errors import CheckpointError
@@ -42,6 +42,7 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.data.images import Images, Preprocessing
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.rounded import rounded_network
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Job:
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
         self.exact = copy.deepcopy(self.checkpoint.network).double()
+        self.rounded: dict[str, nn.Module] = {}
 
     def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes]]:
         """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
@@ -96,6 +98,7 @@ class Job:
                 engine=None,
                 rounding=written.rounding,
                 int8=written.int8,
+                made_for=file.made_for if file.name != EXACT else (),  # fp32 is for all
             )
             yield artifact, content
 
@@ -133,10 +136,20 @@ class Job:
     def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> Verification:
         """The verification of one file, read back from disk."""
 
-        def float32_gap() -> float:
-            return compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+        def own_gap() -> float:
+            if precision == EXACT:
+                return compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
+            rounded = self._rounded(row_of(precision).number)
+            return compare(_logits(rounded, plan, self.images.astype(np.float64)), logits).max_rel_error
 
-        return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, float32_gap)
+        return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, own_gap)
+
+    def _rounded(self, number: str) -> nn.Module:
+        """The slimmable network with numbers rounded to `number`, made once. From the checkpoint's: `exact` is in use
+        beside."""
+        if number not in self.rounded:
+            self.rounded[number] = rounded_network(copy.deepcopy(self.checkpoint.network).double(), number)
+        return self.rounded[number]
 
     def manifest(self, artifacts: Sequence[Artifact], rejected: Sequence[FileEntry] = ()) -> Manifest:
         """The manifest of a bundle with these files."""

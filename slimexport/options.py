@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from slimexport.onnx_files.methods import AUTO, check_method
+from slimexport.onnx_files.weight_bits import weight_bits
 from slimexport.request import CALIBRATION_BATCH_SIZE, PROBES, CalibrationImages, Proof, Reading
 from slimexport.target.backends import BACKENDS, FORMATS, ONNX
 from slimexport.target.precision import EXACT, OPTIONS, files_of
@@ -92,6 +93,13 @@ all_options = group(
         help="Ranges for int8: max, percentile or auto.",
     ),
     click.option(
+        "--int8-weight-bits",
+        metavar="BITS",
+        default=AUTO,
+        show_default=True,
+        help="Of int8 files for CPUs: 8, 7 for x86 without VNNI, or auto, by this machine's CPU.",
+    ),
+    click.option(
         "--calibration-batch-size", type=click.IntRange(1), default=CALIBRATION_BATCH_SIZE, show_default=True, metavar="N"
     ),
     # proof
@@ -148,6 +156,7 @@ class CommandOptions:
     image_size: int | None
     calibration_data: str | None
     int8_calibration: str
+    int8_weight_bits: str
     calibration_batch_size: int
     verify_data: str | None
     probes: int
@@ -218,9 +227,12 @@ class CommandOptions:
     @cached_property
     def calibration(self) -> CalibrationImages | None:
         check_method(self.int8_calibration)
+        weight_bits(self.int8_weight_bits)
         if self.calibration_data is None:
             return None
-        return CalibrationImages(self.calibration_data, self.calibration_batch_size, self.int8_calibration)
+        return CalibrationImages(
+            self.calibration_data, self.calibration_batch_size, self.int8_calibration, self.int8_weight_bits
+        )
 
     def check(self) -> None:
         """Read what an export is asked for: a mistake is told before anything is loaded."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from slimexport.target.backends import ONNX
 from slimexport.target.manifest import UNVERIFIABLE, FileEntry, Manifest
-from slimexport.target.precision import EXACT
+from slimexport.target.precision import EXACT, PRECISIONS, Difference, row_of
 from slimtrain.costs.cost import format_macs
 
 
@@ -59,11 +60,31 @@ def table(entries: Sequence[FileEntry]) -> str:
             line.append(f"{accuracy.top1:.2%}" if accuracy else "")
     sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
-    if any(map(_is_widened, entries)):
-        text.append("* 20 times what float32 costs the slimmable network on the same images, at most 1e-2")
+    text += _notes(entries)
     for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
         text.append(f"accuracy: the files' top-1 on the {images} images of {data}")
     return "\n".join(text)
+
+
+def _notes(entries: Sequence[FileEntry]) -> list[str]:
+    """What is to be told of tolerances, and of who the files are for."""
+    notes = []
+    for precision in dict.fromkeys(entry.precision for entry in entries if _is_widened(entry)):
+        proof = row_of(precision).proof
+        if isinstance(proof, Difference):
+            notes.append(
+                f"* {proof.factor:g} times what {_rounding(precision)} costs the slimmable network on the same images, at "
+                f"most {proof.most:.0e}"
+            )
+        else:
+            notes.append("* of the scale: logits of one class have no direction")
+    several = {entry.precision for entry in entries if entry.format == ONNX and entry.made_for}
+    notes += [f"{row.name}: for {' and '.join(row.made_for)}" for row in PRECISIONS.values() if row.name in several]
+    return notes
+
+
+def _rounding(precision: str) -> str:
+    return "float32" if precision == EXACT else f"rounding to {precision}"
 
 
 def rejection(manifest: Manifest, output: Path, published: bool) -> str:
@@ -94,7 +115,21 @@ def _reason(entry: FileEntry) -> str:
         )
     error = check.max_rel_error
     what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+    gap = check.rounding_gap
+    own = "" if gap is None else f" (the slimmable network itself, rounded to {entry.precision}, is off by {gap:.1e})"
     return (
-        f"{entry.name}: failed, {what}, expected at most {check.tolerance:.0e}. The file was not kept. Please report this "
-        "with the checkpoint's layout."
+        f"{entry.name}{'' if entry.precision == EXACT else f' {entry.precision}'}: failed, {what}{own}, expected at most "
+        f"{check.tolerance:.0e}. The file was not kept. {_advice(entry)}"
+    )
+
+
+def _advice(entry: FileEntry) -> str:
+    """What to do about a file whose logits are too far off."""
+    if entry.precision == EXACT:
+        return "Please report this with the checkpoint's layout."
+    wider = [name for name, row in PRECISIONS.items() if name == EXACT or (row.torch and row.weight_bytes == 2)]
+    others = " or ".join(name for name in wider if name != entry.precision)
+    return (
+        f"This network does not bear {entry.precision}: export {others}, calibrate its batch norms on more images, or train "
+        "it longer (an untrained network often is chaotic)."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimexport.onnx_files.methods import AUTO, check_method
+from slimexport.onnx_files.weight_bits import weight_bits
 from slimtrain.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Reading:
 class CalibrationImages:
     """Images that give statistics to plans without any, and scales to int8: `source` is a folder, a `.npy` or `.npz` file, or
     `digits`. `int8_method` is max, percentile, or auto: the one that agrees better with fp32 on a fifth of the images.
+    `int8_weight_bits` of files for CPUs is 8, 7, or auto: 7 where this machine's CPU is an x86 without VNNI.
 
-    UserError for another method.
+    UserError for another method, or other bits.
 
     >>> from slimexport import CalibrationImages
     >>> CalibrationImages("train/").int8_method  # export("mine.pt", widths=[0.33], calibration=CalibrationImages("train/"))
@@ -51,9 +53,11 @@ class CalibrationImages:
     source: str | Path
     batch_size: int = CALIBRATION_BATCH_SIZE
     int8_method: str = AUTO
+    int8_weight_bits: str = AUTO
 
     def __post_init__(self) -> None:
         check_method(self.int8_method)
+        weight_bits(self.int8_weight_bits)
 
 
 @dataclass(frozen=True)

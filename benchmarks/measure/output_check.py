@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
-from slimexport.target.precision import Difference, Direction, row_of
-from slimexport.target.verify import MAX_TOLERANCE, MIN_SPREAD, compare, cosine, spread
+from slimexport.target.precision import Direction, row_of
+from slimexport.target.verify import MIN_SPREAD, compare, cosine, has_direction, recorded_tolerance, spread
 
 Reference = tuple[Array, Array, float | None]
 
@@ -29,14 +29,15 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     if not np.isfinite(outputs).all():
         raise WrongOutput(f"its output is not finite. {ADVICE}")
     proof = row_of(cell.precision).proof
-    if isinstance(proof, Direction):
+    if isinstance(proof, Direction) and has_direction(logits):
         alike = cosine(outputs, expected)
         if not alike >= proof.least_cosine:
             raise WrongOutput(
                 f"its output has a cosine of {alike:.3f} with the reference (at least {proof.least_cosine}). {ADVICE}"
             )
     else:
-        error, tolerance = compare(outputs, expected).max_rel_error, _tolerance(proof, recorded)
+        tolerance = proof.tolerance if isinstance(proof, Direction) else recorded_tolerance(proof, recorded)
+        error = compare(outputs, expected).max_rel_error
         if not error <= tolerance:
             raise WrongOutput(
                 f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
@@ -47,9 +48,3 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
 
 
 ADVICE = "Its speed would mean nothing. See what slimexport --bundle DIR --verify-only says, and export or build again."
-
-
-def _tolerance(proof: Difference, recorded: float | None) -> float:
-    """The recorded tolerance, as far as verifying a bundle would accept it, or the precision's own."""
-    own = proof.tolerance
-    return min(recorded, max(own, MAX_TOLERANCE)) if isinstance(recorded, float) else own

@@ -1,20 +1,22 @@
-"""Int8 calibration: images in, scales of a network's activations out.
+"""Int8 calibration: images in, the ranges of a network's activations out, and how they are best taken.
 
-Scales are measured on most of the images; the others judge which way of taking ranges serves a network better.
+Ranges are measured on most of the images; the others judge which way of taking them serves a network better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from slimexport.onnx_files.integers import integer_values, to_integers
 from slimexport.onnx_files.methods import AUTO, METHODS
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
-from slimexport.onnx_files.ranges import activation_scales, measure_ranges
+from slimexport.onnx_files.ranges import Range, activation_scales, intervals, measure_ranges
 from slimexport.onnx_files.runner import run_batches
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement, Int8
@@ -42,15 +44,16 @@ def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images [N, 3, S, S] that scales are measured on and those that choose between methods; `method` auto, max or
-    percentile."""
+    """Images [N, 3, S, S] that ranges are measured on and those that choose between methods; `method` auto, max or
+    percentile; `weight_bits` of files for CPUs, 8 or 7."""
 
     fit: list[Images]
     held: list[Images]
     method: str
+    weight_bits: int = 8
 
     @staticmethod
-    def of(batches: Iterable[Images], method: str) -> Calibration:
+    def of(batches: Iterable[Images], method: str, weight_bits: int = 8) -> Calibration:
         """Of at most 512 images. UserError for fewer than two."""
         taken: list[Images] = []
         for batch in batches:
@@ -61,55 +64,84 @@ class Calibration:
             raise UserError(f"int8 calibration: {len(taken)} image is too few, expected 2 at the very least, better hundreds.")
         held = taken[::HELD_BACK]
         fit = [image for i, image in enumerate(taken) if i % HELD_BACK]
-        return Calibration(_batched(fit), _batched(held), method)
+        return Calibration(_batched(fit), _batched(held), method, weight_bits)
 
-    def choose(self, model: onnx.ModelProto) -> RangeChoice:
-        """The scales of `model` (fp32), by the method asked for, or by the better one."""
-        return choose_method(model, self.fit, self.held, METHODS if self.method == AUTO else (self.method,))
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those to choose from."""
+        return METHODS if self.method == AUTO else (self.method,)
 
 
-def _batched(images: list[Images], size: int = 64) -> list[Images]:
+def _batched(images: list[Images], size: int = 8) -> list[Images]:
+    """Small batches: all activations of one are in memory at once."""
     return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
 
 
 @dataclass(frozen=True)
-class RangeChoice:
-    """A calibration method, its activation scales, and how every method that was tried did on held-back images."""
+class Scheme:
+    """A kind of int8 model: `values` of an fp32 model are the activations whose ranges it needs, and `write` makes it of the
+    model, these ranges and the method by which they are taken."""
+
+    values: Callable[[onnx.ModelProto], list[str]]
+    write: Callable[[onnx.ModelProto, Mapping[str, Range], str], onnx.ModelProto]
+
+
+def _write_symmetric(half: bool, model: onnx.ModelProto, ranges: Mapping[str, Range], method: str) -> onnx.ModelProto:
+    scales = activation_scales(ranges, method)
+    return quantize(model, {name: scales[name] for name in quantized_inputs(model)}, half)
+
+
+def symmetric(half: bool = False) -> Scheme:
+    """For TensorRT 8.6; `half`: for 10 and later."""
+    return Scheme(quantized_inputs, partial(_write_symmetric, half))
+
+
+def integers(weight_bits: int) -> Scheme:
+    """For CPUs, weights of 8 or 7 bits."""
+    return Scheme(integer_values, lambda model, ranges, method: to_integers(model, intervals(ranges, method), weight_bits))
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A calibration method, how every method that was tried did on held-back images, and the number of images on both
+    sides."""
 
     method: str
-    scales: Mapping[str, float]
     tried: Mapping[str, Agreement | None]
     images: int
     held: int
 
-    def described(self) -> Int8:
+    def described(self, weight_bits: int) -> Int8:
         """For the manifest."""
-        return Int8(method=self.method, images=self.images, held_back=self.held, tried=self.tried)
+        return Int8(method=self.method, images=self.images, held_back=self.held, tried=self.tried, weight_bits=weight_bits)
 
 
-def choose_method(
-    model: onnx.ModelProto,
-    images_fit: Iterable[Images],
-    images_held: Iterable[Images],
-    methods: Sequence[str] = METHODS,
-) -> RangeChoice:
-    """Calibrate `model` (fp32) on the batches `images_fit` by each of `methods`, and take the one whose int8 logits are
-    nearest to the fp32 network's on the batches `images_held`; the first of equals.
+class Calibrated:
+    """A `model` (fp32) with the ranges of all activations that the `schemes` need, measured once on the images of a
+    calibration."""
 
-    UserError where either has no images, or no method gives finite logits.
-    """
-    fit, held = list(images_fit), list(images_held)
-    if not held:
-        raise UserError("no calibration images were held back to compare int8 with fp32 on. Give more of them.")
-    ranges = measure_ranges(model, fit, quantized_inputs(model))
-    scales = {method: activation_scales(ranges, method) for method in methods}
-    reference = run_batches(model, held)
-    tried = {method: agreement(run_batches(quantize(model, scales[method]), held), reference) for method in methods}
-    distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
-    if not distances:
-        raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
-    best = min(distances, key=lambda method: distances[method])
-    return RangeChoice(best, scales[best], tried, sum(map(len, fit)), sum(map(len, held)))
+    def __init__(self, model: onnx.ModelProto, calibration: Calibration, schemes: Sequence[Scheme]) -> None:
+        """UserError where there are no images, none were held back, or a value is not finite."""
+        if not calibration.held:
+            raise UserError("no calibration images were held back to compare int8 with fp32 on. Give more of them.")
+        self.model, self.calibration = model, calibration
+        names = list(dict.fromkeys(name for scheme in schemes for name in scheme.values(model)))
+        self.ranges = measure_ranges(model, calibration.fit, names)
+        self.reference = run_batches(model, calibration.held)
+
+    def choose(self, scheme: Scheme) -> MethodChoice:
+        """The method whose model's logits are nearest to the fp32 network's on the images held back; the first of equals.
+        UserError where no method gives finite logits."""
+        held = self.calibration.held
+        tried = {
+            method: agreement(run_batches(scheme.write(self.model, self.ranges, method), held), self.reference)
+            for method in self.calibration.methods
+        }
+        distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
+        if not distances:
+            raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
+        best = min(distances, key=lambda method: distances[method])
+        return MethodChoice(best, tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
 
 
 def agreement(logits: Array, reference: Array) -> Agreement | None:

@@ -124,7 +124,7 @@ class _Writer:
     def initializer(self, name: str, value: NDArray[Any] | Tensor) -> str:
         name = self.unique(name)
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")  # which leaves scalars as they are
         tensor = TensorProto(
             name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape, raw_data=array.tobytes()
         )

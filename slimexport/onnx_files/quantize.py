@@ -1,26 +1,25 @@
-"""Int8: quantize-dequantize pairs written into an fp32 ONNX model, with scales measured on images.
+"""Int8 for TensorRT: quantize-dequantize pairs written into an fp32 ONNX model, with scales measured on images.
 
-Symmetric int8: per-channel weights (a convolution's output channels), per-tensor activations, pairs on the inputs of
-weighted operators; at a residual sum on the branch that the convolution before it did not make, so that convolution and
-sum fuse. Biases stay float. Convolutions that gain nothing from int8 (under 16 channels in or out, depthwise with a 1x1
-kernel) are left alone. The rules are NVIDIA's for TensorRT's explicit quantization.
+Symmetric int8: per-channel weights (a convolution's output channels), stored as int8; per-tensor activations, pairs on the
+inputs of weighted operators; at a residual sum on the branch that the convolution before it did not make, so that
+convolution and sum fuse. Biases stay float. Convolutions that gain nothing from int8 (under 16 channels in or out,
+depthwise with a 1x1 kernel) are left alone. The rules are NVIDIA's for TensorRT's explicit quantization; what CPUs run in
+integers throughout is written by `integers`.
 
-A model has two emissions: opset 17 with float32 around the pairs, which TensorRT 8.6 reads and onnxruntime runs, and
-opset 19 with fp16 around them for TensorRT 10 and later, where types are what the graph says.
+A model has two emissions: opset 17 with float32 around the pairs, which TensorRT 8.6 reads, and opset 19 with fp16 around
+them for TensorRT 10 and later, where types are what the graph says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
+from slimexport.onnx_files.pairs import Affine, PairWriter
 from slimexport.onnx_files.ranges import FLOOR, LEVELS, weight_scales
 from slimexport.onnx_files.typed import declare, to_typed
-from slimexport.target.arrays import Array
 from slimtrain.base.errors import UserError
 
 FLOOR_FP16 = 2.0**-14  # the smallest normal fp16 number, for scales that are stored as fp16
@@ -97,7 +96,8 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
         )
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
-    writer = _PairWriter(quantized.graph, FLOOR_FP16 if half else FLOOR)
+    floor, kind = (FLOOR_FP16, np.float16) if half else (FLOOR, np.float32)
+    writer = PairWriter(quantized.graph, lambda scale: scale.astype(kind))
     sites: dict[int, int] = dict(_sites(model.graph))
     nodes = list(quantized.graph.node)
     del quantized.graph.node[:]
@@ -105,36 +105,13 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
         name = node.input[sites[number]] if number in sites else ""
         if name in scales:
             if node.op_type in WEIGHTED:
-                node.input[1] = writer.weight(node.input[1])
-            node.input[sites[number]] = writer.pair(name, np.float32(scales[name]))
+                weight = node.input[1]
+                node.input[1] = writer.weight(weight, weight_scales(writer.weights[weight], LEVELS, floor), LEVELS)
+            affine = Affine(np.float32(max(scales[name], floor)), np.int8(0))
+            node.input[sites[number]] = writer.activation(name, affine)
         quantized.graph.node.append(node)
+    writer.finish()
     if half:
         quantized, _ = to_typed(quantized, "fp16")
     declare(quantized, "int8-fp16" if half else "int8", *VERSIONS[half])
     return quantized
-
-
-class _PairWriter:
-    """Appends pairs to a graph that is being written, one per value however many read it."""
-
-    def __init__(self, graph: onnx.GraphProto, floor: float) -> None:
-        self.graph = graph
-        self.floor = np.float32(floor)
-        self.weights = {tensor.name: tensor for tensor in graph.initializer}
-        self.paired: dict[str, str] = {}
-
-    def weight(self, name: str) -> str:
-        """A pair on the weights `name` with a scale per output channel; the new name."""
-        return self.pair(name, weight_scales(numpy_helper.to_array(self.weights[name])), axis=0)
-
-    def pair(self, name: str, scale: Array | np.float32, **axis: Any) -> str:
-        """A pair on `name`; the new name."""
-        if name not in self.paired:
-            values = np.maximum(scale, self.floor)
-            parameters = [f"{name}.scale", f"{name}.zero"]
-            for key, array in zip(parameters, (values, np.zeros(values.shape, np.int8)), strict=True):
-                self.graph.initializer.append(numpy_helper.from_array(np.asarray(array), key))
-            quantized, self.paired[name] = f"{name}.quantized", f"{name}.dequantized"
-            for op, read, written in (("Quantize", name, quantized), ("Dequantize", quantized, self.paired[name])):
-                self.graph.node.append(helper.make_node(f"{op}Linear", [read, *parameters], [written], name=written, **axis))
-        return self.paired[name]

@@ -23,28 +23,48 @@ BINS = 1 << 14
 
 @dataclass
 class Range:
-    """What is known of an activation: its largest absolute value, and a histogram of absolute values up to it."""
+    """What is known of an activation: the lowest of its values and zero, the highest of them, and a histogram of absolute
+    values up to the larger of both, those below zero (row 0) apart from the others (row 1)."""
 
-    largest: float = 0.0
-    counts: Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    low: float = 0.0
+    high: float = 0.0
+    counts: Array = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value."""
+        return max(-self.low, self.high)
 
     def widen(self, values: Array) -> None:
-        """Take the largest absolute value of `values` into account."""
-        self.largest = max(self.largest, float(np.abs(values).max()))
+        """Take the extremes of `values` into account."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
 
     def count(self, values: Array) -> None:
-        """Add `values` to the histogram; `largest` is known by then."""
+        """Add `values` to the histogram; the extremes are known by then."""
         if self.largest > 0:
             bins = (np.abs(values).ravel() * np.float32(BINS / self.largest)).astype(np.int32)
-            self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+            rows = BINS * (values.ravel() >= 0)
+            counted = np.bincount(np.minimum(bins, BINS - 1) + rows, minlength=2 * BINS)
+            self.counts += counted.reshape(2, BINS)
 
     def percentile(self, percent: float) -> float:
         """The absolute value that `percent` of all values do not exceed, to the upper edge of its bin."""
-        total = self.counts.sum()
-        if not total:
+        counts = self.counts.sum(0)
+        if not counts.any():
             return self.largest
-        reached = np.cumsum(self.counts) >= total * percent / 100
+        reached = np.cumsum(counts) >= counts.sum() * percent / 100
         return float((np.argmax(reached) + 1) / BINS * self.largest)
+
+    def interval(self, percent: float = 100) -> tuple[float, float]:
+        """Around zero, the interval outside of which (100 - `percent`) / 2 % of all values lie at most, on each side of it."""
+        left_out = self.counts.sum() * (100 - percent) / 200
+        sides = []
+        for counts, extreme in zip(self.counts, (-self.low, self.high), strict=True):
+            beyond = np.cumsum(counts[::-1]) > left_out  # from the largest value on
+            edge = (BINS - np.argmax(beyond)) / BINS * self.largest if beyond.any() else 0.0
+            sides.append(min(extreme, float(edge)) if percent < 100 else extreme)
+        return -sides[0], sides[1]
 
 
 def measure_ranges(model: onnx.ModelProto, batches: Iterable[Images], names: Sequence[str]) -> dict[str, Range]:
@@ -90,7 +110,14 @@ def activation_scales(ranges: Mapping[str, Range], method: str) -> dict[str, flo
     return {name: max(value / LEVELS, FLOOR) for name, value in largest.items()}
 
 
-def weight_scales(weight: Array) -> Array:
-    """One scale per output channel of a weight [out, ...], above zero for channels that are all zero."""
+def intervals(ranges: Mapping[str, Range], method: str) -> dict[str, tuple[float, float]]:
+    """The interval around zero that an asymmetric activation takes, by `max` or `percentile` (99.99)."""
+    assert method in METHODS, method
+    return {name: r.interval(100 if method == MAX else PERCENT) for name, r in ranges.items()}
+
+
+def weight_scales(weight: Array, levels: int = LEVELS, floor: float = FLOOR) -> Array:
+    """One scale per output channel of a weight [out, ...], which reaches +-`levels`; `floor` for channels that are all
+    zero."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
-    return np.maximum(largest / LEVELS, FLOOR).astype(np.float32)
+    return np.maximum(largest / levels, floor).astype(np.float32)

@@ -8,11 +8,12 @@ from functools import cached_property, partial
 
 import onnx
 
-from slimexport.onnx_files.calibration import Calibration, RangeChoice
-from slimexport.onnx_files.quantize import quantize
+from slimexport.onnx_files.calibration import Calibrated, Calibration, MethodChoice, integers, symmetric
 from slimexport.onnx_files.typed import to_typed
 from slimexport.target.manifest import Int8, Rounding
 from slimexport.target.precision import EXACT
+
+FULL_BITS = 8  # of int8 weights
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,21 @@ class Original:
     def __init__(self, model: onnx.ModelProto, calibration: Calibration | None = None) -> None:
         self.model, self.calibration = model, calibration
 
+    @property
+    def weight_bits(self) -> int:
+        """Of files for CPUs."""
+        return FULL_BITS if self.calibration is None else self.calibration.weight_bits
+
     @cached_property
-    def ranges(self) -> RangeChoice:
-        """The scales of its activations, measured once for all files."""
+    def calibrated(self) -> Calibrated:
+        """The model with the ranges of its activations, measured once for all files."""
         assert self.calibration is not None, "calibrated files are asked for with images"
-        return self.calibration.choose(self.model)
+        return Calibrated(self.model, self.calibration, (symmetric(), integers(self.weight_bits)))
+
+    @cached_property
+    def symmetric_choice(self) -> MethodChoice:
+        """How the ranges of both symmetric files are taken."""
+        return self.calibrated.choose(symmetric())
 
 
 def _exact(original: Original) -> Written:
@@ -45,14 +56,24 @@ def _typed(precision: str, original: Original) -> Written:
     return Written(*to_typed(original.model, precision))
 
 
-def _quantized(half: bool, original: Original) -> Written:
-    return Written(quantize(original.model, original.ranges.scales, half), int8=original.ranges.described())
+def _symmetric(half: bool, original: Original) -> Written:
+    choice, calibrated = original.symmetric_choice, original.calibrated
+    model = symmetric(half).write(original.model, calibrated.ranges, choice.method)
+    return Written(model, int8=choice.described(FULL_BITS))
+
+
+def _integers(original: Original) -> Written:
+    scheme, calibrated = integers(original.weight_bits), original.calibrated
+    choice = calibrated.choose(scheme)
+    model = scheme.write(original.model, calibrated.ranges, choice.method)
+    return Written(model, int8=choice.described(original.weight_bits))
 
 
 WRITERS: dict[str, Callable[[Original], Written]] = {
     EXACT: _exact,
     "fp16": partial(_typed, "fp16"),
     "bf16": partial(_typed, "bf16"),
-    "int8": partial(_quantized, False),
-    "int8-fp16": partial(_quantized, True),
+    "int8-cpu": _integers,
+    "int8": partial(_symmetric, False),
+    "int8-fp16": partial(_symmetric, True),
 }

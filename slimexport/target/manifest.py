@@ -86,6 +86,7 @@ class Verification(Record):
     tolerance: float | None = None
     tolerance_from: str | None = None
     float32_gap: float | None = null_where(lambda check: check.tolerance is not None and check.batches is None)
+    rounding_gap: float | None = None
     top1_agreement: float | None = None
     probes: int | None = None
     spread: float | None = None
@@ -160,12 +161,13 @@ class Agreement(Record):
 @dataclass(frozen=True, kw_only=True)
 class Int8(Record):
     """How int8 was calibrated: the method taken, on so many images, by what all methods tried gave on those held back; null
-    for one whose logits were not finite."""
+    for one whose logits were not finite. `weight_bits`: 7 where weights use half of their range, for CPUs without VNNI."""
 
     method: str
     images: int
     held_back: int
     tried: Mapping[str, Agreement | None]
+    weight_bits: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,7 @@ class FileEntry(Record):
     """A network in one format and precision: `file` is null where it was not kept, `sha256` where nothing was written.
 
     `width` is the width, an AutoSlim switch's number, or null of a plan without one. `macs` are of one image, `params` those
-    of the file, after folding.
+    of the file, after folding. `made_for`: the runtimes that an ONNX file is for (`precision.RUNTIMES`).
     """
 
     name: str
@@ -193,6 +195,7 @@ class FileEntry(Record):
     engine: Engine | None
     rounding: Rounding | None = None
     int8: Int8 | None = None
+    made_for: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -12,22 +12,35 @@ from slimtrain.base.errors import UserError, nearest
 EXACT = "fp32"  # all others are written from it, and it is what names without an infix stand for
 
 
+RUNTIMES = ORT_CPU, ORT_CUDA, OPENVINO, TRT_8, TRT_10 = (
+    "onnxruntime on CPUs",
+    "onnxruntime on CUDA",
+    "OpenVINO",
+    "TensorRT 8.6",
+    "TensorRT 10 and later",
+)
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Proven by the largest difference relative to the scale of the logits. `widens`: where float32 itself is further off
-    on a network, more is permitted (`verify.fp32_tolerance`)."""
+    """Proven by the largest difference relative to the scale of the logits. Where a network, computed in these numbers by
+    torch, is further off itself, as chaotic ones are, `factor` times that gap is permitted, `most` at most (a factor of 0:
+    never)."""
 
     tolerance: float
-    widens: bool = False
+    factor: float = 0
+    most: float = 0
 
 
 @dataclass(frozen=True)
 class Direction:
     """Proven by the cosine of the logits with the reference's: the steps are coarse by design. An engine must reach
-    `engine_cosine`, or nearly what its ONNX file did, but never less than files must."""
+    `engine_cosine`, or nearly what its ONNX file did, but never less than files must. Logits without a direction, as of one
+    class, may be off by `tolerance` of their scale."""
 
     least_cosine: float = 0.97
     engine_cosine: float = 0.99
+    tolerance: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,8 @@ class Precision:
     `calibrated`: its writer measures activations on images. `weak`: what an engine is built from where TensorRT chooses types
     as flags permit (8.6), `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`:
     whether layers of an engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files
-    rightly, None for none: such files are verified as their cast twin. `served`: whether Triton's onnxruntime loads them.
+    rightly, None for none: such files are verified as their cast twin. `made_for`: of RUNTIMES, those for which its ONNX file
+    is worth taking: what others cannot run, run wrongly or run slower than fp32 is not offered to them.
     """
 
     name: str
@@ -63,7 +77,7 @@ class Precision:
     strong: Recipe | None = None
     shown: bool = True
     cpu_since: tuple[int, int] | None = (0, 0)
-    served: bool = True
+    made_for: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -74,6 +88,12 @@ class Precision:
     def infix(self) -> str:
         """`.fp16`, as in `us_mobilenet_v1_x0_5.fp16.onnx`; "" for fp32."""
         return "" if self.name == EXACT else f".{self.name}"
+
+    @property
+    def served(self) -> bool:
+        """Whether onnxruntime is to serve its files, as in Triton: a server does not start that has a model which does not
+        load."""
+        return ORT_CPU in self.made_for or ORT_CUDA in self.made_for
 
     @property
     def torch(self) -> str:
@@ -93,8 +113,9 @@ PRECISIONS = {
             EXACT,
             "float32",
             4,
-            Difference(1e-4, widens=True),
+            Difference(1e-4, factor=20, most=1e-2),
             item_bytes=4,
+            made_for=RUNTIMES,
             weak=Recipe(EXACT),
             strong=Recipe(EXACT),
         ),
@@ -113,8 +134,9 @@ PRECISIONS = {
             "fp16",
             "float16",
             2,
-            Difference(1e-2),
+            Difference(1e-2, factor=2, most=5e-2),
             item_bytes=2,
+            made_for=(ORT_CUDA, TRT_10),
             weak=Recipe(EXACT, ("TF32", "FP16")),
             strong=Recipe("fp16", ("TF32",)),
         ),
@@ -122,30 +144,42 @@ PRECISIONS = {
             "bf16",
             "bfloat16",
             2,
-            Difference(5e-2),
+            Difference(5e-2, factor=2, most=2e-1),
             item_bytes=2,
             strong=Recipe("bf16", ("TF32",)),
             cpu_since=None,
-            served=False,  # a server does not start that has a model which does not load
+            made_for=(TRT_10,),
+        ),
+        Precision(
+            "int8-cpu",
+            "int8",
+            1,
+            Direction(),
+            asked="int8",
+            item_bytes=1,
+            calibrated=True,
+            made_for=(ORT_CPU, OPENVINO),
         ),
         Precision(
             "int8",
             "int8",
-            4,  # float32 around the int8 operators
+            1,  # with float32 around the int8 operators
             Direction(),
             item_bytes=1,
             calibrated=True,
             weak=Recipe("int8", ("TF32", "FP16", "INT8")),
             strong=Recipe("int8-fp16", ("TF32",)),
+            made_for=(TRT_8,),
         ),
         Precision(
             "int8-fp16",
             "int8",
-            2,
+            1,
             Direction(),
             asked="int8",
             calibrated=True,
             cpu_since=(1, 31),  # 1.23 is off by one step where 1.31 is not
+            made_for=(TRT_10,),
         ),
     )
 }

@@ -37,8 +37,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def write_repository(
     bundle: Path, manifest: Manifest, folder: Path, *, max_batch: int | None = None, overwrite: bool = False
 ) -> list[str]:
-    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. ONNX files that
-    onnxruntime has no kernels for are left out, with a warning: a server does not start that has a model which does not load.
+    """Write a model repository of the artifacts of `bundle` to `folder`; the models' names. ONNX files that are
+    not made for onnxruntime (`Precision.made_for`) are left out, with a warning.
 
     `max_batch` is that of ONNX files (default 32). Files are hard links where the file system has them, else copies.
     `folder` appears at once and whole. With `overwrite`, a repository that was there loses the models that this wrote
@@ -93,7 +93,10 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
             raise BundleError(f"{bundle / MANIFEST}: {name} has format {form!r}, expected one of {', '.join(FILES)}.")
         if form == ONNX and not row_of(precision).served:
             log.warning(
-                "%s: onnxruntime has no %s kernels, so this file is not served. Serve fp16, or an engine.", name, precision
+                "%s: the %s file is made for %s, so onnxruntime is not to serve it. Serve fp32, fp16, int8-cpu or an engine.",
+                name,
+                precision,
+                " and ".join(row_of(precision).made_for),
             )
             continue
         ends = [precision.replace("-", "_")] * (precision != EXACT) + ["trt"] * (form == TRT)

@@ -17,13 +17,13 @@ from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, ONNX
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, Artifact, Manifest, Verification, artifact_path
-from slimexport.target.precision import EXACT, TOLERANCES, Direction, row_of
+from slimexport.target.precision import EXACT, Difference, Direction, row_of
 from slimexport.target.reference import Probes, probes_of, read_reference
 from slimexport.target.runners import OnnxRuntimeRunner, Runner, runs_on_cpu
 
-GAP_FACTOR = 20  # an fp32 file may be off by this many times what float32 itself costs the slimmable network
-MAX_TOLERANCE = 1e-2
 MIN_SPREAD = 1e-2
+USUAL, FLOAT32_GAP, ROUNDING_GAP, NO_DIRECTION = "default", "float32 gap", "rounding gap", "no direction"  # of a tolerance
+SPREAD_SHARE = 0.5  # a tolerance is not widened beyond this share of what sets the probe images apart
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,21 @@ def compare(outputs: Array, reference: Array) -> Comparison:
     return Comparison(error, float((outputs.argmax(1) == reference.argmax(1)).mean()))
 
 
-def fp32_tolerance(gap: float | None) -> float:
-    """The tolerance of an fp32 file. `gap` is the slimmable network's own float32-float64 difference, where known:
-    untrained networks can be chaotic, and then no exporter does better than float32 does."""
-    usual = TOLERANCES[EXACT]
-    return usual if gap is None or not np.isfinite(gap) else min(max(usual, GAP_FACTOR * gap), MAX_TOLERANCE)
+def permitted(proof: Difference, gap: float, seen: float) -> float:
+    """The tolerance of a file. `gap` is how far the slimmable network itself is off when it is computed in the file's numbers:
+    untrained networks can be chaotic, and then no exporter does better. `seen` is the reference's spread: a file that answers
+    all images alike is never within the tolerance."""
+    if not np.isfinite(gap):
+        return proof.tolerance
+    return max(proof.tolerance, min(proof.factor * gap, proof.most, SPREAD_SHARE * seen))
+
+
+def recorded_tolerance(proof: Difference, recorded: float | None) -> float:
+    """The tolerance that a manifest records for a file, as far as it may be wider than its precision's own: a manifest that
+    was edited does not make wrong files right. What an fp32 file needs, everything that is built from it may need too."""
+    exact = row_of(EXACT).proof
+    assert isinstance(exact, Difference)
+    return max(proof.tolerance, min(recorded or 0.0, max(proof.most, exact.most)))
 
 
 def run_probes(runner: Runner, images: Array, reference: Array) -> Comparison:
@@ -77,10 +87,10 @@ def verdict(
     reference: Array,
     backend: str,
     tolerance: float,
-    gap: float | None = None,
-    tolerance_from: str = "",
+    tolerance_from: str = USUAL,
+    **gap: float | None,
 ) -> Verification:
-    """What a comparison at `tolerance` says; `max_rel_error` is None where outputs were not finite."""
+    """The verification of a file that is proven by a tolerance; `gap` is what that comes from, under the manifest's key."""
     seen = spread(reference)
     status = PASSED if comparison.within(tolerance) else FAILED
     if status == PASSED and seen < MIN_SPREAD:
@@ -90,11 +100,11 @@ def verdict(
         backend=backend,
         max_rel_error=finite(comparison.max_rel_error),
         tolerance=tolerance,
-        tolerance_from=tolerance_from or ("float32 gap" if gap is not None and tolerance > TOLERANCES[EXACT] else "default"),
-        float32_gap=None if gap is None else finite(gap),
+        tolerance_from=tolerance_from,
         top1_agreement=comparison.top1_agreement,
         probes=len(reference),
         spread=seen,
+        **gap,  # type: ignore[arg-type]
     )
 
 
@@ -113,10 +123,14 @@ def cosine(outputs: Array, reference: Array) -> float:
 
 
 def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Direction) -> Verification:
-    """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told."""
+    """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told.
+
+    Logits of one class, or that all classes share, have no direction: then the largest difference decides."""
     outputs = runner(images)
-    seen = spread(reference)
     comparison = compare(outputs, reference)
+    if not has_direction(reference):
+        return verdict(comparison, reference, runner.backend, proof.tolerance, NO_DIRECTION)
+    seen = spread(reference)
     alike = cosine(outputs, reference)
     status = PASSED if alike >= proof.least_cosine else FAILED  # FAILED for NaN
     if status == PASSED and seen < MIN_SPREAD:
@@ -133,18 +147,25 @@ def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Di
     )
 
 
-def prove(runner: Runner, probes: Probes, precision: str, float32_gap: Callable[[], float]) -> Verification:
-    """The verification of a new ONNX file. `float32_gap` is asked only where it matters: for the slimmable network's own
-    float32-float64 difference."""
+def has_direction(reference: Array) -> bool:
+    """Whether logits [P, classes] differ between classes, so that their cosine with others says something."""
+    return bool(np.ptp(reference, axis=1).max() > 0)
+
+
+def prove(runner: Runner, probes: Probes, precision: str, own_gap: Callable[[], float]) -> Verification:
+    """The verification of a new ONNX file. `own_gap` is asked only where it matters: for how far the slimmable network
+    itself is off when it is computed in the file's numbers."""
     proof = row_of(precision).proof
     if isinstance(proof, Direction):
         return direction_verdict(runner, probes.images, probes.logits, proof)
     comparison = run_probes(runner, probes.images, probes.logits)
-    tolerance, gap = proof.tolerance, None
-    if proof.widens and not comparison.within(tolerance):
-        gap = float32_gap()
-        tolerance = fp32_tolerance(gap)
-    return verdict(comparison, probes.logits, runner.backend, tolerance, gap)
+    if not proof.factor or comparison.within(proof.tolerance):
+        return verdict(comparison, probes.logits, runner.backend, proof.tolerance)
+    gap = own_gap()
+    tolerance = permitted(proof, gap, spread(probes.logits))
+    key = FLOAT32_GAP if row_of(precision).name == EXACT else ROUNDING_GAP
+    origin = key if tolerance > proof.tolerance else USUAL
+    return verdict(comparison, probes.logits, runner.backend, tolerance, origin, **{key.replace(" ", "_"): finite(gap)})
 
 
 def verify_files(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
@@ -173,8 +194,6 @@ def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) ->
     proof, recorded = row_of(precision).proof, artifact.verification
     if isinstance(proof, Direction):
         return direction_verdict(runner, probes.images, probes.logits, proof)
-    tolerance = proof.tolerance
-    if proof.widens and recorded.tolerance is not None:
-        tolerance = min(recorded.tolerance, MAX_TOLERANCE)
+    tolerance = recorded_tolerance(proof, recorded.tolerance)
     comparison = run_probes(runner, probes.images, probes.logits)
-    return verdict(comparison, probes.logits, runner.backend, tolerance, None, recorded.tolerance_from or "default")
+    return verdict(comparison, probes.logits, runner.backend, tolerance, recorded.tolerance_from or USUAL)

@@ -21,30 +21,40 @@ from tests.support.onnx_helpers import stored
 
 @dataclass(frozen=True)
 class Pair:
-    """A quantize-dequantize pair as it stands in a graph."""
+    """A quantize-dequantize pair as it stands in a graph. `stored`: the integers of a weight, whose `source` is its name in
+    the fp32 network."""
 
     source: str
     axis: int | None
     scale: Array
     zero: Array
+    stored: Array | None = None
 
 
 def pairs(model: onnx.ModelProto) -> dict[str, Pair]:
-    """Every pair of a model by the name of its result, once its two halves are seen to fit."""
+    """Every pair of a model by the name of its result, once its two halves are seen to fit. A weight's is named after the
+    operator that reads it."""
     arrays = {name: numpy_helper.to_array(tensor) for name, tensor in stored(model).items()}
     nodes = {name: node for node in model.graph.node for name in node.output}
+    readers = {name: node for node in reversed(model.graph.node) for name in node.input}
     result = {}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
-            quantizer = nodes[node.input[0]]
-            assert quantizer.op_type == "QuantizeLinear"
-            assert quantizer.input[1:] == node.input[1:] and len(node.input) == 3, "a zero point is always given"
-            assert quantizer.attribute == node.attribute
+            assert len(node.input) == 3, "a zero point is always given"
             axis = {attribute.name: attribute.i for attribute in node.attribute}
             assert axis.keys() <= {"axis"}
-            result[node.output[0]] = Pair(quantizer.input[0], axis.get("axis"), *(arrays[name] for name in node.input[1:]))
+            scale, zero = (arrays[name] for name in node.input[1:])
+            if node.input[0] in arrays:
+                source, integers = f"{readers[node.output[0]].name}.weight", arrays[node.input[0]]
+                result[node.output[0]] = Pair(source, axis.get("axis"), scale, zero, integers)
+                continue
+            quantizer = nodes[node.input[0]]
+            assert quantizer.op_type == "QuantizeLinear"
+            assert quantizer.input[1:] == node.input[1:] and quantizer.attribute == node.attribute
+            result[node.output[0]] = Pair(quantizer.input[0], axis.get("axis"), scale, zero)
     quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(quantizers) == len(result) == len({pair.source for pair in result.values()}), "one pair per value"
+    activations = [pair.source for pair in result.values() if pair.stored is None]
+    assert len(quantizers) == len(activations) == len(set(activations)), "one pair per value"
     return result
 
 

@@ -13,26 +13,23 @@ from dataclasses import replace
 import numpy as np
 
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
-from slimexport.target.precision import PRECISIONS, Difference, Direction
+from slimexport.target.precision import PRECISIONS, Direction
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
 from slimexport.target.verify import (
-    MAX_TOLERANCE,
     MIN_SPREAD,
+    NO_DIRECTION,
+    USUAL,
     compare,
     cosine,
     finite,
+    has_direction,
+    recorded_tolerance,
     spread,
 )
 
 COSINE_LEEWAY = 0.01  # an engine may be this much further off than its ONNX file
 NOTHING = Verification(status=SKIPPED)  # what is known of an ONNX file that is not there
-
-
-def tolerance_for(proof: Difference, source: Verification) -> float:
-    """The largest relative difference that an engine may have. `source` is the verification of the ONNX file that it is
-    built from: a wider tolerance that an fp32 file needed holds for the engine too."""
-    return max(proof.tolerance, min(source.tolerance or 0.0, MAX_TOLERANCE))
 
 
 def direction_limits(proof: Direction, source: Verification, probes: int) -> tuple[float, float]:
@@ -65,15 +62,18 @@ def check_engine(
         by_batch=by_batch,
     )
     proof = PRECISIONS[precision].proof
-    if isinstance(proof, Direction):
+    if isinstance(proof, Direction) and not has_direction(probes.logits):
+        check = replace(check, tolerance=proof.tolerance, tolerance_from=NO_DIRECTION)
+        right = error is not None and error <= proof.tolerance
+    elif isinstance(proof, Direction):
         alike = _worst(min, [figures.cosine for figures in by_batch])
         least, least_agreement = direction_limits(proof, source, len(probes.images))
         check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=least_agreement)
         right = alike is not None and alike >= least and agreement >= least_agreement - 1e-9
     else:
-        tolerance = tolerance_for(proof, source)
+        tolerance = recorded_tolerance(proof, source.tolerance)
         wider = tolerance > proof.tolerance
-        check = replace(check, tolerance=tolerance, tolerance_from="float32 gap" if wider else "default")
+        check = replace(check, tolerance=tolerance, tolerance_from=(source.tolerance_from if wider else None) or USUAL)
         right = error is not None and error <= tolerance
     if not right:
         return check

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from slimexport.onnx_files.calibration import RangeChoice, agreement, choose_method
+from slimexport.onnx_files.calibration import Calibrated, Calibration, MethodChoice, Scheme, agreement, integers, symmetric
+from slimexport.onnx_files.integers import integer_values, to_integers
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
-from slimexport.onnx_files.ranges import activation_scales, measure_ranges
+from slimexport.onnx_files.ranges import activation_scales, intervals, measure_ranges
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import conv
 from tests.support.int8_helpers import build, finite, images, small
 from tests.support.onnx_helpers import SIZE, logits, network_model
 
+Batches = list[NDArray[np.float32]]
 
-def distance_of(choice: RangeChoice, method: str) -> float:
+
+def choose_method(
+    model: onnx.ModelProto, fit: Batches, held: Batches, methods: str = "auto", scheme: Scheme | None = None
+) -> MethodChoice:
+    scheme = scheme or symmetric()
+    return Calibrated(model, Calibration(fit, held, methods), [scheme]).choose(scheme)
+
+
+def distance_of(choice: MethodChoice, method: str) -> float:
     return finite(choice.tried[method]).logit_distance
 
 
@@ -36,7 +47,7 @@ def test_agreement_by_hand() -> None:
 def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: str) -> None:
     model = network_model(architecture)
     fit, held = [noise_images(4, SIZE, 5), noise_images(3, SIZE, 6)], [noise_images(4, SIZE, 9), noise_images(2, SIZE, 8)]
-    choice = choose_method(model, iter(fit), iter(held))
+    choice = choose_method(model, fit, held)
     distances = {}
     ranges = measure_ranges(model, fit, quantized_inputs(model))
     exact = logits(model, np.concatenate(held)).astype(np.float64)
@@ -44,12 +55,31 @@ def test_the_method_chosen_is_the_nearer_one_on_held_back_images(architecture: s
         int8_logits = logits(quantize(model, activation_scales(ranges, method)), np.concatenate(held))
         distances[method] = float(np.sqrt(((int8_logits - exact) ** 2).mean()) / np.abs(exact).max())
     assert choice.method == min(distances, key=distances.__getitem__)
-    assert choice.scales == activation_scales(ranges, choice.method)
-    described = choice.described()
-    assert (described.method, described.images, described.held_back) == (choice.method, 7, 6)
+    described = choice.described(8)
+    assert (described.method, described.images, described.held_back, described.weight_bits) == (choice.method, 7, 6, 8)
     tried = {method: finite(result) for method, result in described.tried.items()}
     assert {method: result.logit_distance for method, result in tried.items()} == pytest.approx(distances, rel=0.05)
     assert all(0 <= result.top1_agreement <= 1 and 0.9 < result.cosine <= 1 for result in tried.values())
+
+
+@pytest.mark.parametrize("bits", [8, 7])
+def test_files_for_cpus_choose_by_their_own_models(bits: int) -> None:
+    model = network_model("mobilenet_v1")
+    fit, held = [noise_images(4, SIZE, 5)], [noise_images(4, SIZE, 9)]
+    choice = choose_method(model, fit, held, scheme=integers(bits))
+    ranges = measure_ranges(model, fit, integer_values(model))
+    for method, result in choice.tried.items():
+        expected = agreement(logits(to_integers(model, intervals(ranges, method), bits), held[0]), logits(model, held[0]))
+        assert finite(result).logit_distance == pytest.approx(finite(expected).logit_distance, rel=0.05)
+    assert choice.described(bits).weight_bits == bits
+
+
+def test_ranges_are_measured_once_for_all_schemes() -> None:
+    model = build(small())
+    both = [symmetric(), integers(8)]
+    calibrated = Calibrated(model, Calibration([images()], [images(seed=2)], "max"), both)
+    assert set(calibrated.ranges) == {*quantized_inputs(model), *integer_values(model)}
+    assert {calibrated.choose(scheme).method for scheme in both} == {"max"}
 
 
 def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
@@ -59,7 +89,7 @@ def test_an_outlier_among_the_images_makes_it_the_percentile() -> None:
     choice = choose_method(model, [fit], [images(8, 48, seed=2)])
     assert choice.method == "percentile"
     assert distance_of(choice, "percentile") < 0.2 * distance_of(choice, "max")
-    assert choose_method(model, [fit], [images(8, 48, seed=2)], methods=["max"]).method == "max"
+    assert choose_method(model, [fit], [images(8, 48, seed=2)], methods="max").method == "max"
 
 
 def test_rare_values_that_decide_make_it_the_maximum() -> None:
@@ -80,7 +110,7 @@ def test_rare_values_that_decide_make_it_the_maximum() -> None:
 def test_equals_take_the_first_method() -> None:
     model = build(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)))  # nothing gains, so nothing is quantized
     choice = choose_method(model, [images()], [images(seed=2)])
-    assert (choice.method, dict(choice.scales)) == ("max", {})
+    assert choice.method == "max"
     assert [distance_of(choice, method) for method in choice.tried] == [0, 0]
 
 

@@ -39,7 +39,7 @@ def test_percentiles_are_numpys_to_the_width_of_a_bin(percent: float) -> None:
     everything = np.abs(np.concatenate(batches))
     assert measured.largest == everything.max() == 200
     assert measured.counts.sum() == everything.size
-    np.testing.assert_array_equal(np.abs(measured.counts - np.histogram(everything, BINS, (0, 200))[0]) <= 2, True)
+    np.testing.assert_array_equal(np.abs(measured.counts.sum(0) - np.histogram(everything, BINS, (0, 200))[0]) <= 2, True)
     exact = np.percentile(everything, percent, method="inverted_cdf")
     assert exact <= measured.percentile(percent) * (1 + 1e-6) and measured.percentile(percent) <= exact + 1.001 * 200 / BINS
 
@@ -85,3 +85,28 @@ def test_calibration_without_images_or_with_broken_ones_is_refused() -> None:
     broken[0, 0, 4, 4] = np.nan
     with pytest.raises(UserError, match="1: is not finite"):
         measure_ranges(model, [images(), broken], quantized_inputs(model))
+
+
+@pytest.mark.parametrize("percent", [50, 90, 99.99])
+def test_an_interval_leaves_out_as_many_values_on_each_side(percent: float) -> None:
+    values = (np.random.default_rng(3).standard_normal(20_000) * 2 + 1).astype(np.float32)
+    measured = Range()
+    measured.widen(values)
+    measured.count(values)
+    assert measured.interval() == (values.min(), values.max())
+    low, high = measured.interval(percent)
+    width = measured.largest / BINS
+    allowed = len(values) * (100 - percent) / 200
+    assert (values < low).sum() <= allowed and (values > high).sum() <= allowed
+    assert (values > high - 2 * width).sum() > allowed - 1, "no further than needed"
+    assert low == 0 or (values < low + 2 * width).sum() > allowed - 1
+
+
+def test_an_interval_holds_zero_and_no_more_than_there_is() -> None:
+    for values, expected in (([1.0, 2.0], (0, 2)), ([-3.0, -1.0], (-3, 0)), ([0.0, 0.0], (0, 0)), ([-1.0, 4.0], (-1, 4))):
+        measured = Range()
+        measured.widen(np.array(values, np.float32))
+        measured.count(np.array(values, np.float32))
+        assert measured.interval() == expected
+        low, high = measured.interval(99.99)
+        assert expected[0] <= low <= 0 <= high <= expected[1]

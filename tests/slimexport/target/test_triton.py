@@ -239,8 +239,7 @@ def test_one_model_per_width_format_and_precision_with_the_artifacts_bytes(tmp_p
         "net_x0_5": entry(bundle),
         "net_x1_0": entry(bundle, name="net_x1_0"),
         "net_x0_5_fp16": entry(bundle, precision="fp16"),
-        "net_x0_5_int8": entry(bundle, precision="int8"),
-        "net_x0_5_int8_fp16": entry(bundle, precision="int8-fp16"),
+        "net_x0_5_int8_cpu": entry(bundle, precision="int8-cpu"),
         "net_x0_5_trt": engine(bundle),
         "net_x0_5_tf32_trt": engine(bundle, "tf32"),
         "net_x0_5_bf16_trt": engine(bundle, "bf16"),
@@ -334,16 +333,17 @@ def test_a_file_that_is_a_symbolic_link_is_served_as_what_it_points_to(tmp_path:
     assert not served.is_symlink() and served.read_bytes() == file.read_bytes()
 
 
-def test_bf16_onnx_files_are_left_out_since_onnxruntime_cannot_load_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int8-fp16"])
+def test_what_onnxruntime_cannot_run_or_runs_wrongly_or_slower_than_fp32_is_left_out(
+    precision: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = tmp_path / "bundle"
     with caplog.at_level(logging.WARNING):
-        files = written(tmp_path, entry(bundle, precision="bf16"), entry(bundle))
+        files = written(tmp_path, entry(bundle, precision=precision), entry(bundle))
     assert {name.split("/")[0] for name in files} == {"net_x0_5"}
-    assert "net_x0_5: onnxruntime has no bf16 kernels" in caplog.text
+    assert f"net_x0_5: the {precision} file is made for TensorRT" in caplog.text
     with pytest.raises(BundleError, match="no file that Triton could serve"):
-        write_repository(bundle, manifest(entry(bundle, precision="bf16")), tmp_path / "other")
+        write_repository(bundle, manifest(entry(bundle, precision=precision)), tmp_path / "other")
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

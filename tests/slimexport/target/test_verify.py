@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from slimexport.target.manifest import dump_json
+from slimexport.target.precision import Difference, row_of
 from slimexport.target.records import to_json
-from slimexport.target.verify import compare, fp32_tolerance, run_probes, spread, verdict
+from slimexport.target.reference import Probes
+from slimexport.target.verify import compare, permitted, prove, recorded_tolerance, run_probes, spread, verdict
 
 REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
 Array = NDArray[Any]
@@ -31,6 +33,27 @@ class Fake:
             return self.together
         i = int(images[0, 0, 0, 0])
         return self.alone[i : i + 1]
+
+
+class Fixed:
+    """A runner that gives the same logits for all batches of this many images, and each image its own alone."""
+
+    backend = "fixed"
+
+    def __init__(self, logits: Array) -> None:
+        self.logits, self.alone = logits, 0
+
+    def __call__(self, images: Array) -> Array:
+        if len(images) == len(self.logits):
+            return self.logits
+        self.alone += 1
+        return self.logits[self.alone - 1 : self.alone]
+
+
+def proof_of(precision: str) -> Difference:
+    proof = row_of(precision).proof
+    assert isinstance(proof, Difference)
+    return proof
 
 
 def images() -> Array:
@@ -110,7 +133,6 @@ def test_an_error_at_the_tolerance_passes_and_the_next_number_above_fails() -> N
 @pytest.mark.parametrize(
     ("gap", "tolerance"),
     [
-        (None, 1e-4),
         (0.0, 1e-4),
         (1e-6, 1e-4),
         (5e-6, 1e-4),
@@ -123,16 +145,71 @@ def test_an_error_at_the_tolerance_passes_and_the_next_number_above_fails() -> N
         (float("inf"), 1e-4),
     ],
 )
-def test_the_tolerance_is_1e_4_or_20_gaps_and_never_above_1e_2(gap: float | None, tolerance: float) -> None:
-    assert fp32_tolerance(gap) == pytest.approx(tolerance)
+def test_fp32s_tolerance_is_1e_4_or_20_gaps_and_never_above_1e_2(gap: float, tolerance: float) -> None:
+    assert permitted(proof_of("fp32"), gap, 1.0) == pytest.approx(tolerance)
+
+
+@pytest.mark.parametrize(
+    ("precision", "gap", "seen", "tolerance"),
+    [
+        ("fp16", 1e-3, 1.0, 1e-2),
+        ("fp16", 1e-2, 1.0, 2e-2),
+        ("fp16", 1e-1, 1.0, 5e-2),
+        ("bf16", 6e-2, 1.0, 1.2e-1),
+        ("bf16", 1.0, 1.0, 2e-1),
+        ("bf16", 6e-2, 0.16, 8e-2),  # half of the spread: a file that answers all images alike is off by half of it at least
+        ("bf16", 6e-2, 0.01, 5e-2),
+        ("tf32", 1.0, 1.0, 5e-3),
+        ("fp16", float("nan"), 1.0, 1e-2),
+    ],
+)
+def test_a_tolerance_follows_what_rounding_costs_the_network_itself(
+    precision: str, gap: float, seen: float, tolerance: float
+) -> None:
+    assert permitted(proof_of(precision), gap, seen) == pytest.approx(tolerance)
+
+
+@pytest.mark.parametrize(
+    ("precision", "recorded", "tolerance"),
+    [("fp32", None, 1e-4), ("fp32", 5e-3, 5e-3), ("fp32", 0.5, 1e-2), ("tf32", 8e-3, 8e-3), ("bf16", 0.9, 2e-1)],
+)
+def test_a_manifest_widens_a_tolerance_only_as_far_as_an_export_would(
+    precision: str, recorded: float | None, tolerance: float
+) -> None:
+    assert recorded_tolerance(proof_of(precision), recorded) == tolerance
 
 
 def test_the_entry_says_when_the_gap_made_the_tolerance() -> None:
     error = compare(1.0005 * REFERENCE, REFERENCE)
-    wide = verdict(error, REFERENCE, "x", fp32_tolerance(5e-5), 5e-5)
-    assert (wide.status, wide.tolerance_from, wide.float32_gap) == ("passed", "float32 gap", 5e-5)
-    usual = verdict(error, REFERENCE, "x", fp32_tolerance(1e-6), 1e-6)
+    probes, off = Probes(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE), Fixed(1.0005 * REFERENCE)
+    assert error.max_rel_error == pytest.approx(5e-4)
+    wide = prove(off, probes, "fp32", lambda: 5e-5)
+    assert (wide.status, wide.tolerance_from, wide.float32_gap, wide.rounding_gap) == ("passed", "float32 gap", 5e-5, None)
+    usual = prove(off, probes, "fp32", lambda: 1e-6)
     assert (usual.status, usual.tolerance_from, usual.tolerance) == ("failed", "default", 1e-4)
+    rounded = prove(Fixed(1.02 * REFERENCE), probes, "fp16", lambda: 0.011)
+    assert (rounded.status, rounded.tolerance_from, rounded.rounding_gap) == ("passed", "rounding gap", 0.011)
+    assert rounded.tolerance == pytest.approx(0.022) and rounded.float32_gap is None
+
+
+def test_what_is_within_its_tolerance_asks_for_no_gap() -> None:
+    probes = Probes(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE)
+
+    def asked() -> float:
+        raise AssertionError("the gap costs a run of the network")
+
+    assert prove(Fixed(REFERENCE), probes, "bf16", asked).passed
+
+
+def test_logits_of_one_class_are_proven_by_their_difference() -> None:
+    reference = np.array([[1.0], [-2.0], [0.5]])
+    probes = Probes(np.zeros((3, 3, 1, 1), np.float32), reference)
+    for factor, status in ((1.1, "passed"), (1.5, "failed"), (float("nan"), "failed")):
+        check = prove(Fixed(factor * reference), probes, "int8", lambda: 0.0)
+        assert (check.status, check.tolerance, check.tolerance_from) == (status, 0.25, "no direction")
+        assert check.least_cosine is None
+    constant = prove(Fixed(np.full((3, 1), 1.0)), Probes(probes.images, np.full((3, 1), 1.0)), "int8", lambda: 0.0)
+    assert constant.status == "unverifiable"
 
 
 # ------------------------------------------------------------------------------------------------------------ spread

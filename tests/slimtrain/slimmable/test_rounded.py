@@ -1,0 +1,26 @@
+"""What rounding costs a network itself: weights and results of layers, next to rounding by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from slimtrain.slimmable.rounded import rounded_network
+
+
+def test_weights_and_results_of_layers_are_rounded() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(generator=draw)
+    before = [parameter.clone() for parameter in network.parameters()]
+    x = torch.randn(5, 3, dtype=torch.float64, generator=draw)
+    for number, kind in (("float16", torch.float16), ("bfloat16", torch.bfloat16)):
+        rounded = rounded_network(network, number)
+        w0, b0, w1, b1 = (parameter.to(kind).double() for parameter in network.parameters())
+        inner = nn.functional.linear(x, w0, b0).to(kind).double().relu()
+        expected = nn.functional.linear(inner, w1, b1).to(kind).double()
+        torch.testing.assert_close(rounded(x), expected, rtol=0, atol=0)
+        assert not torch.equal(rounded(x), network(x))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)), "the network is not changed"
