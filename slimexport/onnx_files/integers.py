@@ -174,7 +174,9 @@ class _Writer:
             self._pair(value, name, form, joint)
 
     def _pair(self, value: str, name: str, form: Affine, joint: str = "") -> None:
-        """A pair on a `value` that is called `name` now, with the scale of `joint`. The model's result keeps its name."""
+        """A pair on a `value` that is called `name` now, with the scale of `joint`, if that is another. The model's result
+        keeps its name."""
+        joint = joint or value
         like = self.named.get(joint, "")
         written = value if value == self.plan.result else ""
         self.affines[value] = form

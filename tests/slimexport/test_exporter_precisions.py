@@ -16,7 +16,7 @@ from onnx import TensorProto
 from slimexport.bundle import verify_bundle
 from slimexport.cli import main
 from slimexport.exporter import VerificationFailed, export
-from slimexport.onnx_files.quantize import quantize
+from slimexport.onnx_files.ranges import Range
 from slimexport.request import CalibrationImages
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.precision import Direction
@@ -66,7 +66,7 @@ def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_every_precision_is_a_file_with_its_infix(bundle: tuple[Path, Manifest]) -> None:
     folder, manifest = bundle
-    infixes = ["", ".fp16", ".bf16", ".int8", ".int8-fp16"]
+    infixes = ["", ".fp16", ".bf16", ".int8-cpu", ".int8", ".int8-fp16"]
     expected = [f"us_resnet50_{width}{infix}.onnx" for width in ("x0_125", "x0_25") for infix in infixes]
     assert [artifact.file for artifact in manifest.artifacts] == expected
     assert sorted(path.name for path in folder.iterdir()) == sorted([*expected, "manifest.json", "reference.npz"])
@@ -142,8 +142,13 @@ def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0].split()[:2] == ["width", "precision"]
-    assert [line.split()[1] for line in lines[1:4]] == ["fp32", "int8", "int8-fp16"]
-    assert "cosine 0.9" in lines[2]
+    assert [line.split()[1] for line in lines[1:5]] == ["fp32", "int8-cpu", "int8", "int8-fp16"]
+    assert all("cosine 0.9" in line for line in lines[2:5])
+    assert lines[5:8] == [
+        "int8-cpu: for onnxruntime on CPUs and OpenVINO",
+        "int8: for TensorRT 8.6",
+        "int8-fp16: for TensorRT 10 and later",
+    ]
 
 
 def test_what_int8_needs_is_said(tmp_path: Path) -> None:
@@ -175,18 +180,15 @@ def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = quantize
-
-    def spoiled(model: Any, scales: Any, half: bool = False) -> Any:
-        return real(model, {name: value / 50 for name, value in scales.items()}, half)  # everything saturates
-
-    monkeypatch.setattr("slimexport.onnx_files.writers.quantize", spoiled)
+    # everything saturates
+    monkeypatch.setattr(Range, "percentile", lambda measured, percent: measured.largest / 50)
+    monkeypatch.setattr(Range, "interval", lambda measured, percent: (measured.low / 50, measured.high / 50))
     with pytest.raises(VerificationFailed, match="point elsewhere"):
         export(
             small(),
             widths=[0.25],
             precisions=["fp32", "int8"],
-            calibration=CalibrationImages(images),
+            calibration=CalibrationImages(images, int8_method="percentile"),
             output_dir=tmp_path / "b",
         )
     assert not list((tmp_path / "b").glob("*int8*"))
