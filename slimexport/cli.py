@@ -12,12 +12,12 @@ from slimexport import __version__
 from slimexport.options import CommandOptions, all_options
 from slimexport.target.backends import TRT
 from slimexport.target.precision import EXACT, check_option, needed_for
-from slimtrain.base.command import CONTEXT, messages
+from slimtrain.base.command import CONTEXT, Command, messages
 
 PROGRAM = "slimexport"
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @click.version_option(__version__, message="slimexport %(version)s")
 @all_options
 def main(**options: Any) -> None:

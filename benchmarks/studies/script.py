@@ -11,9 +11,21 @@ from typing import Any
 from slimtrain.base.files import write_atomically
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and the default behind the help of every option that has one."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        default, text = action.default, action.help or ""
+        silent = default is None or isinstance(default, bool) or argparse.SUPPRESS in (default, text) or "default" in text
+        if action.option_strings and not silent:
+            shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
+            action.help = f"{text}  [default: {str(shown).replace('%', '%%') or 'none'}]".strip()
+        super().add_argument(action)
+
+
 def script_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring as it is written."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A parser that shows a script's docstring as it is written, and every default."""
+    return argparse.ArgumentParser(description=description, formatter_class=_Formatter)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,14 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from benchmarks import cli
 from benchmarks.cells.records import read_records
 from benchmarks.cli import main
 from benchmarks.commands import exit_code
+from benchmarks.layers.command import command as channels
 from benchmarks.layers.command import find_network
 from tests.support import ROOT
+from tests.support.help_texts import silent_options
 
 # A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise. Ceilings are
 # not what is interrupted.
@@ -261,6 +267,56 @@ def test_help_needs_no_torch_and_no_onnxruntime(tmp_path: Path) -> None:
     path = f"{tmp_path / 'block'}{os.pathsep}{ROOT}"
     for words in (["--help"], ["choose", "--help"], ["channels", "--help"], ["--version"], ["--list"]):
         run(*words, cwd=tmp_path, PYTHONPATH=path)
+
+
+@pytest.mark.parametrize("command", [cli.measure, cli.choose, channels], ids=lambda command: command.name)
+def test_help_says_every_default(command: click.Command) -> None:
+    assert silent_options(command) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["b", "--width", "1"], "--widths"),
+        (["choose", "b", "--latency", "1"], "--latency-ms"),
+        (["channels", "b", "--xyzzy", "1"], None),
+        (["channels", "b", "--out", "1"], "--output-dir"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_the_right_one(words: list[str], right: str | None, tool: Tool) -> None:
+    done = tool(*words, code=2)
+    assert "No such option" in done.stderr
+    assert (f"Did you mean {right}" in done.stderr) if right else ("Did you mean" not in done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], "Usage: slimbench [OPTIONS] BUNDLE..."),
+        (["choose", "--help"], "Usage: slimbench choose"),
+        (["channels", "--help"], "    slimbench channels us_mobilenet_v1"),
+        (["--list"], "slimbench choose BUNDLE"),
+    ],
+)
+def test_the_console_script_is_called_by_its_name(
+    words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/slimbench", *words])
+    with contextlib.suppress(SystemExit):
+        main()
+    text = capsys.readouterr().out
+    assert shown in text and re.search(r"python -m benchmarks(?!\.)", text) is None
+    assert words != ["--list"] or "python -m benchmarks.studies.trust" in text
+
+
+def test_messages_begin_with_the_name_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, begins in (("slimbench", "slimbench: "), ("__main__.py", "benchmarks: ")):
+        monkeypatch.setattr(sys, "argv", [name, "none"])
+        with pytest.raises(SystemExit):
+            main()
+        assert capsys.readouterr().err.startswith(begins)
 
 
 def test_exit_codes() -> None:

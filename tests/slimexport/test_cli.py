@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 from slimexport import __version__
+from slimexport.cli import main
 from slimexport.target.manifest import read_manifest
 from tests.support.export_helpers import refused, run, small_spec, tree, write_checkpoint
+from tests.support.help_texts import silent_options
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,18 @@ def test_version_and_help_are_short_and_succeed() -> None:
         for option in ("--ckpt", "--bundle", "--widths", "--macs", "--channels", "--dry-run", "--overwrite", "Exit codes"):
             assert option in text.out
         assert max(map(len, text.out.splitlines())) <= 120
+
+
+def test_help_says_every_default() -> None:
+    assert silent_options(main, ("--ckpt", "--bundle", "--triton")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("--width", "--widths"), ("--checkpoint", "--ckpt"), ("--out", "--output-dir"), ("--batchsize", "--batch")],
+)
+def test_a_wrong_option_is_answered_with_the_right_one(wrong: str, right: str) -> None:
+    refused(run(wrong, "1"), 2, f"No such option '{wrong}'", f"Did you mean {right}")
 
 
 def test_env_names_versions_and_providers() -> None:

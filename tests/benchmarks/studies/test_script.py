@@ -26,6 +26,25 @@ def test_results_are_written_where_somebody_wants_them(tmp_path: Path, monkeypat
         write_result(path / "below", {})
 
 
+def test_help_says_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = script_parser("what it does")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", default=["one", "two"], help="in turn")
+    parser.add_argument("--share", default="50%", help="of them")
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="no pictures")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.print_help()
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for expected in (
+        "--repeats REPEATS [default: 3]",
+        "--ways WAYS [WAYS ...] in turn [default: one,two]",
+        "--share SHARE of them [default: 50%]",
+        "--no-plots no pictures",
+        "--threads THREADS of torch",
+    ):
+        assert expected in lines
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_shows_its_own_description(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
