@@ -75,7 +75,9 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
 
     assert options.ckpt is not None
     progress = ExportProgress()
-
+    writing = Writing(options.overwrite, options.dry_run)
+    if not options.dry_run:  # which takes no time
+        writing = Writing(options.overwrite, started=progress.started, finished=progress.finished)
     try:
         manifest = export(
             options.ckpt,
@@ -88,7 +90,7 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
             reading=options.reading,
             calibration=options.calibration,
             proof=options.proof,
-            writing=Writing(options.overwrite, options.dry_run, progress.started, progress.finished),
+            writing=writing,
         )
     except FilesRejected as error:
         progress.close()
@@ -98,6 +100,8 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
         progress.close()
     _print(manifest, options.as_json)
     if options.dry_run:
+        if not options.as_json:
+            click.echo("a dry run: sizes are computed from the weights, to about 1 %, and nothing was written")
         return None
     folder = Path(options.output_dir or Path("exports") / manifest.source.network)
     if not options.as_json:
