@@ -29,6 +29,7 @@ def main(**options: Any) -> None:
       slimexport --ckpt random:us_mobilenet_v1 --widths all --dry-run
       slimexport --ckpt us_mbv1.pt --widths 0.5,1.0 --format trt --precision fp16
       slimexport --bundle exports/us_mobilenet_v1 --format trt
+      slimexport --bundle exports/us_mobilenet_v1 --predict photo.jpg
 
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
@@ -47,6 +48,8 @@ def _run(options: CommandOptions) -> None:
 
         click.echo(describe())
         return
+    if options.images and not options.predict:
+        raise click.UsageError(f"unexpected argument {options.images[0]!r}: every value goes with an option, see --help.")
     engines, precisions = TRT in options.chosen_formats, options.precisions
     if options.bundle:
         if options.ckpt:
@@ -57,6 +60,8 @@ def _run(options: CommandOptions) -> None:
         raise click.UsageError("give a checkpoint: --ckpt PATH, or --ckpt random:us_mobilenet_v1 to try it out.")
     if options.verify_only or options.backend:
         raise click.UsageError("--verify-only and --backend go with --bundle; a new export is verified anyway.")
+    if options.predict:
+        raise click.UsageError("--predict goes with --bundle: export first, then predict with the bundle.")
     if options.triton:
         raise click.UsageError("--triton goes with --bundle: export first, then write the repository from the bundle.")
     _make(options, precisions, engines)
@@ -64,8 +69,10 @@ def _run(options: CommandOptions) -> None:
 
 def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
     """What can be done with a bundle, without torch."""
-    if not (options.verifier or engines or options.triton):
-        raise click.UsageError("--bundle needs something to do: --format trt, --verify-only, or --triton DIR.")
+    if not (options.verifier or engines or options.triton or options.predict):
+        raise click.UsageError(
+            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt, or --triton DIR."
+        )
     from slimexport import commands
 
     if options.verifier:
@@ -74,6 +81,8 @@ def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
         commands.build(folder, options, options.engine_widths)
     if options.triton:
         commands.serve(folder, Path(options.triton), options.overwrite)
+    if options.predict:
+        commands.tell(folder, options)
 
 
 def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from slimexport.bundle import verify_bundle
 from slimexport.options import CommandOptions
+from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
 from slimexport.target.backends import TRT
@@ -20,6 +21,8 @@ from slimexport.target.records import to_json
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError
+
+UNTRAINED = "an untrained network: its weights are random, its outputs mean nothing"
 
 
 def verify(folder: Path, backend: str, as_json: bool) -> None:
@@ -69,6 +72,18 @@ def serve(folder: Path, repository: Path, overwrite: bool) -> None:
     click.echo(f"{len(names)} models in {repository}: {', '.join(names)}")
 
 
+def tell(folder: Path, options: CommandOptions) -> None:
+    """Run photographs through a bundle's networks, and print what they see."""
+    images = list(dict.fromkeys([*options.predict, *options.images]))
+    predictions = predict(folder, images, options.engine_widths, options.precisions, options.predictor)
+    manifest = read_manifest(folder)
+    if manifest.source.untrained:
+        click.echo(UNTRAINED, err=True)
+    if manifest.output.class_names is None:
+        click.echo("the bundle names no classes, so they are told by number: export with --class-names FILE", err=True)
+    click.echo(dump_json(as_json(predictions)) if options.as_json else as_text(predictions))
+
+
 def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None:
     """Export, and print; the bundle's folder, None of a dry run."""
     from slimexport.exporter import export  # which loads torch
@@ -115,7 +130,7 @@ def _print(manifest: Manifest, as_json: bool) -> None:
         click.echo(dump_manifest(manifest), nl=False)
     else:
         if manifest.source.untrained:
-            click.echo("an untrained network: its weights are random, its outputs mean nothing")
+            click.echo(UNTRAINED)
         click.echo(table([*manifest.artifacts, *manifest.rejected]))
 
 

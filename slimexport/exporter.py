@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from slimexport.bundle_writer import BundleWriter
 from slimexport.job import Job, Logits
 from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.runner import onnx_runner
@@ -31,6 +30,7 @@ from slimexport.request import (
 )
 from slimexport.select import select_plans, without_weights
 from slimexport.target.arrays import Array
+from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EXACT, Precision, check_option, files_of
 from slimexport.target.runners import require_onnxruntime

@@ -59,6 +59,13 @@ all_options = group(
         metavar="NAME",
         help=f"What verifies a bundle, or predicts: {', '.join(BACKENDS)}.  [default: {BACKENDS[0]}]",
     ),
+    click.option(
+        "--predict",
+        metavar="IMAGE...",
+        multiple=True,
+        help="With --bundle: what every width says of photographs, and in how many milliseconds.",
+    ),
+    click.argument("images", nargs=-1, metavar=""),
     click.option("--triton", metavar="DIR", help="With --bundle: write a model repository for Triton Inference Server."),
     # which plans
     click.option(
@@ -147,6 +154,8 @@ class CommandOptions:
     bundle: str | None
     verify_only: bool
     backend: str | None
+    predict: tuple[str, ...]
+    images: tuple[str, ...]
     triton: str | None
     widths: str | None
     macs: str | None
@@ -186,9 +195,14 @@ class CommandOptions:
 
     @cached_property
     def verifier(self) -> str | None:
-        """What a bundle is verified by, if it is to be."""
-        if not (self.verify_only or self.backend):
+        """What a bundle is verified by, if it is to be; with --predict, --backend alone says what predicts."""
+        if not (self.verify_only or (self.backend and not self.predict)):
             return None
+        return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
+
+    @cached_property
+    def predictor(self) -> str:
+        """What runs the files of a bundle for --predict."""
         return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
 
     @cached_property

@@ -77,7 +77,7 @@ def test_version_and_help_are_short_and_succeed() -> None:
 
 
 def test_help_says_every_default() -> None:
-    assert silent_options(main, ("--ckpt", "--bundle", "--triton")) == []
+    assert silent_options(main, ("--ckpt", "--bundle", "--triton", "--predict")) == []
 
 
 @pytest.mark.parametrize(
