@@ -29,7 +29,7 @@ EXTRAS = (  # the smallest that brings a module comes first
         "train and export",
         ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL"),
     ),
-    Extra("trt", "build TensorRT engines", ("tensorrt",)),
+    Extra("trt", "build engines", ("tensorrt",)),
     Extra("digits", "train and test on the digits", ("sklearn",)),
     Extra("plots", "draw pictures", ("matplotlib",)),
     Extra("tensorboard", "write TensorBoard's files", ("tensorboard",)),
