@@ -60,6 +60,7 @@ def measure(
 @click.option("--percentile", type=click.Choice(tuple(map(str, PERCENTILES))), default="50", help="Of the latencies.")
 @click.option("--backend", default=AUTO, metavar="NAME", help="auto: the fastest that the bundle can use here.")
 @measuring_options
+@click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON: path, latency, all candidates, warnings.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -67,22 +68,29 @@ def measure(
     help="Choose from an earlier results.jsonl.  [default: measure]",
 )
 def choose(
-    bundle: Path, latency_ms: float, batch: int, percentile: str, backend: str, results: Path | None, **options: Any
+    bundle: Path,
+    latency_ms: float,
+    batch: int,
+    percentile: str,
+    backend: str,
+    results: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """The widest, or most accurate, width whose latency on this device is within a budget.
 
     \b
       python -m benchmarks choose exports/us_mobilenet_v1 --latency-ms 5 --batch 8 --percentile 95
 
-    The most accurate where all widths know their accuracy, else the widest. Exit code 1, with the nearest misses, where none
-    is within the budget.
+    The most accurate where all widths know their accuracy, else the widest, of those within the budget in every round; its
+    file's path is printed below it. Exit code 1 where none is: with the nearest misses, or because noise leaves it open.
     """
     with messages(PROGRAM):
         from benchmarks import commands
         from benchmarks.request import MeasuringOptions
 
         given = MeasuringOptions(**options)
-        code = commands.choose_width(bundle, latency_ms, int(percentile), backend, batch, given, results)
+        code = commands.choose_width(bundle, latency_ms, int(percentile), backend, batch, given, results, as_json)
     sys.exit(code)
 
 

@@ -29,7 +29,10 @@ MEASURING = (
         "--accuracy-data", metavar="DIR", help="Labeled images (a folder per class), or digits.  [default: as in the bundle]"
     ),
     click.option(
-        "--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Of the results.  [default: measured/BUNDLE]"
+        "--output-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Of the results.  [default: measured/BUNDLE, of choose measured/BUNDLE/choose]",
     ),
     click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Of the random inputs."),
     click.option("--cache-mib", type=float, metavar="MIB", help="Cache that inputs must exceed.  [default: the CPU's]"),

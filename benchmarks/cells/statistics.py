@@ -6,8 +6,10 @@ spread), with its limits, and what the machine's state adds: throttling and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -133,6 +135,14 @@ def _state_warnings(rounds: Sequence[Round]) -> list[str]:
 def _variation(samples: Array) -> float:
     """Standard deviation over mean."""
     return float(samples.std() / samples.mean())
+
+
+def standard_error(accuracy: Mapping[str, Any] | None) -> float:
+    """Of an accuracy, as a share: what its number of images leaves open; 0 where that number is not known."""
+    if not accuracy or not accuracy.get("images"):
+        return 0.0
+    top1 = float(accuracy["top1"])
+    return sqrt(top1 * (1 - top1) / accuracy["images"])
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:

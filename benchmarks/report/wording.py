@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from math import comb, sqrt
+from math import comb
 from typing import Any
 
 from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
-from benchmarks.cells.statistics import WIDE_SPREAD
+from benchmarks.cells.statistics import WIDE_SPREAD, standard_error
 from benchmarks.machine.notes import notes
 from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
 from benchmarks.report.tables import common_reason, significant
@@ -85,7 +85,7 @@ def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     images, data = known[0].get("images"), known[0].get("data")
     if not images:
         return f"accuracies are on {data}"
-    error = max(sqrt(accuracy["top1"] * (1 - accuracy["top1"]) / images) for accuracy in known)
+    error = max(map(standard_error, known))
     return f"accuracies are on the {images} images of {data}: a standard error is up to {100 * error:.1f} points"
 
 
@@ -146,10 +146,13 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
             "one width counts as faster than another where the medians of all its rounds are lower; of two that are equally "
             f"fast, with {min(rounds)} rounds, that happens by chance in {share:.0%} of the pairs, for one or the other"
         )
-    if recorded.note:
-        said.append(recorded.note)
+    return said + run_notes(recorded)
+
+
+def run_notes(recorded: Recorded) -> list[str]:
+    """What makes a whole run doubtful: that it was killed, and what the machine did meanwhile."""
     after = (recorded.end or {}).get("environment_after") or {}
-    return said + notes(recorded.run.get("environment") or {}, after)
+    return [recorded.note] * bool(recorded.note) + notes(recorded.run.get("environment") or {}, after)
 
 
 def method_lines(settings: Mapping[str, Any]) -> list[str]:

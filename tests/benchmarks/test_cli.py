@@ -168,13 +168,35 @@ def test_without_torch(bundle: Path, tmp_path: Path) -> None:
 def test_choosing(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     done = tool("choose", bundle, "--latency-ms", "10000", *QUICK)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0] and "widest" in done.stdout
+    assert done.stdout.splitlines()[1] == str(bundle / "us_mobilenet_v1_x0_5.onnx")
     done = tool("choose", bundle, "--latency-ms", "1e-6", "--percentile", "95", *QUICK, code=1)
     assert "no width meets" in done.stdout and "us_mobilenet_v1_x0_25" in done.stdout
-    recorded: Any = ["--results", "measured/us_mobilenet_v1"]
+    assert {path.name for path in (tmp_path / "measured").rglob("*.jsonl")} == {"results.jsonl"}
+    assert sorted(path.name for path in (tmp_path / "measured/us_mobilenet_v1").iterdir()) == ["choose", "choose.1"]
+    tool("choose", bundle, "--latency-ms", "10000", *QUICK)
+    assert sorted(path.name for path in (tmp_path / "measured/us_mobilenet_v1").iterdir()) == ["choose", "choose.1"]
+    recorded: Any = ["--results", "measured/us_mobilenet_v1/choose"]
     done = tool("choose", bundle, "--latency-ms", "10000", *recorded)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0]
     done = tool("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, code=2)
     assert "nothing for us_mobilenet_v1 at batch 4" in done.stderr
+
+
+def test_a_choice_as_json_with_its_warnings(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    words = ["choose", bundle, "--latency-ms", "10000", "--json"]
+    values = json.loads(tool(*words, *QUICK).stdout)
+    assert Path(values["chosen"]["path"]).is_file() and values["chosen"]["batch"] == 1
+    results = tmp_path / values["results"]
+    assert results.is_file() and results.parent.name == "choose"
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "cell":
+            line["warnings"] = ["noisy: the medians of its rounds spread over 40% (limit 10%)."]
+    results.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    values = json.loads(tool(*words, "--results", results).stdout)
+    assert len(values["warnings"]) == 1 and "noisy" in values["warnings"][0] and "1 more" in values["warnings"][0]
+    done = tool("choose", bundle, "--latency-ms", "10000", "--results", results)
+    assert done.stderr.count("noisy") == 1 and "warnings:" in done.stderr
 
 
 def test_choosing_from_results_keeps_to_what_is_asked_for(bundle: Path, tmp_path: Path, tool: Tool) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
 from typing import TYPE_CHECKING
 
+from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY, AnalysisRow, Group, capability
 from benchmarks.report.plots.labels import Position, Segment, order_of_importance, place_names, short_name
 from benchmarks.report.plots.style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
@@ -96,11 +96,7 @@ def _bars(group: Group, points: Sequence[Position]) -> list[Segment]:
 
 def _error(group: Group, row: AnalysisRow) -> float:
     """A standard error of an accuracy, in points: what the number of images leaves open."""
-    accuracy = row.cell.accuracy
-    if group.against != ACCURACY or not accuracy or not accuracy.get("images"):
-        return 0.0
-    top1 = float(accuracy["top1"])
-    return 100 * sqrt(top1 * (1 - top1) / accuracy["images"])
+    return 100 * standard_error(row.cell.accuracy) if group.against == ACCURACY else 0.0
 
 
 def _names(axes: Axes, group: Group, points: Sequence[Position]) -> None:
