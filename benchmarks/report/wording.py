@@ -12,11 +12,18 @@ from benchmarks.cells.records import TABLE, Recorded
 from benchmarks.cells.statistics import WIDE_SPREAD, standard_error
 from benchmarks.machine.notes import notes
 from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
+from benchmarks.report.ceilings import standing_ceilings
 from benchmarks.report.tables import common_reason, significant
 
-DISTURBED = 1.05  # of the ceiling
 MOST_PLACES = 5
 NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
+DOUBTS = {  # how warnings of `statistics` begin, and what verdicts say of them; noise has its own sentence
+    "throttled": "the machine was throttled",
+    "other processes": "other processes were busy",
+    "clocks unstable": "clocks were unstable",
+    "host-bound": "the GPU may have waited for the host",
+    "only ": "there were few iterations",
+}
 DURING = {  # Round.state: what is shown, and its unit
     "sm_clock_mhz": ("SM clock", "MHz"),
     "memory_clock_mhz": ("memory clock", "MHz"),
@@ -38,6 +45,7 @@ def verdicts(group: Group) -> list[str]:
     noisy = [row for row in group.measured if row.summary and row.summary.spread > WIDE_SPREAD]
     if noisy:
         said.append(f"{_rows(group, noisy)}: {NOISY}")
+    said += [f"{_rows(group, rows)}: {doubt}, which the sentences above may be due to" for doubt, rows in _doubts(group)]
     if group.reference and len(group.measured) > 1:
         said.append(f"speed-ups are over {group.reference.cell.label}")
     if group.rank_correlation is not None:
@@ -51,8 +59,7 @@ def verdicts(group: Group) -> list[str]:
     unbounded = [row for row in group.measured if row.bound == NONE]
     if unbounded:
         said.append(f"{_rows(group, unbounded)}: neither MACs nor bytes nor launches explain the time")
-    if any((row.ceiling_share or 0) > DISTURBED for row in group.measured):
-        said.append("some reach more than the ceiling: something slowed the matrix product down, so the ceiling is too low")
+    said += group.exceeded
     unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
     if len(unknown) == len(FLOORS):
         said.append("no ceiling is known for it, so nothing says what bounds it")
@@ -65,7 +72,19 @@ def in_short(group: Group) -> str:
     """The group in a line: what is no faster than what, and what is worth shipping."""
     worth = [f"worth shipping: {_rows(group, group.worth)}"] if len(group.measured) > 1 else []
     noisy = [NOISY] * any(row.summary.spread > WIDE_SPREAD for row in group.measured if row.summary)
-    return "; ".join([*group.sentences, *worth, *noisy])
+    doubts = [f"doubtful: {doubt}" for doubt, _ in _doubts(group)]
+    return "; ".join([*group.sentences, *worth, *noisy, *doubts])
+
+
+def _doubts(group: Group) -> list[tuple[str, list[AnalysisRow]]]:
+    """What rows' warnings put in doubt beside the spread of their rounds, and which rows."""
+    by: dict[str, list[AnalysisRow]] = {}
+    for row in group.measured:
+        for warning in row.result.warnings:
+            doubt = next((words for start, words in DOUBTS.items() if warning.startswith(start)), None)
+            if doubt is not None:
+                by.setdefault(doubt, []).append(row)
+    return list(by.items())
 
 
 def _rows(group: Group, rows: Sequence[AnalysisRow]) -> str:
@@ -228,12 +247,15 @@ def states_line(results: Sequence[Result]) -> str:
     return ", ".join(parts)
 
 
-def ceilings_table(ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
-    """What the device reached, a line for each backend and precision under a header; and why figures are missing."""
+def ceilings_table(results: Sequence[Result], ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    """What the device reached, a line for each backend and precision under a header; and why figures are missing, as where one
+    of the `results` exceeds them."""
+    stand, exceeded = standing_ceilings(results, ceilings)
     table, missing = [["backend", "matrix product GMAC/s", "copy GB/s", "operator us"]], []
-    for name, ceiling in ceilings.items():
+    for name, ceiling in stand.items():
         scaled = [("macs_per_s", 1e-9), ("bytes_per_s", 1e-9), ("seconds_per_operator", 1e6)]
         table.append([name, *(significant(scale * ceiling[key], 3) if ceiling.get(key) else "-" for key, scale in scaled)])
         for key, why in ((ceiling.get("how") or {}).get("unavailable") or {}).items():
             missing.append(f"{name}, {key.replace('_', ' ')}: {why}")
+        missing += [f"{name}: {sentence}" for sentence in exceeded[name]]
     return table, missing

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from benchmarks.cells.cell import Result, Round
+from benchmarks.cells.statistics import warnings
 from benchmarks.report.analysis import analyse
 from benchmarks.report.wording import (
+    DOUBTS,
     backend_settings,
+    ceilings_table,
+    in_short,
     method_lines,
     states_line,
     trust,
@@ -38,7 +44,38 @@ def test_verdicts_of_noise_and_of_a_low_ceiling() -> None:
     (group,) = analyse(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e7}})
     said = verdicts(group)
     assert "0.5x: noisy, rounds differ by more than 10%: measure again before deciding" in said
-    assert any(line.startswith("some reach more than the ceiling") for line in said)
+    assert group.exceeded[0] in said and group.exceeded[0].startswith("1.0x at batch 1 is 1.9")
+
+
+def test_an_exceeded_ceiling_is_no_figure_of_the_table() -> None:
+    results = [steady(cell("1.0x", 40_000), 2.0)]
+    table, missing = ceilings_table(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e7, "bytes_per_s": 1e9}})
+    assert table[1] == ["onnxruntime-cpu fp32", "-", "1.00", "-"]
+    assert len(missing) == 1 and "measured too low" in missing[0]
+    table, missing = ceilings_table(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e8}})
+    assert table[1][1] == "0.100" and missing == []
+
+
+@pytest.mark.parametrize(("start", "doubt"), DOUBTS.items())
+def test_verdicts_carry_the_doubts_of_their_rows(start: str, doubt: str) -> None:
+    results = [
+        steady(cell(label, macs), time, time) for label, macs, time in (("0.5x", 10, 1), ("0.75x", 20, 2), ("1.0x", 40, 3))
+    ]
+    (sure,) = analyse(results, {})
+    assert not any(doubt in line for line in [*verdicts(sure), in_short(sure)])
+    doubtful = [replace(one, warnings=(f"{start} and so on",)) for one in results[:2]]
+    (group,) = analyse([*doubtful, results[2]], {})
+    assert f"0.5x and 0.75x: {doubt}, which the sentences above may be due to" in verdicts(group)
+    assert in_short(group).endswith(f"doubtful: {doubt}")
+
+
+def test_the_doubts_are_how_warnings_begin() -> None:
+    """Of results that bring all of them about."""
+    slow = Round(
+        {"wall": [1.0] * 5, "device": [1.0, 2.0, 1.0, 2.0, 1.0], "enqueue": [1.0] * 5}, {"throttle": ["heat"], "other_load": 2}
+    )
+    texts = warnings(Result(cell("1.0x", 10), "measured", rounds=(slow,)))
+    assert all(any(text.startswith(start) for text in texts) for start in DOUBTS)
 
 
 def test_accuracies_come_with_their_error() -> None:
