@@ -21,6 +21,7 @@ from slimexport.target.records import to_json
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError
+from slimtrain.base.text import count
 
 UNTRAINED = "an untrained network: its weights are random, its outputs mean nothing"
 
@@ -69,7 +70,7 @@ def build(folder: Path, options: CommandOptions, widths: list[float] | None = No
 def serve(folder: Path, repository: Path, overwrite: bool) -> None:
     """Write a model repository of a bundle, and print its models."""
     names = write_repository(folder, read_manifest(folder), repository, overwrite=overwrite)
-    click.echo(f"{len(names)} models in {repository}: {', '.join(names)}")
+    click.echo(f"{count(len(names), 'model')} in {repository}: {', '.join(names)}")
 
 
 def tell(folder: Path, options: CommandOptions) -> None:
@@ -120,8 +121,8 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
         return None
     folder = Path(options.output_dir or Path("exports") / manifest.source.network)
     if not options.as_json:
-        count = len(manifest.artifacts)
-        click.echo(f"{count} {'network' if set(precisions) == {EXACT} else 'file'}{'s' * (count > 1)} in {folder}")
+        kind = "network" if set(precisions) == {EXACT} else "file"
+        click.echo(f"{count(len(manifest.artifacts), kind)} in {folder}")
     return folder
 
 

@@ -212,6 +212,7 @@ def _write(
                     bundle.remove(artifact.file)
                     rejected.append(artifact.rejected())
                 finished(artifact)
+    _tell_lost(artifacts)
     if labeled is not None:
         from slimexport.accuracy import measure
 
@@ -229,6 +230,20 @@ def _write(
     if rejected:
         raise VerificationFailed(rejection(manifest, bundle.output, publishable), manifest)
     return manifest
+
+
+def _tell_lost(artifacts: Sequence[Artifact]) -> None:
+    """Log where weights become 0, a line for each precision, with the file that loses most."""
+    for precision in dict.fromkeys(artifact.precision for artifact in artifacts):
+        lossy = [
+            (artifact.rounding.underflow_to_zero, artifact.rounding.weights, artifact.name)
+            for artifact in artifacts
+            if artifact.precision == precision and artifact.rounding and artifact.rounding.underflow_to_zero
+        ]
+        if lossy:
+            lost, weights, name = max(lossy)
+            others = f" (the most of {len(lossy)} files)" if len(lossy) > 1 else ""
+            log.warning("%s: %d of %d weights become 0 in %s%s", name, lost, weights, precision, others)
 
 
 @contextmanager

@@ -85,8 +85,6 @@ class Job:
         original = Original(exact, self.calibration)
         for file in self.files:
             written = WRITERS[file.name](original)
-            if written.rounding and (lost := written.rounding.underflow_to_zero):
-                log.warning("%s: %d of %d weights become 0 in %s", name, lost, written.rounding.weights, file.name)
             content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = self._artifact(plan, cost, file, len(content))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.cell import Array, Result, Round, median
+from slimtrain.base.text import count
 
 HOST_BOUND = 0.8  # the host's time to queue an iteration over the GPU's time to compute it
 UNSTABLE_CLOCKS = 0.025  # coefficient of variation of the GPU's times
@@ -112,7 +113,8 @@ def warnings(result: Result) -> tuple[str, ...]:
         )
     if figures.iterations < FEW_ITERATIONS:
         said.append(
-            f"only {figures.iterations} iterations: its percentiles say little. Measure longer (at least {FEW_ITERATIONS})."
+            f"only {count(figures.iterations, 'iteration')}: its percentiles say little. Measure longer (at least "
+            f"{FEW_ITERATIONS})."
         )
     return (*said, *_state_warnings(result.rounds))
 

@@ -31,6 +31,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import CONTEXT, INTERRUPTED, Command, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
+from slimtrain.base.text import count
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.models.channels import ChannelPlan
@@ -246,9 +247,10 @@ def _measure(work: Work, backend: str, batch: int, threads: int | None, folder: 
         pinning = stack.enter_context(pinned(threads))
         timer = ModelTimer(backend, batch, pinning["threads"])
         device = this_device(backend, batch, pinning["threads"] if BACKENDS[backend].device == CPU else None)
+        models = f"{count(work.models, 'model')} of {count(len(work.entries), 'different layer')}"
         click.echo(
-            f"{work.spec.name} at {work.image_size} px: {work.models} models of {len(work.entries)} different layers, "
-            f"{work.grid.duration_s:g} s each: about {work.expected_s / 60:.1f} minutes",
+            f"{work.spec.name} at {work.image_size} px: {models}, {work.grid.duration_s:g} s each: about "
+            f"{work.expected_s / 60:.1f} min",
             err=True,
         )
         rows = stack.enter_context(Rows(folder / ROWS))

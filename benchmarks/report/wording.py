@@ -14,6 +14,7 @@ from benchmarks.machine.notes import notes
 from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
 from benchmarks.report.ceilings import standing_ceilings
 from benchmarks.report.tables import common_reason, significant
+from slimtrain.base.text import count
 
 MOST_PLACES = 5
 NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
@@ -105,7 +106,7 @@ def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     if not images:
         return f"accuracies are on {data}"
     error = max(map(standard_error, known))
-    return f"accuracies are on the {images} images of {data}: a standard error is up to {100 * error:.1f} points"
+    return f"accuracies are on the {count(images, 'image')} of {data}: a standard error is up to {100 * error:.1f} points"
 
 
 def warning_lines(results: Sequence[Result]) -> list[str]:
@@ -130,7 +131,7 @@ def _places(results: Sequence[Result]) -> str:
         by.setdefault(f"{bundle}, {backend}, {precision}, batch {batch}", []).append(result.cell.label)
     places = [f"{place}, {', '.join(labels)}" for place, labels in by.items()]
     if len(places) > MOST_PLACES:
-        places[MOST_PLACES:] = [f"and in {len(places) - MOST_PLACES} more tables (all are in {TABLE})"]
+        places[MOST_PLACES:] = [f"and in {count(len(places) - MOST_PLACES, 'more table')} (all are in {TABLE})"]
     return "; ".join(places)
 
 
@@ -152,9 +153,9 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
     """How far the figures can be relied on, as far as the run itself knows."""
     measured = [row for group in groups for row in group.measured]
     doubtful = [row for row in measured if row.result.warnings]
-    said = [
-        f"{len(measured)} of {len(recorded.results)} cells were measured, {len(measured) - len(doubtful)} without a warning"
-    ]
+    were = "was" if len(recorded.results) == 1 else "were"
+    of = count(len(recorded.results), "cell")
+    said = [f"{len(measured)} of {of} {were} measured, {len(measured) - len(doubtful)} without a warning"]
     cut = [row.cell.label for row in measured if row.result.status == INTERRUPTED]
     if cut:
         said.append(f"interrupted, so with fewer samples (marked *): {', '.join(dict.fromkeys(cut))}")
@@ -180,9 +181,9 @@ def method_lines(settings: Mapping[str, Any]) -> list[str]:
     lines = []
     if method:
         lines.append(
-            f"{method['duration_s']:g} s and at least {method['least_iterations']} iterations per cell, over "
-            f"{method['repeats']} rounds in which the widths of a table take turns; warm-up {1e3 * method['warmup_s']:g} ms "
-            "before each turn"
+            f"{method['duration_s']:g} s and at least {count(method['least_iterations'], 'iteration')} per cell, over "
+            f"{count(method['repeats'], 'round')} in which the widths of a table take turns; warm-up "
+            f"{1e3 * method['warmup_s']:g} ms before each turn"
         )
     if inputs:
         covers = "larger" if inputs.get("covers_cache") else "NOT larger for every batch"

@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from slimexport import job
 from slimexport.dense import dense_network
-from slimexport.fold import fold_norms
+from slimexport.onnx_files.fold import fold_norms
 from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan

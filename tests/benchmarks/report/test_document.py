@@ -89,7 +89,7 @@ def test_nothing_measured_is_still_a_report() -> None:
     run = recorded([failed(cell("1.0x", 10), "no such backend")])
     for text in (report(run), console(run)):
         assert "net, onnxruntime-cpu, fp32, batch 1 (1.0x): not measured: no such backend" in text
-        assert "0 of 1 cells were measured" in text
+        assert "0 of 1 cell was measured" in text
         assert "![" not in text and "median, p90" not in text.partition("How to read")[0]
     assert "nothing to measure" in report(recorded([]))
 

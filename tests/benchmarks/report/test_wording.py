@@ -78,6 +78,15 @@ def test_the_doubts_are_how_warnings_begin() -> None:
     assert all(any(text.startswith(start) for text in texts) for start in DOUBTS)
 
 
+def test_one_is_not_many() -> None:
+    one = recorded([replace(steady(cell("1.0x", 10), 1.0), warnings=())])
+    assert trust(one, analyse(one.results, {}))[0] == "1 of 1 cell was measured, 1 without a warning"
+    many = recorded([steady(cell("1.0x", 10), 1.0), failed(cell("0.5x", 5))])
+    assert trust(many, analyse(many.results, {}))[0] == "1 of 2 cells were measured, 1 without a warning"
+    method = {"duration_s": 1, "least_iterations": 1, "repeats": 1, "warmup_s": 0.1}
+    assert "at least 1 iteration per cell, over 1 round in which" in method_lines({"method": method})[0]
+
+
 def test_accuracies_come_with_their_error() -> None:
     known = {"top1": 0.9, "images": 100, "data": "photos"}
     (group,) = analyse([steady(cell("1.0x", 10, accuracy=known), 1, 1)], {})
