@@ -34,15 +34,15 @@ def standing_ceilings(results: Sequence[Result], ceilings: Ceilings) -> tuple[di
             share, cell = max(shares, key=lambda pair: pair[0], default=(0.0, None))
             if cell is not None and share > ROUNDING:
                 stand[key][name] = None
-                said[key].append(SENTENCES[name].format(cell=f"{cell.label} at batch {cell.batch}", share=share))
+                said[key].append(SENTENCES[name].format(key=key, cell=f"{cell.label} at batch {cell.batch}", share=share))
     return stand, said
 
 
 SENTENCES = {
-    MACS: "{cell} is {share:.2f} times as fast as the matrix product that was to be the ceiling: that was measured too low "
-    "(others were busy?), so no ceiling is told",
-    LAUNCH: "{cell} runs its layers {share:.2f} times as fast as operators that do nothing start: that was measured too low "
-    "(others were busy?), so no floor of launches is told",
+    MACS: "{key}: {cell} is {share:.2f} times as fast as the matrix product that was to be the ceiling: that was measured too "
+    "low (others were busy?), so no ceiling is told",
+    LAUNCH: "{key}: {cell} runs its layers {share:.2f} times as fast as operators that do nothing start: that was measured too "
+    "low (others were busy?), so no floor of launches is told",
 }
 
 

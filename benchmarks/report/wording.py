@@ -16,7 +16,7 @@ from benchmarks.report.ceilings import standing_ceilings
 from benchmarks.report.tables import common_reason, significant
 from slimtrain.base.text import count
 
-MOST_PLACES = 5
+MOST_PLACES = MOST_LABELS = 5
 NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
 DOUBTS = {  # how warnings of `statistics` begin, and what verdicts say of them; noise has its own sentence
     "throttled": "the machine was throttled",
@@ -60,7 +60,6 @@ def verdicts(group: Group) -> list[str]:
     unbounded = [row for row in group.measured if row.bound == NONE]
     if unbounded:
         said.append(f"{_rows(group, unbounded)}: neither MACs nor bytes nor launches explain the time")
-    said += group.exceeded
     unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
     if len(unknown) == len(FLOORS):
         said.append("no ceiling is known for it, so nothing says what bounds it")
@@ -129,10 +128,15 @@ def _places(results: Sequence[Result]) -> str:
     for result in results:
         bundle, backend, precision, batch = result.cell.group
         by.setdefault(f"{bundle}, {backend}, {precision}, batch {batch}", []).append(result.cell.label)
-    places = [f"{place}, {', '.join(labels)}" for place, labels in by.items()]
+    places = [f"{place}, {_ends(labels)}" for place, labels in by.items()]
     if len(places) > MOST_PLACES:
         places[MOST_PLACES:] = [f"and in {count(len(places) - MOST_PLACES, 'more table')} (all are in {TABLE})"]
     return "; ".join(places)
+
+
+def _ends(labels: Sequence[str]) -> str:
+    """All of a few labels, or the first and the last of many."""
+    return ", ".join(labels) if len(labels) <= MOST_LABELS else f"{len(labels)} from {labels[0]} to {labels[-1]}"
 
 
 def unmeasured_lines(groups: Sequence[Group]) -> list[str]:
@@ -166,6 +170,7 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
             "one width counts as faster than another where the medians of all its rounds are lower; of two that are equally "
             f"fast, with {min(rounds)} rounds, that happens by chance in {share:.0%} of the pairs, for one or the other"
         )
+    said += dict.fromkeys(sentence for group in groups for sentence in group.exceeded)
     return said + run_notes(recorded)
 
 
@@ -258,5 +263,5 @@ def ceilings_table(results: Sequence[Result], ceilings: Mapping[str, Mapping[str
         table.append([name, *(significant(scale * ceiling[key], 3) if ceiling.get(key) else "-" for key, scale in scaled)])
         for key, why in ((ceiling.get("how") or {}).get("unavailable") or {}).items():
             missing.append(f"{name}, {key.replace('_', ' ')}: {why}")
-        missing += [f"{name}: {sentence}" for sentence in exceeded[name]]
+        missing += exceeded[name]
     return table, missing

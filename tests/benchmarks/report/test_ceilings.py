@@ -26,7 +26,7 @@ def test_a_matrix_product_that_a_network_outruns(peak: float, stands: bool) -> N
             assert row.ceiling_share is None or row.ceiling_share <= 1
         assert bool(group.exceeded) is (not stands and group.key[2] == "fp32")
     if not stands:
-        assert said[KEY][0].startswith(f"1.0x at batch 8 is {2e9 / peak:.2f} times as fast")
+        assert said[KEY][0].startswith(f"{KEY}: 1.0x at batch 8 is {2e9 / peak:.2f} times as fast")
 
 
 @pytest.mark.parametrize(("seconds", "stands"), [(4e-5, True), (6e-5, False)])
