@@ -41,8 +41,8 @@ def standing_ceilings(results: Sequence[Result], ceilings: Ceilings) -> tuple[di
 SENTENCES = {
     MACS: "{key}: {cell} is {share:.2f} times as fast as the matrix product that was to be the ceiling: that was measured too "
     "low (others were busy?), so no ceiling is told",
-    LAUNCH: "{key}: {cell} runs its layers {share:.2f} times as fast as operators that do nothing start: that was measured too "
-    "low (others were busy?), so no floor of launches is told",
+    LAUNCH: "{key}: {cell} runs its layers {share:.2f} times as fast as operators that do nothing start: that was measured "
+    "too low (others were busy?), so no floor of launches is told",
 }
 
 

@@ -95,6 +95,24 @@ def test_without_matplotlib_everything_else_is_written(call: Call, tmp_path: Pat
     assert (tmp_path / "latency_table.json").exists()
 
 
+def test_the_lines_at_steps_are_in_the_legend(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    figures: list[Any] = []
+
+    def keep(figure: object, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr("benchmarks.layers.plots.save", keep)
+    assert call("us_mobilenet_v1", *FEW, "--output-dir", str(tmp_path)).exit_code == 0
+    seen = set()
+    for figure in figures:
+        dotted = any(line.get_linestyle() == ":" for axes in figure.axes for line in axes.lines)
+        assert ("where a step of time lies" in [text.get_text() for text in figure.legends[0].get_texts()]) is dotted
+        seen.add(dotted)
+    assert True in seen
+
+
 @pytest.mark.parametrize("calls", [1, 5])
 def test_ctrl_c_keeps_what_was_measured(call: Call, tmp_path: Path, calls: int) -> None:
     done = call("us_mobilenet_v1", *FEW, "--output-dir", str(tmp_path), timer=FormulaTimer(stop_after=calls))
