@@ -56,12 +56,12 @@ def _run(options: CommandOptions) -> None:
             raise click.UsageError("give --ckpt or --bundle, not both.")
         _work_on(Path(options.bundle), options, engines)
         return
+    if options.predict:
+        raise click.UsageError("--predict goes with --bundle: export first, then predict with the bundle.")
     if not options.ckpt:
         raise click.UsageError("give a checkpoint: --ckpt PATH, or --ckpt random:us_mobilenet_v1 to try it out.")
     if options.verify_only or options.backend:
         raise click.UsageError("--verify-only and --backend go with --bundle; a new export is verified anyway.")
-    if options.predict:
-        raise click.UsageError("--predict goes with --bundle: export first, then predict with the bundle.")
     if options.triton:
         raise click.UsageError("--triton goes with --bundle: export first, then write the repository from the bundle.")
     _make(options, precisions, engines)

@@ -132,6 +132,7 @@ def test_a_width_that_is_not_there_is_answered_with_what_is(bundle: Path, photos
 
 def test_it_goes_with_a_bundle_alone(bundle: Path, photos: list[Path]) -> None:
     refused(run("--ckpt", "random:us_mobilenet_v1", "--predict", photos[0]), 2, "--predict goes with --bundle")
+    refused(run("--predict", photos[0]), 2, "--predict goes with --bundle")
     refused(run("--bundle", bundle, "--verify-only", photos[0]), 2, "unexpected argument")
     refused(run("--bundle", bundle), 2, "--predict IMAGE")
 
