@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 
@@ -12,7 +11,7 @@ from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
 from slimexport.target.tensorrt import api as tensorrt
-from slimtrain.base.packages import EXTRAS, package_of
+from slimtrain.base.packages import EXTRAS, is_installed, package_of
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PACKAGES = (
@@ -59,14 +58,6 @@ def extra_lines() -> list[str]:
         state = f"{', '.join(missing)} missing: {extra.command}" if missing else "everything is installed"
         lines.append(f"to {extra.purpose}: {state}")
     return lines
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module can be found; it is not loaded."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ValueError:  # a broken entry in sys.modules
-        return False
 
 
 def engine_lines() -> list[str]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slimtrain.base.command import script_messages
 from slimtrain.base.files import write_atomically
+from slimtrain.base.packages import is_installed
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -32,6 +34,14 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments, `--json` among them."""
     parser.add_argument("--json", type=Path, help="write the results here too")
     return parser.parse_args()
+
+
+def needs(program: str, *modules: str) -> None:
+    """End the script `program` with one line and exit code 3 where one of `modules` is not installed; none is loaded."""
+    with script_messages(program):
+        for module in modules:
+            if not is_installed(module):
+                raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def write_result(path: Path | None, result: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 DISTRIBUTION = "slimmable-deploy"
@@ -47,3 +48,11 @@ def install_command(module: str) -> str:
     top = module.partition(".")[0]
     extra = next((extra for extra in EXTRAS if top in extra.modules), None)
     return f"pip install {package_of(module)}" if extra is None else extra.command
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not loaded."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # a broken entry in sys.modules
+        return False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import configparser
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from slimtrain.base.packages import DISTRIBUTION, EXTRAS, Extra, install_command, package_of
+from slimtrain.base.packages import DISTRIBUTION, EXTRAS, Extra, install_command, is_installed, package_of
 
 ONNXRUNTIME = {"onnxruntime", "onnxruntime-gpu"}  # one of them, by the machine
 
@@ -50,6 +51,11 @@ def test_what_the_first_commands_install_brings_everything(setup: configparser.C
 )
 def test_a_missing_module_leads_to_the_extra_that_brings_it(module: str, extra: str) -> None:
     assert install_command(module).startswith(f"pip install '{DISTRIBUTION}[{extra}]'")
+
+
+def test_what_is_installed_is_found_without_loading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert [is_installed(module) for module in ("json", "no_such_module", "yaml")] == [True, False, False]
 
 
 def test_a_module_of_no_extra_leads_to_its_package() -> None:
