@@ -75,7 +75,7 @@ def rejection(manifest: Manifest, output: Path, published: bool) -> str:
         lines.append("Nothing was written.")
     elif published:
         others = len(manifest.artifacts)
-        lines.append(f"The other {count(others, 'file')} {'is' if others == 1 else 'are'} in {output}.")
+        lines.append(f"The other {'file is' if others == 1 else f'{others} files are'} in {output}.")
     else:
         lines.append(f"{output} was left as it was.")
     return "\n".join(lines)

@@ -90,6 +90,6 @@ def test_a_reason_that_many_files_share_is_told_once_with_their_names() -> None:
 
 def test_one_file_is_and_several_are() -> None:
     reject = replace(artifact(status="failed", max_rel_error=0.1, tolerance=1e-4), name="net_x1").rejected()
-    for number, words in ((1, "The other 1 file is in out."), (2, "The other 2 files are in out.")):
+    for number, words in ((1, "The other file is in out."), (2, "The other 2 files are in out.")):
         manifest = some_manifest(*[artifact()] * number, rejected=(reject,))
         assert rejection(manifest, Path("out"), published=True).splitlines()[-1] == words
