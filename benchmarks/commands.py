@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,21 +14,31 @@ from benchmarks.cells.backends import ALL, AUTO
 from benchmarks.cells.cell import NOT_MEASURED, Result
 from benchmarks.cells.inputs import assumed_cache
 from benchmarks.cells.plan_cells import open_bundle
-from benchmarks.cells.records import RESULTS, TABLE, Recorded, claim_folder, read_records, write_csv
+from benchmarks.cells.records import (
+    CHOOSE,
+    COMPARISON,
+    REPORT,
+    RESULTS,
+    TABLE,
+    Recorded,
+    claim_folder,
+    read_records,
+    write_csv,
+)
 from benchmarks.machine.environment import command_line
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.threads import pinned
-from benchmarks.report.choose import WidthChoice, choose, sentences
+from benchmarks.report.analysis import analyse
+from benchmarks.report.choose import WidthChoice, as_values, choose, sentences
 from benchmarks.report.compare import compare, differences, table
 from benchmarks.report.document import console, report
 from benchmarks.report.plots.pictures import draw
+from benchmarks.report.wording import run_notes, unmeasured_lines, warning_lines
 from benchmarks.request import MeasuringOptions, Request, make_request, output_folder, split_names, split_numbers
 from benchmarks.session import prepare, run
 from slimtrain.base.command import INTERRUPTED
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
-
-REPORT, COMPARISON = "report.md", "comparison.txt"
 
 
 def measure_bundles(
@@ -38,7 +50,7 @@ def measure_bundles(
         click.echo(earlier.note, err=True)
     request = make_request(folders, backends, split_numbers(batches, "batches", int), given)
     folder = output_folder(request, given)
-    recorded, interrupted = _measure(request, folder)
+    recorded, interrupted = _measure(request, folder, [] if baseline is None else [baseline])
     _report(recorded, folder, plots)
     _say_interrupted(interrupted, folder)
     if earlier is not None:
@@ -55,42 +67,58 @@ def measure_bundles(
 
 
 def choose_width(
-    bundle: Path, budget_ms: float, percentile: int, backend: str, batch: int, given: MeasuringOptions, results: Path | None
+    bundle: Path,
+    budget_ms: float,
+    percentile: int,
+    backend: str,
+    batch: int,
+    given: MeasuringOptions,
+    results: Path | None,
+    as_json: bool = False,
 ) -> int:
     """Say which width of a bundle takes `budget_ms` at most, measured now or in an earlier run's `results`; the exit code.
     Raises UserError."""
     if not 0 < budget_ms < float("inf"):
         raise UserError(f"--latency-ms {budget_ms:g}: expected milliseconds above 0, as in 5.")
     interrupted = False
-    candidates: Sequence[Result]
     if results is None:
         request = make_request([bundle], backend, [batch], given)
-        folder = output_folder(request, given)
+        folder = output_folder(request, given, CHOOSE)
         recorded, interrupted = _measure(request, folder)
         _say_interrupted(interrupted, folder)
-        candidates = recorded.results
     else:
-        candidates = earlier_results(results, bundle, backend, batch, given)
-    choice = choose(candidates, budget_ms, percentile)
-    click.echo("\n".join(sentences(choice)))
-    for result in candidates:
-        if result.status == NOT_MEASURED:
-            click.echo(f"{result.cell.name} ({result.cell.backend}) was not measured: {result.reason}", err=True)
-    return INTERRUPTED if interrupted else _choice_code(choice, candidates)
+        recorded = earlier_results(results, bundle, backend, batch, given)
+    choice = choose(recorded.results, budget_ms, percentile)
+    warned, doubts = warning_lines(recorded.results), run_notes(recorded)
+    if as_json:
+        values = as_values(choice, bundle) | {"warnings": warned, "notes": doubts}
+        click.echo(json.dumps({**values, "results": str(folder / RESULTS if results is None else results)}, indent=1))
+    else:
+        rounds = min((len(result.rounds) for result in recorded.results if result.rounds), default=0)
+        click.echo("\n".join(sentences(choice, rounds)))
+        if choice.chosen is not None:
+            click.echo(bundle / choice.chosen.cell.file)
+        for title, lines in (("warnings:", warned), ("about this run:", doubts)):
+            if lines:
+                click.echo("\n".join([title, *(f"- {line}" for line in lines)]), err=True)
+    for line in unmeasured_lines(analyse(recorded.results, {})):
+        click.echo(f"not measured: {line}", err=True)
+    return INTERRUPTED if interrupted else _choice_code(choice, recorded.results)
 
 
 def _choice_code(choice: WidthChoice, results: Sequence[Result]) -> int:
     """0 for a width that was chosen; else 1, or what the refusals say where nothing could be measured."""
-    if not choice.fitting and not choice.misses:
+    if not choice.fitting and not choice.unsure and not choice.misses:
         return exit_code(results) or 1
     return 0 if choice.chosen else 1
 
 
-def earlier_results(path: Path, bundle: Path, backend: str, batch: int, given: MeasuringOptions) -> list[Result]:
-    """The results of a bundle at a batch in an earlier run, of the widths and precisions that are `given`. UserError where
+def earlier_results(path: Path, bundle: Path, backend: str, batch: int, given: MeasuringOptions) -> Recorded:
+    """An earlier run with its results of a bundle at a batch, of the widths and precisions that are `given`. UserError where
     there are none."""
     opened = open_bundle(bundle)
-    every = read_records(path).results
+    recorded = read_records(path)
+    every = recorded.results
     widths, precisions = given.wanted_widths(), given.wanted_precisions()
     backends = split_names(backend) if backend not in (AUTO, ALL) else ()
     results = [
@@ -110,16 +138,16 @@ def earlier_results(path: Path, bundle: Path, backend: str, batch: int, given: M
             "It has "
             f"{', '.join('{} on {} at batch {}'.format(*place) for place in known)}. Measure, or choose from these."
         )
-    return results
+    return replace(recorded, results=tuple(results))
 
 
-def _measure(request: Request, folder: Path) -> tuple[Recorded, bool]:
+def _measure(request: Request, folder: Path, reads: Sequence[Path] = ()) -> tuple[Recorded, bool]:
     """Measure into `folder`: raw samples and the table. Whether Ctrl-C ended it is returned too."""
     with pinned(request.threads) as threads, assumed_cache(request.cache_bytes):
         plan = prepare(request)
         needed = [bundle.folder for bundle in request.bundles]
         needed += [Path(path) for path in (request.options.checkpoint, request.accuracy_data) if path]
-        moved = claim_folder(folder, needed)
+        moved = claim_folder(folder, needed, reads)
         if moved is not None:
             click.echo(f"{folder} held an earlier run, which is now {moved}", err=True)
         with RoundProgress() as progress:

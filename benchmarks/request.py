@@ -114,9 +114,9 @@ def make_request(folders: Sequence[Path], backends: str, batches: Sequence[int],
     )
 
 
-def output_folder(request: Request, given: MeasuringOptions) -> Path:
-    """Where the session's results go."""
-    return given.output_dir or OUTPUT / "+".join(bundle.name for bundle in request.bundles)
+def output_folder(request: Request, given: MeasuringOptions, below: str = "") -> Path:
+    """Where the session's results go, unless they are told where: `measured/BUNDLE`, or the folder `below` it."""
+    return given.output_dir or OUTPUT / "+".join(bundle.name for bundle in request.bundles) / below
 
 
 def check_backends(text: str) -> None:

@@ -30,6 +30,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
 from slimexport.target.reference import read_reference
 from slimtrain.base.files import file_sha256
+from slimtrain.base.text import count
 
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
 
@@ -143,9 +144,10 @@ def _expected(method: Method, cells: Sequence[Cell]) -> str:
     """How long it will take, in a line."""
     ceilings_s = min(CEILING_S, method.duration_s) * len({(cell.backend, cell.precision) for cell in cells})
     total = _duration(expected_seconds(cells, method) + ceilings_s)
+    turns = f"{method.duration_s:g} s each in {count(method.repeats, 'round')}"
     return (
-        f"{len(cells)} cells, {method.duration_s:g} s each in {method.repeats} rounds: about {total} and the time to "
-        f"load them, longer where one run takes more than {_duration(method.duration_s / method.least_iterations)}"
+        f"{count(len(cells), 'cell')}, {turns}: about {total} and the time to load them, longer where one run takes more than "
+        f"{_duration(method.duration_s / method.least_iterations)}"
     )
 
 

@@ -2,4 +2,5 @@
 
 from slimexport.cli import main
 
-main(prog_name="slimexport")
+if __name__ == "__main__":
+    main(prog_name="slimexport")

@@ -12,12 +12,12 @@ from slimexport import __version__
 from slimexport.options import CommandOptions, all_options
 from slimexport.target.backends import TRT
 from slimexport.target.precision import EXACT, check_option, needed_for
-from slimtrain.base.command import CONTEXT, messages
+from slimtrain.base.command import CONTEXT, Command, messages
 
 PROGRAM = "slimexport"
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Command, context_settings=CONTEXT)
 @click.version_option(__version__, message="slimexport %(version)s")
 @all_options
 def main(**options: Any) -> None:
@@ -29,6 +29,7 @@ def main(**options: Any) -> None:
       slimexport --ckpt random:us_mobilenet_v1 --widths all --dry-run
       slimexport --ckpt us_mbv1.pt --widths 0.5,1.0 --format trt --precision fp16
       slimexport --bundle exports/us_mobilenet_v1 --format trt
+      slimexport --bundle exports/us_mobilenet_v1 --predict photo.jpg
 
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
@@ -47,12 +48,16 @@ def _run(options: CommandOptions) -> None:
 
         click.echo(describe())
         return
+    if options.images and not options.predict:
+        raise click.UsageError(f"unexpected argument {options.images[0]!r}: every value goes with an option, see --help.")
     engines, precisions = TRT in options.chosen_formats, options.precisions
     if options.bundle:
         if options.ckpt:
             raise click.UsageError("give --ckpt or --bundle, not both.")
         _work_on(Path(options.bundle), options, engines)
         return
+    if options.predict:
+        raise click.UsageError("--predict goes with --bundle: export first, then predict with the bundle.")
     if not options.ckpt:
         raise click.UsageError("give a checkpoint: --ckpt PATH, or --ckpt random:us_mobilenet_v1 to try it out.")
     if options.verify_only or options.backend:
@@ -64,8 +69,10 @@ def _run(options: CommandOptions) -> None:
 
 def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
     """What can be done with a bundle, without torch."""
-    if not (options.verifier or engines or options.triton):
-        raise click.UsageError("--bundle needs something to do: --format trt, --verify-only, or --triton DIR.")
+    if not (options.verifier or engines or options.triton or options.predict):
+        raise click.UsageError(
+            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt, or --triton DIR."
+        )
     from slimexport import commands
 
     if options.verifier:
@@ -74,6 +81,8 @@ def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
         commands.build(folder, options, options.engine_widths)
     if options.triton:
         commands.serve(folder, Path(options.triton), options.overwrite)
+    if options.predict:
+        commands.tell(folder, options)
 
 
 def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None:

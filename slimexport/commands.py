@@ -10,6 +10,7 @@ import click
 
 from slimexport.bundle import verify_bundle
 from slimexport.options import CommandOptions
+from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
 from slimexport.target.backends import TRT
@@ -20,6 +21,9 @@ from slimexport.target.records import to_json
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError
+from slimtrain.base.text import count
+
+UNTRAINED = "an untrained network: its weights are random, its outputs mean nothing"
 
 
 def verify(folder: Path, backend: str, as_json: bool) -> None:
@@ -66,7 +70,19 @@ def build(folder: Path, options: CommandOptions, widths: list[float] | None = No
 def serve(folder: Path, repository: Path, overwrite: bool) -> None:
     """Write a model repository of a bundle, and print its models."""
     names = write_repository(folder, read_manifest(folder), repository, overwrite=overwrite)
-    click.echo(f"{len(names)} models in {repository}: {', '.join(names)}")
+    click.echo(f"{count(len(names), 'model')} in {repository}: {', '.join(names)}")
+
+
+def tell(folder: Path, options: CommandOptions) -> None:
+    """Run photographs through a bundle's networks, and print what they see."""
+    images = list(dict.fromkeys([*options.predict, *options.images]))
+    predictions = predict(folder, images, options.engine_widths, options.precisions, options.predictor)
+    manifest = read_manifest(folder)
+    if manifest.source.untrained:
+        click.echo(UNTRAINED, err=True)
+    if manifest.output.class_names is None:
+        click.echo("the bundle names no classes, so they are told by number: export with --class-names FILE", err=True)
+    click.echo(dump_json(as_json(predictions)) if options.as_json else as_text(predictions))
 
 
 def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None:
@@ -75,7 +91,9 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
 
     assert options.ckpt is not None
     progress = ExportProgress()
-
+    writing = Writing(options.overwrite, options.dry_run)
+    if not options.dry_run:  # which takes no time
+        writing = Writing(options.overwrite, started=progress.started, finished=progress.finished)
     try:
         manifest = export(
             options.ckpt,
@@ -88,7 +106,7 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
             reading=options.reading,
             calibration=options.calibration,
             proof=options.proof,
-            writing=Writing(options.overwrite, options.dry_run, progress.started, progress.finished),
+            writing=writing,
         )
     except FilesRejected as error:
         progress.close()
@@ -98,11 +116,13 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
         progress.close()
     _print(manifest, options.as_json)
     if options.dry_run:
+        if not options.as_json:
+            click.echo("a dry run: sizes are computed from the weights, to about 1 %, and nothing was written")
         return None
     folder = Path(options.output_dir or Path("exports") / manifest.source.network)
     if not options.as_json:
-        count = len(manifest.artifacts)
-        click.echo(f"{count} {'network' if set(precisions) == {EXACT} else 'file'}{'s' * (count > 1)} in {folder}")
+        kind = "network" if set(precisions) == {EXACT} else "file"
+        click.echo(f"{count(len(manifest.artifacts), kind)} in {folder}")
     return folder
 
 
@@ -111,7 +131,7 @@ def _print(manifest: Manifest, as_json: bool) -> None:
         click.echo(dump_manifest(manifest), nl=False)
     else:
         if manifest.source.untrained:
-            click.echo("an untrained network: its weights are random, its outputs mean nothing")
+            click.echo(UNTRAINED)
         click.echo(table([*manifest.artifacts, *manifest.rejected]))
 
 

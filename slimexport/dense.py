@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from slimexport.fold import fold_norms
+from slimexport.onnx_files.fold import fold_norms
 from slimtrain.base.errors import WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
 from slimtrain.models.channels import ChannelPlan

@@ -11,6 +11,7 @@ from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
 from slimexport.target.tensorrt import api as tensorrt
+from slimtrain.base.packages import EXTRAS, is_installed, package_of
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PACKAGES = (
@@ -46,7 +47,17 @@ def describe() -> str:
     except MissingBackend:
         lines.append(f"onnxruntime: not installed, files cannot be verified (pip install {onnxruntime_package()})")
 
-    return "\n".join([*lines, *engine_lines(), "exporting to ONNX and verifying need neither"])
+    return "\n".join([*lines, *engine_lines(), "exporting to ONNX and verifying need neither", *extra_lines()])
+
+
+def extra_lines() -> list[str]:
+    """What each extra makes possible: that it can be done here, or what is missing for it and how to install that."""
+    lines = []
+    for extra in EXTRAS:
+        missing = [package_of(module) for module in extra.modules if not is_installed(module)]
+        state = f"{', '.join(missing)} missing: {extra.command}" if missing else "everything is installed"
+        lines.append(f"to {extra.purpose}: {state}")
+    return lines
 
 
 def engine_lines() -> list[str]:

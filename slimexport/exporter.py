@@ -10,13 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from slimexport.accuracy import LabeledImages, labeled_images, measure
-from slimexport.bundle_writer import BundleWriter
 from slimexport.job import Job, Logits
 from slimexport.onnx_files.calibration import Calibration, calibration_batches
 from slimexport.onnx_files.runner import onnx_runner
@@ -31,8 +29,9 @@ from slimexport.request import (
     Reading,
     Writing,
 )
-from slimexport.select import select_plans
+from slimexport.select import select_plans, without_weights
 from slimexport.target.arrays import Array
+from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EXACT, Precision, check_option, files_of
 from slimexport.target.runners import require_onnxruntime
@@ -44,6 +43,9 @@ from slimtrain.data.images import Images, Preprocessing, readable, spread_files
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
+
+if TYPE_CHECKING:
+    from slimexport.accuracy import LabeledImages
 
 log = logging.getLogger(__name__)
 
@@ -89,18 +91,29 @@ def export(
     if not isinstance(checkpoint, Checkpoint):
         if output_dir is not None and not writing.dry_run:
             BundleWriter(output_dir, overwrite=writing.overwrite).check()  # before a large file is read
-        checkpoint = open_checkpoint(checkpoint, network=reading.network, switches=reading.switches, config=reading.config)
+        opened = without_weights(checkpoint) if writing.dry_run else None
+        checkpoint = opened or open_checkpoint(
+            checkpoint, network=reading.network, switches=reading.switches, config=reading.config
+        )
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
     count = CostCounter(checkpoint.spec, size)
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
     preprocessing = Preprocessing(size, checkpoint.mean, checkpoint.std)
     images = _probe_images(preprocessing, proof)
-    labeled = None if proof.accuracy_data is None else labeled_images(proof.accuracy_data, checkpoint, size)
-    ranges = None if calibration is None else _calibrate(checkpoint, plans, calibration, preprocessing, files)
+    labeled = None
+    if proof.accuracy_data is not None:
+        from slimexport.accuracy import labeled_images  # loads torchvision, a second that no other export needs
+
+        labeled = labeled_images(proof.accuracy_data, checkpoint, size)
+    ranges = None
+    if calibration is not None and not writing.dry_run:
+        ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
     job = Job(checkpoint, preprocessing, count, images, files, ranges)
     writing.started(len(plans) * len(files))
     if writing.dry_run:
+        if calibration is not None:  # whether there are any images is seen without taking statistics from them
+            next(iter(calibration_batches(calibration.source, preprocessing, 1)), None)
         return _describe(job, plans, writing.finished)
     folder = Path("exports") / checkpoint.spec.name if output_dir is None else output_dir
     with BundleWriter(folder, overwrite=writing.overwrite) as bundle:
@@ -166,11 +179,9 @@ def _calibrate(
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:
     """The manifest of a bundle that is not written."""
-    artifacts = []
-    for plan in plans:
-        for artifact, _ in job.emit(plan):
-            artifacts.append(artifact)
-            finished(artifact)
+    artifacts = [artifact for plan in plans for artifact in job.describe(plan)]
+    for artifact in artifacts:
+        finished(artifact)
     return job.manifest(artifacts)
 
 
@@ -187,6 +198,7 @@ def _write(
     artifacts: list[Artifact] = []
     rejected: list[FileEntry] = []
     reference: dict[str, Array] = {"images": job.images}
+    _ = job.exact  # before there are threads
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
             for described, content in job.emit(plan):
@@ -201,7 +213,10 @@ def _write(
                     bundle.remove(artifact.file)
                     rejected.append(artifact.rejected())
                 finished(artifact)
+    _tell_lost(artifacts)
     if labeled is not None:
+        from slimexport.accuracy import measure
+
         runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
         accuracies = measure(runners, labeled)
         artifacts = [replace(a, accuracy=accuracy) for a, accuracy in zip(artifacts, accuracies, strict=True)]
@@ -216,6 +231,20 @@ def _write(
     if rejected:
         raise VerificationFailed(rejection(manifest, bundle.output, publishable), manifest)
     return manifest
+
+
+def _tell_lost(artifacts: Sequence[Artifact]) -> None:
+    """Log where weights become 0, a line for each precision, with the file that loses most."""
+    for precision in dict.fromkeys(artifact.precision for artifact in artifacts):
+        lossy = [
+            (artifact.rounding.underflow_to_zero, artifact.rounding.weights, artifact.name)
+            for artifact in artifacts
+            if artifact.precision == precision and artifact.rounding and artifact.rounding.underflow_to_zero
+        ]
+        if lossy:
+            lost, weights, name = max(lossy)
+            others = f" (the most of {len(lossy)} files)" if len(lossy) > 1 else ""
+            log.warning("%s: %d of %d weights become 0 in %s%s", name, lost, weights, precision, others)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import copy
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ from slimtrain.slimmable.rounded import rounded_network
 log = logging.getLogger(__name__)
 
 OVERHEAD_BYTES = 200_000  # per file, generously: graph, manifest entry, logits
+# What a file holds beside its weights, names and shapes, for each layer: 377 to 475 bytes in all networks.
+LAYER_BYTES = 400
 Logits = NDArray[np.float64]
 
 
@@ -61,11 +64,19 @@ class Job:
     images: Images
     files: tuple[Precision, ...]
     calibration: Calibration | None = None
+    rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
 
-    def __post_init__(self) -> None:
-        traced(self.checkpoint.spec)  # before there are threads
-        self.exact = copy.deepcopy(self.checkpoint.network).double()
-        self.rounded: dict[str, nn.Module] = {}
+    @cached_property
+    def exact(self) -> nn.Module:
+        """The slimmable network in float64. Ask for it before there are threads: `traced` has to be first."""
+        traced(self.checkpoint.spec)
+        return copy.deepcopy(self.checkpoint.network).double()
+
+    def describe(self, plan: ChannelPlan) -> Iterator[Artifact]:
+        """What `emit` gives, without building the network: the sizes are right to about 1 %."""
+        cost = self.count(plan)
+        for file in self.files:
+            yield self._artifact(plan, cost, file, file_bytes(file, cost))
 
     def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes]]:
         """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
@@ -76,31 +87,32 @@ class Job:
         original = Original(exact, self.calibration)
         for file in self.files:
             written = WRITERS[file.name](original)
-            if written.rounding and (lost := written.rounding.underflow_to_zero):
-                log.warning("%s: %d of %d weights become 0 in %s", name, lost, written.rounding.weights, file.name)
             content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
-            artifact = Artifact(
-                name=name,
-                width=plan.width,
-                format=ONNX,
-                precision=file.name,
-                file=f"{name}{file.infix}.onnx",
-                sha256=None,
-                size_bytes=len(content),
-                macs=cost.macs,
-                params=cost.params,
-                activations=cost.activations,
-                layers=cost.layers,
-                channels=dict(plan.channels),
-                verification=Verification(status=SKIPPED),
-                accuracy=None,
-                engine=None,
-                rounding=written.rounding,
-                int8=written.int8,
-                made_for=file.made_for if file.name != EXACT else (),  # fp32 is for all
-            )
-            yield artifact, content
+            artifact = self._artifact(plan, cost, file, len(content))
+            yield replace(artifact, rounding=written.rounding, int8=written.int8), content
+
+    def _artifact(self, plan: ChannelPlan, cost: Cost, file: Precision, size_bytes: int) -> Artifact:
+        """A file's entry in the manifest, as far as it is known without the file."""
+        name = f"{self.checkpoint.spec.name}_{plan.name}"
+        return Artifact(
+            name=name,
+            width=plan.width,
+            format=ONNX,
+            precision=file.name,
+            file=f"{name}{file.infix}.onnx",
+            sha256=None,
+            size_bytes=size_bytes,
+            macs=cost.macs,
+            params=cost.params,
+            activations=cost.activations,
+            layers=cost.layers,
+            channels=dict(plan.channels),
+            verification=Verification(status=SKIPPED),
+            accuracy=None,
+            engine=None,
+            made_for=file.made_for if file.name != EXACT else (),  # fp32 is for all
+        )
 
     def _metadata(self, plan: ChannelPlan, cost: Cost) -> dict[str, str]:
         """What the fp32 file says of itself; writers of other precisions change that one entry."""
@@ -175,6 +187,11 @@ class Job:
             artifacts=tuple(artifacts),
             rejected=tuple(rejected),
         )
+
+
+def file_bytes(file: Precision, cost: Cost) -> int:
+    """About how large an ONNX file of a plan of this `cost` is."""
+    return (file.weight_bytes or 0) * cost.params + LAYER_BYTES * cost.layers
 
 
 def _versions() -> dict[str, str | None]:

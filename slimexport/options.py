@@ -55,78 +55,94 @@ all_options = group(
     ),
     # what is done with a bundle
     click.option("--verify-only", is_flag=True, help="With --bundle: run its files against its reference.npz."),
-    click.option("--backend", metavar="NAME", help="What verifies a bundle: onnxruntime-cpu, onnxruntime-cuda or tensorrt."),
+    click.option(
+        "--backend",
+        metavar="NAME",
+        help=f"What verifies a bundle, or predicts: {', '.join(BACKENDS)}.  [default: {BACKENDS[0]}]",
+    ),
+    click.option(
+        "--predict",
+        metavar="IMAGE...",
+        multiple=True,
+        help="With --bundle: what every width says of photographs, and in how many milliseconds.",
+    ),
+    click.argument("images", nargs=-1, metavar=""),
     click.option("--triton", metavar="DIR", help="With --bundle: write a model repository for Triton Inference Server."),
     # which plans
     click.option(
         "--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all; switch numbers for AutoSlim.  [default: all]"
     ),
-    click.option("--macs", metavar="LIST", help="Budgets, as in 150M,300M: for each the widest width that fits."),
     click.option(
-        "--channels", metavar="FILE", multiple=True, help="A plan file: YAML, channel group to channels. Repeatable."
+        "--macs", metavar="LIST", help="Budgets, as in 150M,300M: for each the widest width that fits.  [default: none]"
+    ),
+    click.option(
+        "--channels",
+        metavar="FILE",
+        multiple=True,
+        help="A plan file: YAML, channel group to channels. Repeatable.  [default: none]",
     ),
     # as which files, and where
-    click.option(
-        "--format", "formats", metavar="LIST", default=ONNX, show_default=True, help=f"File formats: {', '.join(FORMATS)}."
-    ),
+    click.option("--format", "formats", metavar="LIST", default=ONNX, help=f"File formats: {', '.join(FORMATS)}."),
     click.option(
         "--precision",
         metavar="LIST",
         default=EXACT,
-        show_default=True,
         help=f"Number formats: {', '.join(name if files_of(name) else f'{name} (engines)' for name in OPTIONS)}.",
     ),
     click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]"),
     click.option("--overwrite", is_flag=True, help="Replace a bundle that is there."),
-    click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: 224]"),
+    click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: the checkpoint's, or 224]"),
     # calibration
     click.option(
         "--calibration-data",
         metavar="PATH",
-        help="Images for widths without batch-norm statistics, and for int8: a folder, .npy, .npz or `digits`.",
+        help="Images for widths without batch-norm statistics, and int8: a folder, .npy, .npz or `digits`.  [default: none]",
     ),
     click.option(
         "--int8-calibration",
         metavar="METHOD",
         default=AUTO,
-        show_default=True,
         help="Ranges for int8: max, percentile or auto.",
     ),
     click.option(
         "--int8-weight-bits",
         metavar="BITS",
         default=AUTO,
-        show_default=True,
         help="Of int8 files for CPUs: 8, 7 for x86 without VNNI, or auto, by this machine's CPU.",
     ),
     click.option(
-        "--calibration-batch-size", type=click.IntRange(1), default=CALIBRATION_BATCH_SIZE, show_default=True, metavar="N"
+        "--calibration-batch-size",
+        type=click.IntRange(1),
+        default=CALIBRATION_BATCH_SIZE,
+        metavar="N",
+        help="Images per batch of it.",
     ),
     # proof
-    click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with, in place of noise."),
+    click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with.  [default: noise]"),
     click.option(
         "--probes",
         type=click.IntRange(2, 256),
         default=PROBES,
-        show_default=True,
         metavar="N",
         help="Images to verify with.",
     ),
-    click.option("--accuracy-data", metavar="DATA", help="Labeled images to test the files on: class folders, or `digits`."),
+    click.option(
+        "--accuracy-data",
+        metavar="DATA",
+        help="Labeled images to test the files on: class folders, or `digits`.  [default: none]",
+    ),
     click.option("--no-verify", is_flag=True, help="Write files without proof that they are right."),
     # engines
-    click.option(
-        "--batch", metavar="MIN:OPT:MAX", default=str(BatchRange()), show_default=True, help="Images per call of an engine."
-    ),
-    click.option("--opt-level", type=int, metavar="N", default=3, show_default=True, help="TensorRT's effort, 0 to 5."),
+    click.option("--batch", metavar="MIN:OPT:MAX", default=str(BatchRange()), help="Images per call of an engine."),
+    click.option("--opt-level", type=int, metavar="N", default=3, help="TensorRT's effort, 0 to 5."),
     click.option("--workspace", type=int, metavar="MIB", help="Limit of an engine's scratch memory.  [default: the GPU's]"),
     click.option("--aux-streams", type=int, metavar="N", help="Auxiliary streams of an engine.  [default: TensorRT's choice]"),
     click.option("--version-compatible", is_flag=True, help="Engines that later TensorRT versions load; slower."),
     click.option("--hardware-compatible", is_flag=True, help="Engines that every GPU from Ampere on loads; slower."),
     # what the checkpoint is
-    click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell."),
-    click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell."),
-    click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with."),
+    click.option("--network", metavar="NAME", help="What the checkpoint holds.  [default: as its shapes tell]"),
+    click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order.  [default: as its shapes tell]"),
+    click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with.  [default: none]"),
     # what is printed
     click.option("--dry-run", is_flag=True, help="Print the table without writing anything."),
     click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table."),
@@ -145,6 +161,8 @@ class CommandOptions:
     bundle: str | None
     verify_only: bool
     backend: str | None
+    predict: tuple[str, ...]
+    images: tuple[str, ...]
     triton: str | None
     widths: str | None
     macs: str | None
@@ -185,9 +203,14 @@ class CommandOptions:
 
     @cached_property
     def verifier(self) -> str | None:
-        """What a bundle is verified by, if it is to be."""
-        if not (self.verify_only or self.backend):
+        """What a bundle is verified by, if it is to be; with --predict, --backend alone says what predicts."""
+        if not (self.verify_only or (self.backend and not self.predict)):
             return None
+        return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
+
+    @cached_property
+    def predictor(self) -> str:
+        """What runs the files of a bundle for --predict."""
         return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
 
     @cached_property

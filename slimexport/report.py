@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import UNVERIFIABLE, FileEntry, Manifest
 from slimexport.target.precision import EXACT, PRECISIONS, Difference, row_of
+from slimtrain.base.text import count
 from slimtrain.costs.cost import format_macs
 
 
@@ -62,7 +64,7 @@ def table(entries: Sequence[FileEntry]) -> str:
     text = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
     text += _notes(entries)
     for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
-        text.append(f"accuracy: the files' top-1 on the {images} images of {data}")
+        text.append(f"accuracy: the files' top-1 on the {count(images, 'image')} of {data}")
     return "\n".join(text)
 
 
@@ -89,14 +91,28 @@ def _rounding(precision: str) -> str:
 
 def rejection(manifest: Manifest, output: Path, published: bool) -> str:
     """What failed in an export, why, what became of the rest, and what to do."""
-    lines = [_reason(entry) for entry in manifest.rejected]
+    lines = _reasons(manifest.rejected)
     if not manifest.artifacts:
         lines.append("Nothing was written.")
     elif published:
-        lines.append(f"The other {len(manifest.artifacts)} files are in {output}.")
+        others = len(manifest.artifacts)
+        lines.append(f"The other {'file is' if others == 1 else f'{others} files are'} in {output}.")
     else:
         lines.append(f"{output} was left as it was.")
     return "\n".join(lines)
+
+
+def _reasons(entries: Sequence[FileEntry]) -> list[str]:
+    """Why files were rejected; what differs in names and figures only is told once, with the names of the others."""
+    by_text: dict[str, list[tuple[FileEntry, str]]] = {}
+    for entry in entries:
+        reason = _reason(entry)
+        by_text.setdefault(re.sub(r"\d\S*", "#", reason.replace(entry.name, "")), []).append((entry, reason))
+    lines = []
+    for (_, text), *more in by_text.values():
+        names = ", ".join(entry.name for entry, _ in more)
+        lines.append(f"{text} The same for {len(more)} more: {names}." if more else text)
+    return lines
 
 
 def _reason(entry: FileEntry) -> str:

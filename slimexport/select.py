@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from slimtrain.base.errors import BudgetError, WidthError
-from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics
+from slimtrain.checkpoints.checkpoint import RANDOM, Checkpoint, missing_statistics
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
+from slimtrain.models.published import published_spec
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 STEPS_PER_UNIT = 1000  # budgets are met to a thousandth of a width
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """What choosing asks of a network, for one that was not built: its stored plans, all of which have statistics."""
+
+    spec: NetworkSpec
+
+    @property
+    def known_plans(self) -> list[ChannelPlan]:
+        return list(self.spec.plans)
+
+    def has_statistics(self, plan: ChannelPlan) -> bool:
+        return plan in self.spec.plans
+
+
+def without_weights(source: str | Path) -> Checkpoint | None:
+    """`random:NETWORK` as a checkpoint whose network was not built, to choose and count plans of; None for a file."""
+    if not isinstance(source, str) or not source.startswith(RANDOM):
+        return None
+    return Checkpoint(source, None, cast("SlimmableNetwork", Untrained(published_spec(source.removeprefix(RANDOM)))))
 
 
 def select_plans(

@@ -1,4 +1,4 @@
-"""`python -m slimtrain`."""
+"""`python -m slimtrain`, and the console script `slimtrain`."""
 
 import os
 
@@ -7,6 +7,15 @@ import os
 # count 0.23 s and 0.65 s. Read when torch is imported, which happens later.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-from slimtrain.cli import main
+from slimtrain.base.command import script_messages
 
-main()
+
+def main() -> None:
+    """Run the command; without PyYAML, as on a board, say what to install."""
+    with script_messages("slimtrain"):
+        from slimtrain.cli import main as command
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from slimtrain.base.command import CONTEXT, messages
+from slimtrain.base.command import CONTEXT, Command, Group, messages
 from slimtrain.base.errors import UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.base.version import __version__
@@ -24,8 +24,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "slimtrain"
 
 
-class _Group(click.Group):
+class _Command(Command):
+    settings = tuple(key.name for key in fields(Config))
+
+
+class _Group(Group):
     """Published files are run as they always were: `app:apps/NAME.yml` stands for `train app:apps/NAME.yml`."""
+
+    command_class = _Command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0].startswith(APP):

@@ -72,6 +72,7 @@ LIGHT_FILES = {
     "slimexport/cli.py": {"click", "yaml"},
     "slimexport/commands.py": {"click", "numpy", "yaml"},
     "slimexport/environment.py": {"click", "numpy", "yaml"},
+    "slimexport/predict.py": {"click", "numpy", "yaml"},
     "slimexport/report.py": {"click", "numpy", "yaml"},
     "slimexport/request.py": {"click", "yaml"},
     "benchmarks/cli.py": {"click"},

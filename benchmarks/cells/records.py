@@ -10,7 +10,10 @@ import csv
 import io
 import itertools
 import json
+import logging
 import math
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +25,12 @@ from benchmarks.cells.statistics import Summary, summary
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import Advice, disk_error, write_atomically
 
+log = logging.getLogger(__name__)
+
 SCHEMA_VERSION = 1
-RESULTS, TABLE = "results.jsonl", "results.csv"
+RESULTS, TABLE, REPORT, COMPARISON = "results.jsonl", "results.csv", "report.md", "comparison.txt"
+CHOOSE = "choose"  # the folder, in a bundle's, of the runs that a width was chosen by
+WRITTEN = re.compile(rf"{'|'.join(map(re.escape, (RESULTS, TABLE, REPORT, COMPARISON)))}|(latency|throughput|pareto)_.*\.png")
 ADVICE = Advice("What was measured before stays. Free some space and run again.", "Choose another folder.")
 
 
@@ -204,10 +211,11 @@ def _row(result: Result) -> dict[str, Any]:
     return row
 
 
-def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
-    """Make `folder`. One that holds a run already is renamed first, to the first free `NAME.1`, `NAME.2`, ..., which is
-    returned: no run is overwritten. Raises RecordError where that cannot be done, as where one of the `needed` files and
-    folders would go along, and ResourceError for a full disk."""
+def claim_folder(folder: Path, needed: Sequence[Path] = (), kept: Sequence[Path] = ()) -> Path | None:
+    """Make `folder`. One that holds a run already is renamed first, to `NAME.1`, which is returned: the last run is kept. One
+    that was kept so before is removed, and a log says so, if it holds nothing but what runs write and none of `kept`; else
+    `NAME.2` is taken, and so on. Raises RecordError where that cannot be done, as where one of the `needed` files and folders
+    would go along, and ResourceError for a full disk."""
     if within := [path for path in needed if path.resolve().is_relative_to(folder.resolve())]:
         raise RecordError(f"{folder}: holds {within[0]}, which this run reads. Choose another folder for results.")
     moved = None
@@ -216,12 +224,26 @@ def claim_folder(folder: Path, needed: Sequence[Path] = ()) -> Path | None:
             if Path.cwd().is_relative_to(folder.resolve()):
                 raise RecordError(f"{folder}: holds a run, and the working folder cannot be renamed. Choose another folder.")
             folder = folder if folder.name not in ("", "..") else folder.resolve()
-            free = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
-            moved = folder.rename(next(path for path in free if not path.exists()))
+            places = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+            place = next(path for path in places if not path.exists() or _can_go(path, [*needed, *kept]))
+            if place.exists():
+                log.info("%s: the run before the last one is removed", place)
+                shutil.rmtree(place)
+            moved = folder.rename(place)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(folder, error, ADVICE) from error
     return moved
+
+
+def _can_go(folder: Path, kept: Sequence[Path]) -> bool:
+    """Whether a folder is an earlier run and nothing else: files that runs write, and those of its `choose`."""
+    if folder.is_symlink() or not (folder / RESULTS).is_file() or Path.cwd().is_relative_to(folder.resolve()):
+        return False
+    if any(path.resolve().is_relative_to(folder.resolve()) for path in kept):
+        return False
+    inside = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
+    return all(path.parts[:-1] in ((), (CHOOSE,), (f"{CHOOSE}.1",)) and WRITTEN.fullmatch(path.name) for path in inside)
 
 
 def json_line(content: Mapping[str, Any]) -> str:

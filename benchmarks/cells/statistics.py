@@ -6,12 +6,15 @@ spread), with its limits, and what the machine's state adds: throttling and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Any
 
 import numpy as np
 
 from benchmarks.cells.cell import Array, Result, Round, median
+from slimtrain.base.text import count
 
 HOST_BOUND = 0.8  # the host's time to queue an iteration over the GPU's time to compute it
 UNSTABLE_CLOCKS = 0.025  # coefficient of variation of the GPU's times
@@ -110,7 +113,8 @@ def warnings(result: Result) -> tuple[str, ...]:
         )
     if figures.iterations < FEW_ITERATIONS:
         said.append(
-            f"only {figures.iterations} iterations: its percentiles say little. Measure longer (at least {FEW_ITERATIONS})."
+            f"only {count(figures.iterations, 'iteration')}: its percentiles say little. Measure longer (at least "
+            f"{FEW_ITERATIONS})."
         )
     return (*said, *_state_warnings(result.rounds))
 
@@ -133,6 +137,14 @@ def _state_warnings(rounds: Sequence[Round]) -> list[str]:
 def _variation(samples: Array) -> float:
     """Standard deviation over mean."""
     return float(samples.std() / samples.mean())
+
+
+def standard_error(accuracy: Mapping[str, Any] | None) -> float:
+    """Of an accuracy, as a share: what its number of images leaves open; 0 where that number is not known."""
+    if not accuracy or not accuracy.get("images"):
+        return 0.0
+    top1 = float(accuracy["top1"])
+    return sqrt(top1 * (1 - top1) / accuracy["images"])
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -29,8 +29,9 @@ from benchmarks.measure.threads import pinned
 from slimexport.target.cuda.device import device_name
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
-from slimtrain.base.command import CONTEXT, INTERRUPTED, messages
+from slimtrain.base.command import CONTEXT, INTERRUPTED, Command, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
+from slimtrain.base.text import count
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.models.channels import ChannelPlan
@@ -170,42 +171,40 @@ def _range(context: click.Context, parameter: click.Parameter, value: str | None
     return low, high
 
 
-@click.command("channels", context_settings=CONTEXT)
+@click.command("channels", cls=Command, context_settings=CONTEXT)
 @click.argument("network", metavar="NETWORK_OR_BUNDLE")
-@click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per run.")
-@click.option("--image-size", type=click.IntRange(1), metavar="PIXELS", help="[default: the bundle's, or 224]")
-@click.option("--classes", type=click.IntRange(1), metavar="N", help="[default: the bundle's, or 1000]")
+@click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, help="What runs the layers.")
+@click.option("--batch", type=click.IntRange(1), default=1, metavar="N", help="Images per run.")
+@click.option(
+    "--image-size", type=click.IntRange(1), metavar="PIXELS", help="Side of the images.  [default: the bundle's, or 224]"
+)
+@click.option("--classes", type=click.IntRange(1), metavar="N", help="Of the last layer.  [default: the bundle's, or 1000]")
 @click.option(
     "--stem-stride", type=click.IntRange(1, 2), metavar="N", help="1 for small images.  [default: the bundle's, or 2]"
 )
 @click.option(
     "--range", "widths", callback=_range, metavar="LOW:HIGH", help="Widths of a US network.  [default: as published]"
 )
-@click.option(
-    "--points", type=click.IntRange(2), default=Grid.points, show_default=True, metavar="N", help="Counts per dimension."
-)
+@click.option("--points", type=click.IntRange(2), default=Grid.points, metavar="N", help="Counts per dimension.")
 @click.option(
     "--unit",
     type=click.IntRange(1),
     default=Grid.unit,
-    show_default=True,
     metavar="N",
     help="Channels between staircase counts.",
 )
-@click.option(
-    "--line", type=click.IntRange(2), default=Grid.line, show_default=True, metavar="N", help="Counts per staircase."
-)
+@click.option("--line", type=click.IntRange(2), default=Grid.line, metavar="N", help="Counts per staircase.")
 @click.option(
     "--duration",
     type=click.FloatRange(0, min_open=True),
     default=Grid.duration_s,
-    show_default=True,
     metavar="S",
     help="Per model, all rounds.",
 )
 @click.option("--threads", type=int, metavar="N", help="On CPUs.  [default: one per physical core]")
-@click.option("--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="[default: measured/channels_NETWORK]")
+@click.option(
+    "--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="Of the table.  [default: measured/channels_NETWORK]"
+)
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
 @click.option("--no-plots", is_flag=True, help="Write no pictures.")
 def command(network: str, output_dir: Path | None, overwrite: bool, no_plots: bool, **options: Any) -> None:
@@ -248,9 +247,10 @@ def _measure(work: Work, backend: str, batch: int, threads: int | None, folder: 
         pinning = stack.enter_context(pinned(threads))
         timer = ModelTimer(backend, batch, pinning["threads"])
         device = this_device(backend, batch, pinning["threads"] if BACKENDS[backend].device == CPU else None)
+        models = f"{count(work.models, 'model')} of {count(len(work.entries), 'different layer')}"
         click.echo(
-            f"{work.spec.name} at {work.image_size} px: {work.models} models of {len(work.entries)} different layers, "
-            f"{work.grid.duration_s:g} s each: about {work.expected_s / 60:.1f} minutes",
+            f"{work.spec.name} at {work.image_size} px: {models}, {work.grid.duration_s:g} s each: about "
+            f"{work.expected_s / 60:.1f} min",
             err=True,
         )
         rows = stack.enter_context(Rows(folder / ROWS))

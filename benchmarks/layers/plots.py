@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.layers.run import LayerMeasurement, Staircase, title
 from benchmarks.report.plots.style import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_TICKS = 9
+EDGE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}  # between two treads
 
 
 def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
@@ -45,6 +46,8 @@ def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
 
 def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]) -> Figure:
     """One layer's staircases side by side."""
+    from matplotlib.lines import Line2D
+
     figure, axes = new_figure(len(staircases))
     table = measured.table
     threads = f", {table.threads} thread{'s' * (table.threads != 1)}" if table.threads else ""
@@ -54,7 +57,9 @@ def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]
         f"{table.backend}, {table.precision}, batch {table.batch}{threads}",
     )
     handles = [_panel(panel, stairs) for panel, stairs in zip(axes, staircases, strict=True)]
-    legend(figure, handles[0], ["measured, and how far rounds differ", "what MACs promise, from the widest on"])
+    names = ["measured, and how far rounds differ", "what MACs promise, from the widest on"]
+    edges = [Line2D([], [], **EDGE)] if any(stairs.step > 1 for stairs in staircases) else []
+    legend(figure, [*handles[0], *edges], [*names, *(["where a step of time lies"] * len(edges))])
     return figure
 
 
@@ -72,7 +77,7 @@ def _panel(axes: Axes, stairs: Staircase) -> list[object]:
     steps = f"steps of {stairs.step}" if stairs.step > 1 else "no steps seen"
     label_axes(axes, f"{stairs.line.what}{other}", "time of the layer, ms", steps)
     for edge in _edges(counts, stairs.step):
-        axes.axvline(edge, color=GREY, linewidth=0.8, linestyle=":")
+        axes.axvline(edge, **EDGE)
     promised = [ms[-1] * count / counts[-1] for count in counts]
     (line,) = axes.plot(counts, promised, color=GREY, linestyle="--", linewidth=1.6)
     points = axes.errorbar(

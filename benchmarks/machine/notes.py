@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.machine.gpu_reasons import IDLE, slowing
+from slimtrain.base.text import count
 
 CLOCK_CHANGE = 0.05
 OTHER_LOAD = 0.2  # cores
@@ -155,7 +156,7 @@ def _throttle_notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     for name, what in (("thermal", "slowed down for heat"), ("quota", "stopped because its CPU time was used up")):
         times = (new.get(name) or 0) - (old.get(name) or 0) if name in old else 0
         if times > 0:
-            said.append(f"the CPU was {what} {times} times in between.")
+            said.append(f"the CPU was {what} {count(times, 'time')} in between.")
     states = [_of(_of(environment, "gpu"), "state") for environment in (before, after)]
     reasons = slowing(name for state in states for name in state.get("reasons") or ())
     if reasons:

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.cells.cell import Cell, Result, ceiling_key
 from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
+from benchmarks.report.ceilings import standing_ceilings
 from slimexport.target.precision import PRECISIONS
 
 FLOORS = COMPUTE, MEMORY, LAUNCH = "compute", "memory", "launch"
@@ -55,6 +56,7 @@ class Group:
     measured. `rank_correlation`: Spearman's, of median latency with MACs. `front`: the Pareto front of median latency against
     `against` (ACCURACY where all measured rows know theirs on the same images, else MACs), by rising latency. `worth`: of the
     front, the rows that are faster than every more capable one in it by more than noise, the most capable among them.
+    `exceeded`: what was measured to be a ceiling and is none.
     """
 
     key: tuple[str, str, str, int]
@@ -65,6 +67,7 @@ class Group:
     against: str
     front: tuple[AnalysisRow, ...]
     worth: tuple[AnalysisRow, ...]
+    exceeded: tuple[str, ...] = ()
 
     @property
     def measured(self) -> list[AnalysisRow]:
@@ -77,10 +80,16 @@ def analyse(results: Sequence[Result], ceilings: Mapping[str, Mapping[str, Any]]
     groups: dict[tuple[str, str, str, int], list[Result]] = {}
     for result in results:
         groups.setdefault(result.cell.group, []).append(result)
-    return [_group(key, members, ceilings.get(ceiling_key(members[0].cell))) for key, members in groups.items()]
+    stand, exceeded = standing_ceilings(results, ceilings)
+    return [
+        _group(key, members, stand.get(ceiling_key(members[0].cell)), exceeded.get(ceiling_key(members[0].cell), ()))
+        for key, members in groups.items()
+    ]
 
 
-def _group(key: tuple[str, str, str, int], results: Sequence[Result], ceiling: Mapping[str, Any] | None) -> Group:
+def _group(
+    key: tuple[str, str, str, int], results: Sequence[Result], ceiling: Mapping[str, Any] | None, exceeded: Sequence[str]
+) -> Group:
     ordered = sorted(results, key=lambda result: (result.cell.macs, result.cell.params))
     plain = [AnalysisRow(result, summary(result)) for result in ordered]
     reference = _reference([row for row in plain if row.summary])
@@ -97,6 +106,7 @@ def _group(key: tuple[str, str, str, int], results: Sequence[Result], ceiling: M
         against=against,
         front=tuple(front),
         worth=tuple(_worth(front)),
+        exceeded=tuple(exceeded),
     )
 
 

@@ -98,7 +98,7 @@ def _how(recorded: Recorded) -> list[str]:
         lines.append(f"the run took {end['seconds']:.0f} s")
     parts.append(_bullets(lines))
     if ceilings := run.get("ceilings"):
-        table, missing = ceilings_table(ceilings)
+        table, missing = ceilings_table(recorded.results, ceilings)
         parts += ["Ceilings, measured in the same run:", _table(table), *([_bullets(missing)] if missing else [])]
     before, after = describe(run.get("environment") or {}), describe(end.get("environment_after") or {})
     parts.append(_bullets(before))

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from math import comb, sqrt
+from math import comb
 from typing import Any
 
 from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
-from benchmarks.cells.statistics import WIDE_SPREAD
+from benchmarks.cells.statistics import WIDE_SPREAD, standard_error
 from benchmarks.machine.notes import notes
 from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
+from benchmarks.report.ceilings import standing_ceilings
 from benchmarks.report.tables import common_reason, significant
+from slimtrain.base.text import count
 
-DISTURBED = 1.05  # of the ceiling
-MOST_PLACES = 5
+MOST_PLACES = MOST_LABELS = 5
 NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
+DOUBTS = {  # how warnings of `statistics` begin, and what verdicts say of them; noise has its own sentence
+    "throttled": "the machine was throttled",
+    "other processes": "other processes were busy",
+    "clocks unstable": "clocks were unstable",
+    "host-bound": "the GPU may have waited for the host",
+    "only ": "there were few iterations",
+}
 DURING = {  # Round.state: what is shown, and its unit
     "sm_clock_mhz": ("SM clock", "MHz"),
     "memory_clock_mhz": ("memory clock", "MHz"),
@@ -38,6 +46,7 @@ def verdicts(group: Group) -> list[str]:
     noisy = [row for row in group.measured if row.summary and row.summary.spread > WIDE_SPREAD]
     if noisy:
         said.append(f"{_rows(group, noisy)}: {NOISY}")
+    said += [f"{_rows(group, rows)}: {doubt}, which the sentences above may be due to" for doubt, rows in _doubts(group)]
     if group.reference and len(group.measured) > 1:
         said.append(f"speed-ups are over {group.reference.cell.label}")
     if group.rank_correlation is not None:
@@ -51,8 +60,6 @@ def verdicts(group: Group) -> list[str]:
     unbounded = [row for row in group.measured if row.bound == NONE]
     if unbounded:
         said.append(f"{_rows(group, unbounded)}: neither MACs nor bytes nor launches explain the time")
-    if any((row.ceiling_share or 0) > DISTURBED for row in group.measured):
-        said.append("some reach more than the ceiling: something slowed the matrix product down, so the ceiling is too low")
     unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
     if len(unknown) == len(FLOORS):
         said.append("no ceiling is known for it, so nothing says what bounds it")
@@ -65,7 +72,19 @@ def in_short(group: Group) -> str:
     """The group in a line: what is no faster than what, and what is worth shipping."""
     worth = [f"worth shipping: {_rows(group, group.worth)}"] if len(group.measured) > 1 else []
     noisy = [NOISY] * any(row.summary.spread > WIDE_SPREAD for row in group.measured if row.summary)
-    return "; ".join([*group.sentences, *worth, *noisy])
+    doubts = [f"doubtful: {doubt}" for doubt, _ in _doubts(group)]
+    return "; ".join([*group.sentences, *worth, *noisy, *doubts])
+
+
+def _doubts(group: Group) -> list[tuple[str, list[AnalysisRow]]]:
+    """What rows' warnings put in doubt beside the spread of their rounds, and which rows."""
+    by: dict[str, list[AnalysisRow]] = {}
+    for row in group.measured:
+        for warning in row.result.warnings:
+            doubt = next((words for start, words in DOUBTS.items() if warning.startswith(start)), None)
+            if doubt is not None:
+                by.setdefault(doubt, []).append(row)
+    return list(by.items())
 
 
 def _rows(group: Group, rows: Sequence[AnalysisRow]) -> str:
@@ -85,8 +104,8 @@ def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     images, data = known[0].get("images"), known[0].get("data")
     if not images:
         return f"accuracies are on {data}"
-    error = max(sqrt(accuracy["top1"] * (1 - accuracy["top1"]) / images) for accuracy in known)
-    return f"accuracies are on the {images} images of {data}: a standard error is up to {100 * error:.1f} points"
+    error = max(map(standard_error, known))
+    return f"accuracies are on the {count(images, 'image')} of {data}: a standard error is up to {100 * error:.1f} points"
 
 
 def warning_lines(results: Sequence[Result]) -> list[str]:
@@ -109,10 +128,15 @@ def _places(results: Sequence[Result]) -> str:
     for result in results:
         bundle, backend, precision, batch = result.cell.group
         by.setdefault(f"{bundle}, {backend}, {precision}, batch {batch}", []).append(result.cell.label)
-    places = [f"{place}, {', '.join(labels)}" for place, labels in by.items()]
+    places = [f"{place}, {_ends(labels)}" for place, labels in by.items()]
     if len(places) > MOST_PLACES:
-        places[MOST_PLACES:] = [f"and in {len(places) - MOST_PLACES} more tables (all are in {TABLE})"]
+        places[MOST_PLACES:] = [f"and in {count(len(places) - MOST_PLACES, 'more table')} (all are in {TABLE})"]
     return "; ".join(places)
+
+
+def _ends(labels: Sequence[str]) -> str:
+    """All of a few labels, or the first and the last of many."""
+    return ", ".join(labels) if len(labels) <= MOST_LABELS else f"{len(labels)} from {labels[0]} to {labels[-1]}"
 
 
 def unmeasured_lines(groups: Sequence[Group]) -> list[str]:
@@ -133,9 +157,9 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
     """How far the figures can be relied on, as far as the run itself knows."""
     measured = [row for group in groups for row in group.measured]
     doubtful = [row for row in measured if row.result.warnings]
-    said = [
-        f"{len(measured)} of {len(recorded.results)} cells were measured, {len(measured) - len(doubtful)} without a warning"
-    ]
+    were = "was" if len(recorded.results) == 1 else "were"
+    of = count(len(recorded.results), "cell")
+    said = [f"{len(measured)} of {of} {were} measured, {len(measured) - len(doubtful)} without a warning"]
     cut = [row.cell.label for row in measured if row.result.status == INTERRUPTED]
     if cut:
         said.append(f"interrupted, so with fewer samples (marked *): {', '.join(dict.fromkeys(cut))}")
@@ -146,10 +170,14 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
             "one width counts as faster than another where the medians of all its rounds are lower; of two that are equally "
             f"fast, with {min(rounds)} rounds, that happens by chance in {share:.0%} of the pairs, for one or the other"
         )
-    if recorded.note:
-        said.append(recorded.note)
+    said += dict.fromkeys(sentence for group in groups for sentence in group.exceeded)
+    return said + run_notes(recorded)
+
+
+def run_notes(recorded: Recorded) -> list[str]:
+    """What makes a whole run doubtful: that it was killed, and what the machine did meanwhile."""
     after = (recorded.end or {}).get("environment_after") or {}
-    return said + notes(recorded.run.get("environment") or {}, after)
+    return [recorded.note] * bool(recorded.note) + notes(recorded.run.get("environment") or {}, after)
 
 
 def method_lines(settings: Mapping[str, Any]) -> list[str]:
@@ -158,9 +186,9 @@ def method_lines(settings: Mapping[str, Any]) -> list[str]:
     lines = []
     if method:
         lines.append(
-            f"{method['duration_s']:g} s and at least {method['least_iterations']} iterations per cell, over "
-            f"{method['repeats']} rounds in which the widths of a table take turns; warm-up {1e3 * method['warmup_s']:g} ms "
-            "before each turn"
+            f"{method['duration_s']:g} s and at least {count(method['least_iterations'], 'iteration')} per cell, over "
+            f"{count(method['repeats'], 'round')} in which the widths of a table take turns; warm-up "
+            f"{1e3 * method['warmup_s']:g} ms before each turn"
         )
     if inputs:
         covers = "larger" if inputs.get("covers_cache") else "NOT larger for every batch"
@@ -225,12 +253,15 @@ def states_line(results: Sequence[Result]) -> str:
     return ", ".join(parts)
 
 
-def ceilings_table(ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
-    """What the device reached, a line for each backend and precision under a header; and why figures are missing."""
+def ceilings_table(results: Sequence[Result], ceilings: Mapping[str, Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    """What the device reached, a line for each backend and precision under a header; and why figures are missing, as where one
+    of the `results` exceeds them."""
+    stand, exceeded = standing_ceilings(results, ceilings)
     table, missing = [["backend", "matrix product GMAC/s", "copy GB/s", "operator us"]], []
-    for name, ceiling in ceilings.items():
+    for name, ceiling in stand.items():
         scaled = [("macs_per_s", 1e-9), ("bytes_per_s", 1e-9), ("seconds_per_operator", 1e6)]
         table.append([name, *(significant(scale * ceiling[key], 3) if ceiling.get(key) else "-" for key, scale in scaled)])
         for key, why in ((ceiling.get("how") or {}).get("unavailable") or {}).items():
             missing.append(f"{name}, {key.replace('_', ' ')}: {why}")
+        missing += exceeded[name]
     return table, missing

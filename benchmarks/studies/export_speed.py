@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
-from benchmarks.studies.script import parse, script_parser, write_result
+from benchmarks.studies.script import needs, parse, script_parser, write_result
 
 try:
     import resource
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--baseline", nargs=2, type=Path, metavar=("CKPT", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parse(parser)
+    needs("export_speed", "torch", "onnx")
     if arguments.baseline:
         torch_export(arguments.baseline[0], arguments.widths, arguments.baseline[1])
         return

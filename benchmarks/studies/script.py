@@ -8,18 +8,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slimtrain.base.command import script_messages
 from slimtrain.base.files import write_atomically
+from slimtrain.base.packages import is_installed
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and the default behind the help of every option that has one."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        default, text = action.default, action.help or ""
+        silent = default is None or isinstance(default, bool) or argparse.SUPPRESS in (default, text) or "default" in text
+        if action.option_strings and not silent:
+            shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
+            action.help = f"{text}  [default: {str(shown).replace('%', '%%') or 'none'}]".strip()
+        super().add_argument(action)
 
 
 def script_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring as it is written."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A parser that shows a script's docstring as it is written, and every default."""
+    return argparse.ArgumentParser(description=description, formatter_class=_Formatter)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments, `--json` among them."""
     parser.add_argument("--json", type=Path, help="write the results here too")
     return parser.parse_args()
+
+
+def needs(program: str, *modules: str) -> None:
+    """End the script `program` with one line and exit code 3 where one of `modules` is not installed; none is loaded."""
+    with script_messages(program):
+        for module in modules:
+            if not is_installed(module):
+                raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def write_result(path: Path | None, result: Mapping[str, Any]) -> None:

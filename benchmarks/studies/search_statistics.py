@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,13 +33,15 @@ from benchmarks.cells.statistics import rank_correlation
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import parse, script_parser, write_result
 from benchmarks.studies.search_plans import plans_on_the_way, random_plans
-from benchmarks.studies.search_rankings import Setting, Way, by_supernet, by_training, open_setting, steps_compared
 from slimtrain.base.command import script_messages
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.search.slimming import Slimming, channel_list
 from slimtrain.search.trace import read_trace
+
+if TYPE_CHECKING:
+    from benchmarks.studies.search_rankings import Setting
 
 CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")
 PARAMS = "parameters"  # as a ranking, more being better: what a supernet has to beat
@@ -49,6 +51,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
+    from benchmarks.studies.search_rankings import Way, by_supernet, by_training, open_setting, steps_compared
     from slimtrain.config.reading import read_config
     from slimtrain.training.distributed import Processes
 

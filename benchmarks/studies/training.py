@@ -25,7 +25,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from benchmarks.machine.environment import environment
-from benchmarks.studies.script import parse, script_parser, write_result
+from benchmarks.studies.script import needs, parse, script_parser, write_result
 
 BASELINE = "baseline"
 # What each way changes in the configuration.
@@ -218,6 +218,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parse(make_parser())
+    needs("training", "torch")
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments)))
         return

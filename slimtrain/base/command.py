@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Any
@@ -14,10 +16,53 @@ from typing import IO, Any
 import click
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.packages import install_command
+from slimtrain.base.spelling import likely_options
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 OWN_PACKAGES = ("slimtrain", "slimexport", "benchmarks")
 INTERRUPTED = 130  # as a shell counts Ctrl-C
+SCRIPTS = {"slimtrain": "slimtrain", "slimexport": "slimexport", "benchmarks": "slimbench"}  # package to console script
+
+
+def script_name() -> str:
+    """The file that this process was started as: `slimbench` for a console script, `__main__.py` for `python -m`."""
+    return os.path.basename(sys.argv[0]).removesuffix(".exe")
+
+
+def started_as(package: str) -> str:
+    """`slimbench` where the console script of `package` was started, else `python -m benchmarks`."""
+    return SCRIPTS[package] if script_name() == SCRIPTS[package] else f"python -m {package}"
+
+
+def as_started(text: str) -> str:
+    """`text` with its `python -m PACKAGE` as the user has to type it, if that is shorter."""
+    return re.sub(rf"python -m ({'|'.join(SCRIPTS)})(?![.\w])", lambda match: started_as(match[1]), text)
+
+
+class Command(click.Command):
+    """A command whose help says how it was started, and that knows what a wrong option was to be. `settings` are keys that
+    `--set KEY=VALUE` takes."""
+
+    settings: Sequence[str] = ()
+
+    def get_help(self, ctx: click.Context) -> str:
+        return as_started(super().get_help(ctx))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
+            likely = likely_options(error.option_name, known, self.settings)
+            hint = f" Did you mean {' or '.join(likely)}?" if likely else ""
+            raise click.UsageError(f"No such option {error.option_name!r}.{hint}", ctx) from error
+
+
+class Group(Command, click.Group):
+    """Such commands, and the help of all of them."""
+
+    command_class = Command
 
 
 class Failure(click.ClickException):
@@ -35,6 +80,7 @@ class Failure(click.ClickException):
 @contextmanager
 def messages(program: str, interrupted: str = "interrupted.") -> Iterator[None]:
     """A user's mistake ends as one message, Ctrl-C and a polite kill as the line `interrupted`, both after `program`."""
+    program = SCRIPTS[program] if script_name() == SCRIPTS.get(program) else program
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     before = None
     if threading.current_thread() is threading.main_thread():
@@ -46,7 +92,7 @@ def messages(program: str, interrupted: str = "interrupted.") -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OWN_PACKAGES:
             raise
-        missing = f"the package {error.name} is not installed, and this needs it. Install as README.md says."
+        missing = f"the package {error.name} is not installed, and this needs it: {install_command(error.name or '')}."
         raise Failure(program, ResourceError(missing)) from error
     except KeyboardInterrupt:
         click.echo(f"{program}: {interrupted}", err=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,14 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from benchmarks import cli
 from benchmarks.cells.records import read_records
 from benchmarks.cli import main
 from benchmarks.commands import exit_code
+from benchmarks.layers.command import command as channels
 from benchmarks.layers.command import find_network
 from tests.support import ROOT
+from tests.support.help_texts import silent_options
 
 # A process that was started in the background ignores Ctrl-C, and so do its children, unless they say otherwise. Ceilings are
 # not what is interrupted.
@@ -162,13 +168,35 @@ def test_without_torch(bundle: Path, tmp_path: Path) -> None:
 def test_choosing(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     done = tool("choose", bundle, "--latency-ms", "10000", *QUICK)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0] and "widest" in done.stdout
+    assert done.stdout.splitlines()[1] == str(bundle / "us_mobilenet_v1_x0_5.onnx")
     done = tool("choose", bundle, "--latency-ms", "1e-6", "--percentile", "95", *QUICK, code=1)
     assert "no width meets" in done.stdout and "us_mobilenet_v1_x0_25" in done.stdout
-    recorded: Any = ["--results", "measured/us_mobilenet_v1"]
+    assert {path.name for path in (tmp_path / "measured").rglob("*.jsonl")} == {"results.jsonl"}
+    assert sorted(path.name for path in (tmp_path / "measured/us_mobilenet_v1").iterdir()) == ["choose", "choose.1"]
+    tool("choose", bundle, "--latency-ms", "10000", *QUICK)
+    assert sorted(path.name for path in (tmp_path / "measured/us_mobilenet_v1").iterdir()) == ["choose", "choose.1"]
+    recorded: Any = ["--results", "measured/us_mobilenet_v1/choose"]
     done = tool("choose", bundle, "--latency-ms", "10000", *recorded)
     assert "us_mobilenet_v1_x0_5" in done.stdout.splitlines()[0]
     done = tool("choose", bundle, "--latency-ms", "10000", "--batch", "4", *recorded, code=2)
     assert "nothing for us_mobilenet_v1 at batch 4" in done.stderr
+
+
+def test_a_choice_as_json_with_its_warnings(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    words = ["choose", bundle, "--latency-ms", "10000", "--json"]
+    values = json.loads(tool(*words, *QUICK).stdout)
+    assert Path(values["chosen"]["path"]).is_file() and values["chosen"]["batch"] == 1
+    results = tmp_path / values["results"]
+    assert results.is_file() and results.parent.name == "choose"
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "cell":
+            line["warnings"] = ["noisy: the medians of its rounds spread over 40% (limit 10%)."]
+    results.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    values = json.loads(tool(*words, "--results", results).stdout)
+    assert len(values["warnings"]) == 1 and "noisy" in values["warnings"][0] and "1 more" in values["warnings"][0]
+    done = tool("choose", bundle, "--latency-ms", "10000", "--results", results)
+    assert done.stderr.count("noisy") == 1 and "warnings:" in done.stderr
 
 
 def test_choosing_from_results_keeps_to_what_is_asked_for(bundle: Path, tmp_path: Path, tool: Tool) -> None:
@@ -261,6 +289,56 @@ def test_help_needs_no_torch_and_no_onnxruntime(tmp_path: Path) -> None:
     path = f"{tmp_path / 'block'}{os.pathsep}{ROOT}"
     for words in (["--help"], ["choose", "--help"], ["channels", "--help"], ["--version"], ["--list"]):
         run(*words, cwd=tmp_path, PYTHONPATH=path)
+
+
+@pytest.mark.parametrize("command", [cli.measure, cli.choose, channels], ids=lambda command: command.name)
+def test_help_says_every_default(command: click.Command) -> None:
+    assert silent_options(command) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["b", "--width", "1"], "--widths"),
+        (["choose", "b", "--latency", "1"], "--latency-ms"),
+        (["channels", "b", "--xyzzy", "1"], None),
+        (["channels", "b", "--out", "1"], "--output-dir"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_the_right_one(words: list[str], right: str | None, tool: Tool) -> None:
+    done = tool(*words, code=2)
+    assert "No such option" in done.stderr
+    assert (f"Did you mean {right}" in done.stderr) if right else ("Did you mean" not in done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], "Usage: slimbench [OPTIONS] BUNDLE..."),
+        (["choose", "--help"], "Usage: slimbench choose"),
+        (["channels", "--help"], "    slimbench channels us_mobilenet_v1"),
+        (["--list"], "slimbench choose BUNDLE"),
+    ],
+)
+def test_the_console_script_is_called_by_its_name(
+    words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/slimbench", *words])
+    with contextlib.suppress(SystemExit):
+        main()
+    text = capsys.readouterr().out
+    assert shown in text and re.search(r"python -m benchmarks(?!\.)", text) is None
+    assert words != ["--list"] or "python -m benchmarks.studies.trust" in text
+
+
+def test_messages_begin_with_the_name_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, begins in (("slimbench", "slimbench: "), ("__main__.py", "benchmarks: ")):
+        monkeypatch.setattr(sys, "argv", [name, "none"])
+        with pytest.raises(SystemExit):
+            main()
+        assert capsys.readouterr().err.startswith(begins)
 
 
 def test_exit_codes() -> None:

@@ -59,7 +59,7 @@ def test_what_is_returned_is_what_is_written(bundle: Bundle, tmp_path: Path) -> 
         r.as_dict() | {"rounds": w.as_dict()["rounds"], "settings": w.settings, "warnings": w.warnings}
         for r, w in zip(recorded.results, written.results, strict=True)
     ]
-    assert said[0].startswith("1 cells, 0.02 s each in 1 rounds: about")
+    assert said[0].startswith("1 cell, 0.02 s each in 1 round: about")
     assert written.run["command"] == "the command"
     assert written.run["settings"]["options"]["threads"] == 1
     assert written.run["settings"]["method"]["duration_s"] == 0.02

@@ -9,8 +9,10 @@ import onnx
 import pytest
 
 from slimexport import __version__
+from slimexport.cli import main
 from slimexport.target.manifest import read_manifest
 from tests.support.export_helpers import refused, run, small_spec, tree, write_checkpoint
+from tests.support.help_texts import silent_options
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,18 @@ def test_version_and_help_are_short_and_succeed() -> None:
         assert max(map(len, text.out.splitlines())) <= 120
 
 
+def test_help_says_every_default() -> None:
+    assert silent_options(main, ("--ckpt", "--bundle", "--triton", "--predict")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("--width", "--widths"), ("--checkpoint", "--ckpt"), ("--out", "--output-dir"), ("--batchsize", "--batch")],
+)
+def test_a_wrong_option_is_answered_with_the_right_one(wrong: str, right: str) -> None:
+    refused(run(wrong, "1"), 2, f"No such option '{wrong}'", f"Did you mean {right}")
+
+
 def test_env_names_versions_and_providers() -> None:
     outcome = run("--env")
     assert outcome.code == 0
@@ -99,7 +113,8 @@ def test_dry_run_prints_the_table_and_writes_nothing(s: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     outcome = run("--ckpt", s, *SIZE, "--dry-run")
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == ["0.25", "0.5"]
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:-1]] == ["0.25", "0.5"]
+    assert outcome.out.splitlines()[-1].endswith("nothing was written") and outcome.err == ""
     assert run("--ckpt", s, *SIZE, "--dry-run", "--output-dir", tmp_path / "a" / "b").code == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -108,8 +123,9 @@ def test_dry_run_says_what_the_export_then_writes(s: Path, tmp_path: Path) -> No
     said = run("--ckpt", s, *SIZE, "--dry-run", "--json").manifest
     done = run("--ckpt", s, *SIZE, "--output-dir", tmp_path / "b", "--json").manifest
     for dry, real in zip(said["artifacts"], done["artifacts"], strict=True):
-        for key in ("name", "width", "macs", "params", "size_bytes", "channels", "file"):
+        for key in ("name", "width", "macs", "params", "channels", "file"):
             assert dry[key] == real[key], key
+        assert dry["size_bytes"] == pytest.approx(real["size_bytes"], rel=0.01)
         assert dry["verification"] == {"status": "skipped"}
         assert real["size_bytes"] == (tmp_path / "b" / real["file"]).stat().st_size
 

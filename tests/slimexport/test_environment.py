@@ -10,6 +10,7 @@ import pytest
 
 from slimexport.environment import PACKAGES, describe
 from slimexport.target.runners import onnxruntime_package
+from slimtrain.base.packages import EXTRAS
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
@@ -36,6 +37,17 @@ def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch
     lines = describe().splitlines()
     assert "torch: not installed" in lines
     assert "tensorrt: not installed" in lines
+
+
+def test_every_extra_says_what_is_missing_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("yaml", "torch", "sklearn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    lines = [line for line in describe().splitlines() if line.startswith("to ")]
+    assert len(lines) == len(EXTRAS)
+    by_purpose = dict(line.removeprefix("to ").split(": ", 1) for line in lines)
+    assert by_purpose["verify a bundle and predict with it"] == "everything is installed"
+    assert by_purpose["train and export"].startswith("torch, PyYAML missing: pip install 'slimmable-deploy[full]'")
+    assert by_purpose["train and test on the digits"].startswith("scikit-learn missing: ")
 
 
 def test_torch_is_not_asked_and_tensorrt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

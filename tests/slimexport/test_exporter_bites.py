@@ -18,9 +18,9 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from slimexport import job
-from slimexport.bundle_writer import BundleWriter
 from slimexport.dense import dense_network
-from slimexport.fold import fold_norms
+from slimexport.onnx_files.fold import fold_norms
+from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork

@@ -179,6 +179,18 @@ def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptur
     assert line.startswith("us_resnet50_x0_125: 5 of") and line.endswith("in fp16")
 
 
+def test_weights_that_several_files_lose_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = small()
+    with torch.no_grad():
+        checkpoint.network.get_parameter("classifier.0.weight")[0] = 1e-9
+    widths = [plan.width for plan in checkpoint.spec.plans if plan.width]
+    with caplog.at_level("WARNING"):
+        manifest = export(checkpoint, widths=widths, precisions=["fp16"], image_size=32, output_dir=tmp_path / "b")
+    (line,) = [record.getMessage() for record in caplog.records if "become 0" in record.getMessage()]
+    most = max(artifact.rounding.underflow_to_zero for artifact in manifest.artifacts if artifact.rounding)
+    assert f": {most} of" in line and (len(widths) == 1 or line.endswith(f"in fp16 (the most of {len(widths)} files)"))
+
+
 def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # everything saturates
     monkeypatch.setattr(Range, "percentile", lambda measured, percent: measured.largest / 50)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slimexport.report import format_bytes, table
-from slimexport.target.manifest import Artifact, Verification
+from slimexport.report import format_bytes, rejection, table
+from slimexport.target.manifest import UNVERIFIABLE, Artifact, Verification
 from slimtrain.costs.cost import format_macs
 from tests.support.bundle_helpers import PROVEN
 from tests.support.bundle_helpers import artifact as some_artifact
+from tests.support.bundle_helpers import manifest as some_manifest
 
 
 def artifact(width: float | None = 0.5, **check: Any) -> Artifact:
@@ -71,3 +73,23 @@ def test_skipped_and_verified_rows_share_a_table() -> None:
     lines = table([artifact(), skipped(0.25)]).splitlines()
     assert lines[2].split()[-1] == "skipped"
     assert "spread" in lines[0]
+
+
+def test_a_reason_that_many_files_share_is_told_once_with_their_names() -> None:
+    """31 of them; another reason has a line of its own."""
+    rejected = [
+        replace(artifact(status="failed", max_rel_error=0.1 + step / 100, tolerance=1e-4), name=f"net_x{step}").rejected()
+        for step in range(31)
+    ]
+    blind = replace(artifact(status=UNVERIFIABLE, spread=1e-9), name="net_blind").rejected()
+    manifest = some_manifest(rejected=(*rejected, blind))
+    lines = rejection(manifest, Path("out"), published=False).splitlines()
+    assert len(lines) == 3 and lines[0].startswith("net_x0: failed") and lines[1].startswith("net_blind: unverifiable")
+    assert lines[0].endswith("The same for 30 more: " + ", ".join(f"net_x{step}" for step in range(1, 31)) + ".")
+
+
+def test_one_file_is_and_several_are() -> None:
+    reject = replace(artifact(status="failed", max_rel_error=0.1, tolerance=1e-4), name="net_x1").rejected()
+    for number, words in ((1, "The other file is in out."), (2, "The other 2 files are in out.")):
+        manifest = some_manifest(*[artifact()] * number, rejected=(reject,))
+        assert rejection(manifest, Path("out"), published=True).splitlines()[-1] == words

@@ -21,9 +21,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from slimexport import job
-from slimexport.bundle_writer import BundleWriter
 from slimexport.cli import main
 from slimexport.onnx_files.graph import to_onnx as real_to_onnx
+from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork

@@ -4,6 +4,7 @@ its point, and left out where none is free."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import dist
 from typing import TYPE_CHECKING
 
 from benchmarks.cells.cell import Cell
@@ -22,6 +23,7 @@ PLACES = (
 MARK = 4.5  # points from a mark's middle to its edge
 Position = tuple[float, float]
 Segment = tuple[Position, Position]
+SAME_PX = 1.0  # of points that are drawn one on the other
 ROOM = 3.0  # points kept free between names
 
 
@@ -53,11 +55,13 @@ def place_names(
 ) -> list[Text]:
     """Write `names` (index of a point, text) beside their points, the first come first, at most `most`.
 
-    No name covers one of `points`, a line, or another name; nor one of `bars`, where there is such a place. All in data
-    coordinates. The figure's layout must be final. Returns what was written.
+    No name covers one of `points`, a line, or another name, or is nearer to another point than to its own; nor does it cover
+    one of `bars`, where there is such a place. All in data coordinates. The figure's layout must be final. Returns what was
+    written.
     """
     scale = axes.figure.dpi / 72
-    marks = [_square(_pixels(axes, point), MARK * scale) for point in points]
+    middles = [_pixels(axes, point) for point in points]
+    marks = [_square(middle, MARK * scale) for middle in middles]
     strokes, thin = ([(_pixels(axes, start), _pixels(axes, end)) for start, end in segments] for segments in (lines, bars))
     inside = axes.get_window_extent()
     taken: list[Bbox] = []
@@ -68,7 +72,11 @@ def place_names(
         for place, avoided in [*((place, [*strokes, *thin]) for place in PLACES), *((place, strokes) for place in PLACES)]:
             text = _write(axes, name, points[index], place)
             box = text.get_window_extent()
-            covers = any(map(box.overlaps, (*marks, *taken))) or any(_crosses(box, *segment) for segment in avoided)
+            covers = (
+                _astray(place, scale, index, middles)
+                or any(map(box.overlaps, (*marks, *taken)))
+                or any(_crosses(box, *segment) for segment in avoided)
+            )
             if not covers and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
                 taken.append(box.padded(ROOM * scale))
                 written.append(text)
@@ -96,6 +104,13 @@ def _write(axes: Axes, name: str, point: Position, place: tuple[int, int, int, i
 def _pixels(axes: Axes, point: Position) -> Position:
     x, y = axes.transData.transform(point)
     return float(x), float(y)
+
+
+def _astray(place: tuple[int, int, int, int], scale: float, index: int, middles: Sequence[Position]) -> bool:
+    """Whether a name at a place would begin nearer to another mark than to its own."""
+    x, y, aside, above = place
+    start = middles[index][0] + x * aside * scale, middles[index][1] + y * above * scale
+    return any(dist(start, middle) < dist(start, middles[index]) - SAME_PX for middle in middles)
 
 
 def _square(middle: Position, half: float) -> Bbox:

@@ -12,11 +12,24 @@ from typing import TYPE_CHECKING
 
 from benchmarks.report.analysis import Group
 from benchmarks.report.plots.labels import order_of_importance, place_names, short_name
-from benchmarks.report.plots.style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
+from benchmarks.report.plots.style import (
+    GREY,
+    INK,
+    few_ticks,
+    freeze,
+    label_axes,
+    legend,
+    mac_unit,
+    new_figure,
+    ring,
+    ring_entry,
+    titles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 HEADROOM = 1.18  # over the highest point, for its name
 DASHES = (0, (5, 3))
@@ -26,19 +39,21 @@ def latency_figure(groups: Sequence[Group], heading: str, setting: str) -> Figur
     """The picture for the measured groups of one bundle, backend and precision."""
     figure, axes = new_figure(len(groups))
     scale, unit = mac_unit(groups)
-    for group, panel in zip(groups, axes, strict=True):
-        _panel(panel, group, scale, unit)
+    (ideal_line, *_) = [_panel(panel, group, scale, unit) for group, panel in zip(groups, axes, strict=True)]
     titles(figure, heading, f"latency against MACs, {setting}")
     references = dict.fromkeys(short_name(group.reference.cell) for group in groups if group.reference)
     ideal = f"if latency followed MACs, from {' or '.join(references)}"
-    legend(figure, [axes[0].containers[0], axes[0].lines[-1]], ["median, bars: lowest and highest median of a round", ideal])
+    rings, doubtful = ring_entry(groups)
+    names = ["median, bars: lowest and highest median of a round", ideal, *doubtful]
+    legend(figure, [axes[0].containers[0], ideal_line, *rings], names)
     freeze(figure)
     for group, panel in zip(groups, axes, strict=True):
         _names(panel, group, scale)
     return figure
 
 
-def _panel(axes: Axes, group: Group, scale: float, unit: str) -> None:
+def _panel(axes: Axes, group: Group, scale: float, unit: str) -> Line2D:
+    """Draw a panel; the line that is the ideal comes back."""
     x, y, lows, highs = _values(group, scale)
     bars = [
         [max(0.0, at - low) for at, low in zip(y, lows, strict=True)],
@@ -46,11 +61,13 @@ def _panel(axes: Axes, group: Group, scale: float, unit: str) -> None:
     ]
     axes.errorbar(x, y, yerr=bars, fmt="o-", color=INK, ecolor=INK, linewidth=1.2, markersize=6, capsize=3.5)
     (_, _), (most, ideal) = _ideal(group, scale)
-    axes.plot([0, most], [0, ideal], linestyle=DASHES, color=GREY, linewidth=1.8, zorder=1)
+    (line,) = axes.plot([0, most], [0, ideal], linestyle=DASHES, color=GREY, linewidth=1.8, zorder=1)
     axes.set_xlim(0, 1.08 * most)
     axes.set_ylim(0, HEADROOM * max(*highs, ideal))
+    ring(axes, [point for row, point in zip(group.measured, zip(x, y, strict=True), strict=True) if row.result.warnings])
     few_ticks(axes.xaxis, axes.yaxis)
     label_axes(axes, f"MACs per image ({unit})", "latency per batch (ms)", f"batch {group.key[3]}")
+    return line
 
 
 def _values(group: Group, scale: float) -> tuple[list[float], list[float], list[float], list[float]]:

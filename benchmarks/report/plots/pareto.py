@@ -7,17 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
 from typing import TYPE_CHECKING
 
+from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY, AnalysisRow, Group, capability
 from benchmarks.report.plots.labels import Position, Segment, order_of_importance, place_names, short_name
-from benchmarks.report.plots.style import GREY, INK, few_ticks, freeze, label_axes, legend, mac_unit, new_figure, titles
+from benchmarks.report.plots.style import (
+    GREY,
+    INK,
+    few_ticks,
+    freeze,
+    label_axes,
+    legend,
+    mac_unit,
+    new_figure,
+    ring,
+    ring_entry,
+    titles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FRONT_WIDTH, BAR_WIDTH = 2.4, 1.0
 MARGIN = 0.14  # around the points, of their range
 FILLS = (("worth shipping", INK), ("on the front, but within noise of the next", "#b5b5b5"), ("beaten by another", "white"))
 
@@ -36,8 +49,10 @@ def pareto_figure(groups: Sequence[Group], heading: str, setting: str) -> Figure
     shown = [(name, fill) for name, fill in FILLS if fill in used]
     handles = [Line2D([], [], marker="o", markersize=8, color=INK, markerfacecolor=fill, linestyle="") for _, fill in shown]
     error = ", a standard error of the accuracy" * any(group.against == ACCURACY for group in groups)
-    bars = Line2D([], [], color=GREY, linewidth=1.0)
-    legend(figure, [*handles, bars], [*(name for name, _ in shown), f"bars: medians of rounds{error}"])
+    front, bars = Line2D([], [], color=GREY, linewidth=FRONT_WIDTH), Line2D([], [], color=GREY, linewidth=BAR_WIDTH)
+    rings, doubtful = ring_entry(groups)
+    names = [*(name for name, _ in shown), "Pareto front", f"bars: medians of rounds{error}", *doubtful]
+    legend(figure, [*handles, front, bars, *rings], names)
     freeze(figure)
     for group, panel in zip(groups, axes, strict=True):
         _names(panel, group, _points(group, scale))
@@ -56,7 +71,7 @@ def _fill(group: Group, row: AnalysisRow) -> str:
 
 
 def _panel(axes: Axes, group: Group, points: Sequence[Position], unit: str) -> None:
-    for lines, wide, order in ((_steps(group, points), 1.6, 1), (_bars(group, points), 1.0, 2)):
+    for lines, wide, order in ((_steps(group, points), FRONT_WIDTH, 1), (_bars(group, points), BAR_WIDTH, 2)):
         for start, end in lines:
             axes.plot([start[0], end[0]], [start[1], end[1]], color=GREY, linewidth=wide, zorder=order)
     for row, (x, y) in zip(group.measured, points, strict=True):
@@ -65,7 +80,9 @@ def _panel(axes: Axes, group: Group, points: Sequence[Position], unit: str) -> N
     spread = (max(values) - min(values)) or (1.0 if group.against == ACCURACY else max(values))
     margin = max(MARGIN * spread, 1.3 * max(_error(group, row) for row in group.measured))
     axes.set_xlim(0, max(*((1 + MARGIN) * x for x, _ in points), *(1.02 * end[0] for _, end in _bars(group, points))))
-    axes.set_ylim(min(values) - margin, max(values) + margin)
+    lowest = min(values) - margin if group.against == ACCURACY else 0.0  # MACs are counted from none, as in other pictures
+    axes.set_ylim(max(0.0, lowest), max(values) + margin)
+    ring(axes, [point for row, point in zip(group.measured, points, strict=True) if row.result.warnings])
     few_ticks(axes.xaxis, axes.yaxis)
     if group.against == ACCURACY:  # there is room for names above 100 %, but nothing to be read there
         low, high = axes.get_ylim()
@@ -96,11 +113,7 @@ def _bars(group: Group, points: Sequence[Position]) -> list[Segment]:
 
 def _error(group: Group, row: AnalysisRow) -> float:
     """A standard error of an accuracy, in points: what the number of images leaves open."""
-    accuracy = row.cell.accuracy
-    if group.against != ACCURACY or not accuracy or not accuracy.get("images"):
-        return 0.0
-    top1 = float(accuracy["top1"])
-    return 100 * sqrt(top1 * (1 - top1) / accuracy["images"])
+    return 100 * standard_error(row.cell.accuracy) if group.against == ACCURACY else 0.0
 
 
 def _names(axes: Axes, group: Group, points: Sequence[Position]) -> None:

@@ -27,6 +27,10 @@ TITLE_PT, TEXT_PT = 15, 12
 INK, GREY, PALE = "#1a1a1a", "#8c8c8c", "#d0d0d0"
 COLOURS = ("#0b2a5b", "#c8470d", "#2f9fd0", "#7a5195", "#d9a400", "#3d7a3d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+RING: dict[str, Any] = {
+    **{"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1},
+    **{"linestyle": "", "zorder": 2.5},
+}  # around what was measured with a warning
 LINES = ("-", "--", "-.", ":")
 MARK_LETTERS = 9  # what a legend's mark and the gaps around it take
 PANELS_ACROSS = 3
@@ -84,6 +88,21 @@ def _letters(names: Sequence[str], columns: int) -> int:
     """How wide a legend of so many columns is, which are filled one after the other."""
     parts = np.array_split(np.array([len(name) for name in names]), columns)
     return sum(int(part.max()) + MARK_LETTERS for part in parts)
+
+
+def ring(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Mark points as measured with a warning: a thin ring around each."""
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, **RING)
+
+
+def ring_entry(groups: Sequence[Group]) -> tuple[list[Any], list[str]]:
+    """What a legend says of rings: handles and names, none where no cell has a warning."""
+    from matplotlib.lines import Line2D
+
+    doubtful = [row for group in groups for row in group.measured if row.result.warnings]
+    return ([Line2D([], [], **RING)], ["measured with a warning"]) if doubtful else ([], [])
 
 
 def freeze(figure: Figure) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.cells.cell import Cell
 from benchmarks.report.analysis import AnalysisRow, Group
 from benchmarks.report.plots.labels import short_name
-from benchmarks.report.plots.style import TEXT_PT, label_axes, legend, mark, new_figure, ratio_axis, titles
+from benchmarks.report.plots.style import TEXT_PT, label_axes, legend, mark, new_figure, ratio_axis, ring, ring_entry, titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,9 @@ def throughput_figure(groups: Sequence[Group], heading: str, setting: str) -> Fi
     for index, group in enumerate(groups):
         x = [places[row.cell.label] for row in group.measured]
         size = max(5.0, 10 - 1.5 * index)  # where lines coincide, a smaller mark shows on top of a larger one
-        lines += axes.plot(x, [_images(row) for row in group.measured], linewidth=1.8, markersize=size, **mark(index))
+        y = [_images(row) for row in group.measured]
+        lines += axes.plot(x, y, linewidth=1.8, markersize=size, **mark(index))
+        ring(axes, [point for row, point in zip(group.measured, zip(x, y, strict=True), strict=True) if row.result.warnings])
     logarithmic = ratio_axis(axes, [_images(row) for group in groups for row in group.measured])
     if not numeric:
         _name_places(axes, cells)
@@ -38,7 +40,8 @@ def throughput_figure(groups: Sequence[Group], heading: str, setting: str) -> Fi
     what = "width" if numeric else "network, in order of MACs"
     label_axes(axes, what, f"images per second{' (log scale)' * logarithmic}", "")
     titles(figure, heading, f"throughput against {'width' if numeric else 'network'}, {setting}")
-    legend(figure, lines, [f"batch {group.key[3]}" for group in groups])
+    rings, doubtful = ring_entry(groups)
+    legend(figure, [*lines, *rings], [*(f"batch {group.key[3]}" for group in groups), *doubtful])
     return figure
 
 

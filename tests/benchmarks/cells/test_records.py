@@ -219,17 +219,47 @@ def test_a_folder_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "a/b").is_dir()
 
 
-def test_an_earlier_run_is_moved_to_the_next_free_name(tmp_path: Path) -> None:
+def test_the_last_run_is_kept_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "out"
-    for run in range(3):
+    caplog.set_level("INFO")
+    for run in range(4):
         moved = claim_folder(folder)
-        assert moved == (folder.with_name(f"out.{run}") if run else None)
-        (folder / "results.jsonl").write_text(str(run))
-    (tmp_path / "out.1").rename(tmp_path / "kept")
-    assert claim_folder(folder) == tmp_path / "out.1"
-    contents = {path.parent.name: path.read_text() for path in tmp_path.glob("*/results.jsonl")}
-    assert contents == {"kept": "0", "out.2": "1", "out.1": "2"}
-    assert folder.is_dir() and not list(folder.iterdir())
+        assert moved == (tmp_path / "out.1" if run else None)
+        for name in ("results.jsonl", "results.csv", "report.md", "comparison.txt", "latency_net_cpu.png"):
+            (folder / name).write_text(str(run))
+        (folder / "choose").mkdir()
+        (folder / "choose" / "results.jsonl").write_text("")
+    assert caplog.text.count("the run before the last one is removed") == 2
+    assert {path.name: (path / "results.jsonl").read_text() for path in tmp_path.iterdir()} == {"out": "3", "out.1": "2"}
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "choose/notes.txt", "sub/results.jsonl", "picture.png"])
+def test_a_folder_that_holds_anything_else_is_never_removed(tmp_path: Path, foreign: str) -> None:
+    folder, kept = tmp_path / "out", tmp_path / "out.1" / foreign
+    for parent in (folder, tmp_path / "out.1", kept.parent):
+        parent.mkdir(exist_ok=True)
+        (parent / "results.jsonl").write_text("")
+    kept.write_text("mine")
+    assert claim_folder(folder) == tmp_path / "out.2"
+    assert kept.read_text() == "mine"
+
+
+def test_a_run_that_is_read_is_not_removed(tmp_path: Path) -> None:
+    folder, baseline = tmp_path / "out", tmp_path / "out.1" / "results.jsonl"
+    for parent in (folder, baseline.parent):
+        parent.mkdir()
+        (parent / "results.jsonl").write_text("")
+    assert claim_folder(folder, kept=[baseline]) == tmp_path / "out.2"
+    assert baseline.exists()
+
+
+def test_what_is_no_run_or_a_link_keeps_its_name(tmp_path: Path) -> None:
+    for name in ("out", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.jsonl").write_text("")
+    (tmp_path / "out.1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out.2").mkdir()
+    assert claim_folder(tmp_path / "out") == tmp_path / "out.3"
 
 
 def test_the_working_folder_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

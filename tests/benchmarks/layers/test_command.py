@@ -68,7 +68,7 @@ def test_files_and_words_of_a_run(call: Call, tmp_path: Path) -> None:
     assert table.cost_ms(spec.plan(0.25)) < table.cost_ms(spec.plan(0.5))
     assert "steps of 16 input channels: +" in done.stdout
     assert "1x1 at " in done.stdout and "depthwise 3x3 at " in done.stdout and "classifier.0, linear:" in done.stdout
-    assert "a network takes" in done.stdout and "minutes" in done.stderr
+    assert "a network takes" in done.stdout and " min" in done.stderr
     with (out / "channels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["purpose"] for row in rows} == {"table", "staircase"}
@@ -93,6 +93,24 @@ def test_without_matplotlib_everything_else_is_written(call: Call, tmp_path: Pat
     done = call("us_mobilenet_v1", *FEW, "--output-dir", str(tmp_path))
     assert done.exit_code == 0 and "no plots: plots need matplotlib" in done.stderr
     assert (tmp_path / "latency_table.json").exists()
+
+
+def test_the_lines_at_steps_are_in_the_legend(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    figures: list[Any] = []
+
+    def keep(figure: object, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr("benchmarks.layers.plots.save", keep)
+    assert call("us_mobilenet_v1", *FEW, "--output-dir", str(tmp_path)).exit_code == 0
+    seen = set()
+    for figure in figures:
+        dotted = any(line.get_linestyle() == ":" for axes in figure.axes for line in axes.lines)
+        assert ("where a step of time lies" in [text.get_text() for text in figure.legends[0].get_texts()]) is dotted
+        seen.add(dotted)
+    assert True in seen
 
 
 @pytest.mark.parametrize("calls", [1, 5])

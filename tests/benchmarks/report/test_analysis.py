@@ -57,7 +57,8 @@ def test_bytes_follow_the_precision(precision: str, size: int) -> None:
     [
         (4.0, CEILING, {}, "compute", 0.25),
         (4.1, CEILING, {}, "none", 1 / 4.1),
-        (1.0, CEILING, {"layers": 200}, "launch", 2.0),
+        (2.0, CEILING, {"layers": 150}, "launch", 0.75),
+        (2.0, CEILING, {"layers": 300}, "compute", 0.5),  # 3 ms to start them, and it took 2: that is no floor
         (2.1, CEILING, {"activations": 20_000}, "memory", 2.012 / 2.1),  # 4 bytes of 10,000 + 300 + 2 * 20,000 elements
         (2.0, CEILING, {"activations": 20_000}, "compute", 0.5),  # the bytes would take longer: they do not come from memory
         (2.0, CEILING, {"activations": None}, "compute", 0.5),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.cells.cell import MEASURED, NOT_MEASURED, Cell, Result, Round
-from benchmarks.report.choose import choose, sentences
+from benchmarks.report.choose import as_values, choose, sentences
 
 
 def result(width: float, rounds: list[list[float]], top1: float | None = None, **more: Any) -> Result:
@@ -71,11 +73,60 @@ def test_what_was_not_measured_is_no_candidate() -> None:
     assert sentences(choose([], 5, 50)) == ["no width could be measured, so none can be chosen"]
 
 
-def test_a_round_over_the_budget_is_told() -> None:
-    choice = choose([result(0.5, [[4.0] * 10, [4.0] * 10, [5.5] * 9])], 5, 50)
-    assert choice.chosen is not None and choice.close
-    assert "5.5 ms" in sentences(choice)[1]
-    assert not choose([result(0.5, [[4.0] * 10])], 5, 50).close
+def test_a_width_that_meets_the_budget_in_some_rounds_only_is_not_chosen_but_told() -> None:
+    """Whichever side of the budget its median is on."""
+    for rounds in ([[4.0] * 10, [4.0] * 10, [5.5] * 9], [[4.5] * 9, [6.0] * 10, [6.0] * 10]):
+        choice = choose([result(0.25, [[2.0] * 9, [2.2] * 9]), result(0.5, rounds)], 5, 50)
+        assert choice.chosen is not None and choice.chosen.cell.width == 0.25
+        assert [one.cell.width for one in choice.better] == [0.5] and choice.misses == ()
+        lines = sentences(choice)
+        assert lines[0].startswith(
+            "net_0.25 (fp32, 0.25x) takes 2.1 ms, 2 to 2.2 in its rounds (median per batch): the widest"
+        )
+        assert lines[1].startswith("not sure: net_0.5 ") and f"{min(map(min, rounds)):g} to " in lines[1]
+        assert sum("--duration" in line for line in lines) == 1
+
+
+def test_noise_alone_gives_no_answer() -> None:
+    choice = choose([result(0.5, [[4.0] * 3, [6.0] * 3])], 5, 50)
+    assert choice.chosen is None and choice.fitting == () and choice.misses == ()
+    lines = sentences(choice)
+    assert lines[0].startswith("too noisy to choose: of no width every round meets 5 ms")
+    assert "not sure: net_0.5" in lines[1]
+
+
+def test_an_unsure_width_that_is_no_better_is_not_worth_a_word() -> None:
+    results = [result(0.25, [[4.0] * 3, [6.0] * 3]), result(0.5, [[3.0] * 3, [3.1] * 3])]
+    choice = choose(results, 5, 50)
+    assert choice.chosen is not None and choice.chosen.cell.width == 0.5 and choice.unsure and not choice.better
+    assert len(sentences(choice)) == 1
+
+
+def test_of_many_unsure_widths_a_few_are_named() -> None:
+    lines = sentences(choose([result(width / 10, [[4.0], [6.0]]) for width in range(1, 10)], 5, 50))
+    assert sum(line.startswith("not sure: ") for line in lines) == 3 and "not sure of 6 more either" in lines
+
+
+def test_a_single_round_tells_nothing_of_noise() -> None:
+    choice = choose([result(0.5, [[4.0] * 10])], 5, 50)
+    assert "--repeats 3" in sentences(choice, rounds=1)[-1]
+    assert len(sentences(choice, rounds=3)) == 1
+
+
+def test_accuracies_that_the_images_do_not_tell_apart_are_named() -> None:
+    results = [result(0.25, [[1.0]], 0.9), result(0.5, [[3.0]], 0.978), result(1.0, [[4.0]], 0.98)]
+    choice = choose(results, 5, 50)
+    assert [one.cell.width for one in choice.as_accurate] == [0.5]  # a standard error of 360 images is 0.7 points
+    assert "no less accurate within a standard error (0.7 points): 0.5x" in sentences(choice)
+
+
+def test_the_choice_as_plain_values_names_the_files() -> None:
+    results = [result(0.25, [[2.0]]), result(0.5, [[4.0], [6.0]]), result(1.0, [[9.0], [9.5]])]
+    values = json.loads(json.dumps(as_values(choose(results, 5, 50), Path("exports/b"))))
+    assert values["chosen"]["path"] == "exports/b/f.onnx" and values["chosen"]["width"] == 0.25
+    assert [[one["width"] for one in values[kind]] for kind in ("fitting", "unsure", "over")] == [[0.25], [0.5], [1.0]]
+    assert values["unsure"][0]["rounds_ms"] == [4.0, 6.0] and values["budget_ms"] == 5 and values["by"] == "MACs"
+    assert as_values(choose(results, 1, 50), Path("b"))["chosen"] is None
 
 
 @pytest.mark.parametrize("percentile", [50, 90, 99])

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from benchmarks.cells.cell import Result, Round
+from benchmarks.cells.statistics import warnings
 from benchmarks.report.analysis import analyse
 from benchmarks.report.wording import (
+    DOUBTS,
     backend_settings,
+    ceilings_table,
+    in_short,
     method_lines,
     states_line,
     trust,
@@ -38,7 +44,49 @@ def test_verdicts_of_noise_and_of_a_low_ceiling() -> None:
     (group,) = analyse(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e7}})
     said = verdicts(group)
     assert "0.5x: noisy, rounds differ by more than 10%: measure again before deciding" in said
-    assert any(line.startswith("some reach more than the ceiling") for line in said)
+    run = recorded(results * 2)
+    assert [line for line in trust(run, [group, group]) if "too low" in line] == list(group.exceeded)
+    assert group.exceeded[0].startswith("onnxruntime-cpu fp32: 1.0x at batch 1 is 1.9")
+
+
+def test_an_exceeded_ceiling_is_no_figure_of_the_table() -> None:
+    results = [steady(cell("1.0x", 40_000), 2.0)]
+    table, missing = ceilings_table(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e7, "bytes_per_s": 1e9}})
+    assert table[1] == ["onnxruntime-cpu fp32", "-", "1.00", "-"]
+    assert len(missing) == 1 and "measured too low" in missing[0]
+    table, missing = ceilings_table(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e8}})
+    assert table[1][1] == "0.100" and missing == []
+
+
+@pytest.mark.parametrize(("start", "doubt"), DOUBTS.items())
+def test_verdicts_carry_the_doubts_of_their_rows(start: str, doubt: str) -> None:
+    results = [
+        steady(cell(label, macs), time, time) for label, macs, time in (("0.5x", 10, 1), ("0.75x", 20, 2), ("1.0x", 40, 3))
+    ]
+    (sure,) = analyse(results, {})
+    assert not any(doubt in line for line in [*verdicts(sure), in_short(sure)])
+    doubtful = [replace(one, warnings=(f"{start} and so on",)) for one in results[:2]]
+    (group,) = analyse([*doubtful, results[2]], {})
+    assert f"0.5x and 0.75x: {doubt}, which the sentences above may be due to" in verdicts(group)
+    assert in_short(group).endswith(f"doubtful: {doubt}")
+
+
+def test_the_doubts_are_how_warnings_begin() -> None:
+    """Of results that bring all of them about."""
+    slow = Round(
+        {"wall": [1.0] * 5, "device": [1.0, 2.0, 1.0, 2.0, 1.0], "enqueue": [1.0] * 5}, {"throttle": ["heat"], "other_load": 2}
+    )
+    texts = warnings(Result(cell("1.0x", 10), "measured", rounds=(slow,)))
+    assert all(any(text.startswith(start) for text in texts) for start in DOUBTS)
+
+
+def test_one_is_not_many() -> None:
+    one = recorded([replace(steady(cell("1.0x", 10), 1.0), warnings=())])
+    assert trust(one, analyse(one.results, {}))[0] == "1 of 1 cell was measured, 1 without a warning"
+    many = recorded([steady(cell("1.0x", 10), 1.0), failed(cell("0.5x", 5))])
+    assert trust(many, analyse(many.results, {}))[0] == "1 of 2 cells were measured, 1 without a warning"
+    method = {"duration_s": 1, "least_iterations": 1, "repeats": 1, "warmup_s": 0.1}
+    assert "at least 1 iteration per cell, over 1 round in which" in method_lines({"method": method})[0]
 
 
 def test_accuracies_come_with_their_error() -> None:
@@ -58,6 +106,8 @@ def test_warnings_that_differ_in_figures_are_told_once() -> None:
     assert "batch 1, 0.3x, 0.4x; net, onnxruntime-cpu, fp32, batch 2, 0.2x, 0.3x, 0.4x; " in lines[0]
     assert lines[0].endswith("and in 3 more tables (all are in results.csv).")
     assert lines[1] == "net, onnxruntime-cpu, fp32, batch 1, 1.0x: throttled (heat)."
+    (line,) = warning_lines([warned(f"0.{number}x", 1, "noisy.") for number in range(10, 41)])
+    assert line.endswith("The same for 30 more: net, onnxruntime-cpu, fp32, batch 1, 30 from 0.11x to 0.40x.")
 
 
 def test_groups_without_a_figure_are_told_by_reason() -> None:

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.listing import scripts
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.errors import UserError
+from tests.support.export_helpers import python
 
 NAMES = [command.rpartition(".")[2] for command in scripts() if command.startswith("python -m benchmarks.studies.")]
 
@@ -24,6 +25,55 @@ def test_results_are_written_where_somebody_wants_them(tmp_path: Path, monkeypat
     assert json.loads(path.read_text()) == {"a": [1, "ü"]} and path.read_text().endswith("}\n")
     with pytest.raises(UserError, match="cannot be written"):
         write_result(path / "below", {})
+
+
+def test_help_says_every_default(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = script_parser("what it does")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", default=["one", "two"], help="in turn")
+    parser.add_argument("--share", default="50%", help="of them")
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="no pictures")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.print_help()
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in (
+        "--repeats REPEATS [default: 3]",
+        "--ways WAYS [WAYS ...] in turn [default: one,two]",
+        "--share SHARE of them [default: 50%]",
+        "--no-plots no pictures --threads THREADS of torch",
+    ):
+        assert expected in text
+
+
+def test_without_torch_scripts_show_their_help_and_say_what_to_install(tmp_path: Path) -> None:
+    """All of them in one process; what needs no torch goes on to its own refusal."""
+    code = """
+import contextlib, importlib, io, json
+outcomes = {}
+for name in json.loads(sys.argv[1]):
+    for words in (["--help"], ["nowhere"], ["--ckpt", "none"], []):
+        out = io.StringIO()
+        sys.argv = [name, *words]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                importlib.import_module(f"benchmarks.studies.{name}").main()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        except BaseException as error:
+            code = repr(error)
+        outcomes[f"{name} {' '.join(words)}"] = (code, out.getvalue())
+print(json.dumps(outcomes))
+"""
+    names = [name for name in NAMES if name not in ("networks", "search_seeds")]  # which run commands that say so
+    done = python(code, json.dumps(names), without=("torch", "torchvision", "onnx", "onnxruntime"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    assert {key: code for key, (code, _) in outcomes.items() if code not in (0, 2, 3)} == {}
+    assert all(outcomes[f"{name} --help"][0] == 0 for name in names)
+    for name in ("training", "export_speed", "search_speed"):
+        code, text = outcomes[f"{name} "]
+        assert code == 3 and text.startswith(f"{name}: the package torch is not installed") and text.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

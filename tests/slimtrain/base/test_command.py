@@ -60,6 +60,12 @@ def test_a_package_that_is_missing_is_a_lack_of_the_environment() -> None:
     assert result.exit_code == 3 and result.stderr.startswith("tool: the package tqdm.auto is not installed")
 
 
+def test_what_to_install_is_the_extra_that_brings_the_package() -> None:
+    for module, extra in (("torch", "full"), ("yaml", "full"), ("PIL.Image", "target")):
+        result = run(fails(ModuleNotFoundError(f"No module named {module!r}", name=module)))
+        assert f"pip install 'slimmable-deploy[{extra}]'" in result.stderr and result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["slimtrain.nothing", "slimexport", "benchmarks.nothing.at_all"])
 def test_a_module_of_ours_that_is_missing_is_a_defect(name: str) -> None:
     error = ModuleNotFoundError(f"No module named {name!r}", name=name)

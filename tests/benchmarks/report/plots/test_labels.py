@@ -37,6 +37,27 @@ def test_names_in_a_cloud_of_points_cover_nothing() -> None:
         assert not any(box.contains(*axes.transData.transform(point)) for point in points)
 
 
+@pytest.mark.parametrize("slope", [0.0, 1.0, 12.0, 1e6])
+def test_a_name_begins_nearest_to_its_own_point_however_close_they_lie(slope: float) -> None:
+    """31 points 14 pixels apart on a line: where a name begins, as matplotlib drew it, no other point is nearer."""
+    figure, (axes,) = new_figure(1)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    freeze(figure)
+    inside = axes.get_window_extent()
+    along = np.array([1.0, slope]) / np.hypot(1.0, slope)
+    pixels = np.array([inside.x0 + 300, inside.y0 + 60]) + 14 * np.arange(31)[:, None] * along
+    points = [(float(x), float(y)) for x, y in axes.transData.inverted().transform(pixels)]
+    written = place_names(axes, points, [(index, str(index)) for index in order_of_importance(31)])
+    assert len(written) >= 5
+    for text in written:
+        box, index = text.get_window_extent(), int(text.get_text())
+        x = {"left": box.x0, "center": (box.x0 + box.x1) / 2, "right": box.x1}[text.get_horizontalalignment()]
+        y = {"bottom": box.y0, "center": (box.y0 + box.y1) / 2, "top": box.y1}[text.get_verticalalignment()]
+        distances = np.hypot(*(pixels - (x, y)).T)
+        assert distances[index] <= distances.min() + 3  # boxes are a pixel or two larger than their letters
+
+
 def test_lines_through_boxes() -> None:
     from matplotlib.transforms import Bbox
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.cells.cell import Result
 from benchmarks.report.analysis import analyse
 from benchmarks.report.picture_files import LATENCY, PARETO, SHOWN, THROUGHPUT, file_name
 from benchmarks.report.plots.pictures import draw, figure_of, sheets
+from benchmarks.report.plots.style import RING
 from slimexport.target.errors import MissingBackend
 from tests.support import ROOT
 from tests.support.bench_colours import luminance
@@ -277,3 +279,32 @@ def test_without_matplotlib_nothing_is_drawn_and_the_reason_told(monkeypatch: py
         draw(recorded(family(2, batches=(1,))), tmp_path)
     assert error.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_what_was_measured_with_a_warning_has_a_ring_and_nothing_else(kind: str) -> None:
+    results = family(5)
+    doubtful = [replace(one, warnings=("noisy",)) if place in (1, 7) else one for place, one in enumerate(results)]
+    for members, expected in ((results, 0), (doubtful, 2)):
+        (sheet,) = sheets(analyse(members, {}), ENVIRONMENT)
+        figure: Any = figure_of(kind, sheet)
+        rings = [line for axes in figure.axes for line in axes.lines if line.get_markersize() == RING["markersize"]]
+        assert sum(len(line.get_xdata()) for line in rings) == expected
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("measured with a warning" in legend) is bool(expected)
+    circled = {(x, y) for line in rings for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    marks = {(x, y) for axes in figure.axes for line in axes.lines for x, y in zip(*line.get_data(), strict=True)}
+    assert circled <= marks
+
+
+@pytest.mark.parametrize("name", ["3 widths", "31 widths", "one width"])
+def test_the_front_is_in_the_legend_and_macs_begin_at_zero(name: str) -> None:
+    figure = drawn(name, PARETO)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "Pareto front" in names
+    front = figure.legends[0].get_lines()[names.index("Pareto front")]
+    bars = figure.legends[0].get_lines()[names.index("Pareto front") + 1]
+    assert front.get_linewidth() > 2 * bars.get_linewidth()
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert bool(low == 0) is axes.get_ylabel().startswith("MACs") and low < high

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
 from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
-from slimexport.fold import fold_norms
+from slimexport.onnx_files.fold import fold_norms
 from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.typed import to_typed

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimexport.dense import materialize
-from slimexport.fold import fold_norms, folded
+from slimexport.onnx_files.fold import fold_norms, folded
 from tests.support.export_helpers import Wired, conv, opened
 
 EPS = 1e-5

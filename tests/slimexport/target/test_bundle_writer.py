@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from slimexport.bundle_writer import BundleWriter
+from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.base.errors import UserError
 from tests.support.export_helpers import bundle, fill, tree
 

@@ -1,0 +1,159 @@
+"""What a bundle's networks say of photographs, and how long they take. No torch: numpy, Pillow and what runs the files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from slimexport.bundle import open_network
+from slimexport.report import width_text
+from slimexport.target.arrays import Array
+from slimexport.target.backends import CPU, FORMAT_OF
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Artifact, Input, Manifest, read_manifest
+from slimexport.target.precision import files_of
+from slimexport.target.runners import runs_on_cpu
+from slimtrain.base.errors import UserError
+from slimtrain.base.text import some
+from slimtrain.data.images import Images, Preprocessing
+
+MOST_CLASSES = 5
+RUNS = 5  # of which the median time is told, after one that is not counted
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """A class that a network gives a share of its softmax; `name` is None where the bundle names no classes."""
+
+    number: int
+    name: str | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one file says of one image: the likeliest classes first, and the milliseconds that a run of this image took."""
+
+    image: str
+    artifact: Artifact
+    latency_ms: float
+    top: tuple[ClassShare, ...]
+
+
+def predict(
+    bundle: str | Path,
+    images: Sequence[str | Path],
+    widths: Sequence[float] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    backend: str = CPU,
+) -> list[Prediction]:
+    """Run every image, prepared as in calibration and tests, through a bundle's files of `widths` (None: all) and `precisions`
+    on `backend`; image by image, in order of MACs.
+
+    Raises BundleError where the bundle holds no such file, UserError for what is no image, MissingBackend where the backend
+    cannot run here.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    chosen = choose_files(folder, manifest, widths, precisions, backend)
+    prepared = [prepare(Path(image), manifest.input) for image in images]
+    by_image: list[list[Prediction]] = [[] for _ in images]
+    for artifact in chosen:
+        with open_network(folder, artifact.file, backend=backend) as network:
+            for image, pixels, predictions in zip(images, prepared, by_image, strict=True):
+                logits = network(pixels)
+                times = []
+                for _ in range(RUNS):
+                    began = time.perf_counter()
+                    logits = network(pixels)
+                    times.append(1e3 * (time.perf_counter() - began))
+                top = likeliest(logits[0], manifest.output.class_names)
+                predictions.append(Prediction(str(image), artifact, median(times), top))
+    return [prediction for predictions in by_image for prediction in predictions]
+
+
+def choose_files(
+    folder: Path, manifest: Manifest, widths: Sequence[float] | None, precisions: Sequence[str], backend: str
+) -> list[Artifact]:
+    """The files to run, in order of MACs. BundleError where there is none."""
+    form = FORMAT_OF[backend]
+    names = {name for option in precisions for name in (option, *(file.name for file in files_of(option)))}
+    here = [a for a in manifest.of_format(form) if backend != CPU or runs_on_cpu(a.precision)]
+    of_widths = [artifact for artifact in here if widths is None or artifact.width in widths]
+    chosen = sorted((a for a in of_widths if a.precision in names), key=lambda artifact: artifact.macs)
+    if chosen:
+        return chosen
+    known = dict.fromkeys(f"{width_text(artifact)} in {artifact.precision}" for artifact in here)
+    raise BundleError(
+        f"{folder}: holds nothing of these widths in {', '.join(precisions)} that {backend} runs. It has {some(list(known))}: "
+        "choose with --widths and --precision, or export what is missing."
+    )
+
+
+def prepare(path: Path, entry: Input) -> Images:
+    """[1, channels, S, S] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
+    # what preprocessing asks for is what the manifest tells, under the same names
+    preprocessing = Preprocessing(**{part.name: getattr(entry, part.name) for part in fields(Preprocessing)})
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}. --predict takes image files.")
+    try:
+        return preprocessing(path)[None]
+    except (UserError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        raise UserError(f"{path}: is no image that can be read here ({error}). --predict takes photographs.") from error
+
+
+def likeliest(logits: Array, class_names: Sequence[str] | None) -> tuple[ClassShare, ...]:
+    """The classes of the largest of `logits` [classes], at most five, with their softmax. BundleError where they are not
+    finite."""
+    if not np.isfinite(logits).all():
+        raise BundleError("the network's outputs are not finite for this image. Verify the bundle: --verify-only.")
+    exact = np.exp(logits.astype(np.float64) - float(logits.max()))
+    shares = exact / exact.sum()
+    order = np.argsort(-shares, kind="stable")[:MOST_CLASSES]
+    return tuple(
+        ClassShare(int(number), class_names[number] if class_names else None, float(shares[number])) for number in order
+    )
+
+
+def as_text(predictions: Sequence[Prediction]) -> str:
+    """A block for each image: its name, then a line per width with milliseconds and the likeliest classes."""
+    blocks = []
+    several = len({prediction.artifact.precision for prediction in predictions}) > 1
+    for image in dict.fromkeys(prediction.image for prediction in predictions):
+        lines = [["width", *(["precision"] if several else []), "ms", "classes"]]
+        for prediction in (prediction for prediction in predictions if prediction.image == image):
+            top = ", ".join(f"{share.name or f'class {share.number}'} {share.probability:.1%}" for share in prediction.top)
+            precision = [prediction.artifact.precision] if several else []
+            lines.append([width_text(prediction.artifact), *precision, f"{prediction.latency_ms:.2f}", top])
+        sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = [
+            "  ".join([*(cell.rjust(size) for cell, size in zip(line[:-1], sizes, strict=False)), line[-1]]) for line in lines
+        ]
+        blocks.append("\n".join([image, *rows]))
+    return "\n\n".join(
+        [*blocks, f"ms: the median of {RUNS} runs of this one image here; `slimbench BUNDLE` measures properly"]
+    )
+
+
+def as_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The same as plain values: an object for each image and file."""
+    return [
+        {
+            "image": prediction.image,
+            "name": prediction.artifact.name,
+            "width": prediction.artifact.width,
+            "precision": prediction.artifact.precision,
+            "file": prediction.artifact.file,
+            "latency_ms": prediction.latency_ms,
+            "top": [{"class": share.number, "name": share.name, "probability": share.probability} for share in prediction.top],
+        }
+        for prediction in predictions
+    ]
