@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,14 @@ class Killed(Numbered):
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
+
+
+class Full(Numbered):
+    """The process that opens an image has no room for shared memory."""
+
+    def image(self, index: int) -> torch.Tensor:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().image(index)
 
 
 def noisy(image: Any) -> torch.Tensor:
@@ -231,27 +241,54 @@ def test_an_abandoned_iterator_leaves_no_processes() -> None:
     assert not multiprocessing.active_children() and time.perf_counter() - started < 5
 
 
-def test_a_process_that_dies_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"a process that loads images ended.*shared memory"):
-        train(Deadly(10), workers=1)
+def train_on(samples: Any) -> None:
+    train(samples, workers=2)
 
 
-def failing(image: Any) -> torch.Tensor:
-    raise RuntimeError("a defect of what a DataLoader worker is told to do")
+def run_tests_on(samples: Any) -> None:
+    list(loader.test_batches(samples, noisy, batch_size=4, workers=2))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_defect_in_a_process_that_lives_on_is_no_lack_of_memory(workers: int) -> None:
-    with pytest.raises(RuntimeError, match="a defect") as caught:
-        list(training_batches(Numbered(10), failing, epochs=1, batch_size=5, seed=0, workers=workers))
-    assert not isinstance(caught.value, ResourceError)
+def died(samples: Any, use: Callable[[Any], None]) -> str:
+    """What the user is told, soon, of processes that died: exit code 3, with both ways out; no process is left."""
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"--workers 0.*--shm-size") as caught:
+        use(samples)
+    assert caught.value.exit_code == 3 and time.monotonic() - began < 20
     assert not multiprocessing.active_children()
+    return str(caught.value)
 
 
-def test_a_process_that_is_killed_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"a process that loads images ended.*--set workers=N"):
-        train(Killed(10), workers=2)
-    assert not multiprocessing.active_children()
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_process_that_dies_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    assert "a process that loads images ended (" in died(Deadly(10), use)
+
+
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_process_that_is_killed_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    assert "was killed, as the kernel does where memory is short" in died(Killed(10), use)
+
+
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_shared_memory_that_is_full_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    """Left to itself, the thread that hands a batch over prints its error and drops the batch: the main process waits."""
+    assert "could not hand a batch over: shared memory (/dev/shm) is full" in died(Full(10), use)
+
+
+def test_any_error_of_handing_over_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", fail)  # the processes are forked with it
+    assert "or too many files are open" in died(Numbered(10), train_on)
+
+
+def test_a_machine_without_room_for_processes_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail)
+    assert "cannot be started ([Errno 28] No space left on device)" in died(Numbered(10), train_on)
 
 
 def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:
