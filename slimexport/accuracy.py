@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
+from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged, tested_whole
 from slimtrain.data.datasets import open_data
 from slimtrain.data.folders import scan
 from slimtrain.data.images import Preprocessing
 from slimtrain.data.loader import Batch, test_batches
 from slimtrain.data.samples import Samples
-from slimtrain.data.transforms import test_transform
+from slimtrain.data.transforms import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,26 @@ class LabeledImages:
             log.warning("%d of %d images could not be read", failed, len(self.samples))
 
 
-def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) -> LabeledImages:
+def preprocessing_of(
+    checkpoint: Checkpoint, image_size: int | None = None, exif_orientation: bool | None = None
+) -> Preprocessing:
+    """What is done to images for a checkpoint's networks: as in the tests of the run that trained it, where it tells. What is
+    not None is taken in place of its own."""
+    settings = checkpoint.settings
+    return Preprocessing(
+        checkpoint.image_size if image_size is None else image_size,
+        checkpoint.mean,
+        checkpoint.std,
+        tested_whole(settings.get("data"), settings.get("augmentation")),
+        bool(settings.get("exif_orientation", False)) if exif_orientation is None else exif_orientation,
+    )
+
+
+def labeled_images(
+    source: str | Path, checkpoint: Checkpoint, preprocessing: Preprocessing, workers: int | None = None
+) -> LabeledImages:
     """The images of `source` for a checkpoint's networks; see `images_for`."""
-    spec = checkpoint.spec
-    preprocessing = Preprocessing(image_size, checkpoint.mean, checkpoint.std)
-    return images_for(source, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
+    return images_for(source, checkpoint.spec.classes, preprocessing, checkpoint.file, checkpoint.class_names, workers=workers)
 
 
 def images_for(
@@ -62,11 +77,12 @@ def images_for(
     preprocessing: Preprocessing,
     owner: str,
     class_names: Sequence[str] = (),
+    workers: int | None = None,
 ) -> LabeledImages:
     """The images of `source`: `digits`, the 360 test digits of scikit-learn, or a folder of class folders.
 
-    `owner` is what messages call the network's file. Raises UserError where the folder is none, or its classes are not the
-    network's: by name where `class_names` are known, else by number.
+    `owner` is what messages call the network's file; `workers` processes load images, by default up to 4. Raises UserError
+    where the folder is none, or its classes are not the network's: by name where `class_names` are known, else by number.
     """
     row = CATALOG[str(source) if packaged(source) else FOLDER]
     if packaged(source):
@@ -76,7 +92,7 @@ def images_for(
         folder = Path(source)
         if not folder.is_dir():
             raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
-        files = scan(folder)
+        files = scan(folder, preprocessing.exif_orientation)
         samples, names = files, files.classes
     if len(names) != classes:
         raise UserError(
@@ -90,8 +106,9 @@ def images_for(
             f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained "
             "with."
         )
-    transform = test_transform(preprocessing.image_size, preprocessing.mean, preprocessing.std, row.whole)
-    workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
+    transform = Prepared(replace(preprocessing, whole=preprocessing.whole or row.whole))
+    if workers is None:
+        workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
     return LabeledImages(Path(source).name, samples, transform, workers)
 
 

@@ -36,7 +36,7 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
     from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
-    preprocessing = Preprocessing(image.image_size, image.mean, image.std)
+    preprocessing = Preprocessing(image.image_size, image.mean, image.std, image.whole, image.exif_orientation)
     images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
     files = {
         (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name

@@ -59,20 +59,19 @@ def theirs(source: Path, target: Path, images: list[NDArray[np.float32]], method
 
 def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     """Top-1 of every way, in plain values."""
-    from slimexport.accuracy import labeled_images, measure
+    from slimexport.accuracy import labeled_images, measure, preprocessing_of
     from slimexport.exporter import export
     from slimexport.onnx_files.calibration import calibration_batches
     from slimexport.request import CalibrationImages, Proof
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.catalog import DIGITS
-    from slimtrain.data.images import Preprocessing
 
     checkpoint = open_checkpoint(ckpt)
-    preprocessing = Preprocessing(checkpoint.image_size, checkpoint.mean, checkpoint.std)
+    preprocessing = preprocessing_of(checkpoint)
     batches = list(calibration_batches(DIGITS, preprocessing, 64))
     images = list(np.concatenate(batches)[:CALIBRATION_IMAGES].reshape(-1, 64, *batches[0].shape[1:]))
-    labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
+    labeled = labeled_images(DIGITS, checkpoint, preprocessing)
     top1: dict[str, dict[str, float | str]] = {}
 
     def accuracy(run: Callable[[Any], Any]) -> float:

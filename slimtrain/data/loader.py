@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.data.opening import ImageRefused
 from slimtrain.data.samples import Picture, Samples
 from slimtrain.data.transforms import Transform
 
@@ -94,7 +95,7 @@ def training_batches(
     process `rank` of `world`.
 
     An unreadable image is replaced by the next readable one. Raises UserError, at once, where an epoch has no batch or a
-    process would get no image, and later, where no image can be read; ResourceError where a process that
+    process would get no image, and later, where an image is refused or none can be read; ResourceError where a process that
     loads images dies.
     """
     count = len(samples)
@@ -126,7 +127,7 @@ def test_batches(
 ) -> Iterator[Batch]:
     """Every image once: process `rank` of `world` gets every world-th, in batches of about `batch_size` / `world`.
 
-    Unreadable images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole
+    Unreadable and refused images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole
     batches; ResourceError where a process that loads images dies.
     """
     jobs = _test_jobs(len(samples), max(batch_size // world, 1), rank, world)
@@ -177,7 +178,10 @@ class _TrainingBatches(Dataset[Batch | _Failed]):
                 torch.default_generator.manual_seed(_seed(self.seed, job.epoch, index))
                 last = index + min(UNREADABLE_RUN, len(self.samples))
                 positions = (candidate % len(self.samples) for candidate in range(index, last))
-                opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
+                try:
+                    opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
+                except ImageRefused as error:
+                    return _Failed(str(error))
                 if opened is None:
                     return _Failed(_none_readable(self.samples.name(index), last - index))
                 position, image = opened
@@ -197,9 +201,13 @@ class _TestBatches(Dataset[Batch | _Failed]):
     def __getitem__(self, job: _Job) -> Batch | _Failed:
         images, labels, unreadable, run = [], [], [], 0
         for index in job.indices:
-            image = _open(self.samples, index)
+            name = self.samples.name(index)
+            try:
+                image = _open(self.samples, index)
+            except ImageRefused as error:
+                image, name = None, f"{name} ({error.reason})"
             if image is None:
-                unreadable.append(self.samples.name(index))
+                unreadable.append(name)
                 run += 1
                 if run == UNREADABLE_RUN:
                     return _Failed(_none_readable(unreadable[-1], run))
@@ -212,9 +220,11 @@ class _TestBatches(Dataset[Batch | _Failed]):
 
 
 def _open(samples: Samples, index: int) -> Picture | None:
-    """The image, or None where it cannot be read."""
+    """The image, or None where it cannot be read; ImageRefused where it is not to be."""
     try:
         return samples.image(index)
+    except ImageRefused:
+        raise
     except Exception:  # Pillow's decoders raise nearly anything on a damaged file
         return None
 

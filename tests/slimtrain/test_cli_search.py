@@ -481,6 +481,13 @@ def test_images_kept_aside_for_tests_alone_serve_the_search_and_test_nothing_mor
     assert "--set holdout=0" in outcome.lines[-1]
 
 
+def test_a_share_kept_aside_serves_the_search(tmp_path: Path) -> None:
+    outcome, folder = searched(tmp_path, "--targets", "770K", holdout=0.5, search_holdout=0, search_images=10)
+    search = SearchRequest(read_config(str(tmp_path / "tiny.yml")), folder, None, str(tmp_path / "tiny.yml"))
+    assert len(data_of(search.supernet).test) == 16
+    assert any(line.startswith("searching on 10 of 16 images, ") for line in outcome.lines)
+
+
 def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:
     shown = without_torch("search", "--help")
     assert shown.returncode == 0 and "--targets LIST" in shown.stdout

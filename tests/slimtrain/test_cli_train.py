@@ -255,7 +255,9 @@ def test_a_published_file_trains_and_tests(
     only = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights))
     tested = done(f"app:{only}", *FAKE)
     assert [line.split()[0] for line in tested.lines[1:]] == ["width", "0.125", "0.1875", "0.25"]
-    final = outcome.lines[outcome.lines.index("calibrating 3 widths over 2 batches") + 1 :]
+    final = outcome.lines[
+        [line.startswith("calibrating 3 widths over 2 batches of ") for line in outcome.lines].index(True) + 1 :
+    ]
     assert tested.lines[1:] == final[1:5]  # the same figures that the run ended with
     fewer = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights), width_mult_list_test=[0.15])
     without = run(f"app:{fewer}", *FAKE, "--set", "calibration_batches=0")

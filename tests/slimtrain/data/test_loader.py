@@ -22,6 +22,7 @@ import torch
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.data import loader
 from slimtrain.data.loader import Batch, steps_per_epoch, training_batches
+from slimtrain.data.opening import ImageRefused
 from tests.support import ROOT
 
 
@@ -289,6 +290,37 @@ def test_a_machine_without_room_for_processes_is_told_with_what_to_do(monkeypatc
 
     monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail)
     assert "cannot be started ([Errno 28] No space left on device)" in died(Numbered(10), train_on)
+
+
+class Refused(Numbered):
+    """Those in `broken` can be read, but are not to be."""
+
+    def image(self, index: int) -> torch.Tensor:
+        if index in self.broken:
+            raise ImageRefused(self.name(index), "has 1 x 20,000 pixels", "Crop it.")
+        return super().image(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_refused_image_ends_training_by_its_name_and_is_left_out_of_tests(workers: int) -> None:
+    samples = Refused(10, broken=(3,))
+    with pytest.raises(UserError, match=r"^sample 3: has 1 x 20,000 pixels\. Crop it\.$"):
+        train(samples, workers=workers)
+    batches = list(loader.test_batches(samples, noisy, batch_size=4, workers=workers))
+    assert [i for b in batches for i in b.labels.tolist()] == [i for i in range(10) if i != 3]
+    assert [name for b in batches for name in b.unreadable] == ["sample 3 (has 1 x 20,000 pixels)"]
+
+
+def failing(image: Any) -> torch.Tensor:
+    raise RuntimeError("a defect of what a DataLoader worker is told to do")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_defect_in_a_process_that_lives_on_is_no_lack_of_memory(workers: int) -> None:
+    with pytest.raises(RuntimeError, match="a defect") as caught:
+        list(training_batches(Numbered(10), failing, epochs=1, batch_size=5, seed=0, workers=workers))
+    assert not isinstance(caught.value, ResourceError)
+    assert not multiprocessing.active_children()
 
 
 def test_ctrl_c_is_quiet_and_leaves_no_processes() -> None:
