@@ -24,6 +24,7 @@ MEASURING = (
     click.option("--no-cuda-graph", is_flag=True, help="TensorRT without CUDA graphs."),
     click.option("--transfers", is_flag=True, help="Copies to and from the GPU too, as columns of their own."),
     click.option("--accuracy-data", metavar="DIR", help="Labeled images (a folder per class), or digits."),
+    click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that load these.  [default: up to 4]"),
     click.option("--output-dir", type=click.Path(path_type=Path), metavar="DIR", help="[default: measured/BUNDLE]"),
     click.option("--seed", type=click.IntRange(0), default=0, help="Of the random inputs."),
     click.option("--cache-mib", type=float, metavar="MIB", help="Cache that inputs must exceed.  [default: the CPU's]"),

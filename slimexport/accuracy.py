@@ -14,7 +14,7 @@ import numpy as np
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged, tested_whole
+from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
 from slimtrain.data.datasets import open_data
 from slimtrain.data.folders import scan
 from slimtrain.data.images import Preprocessing
@@ -47,21 +47,6 @@ class LabeledImages:
             yield batch
         if failed:
             log.warning("%d of %d images could not be read", failed, len(self.samples))
-
-
-def preprocessing_of(
-    checkpoint: Checkpoint, image_size: int | None = None, exif_orientation: bool | None = None
-) -> Preprocessing:
-    """What is done to images for a checkpoint's networks: as in the tests of the run that trained it, where it tells. What is
-    not None is taken in place of its own."""
-    settings = checkpoint.settings
-    return Preprocessing(
-        checkpoint.image_size if image_size is None else image_size,
-        checkpoint.mean,
-        checkpoint.std,
-        tested_whole(settings.get("data"), settings.get("augmentation")),
-        bool(settings.get("exif_orientation", False)) if exif_orientation is None else exif_orientation,
-    )
 
 
 def labeled_images(

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from slimexport.accuracy import LabeledImages, labeled_images, measure, preprocessing_of
+from slimexport.accuracy import LabeledImages, labeled_images, measure
 from slimexport.bundle_writer import BundleWriter
 from slimexport.job import Job, Logits
 from slimexport.onnx_files.calibration import Calibration
@@ -40,7 +40,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
-from slimtrain.data.images import Images, Preprocessing, open_source
+from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate

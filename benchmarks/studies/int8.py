@@ -59,13 +59,14 @@ def theirs(source: Path, target: Path, images: list[NDArray[np.float32]], method
 
 def compare(ckpt: str, widths: list[float]) -> dict[str, Any]:
     """Top-1 of every way, in plain values."""
-    from slimexport.accuracy import labeled_images, measure, preprocessing_of
+    from slimexport.accuracy import labeled_images, measure
     from slimexport.exporter import export
     from slimexport.onnx_files.calibration import calibration_batches
     from slimexport.request import CalibrationImages, Proof
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.catalog import DIGITS
+    from slimtrain.data.images import preprocessing_of
 
     checkpoint = open_checkpoint(ckpt)
     preprocessing = preprocessing_of(checkpoint)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.catalog import CATALOG, packaged
+from slimtrain.data.catalog import CATALOG, packaged, tested_whole
 from slimtrain.data.image_files import image_files
 from slimtrain.data.opening import ImageRefused, open_image
 from slimtrain.data.sampling import Indices, draw, in_rounds
@@ -67,6 +67,28 @@ class Preprocessing:
         pixels = np.asarray(image, np.float32) / np.float32(255)
         normalized = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalized.transpose(2, 0, 1))
+
+
+class Trained(Protocol):
+    """What is known of a network's images, as a checkpoint tells it: `settings` are those of the run that trained it."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    settings: Mapping[str, Any]
+
+
+def preprocessing_of(network: Trained, image_size: int | None = None, exif_orientation: bool | None = None) -> Preprocessing:
+    """What is done to images for a network: as in the tests of the run that trained it, where it tells. What is not None is
+    taken in place of its own."""
+    settings = network.settings
+    return Preprocessing(
+        network.image_size if image_size is None else image_size,
+        network.mean,
+        network.std,
+        tested_whole(settings.get("data"), settings.get("augmentation")),
+        bool(settings.get("exif_orientation", False)) if exif_orientation is None else exif_orientation,
+    )
 
 
 @dataclass(frozen=True)

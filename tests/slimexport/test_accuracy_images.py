@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from slimexport import exporter
-from slimexport.accuracy import images_for, labeled_images, preprocessing_of
+from slimexport.accuracy import images_for, labeled_images
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.request import CalibrationImages, Proof
 from slimtrain.checkpoints.checkpoint import open_checkpoint
@@ -21,7 +21,7 @@ from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, plain
 from slimtrain.data import transforms
-from slimtrain.data.images import Preprocessing
+from slimtrain.data.images import Preprocessing, preprocessing_of
 from slimtrain.training.inputs import RunImages, data_of
 from tests.support.run_helpers import ALONE, US1, config, network_of
 
