@@ -13,7 +13,7 @@ from pathlib import Path
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import count, some
 from slimtrain.data.catalog import FOLDER, DataRequest
-from slimtrain.data.image_files import ignored, is_image, unread_images, usual_endings
+from slimtrain.data.image_files import is_image, is_image_file, listed, unread_images, usual_endings
 from slimtrain.data.samples import FileSamples
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def scan(folder: Path, exif_orientation: bool = False) -> FileSamples:
     files, others, deeper = [], [], {}
     for name in classes:
         entries = _entries(folder / name)
-        files.append([entry.name for entry in entries if is_image(entry.name) and entry.is_file()])
+        files.append([entry.name for entry in entries if is_image_file(entry)])
         others += [entry.name for entry in entries if not is_image(entry.name)]
         inner = [entry.name for entry in entries if not is_image(entry.name) and entry.is_dir()]
         if inner:
@@ -153,8 +153,7 @@ def entry_names(folder: Path) -> list[str]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name, without what is left alone."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not ignored(entry.name)), key=lambda entry: entry.name)
+        return listed(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be read ({error.strerror or error}). Correct its permissions, or data_dir."

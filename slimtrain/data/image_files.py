@@ -78,6 +78,18 @@ def is_image(name: str) -> bool:
     return not ignored(name) and os.path.splitext(name)[1].lower() in endings()
 
 
+def is_image_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file that is taken for an image: no folder, no pipe, but a link that leads nowhere too, which cannot be
+    read then and is named."""
+    return is_image(entry.name) and (entry.is_file() or not os.path.exists(entry.path))
+
+
+def listed(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name, without what is left alone. OSError where it cannot be read."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not ignored(entry.name)), key=lambda entry: entry.name)
+
+
 def unread_images(names: Iterable[str]) -> str:
     """`12 .heic files and 1 .cr2 file are images that Pillow does not read here: ...`, or nothing where all are read."""
     kinds = (os.path.splitext(name)[1].lower() for name in names if not ignored(name))
@@ -101,30 +113,30 @@ def image_files(folder: Path) -> tuple[list[Path], NDArray[np.int64], str]:
     `unread_images` says of the others. UserError if there are none, or the folder cannot be read."""
     files: list[Path] = []
     others: list[str] = []
-    for path, names in _walk(folder):
-        files += [Path(path, name) for name in names if is_image(name)]
-        others += [name for name in names if not is_image(name)]
-    files.sort()
+    try:
+        for entry in _below(folder):
+            if is_image_file(entry):
+                files.append(Path(entry.path))
+            else:
+                others.append(entry.name)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from error
     unread = unread_images(others)
     if not files:
         also = f" {unread[0].upper()}{unread[1:]}." if unread else ""
         raise UserError(f"{folder}: holds no images ({usual_endings()}), neither directly nor in folders.{also}")
+    files.sort()
     _, folders = np.unique([str(path.parent) for path in files], return_inverse=True)
     return files, folders.astype(np.int64), unread
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders, links to such followed once, with the names of their ordinary files."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror or error}).") from error
-
-    seen: set[str] = set()
-    for path, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(path)
-        if real in seen:  # a link to a folder above it, or beside
-            inner.clear()
-            continue
-        seen.add(real)
-        inner[:] = sorted(name for name in inner if not ignored(name))
-        yield path, [name for name in names if not ignored(name) and os.path.isfile(os.path.join(path, name))]
+def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below a folder but folders; links to these are followed, each folder is gone through once."""
+    ahead, seen = [str(folder)], {os.path.realpath(folder)}
+    while ahead:
+        for entry in listed(ahead.pop()):
+            if not entry.is_dir():
+                yield entry
+            elif (real := os.path.realpath(entry.path)) not in seen:  # else a link to a folder above it, or beside
+                seen.add(real)
+                ahead.append(entry.path)

@@ -132,6 +132,17 @@ def test_images_of_a_kind_that_is_not_read_are_told(photographs: Path, caplog: p
     refused(photographs, r"val: 1 of 3 class folders hold no images \(.*: bee\. In all, 2 \.nef files are images that Pillow")
 
 
+def test_pipes_are_left_out_and_dead_links_are_unreadable_images(photographs: Path) -> None:
+    os.mkfifo(photographs / "train/ant/pipe.png")  # opening it would wait for ever
+    (photographs / "train/ant/folder.png").mkdir()
+    (photographs / "val/bee/link.png").symlink_to(photographs / "nowhere.png")
+    data = open_data("folder", str(photographs))
+    assert (len(data.train), len(data.test)) == (9, 7)
+    plain = make_test_transform(32, *NORMALIZATION, whole=False)
+    (tested,) = make_test_batches(data.test, plain, batch_size=8)
+    assert tested.unreadable == (str(photographs / "val/bee/link.png"),)
+
+
 def test_turning_by_exif_is_passed_on(photographs: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
