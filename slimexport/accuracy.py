@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
@@ -38,15 +39,17 @@ class LabeledImages:
     workers: int
 
     def batches(self) -> Iterator[Batch]:
-        """All images once; unreadable ones are named and left out."""
-        failed = 0
-        for batch in test_batches(self.samples, self.transform, batch_size=BATCH_SIZE, workers=self.workers):
-            failed += len(batch.unreadable)
-            for name in batch.unreadable:
-                log.warning("%s: not a readable image, left out", name)
-            yield batch
+        """All images once; unreadable ones are named and left out. A bar on a terminal."""
+        failed, total = 0, len(self.samples)
+        with tqdm(desc="accuracy", total=total, unit="image", disable=None, leave=False) as bar:
+            for batch in test_batches(self.samples, self.transform, batch_size=BATCH_SIZE, workers=self.workers):
+                failed += len(batch.unreadable)
+                for name in batch.unreadable:
+                    log.warning("%s: not a readable image, left out", name)
+                yield batch
+                bar.update(batch.total + len(batch.unreadable))
         if failed:
-            log.warning("%d of %d images could not be read", failed, len(self.samples))
+            log.warning("%d of %d images could not be read", failed, total)
 
 
 def labeled_images(

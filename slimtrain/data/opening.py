@@ -46,6 +46,7 @@ def open_image(path: str | Path, exif_orientation: bool = False) -> Image:
     endings()  # which makes Pillow read what it can, in processes that load images too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is ours
+        warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # which is left out knowingly
         try:
             opened = Image.open(path)
         except Image.DecompressionBombError as error:

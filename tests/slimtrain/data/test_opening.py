@@ -69,7 +69,7 @@ def test_whole_values_of_32_bits_are_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.tif")
 
 
-def test_transparency_is_left_out_and_colors_stay(tmp_path: Path) -> None:
+def test_transparency_is_left_out_and_colors_stay(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """What torchvision's `default_loader` gives: the color of a transparent pixel is what is stored for it."""
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[..., 0], pixels[0, 0, 3], pixels[1, 1] = 200, 0, (10, 20, 30, 255)
@@ -78,8 +78,10 @@ def test_transparency_is_left_out_and_colors_stay(tmp_path: Path) -> None:
     palette = Image.fromarray(pixels[..., :3]).quantize(4)
     palette.save(tmp_path / "palette.png", transparency=0)
     Image.fromarray(pixels[..., :3]).convert("CMYK").save(tmp_path / "cmyk.tif")
-    for name in ("rgba.png", "palette.png", "cmyk.tif"):
+    palette.save(tmp_path / "shares.png", transparency=bytes([0, 128, 255, 255]))  # of which Pillow warns, image by image
+    for name in ("rgba.png", "palette.png", "shares.png", "cmyk.tif"):
         assert np.asarray(open_image(tmp_path / name)).tolist() == expected
+    assert not recwarn.list
 
 
 def test_of_several_pictures_the_first_is_taken(tmp_path: Path) -> None:
