@@ -108,15 +108,15 @@ def usual_endings() -> str:
     return f"{', '.join(shown)} and {len(endings()) - len(shown)} more"
 
 
-def image_files(folder: Path) -> tuple[list[Path], NDArray[np.int64], str]:
-    """Every image file below a folder in the order of their names, the number of the folder that each lies in, and what
-    `unread_images` says of the others. UserError if there are none, or the folder cannot be read."""
-    files: list[Path] = []
+def image_files(folder: Path) -> tuple[list[str], NDArray[np.int64], str]:
+    """The path of every image file below a folder in the order of their names, the number of the folder that each lies in, and
+    what `unread_images` says of the others. UserError if there are none, or the folder cannot be read."""
+    files: list[str] = []
     others: list[str] = []
     try:
         for entry in _below(folder):
             if is_image_file(entry):
-                files.append(Path(entry.path))
+                files.append(entry.path)
             else:
                 others.append(entry.name)
     except OSError as error:
@@ -125,9 +125,10 @@ def image_files(folder: Path) -> tuple[list[Path], NDArray[np.int64], str]:
     if not files:
         also = f" {unread[0].upper()}{unread[1:]}." if unread else ""
         raise UserError(f"{folder}: holds no images ({usual_endings()}), neither directly nor in folders.{also}")
-    files.sort()
-    _, folders = np.unique([str(path.parent) for path in files], return_inverse=True)
-    return files, folders.astype(np.int64), unread
+    files.sort(key=lambda path: path.split(os.sep))  # folder by folder
+    numbers: dict[str, int] = {}
+    folders = [numbers.setdefault(os.path.dirname(path), len(numbers)) for path in files]
+    return files, np.asarray(folders, np.int64), unread
 
 
 def _below(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -159,7 +159,7 @@ def _packaged(name: str, preprocessing: Preprocessing) -> ImageSource:
     return ImageSource(name, labels_of(samples), "classes", prepared)
 
 
-def readable(files: Sequence[Path], preprocessing: Preprocessing) -> Iterator[Images]:
+def readable(files: Sequence[str | Path], preprocessing: Preprocessing) -> Iterator[Images]:
     """The images of `files`; unreadable and refused ones are named and counted. UserError where none can be read."""
     failed = 0
     for path in files:
