@@ -28,6 +28,7 @@ MEASURING = (
     click.option(
         "--accuracy-data", metavar="DIR", help="Labeled images (a folder per class), or digits.  [default: as in the bundle]"
     ),
+    click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that load these.  [default: up to 4]"),
     click.option(
         "--output-dir",
         type=click.Path(path_type=Path),

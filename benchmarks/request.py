@@ -35,6 +35,7 @@ class MeasuringOptions:
     no_cuda_graph: bool
     transfers: bool
     accuracy_data: str | None
+    workers: int | None
     output_dir: Path | None
     seed: int
     cache_mib: float | None
@@ -80,7 +81,8 @@ class MeasuringOptions:
 @dataclass(frozen=True)
 class Request:
     """What the user asked for. `threads` of CPU backends, None for one per physical core, and `cache_bytes`, None for
-    the machine's own, hold for the whole session. `accuracy_data`: labeled images, or ""."""
+    the machine's own, hold for the whole session. `accuracy_data`: labeled images, or "", which
+    `workers` processes load, None for up to 4."""
 
     bundles: tuple[Bundle, ...]
     wanted: Wanted
@@ -89,6 +91,7 @@ class Request:
     threads: int | None = None
     cache_bytes: int | None = None
     accuracy_data: str = ""
+    workers: int | None = None
     seed: int = 0
 
 
@@ -110,6 +113,7 @@ def make_request(folders: Sequence[Path], backends: str, batches: Sequence[int],
         threads=given.threads,
         cache_bytes=cache,
         accuracy_data=given.accuracy_data or "",
+        workers=given.workers,
         seed=given.seed,
     )
 

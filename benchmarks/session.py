@@ -59,7 +59,7 @@ def prepare(request: Request) -> Plan:
             _check_source(bundle, request.options.checkpoint)
         planned, missing = plan_cells(bundle, request.wanted)
         if request.accuracy_data:
-            planned = with_accuracies(planned, bundle, request.accuracy_data)
+            planned = with_accuracies(planned, bundle, request.accuracy_data, request.workers)
         cells += planned
         refused += missing
     return Plan(

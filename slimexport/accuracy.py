@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
@@ -20,7 +21,7 @@ from slimtrain.data.folders import scan
 from slimtrain.data.images import Preprocessing
 from slimtrain.data.loader import Batch, test_batches
 from slimtrain.data.samples import Samples
-from slimtrain.data.transforms import test_transform
+from slimtrain.data.transforms import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +39,24 @@ class LabeledImages:
     workers: int
 
     def batches(self) -> Iterator[Batch]:
-        """All images once; unreadable ones are named and left out."""
-        failed = 0
-        for batch in test_batches(self.samples, self.transform, batch_size=BATCH_SIZE, workers=self.workers):
-            failed += len(batch.unreadable)
-            for name in batch.unreadable:
-                log.warning("%s: not a readable image, left out", name)
-            yield batch
+        """All images once; unreadable ones are named and left out. A bar on a terminal."""
+        failed, total = 0, len(self.samples)
+        with tqdm(desc="accuracy", total=total, unit="image", disable=None, leave=False) as bar:
+            for batch in test_batches(self.samples, self.transform, batch_size=BATCH_SIZE, workers=self.workers):
+                failed += len(batch.unreadable)
+                for name in batch.unreadable:
+                    log.warning("%s: not a readable image, left out", name)
+                yield batch
+                bar.update(batch.total + len(batch.unreadable))
         if failed:
-            log.warning("%d of %d images could not be read", failed, len(self.samples))
+            log.warning("%d of %d images could not be read", failed, total)
 
 
-def labeled_images(source: str | Path, checkpoint: Checkpoint, image_size: int) -> LabeledImages:
+def labeled_images(
+    source: str | Path, checkpoint: Checkpoint, preprocessing: Preprocessing, workers: int | None = None
+) -> LabeledImages:
     """The images of `source` for a checkpoint's networks; see `images_for`."""
-    spec = checkpoint.spec
-    preprocessing = Preprocessing(image_size, checkpoint.mean, checkpoint.std)
-    return images_for(source, spec.classes, preprocessing, checkpoint.file, checkpoint.class_names)
+    return images_for(source, checkpoint.spec.classes, preprocessing, checkpoint.file, checkpoint.class_names, workers=workers)
 
 
 def images_for(
@@ -62,11 +65,12 @@ def images_for(
     preprocessing: Preprocessing,
     owner: str,
     class_names: Sequence[str] = (),
+    workers: int | None = None,
 ) -> LabeledImages:
     """The images of `source`: `digits`, the 360 test digits of scikit-learn, or a folder of class folders.
 
-    `owner` is what messages call the network's file. Raises UserError where the folder is none, or its classes are not the
-    network's: by name where `class_names` are known, else by number.
+    `owner` is what messages call the network's file; `workers` processes load images, by default up to 4. Raises UserError
+    where the folder is none, or its classes are not the network's: by name where `class_names` are known, else by number.
     """
     row = CATALOG[str(source) if packaged(source) else FOLDER]
     if packaged(source):
@@ -76,7 +80,7 @@ def images_for(
         folder = Path(source)
         if not folder.is_dir():
             raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
-        files = scan(folder)
+        files = scan(folder, preprocessing.exif_orientation)
         samples, names = files, files.classes
     if len(names) != classes:
         raise UserError(
@@ -90,8 +94,9 @@ def images_for(
             f"{source}: has a class {ours!r} where {owner} has {theirs!r}. Give the folders the names that it was trained "
             "with."
         )
-    transform = test_transform(preprocessing.image_size, preprocessing.mean, preprocessing.std, row.whole)
-    workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
+    transform = Prepared(replace(preprocessing, whole=preprocessing.whole or row.whole))
+    if workers is None:
+        workers = 0 if packaged(source) else min(MOST_WORKERS, os.cpu_count() or 1)
     return LabeledImages(Path(source).name, samples, transform, workers)
 
 

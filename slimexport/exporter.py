@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,12 +15,14 @@ import numpy as np
 import torch
 
 from slimexport.job import Job, Logits
-from slimexport.onnx_files.calibration import Calibration, calibration_batches
+from slimexport.onnx_files.calibration import Calibration
+from slimexport.onnx_files.methods import INT8_IMAGES
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
 from slimexport.report import rejection
 from slimexport.request import (
     AS_IT_IS,
+    CALIBRATION_IMAGES,
     TO_A_NEW_FOLDER,
     USUAL_PROOF,
     CalibrationImages,
@@ -39,7 +40,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
-from slimtrain.data.images import Images, Preprocessing, readable, spread_files
+from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
@@ -99,13 +100,13 @@ def export(
     checkpoint.spec.check_image_size(size)
     count = CostCounter(checkpoint.spec, size)
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
-    preprocessing = Preprocessing(size, checkpoint.mean, checkpoint.std)
+    preprocessing = preprocessing_of(checkpoint, size, reading.exif_orientation)
     images = _probe_images(preprocessing, proof)
     labeled = None
     if proof.accuracy_data is not None:
         from slimexport.accuracy import labeled_images  # loads torchvision, a second that no other export needs
 
-        labeled = labeled_images(proof.accuracy_data, checkpoint, size)
+        labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
     ranges = None
     if calibration is not None and not writing.dry_run:
         ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
@@ -113,7 +114,7 @@ def export(
     writing.started(len(plans) * len(files))
     if writing.dry_run:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
-            next(iter(calibration_batches(calibration.source, preprocessing, 1)), None)
+            open_source(calibration.source, preprocessing)
         return _describe(job, plans, writing.finished)
     folder = Path("exports") / checkpoint.spec.name if output_dir is None else output_dir
     with BundleWriter(folder, overwrite=writing.overwrite) as bundle:
@@ -144,15 +145,12 @@ def _check(proof: Proof, writing: Writing) -> None:
 
 
 def _probe_images(preprocessing: Preprocessing, proof: Proof) -> Images:
-    """The images that every file is verified on: photographs of a folder, or noise."""
-    folder = proof.images
-    if folder is None:
+    """The images that every file is verified on: photographs, or noise."""
+    if proof.images is None:
         return noise_images(proof.probes, preprocessing.image_size, PROBE_SEED)
-    if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder. --verify-data takes a folder of images.")
-    images = list(readable(spread_files(Path(folder), proof.probes), preprocessing))
+    images = open_source(proof.images, preprocessing).some(proof.probes, "verification")
     if len(images) < 2:
-        raise UserError(f"{folder}: at least 2 readable images are needed for verification, found {len(images)}.")
+        raise UserError(f"{proof.images}: at least 2 readable images are needed for verification, found {len(images)}.")
     return np.stack(images)
 
 
@@ -165,15 +163,16 @@ def _calibrate(
 ) -> Calibration | None:
     """Give statistics to the plans that have none; what calibrated files are measured on, where there are such."""
     network, calibrated = checkpoint.network, any(file.calibrated for file in files)
-    batches = calibration_batches(images.source, preprocessing, images.batch_size)
+    source = open_source(images.source, preprocessing)
     if missing := [plan for plan in dict.fromkeys(plans) if not network.has_statistics(plan)]:
         log.info("calibrating %s", ", ".join(plan.name for plan in missing))
+        batches = source.batches(images.batch_size, images.most or CALIBRATION_IMAGES, "statistics")
         calibrate(network, missing, map(torch.from_numpy, batches))
     elif not calibrated:
         log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
     if not calibrated:
         return None
-    batches = calibration_batches(images.source, preprocessing, images.batch_size)  # from the first one again
+    batches = source.batches(images.batch_size, images.most or INT8_IMAGES, "int8")
     return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits))
 
 

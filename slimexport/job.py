@@ -181,6 +181,8 @@ class Job:
                 image_size=self.preprocessing.image_size,
                 mean=checkpoint.mean,
                 std=checkpoint.std,
+                whole=self.preprocessing.whole,
+                exif_orientation=self.preprocessing.exif_orientation,
             ),
             output=Output(name=OUTPUT, classes=spec.classes),
             created_by={"slimexport": __version__, **_versions()},

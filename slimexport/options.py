@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from slimexport.onnx_files.methods import AUTO, check_method
+from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, check_method
 from slimexport.onnx_files.weight_bits import weight_bits
-from slimexport.request import CALIBRATION_BATCH_SIZE, PROBES, CalibrationImages, Proof, Reading
+from slimexport.request import CALIBRATION_BATCH_SIZE, CALIBRATION_IMAGES, PROBES, CalibrationImages, Proof, Reading
 from slimexport.target.backends import BACKENDS, FORMATS, ONNX
 from slimexport.target.precision import EXACT, OPTIONS, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
@@ -117,8 +117,16 @@ all_options = group(
         metavar="N",
         help="Images per batch of it.",
     ),
+    click.option(
+        "--calibration-images",
+        type=click.IntRange(1),
+        metavar="N",
+        help=f"Images to calibrate on, of every class folder alike.  [default: {CALIBRATION_IMAGES}; int8: {INT8_IMAGES}]",
+    ),
     # proof
-    click.option("--verify-data", metavar="FOLDER", help="Photographs to verify with.  [default: noise]"),
+    click.option(
+        "--verify-data", metavar="PATH", help="Images to verify with: a folder, .npy, .npz or `digits`.  [default: noise]"
+    ),
     click.option(
         "--probes",
         type=click.IntRange(2, 256),
@@ -130,6 +138,12 @@ all_options = group(
         "--accuracy-data",
         metavar="DATA",
         help="Labeled images to test the files on: class folders, or `digits`.  [default: none]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Processes that load the images of --accuracy-data.  [default: up to 4]",
     ),
     click.option("--no-verify", is_flag=True, help="Write files without proof that they are right."),
     # engines
@@ -143,6 +157,11 @@ all_options = group(
     click.option("--network", metavar="NAME", help="What the checkpoint holds.  [default: as its shapes tell]"),
     click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order.  [default: as its shapes tell]"),
     click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with.  [default: none]"),
+    click.option(
+        "--exif-orientation/--no-exif-orientation",
+        default=None,
+        help="Turn photographs as their EXIF says.  [default: as in training, where the checkpoint tells; else not]",
+    ),
     # what is printed
     click.option("--dry-run", is_flag=True, help="Print the table without writing anything."),
     click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table."),
@@ -176,9 +195,11 @@ class CommandOptions:
     int8_calibration: str
     int8_weight_bits: str
     calibration_batch_size: int
+    calibration_images: int | None
     verify_data: str | None
     probes: int
     accuracy_data: str | None
+    workers: int | None
     no_verify: bool
     batch: str
     opt_level: int
@@ -189,6 +210,7 @@ class CommandOptions:
     network: str | None
     switches: str | None
     config: str | None
+    exif_orientation: bool | None
     dry_run: bool
     as_json: bool
     env: bool
@@ -245,7 +267,7 @@ class CommandOptions:
             published_spec(checkpoint.removeprefix(RANDOM))
         elif not os.path.exists(checkpoint):
             raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
-        return Reading(self.network, switches, self.config)
+        return Reading(self.network, switches, self.config, self.exif_orientation)
 
     @cached_property
     def calibration(self) -> CalibrationImages | None:
@@ -254,7 +276,11 @@ class CommandOptions:
         if self.calibration_data is None:
             return None
         return CalibrationImages(
-            self.calibration_data, self.calibration_batch_size, self.int8_calibration, self.int8_weight_bits
+            self.calibration_data,
+            self.calibration_batch_size,
+            self.int8_calibration,
+            self.int8_weight_bits,
+            self.calibration_images,
         )
 
     def check(self) -> None:
@@ -263,7 +289,7 @@ class CommandOptions:
 
     @cached_property
     def proof(self) -> Proof:
-        return Proof(not self.no_verify, self.verify_data, self.probes, self.accuracy_data)
+        return Proof(not self.no_verify, self.verify_data, self.probes, self.accuracy_data, self.workers)
 
     @cached_property
     def build_settings(self) -> BuildSettings:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from slimexport.target.manifest import FileEntry
 
 CALIBRATION_BATCH_SIZE = 64
+CALIBRATION_IMAGES = 2048  # for statistics
 PROBES = 2
 
 
@@ -25,7 +26,8 @@ def _nothing(value: object) -> None:
 @dataclass(frozen=True)
 class Reading:
     """How a checkpoint is read where it does not tell itself what it is, as for `open_checkpoint`: the `network`'s name, its
-    `switches` or widths in stored order, the published `config` it was trained with.
+    `switches` or widths in stored order, the published `config` it was trained with; whether its images are turned as their
+    EXIF says (None: as they were in training, where it tells, else not).
 
     >>> from slimexport import Reading
     >>> Reading(network="us_mobilenet_v1").network  # export("mine.pt", reading=Reading(network="us_mobilenet_v1"))
@@ -35,15 +37,17 @@ class Reading:
     network: str | None = None
     switches: Sequence[float] | None = None
     config: str | Path | None = None
+    exif_orientation: bool | None = None
 
 
 @dataclass(frozen=True)
 class CalibrationImages:
     """Images that give statistics to plans without any, and scales to int8: `source` is a folder, a `.npy` or `.npz` file, or
     `digits`. `int8_method` is max, percentile, or auto: the one that agrees better with fp32 on a fifth of the images.
-    `int8_weight_bits` of files for CPUs is 8, 7, or auto: 7 where this machine's CPU is an x86 without VNNI.
+    `int8_weight_bits` of files for CPUs is 8, 7, or auto: 7 where this machine's CPU is an x86 without VNNI. `most` images are
+    drawn, as many of each class folder as can be (None: 2,048 for statistics, 512 for int8's scales).
 
-    UserError for another method, or other bits.
+    UserError for another method, other bits, and for no images.
 
     >>> from slimexport import CalibrationImages
     >>> CalibrationImages("train/").int8_method  # export("mine.pt", widths=[0.33], calibration=CalibrationImages("train/"))
@@ -54,16 +58,20 @@ class CalibrationImages:
     batch_size: int = CALIBRATION_BATCH_SIZE
     int8_method: str = AUTO
     int8_weight_bits: str = AUTO
+    most: int | None = None
 
     def __post_init__(self) -> None:
         check_method(self.int8_method)
         weight_bits(self.int8_weight_bits)
+        if self.most is not None and self.most < 1:
+            raise UserError(f"calibration images {self.most}: expected at least 1.")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What files are held against. `probes` images of noise, or of the folder `images`, are run through each, unless it is not
-    to `verify`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's accuracy is measured on.
+    """What files are held against. `probes` images of noise, or of `images` (a folder, an array file or `digits`), are run
+    through each, unless it is not to `verify`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's
+    accuracy is measured on, its images loaded by `workers` processes (None: up to 4).
 
     UserError for fewer than two probes: one cannot show that logits depend on the image.
 
@@ -76,6 +84,7 @@ class Proof:
     images: str | Path | None = None
     probes: int = PROBES
     accuracy_data: str | Path | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.probes < 2:

@@ -15,17 +15,20 @@ from slimexport.target.manifest import artifact_path
 from slimexport.target.records import to_json
 
 
-def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str) -> list[Cell]:
-    """The cells, each with the accuracy of its ONNX file on `source`: a folder of class folders, or `digits`.
+def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str, workers: int | None = None) -> list[Cell]:
+    """The cells, each with the accuracy of its ONNX file on `source`: a folder of class folders, or `digits`; `workers`
+    processes load it.
 
     An engine has that of the ONNX file of its name and precision. Raises UserError where the images are not of the
     network's classes, MissingBackend without torch and torchvision, which read them.
     """
-    measured = _measure(bundle, source, {(cell.name, cell.precision) for cell in cells})
+    measured = _measure(bundle, source, workers, {(cell.name, cell.precision) for cell in cells})
     return [replace(cell, accuracy=measured.get((cell.name, cell.precision), cell.accuracy)) for cell in cells]
 
 
-def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+def _measure(
+    bundle: Bundle, source: str, workers: int | None, wanted: set[tuple[str, str]]
+) -> dict[tuple[str, str], Mapping[str, Any]]:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
         raise MissingBackend(
             "--accuracy-data reads images with torch and torchvision, which are not installed here. Measure accuracy where "
@@ -36,8 +39,8 @@ def _measure(bundle: Bundle, source: str, wanted: set[tuple[str, str]]) -> dict[
     from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
-    preprocessing = Preprocessing(image.image_size, image.mean, image.std)
-    images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name)
+    preprocessing = Preprocessing(image.image_size, image.mean, image.std, image.whole, image.exif_orientation)
+    images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name, workers=workers)
     files = {
         (artifact.name, artifact.precision): artifact_path(bundle.folder, artifact).name
         for artifact in bundle.manifest.of_format(ONNX)

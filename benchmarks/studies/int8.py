@@ -165,12 +165,12 @@ def digits(ckpt: str, widths: Sequence[float], threads: Sequence[int]) -> dict[s
     from slimexport.onnx_files.calibration import calibration_batches
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.catalog import DIGITS
-    from slimtrain.data.images import Preprocessing
+    from slimtrain.data.images import preprocessing_of
 
     checkpoint = open_checkpoint(ckpt)
-    labeled = labeled_images(DIGITS, checkpoint, checkpoint.image_size)
-    preprocessing = Preprocessing(checkpoint.image_size, checkpoint.mean, checkpoint.std)
-    images = np.concatenate(list(calibration_batches(DIGITS, preprocessing, 64)))[:512]
+    preprocessing = preprocessing_of(checkpoint)
+    labeled = labeled_images(DIGITS, checkpoint, preprocessing)
+    images = np.concatenate(list(calibration_batches(DIGITS, preprocessing, 64)))
     results = {}
     for width in widths:
         with tempfile.TemporaryDirectory() as folder:

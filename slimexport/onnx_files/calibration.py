@@ -14,32 +14,24 @@ import numpy as np
 import onnx
 
 from slimexport.onnx_files.integers import integer_values, to_integers
-from slimexport.onnx_files.methods import AUTO, METHODS
+from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, METHODS
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.ranges import Range, activation_scales, intervals, measure_ranges
 from slimexport.onnx_files.runner import run_batches
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement, Int8
 from slimtrain.base.errors import UserError
-from slimtrain.data.catalog import CATALOG, packaged
-from slimtrain.data.images import Images, Preprocessing, image_batches
+from slimtrain.data.images import Images, Preprocessing, open_source
 
-MOST_IMAGES = 512
 HELD_BACK = 5  # every fifth image judges the methods
 
 
-def calibration_batches(source: str | Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
-    """Batches of `source`: a folder of images, an array file, or `digits`, scikit-learn's training digits."""
-    if not packaged(source):
-        return image_batches(source, preprocessing, batch_size)
-    from slimtrain.data.datasets import open_data
-    from slimtrain.data.loader import test_batches
-    from slimtrain.data.transforms import test_transform
-
-    row, images = CATALOG[str(source)], preprocessing
-    transform = test_transform(images.image_size, images.mean, images.std, row.whole)
-    batches = test_batches(open_data(row.name).train, transform, batch_size=batch_size)
-    return (batch.images.numpy() for batch in batches)
+def calibration_batches(
+    source: str | Path, preprocessing: Preprocessing, batch_size: int, most: int = INT8_IMAGES
+) -> Iterator[Images]:
+    """Batches of up to `most` images drawn from `source`: a folder of images, an array file, or `digits`, scikit-learn's
+    training digits. Errors as of `open_source`."""
+    return open_source(source, preprocessing).batches(batch_size, most, "int8")
 
 
 @dataclass(frozen=True)
@@ -54,12 +46,8 @@ class Calibration:
 
     @staticmethod
     def of(batches: Iterable[Images], method: str, weight_bits: int = 8) -> Calibration:
-        """Of at most 512 images. UserError for fewer than two."""
-        taken: list[Images] = []
-        for batch in batches:
-            taken += list(batch[: MOST_IMAGES - len(taken)])
-            if len(taken) == MOST_IMAGES:
-                break
+        """Of all the images, in whose order the classes are to mix. UserError for fewer than two."""
+        taken = [image for batch in batches for image in batch]
         if len(taken) < 2:
             raise UserError(f"int8 calibration: {len(taken)} image is too few, expected 2 at the very least, better hundreds.")
         held = taken[::HELD_BACK]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slimtrain.base.errors import UserError
 
 METHODS = MAX, PERCENTILE = ("max", "percentile")
+INT8_IMAGES = 512  # that scales are measured and methods judged on, where no other number is asked for
 AUTO = "auto"  # the one of METHODS that agrees best with fp32
 
 

@@ -36,13 +36,16 @@ class Source(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Input(Record):
-    """Images [N, channels, image_size, image_size], less `mean`, over `std`."""
+    """Images [N, channels, image_size, image_size], less `mean`, over `std`: resized `whole`, or the center of a photograph,
+    turned first as EXIF says where `exif_orientation`."""
 
     name: str
     channels: int
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whole: bool = False
+    exif_orientation: bool = False
 
     def check(self) -> None:
         """EntryError where no image can be normalized so, or only wrongly."""

@@ -18,6 +18,7 @@ from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
     check_drawn_widths,
     check_finished_file,
+    check_holdout,
     check_momentum,
     check_normalization,
     check_schedule,
@@ -58,9 +59,12 @@ class Config:
 
     # the data
     data: str = key(FOLDER, choices=CATALOG)  # see data/catalog.py
-    data_dir: str = machine("")  # holds train/ and val/, or CIFAR's files
-    holdout: int = key(0, least=0)  # training images kept aside for testing (50,000: the AutoSlim split)
+    data_dir: str = machine("")  # holds train/ and val/, or class folders, or CIFAR's files
+    holdout: int | float = key(
+        0, least=0
+    )  # training images kept aside for testing (50,000: the AutoSlim split); below 1: share
     image_size: int = key(224, least=1)  # pixels
+    exif_orientation: bool = False  # turn photographs as their EXIF says; torchvision does not
     augmentation: str = key("mobile", choices=AUGMENTATIONS)  # see data/transforms.py
     mean: tuple[float, ...] = IMAGENET_MEAN  # per channel, of values from 0 to 1
     std: tuple[float, ...] = IMAGENET_STD
@@ -138,6 +142,7 @@ class Config:
         family, _ = split_name(self.network)
         for name, rule in KEYS.items():
             rule.check(name, getattr(self, name), self.network, family)
+        check_holdout(self.holdout)
         check_widths(self.switches, self.width_range, self.test_widths)
         check_drawn_widths(self.nonuniform, self.width_step)
         check_normalization(self.mean, self.std)

@@ -115,6 +115,8 @@ def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the othe
         items = list(value) if isinstance(value, list | tuple) else [value]
         converted = tuple(_as(inner, item) for item in items)
         return _WRONG if any(item is _WRONG for item in converted) else converted
+    if isinstance(kind, types.UnionType):  # the first that takes it
+        return next((taken for inner in typing.get_args(kind) if (taken := _as(inner, value)) is not _WRONG), _WRONG)
     if kind is float and isinstance(value, str):  # YAML takes 1e-4 for text
         try:
             value = float(value)
@@ -138,4 +140,6 @@ def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the othe
 def _describe(kind: Any) -> str:
     if isinstance(kind, types.GenericAlias):
         return f"a list, each entry {_describe(typing.get_args(kind)[0])}"
+    if isinstance(kind, types.UnionType):
+        return " or ".join(map(_describe, typing.get_args(kind)))
     return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]

@@ -12,6 +12,11 @@ from slimtrain.costs.cost_model import parse_targets
 WIDEST = 4  # of all widths
 
 
+def check_holdout(holdout: float) -> None:
+    if holdout >= 1 and not isinstance(holdout, int):
+        raise UserError(f"holdout is {holdout}, expected a whole number of images, or a share of them below 1, as in 0.2.")
+
+
 def check_widths(switches: Sequence[float], width_range: Sequence[float], test_widths: Sequence[float]) -> None:
     if any(not 0 < width <= WIDEST for width in (*switches, *width_range, *test_widths)):
         raise UserError(f"switches, width_range and test_widths are widths: expected numbers above 0 and up to {WIDEST}.")

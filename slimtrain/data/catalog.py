@@ -47,6 +47,7 @@ class DataRequest:
     classes: int  # of generated images; 0: a few
     image_size: int  # pixels, of generated images
     batch_size: int  # of which there are to be a few
+    exif_orientation: bool = False  # files are turned as their EXIF says
 
 
 CATALOG = {
@@ -77,3 +78,10 @@ def packaged(source: object) -> bool:
     """Whether `source` is the name of images that come with a package, and no path."""
     row = CATALOG.get(str(source))
     return row is not None and row.source == "package"
+
+
+def tested_whole(data: object, augmentation: object) -> bool:
+    """Whether a network that was trained on `data` with `augmentation` takes images resized whole, as small ones are; names
+    that are not known are those of photographs."""
+    row, change = CATALOG.get(str(data)), AUGMENTATIONS.get(str(augmentation))
+    return (row is not None and row.whole) or (change is not None and change.whole)

@@ -22,15 +22,16 @@ class Data:
 def open_data(
     kind: str,
     folder: str = "",
-    holdout: int = 0,
+    holdout: float = 0,
     seed: int = 0,
     *,
     classes: int = 0,
     image_size: int = 224,
     batch_size: int = 256,
+    exif_orientation: bool = False,
 ) -> Data:
     """The images of `kind`, a row of the catalog, in `folder` where they come from one; with `holdout`, the test images are
-    so many training images kept aside, drawn by `seed`.
+    so many training images kept aside, or, below 1, that share of each class's, drawn by `seed`.
 
     `classes` is the number that is expected, 0 for any. Of noise there are a few batches of `batch_size` images of
     `image_size` pixels. Raises UserError where images are missing, laid out in another way, or of another number of classes,
@@ -39,7 +40,7 @@ def open_data(
     row = CATALOG[kind]
     read = pkgutil.resolve_name(row.reader)
     test: Samples | None
-    train, test, names = read(DataRequest(row, folder, not holdout, classes, image_size, batch_size))
+    train, test, names = read(DataRequest(row, folder, not holdout, classes, image_size, batch_size, exif_orientation))
     if len(names) < 2:
         raise UserError(f"data: {kind} has {len(names)} class, expected at least 2. Set classes to 2 or more.")
     if classes and classes != len(names):

@@ -1,4 +1,5 @@
-"""Images for calibration and verification: folders of photographs, or one array of normalized images. No torch.
+"""Images for calibration and verification, prepared as for tests: of folders, arrays of normalized images, packaged sets. No
+torch.
 
 A photograph is read as RGB, its shorter side resized to `image_size` / 0.875 (256 for 224) with antialiased bilinear
 interpolation, center-cropped and normalized: the published validation transform.
@@ -8,91 +9,166 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
+from slimtrain.data.catalog import CATALOG, packaged, tested_whole
+from slimtrain.data.image_files import image_files
+from slimtrain.data.opening import ImageRefused, open_image
+from slimtrain.data.sampling import Indices, draw, in_rounds
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
 RESIZE = 0.875  # crop over resized side
 Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a network's input: pixels a side, and mean and standard deviation per channel (0 to 1)."""
+    """How an image becomes a network's input: pixels a side, mean and standard deviation per channel (0 to 1), whether images
+    are resized `whole`, as small ones are, in place of cropped, and whether files are turned as their EXIF says.
+
+    Testing, calibration, accuracy, verification and int8 all do it, training without augmentation too.
+    """
 
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whole: bool = False
+    exif_orientation: bool = False
 
-    def __call__(self, path: Path) -> Images:
-        """[3, image_size, image_size] of one file; OSError where it is no readable image."""
-        from PIL import Image
+    def __call__(self, path: str | Path) -> Images:
+        """[3, image_size, image_size] of one file; OSError where it is no readable image, ImageRefused as of `open_image`."""
+        return self.prepare(open_image(path, self.exif_orientation))
+
+    def prepare(self, image: Image) -> Images:
+        """[3, image_size, image_size] of one RGB picture."""
+        from PIL import Image as Pillow
 
         size = self.image_size
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-        shorter = round(size / RESIZE)
-        width, height = (int(shorter * side / min(image.size)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float32) / np.float32(255)
+        if self.whole:
+            image = image.resize((size, size), Pillow.Resampling.BILINEAR)
+        else:
+            shorter = round(size / RESIZE)
+            width, height = (int(shorter * side / min(image.size)) for side in image.size)
+            image = image.resize((width, height), Pillow.Resampling.BILINEAR)
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            image = image.crop((left, top, left + size, top + size))
+        pixels = np.asarray(image, np.float32) / np.float32(255)
         normalized = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 
-def image_batches(source: str | Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
-    """Batches [<= batch_size, 3, S, S] of a folder of images (flat or by class) or a `.npy`/`.npz` file.
+class Trained(Protocol):
+    """What is known of a network's images, as a checkpoint tells it: `settings` are those of the run that trained it."""
 
-    Unreadable images are named in a warning and left out. Raises UserError for a source that is neither, is empty, or
-    holds arrays of another form.
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    settings: Mapping[str, Any]
+
+
+def preprocessing_of(network: Trained, image_size: int | None = None, exif_orientation: bool | None = None) -> Preprocessing:
+    """What is done to images for a network: as in the tests of the run that trained it, where it tells. What is not None is
+    taken in place of its own."""
+    settings = network.settings
+    return Preprocessing(
+        network.image_size if image_size is None else image_size,
+        network.mean,
+        network.std,
+        tested_whole(settings.get("data"), settings.get("augmentation")),
+        bool(settings.get("exif_orientation", False)) if exif_orientation is None else exif_orientation,
+    )
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images to take some of. `labels` are their classes, or the numbers of their folders, `classes` what these are called;
+    `read` gives images [3, S, S] by their indices, without those that cannot be read."""
+
+    name: str
+    labels: Indices
+    classes: str
+    read: Callable[[Indices], Iterator[Images]]
+
+    def batches(self, batch_size: int, most: int, purpose: str = "calibration") -> Iterator[Images]:
+        """Batches [<= batch_size, 3, S, S] of `most` images, or all, drawn as `slimtrain.data.sampling` says; how many of how
+        many is logged, and shown as a bar on a terminal. UserError where none can be read."""
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size}: expected at least 1.")
+        drawn = draw(self.labels, most)
+        log.info("%s: %s: %s", purpose, self.name, drawn.describe(self.classes))
+        return _stacked(_shown(self.read(drawn.indices), len(drawn), purpose), batch_size)
+
+    def some(self, count: int, purpose: str) -> list[Images]:
+        """Up to `count` images that can be read, of as many classes as can be. UserError where none can."""
+        images = list(islice(self.read(in_rounds(self.labels)), count))
+        log.info("%s: %s: %s", purpose, self.name, draw(self.labels, len(images)).describe(self.classes))
+        return images
+
+
+def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource:
+    """The images of a folder (flat or by class), a `.npy`/`.npz` file of normalized images, or `digits`, scikit-learn's
+    training digits.
+
+    Images that cannot be read, or are refused, are named in a warning and left out. Raises UserError for a source that is none
+    of these, is empty, or holds arrays of another form.
     """
+    if packaged(source):
+        return _packaged(CATALOG[str(source)].name, preprocessing)
     source = Path(source)
-    if batch_size < 1:
-        raise UserError(f"batch size {batch_size}: expected at least 1.")
     if os.path.isdir(source):
-        return _folder_batches(source, preprocessing, batch_size)
+        files, folders, unread = image_files(source)
+        if unread:
+            log.warning("%s: %s. They are left out", source, unread)
+
+        def opened(indices: Indices) -> Iterator[Images]:
+            return readable([files[i] for i in indices], preprocessing)
+
+        return ImageSource(str(source), folders, "folders", opened)
     if source.suffix.lower() in (".npy", ".npz"):
         array = read_array(source, preprocessing.image_size)
-        return (np.array(array[i : i + batch_size]) for i in range(0, len(array), batch_size))
+        labels = np.zeros(len(array), np.int64)
+        return ImageSource(str(source), labels, "", lambda indices: (np.array(array[i]) for i in indices))
     if not os.path.exists(source):
         raise UserError(f"{source}: no such folder or file. Expected a folder of images, or a .npy or .npz file.")
     raise UserError(f"{source}: expected a folder of images, or a .npy or .npz file of normalized images.")
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, in the order of their names. UserError if there are none."""
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error}).") from error
-    if not files:
-        raise UserError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}), neither directly nor in folders.")
-    return files
+def _packaged(name: str, preprocessing: Preprocessing) -> ImageSource:
+    """Training images that come with a package."""
+    from slimtrain.data.datasets import open_data
+    from slimtrain.data.samples import as_pillow, labels_of
+
+    samples = open_data(name).train
+    how = replace(preprocessing, whole=preprocessing.whole or CATALOG[name].whole)
+
+    def prepared(indices: Indices) -> Iterator[Images]:
+        return (how.prepare(as_pillow(samples.image(int(i)))) for i in indices)
+
+    return ImageSource(name, labels_of(samples), "classes", prepared)
 
 
-def spread_files(folder: Path, count: int) -> list[Path]:
-    """Up to `count` image files taken evenly from the whole folder, so that they come from different classes."""
-    files = image_files(folder)
-    if len(files) <= count:
-        return files
-    return [files[round(i * (len(files) - 1) / max(count - 1, 1))] for i in range(count)]
-
-
-def readable(files: list[Path], preprocessing: Preprocessing) -> Iterator[Images]:
-    """The images of `files`; unreadable ones are named and counted. UserError where none can be read."""
+def readable(files: Sequence[str | Path], preprocessing: Preprocessing) -> Iterator[Images]:
+    """The images of `files`; unreadable and refused ones are named and counted. UserError where none can be read."""
     failed = 0
     for path in files:
         try:
             image = preprocessing(path)
+        except ImageRefused as error:
+            failed += 1
+            log.warning("%s It is left out", error)
+            continue
         except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
             failed += 1
             log.warning("%s: not a readable image (%s), left out", path, error)
@@ -104,14 +180,15 @@ def readable(files: list[Path], preprocessing: Preprocessing) -> Iterator[Images
         log.warning("%d of %d images could not be read", failed, len(files))
 
 
-def _folder_batches(folder: Path, preprocessing: Preprocessing, batch_size: int) -> Iterator[Images]:
-    batch: list[Images] = []
-    for image in readable(image_files(folder), preprocessing):
-        batch.append(image)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
+def _shown(images: Iterator[Images], total: int, title: str) -> Iterator[Images]:
+    """The same images, as a bar on a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(images, title, total, unit="image", disable=None, leave=False)
+
+
+def _stacked(images: Iterator[Images], batch_size: int) -> Iterator[Images]:
+    while batch := list(islice(images, batch_size)):
         yield np.stack(batch)
 
 

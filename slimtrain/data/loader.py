@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import multiprocessing.queues
+import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,10 +24,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.data.opening import ImageRefused
 from slimtrain.data.samples import Picture, Samples
 from slimtrain.data.transforms import Transform
 
 UNREADABLE_RUN = 100  # so many unreadable images in a row are no accident
+NOT_HANDED_OVER = 74  # exit code of a process that could not hand a batch over
+REMEDY = (
+    "Load images without such processes, --workers 0, or with fewer; or give a container more memory, and more shared memory, "
+    "as in docker run --shm-size=8g."
+)
 
 
 class Batch(NamedTuple):
@@ -86,7 +95,8 @@ def training_batches(
     process `rank` of `world`.
 
     An unreadable image is replaced by the next readable one. Raises UserError, at once, where an epoch has no batch or a
-    process would get no image, and later, where no image can be read.
+    process would get no image, and later, where an image is refused or none can be read; ResourceError where a process that
+    loads images dies.
     """
     count = len(samples)
     steps = steps_per_epoch(count, batch_size, drop_last)
@@ -117,7 +127,8 @@ def test_batches(
 ) -> Iterator[Batch]:
     """Every image once: process `rank` of `world` gets every world-th, in batches of about `batch_size` / `world`.
 
-    Unreadable images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole batches.
+    Unreadable and refused images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole
+    batches; ResourceError where a process that loads images dies.
     """
     jobs = _test_jobs(len(samples), max(batch_size // world, 1), rank, world)
     return _without_empty(_batches(_TestBatches(samples, transform), jobs, workers, pin_memory))
@@ -167,7 +178,10 @@ class _TrainingBatches(Dataset[Batch | _Failed]):
                 torch.default_generator.manual_seed(_seed(self.seed, job.epoch, index))
                 last = index + min(UNREADABLE_RUN, len(self.samples))
                 positions = (candidate % len(self.samples) for candidate in range(index, last))
-                opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
+                try:
+                    opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
+                except ImageRefused as error:
+                    return _Failed(str(error))
                 if opened is None:
                     return _Failed(_none_readable(self.samples.name(index), last - index))
                 position, image = opened
@@ -187,9 +201,13 @@ class _TestBatches(Dataset[Batch | _Failed]):
     def __getitem__(self, job: _Job) -> Batch | _Failed:
         images, labels, unreadable, run = [], [], [], 0
         for index in job.indices:
-            image = _open(self.samples, index)
+            name = self.samples.name(index)
+            try:
+                image = _open(self.samples, index)
+            except ImageRefused as error:
+                image, name = None, f"{name} ({error.reason})"
             if image is None:
-                unreadable.append(self.samples.name(index))
+                unreadable.append(name)
                 run += 1
                 if run == UNREADABLE_RUN:
                     return _Failed(_none_readable(unreadable[-1], run))
@@ -202,9 +220,11 @@ class _TestBatches(Dataset[Batch | _Failed]):
 
 
 def _open(samples: Samples, index: int) -> Picture | None:
-    """The image, or None where it cannot be read."""
+    """The image, or None where it cannot be read; ImageRefused where it is not to be."""
     try:
         return samples.image(index)
+    except ImageRefused:
+        raise
     except Exception:  # Pillow's decoders raise nearly anything on a damaged file
         return None
 
@@ -245,7 +265,10 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
         generator=torch.Generator(),  # seeds the workers, else drawn from the global generator
     )
     before = multiprocessing.active_children()
-    iterator = iter(loader)
+    try:
+        iterator = iter(loader)
+    except OSError as error:  # no room for its locks, or for another process
+        raise ResourceError(f"processes that load images cannot be started ({error}). {REMEDY}") from error
     processes = [child for child in multiprocessing.active_children() if child not in before]
     try:
         while True:
@@ -253,13 +276,10 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:  # of one that ended, or of the transform, which leaves them all alive
-                if sum(process.is_alive() for process in processes) == workers:
+            except (RuntimeError, OSError, EOFError) as error:
+                if not workers or "in DataLoader worker process" in str(error):  # of the transform, in a process that lives on
                     raise
-                raise ResourceError(
-                    f"a process that loads images ended ({error}). It may have lacked memory: load with fewer (--set "
-                    "workers=N, or 0), or give a container more shared memory (--shm-size)."
-                ) from error
+                raise ResourceError(f"a process that loads images {_ending(processes, error)}. {REMEDY}") from error
             if isinstance(batch, _Failed):
                 raise UserError(batch.message)
             yield batch
@@ -274,10 +294,33 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _ending(processes: Sequence[multiprocessing.process.BaseProcess], error: BaseException) -> str:
+    """How a process ended, as far as can be told."""
+    deadline = time.monotonic() + 1  # the kernel may tell the main process of it a moment later
+    while not (codes := [process.exitcode for process in processes if process.exitcode]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    code = codes[0] if codes else None
+    if code == -signal.SIGKILL:
+        return "was killed, as the kernel does where memory is short"
+    if code in (-signal.SIGBUS, NOT_HANDED_OVER):
+        return "could not hand a batch over: shared memory (/dev/shm) is full, or too many files are open"
+    return f"ended ({' '.join(str(error).split())})"
+
+
 def _start_worker(_: int) -> None:
-    """Ctrl-C is for the main process, which ends its workers. (torch has set this one to a single thread.)"""
+    """Ctrl-C is for the main process, which ends its workers. (torch has set this one to a single thread.)
+
+    A batch is put into shared memory and handed over by a thread, which by itself drops what it cannot: the main process would
+    wait for ever. So it ends the process, which is seen at once.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _report
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_not_handed_over)  # type: ignore[attr-defined]
+
+
+def _not_handed_over(error: BaseException, _: Any) -> None:
+    if not isinstance(error, ConnectionError):  # the main process has gone, or is ending this one
+        os._exit(NOT_HANDED_OVER)
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -5,6 +5,7 @@ Workers hold copies of a set, so a set is a few large arrays, not a million smal
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Sequence
@@ -18,6 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.text import count
+from slimtrain.data.opening import open_image
+from slimtrain.data.sampling import Indices, share_of_each
+
+log = logging.getLogger(__name__)
 
 Picture = Image.Image | Tensor  # RGB, or uint8 [3, H, W]
 
@@ -40,11 +46,24 @@ class Samples(Protocol):
         ...
 
 
-class FileSamples:
-    """Image files of class folders: `folder/CLASS/FILE`. Opened as RGB."""
+def labels_of(samples: Samples) -> Indices:
+    """The classes of all."""
+    return np.fromiter((samples.label(i) for i in range(len(samples))), np.int64, len(samples))
 
-    def __init__(self, folder: Path, classes: Sequence[str], files: Sequence[Sequence[str]]) -> None:
+
+def as_pillow(picture: Picture) -> Image.Image:
+    """A picture as Pillow has it, in which alone images are resized to be tested."""
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+
+
+class FileSamples:
+    """Image files of class folders: `folder/CLASS/FILE`. Opened as RGB, turned as EXIF says where `exif_orientation`."""
+
+    def __init__(
+        self, folder: Path, classes: Sequence[str], files: Sequence[Sequence[str]], exif_orientation: bool = False
+    ) -> None:
         """`files[i]` are the names of the files of `classes[i]`."""
+        self.exif_orientation = exif_orientation
         encoded = [os.fsencode(name) for names in files for name in names]
         self.folder, self.classes = str(folder), tuple(classes)
         self.labels = np.repeat(np.arange(len(files)), [len(names) for names in files])
@@ -58,8 +77,7 @@ class FileSamples:
         return int(self.labels[index])
 
     def image(self, index: int) -> Picture:
-        with Image.open(self.name(index)) as opened:
-            return opened.convert("RGB")
+        return open_image(self.name(index), self.exif_orientation)
 
     def name(self, index: int) -> str:
         start = int(self.ends[index - 1]) if index else 0
@@ -105,15 +123,26 @@ class PartSamples:
         return self.samples.name(int(self.indices[index]))
 
 
-def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
-    """(the rest, `count` samples held out): the split of the published `imagenet1k_val50k`, which shuffles with Python's
-    generator and takes the first. UserError where nothing would be left."""
-    if count >= len(samples):
+def hold_out(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples]:
+    """(the rest, the samples held out), drawn by `seed`: so many, or, of a number below 1, that share of each class.
+
+    A number of them is the split of the published `imagenet1k_val50k`, which shuffles with Python's generator and takes the
+    first. UserError where nothing would be left, or nothing held out.
+    """
+    if 0 < holdout < 1:
+        rest, drawn = share_of_each(labels := labels_of(samples), holdout, seed)
+        if not len(drawn):
+            raise UserError(f"holdout is {holdout}, but no class has two images: none can be held out. Add images.")
+        if alone := int((np.bincount(labels) == 1).sum()):
+            log.warning("%s with one image, which is trained on: no test image is of these", count(alone, "class", "classes"))
+        return PartSamples(samples, rest), PartSamples(samples, drawn)
+    number = int(holdout)
+    if number >= len(samples):
         raise UserError(
-            f"holdout is {count}, but there are {len(samples)} training images: none would be left to train on. "
-            "Hold out fewer: --set holdout=N."
+            f"holdout is {number}, but there are {len(samples)} training images: none would be left to train on. "
+            "Hold out fewer: --set holdout=N, or a share of them: --set holdout=0.2."
         )
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)  # noqa: S311 (no secret)
     indices = np.asarray(order, np.int64)
-    return PartSamples(samples, indices[count:]), PartSamples(samples, indices[:count])
+    return PartSamples(samples, indices[number:]), PartSamples(samples, indices[:number])

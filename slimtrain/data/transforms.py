@@ -2,19 +2,22 @@
 
 All transforms take an RGB image of Pillow or a uint8 tensor [3, H, W], and give float32 [3, size, size], normalized by
 `mean` and `std` per channel, of values from 0 to 1. They draw from torch's global generator alone, and can be pickled.
+
+Images are resized and cropped by Pillow, tensors too: torch's resizing differs from it by up to 2 of 255.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from slimtrain.data.catalog import AUGMENTATIONS
-from slimtrain.data.images import RESIZE
-from slimtrain.data.samples import Picture
+from slimtrain.data.images import Preprocessing
+from slimtrain.data.samples import Picture, as_pillow
 
 Transform = Callable[[Picture], Tensor]
 
@@ -50,20 +53,29 @@ def train_transform(kind: str, size: int, mean: Sequence[float], std: Sequence[f
         return _compose(mean, std, [*changes, v2.PILToTensor()])
     if kind == "digits":
         affine = v2.RandomAffine(**AFFINE, interpolation=v2.InterpolationMode.BILINEAR)
-        return _compose(mean, std, [v2.PILToTensor(), v2.Resize((size, size)), affine])
+        return _compose(mean, std, [v2.Resize((size, size)), v2.PILToTensor(), affine])
     crop = v2.RandomResizedCrop(size, scale=(AUGMENTATIONS[kind].smallest_crop, 1.0))
     jitter = v2.ColorJitter(JITTER, JITTER, JITTER)
     return _compose(mean, std, [crop, v2.PILToTensor(), jitter, v2.RandomHorizontalFlip()], [Lighting(LIGHTING)])
 
 
 def test_transform(size: int, mean: Sequence[float], std: Sequence[float], whole: bool) -> Transform:
-    """`whole`, as small images are, resized to `size`. Of photographs, the shorter side is resized to `size` / 0.875 and the
-    center is cropped: what `slimtrain.data.images.Preprocessing` does."""
-    changes = [v2.Resize((size, size))] if whole else [v2.Resize(round(size / RESIZE)), v2.CenterCrop(size)]
-    return _compose(mean, std, [*changes, v2.PILToTensor()])
+    """What `slimtrain.data.images.Preprocessing` does: `whole`, as small images are, resized to `size`; of photographs, the
+    shorter side is resized to `size` / 0.875 and the center is cropped."""
+    return Prepared(Preprocessing(size, tuple(mean), tuple(std), whole))
 
 
 test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The preprocessing of tests, as a transform."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, image: Picture) -> Tensor:
+        return torch.from_numpy(self.preprocessing.prepare(as_pillow(image)))
 
 
 def _compose(
@@ -71,5 +83,5 @@ def _compose(
 ) -> Transform:
     """Changes of 8-bit images, then of values from 0 to 1, then the normalization."""
     to_float, normalize = v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)
-    transform: Transform = v2.Compose([*of_bytes, to_float, *of_floats, normalize])
+    transform: Transform = v2.Compose([as_pillow, *of_bytes, to_float, *of_floats, normalize])
     return transform

@@ -54,7 +54,8 @@ def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:
         )
     same = all(settings.get(key) == getattr(config, key) for key in ("data", "seed"))
     kept = settings.get("holdout", 0)
-    if not same or not isinstance(kept, int) or kept < config.holdout:
+    enough = kept == config.holdout or (isinstance(kept, int) and config.holdout >= 1 and kept >= config.holdout)
+    if not (same and enough):
         lines.append(
             f"was trained on images that are now held out (data={settings.get('data')}, seed={settings.get('seed')}, "
             f"holdout={kept}; expected {config.data}, {config.seed}, {config.holdout} or more). Candidates are measured on "

@@ -134,7 +134,15 @@ def finish(
 def check_finish(request: SearchRequest) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
-    data_of(request.final)
+    try:
+        data_of(request.final)
+    except UserError as error:
+        if request.final.holdout:
+            raise
+        raise UserError(
+            f"{error} A search takes other images than the tests of what it finds: hold out both, in numbers of images, "
+            "--set holdout=N --set search_holdout=M."
+        ) from error
     missing = [name for name in ("slimexport", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
         raise ResourceError(f"--finish: needs the package {missing[0]} to export. Install it, or search with --no-finish.")

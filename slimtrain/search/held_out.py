@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,23 +13,25 @@ import numpy as np
 
 from slimtrain.base.errors import UserError
 from slimtrain.data.loader import test_batches
-from slimtrain.data.samples import PartSamples, Samples
+from slimtrain.data.samples import PartSamples, Samples, labels_of
+from slimtrain.data.sampling import draw
 from slimtrain.data.transforms import Transform
 from slimtrain.search.evaluator import NO_IMAGES, Chunk
 
 log = logging.getLogger(__name__)
 
 
-def draw_images(samples: Samples, count: int, seed: int) -> PartSamples:
-    """`count` of `samples`, all where it is 0, in an order drawn from `seed` alone: classes mix in every chunk. UserError
-    where there are none or too few."""
+def draw_images(samples: Samples, count: int, seed: int, say: Callable[[str], None] = log.debug) -> PartSamples:
+    """`count` of `samples`, as many of each class as can be, or all where it is 0, in an order drawn from `seed` alone:
+    classes mix in every chunk. How many of how many is told to `say`. UserError where there are none or too few."""
     if not len(samples):
         raise UserError(NO_IMAGES)
     if count > len(samples):
         raise UserError(f"{count} images to search with, but only {len(samples)} are held out. Lower it, or hold out more.")
-    order = list(range(len(samples)))
-    random.Random(f"search:{seed}").shuffle(order)  # noqa: S311 (no secret)
-    return PartSamples(samples, np.asarray(order[: count or None], np.int64))
+    drawn = draw(labels_of(samples), count or len(samples), f"search:{seed}")
+    if count:
+        say(f"searching on {drawn.describe()}")
+    return PartSamples(samples, drawn.indices)
 
 
 def chunk_size(images: int, most: int) -> int:

@@ -52,7 +52,7 @@ class SearchRequest:
         if not self.config.search_targets:
             raise UserError("search: no targets. Name the costs to find networks for, as in --targets 150M,300M.")
         kept, _ = held_out(self.config)
-        if self.config.search_images > kept:
+        if self.config.search_images > kept >= 1:
             raise UserError(f"search_images is {self.config.search_images}, but only {kept} are held out (search_holdout).")
 
     @cached_property

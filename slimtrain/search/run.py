@@ -135,9 +135,9 @@ def _slim(
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
     batch = config.search_batch or config.test_batch_size or config.batch_size
-    count, before = held_out(request.config)  # those before are for the tests of what is found
-    kept = PartSamples(data.test, np.arange(before, before + count))
-    images = draw_images(kept, config.search_images, config.seed)
+    kept = _kept_for_search(request.config, data.test)
+    say = click.echo if processes.first else log.debug
+    images = draw_images(kept, config.search_images, config.seed, say)
     evaluator = Evaluator(
         checkpoint.network,
         _chunks(config, images, batch),
@@ -158,7 +158,7 @@ def _slim(
         criterion=config.search_criterion,
         seed=config.seed,
         trace=trace,
-        say=click.echo if processes.first else lambda line: None,
+        say=say,
     )
     if processes.first:
         plot_search(request.folder, trace.steps, cost, outcomes)
@@ -184,6 +184,12 @@ def _slim(
     return outcomes, cost
 
 
+def _kept_for_search(config: Config, test: Samples) -> Samples:
+    """Of the images held out those that no test of what is found will use."""
+    count, before = held_out(config)
+    return test if count < 1 else PartSamples(test, np.arange(before, before + int(count)))
+
+
 def _whole(value: float) -> float:
     """A count without its point, as a person writes it."""
     return int(value) if value.is_integer() else value
@@ -196,7 +202,8 @@ def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
 
 
 def _chunks(config: Config, images: Samples, batch: int) -> HeldOut:
-    seen = {key: getattr(config, key) for key in ("image_size", "mean", "std", "augmentation")}
+    keys = ("image_size", "mean", "std", "augmentation", *(["exif_orientation"] if config.exif_orientation else []))
+    seen = {key: getattr(config, key) for key in keys}
     room = int(config.search_cache_gib * 2**30)
     return HeldOut(images, test_transform_of(config), batch, workers=config.loaders, kept_bytes=room, seen=seen)
 

@@ -16,19 +16,25 @@ from slimtrain.models.registry import sibling
 SUPERNET = "supernet"
 
 
-def held_out(config: Config) -> tuple[int, int]:
-    """(how many training images are kept aside for the search, how many of the ones held out lie before them).
+def held_out(config: Config) -> tuple[float, int]:
+    """(how many training images are kept aside for the search, or which share; how many of the ones held out lie before them).
 
     `holdout` keeps images for the tests of what is trained: the search uses others. Where there is no `search_holdout` it
-    uses these, and what was found is tested on the data's own test images. UserError where none are held out.
+    uses these, and what was found is tested on the data's own test images. UserError where none are held out, and for a share
+    beside a number.
     """
+    if config.search_holdout and 0 < config.holdout < 1:
+        raise UserError(
+            f"search: holdout is the share {config.holdout}, search_holdout the number {config.search_holdout}. Set "
+            "holdout to a number too, or search_holdout to 0: the search then uses the share."
+        )
     count = config.search_holdout or config.holdout
     if not count:
         raise UserError(
             "search: no training images are held out to search on. Set search_holdout to a number of them (50,000 of "
             "ImageNet's, as published): --set search_holdout=N."
         )
-    return count, config.holdout if config.search_holdout else 0
+    return count, int(config.holdout) if config.search_holdout else 0
 
 
 def supernet_config(config: Config, folder: Path) -> Config:

@@ -10,8 +10,9 @@ from itertools import islice
 
 from torch import Tensor
 
+from slimtrain.base.text import count
 from slimtrain.config.config import Config
-from slimtrain.data.catalog import AUGMENTATIONS, CATALOG
+from slimtrain.data.catalog import tested_whole
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches
 from slimtrain.data.transforms import Transform, test_transform, train_transform
@@ -32,6 +33,7 @@ def data_of(config: Config) -> Data:
         classes=config.classes,
         image_size=config.image_size,
         batch_size=config.batch_size,
+        exif_orientation=config.exif_orientation,
     )
 
 
@@ -50,7 +52,7 @@ test_transform_of.__test__ = False  # type: ignore[attr-defined]  # pytest is no
 
 def _whole(config: Config) -> bool:
     """Whether test images are resized whole, as small ones are."""
-    return CATALOG[config.data].whole or AUGMENTATIONS[config.augmentation].whole
+    return tested_whole(config.data, config.augmentation)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class RunImages:
         batch_size = min(config.batch_size, len(self.data.train))
         batches = self._training(CALIBRATION_EPOCH, batch_size, config.seed + CALIBRATION_EPOCH)
         return (batch.images for batch in islice(batches, config.calibration_batches))
+
+    def describe_calibration(self) -> str:
+        """`22 batches of 64 of the 1,437 training images`."""
+        config, images = self.config, len(self.data.train)
+        batches = count(config.calibration_batches, "batch", "batches")
+        return f"{batches} of {min(config.batch_size, images):,} of the {images:,} training images"
 
     def testing(self) -> Iterator[Batch]:
         """Every test image once, over all processes."""

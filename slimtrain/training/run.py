@@ -232,7 +232,7 @@ class Run:
         wanted = [self.spec.plan(width) for width in config.test_widths]
         if config.calibration_batches:
             plans = list(dict.fromkeys([*plans, *wanted]))
-            self.logbook.say(f"calibrating {len(plans)} widths over {config.calibration_batches} batches")
+            self.logbook.say(f"calibrating {len(plans)} widths over {self.images.describe_calibration()}")
         elif wanted:
             log.warning("calibration_batches is 0: test_widths have no statistics, and are not tested")
         plans.sort(key=lambda plan: plan.width or 0)

@@ -43,7 +43,6 @@ def test_checkpoint(
     plans = _plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
     missing = [plan for plan in plans if not network.has_statistics(plan)]
     if missing and config.test_only and config.calibration_batches:  # what a published file for testing asks for
-        log.info("calibrating %s over %d batches", ", ".join(p.name for p in missing), config.calibration_batches)
         _calibrate(RunImages(config, data, processes), network, missing)
     elif missing:
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
@@ -79,6 +78,8 @@ def calibrate_checkpoint(
 
 def _calibrate(images: RunImages, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
     config = images.config
+    if images.processes.first:
+        log.info("calibrating %s over %s", ", ".join(plan.name for plan in plans), images.describe_calibration())
     options = {"channels_last": config.channels_last, "sync_norm": config.sync_norm}
     calibrate_on(network, plans, images.calibrating(), images.processes, **options)
 
@@ -112,6 +113,8 @@ def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Che
         checkpoint = open_checkpoint(ckpt, network=config.network, expected_widths=named)
     spec = checkpoint.spec
     images: dict[str, Any] = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    if "exif_orientation" in checkpoint.settings:
+        images["exif_orientation"] = checkpoint.settings["exif_orientation"]
     if checkpoint.described and any(getattr(config, key) != value for key, value in images.items()):
         log.warning("%s says which images it takes: %s", checkpoint.file, images)
         config = dataclasses.replace(config, **images)

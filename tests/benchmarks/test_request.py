@@ -27,7 +27,7 @@ def bundle(tmp_path: Path) -> Path:
 
 def given(**changes: Any) -> MeasuringOptions:
     """As where no option is given."""
-    texts = dict.fromkeys(("widths", "precision", "threads", "ckpt", "accuracy_data", "output_dir", "cache_mib"))
+    texts = dict.fromkeys(("widths", "precision", "threads", "ckpt", "accuracy_data", "workers", "output_dir", "cache_mib"))
     flags = {"no_cuda_graph": False, "transfers": False}
     numbers = {"duration": 3.0, "repeats": 3, "warmup": 200.0, "seed": 0}
     return MeasuringOptions(**{**texts, **flags, **numbers, "device": "cpu", **changes})
@@ -45,6 +45,7 @@ def test_options_end_where_they_belong(bundle: Path, tmp_path: Path) -> None:
         no_cuda_graph=True,
         transfers=True,
         accuracy_data="digits",
+        workers=0,
         seed=5,
         cache_mib=1.5,
     )
@@ -55,7 +56,8 @@ def test_options_end_where_they_belong(bundle: Path, tmp_path: Path) -> None:
     runner = request.options
     assert (runner.cuda_graph, runner.transfers, runner.device) == (False, True, "cpu")
     assert runner.checkpoint == Path("random:us_mobilenet_v1")
-    assert (request.threads, request.cache_bytes, request.accuracy_data, request.seed) == (2, 3 << 19, "digits", 5)
+    assert (request.threads, request.cache_bytes, request.seed) == (2, 3 << 19, 5)
+    assert (request.accuracy_data, request.workers) == ("digits", 0)
     assert output_folder(request, options) == Path("measured/us_mobilenet_v1")
     assert output_folder(request, given(output_dir=tmp_path)) == tmp_path
 

@@ -24,8 +24,10 @@ from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
 from slimtrain.data.digits import digits_split
 from slimtrain.data.images import Preprocessing
+from slimtrain.data.samples import FileSamples
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.data_samples import kill_loading_processes
 
 SIZE = 32
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -149,3 +151,16 @@ def test_no_folder_and_a_dry_run_are_refused(photos: Path, tmp_path: Path) -> No
         export(checkpoint, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "nowhere"))
     with pytest.raises(UserError, match="leave out --accuracy-data or --dry-run"):
         export(checkpoint, proof=Proof(accuracy_data=photos), writing=Writing(dry_run=True))
+
+
+def test_killed_processes_are_told_and_the_advice_leads_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_loading_processes(monkeypatch, FileSamples)
+    args = ["--ckpt", saved(tmp_path, ("ant", "bee", "cat")), "--widths", "0.25", "--accuracy-data", photos]
+    failed = CliRunner().invoke(main, [*map(str, args), "--output-dir", str(tmp_path / "b")])
+    assert failed.exit_code == 3 and not (tmp_path / "b").exists()
+    assert "a process that loads images was killed" in failed.output and "--workers 0" in failed.output
+    assert "docker run --shm-size=8g" in failed.output and "Traceback" not in failed.output
+    done = CliRunner().invoke(main, [*map(str, args), "--output-dir", str(tmp_path / "b"), "--workers", "0"])
+    assert done.exit_code == 0, done.output

@@ -18,11 +18,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from slimexport.onnx_files.calibration import Calibration
+from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.data.images import Preprocessing
 from slimtrain.data.noise import noise_images
+from slimtrain.data.sampling import draw
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
+from slimtrain.slimmable.calibrate import calibrate
 from tests.support.export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
 
 SIZE = 64
@@ -84,7 +91,9 @@ def calibrated_logits(
 
 
 def agrees(bundle: Path, name: str, spec: NetworkSpec, plan: ChannelPlan, images: NDArray[Any], batch: int) -> None:
-    """The bundle's reference and its file both give the logits of the definition."""
+    """The bundle's reference and its file both give the logits of the definition. `images` are in the order of their names, as
+    they are drawn from."""
+    images = images[draw([0] * len(images), len(images)).indices]
     with np.load(bundle / "reference.npz") as reference:
         probes, logits = reference["images"], reference[f"logits_{plan.name}"]
     expected = calibrated_logits(spec, plan, random_state(spec), images, batch, probes)
@@ -187,6 +196,96 @@ def test_an_unreadable_photograph_is_left_out_with_a_warning(
         outcome = run(*base(us, tmp_path / "b"), "--widths", "0.33", "--calibration-data", folder)
     assert outcome.code == 0
     assert "broken.jpg" in caplog.text and "1 of 5 images" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 dark and 20 light photographs, in folders by their class."""
+    folder, draw_pixels = tmp_path_factory.mktemp("classes"), np.random.default_rng(7)
+    for name, count, level in (("dark", 12, 20), ("light", 20, 220)):
+        (folder / name).mkdir()
+        for i in range(count):
+            coarse = level + draw_pixels.integers(-20, 21, (6, 6, 3))
+            Image.fromarray(coarse.astype(np.uint8)).resize((80, 73)).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+def test_statistics_are_of_both_classes_in_every_batch(
+    us: Path, two_classes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two classes of opposite brightness: by name every batch holds one, and variances are those within a class."""
+    more = ("--widths", "0.33", "--calibration-data", two_classes, "--calibration-batch-size", "8")
+    with caplog.at_level(logging.INFO):
+        assert run(*base(us, tmp_path / "b"), *more, "--calibration-images", "24").code == 0
+    assert f"statistics: {two_classes}: 24 of 32 images, 12 of each of 2 folders" in caplog.messages
+    how, plan, state = Preprocessing(SIZE, IMAGENET_MEAN, IMAGENET_STD), V1.plan(0.33), random_state(V1)
+    by_name = np.stack([how(path) for path in sorted(two_classes.rglob("*.png"))])
+    drawn = by_name[draw([0] * 12 + [1] * 20, 24).indices]
+    with np.load(tmp_path / "b" / "reference.npz") as reference:
+        logits = reference["logits_x0_33"]
+        expected = calibrated_logits(V1, plan, state, drawn, 8, reference["images"])
+        ordered = calibrated_logits(V1, plan, state, by_name[:24], 8, reference["images"])
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(ordered - expected).max() > 0.1 * np.abs(expected).max()  # so the order matters
+    network = open_checkpoint(us).network
+    calibrate(network, [plan], (torch.from_numpy(batch) for batch in np.split(drawn, 3)))
+    _, variance = next(iter(network.statistics(plan).values()))  # of the first convolution's outputs
+    outputs = F.conv2d(torch.from_numpy(drawn), network.get_parameter("features.0.0.weight")[: len(variance)], None, 2, 1)
+    exact = outputs.var((0, 2, 3))
+    assert (variance / exact - 1).abs().max() < 0.2
+    calibrate(network, [plan], (torch.from_numpy(batch) for batch in np.split(by_name, 4)[::3]))  # dark, then light
+    assert (next(iter(network.statistics(plan).values()))[1] / exact).median() < 0.3
+
+
+def test_int8_sees_both_classes_and_as_many_images_as_are_asked_for(
+    us: Path, two_classes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[NDArray[Any]] = []
+    original = Calibration.of
+
+    def of(batches: Any, method: str) -> Calibration:
+        batches = list(batches)
+        taken.extend(batches)
+        return original(batches, method)
+
+    monkeypatch.setattr(Calibration, "of", staticmethod(of))
+    more = ("--widths", "0.5", "--precision", "int8", "--calibration-data", two_classes, "--calibration-images", "10")
+    with caplog.at_level(logging.INFO):
+        outcome = run(*base(us, tmp_path / "b"), *more, "--no-verify", "--json")
+    means = np.concatenate(taken).mean((1, 2, 3))
+    assert len(means) == 10 and (means > 0).sum() == 5
+    assert f"int8: {two_classes}: 10 of 32 images, 5 of each of 2 folders" in caplog.messages
+    described = outcome.manifest["artifacts"][0]["int8"]
+    assert (described["images"], described["held_back"]) == (8, 2)
+
+
+def test_digits_verify_and_say_how_many(us: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert run(*base(us, tmp_path / "b"), "--verify-data", "digits", "--probes", "10").code == 0
+    assert "verification: digits: 10 of 1,437 images, 1 of each of 10 classes" in caplog.messages
+    with np.load(tmp_path / "b" / "reference.npz") as reference:
+        assert reference["images"].shape == (10, 3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_option_turns_photographs_as_exif_says_and_the_bundle_tells(us: Path, tmp_path: Path, turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    ramp = np.linspace(0, 255, 73).astype(np.uint8)[:, None].repeat(73, 1)
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.fromarray(ramp // (i + 1)).save(tmp_path / "photos" / f"{i}.png", exif=exif)
+    option = ("--exif-orientation",) if turned else ()
+    outcome = run(*base(us, tmp_path / "b"), "--verify-data", tmp_path / "photos", *option, "--json")
+    with np.load(tmp_path / "b" / "reference.npz") as reference:
+        images = reference["images"]
+    assert ((images[:, :, 0] > images[:, :, -1]) == turned).all()
+    assert outcome.manifest["input"].get("exif_orientation", False) == turned
+
+
+@pytest.mark.parametrize("option", ["--calibration-images", "--workers"])
+def test_numbers_that_cannot_be_are_refused(option: str, us: Path, tmp_path: Path) -> None:
+    assert run(*base(us, tmp_path / "b"), option, "-1").code == 2
 
 
 def test_a_batch_with_one_value_per_channel_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from slimtrain.training import run as training
 from slimtrain.training.distributed import Processes
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
+from tests.support.data_samples import kill_loading_processes
 from tests.support.outcomes import Outcome
 from tests.support.run_helpers import config_file, done, environment, network_of, refused, run, tree, without_torch
 from tests.support.search_helpers import (
@@ -479,6 +480,23 @@ def test_images_kept_aside_for_tests_alone_serve_the_search_and_test_nothing_mor
     assert search.supernet.holdout == 12 and search.final.holdout == 0
     assert names_of(data_of(search.final).test) & names_of(data_of(search.supernet).test) == set()
     assert "--set holdout=0" in outcome.lines[-1]
+
+
+def test_a_share_kept_aside_serves_the_search(tmp_path: Path) -> None:
+    outcome, folder = searched(tmp_path, "--targets", "770K", holdout=0.5, search_holdout=0, search_images=10)
+    search = SearchRequest(read_config(str(tmp_path / "tiny.yml")), folder, None, str(tmp_path / "tiny.yml"))
+    assert len(data_of(search.supernet).test) == 16
+    assert any(line.startswith("searching on 10 of 16 images, ") for line in outcome.lines)
+
+
+def test_killed_loading_processes_end_a_search_and_the_advice_leads_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_loading_processes(monkeypatch, FakeSamples)
+    options = ("--ckpt", own_checkpoint(tmp_path / "own.pt", **RIGHT), "--targets", "770K")
+    failed = run("search", search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run")), *options, "--workers", "1")
+    assert failed.code == 3 and "--workers 0" in failed.err and "--shm-size" in failed.err and "Traceback" not in failed.err
+    searched(tmp_path, *options, "--workers", "0")
 
 
 def test_mistakes_and_help_need_no_torch(tmp_path: Path) -> None:

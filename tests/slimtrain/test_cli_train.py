@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from slimtrain.config.reading import config_names, read_config
+from slimtrain.data.fake import FakeSamples
+from tests.support.data_samples import kill_loading_processes
 from tests.support.run_helpers import (
     command,
     config_file,
@@ -255,7 +257,9 @@ def test_a_published_file_trains_and_tests(
     only = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights))
     tested = done(f"app:{only}", *FAKE)
     assert [line.split()[0] for line in tested.lines[1:]] == ["width", "0.125", "0.1875", "0.25"]
-    final = outcome.lines[outcome.lines.index("calibrating 3 widths over 2 batches") + 1 :]
+    final = outcome.lines[
+        [line.startswith("calibrating 3 widths over 2 batches of ") for line in outcome.lines].index(True) + 1 :
+    ]
     assert tested.lines[1:] == final[1:5]  # the same figures that the run ended with
     fewer = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights), width_mult_list_test=[0.15])
     without = run(f"app:{fewer}", *FAKE, "--set", "calibration_batches=0")
@@ -289,3 +293,16 @@ def test_python_dash_m_and_the_group_agree(tmp_path: Path) -> None:
     shown = command("configs", cwd=tmp_path)
     assert shown.returncode == 0 and shown.stdout.split() == config_names()
     assert {"digits", "us_mobilenet_v1", "s_mobilenet_v1_cifar10"} <= set(config_names())
+
+
+def test_killed_loading_processes_end_training_and_testing_and_the_advice_leads_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = config_file(tmp_path / "tiny.yml", epochs=1, output_dir=str(tmp_path / "run"))
+    kill_loading_processes(monkeypatch, FakeSamples)
+    failed = run("train", file, "--workers", "1")
+    assert failed.code == 3 and "--workers 0" in failed.err and "--shm-size" in failed.err and "Traceback" not in failed.err
+    done("train", file, "--workers", "0")
+    ckpt = tmp_path / "run" / "us_mobilenet_v1.pt"
+    refused(run("test", file, "--ckpt", ckpt, "--workers", "1"), 3, "was killed", "--workers 0", "--shm-size")
+    done("test", file, "--ckpt", ckpt, "--workers", "0")

@@ -128,6 +128,11 @@ US, S, AUTOSLIM = "us_mobilenet_v1", "s_mobilenet_v1", "autoslim_mobilenet_v1"
         ({"best_by": "wide"}, "expected widest, narrowest, mean, or a width"),
         ({"weights": "a/b.pt"}, "expected a file name"),
         ({"layout": "published", "stem_stride": 1}, "Use layout: own"),
+        ({"holdout": -0.2}, "holdout is -0.2, expected at least 0"),
+        ({"holdout": 1.5}, "holdout is 1.5, expected a whole number of images, or a share of them below 1"),
+        ({"holdout": 1.0}, "expected a whole number of images"),
+        ({"holdout": "all"}, "holdout is 'all', expected a whole number or a finite number"),
+        ({"holdout": True}, "expected a whole number or a finite number"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(values: dict[str, Any], reason: str) -> None:
@@ -164,6 +169,12 @@ def test_a_range_beyond_the_published_one() -> None:
     assert spec.plan(1.2).width == 1.2
     with pytest.raises(WidthError):
         spec.plan(1.6)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (50_000, "50000"), (0.2, "0.2"), (1, "1"), ("2e-1", "0.2")])
+def test_holdout_is_a_number_of_images_or_a_share(value: object, text: str) -> None:
+    config = make_config({"network": US, "holdout": value}, "here")
+    assert f"\nholdout: {text}\n" in dump_config(config) and str(config.holdout) == text
 
 
 @pytest.mark.parametrize("data", ["folder", "fake"])

@@ -19,6 +19,7 @@ from slimtrain.data.loader import training_batches
 from slimtrain.data.transforms import test_transform as make_test_transform
 from slimtrain.data.transforms import train_transform
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from tests.support.data_samples import labels
 from tests.support.data_sets import write_classes
 
 NORMALIZATION = IMAGENET_MEAN, IMAGENET_STD
@@ -99,10 +100,57 @@ def refused(folder: Path, message: str, data: str = "folder", classes: int = 0) 
 
 def test_a_folder_without_train(tmp_path: Path) -> None:
     refused(tmp_path, r"has no train/ \(found nothing\), expected train/CLASS/IMAGE and val/CLASS/IMAGE")
-    write_classes(tmp_path)
-    refused(tmp_path, r"has no train/ \(found ant, bee, cat\).*Set data_dir to the folder above train/")
-    (tmp_path / "ant/a.jpg").rename(tmp_path / "train")
-    refused(tmp_path, r"has no train/ \(found ant, bee, cat, train\)")
+    write_classes(tmp_path / "deeper")
+    refused(tmp_path, r"has no train/ \(found deeper\).*Set data_dir to the folder above train/, or to one of class folders")
+    write_classes(tmp_path / "val")
+    refused(tmp_path, r"has no train/ \(found deeper, val\)")
+    with pytest.raises(UserError, match=r"has no train/ \(found deeper, val\)"):  # val/ is no class
+        open_data("folder", str(tmp_path), holdout=2)
+
+
+def test_class_folders_alone_are_taken_with_images_held_out_as_the_message_says(tmp_path: Path) -> None:
+    write_classes(tmp_path, files=[f"{i}.png" for i in range(10)])
+    refused(tmp_path, r"holds class folders \(ant, bee, cat\) and no train/ and val/. Hold out .*: --set holdout=0\.2;")
+    data = open_data("folder", str(tmp_path), holdout=0.2, seed=3)
+    assert data.classes == ("ant", "bee", "cat") and sorted(labels(data.test)) == [0, 0, 1, 1, 2, 2]
+    names = [[part.name(i) for i in range(len(part))] for part in (data.train, data.test)]
+    assert sorted(names[0] + names[1]) == sorted(str(path) for path in tmp_path.rglob("*.png"))
+    again = open_data("folder", str(tmp_path), holdout=0.2, seed=3)
+    assert [again.test.name(i) for i in range(6)] == names[1]
+    assert len(open_data("folder", str(tmp_path), holdout=4).test) == 4
+    write_classes(tmp_path / "train")  # which is then meant
+    assert len(open_data("folder", str(tmp_path), holdout=0.5).train) == 3
+
+
+def test_images_of_a_kind_that_is_not_read_are_told(photographs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photographs / "train/ant/d.cr2").touch()
+    with caplog.at_level(logging.WARNING):
+        assert len(open_data("folder", str(photographs)).train) == 9
+    assert "train: 1 .cr2 file is an image that Pillow does not read here" in caplog.text
+    for name in ("a", "b"):
+        next((photographs / "val/bee").glob(f"{name}.*")).rename(photographs / f"val/bee/{name}.NEF")
+    refused(photographs, r"val: 1 of 3 class folders hold no images \(.*: bee\. In all, 2 \.nef files are images that Pillow")
+
+
+def test_pipes_are_left_out_and_dead_links_are_unreadable_images(photographs: Path) -> None:
+    os.mkfifo(photographs / "train/ant/pipe.png")  # opening it would wait for ever
+    (photographs / "train/ant/folder.png").mkdir()
+    (photographs / "val/bee/link.png").symlink_to(photographs / "nowhere.png")
+    data = open_data("folder", str(photographs))
+    assert (len(data.train), len(data.test)) == (9, 7)
+    plain = make_test_transform(32, *NORMALIZATION, whole=False)
+    (tested,) = make_test_batches(data.test, plain, batch_size=8)
+    assert tested.unreadable == (str(photographs / "val/bee/link.png"),)
+
+
+def test_turning_by_exif_is_passed_on(photographs: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(photographs / "train/ant/b.jpg", exif=exif)
+    for turned, size in ((False, (40, 30)), (True, (30, 40))):
+        data = open_data("folder", str(photographs), exif_orientation=turned)
+        picture = pickle.loads(pickle.dumps(data.train)).image(1)
+        assert data.train.name(1).endswith("b.jpg") and picture.size == size
 
 
 def test_a_file_for_a_folder(tmp_path: Path) -> None:
@@ -112,7 +160,7 @@ def test_a_file_for_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_val(tmp_path: Path) -> None:
     write_classes(tmp_path / "train")
-    refused(tmp_path, r"has no val/ \(or test/; found train\).*--set holdout=N")
+    refused(tmp_path, r"has no val/ \(or test/; found train\).*--set holdout=0\.2")
 
 
 def test_validation_images_without_class_folders(photographs: Path) -> None:
@@ -146,7 +194,7 @@ def test_different_classes(photographs: Path) -> None:
 def test_a_class_without_images(photographs: Path, part: str) -> None:
     (photographs / part / "dog").mkdir()
     (photographs / part / "dog/readme.txt").touch()
-    refused(photographs, rf"{part}: 1 of 4 class folders hold no images \(.bmp, .gif, .jpeg.*\): dog")
+    refused(photographs, rf"{part}: 1 of 4 class folders hold no images \(.jpg, .png, .*\): dog")
 
 
 def test_a_single_class(tmp_path: Path) -> None:
@@ -163,7 +211,7 @@ def test_another_number_of_classes_than_configured(photographs: Path, classes: i
 
 @pytest.mark.parametrize("classes", [0, 3])
 def test_imagenet_with_other_than_a_thousand_classes(photographs: Path, classes: int) -> None:
-    refused(photographs, r"train/ has 3 class folders, ImageNet has 1000.*data: folder", data="imagenet", classes=classes)
+    refused(photographs, r"train: has 3 class folders, ImageNet has 1000.*data: folder", data="imagenet", classes=classes)
 
 
 def test_a_thousand_classes_are_imagenets(tmp_path: Path) -> None:
@@ -181,5 +229,5 @@ def test_what_is_left_out_is_told(photographs: Path, caplog: pytest.LogCaptureFi
     write_classes(photographs / "train/cat", ["more"])
     with caplog.at_level(logging.WARNING):
         assert len(open_data("folder", str(photographs)).train) == 9
-    assert "1 images lie beside the class folders and are left out" in caplog.text
+    assert "1 image lies beside the class folders, left out" in caplog.text
     assert "folders within class folders are left out: cat" in caplog.text

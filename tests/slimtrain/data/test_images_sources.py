@@ -1,4 +1,5 @@
-"""Where images come from: folders, flat or by class, with unreadable ones named and counted; one array in a file."""
+"""Where images come from and which are taken: folders, flat or by class, with unreadable ones named and counted; one array in
+a file; a packaged set."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.images import Preprocessing, image_batches, image_files, read_array, spread_files
+from slimtrain.data.images import Preprocessing, open_source, read_array
+from slimtrain.data.sampling import draw
 
 HOW = Preprocessing(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+EVERY = 10**6
 
 
 def pictures(folder: Path, count: int, start: int = 0) -> None:
@@ -28,27 +31,113 @@ def reds(batch: np.ndarray) -> list[int]:
     return [round(float(image[0, 16, 16]) * 255) for image in batch]
 
 
-def test_a_flat_folder_gives_batches_in_order_the_last_one_smaller(tmp_path: Path) -> None:
+def image_batches(source: Path | str, batch_size: int, most: int = EVERY) -> list[np.ndarray]:
+    return list(open_source(source, HOW).batches(batch_size, most))
+
+
+def all_reds(source: Path | str, most: int = EVERY) -> list[int]:
+    return sorted(red for batch in image_batches(source, 64, most) for red in reds(batch))
+
+
+def test_a_flat_folder_gives_batches_in_a_drawn_order_the_last_one_smaller(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 7)
-    batches = list(image_batches(tmp_path / "a", HOW, 3))
-    assert [reds(batch) for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    batches = image_batches(tmp_path / "a", 3)
     assert all(batch.shape[1:] == (3, 32, 32) and batch.dtype == np.float32 for batch in batches)
-    assert [len(batch) for batch in image_batches(str(tmp_path / "a"), HOW, 64)] == [7]
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    order = [red for batch in batches for red in reds(batch)]
+    assert sorted(order) == list(range(7)) != order
+    assert order == draw([0] * 7, 7).indices.tolist() == reds(image_batches(str(tmp_path / "a"), 64)[0])
 
 
-def test_a_folder_by_class_is_read_class_by_class_and_other_files_are_left_alone(tmp_path: Path) -> None:
+def test_a_folder_by_class_is_read_whole_and_other_files_are_left_alone(tmp_path: Path) -> None:
     pictures(tmp_path / "val" / "n02", 2, start=5)
     pictures(tmp_path / "val" / "n01", 2, start=1)
     pictures(tmp_path / "val" / "n03" / "deeper", 1, start=9)
     (tmp_path / "val" / "labels.txt").write_text("not an image")
     (tmp_path / "val" / "folder.png").mkdir()
-    assert [red for batch in image_batches(tmp_path / "val", HOW, 2) for red in reds(batch)] == [1, 2, 5, 6, 9]
+    assert all_reds(tmp_path / "val") == [1, 2, 5, 6, 9]
+
+
+def test_some_images_are_of_all_classes_alike_and_it_is_said_how_many(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By name the first ten would all be of class a."""
+    for label, count in enumerate((30, 12, 20)):
+        pictures(tmp_path / "abc"[label], count, start=60 * label)
+    with caplog.at_level(logging.INFO, logger="slimtrain.data.images"):
+        taken = all_reds(tmp_path, 9)
+    assert [sum(red // 60 == label for red in taken) for label in range(3)] == [3, 3, 3]
+    assert caplog.messages == [f"calibration: {tmp_path}: 9 of 62 images, 3 of each of 3 folders"]
+    assert taken == all_reds(tmp_path, 9)
+    assert not np.array_equal(taken, sorted([0, 1, 2, 60, 61, 62, 120, 121, 122]))  # nor the first of each
+
+
+def test_every_batch_mixes_classes_of_opposite_brightness(tmp_path: Path) -> None:
+    """The variance within batches, which batch norm averages, is that of all images; by name it would be nearly nothing."""
+    pictures(tmp_path / "dark", 32, start=0)
+    pictures(tmp_path / "light", 32, start=200)
+    batches = image_batches(tmp_path, 8)
+    every = np.concatenate(batches)[:, 0].mean((1, 2))
+    within = np.mean([batch[:, 0].mean((1, 2)).var(ddof=1) for batch in batches])
+    assert within == pytest.approx(every.var(ddof=1), rel=0.2)
+    by_name = [np.sort(every)[i : i + 8].var(ddof=1) for i in range(0, 64, 8)]
+    assert np.mean(by_name) < 0.01 * within
+
+
+def test_probes_are_of_different_classes_and_others_stand_in_for_unreadable_ones(tmp_path: Path) -> None:
+    for label in range(5):
+        pictures(tmp_path / f"class{label}", 4, start=10 * label)
+    for count in (1, 2, 3, 5):
+        some = reds(np.stack(open_source(tmp_path, HOW).some(count, "verification")))
+        assert len({red // 10 for red in some}) == count
+    (first, _) = reds(np.stack(open_source(tmp_path, HOW).some(2, "verification")))
+    (tmp_path / f"class{first // 10}" / f"{first:03}.png").write_bytes(b"broken")
+    again = reds(np.stack(open_source(tmp_path, HOW).some(2, "verification")))
+    assert len(again) == 2 and first not in again
+    assert len(open_source(tmp_path, HOW).some(100, "verification")) == 19
+
+
+@pytest.mark.parametrize("litter", ["._000.png", ".ipynb_checkpoints/000.png", "__MACOSX/a/000.png", "@eaDir/000.png"])
+def test_what_systems_leave_behind_is_no_image(litter: str, tmp_path: Path) -> None:
+    pictures(tmp_path / "a", 2)
+    (tmp_path / "a" / litter).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "a" / "001.png").rename(tmp_path / "a" / litter)
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / "a" / name).write_bytes(b"1")
+    assert all_reds(tmp_path) == [0]
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    pictures(tmp_path / "elsewhere", 3)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
+    assert all_reds(tmp_path / "set") == [0, 1, 2]
+
+
+def test_images_that_pillow_does_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pictures(tmp_path, 2)
+    for name in ("a.CR2", "b.cr2", "._c.cr2", "d.txt"):
+        (tmp_path / name).write_bytes(b"raw")
+    assert all_reds(tmp_path) == [0, 1]
+    assert "2 .cr2 files are images that Pillow does not read here: convert them to .jpg or .png" in caplog.text
+    (tmp_path / "raws").mkdir()
+    (tmp_path / "a.CR2").rename(tmp_path / "raws" / "a.CR2")
+    with pytest.raises(UserError, match=r"holds no images.*\. 1 \.cr2 file is an image that Pillow does not read here"):
+        open_source(tmp_path / "raws", HOW)
+
+
+def test_digits_are_drawn_too(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="slimtrain.data.images"):
+        (batch,) = open_source("digits", HOW).batches(64, 50, "int8")
+    assert batch.shape == (50, 3, 32, 32)
+    assert caplog.messages == ["int8: digits: 50 of 1,437 images, 5 of each of 10 classes"]
 
 
 def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
     pictures(tmp_path, 1, start=4)
     (tmp_path / "004.png").rename(tmp_path / "IMG.PNG")
-    assert [reds(batch) for batch in image_batches(tmp_path, HOW, 2)] == [[4]]
+    assert all_reds(tmp_path) == [4]
 
 
 def test_unreadable_images_are_named_and_counted_and_the_others_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -58,8 +147,7 @@ def test_unreadable_images_are_named_and_counted_and_the_others_used(tmp_path: P
     (tmp_path / "005.jpg").write_bytes(b"")
     (tmp_path / "006.jpg").write_text("<html>not found</html>")
     with caplog.at_level(logging.WARNING, logger="slimtrain.data.images"):
-        batches = list(image_batches(tmp_path, HOW, 2))
-    assert [reds(batch) for batch in batches] == [[0, 2], [3]]
+        assert all_reds(tmp_path) == [0, 2, 3]
     for name in ("001.png", "005.jpg", "006.jpg"):
         assert name in caplog.text
     assert "000.png" not in caplog.text
@@ -69,8 +157,8 @@ def test_unreadable_images_are_named_and_counted_and_the_others_used(tmp_path: P
 def test_where_none_can_be_read_it_is_an_error(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
-    with pytest.raises(UserError, match=r"none of the 2 images, such as .*a\.png, can be read"):
-        list(image_batches(tmp_path, HOW, 2))
+    with pytest.raises(UserError, match=r"none of the 2 images, such as .*[ab]\.png, can be read"):
+        image_batches(tmp_path, 2)
 
 
 def test_an_image_too_large_to_trust_is_left_out(
@@ -80,41 +168,28 @@ def test_an_image_too_large_to_trust_is_left_out(
     Image.new("RGB", (400, 400)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40)  # twice that is an error of Pillow's, no warning
     with caplog.at_level(logging.WARNING, logger="slimtrain.data.images"):
-        assert [reds(batch) for batch in image_batches(tmp_path, HOW, 2)] == [[0]]
-    assert "bomb.png" in caplog.text
+        assert all_reds(tmp_path) == [0]
+    assert "bomb.png: has more pixels than are decoded" in caplog.text and "1 of 2 images could not be read" in caplog.text
 
 
 def test_a_folder_without_images_and_other_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no images \(\.bmp, .*neither directly nor in folders"):
-        list(image_batches(tmp_path / "empty", HOW, 2))
+    with pytest.raises(UserError, match=r"holds no images \(\.jpg, \.png, .*neither directly nor in folders"):
+        image_batches(tmp_path / "empty", 2)
     with pytest.raises(UserError, match="no such folder or file"):
-        list(image_batches(tmp_path / "nowhere", HOW, 2))
+        image_batches(tmp_path / "nowhere", 2)
     with pytest.raises(UserError, match="no such file"):
-        list(image_batches(tmp_path / "nowhere.npy", HOW, 2))
+        image_batches(tmp_path / "nowhere.npy", 2)
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(UserError, match=r"expected a folder of images, or a \.npy or \.npz"):
-        list(image_batches(tmp_path / "a.txt", HOW, 2))
+        image_batches(tmp_path / "a.txt", 2)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_holds_something(batch_size: int, tmp_path: Path) -> None:
     pictures(tmp_path, 1)
     with pytest.raises(UserError, match=f"batch size {batch_size}: expected at least 1"):
-        list(image_batches(tmp_path, HOW, batch_size))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 10, 11, 100])
-def test_a_few_images_are_taken_evenly_from_all_classes(count: int, tmp_path: Path) -> None:
-    for label in range(5):
-        pictures(tmp_path / f"class{label}", 2, start=2 * label)
-    every, taken = image_files(tmp_path), spread_files(tmp_path, count)
-    assert taken == sorted(set(taken)) and set(taken) <= set(every)
-    assert len(taken) == min(count, 10)
-    if count > 1:
-        assert (taken[0], taken[-1]) == (every[0], every[-1])
-    if count == 5:
-        assert len({path.parent for path in taken}) == 5
+        image_batches(tmp_path, batch_size)
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays
@@ -133,11 +208,11 @@ def test_an_array_comes_in_batches_that_may_be_changed(form: str, tmp_path: Path
         np.savez(path, whatever=images)  # exactly one array, any name
     else:
         np.save(path, np.asfortranarray(images) if form == "fortran" else images)
-    batches = list(image_batches(path, HOW, 2))
+    batches, order = image_batches(path, 2), draw([0] * 5, 5).indices
     assert [len(batch) for batch in batches] == [2, 2, 1]
-    np.testing.assert_array_equal(np.concatenate(batches), images)
+    np.testing.assert_array_equal(np.concatenate(batches), images[order])
     batches[0][:] = 0  # a copy: the file stays as it is
-    np.testing.assert_array_equal(np.concatenate(list(image_batches(path, HOW, 2))), images)
+    np.testing.assert_array_equal(np.concatenate(image_batches(path, 2)), images[order])
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.data import loader
 from slimtrain.data.loader import Batch, steps_per_epoch, training_batches
+from slimtrain.data.opening import ImageRefused
 from tests.support import ROOT
 
 
@@ -58,6 +61,14 @@ class Killed(Numbered):
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
+
+
+class Full(Numbered):
+    """The process that opens an image has no room for shared memory."""
+
+    def image(self, index: int) -> torch.Tensor:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().image(index)
 
 
 def noisy(image: Any) -> torch.Tensor:
@@ -231,9 +242,73 @@ def test_an_abandoned_iterator_leaves_no_processes() -> None:
     assert not multiprocessing.active_children() and time.perf_counter() - started < 5
 
 
-def test_a_process_that_dies_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"a process that loads images ended.*shared memory"):
-        train(Deadly(10), workers=1)
+def train_on(samples: Any) -> None:
+    train(samples, workers=2)
+
+
+def run_tests_on(samples: Any) -> None:
+    list(loader.test_batches(samples, noisy, batch_size=4, workers=2))
+
+
+def died(samples: Any, use: Callable[[Any], None]) -> str:
+    """What the user is told, soon, of processes that died: exit code 3, with both ways out; no process is left."""
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"--workers 0.*--shm-size") as caught:
+        use(samples)
+    assert caught.value.exit_code == 3 and time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_process_that_dies_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    assert "a process that loads images ended (" in died(Deadly(10), use)
+
+
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_process_that_is_killed_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    assert "was killed, as the kernel does where memory is short" in died(Killed(10), use)
+
+
+@pytest.mark.parametrize("use", [train_on, run_tests_on])
+def test_a_shared_memory_that_is_full_is_told_with_what_to_do(use: Callable[[Any], None]) -> None:
+    """Left to itself, the thread that hands a batch over prints its error and drops the batch: the main process waits."""
+    assert "could not hand a batch over: shared memory (/dev/shm) is full" in died(Full(10), use)
+
+
+def test_any_error_of_handing_over_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", fail)  # the processes are forked with it
+    assert "or too many files are open" in died(Numbered(10), train_on)
+
+
+def test_a_machine_without_room_for_processes_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail)
+    assert "cannot be started ([Errno 28] No space left on device)" in died(Numbered(10), train_on)
+
+
+class Refused(Numbered):
+    """Those in `broken` can be read, but are not to be."""
+
+    def image(self, index: int) -> torch.Tensor:
+        if index in self.broken:
+            raise ImageRefused(self.name(index), "has 1 x 20,000 pixels", "Crop it.")
+        return super().image(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_refused_image_ends_training_by_its_name_and_is_left_out_of_tests(workers: int) -> None:
+    samples = Refused(10, broken=(3,))
+    with pytest.raises(UserError, match=r"^sample 3: has 1 x 20,000 pixels\. Crop it\.$"):
+        train(samples, workers=workers)
+    batches = list(loader.test_batches(samples, noisy, batch_size=4, workers=workers))
+    assert [i for b in batches for i in b.labels.tolist()] == [i for i in range(10) if i != 3]
+    assert [name for b in batches for name in b.unreadable] == ["sample 3 (has 1 x 20,000 pixels)"]
 
 
 def failing(image: Any) -> torch.Tensor:
@@ -245,12 +320,6 @@ def test_a_defect_in_a_process_that_lives_on_is_no_lack_of_memory(workers: int) 
     with pytest.raises(RuntimeError, match="a defect") as caught:
         list(training_batches(Numbered(10), failing, epochs=1, batch_size=5, seed=0, workers=workers))
     assert not isinstance(caught.value, ResourceError)
-    assert not multiprocessing.active_children()
-
-
-def test_a_process_that_is_killed_is_told_with_what_to_do() -> None:
-    with pytest.raises(ResourceError, match=r"a process that loads images ended.*--set workers=N"):
-        train(Killed(10), workers=2)
     assert not multiprocessing.active_children()
 
 

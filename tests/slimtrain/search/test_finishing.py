@@ -22,7 +22,7 @@ from slimtrain.costs.cost_model import cost_model
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search import finishing
-from slimtrain.search.finishing import nearest_width, uniform_plan
+from slimtrain.search.finishing import check_finish, nearest_width, uniform_plan
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import run_whole_search
@@ -184,7 +184,11 @@ def test_what_finishing_needs_is_checked_first(tmp_path: Path, monkeypatch: pyte
             Image.new("RGB", (16, 16), (number, 9, 9)).save(pictures / folder / f"{number}.png")
     changes: dict[str, Any] = {"data": "folder", "data_dir": str(pictures), "search_holdout": 4, "search_targets": ["600K"]}
     file = finishing_file(tmp_path, **changes)
-    refused(run("search", file), 2, "val")
+    advice = "hold out both, in numbers of images, --set holdout=N --set search_holdout=M"
+    refused(run("search", file), 2, "val", advice)
+    refused(run("search", file, "--set", "search_holdout=0", "--set", "holdout=0.25"), 2, "val", advice)
+    followed = read_config(str(file), ["holdout=4", "search_holdout=4", "classes=2"])
+    check_finish(SearchRequest(followed, tmp_path / "run_search"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     file = finishing_file(tmp_path)
     refused(run("search", file), 3, "--finish: needs the package slimexport", "--no-finish")

@@ -49,8 +49,17 @@ def test_images_are_drawn_from_the_seed_alone() -> None:
     assert labels != sorted(labels)
     assert labels != [draw_images(samples(50), 20, 4).label(i) for i in range(20)]
     everything = draw_images(samples(50), 0, 3)
-    assert [everything.label(i) for i in range(20)] == labels  # fewer images are the first of all
     assert sorted(everything.label(i) for i in range(len(everything))) == list(range(50))
+
+
+def test_images_are_drawn_of_all_classes_alike_and_it_is_said_how_many() -> None:
+    said: list[str] = []
+    unequal = ArraySamples(np.zeros((60, 3, 1, 1), np.uint8), np.array([0] * 40 + [1] * 15 + [2] * 5), "unequal")
+    drawn = draw_images(unequal, 12, 0, said.append)
+    assert sorted(drawn.label(i) for i in range(12)) == [0] * 4 + [1] * 4 + [2] * 4
+    assert said == ["searching on 12 of 60 images, 4 of each of 3 classes"]
+    draw_images(unequal, 0, 0, said.append)
+    assert len(said) == 1
 
 
 def test_too_few_images() -> None:

@@ -35,3 +35,9 @@ def test_a_shorter_training_takes_the_same_course(tmp_path: Path) -> None:
     decaying = read_config("autoslim_resnet50", ["schedule=exponential", "milestones=[]", "gamma=0.98"])
     assert with_epochs(decaying, 25).gamma == pytest.approx(0.98**4)
     assert with_epochs(config, 100) == config
+
+
+def test_a_share_of_the_images_may_be_held_out() -> None:
+    assert supernet_config(read_config("digits", ["search_holdout=0", "holdout=0.2"]), Path("s")).holdout == 0.2
+    with pytest.raises(UserError, match=r"holdout is the share 0.2, search_holdout the number 300. Set .*search_holdout to 0"):
+        supernet_config(read_config("digits", ["holdout=0.2"]), Path("s"))

@@ -23,6 +23,7 @@ from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.evaluate import calibrate_on
 from slimtrain.training.inputs import CALIBRATION_EPOCH, RunImages, data_of, test_transform_of, train_transform_of
+from slimtrain.training.testing import open_with_data
 from tests.support.run_helpers import (
     ALONE,
     S2,
@@ -54,6 +55,12 @@ def own(network: SlimmableNetwork, path: Path, size: int = 16, names: tuple[str,
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return config_file(tmp_path / "tiny.yml")
+
+
+def test_whether_photographs_are_turned_is_what_the_checkpoint_says(tmp_path: Path) -> None:
+    save(own_content(network_of(US1), 16, MEAN, STD, NAMES, settings={"exif_orientation": True}), tmp_path / "own.pt")
+    _, settings, _ = open_with_data(config(tmp_path / "run"), ALONE, str(tmp_path / "own.pt"))
+    assert settings.exif_orientation
 
 
 @pytest.fixture
