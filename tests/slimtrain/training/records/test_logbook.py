@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.training.logbook import Clock, Logbook, SummaryRow
+from slimtrain.training.records.logbook import Clock, Logbook, SummaryRow
 
 ROWS: list[SummaryRow] = [
     {
