@@ -14,8 +14,8 @@ from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores
-from slimtrain.training.logbook import Clock, SummaryRow
 from slimtrain.training.optimizer import Schedule
+from slimtrain.training.records.logbook import Clock, SummaryRow
 from slimtrain.training.sampling import WidthSampler
 
 

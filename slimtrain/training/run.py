@@ -16,6 +16,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
+from slimtrain.base.threads import advice as spinning_advice
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.writing import save
@@ -29,10 +30,11 @@ from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error
+from slimtrain.training.fitting import fitted, resumed_batch
 from slimtrain.training.health import Health, one_value_error, smallest_part
 from slimtrain.training.inputs import RunImages, UnreadableImages, data_of
-from slimtrain.training.logbook import Clock, Logbook
 from slimtrain.training.optimizer import Schedule
+from slimtrain.training.records.logbook import Clock, Logbook
 from slimtrain.training.report import (
     describe_epoch,
     describe_losses,
@@ -44,7 +46,9 @@ from slimtrain.training.report import (
 )
 from slimtrain.training.resume import (
     RunState,
+    check_classes,
     finished_content,
+    lengthened,
     move_aside,
     network_content,
     restore,
@@ -56,6 +60,11 @@ from slimtrain.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+NO_FEATURES = (
+    "no pretrained weights: training begins with random ones, which takes many more images and epochs than a trained network "
+    "does. Give one: --pretrained CHECKPOINT."
+)
+
 
 def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
     """Train what `config` says, calibrate and test it, as `python -m slimtrain train` does; the finished checkpoint's path.
@@ -63,8 +72,7 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     Without `processes` the run is that which `torchrun` set up, or one process. `notes` are lines for the log, of what the
     configuration was made of.
 
-    >>> import slimtrain
-    >>> changes = ["data=fake", "batch_size=8", "epochs=3", "width_range=[0.1, 0.2]", "test_widths="]
+    >>>     >>> changes = ["data=fake", "batch_size=8", "epochs=3", "width_range=[0.1, 0.2]", "test_widths="]
     >>> config = slimtrain.read_config("digits", changes, output_dir="runs/try")
     >>> path = slimtrain.train(config)  # doctest: +ELLIPSIS
     us_mobilenet_v1, widths 0.1 to 0.2: 32 images to train, 16 to test, 10 classes
@@ -79,14 +87,26 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         with distributed.processes(config.device) as joined:
             return train(config, joined, notes)
     resumed = run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    run = Run(config, processes, data_of(config))
+    if resumed is not None:
+        config = resumed_batch(config, resumed[1]["training"]["config"])
+    data = data_of(config)
+    config, lines = fitted(config, config.spec(len(data.classes)), len(data.train), processes)
+    run = Run(config, processes, data)
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
-        adopt(run.trainer.network, open_checkpoint(config.pretrained), reset_classifier=config.reset_classifier)
+        checkpoint = open_checkpoint(config.pretrained)
+        check_classes(checkpoint, data.classes, reset_classifier=config.reset_classifier)
+        adopt(run.trainer.network, checkpoint, reset_classifier=config.reset_classifier)
+    elif config.reset_classifier:
+        lines.append(NO_FEATURES)
     run.begin(None if resumed is None else resumed[0])
-    for note in notes:
-        run.logbook.say(note)
+    if resumed is not None:
+        lines.append(lengthened(resumed[1]["training"]["config"], run.schedule, run.state.step))
+    if processes.device.type == "cpu":
+        lines.append(spinning_advice())
+    for line in filter(None, (*lines, *notes)):
+        run.logbook.say(line)
     run.train()
     return run.finish()
 
@@ -216,12 +236,12 @@ class Run:
         """Write `last.pt`: all that a resumed run needs."""
         self.logbook.record(self.state.rows, self.state.step)
         if self.processes.first:
-            training = training_state(self.state, self.health.loss_sums, self.trainer, self.config)
+            training = training_state(self.state, self.health.loss_sums, self.trainer, self.config, self.images.data)
             save(self._content(self.trainer.network, training), self.folder / LAST)
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Go on from the content of a `last.pt`. CheckpointError where it is of another network or damaged."""
-        restore(path, content, self.config, self.trainer, self.state, self.health.loss_sums)
+        restore(path, content, self.config, self.images.data, self.trainer, self.state, self.health.loss_sums)
 
     # ----------------------------------------------------------------------------------------------------- the end
 

@@ -135,7 +135,7 @@ def test_a_dry_run_prints_what_reads_back_and_writes_nothing(tmp_path: Path, mon
     assert os.listdir(tmp_path) == ["tiny.yml"]
     (tmp_path / "again.yml").write_text(outcome.out)
     assert read_config(str(tmp_path / "again.yml")) == read_config(str(file), ["label_smoothing=0.1"])
-    assert outcome.lines[-1].startswith("# dry run: one step of 8 fake images on the CPU (1 thread")
+    assert outcome.lines[-1].startswith("# dry run: one step of 4 fake images on the CPU (1 thread")
     assert "loss 0.25: " in outcome.lines[-1] and ", 0.125: " in outcome.lines[-1]
 
 
