@@ -13,6 +13,7 @@ import click
 from slimtrain.base.command import CONTEXT, messages
 from slimtrain.base.errors import UserError
 from slimtrain.base.options import parse_widths
+from slimtrain.base.text import count
 from slimtrain.base.version import __version__
 from slimtrain.cli_options import (
     ConfigCommand,
@@ -29,6 +30,7 @@ from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest, beside, search_folder
 
 PROGRAM = "slimtrain"
+FIGURES = ("loss", "top1", "top5", "images")  # of a test, as JSON
 
 
 class _Group(click.Group):
@@ -192,11 +194,12 @@ def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[st
             return
         if as_json:
             rows = [
-                {"plan": plan.name, "width": plan.width, **vars(result)} for plan, result in zip(plans, results, strict=True)
+                {"plan": plan.name, "width": plan.width, **{key: getattr(result, key) for key in FIGURES}}
+                for plan, result in zip(plans, results, strict=True)
             ]
             click.echo(json.dumps(rows, indent=1))
         else:
-            click.echo(f"{ckpt}, on {results[0].images} test images\n{results_table(plans, results)}")
+            click.echo(f"{ckpt}, on {count(results[0].images, 'test image')}\n{results_table(plans, results)}")
 
 
 @main.command(cls=ConfigCommand, context_settings=CONTEXT)
@@ -222,7 +225,7 @@ def calibrate(
         with processes(settings.device) as joined:
             path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)
             if joined.first:
-                click.echo(f"{path}: {len(plans)} widths calibrated: {', '.join(plan.name for plan in plans)}")
+                click.echo(f"{path}: {count(len(plans), 'width')} calibrated: {', '.join(plan.name for plan in plans)}")
 
 
 @main.command(cls=ConfigCommand, context_settings=CONTEXT)
@@ -233,13 +236,15 @@ def calibrate(
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with messages(PROGRAM):
-        from slimtrain.costs.profiling import cost_table, costs, usual_widths
+        from slimtrain.costs.profiling import cost_table, costs, is_published, usual_widths
 
         settings = read_config(config, changes)
         spec = settings.spec(settings.known_classes or IMAGENET_CLASSES)
         chosen = parse_widths(widths) if widths else None
-        rows = costs(spec, settings.image_size, chosen or usual_widths(spec, settings.test_widths))
-        click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows))
+        shown = chosen or usual_widths(spec, settings.test_widths)
+        rows = costs(spec, settings.image_size, shown)
+        published = is_published(spec, settings.image_size, shown)
+        click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows, published))
 
 
 @main.command(context_settings=CONTEXT)
