@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sized
 
 import torch
 
@@ -15,12 +14,13 @@ from slimtrain.data.datasets import Data
 from slimtrain.training.distributed import Processes
 from slimtrain.training.fitting import fitted
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
-from slimtrain.training.report import describe_losses
+from slimtrain.training.report import describe_losses, spread_indices
 from slimtrain.training.run import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells
 FEW = 4  # images of a part, at most
 OPENED = 8  # images of the data, of training and of testing each
+MANY = 1000  # batches of training images, where it is not known how many there are
 
 
 def dry_run(config: Config, processes: Processes) -> list[str]:
@@ -29,7 +29,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     data = None if CATALOG[config.data].source == "data_dir" and not config.data_dir else data_of(config)
     classes = config.known_classes or CLASSES if data is None else len(data.classes)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
-    images = config.batch_size if data is None else len(data.train)  # unknown: as many as are asked for
+    images = MANY * config.batch_size if data is None else len(data.train)
     whole, fits = fitted(config, config.spec(classes), images, processes)
     parts = processes.world * config.accumulate
     few = parts * max(1, min(FEW, whole.batch_size // parts))
@@ -69,15 +69,9 @@ def describe_data(config: Config, data: Data) -> list[str]:
         f"{count(len(data.train), 'image')} to train, {len(data.test):,} to test"
     ]
     for samples, transform in ((data.train, train_transform_of(config)), (data.test, test_transform_of(config))):
-        for index in spread(samples):
+        for index in spread_indices(len(samples), OPENED):
             try:
                 transform(samples.image(index))
             except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
                 lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
     return lines
-
-
-def spread(samples: Sized) -> Iterator[int]:
-    """The places of a few images from all over a set, which lies class by class."""
-    step = max(1, len(samples) // OPENED)
-    return iter(range(0, min(len(samples), step * OPENED), step))

@@ -19,6 +19,7 @@ from slimtrain.base.free_memory import free_memory, gib
 from slimtrain.config.config import Config
 from slimtrain.config.reading import following_lr, lr_line
 from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
+from slimtrain.data.catalog import CATALOG
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.distributed import Processes
 
@@ -32,6 +33,7 @@ LOADER = 100 * 2**20  # bytes of such a process beside its images
 
 def fitted(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
     """The configuration with batches that fit the memory and the training `images`, and what is to be said of it, as lines.
+    Images that are made up are as many as a few batches, however large.
 
     ResourceError where a batch that was asked for does not fit the memory, and where no batch does.
     """
@@ -44,7 +46,9 @@ def fitted(config: Config, spec: NetworkSpec, images: int, processes: Processes)
             f"are free{_where(processes)}. No batch fits: lower image_size, take a smaller network, or free memory."
         )
     lines: list[str] = []
-    batch = min(config.batch_size, images) if images else config.batch_size
+    if CATALOG[config.data].source == "generator":
+        images = EPOCH_STEPS * config.batch_size
+    batch = min(config.batch_size, images)
     why = f"there are {images} training images"
     if config.fit_batch:
         few = _even(max(images // EPOCH_STEPS, min(images, 2 * EVEN), parts))

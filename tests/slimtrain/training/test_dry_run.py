@@ -13,7 +13,8 @@ from PIL import Image
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
 from slimtrain.config.reading import config_names, read_config
-from slimtrain.training.dry_run import OPENED, dry_run, spread
+from slimtrain.training.dry_run import OPENED, dry_run
+from slimtrain.training.report import spread_indices
 from slimtrain.training.run import Run
 from tests.support.run_helpers import ALONE, config
 
@@ -82,6 +83,6 @@ def test_packaged_configurations_without_data(name: str) -> None:
 @pytest.mark.parametrize("count", [1, 5, OPENED, 100, 1000])
 def test_a_few_images_from_all_over_a_set(count: int) -> None:
     """Sets lie class by class."""
-    few = list(spread(range(count)))
+    few = list(spread_indices(count, OPENED))
     assert len(few) == min(count, OPENED) and few[0] == 0 and few == sorted(set(few))
     assert few[-1] >= count * (OPENED - 1) // OPENED - OPENED and few[-1] < count
