@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slimtrain.base import threads as _threads  # noqa: F401 (before torch is imported: tells its threads how to wait)
 from slimtrain.base.version import __version__
 
 if TYPE_CHECKING:

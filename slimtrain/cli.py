@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from slimtrain.base.command import CONTEXT, Command, Group, messages
 from slimtrain.base.errors import UserError
 from slimtrain.base.options import parse_widths
+from slimtrain.base.text import count
 from slimtrain.base.version import __version__
-from slimtrain.config.config import Config, dump_config
+from slimtrain.cli_options import (
+    checkpoint_options,
+    config_options,
+    key_option,
+    set_option,
+    training_options,
+)
+from slimtrain.config.config import KEYS, Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
 from slimtrain.models.spec import IMAGENET_CLASSES
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest, beside, search_folder
 
-F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "slimtrain"
+FIGURES = ("loss", "top1", "top5", "images")  # of a test, as JSON
 
 
 class _Command(Command):
-    settings = tuple(key.name for key in fields(Config))
+    settings = tuple(KEYS)
 
 
 class _Group(Group):
@@ -58,55 +66,28 @@ def main() -> None:
     """
 
 
-def _config_options(command: F) -> F:
-    """CONFIG and what changes it."""
-    for decorate in reversed(
-        (
-            click.argument("config", metavar="CONFIG"),
-            click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable."),
-            click.option("--data-dir", metavar="DIR", help="Folder of the images."),
-            click.option("--batch-size", type=int, metavar="N", help="Images per step, over all processes."),
-            click.option("--workers", type=int, metavar="N", help="Processes that load images."),
-            click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
-            click.option("--amp", metavar="FORMAT", help="none, bf16 or fp16."),
-            click.option("--channels-last/--no-channels-last", default=None, help="Memory layout of images and weights."),
-        )
-    ):
-        command = decorate(command)
-    return command
-
-
-def _checkpoint_options(command: F) -> F:
-    for decorate in reversed(
-        (
-            click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one."),
-            click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: all it knows]"),
-            click.option("--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group."),
-        )
-    ):
-        command = decorate(command)
-    return command
-
-
 @main.command(context_settings=CONTEXT)
-@_config_options
-@click.option("--epochs", type=int, metavar="N")
+@config_options
+@training_options
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
-@click.option("--pretrained", metavar="PATH", help="Weights to start from.")
-@click.option("--resume", metavar="WHAT", help="none, auto (the folder's last.pt where there is one), or a path.")
-@click.option("--ema", type=float, metavar="DECAY", help="Average the weights, as in 0.9999.")
-@click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile.")
-@click.option("--layout", metavar="NAME", help="own or published, of the finished checkpoint.")
-@click.option("--checkpoint-every", type=int, metavar="STEPS", help="Write last.pt within epochs too.")
-@click.option("--best-by", metavar="RULE", help="What best.pt follows: widest, narrowest, mean or a width.")
-@click.option("--plans", metavar="DIR", help="Train the networks that a search found, as the switches of one network.")
-@click.option("--plan", metavar="NAME", help="Of --plans, this one alone.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration, and do one step on fake data.")
+@key_option("--pretrained", "Weights to start from.", metavar="PATH", empty="random ones")
+@key_option("--resume", "none, auto (the folder's last.pt where there is one), or a path.", metavar="WHAT")
+@key_option("--ema", "Average the weights, as in 0.9999.", metavar="DECAY")
+@key_option("--compile/--no-compile", "torch.compile.")
+@key_option("--layout", "own or published, of the finished checkpoint.", metavar="NAME")
+@key_option("--checkpoint-every", "Write last.pt within epochs too.", metavar="STEPS", empty="at their ends")
+@key_option("--best-by", "What best.pt follows: widest, narrowest, mean or a width.", metavar="RULE")
+@click.option(
+    "--plans", metavar="DIR", help="Train the networks that a search found, as the switches of one network.  [default: none]"
+)
+@click.option("--plan", metavar="NAME", help="Of --plans, this one alone.  [default: all]")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the resolved configuration, look at the data, do one step of a few fake images."
+)
 def train(
     config: str,
     changes: Sequence[str],
     dry_run: bool,
-    compile_: bool | None,
     plans: str | None,
     plan: str | None,
     **options: Any,
@@ -114,7 +95,7 @@ def train(
     """Train CONFIG, calibrate and test it. Ours are named without a path."""
     notes: Sequence[str] = ()
     with messages(PROGRAM):
-        settings = read_config(config, changes, compile=compile_, **options)
+        settings = read_config(config, changes, **options)
         if plans is not None:
             settings, notes = plans_config(settings, Path(plans), plan or "")
             if not options["output_dir"]:
@@ -135,9 +116,9 @@ def train(
                 if joined.first:
                     click.echo(dump_config(settings), nl=False)
                     click.echo("".join(f"# {note}\n" for note in notes), nl=False)
-                line = try_out(settings, joined)
+                lines = try_out(settings, joined)
                 if joined.first:
-                    click.echo(line)
+                    click.echo("\n".join(lines))
             else:
                 from slimtrain.training.run import train as run
 
@@ -145,19 +126,26 @@ def train(
 
 
 @main.command(context_settings=CONTEXT)
-@_config_options
+@config_options
+@training_options
 @click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
-@click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.")
-@click.option("--cost", "search_cost", metavar="NAME", help="What targets are of: macs, params, activations or latency (ms).")
-@click.option("--latency-table", metavar="FILE", help="For --cost latency, by `python -m benchmarks channels`.")
-@click.option("--latency-device", metavar="NAME", help="The device to find networks for: refuse a table of another one.")
-@click.option("--groups", "search_groups", type=int, metavar="N", help="Steps that a group's channels are divided into.")
-@click.option("--search-images", type=int, metavar="N", help="Held-out training images that measure a candidate; 0: all.")
-@click.option("--search-batch", type=int, metavar="N", help="Images per batch of the search.")
-@click.option("--criterion", "search_criterion", metavar="NAME", help="error (as published) or error-per-cost.")
-@click.option("--statistics", "search_statistics", metavar="NAME", help="A candidate's, batch or calibrated.")
-@click.option("--finish/--no-finish", "search_finish", default=None, help="Then train, test and export what was found.")
-@click.option("--resume", type=click.Choice(["none", "auto"]), default="none", help="auto: go on with what the folder holds.")
+@click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.  [default: CONFIG's]")
+@key_option("--cost", "What targets are of: macs, params, activations or latency (ms).", key="search_cost", metavar="NAME")
+@key_option("--latency-table", "For --cost latency, by `python -m benchmarks channels`.", metavar="FILE")
+@key_option("--latency-device", "The device to find networks for: refuse a table of another one.", metavar="NAME", empty="any")
+@key_option("--groups", "Steps that a group's channels are divided into.", key="search_groups", metavar="N")
+@key_option("--search-images", "Held-out training images that measure a candidate; 0: all.", metavar="N", empty="all")
+@key_option("--search-batch", "Images per batch of the search.", metavar="N", empty="that of tests")
+@key_option("--criterion", "error (as published) or error-per-cost.", key="search_criterion", metavar="NAME")
+@key_option("--statistics", "A candidate's, batch or calibrated.", key="search_statistics", metavar="NAME")
+@key_option("--finish/--no-finish", "Then train, test and export what was found.", key="search_finish")
+@click.option(
+    "--resume",
+    type=click.Choice(["none", "auto"]),
+    default="none",
+    show_default=True,
+    help="auto: go on with what the folder holds.",
+)
 @click.option("--output-dir", metavar="DIR", help="Folder of the search.  [default: runs/CONFIG_search]")
 def search(
     config: str,
@@ -188,9 +176,9 @@ def search(
 
 
 @main.command(context_settings=CONTEXT)
-@_config_options
-@_checkpoint_options
-@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+@config_options
+@checkpoint_options
+@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.  [default: a table]")
 def test(
     config: str, changes: Sequence[str], ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, **options: Any
 ) -> None:
@@ -211,18 +199,19 @@ def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[st
             return
         if as_json:
             rows = [
-                {"plan": plan.name, "width": plan.width, **vars(result)} for plan, result in zip(plans, results, strict=True)
+                {"plan": plan.name, "width": plan.width, **{key: getattr(result, key) for key in FIGURES}}
+                for plan, result in zip(plans, results, strict=True)
             ]
             click.echo(json.dumps(rows, indent=1))
         else:
-            click.echo(f"{ckpt}, on {results[0].images} test images\n{results_table(plans, results)}")
+            click.echo(f"{ckpt}, on {count(results[0].images, 'test image')}\n{results_table(plans, results)}")
 
 
 @main.command(context_settings=CONTEXT)
-@_config_options
-@_checkpoint_options
+@config_options
+@checkpoint_options
 @click.option("--output", metavar="PATH", help="The calibrated checkpoint.  [default: NAME_calibrated.pt beside it]")
-@click.option("--layout", metavar="NAME", help="own or published.")
+@key_option("--layout", "own or published.", metavar="NAME")
 def calibrate(
     config: str,
     changes: Sequence[str],
@@ -241,24 +230,26 @@ def calibrate(
         with processes(settings.device) as joined:
             path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)
             if joined.first:
-                click.echo(f"{path}: {len(plans)} widths calibrated: {', '.join(plan.name for plan in plans)}")
+                click.echo(f"{path}: {count(len(plans), 'width')} calibrated: {', '.join(plan.name for plan in plans)}")
 
 
 @main.command(context_settings=CONTEXT)
 @click.argument("config", metavar="CONFIG")
-@click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable.")
-@click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.")
-@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+@set_option
+@click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: the switches, or those it tests]")
+@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.  [default: a table]")
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with messages(PROGRAM):
-        from slimtrain.costs.profiling import cost_table, costs, usual_widths
+        from slimtrain.costs.profiling import cost_table, costs, is_published, usual_widths
 
         settings = read_config(config, changes)
         spec = settings.spec(settings.known_classes or IMAGENET_CLASSES)
         chosen = parse_widths(widths) if widths else None
-        rows = costs(spec, settings.image_size, chosen or usual_widths(spec, settings.test_widths))
-        click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows))
+        shown = chosen or usual_widths(spec, settings.test_widths)
+        rows = costs(spec, settings.image_size, shown)
+        published = is_published(spec, settings.image_size, shown)
+        click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows, published))
 
 
 @main.command(context_settings=CONTEXT)

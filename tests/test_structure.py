@@ -25,6 +25,7 @@ FLOORS = (
     "slimtrain/data",
     "slimtrain/config",
     "slimtrain/checkpoints",
+    "slimtrain/training/records",
     "slimtrain/training",
     "slimtrain/search",
     "slimtrain",

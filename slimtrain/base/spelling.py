@@ -10,16 +10,24 @@ MOST = 3
 SYNONYMS = (
     ("ckpt", "checkpoint", "weights", "model", "model-path", "pretrained", "load"),
     ("image-size", "size", "img", "img-size", "imgsz", "input-size", "resolution", "crop-size"),
-    ("output-dir", "output", "out", "out-dir", "outdir", "save-dir", "dest", "destination"),
-    ("batch-size", "batch", "batches", "batchsize", "bs", "mini-batch"),
+    ("output-dir", "output", "out", "out-dir", "outdir", "log-dir", "save-dir", "dest", "destination"),
+    ("batch-size", "batch", "batches", "batchsize", "bs", "mini-batch", "batch-size-per-gpu"),
     ("batch-size", "calibration-batch-size"),
-    ("lr", "learning-rate"),
-    ("epochs", "epoch", "num-epochs", "max-epochs"),
-    ("data-dir", "data", "data-path", "dataset", "root", "images"),
-    ("workers", "num-workers", "jobs", "processes"),
+    ("lr", "learning-rate", "base-lr", "lr0", "init-lr"),
+    ("epochs", "epoch", "num-epochs", "max-epochs", "n-epochs"),
+    ("weight-decay", "wd"),
+    ("schedule", "lr-scheduler", "scheduler"),
+    ("warmup-epochs", "warmup"),
+    ("seed", "random-seed"),
+    ("classes", "num-classes"),
+    ("data", "dataset"),
+    ("pretrained", "checkpoint", "ckpt", "weights-path"),
+    ("test-widths", "widths"),
+    ("data-dir", "data", "data-path", "dataset-dir", "dataset", "root", "images"),
+    ("workers", "num-workers", "data-loader-workers", "jobs", "processes"),
     ("threads", "num-threads", "jobs", "cores"),
     ("precision", "dtype", "fp16", "half", "bf16", "int8", "quantize"),
-    ("amp", "fp16", "half", "bf16", "mixed-precision"),
+    ("amp", "fp16", "half", "bf16", "mixed-precision", "precision"),
     ("format", "onnx", "trt", "tensorrt", "export", "engine", "backend"),
     ("backends", "backend", "provider", "providers", "engine"),
     ("overwrite", "force", "replace", "exist-ok", "yes"),
@@ -55,7 +63,16 @@ def likely_options(wrong: str, known: Sequence[str], settings: Sequence[str] = (
     close = difflib.get_close_matches(word, list(names), n=MOST, cutoff=0.75)
     alike = [name for group in SYNONYMS if word in group for name in group if name in names]
     far = [] if close or alike else difflib.get_close_matches(word, list(names), n=MOST, cutoff=0.6)
-    return list(dict.fromkeys([*likely, *(names[name] for name in (*close, *alike, *far))]))[:MOST]
+    options = list(dict.fromkeys([*likely, *(names[name] for name in (*alike, *close, *far))]))[:MOST]
+    if not options and "--set" in known:
+        options = [f"--set {key}=VALUE" for key in likely_keys(wrong, settings)[:1]]
+    return options
+
+
+def likely_keys(wrong: str, keys: Sequence[str]) -> list[str]:
+    """Of the `keys` of a configuration (`batch_size`), those that `wrong` may have meant, likeliest first."""
+    names = {f"--{key.replace('_', '-')}": key for key in keys}
+    return [names[option] for option in likely_options(wrong, list(names))]
 
 
 def _letters(name: str) -> str:

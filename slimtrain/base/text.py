@@ -13,8 +13,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def count(number: int, what: str, several: str = "") -> str:
-    """`1 step`, `22 steps`."""
-    return f"{number} {what if number == 1 else several or what + 's'}"
+    """`1 step`, `22 steps`, `1,437 images`."""
+    return f"{number:,} {what if number == 1 else several or what + 's'}"
 
 
 def duration(seconds: float) -> str:

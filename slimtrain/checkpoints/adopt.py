@@ -20,7 +20,10 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
     spec, theirs = network.spec, checkpoint.spec
     name = checkpoint.file
     if (spec.architecture, spec.family) != (theirs.architecture, theirs.family):
-        raise CheckpointError(f"{name}: holds a {theirs.name}, the configuration trains a {spec.name}. Take another file.")
+        raise CheckpointError(
+            f"{name}: holds a {theirs.name}, the configuration trains a {spec.name}. Set "
+            f"network={theirs.name}, or take another file."
+        )
     if spec.stem_stride != theirs.stem_stride:
         raise CheckpointError(
             f"{name}: has stem stride {theirs.stem_stride}, the configuration {spec.stem_stride}. Set "

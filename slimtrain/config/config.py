@@ -71,6 +71,8 @@ class Config:
     workers: int = machine(4, least=0)  # processes that load images, per training process, up to its cores
     batch_size: int = key(256, least=1)  # images per step, over all processes
     test_batch_size: int = course(0, least=0)  # over all processes; batch_size
+    fit_batch: bool = machine(False)  # take the batch_size that fits the memory and the images, where this one does not
+    scale_lr: bool = machine(False)  # lr follows batch_size where that is fitted
     drop_last: bool = True  # leave out an epoch's last batch where it is short
 
     # the rule
@@ -81,7 +83,7 @@ class Config:
     label_smoothing: float = key(0.0, least=0, most=0.999)
 
     # optimization
-    epochs: int = key(100, least=1)
+    epochs: int = key(100, least=1)  # may grow when a run is resumed: the schedule is that of the new length from there on
     lr: float = course(0.1, least=0)
     schedule: str = key("cosine", choices=("multistep", "exponential", "linear", "cosine"))
     milestones: tuple[float, ...] = ()  # multistep: epochs at which lr is multiplied by gamma

@@ -3,6 +3,8 @@ published one (`app:apps/NAME.yml`, see published_keys.py), each changed by `key
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 import os
 import types
@@ -14,12 +16,16 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.spelling import likely_keys
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.config.config import KEYS, Config
 from slimtrain.config.published_keys import PUBLISHED_KEYS, translate
 
+log = logging.getLogger(__name__)
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 APP = "app:"
+FOLLOWED = ("batch_size", "lr")  # the second follows the first; published files call them so too
 TYPES = typing.get_type_hints(Config)
 _WRONG = object()
 
@@ -33,7 +39,8 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     """The configuration called `source`: a packaged name, a path, or `app:PATH` for a published file.
 
     `changes` are `key=value` texts, later ones count; `options` are keys with their values, which count above these, None
-    where not given.
+    where not given. Where they set batch_size and not lr, lr follows it linearly; where they do not set batch_size, and the
+    configuration is packaged or published, the run may take one that fits (`fit_batch`).
 
     >>> import slimtrain
     >>> config = slimtrain.read_config("us_mobilenet_v1", ["epochs=90", "lr=0.25"], seed=3)
@@ -45,17 +52,45 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     published = source.startswith(APP)
     name, values = _read(source.removeprefix(APP), packaged=not published)
     own: dict[str, Any] = {}
+    asked = {key for key, value in options.items() if value is not None}
+    given = {key: values.get(key) for key in FOLLOWED}
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
             raise UserError(f"--set {change}: expected key=value.")
         # A published file may be changed by its own keys too; a key of both, as lr, is changed in the file.
         (values if published and (key in PUBLISHED_KEYS or key not in KEYS) else own)[key] = _parse(text, change)
+        asked.add(key)
+    own.update({key: value for key, value in options.items() if value is not None})
     if published:
         values = translate(values, source.removeprefix(APP))
-    own.update({key: value for key, value in options.items() if value is not None})
-    merged = {**values, **own}
-    return make_config({**merged, "output_dir": merged.get("output_dir") or f"runs/{name}"}, source)
+    ours = published or source in config_names()
+    rules = {"fit_batch": ours and "batch_size" not in asked, "scale_lr": ours and "lr" not in asked}
+    merged = {**rules, **values, **own}
+    config = make_config({**merged, "output_dir": merged.get("output_dir") or f"runs/{name}"}, source)
+    return _with_lr(config, given, source) if "batch_size" in asked and "lr" not in asked else config
+
+
+def _with_lr(config: Config, given: Mapping[str, Any], source: str) -> Config:
+    """The configuration of another batch_size than the `given` one, its lr changed in the same proportion; a line says so."""
+    batch, lr = (getattr(Config, key) if given[key] is None else _convert(key, given[key], source) for key in FOLLOWED)
+    if batch < 1 or batch == config.batch_size:
+        return config
+    followed = following_lr(lr, batch, config.batch_size)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        log.info("%s", lr_line(followed, lr, batch, config.batch_size))
+    return dataclasses.replace(config, lr=followed)
+
+
+def following_lr(lr: float, batch: int, now: int) -> float:
+    """The learning rate for batches of `now` images that `lr` is for batches of `batch` (arXiv 1706.02677, sec. 2.1), to four
+    digits."""
+    return float(f"{lr * now / batch:.4g}")
+
+
+def lr_line(followed: float, lr: float, batch: int, now: int) -> str:
+    """What is said where lr follows the batch."""
+    return f"lr is {followed:g}: it follows batch_size ({lr:g} is for {batch}, this is {now}). Set lr to choose another."
 
 
 def make_config(values: Mapping[str, Any], source: str) -> Config:
@@ -63,7 +98,7 @@ def make_config(values: Mapping[str, Any], source: str) -> Config:
     converted = {}
     for key, value in values.items():
         if key not in KEYS:
-            raise UserError(f"{source}: key {key!r} is not known{nearest(str(key), KEYS)}.")
+            raise UserError(f"{source}: key {key!r} is not known{nearest_key(str(key))}.")
         converted[key] = _convert(key, value, source)
     if "network" not in converted:
         raise UserError(f"{source}: does not say which network to train. Expected `network: us_mobilenet_v1` or another.")
@@ -71,6 +106,12 @@ def make_config(values: Mapping[str, Any], source: str) -> Config:
         return Config(**converted)
     except UserError as error:
         raise type(error)(f"{source}: {error}") from error
+
+
+def nearest_key(word: str) -> str:
+    """`" (did you mean 'epochs'?)"` for a mistyped key, or one that is called otherwise here; nothing where none is close."""
+    likely = likely_keys(word, list(KEYS))
+    return f" (did you mean {likely[0]!r}?)" if likely else ""
 
 
 def _read(source: str, packaged: bool) -> tuple[str, dict[str, Any]]:

@@ -6,4 +6,6 @@ RESOLVED = "config.yml"  # every key of its configuration
 SUMMARY = "summary.csv"  # a row per test and plan
 LOG = "train.log"
 BOARD = "tensorboard"
-NAMES = (LAST, BEST, RESOLVED, SUMMARY, LOG, BOARD)
+CURVES = "curves.png"  # loss and accuracy over the epochs
+PROBE_FOLDER = "probes"  # test images for slimexport to verify with, where noise says nothing
+NAMES = (LAST, BEST, RESOLVED, SUMMARY, LOG, BOARD, CURVES, PROBE_FOLDER)

@@ -7,7 +7,10 @@ from typing import Any
 
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
+from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.models.spec import NetworkSpec
+
+PUBLISHED_SIZE = 224  # pixels, of all figures in the papers' tables
 
 
 def usual_widths(spec: NetworkSpec, tested: Sequence[float] = ()) -> list[float]:
@@ -35,9 +38,20 @@ def costs(spec: NetworkSpec, image_size: int, widths: Sequence[float]) -> list[d
     return rows
 
 
-def cost_table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line per width."""
+def cost_table(rows: Sequence[dict[str, Any]], published: bool = False) -> str:
+    """One line per width. The papers' way of counting has a column: "published" where the network is one of theirs, else
+    "with pools"."""
     shown = [
         [str(row["width"]), format_macs(row["macs"]), format_macs(row["published_macs"]), f"{row['params']:,}"] for row in rows
     ]
-    return table(["width", "MACs", "published", "params"], shown)
+    return table(["width", "MACs", "published" if published else "with pools", "params"], shown)
+
+
+def is_published(spec: NetworkSpec, image_size: int, widths: Sequence[float]) -> bool:
+    """Whether figures of these widths were published with the papers: of this network, its widths, classes and image size."""
+    if spec.name not in PUBLISHED or image_size != PUBLISHED_SIZE:
+        return False
+    published = published_spec(spec.name)
+    plans = {plan.width: plan for plan in published.plans}
+    same = (spec.classes, spec.stem_stride) == (published.classes, published.stem_stride)
+    return same and all(plans.get(width) == spec.plan(width) for width in widths)

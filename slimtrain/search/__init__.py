@@ -9,7 +9,7 @@ what `slimtrain.search.run.search` does, which explains the arguments.
 >>> changes = ["data=fake", "epochs=3", "search_widths=[0.15, 0.2]", "search_holdout=64", "search_finish=false"]
 >>> config = slimtrain.read_config("digits", [*changes, "search_targets=[550K]"])
 >>> plans = slimtrain.search(config, output_dir="runs/found")  # doctest: +ELLIPSIS
-us_mobilenet_v1, widths 0.15 to 0.2: 192 images to train, 64 to test, 10 classes
+us_mobilenet_v1, widths 0.15 to 0.2: 64 images to train, 64 to test, 10 classes
 ...
 >>> [plan.name for plan in plans]
 ['macs_550K.yml']

@@ -22,6 +22,7 @@ from slimtrain.search.supernet import held_out, supernet_config
 
 SEARCH = "_search"
 PLANS = "plans"
+OWN_COURSE = ("output_dir", "fit_batch", "scale_lr")  # of a run for itself: where batch_size and lr are set, they are false
 
 
 def search_folder(config: Config) -> Path:
@@ -84,7 +85,7 @@ class SearchRequest:
         configuration where no other is known."""
         source = self.source or str(self.folder / RESOLVED)
         before, now = plain(read_config(source)), plain(self.final)
-        changed = [key for key in now if now[key] != before[key] and key not in SEARCH_KEYS and key != "output_dir"]
+        changed = [key for key in now if now[key] != before[key] and key not in (*SEARCH_KEYS, *OWN_COURSE)]
         words = [word for key in changed for word in ("--set", f"{key}={_one_line(now[key])}")]
         return shlex.join(["python", "-m", "slimtrain", "train", source, *words, "--plans", str(self.folder / PLANS)])
 

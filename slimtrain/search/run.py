@@ -24,7 +24,8 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.config.config import Config, dump_config
+from slimtrain.config.config import Config, dump_config, plain
+from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
@@ -42,7 +43,8 @@ from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes, processes
-from slimtrain.training.inputs import test_transform_of
+from slimtrain.training.fitting import fitted, resumed_batch
+from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
@@ -77,6 +79,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     With `resume` the folder's own run is gone on with, else it is moved aside. UserError and its subclasses for anything
     wrong with configuration, checkpoint, targets, data or files.
     """
+    request = _fitted(request, processes, resume)
     opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt)
     check_request(request, None if opened is None else opened[0])
     processes.wait()  # a checkpoint may lie in the folder that is moved
@@ -93,6 +96,20 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     elif processes.first:
         click.echo(request.next_command())
     return outcomes
+
+
+def _fitted(request: SearchRequest, processes: Processes, resume: bool) -> SearchRequest:
+    """The request with the batch that the training of the network to slim can have, which is the largest of its trainings; one
+    that is gone on with keeps its own. ResourceError where that does not fit."""
+    config, begun = request.config, request.folder / RESOLVED
+    if resume and begun.exists():
+        return dataclasses.replace(request, config=resumed_batch(config, plain(read_config(str(begun)))))
+    data = data_of(request.supernet)
+    fits, lines = fitted(request.supernet, request.supernet.spec(len(data.classes)), len(data.train), processes)
+    for line in lines if processes.first else ():
+        click.echo(line)
+    changed = {key: getattr(fits, key) for key in ("batch_size", "test_batch_size", "lr", "calibration_batches", "fit_batch")}
+    return dataclasses.replace(request, config=dataclasses.replace(config, **changed))
 
 
 def _begin(request: SearchRequest, processes: Processes, resume: bool) -> None:

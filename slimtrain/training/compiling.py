@@ -8,7 +8,14 @@ widths finitely many, these too. Any other plan runs eagerly. The number of comp
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +38,37 @@ def check_compiling(synchronized: bool) -> None:
             f"compile with sync_norm on several processes: torch {torch.__version__} computes wrong gradients there, 2.14 and "
             "later are right. Set one of them to false, or update torch."
         )
+
+
+def check_compiler(device: torch.device) -> None:
+    """ResourceError where torch.compile lacks what it builds its kernels with: a C++ compiler on the CPU, Triton and a C
+    compiler on a GPU, and Python's headers."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise ResourceError(
+                "--compile: needs Triton on a GPU, which is not installed: pip install triton, or leave it off."
+            )
+        commands, language, package, variable = [os.environ.get("CC", ""), "gcc", "clang", "cc"], "C", "gcc", "CC"
+    else:  # as torch's inductor looks for one
+        usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        commands, language, package, variable = [os.environ.get("CXX", usual)], "C++", "g++", "CXX"
+    if not any(_runs(command) for command in commands):
+        raise ResourceError(
+            f"--compile: needs a {language} compiler, and {' or '.join(filter(None, commands))} cannot be run here. Install "
+            f"one (apt-get install {package}), or name another in {variable}, or leave --compile off."
+        )
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if not headers.exists():
+        raise ResourceError(
+            f"--compile: needs Python's headers, and {headers} is not there. Install them (apt-get install python3-dev), or "
+            "leave --compile off."
+        )
+
+
+def _runs(command: str) -> bool:
+    """Whether a command, perhaps of several words, as `ccache g++`, is found."""
+    words = shlex.split(command)
+    return bool(words) and all(shutil.which(word) for word in words if not word.startswith("-"))
 
 
 class CompiledForward:

@@ -1,4 +1,4 @@
-"""One step of a configuration on fake data: does it fit, does it run?"""
+"""A configuration tried in seconds: is its data there, does its batch fit, does a step run? Nothing is written."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ import time
 
 import torch
 
+from slimtrain.base.text import count, some
 from slimtrain.config.config import Config
-from slimtrain.data.catalog import FAKE
+from slimtrain.data.catalog import CATALOG, FAKE
+from slimtrain.data.datasets import Data
 from slimtrain.training.distributed import Processes
-from slimtrain.training.inputs import data_of
-from slimtrain.training.report import describe_losses
+from slimtrain.training.fitting import fitted
+from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
+from slimtrain.training.report import describe_losses, spread_indices
 from slimtrain.training.run import Run
 
 CLASSES = 10  # where neither the configuration nor its data tells
+FEW = 4  # images of a part, at most
+OPENED = 8  # images of the data, of training and of testing each
+MANY = 1000  # batches of training images, where it is not known how many there are
 
 
-def dry_run(config: Config, processes: Processes) -> str:
-    """Train one step on random images of the configuration's size, number of classes and batch; what happened, as a
-    line. Nothing is written."""
-    fake = dataclasses.replace(
-        config,
+def dry_run(config: Config, processes: Processes) -> list[str]:
+    """Look at the data where a folder is named, tell whether the batch fits, and train one step on a few random images of the
+    configuration's size and number of classes; what came out, as lines. Errors as of a run."""
+    data = None if CATALOG[config.data].source == "data_dir" and not config.data_dir else data_of(config)
+    classes = config.known_classes or CLASSES if data is None else len(data.classes)
+    lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
+    images = MANY * config.batch_size if data is None else len(data.train)
+    whole, fits = fitted(config, config.spec(classes), images, processes)
+    parts = processes.world * config.accumulate
+    few = parts * max(1, min(FEW, whole.batch_size // parts))
+    tried = dataclasses.replace(
+        whole,
         data=FAKE,
-        classes=config.known_classes or CLASSES,
+        classes=classes,
+        batch_size=min(few, whole.batch_size),
         augmentation="none",
         workers=0,
         holdout=0,
@@ -32,7 +46,7 @@ def dry_run(config: Config, processes: Processes) -> str:
         test_only=False,
         tensorboard=False,
     )
-    run = Run(fake, processes, data_of(fake))
+    run = Run(tried, processes, data_of(tried))
     batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)
@@ -41,7 +55,23 @@ def dry_run(config: Config, processes: Processes) -> str:
     memory = ""
     if processes.device.type == "cuda":
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
-    return (
-        f"# dry run: one step of {config.batch_size} fake images on {processes.describe()} in {seconds:.2f} s{memory}; "
+    step = (
+        f"dry run: one step of {count(batch.total, 'fake image')} on {processes.describe()} in {seconds:.2f} s{memory}; "
         f"loss {describe_losses(run.trainer.sampler, losses.tolist())}"
     )
+    return [f"# {line}" for line in (*lines, *fits, step)]
+
+
+def describe_data(config: Config, data: Data) -> list[str]:
+    """What the data holds, and whether a few of its images can be read and transformed, as lines."""
+    lines = [
+        f"data: {count(len(data.classes), 'class', 'classes')} ({some(data.classes)}), "
+        f"{count(len(data.train), 'image')} to train, {len(data.test):,} to test"
+    ]
+    for samples, transform in ((data.train, train_transform_of(config)), (data.test, test_transform_of(config))):
+        for index in spread_indices(len(samples), OPENED):
+            try:
+                transform(samples.image(index))
+            except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+                lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
+    return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ class Scores:
     top1: float
     top5: float
     images: int
+    classes: int = field(default=0, compare=False)  # 0: not known
 
 
 @torch.inference_mode()
@@ -70,7 +71,7 @@ def evaluate(
     total = processes.sum(sums).cpu()
     count = int(total[-1])
     means = (total[:-1] / max(count, 1)).reshape(len(plans), 3).tolist()
-    return [Scores(loss, top1, top5, count) for loss, top1, top5 in means]
+    return [Scores(loss, top1, top5, count, network.spec.classes) for loss, top1, top5 in means]
 
 
 def calibrate_on(
@@ -89,6 +90,22 @@ def calibrate_on(
         calibrate(network, plans, (to_device(images, processes.device, channels_last) for images in batches))
     finally:
         network.synchronize(sync_norm and processes.world > 1)
+
+
+@torch.inference_mode()
+def logit_spread(network: SlimmableNetwork, plans: Sequence[ChannelPlan], images: Tensor) -> float:
+    """How far the logits of `images` [N, 3, S, S] differ between them, relative to their scale: of the plan that tells them
+    apart least. What `slimexport` verifies says nothing where they hardly do."""
+    network.eval()
+    images = images.to(next(network.parameters()).device)
+    spreads = []
+    for plan in plans:
+        with network.at(plan):
+            logits = network(images).double()
+        scale = float(logits.abs().max())
+        known = 0 < scale < float("inf")
+        spreads.append(float((logits.max(0).values - logits.min(0).values).max()) / scale if known else 0.0)
+    return min(spreads, default=0.0)
 
 
 def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
+from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import count, table
 from slimtrain.config.config import Config
 from slimtrain.config.run_folder import RESOLVED
 from slimtrain.data.datasets import Data
+from slimtrain.data.samples import Samples
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Scores
-from slimtrain.training.logbook import Clock, SummaryRow
+from slimtrain.training.evaluate import TOP, Scores
 from slimtrain.training.optimizer import Schedule
+from slimtrain.training.records.logbook import Clock, SummaryRow
 from slimtrain.training.sampling import WidthSampler
+
+PROBES = 8  # images that a file is verified with, where noise says nothing
+EXPORTS = Path("exports")  # where slimexport writes by default, a folder per network
 
 
 def describe_run(spec: NetworkSpec, data: Data, config: Config, processes: Processes, plans: int, steps: int) -> str:
@@ -24,10 +35,11 @@ def describe_run(spec: NetworkSpec, data: Data, config: Config, processes: Proce
     of an epoch."""
     widths = f"widths {' to '.join(map(number_text, spec.range))}" if spec.family == "us" else spec.describe_widths()
     share = config.batch_size / processes.world / config.accumulate
+    images, classes = count(len(data.train), "image"), count(len(data.classes), "class", "classes")
     return (
-        f"{spec.name}, {widths}: {len(data.train):,} images to train, {len(data.test):,} to test, {len(data.classes)} "
-        f"classes\nbatch {config.batch_size} = {count(processes.world, 'process', 'processes')} x "
-        f"{count(config.accumulate, 'part')} x {share:g} images, {plans} widths each; {count(steps, 'step')} an epoch, "
+        f"{spec.name}, {widths}: {images} to train, {len(data.test):,} to test, {classes}\n"
+        f"batch {config.batch_size} = {count(processes.world, 'process', 'processes')} x {count(config.accumulate, 'part')} x "
+        f"{share:g} {'image' if share == 1 else 'images'}, {count(plans, 'width')} each; {count(steps, 'step')} an epoch, "
         f"{count(config.epochs, 'epoch')}, on {processes.describe()}"
     )
 
@@ -81,20 +93,64 @@ def summary_rows(
 
 
 def results_table(plans: Sequence[ChannelPlan], scores: Sequence[Scores], trained: Sequence[float] = ()) -> str:
-    """One line per plan: losses, top-1 and top-5 accuracy."""
-    header = ["width", *(["train loss"] if trained else []), "loss", "top-1", "top-5"]
+    """One line per plan: losses, top-1 and, of more than five classes, top-5 accuracy."""
+    several = not any(0 < score.classes <= TOP for score in scores)
+    header = ["width", *(["train loss"] if trained else []), "loss", "top-1", *(["top-5"] if several else [])]
     rows = []
     for i, (plan, score) in enumerate(zip(plans, scores, strict=True)):
         losses = [f"{trained[i]:.4f}"] if trained else []
         name = plan.name if plan.width is None else str(plan.width)
-        rows.append([name, *losses, f"{score.loss:.4f}", f"{score.top1:.2%}", f"{score.top5:.2%}"])
+        top5 = [f"{score.top5:.2%}"] if several else []
+        rows.append([name, *losses, f"{score.loss:.4f}", f"{score.top1:.2%}", *top5])
     return table(header, rows)
 
 
-def export_command(path: Path, plans: Sequence[ChannelPlan], layout: str) -> str:
-    """The `slimexport` command for a finished checkpoint."""
+def export_command(path: Path, plans: Sequence[ChannelPlan], network: str, layout: str, proof: Sequence[str] = ()) -> str:
+    """The `slimexport` command for a finished checkpoint of `network`, that works in this folder, with this Python; `proof`
+    are the words that say how its files are verified."""
     widths = ",".join(number_text(plan.width) if isinstance(plan.width, int) else str(plan.width) for plan in plans)
-    command = ["slimexport", "--ckpt", str(path), "--widths", widths]
+    words = [*_slimexport(), "--ckpt", str(path), "--widths", widths, *proof]
     if layout == "published":  # which tells neither its images' size nor their normalization
-        command += ["--config", str(path.parent / RESOLVED)]
-    return shlex.join(command)
+        words += ["--config", str(path.parent / RESOLVED)]
+    if (EXPORTS / network).exists():  # where slimexport writes; it overwrites nothing
+        words += ["--output-dir", str(_free(EXPORTS / path.resolve().parent.name))]
+    return shlex.join(words)
+
+
+def _slimexport() -> list[str]:
+    """The command, or where it is not found as such, as a module of this Python."""
+    if shutil.which("slimexport"):
+        return ["slimexport"]
+    python = shutil.which("python")
+    same = python is not None and Path(python).resolve() == Path(sys.executable).resolve() and sys.prefix == sys.base_prefix
+    return ["python" if same else sys.executable, "-m", "slimexport"]
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, or the first of `folder_2`, `folder_3`, ... that is not there."""
+    number, chosen = 1, folder
+    while chosen.exists():
+        number += 1
+        chosen = folder.with_name(f"{folder.name}_{number}")
+    return chosen
+
+
+def write_probes(samples: Samples, folder: Path) -> int:
+    """Images from all over a set as PNG files of `folder`, for `slimexport` to verify with; how many could be read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for index in spread_indices(len(samples), PROBES):
+        with contextlib.suppress(Exception):  # Pillow's decoders raise nearly anything on a damaged file
+            picture = samples.image(index)
+            image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture.permute(1, 2, 0).numpy())
+            content = io.BytesIO()
+            image.save(content, "png")
+            write_atomically(folder / f"{index}.png", content.getvalue(), RUN)
+            written += 1
+    return written
+
+
+def spread_indices(count: int, most: int) -> range:
+    """At most so many places from all over a set, which lies class by class."""
+    step = max(1, count // most)
+    return range(0, min(count, step * most), step)

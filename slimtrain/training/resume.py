@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,18 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.base.text import some
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.checkpoints.own_layout import is_own, own_content, read_own
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import Config, plain, run_settings
 from slimtrain.config.run_folder import LAST, RESOLVED
+from slimtrain.data.datasets import Data
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.logbook import SummaryRow
+from slimtrain.training.optimizer import Schedule
+from slimtrain.training.records.logbook import SummaryRow
 from slimtrain.training.trainer import Trainer
 
 AUTO = "auto"
@@ -68,12 +73,16 @@ def run_to_resume(resume: str, folder: Path, pretrained: str = "") -> tuple[Path
 
 
 def read_run(
-    path: Path, content: Mapping[str, Any], config: Config, spec: NetworkSpec
+    path: Path, content: Mapping[str, Any], config: Config, spec: NetworkSpec, data: Data
 ) -> tuple[SlimmableNetwork, dict[str, Any]]:
     """The network and the training state of `last.pt`; CheckpointError where it is of another network, UserError where the
-    configuration now asks for another run."""
+    configuration now asks for another run, and where the data is no longer what it was."""
     network = read_own(content, path.name)
     before = network.spec
+    training: dict[str, Any] = content["training"]
+    asked = training["config"].get("classes") != config.classes
+    if before != spec and dataclasses.replace(before, classes=spec.classes) == spec and not asked:
+        check_data(path, content, data)
     if before != spec:
         if before.channel_lists != spec.channel_lists and before.name == spec.name:
             raise CheckpointError(
@@ -86,16 +95,72 @@ def read_run(
             f"trains a {spec.name} with {spec.describe_widths()} and {spec.classes} classes. Another {what} is another run: "
             "set resume=none, or another output_dir."
         )
-    training: dict[str, Any] = content["training"]
-    check_settings(path, training["config"], config)
+    check_settings(path, training["config"], config, longer=True)
+    check_data(path, content, data)
     return network, training
 
 
-def check_settings(path: Path, before: Mapping[str, Any], config: Config) -> None:
-    """UserError where `path` belongs to a run whose settings were not those of `config`. Keys that an older version did
-    not know are passed over."""
+def check_data(path: Path, content: Mapping[str, Any], data: Data) -> None:
+    """UserError where the run of a `last.pt` was on other classes or another number of images: labels are the positions of
+    classes, and steps are counted in epochs of so many images. What an older version did not write is passed over."""
+    names, counts = content.get("class_names") or (), content["training"].get("images", {})
+    differs = class_difference(names, data.classes) if names else ""
+    now = image_counts(data)
+    listed = [f"{counts[part]:,} images to {part}, now there are {now[part]:,}" for part in now if part in counts]
+    changed = [text for part, text in zip(now, listed, strict=False) if counts[part] != now[part]]
+    if differs or changed:
+        what = "; ".join([*([f"classes: {differs}"] if differs else []), *changed])
+        raise UserError(
+            f"{path}: belongs to a run on other data ({what}). Labels and epochs would not mean the same: put the images back "
+            f"as they were, or begin a new run with resume=none (from these weights: pretrained={path}"
+            f"{', reset_classifier=true' if differs else ''}, and another output_dir)."
+        )
+
+
+def class_difference(before: Sequence[str], now: Sequence[str]) -> str:
+    """How two lists of class names differ, for a message; nothing where they are the same."""
+    if list(before) == list(now):
+        return ""
+    gone, new = [name for name in before if name not in now], [name for name in now if name not in before]
+    if not gone and not new:
+        place = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
+        return f"the same ones in another order, class {place} was {before[place]!r} and is {now[place]!r}"
+    return " and ".join(
+        text
+        for names, text in (
+            (gone, f"{some(list(map(repr, gone)))} no longer there"),
+            (new, f"{some(list(map(repr, new)))} new"),
+        )
+        if names
+    )
+
+
+def check_classes(checkpoint: Checkpoint, classes: Sequence[str], *, reset_classifier: bool) -> None:
+    """CheckpointError where pretrained weights know their classes by name, and these are not the data's, in order, although
+    the classifier is kept."""
+    theirs = checkpoint.class_names
+    if reset_classifier or not theirs or len(theirs) != len(classes):  # another number is told by `adopt`
+        return
+    differs = class_difference(theirs, classes)
+    if differs:
+        raise CheckpointError(
+            f"{checkpoint.file}: was trained on other classes than the data's ({differs}), so its classifier's outputs would "
+            "not mean the same. To train a new classifier on its features set reset_classifier=true."
+        )
+
+
+def image_counts(data: Data) -> dict[str, int]:
+    """How many images there are for what."""
+    return {"train": len(data.train), "test": len(data.test)}
+
+
+def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, longer: bool = False) -> None:
+    """UserError where `path` belongs to a run whose settings were not those of `config`; `longer`: it may have more epochs
+    now. Keys that an older version did not know are passed over."""
     now = run_settings(config)
     changed = [key for key in now if key in before and before[key] != now[key]]
+    if longer and "epochs" in changed and isinstance(before["epochs"], int) and before["epochs"] < config.epochs:
+        changed.remove("epochs")
     if changed:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
         raise UserError(
@@ -104,11 +169,25 @@ def check_settings(path: Path, before: Mapping[str, Any], config: Config) -> Non
         )
 
 
-def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config: Config) -> dict[str, Any]:
+def lengthened(before: Mapping[str, Any], schedule: Schedule, step: int) -> str:
+    """What a resumed run says where it has more epochs than the one that was saved after `step` steps; nothing where not."""
+    epochs = before.get("epochs", schedule.epochs)
+    if epochs == schedule.epochs:
+        return ""
+    planned = dataclasses.replace(schedule, epochs=epochs)
+    then = planned(step) if step < planned.total else 0.0
+    return (
+        f"epochs is {schedule.epochs} in place of {epochs}: from here on lr is that of a run of so many epochs, "
+        f"{schedule(step):.4g} at the next step, where {then:.4g} was planned"
+    )
+
+
+def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config: Config, data: Data) -> dict[str, Any]:
     """All that a resumed run needs beside the network."""
     return {
         "step": state.step,
         "config": plain(config),
+        "images": image_counts(data),
         **trainer.state(),
         "generators": generators(trainer.device),
         "loss_sums": loss_sums,
@@ -118,11 +197,11 @@ def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config:
 
 
 def restore(
-    path: Path, content: Mapping[str, Any], config: Config, trainer: Trainer, state: RunState, loss_sums: Tensor
+    path: Path, content: Mapping[str, Any], config: Config, data: Data, trainer: Trainer, state: RunState, loss_sums: Tensor
 ) -> None:
     """Set `trainer`, `state` and `loss_sums` to what the `content` of a `last.pt` holds. CheckpointError where it is of
-    another network or damaged."""
-    network, training = read_run(path, content, config, trainer.network.spec)
+    another network or damaged, UserError where settings or `data` are no longer those of its run."""
+    network, training = read_run(path, content, config, trainer.network.spec, data)
     try:
         trainer.restore(network, training)
         loss_sums.copy_(training["loss_sums"])

@@ -6,33 +6,41 @@ killed anywhere and resumed ends with the weights of an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
+from PIL import Image
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
+from slimtrain.base.text import count
+from slimtrain.base.threads import advice as spinning_advice
 from slimtrain.checkpoints.adopt import adopt
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
-from slimtrain.config.run_folder import BEST, LAST, RESOLVED
+from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, shortest_batch, steps_per_epoch
+from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error
+from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error, logit_spread
+from slimtrain.training.fitting import fitted, resumed_batch
 from slimtrain.training.health import Health, one_value_error, smallest_part
-from slimtrain.training.inputs import RunImages, UnreadableImages, data_of
-from slimtrain.training.logbook import Clock, Logbook
+from slimtrain.training.inputs import RunImages, UnreadableImages, data_of, test_transform_of
 from slimtrain.training.optimizer import Schedule
+from slimtrain.training.records.curves import draw_curves
+from slimtrain.training.records.logbook import Clock, EpochBar, Logbook
 from slimtrain.training.report import (
     describe_epoch,
     describe_losses,
@@ -41,10 +49,13 @@ from slimtrain.training.report import (
     export_command,
     results_table,
     summary_rows,
+    write_probes,
 )
 from slimtrain.training.resume import (
     RunState,
+    check_classes,
     finished_content,
+    lengthened,
     move_aside,
     network_content,
     restore,
@@ -55,6 +66,13 @@ from slimtrain.training.step import torch_smoothing
 from slimtrain.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+NOISE_SEED = 1  # of the images that slimexport verifies with by default
+TELLING = 0.015  # of logits' scale: what images must differ by; slimexport asks for 0.01
+NO_FEATURES = (
+    "no pretrained weights: training begins with random ones, which takes many more images and epochs than a trained network "
+    "does. Give one: --pretrained CHECKPOINT."
+)
 
 
 def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
@@ -79,14 +97,26 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         with distributed.processes(config.device) as joined:
             return train(config, joined, notes)
     resumed = run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    run = Run(config, processes, data_of(config))
+    if resumed is not None:
+        config = resumed_batch(config, resumed[1]["training"]["config"])
+    data = data_of(config)
+    config, lines = fitted(config, config.spec(len(data.classes)), len(data.train), processes)
+    run = Run(config, processes, data)
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
-        adopt(run.trainer.network, open_checkpoint(config.pretrained), reset_classifier=config.reset_classifier)
+        checkpoint = open_checkpoint(config.pretrained)
+        check_classes(checkpoint, data.classes, reset_classifier=config.reset_classifier)
+        adopt(run.trainer.network, checkpoint, reset_classifier=config.reset_classifier)
+    elif config.reset_classifier:
+        lines.append(NO_FEATURES)
     run.begin(None if resumed is None else resumed[0])
-    for note in notes:
-        run.logbook.say(note)
+    if resumed is not None:
+        lines.append(lengthened(resumed[1]["training"]["config"], run.schedule, run.state.step))
+    if processes.device.type == "cpu":
+        lines.append(spinning_advice())
+    for line in filter(None, (*lines, *notes)):
+        run.logbook.say(line)
     run.train()
     return run.finish()
 
@@ -146,8 +176,14 @@ class Run:
         """All steps that are left."""
         config, schedule = self.config, self.schedule
         clock = Clock(self.state.step, schedule.total, config.batch_size)
+        with contextlib.closing(EpochBar(schedule.steps, config.epochs, shown=self.processes.first)) as bar:
+            self._steps(clock, bar)
+
+    def _steps(self, clock: Clock, bar: EpochBar) -> None:
+        config, schedule = self.config, self.schedule
         for batch in clock.watch(self.images.training(self.state.step)):
             losses = self.train_step(batch)
+            bar.advance(self.state.step)
             self.unreadable.note_replaced(batch)
             clock.done()
             step = self.state.step
@@ -216,12 +252,12 @@ class Run:
         """Write `last.pt`: all that a resumed run needs."""
         self.logbook.record(self.state.rows, self.state.step)
         if self.processes.first:
-            training = training_state(self.state, self.health.loss_sums, self.trainer, self.config)
+            training = training_state(self.state, self.health.loss_sums, self.trainer, self.config, self.images.data)
             save(self._content(self.trainer.network, training), self.folder / LAST)
 
     def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Go on from the content of a `last.pt`. CheckpointError where it is of another network or damaged."""
-        restore(path, content, self.config, self.trainer, self.state, self.health.loss_sums)
+        restore(path, content, self.config, self.images.data, self.trainer, self.state, self.health.loss_sums)
 
     # ----------------------------------------------------------------------------------------------------- the end
 
@@ -232,7 +268,7 @@ class Run:
         wanted = [self.spec.plan(width) for width in config.test_widths]
         if config.calibration_batches:
             plans = list(dict.fromkeys([*plans, *wanted]))
-            self.logbook.say(f"calibrating {len(plans)} widths over {self.images.describe_calibration()}")
+            self.logbook.say(f"calibrating {count(len(plans), 'width')} over {self.images.describe_calibration()}")
         elif wanted:
             log.warning("calibration_batches is 0: test_widths have no statistics, and are not tested")
         plans.sort(key=lambda plan: plan.width or 0)
@@ -242,11 +278,32 @@ class Run:
         path = self.folder / (config.weights or f"{self.spec.name}.pt")
         if self.processes.first:
             save(finished_content(network, config, self.images.data.classes, run_settings(config)), path)
-        self.logbook.say(f"{path}, on {scores[0].images} test images\n{results_table(plans, scores)}")
+        self.logbook.say(f"{path}, on {count(scores[0].images, 'test image')}\n{results_table(plans, scores)}")
         if self.unreadable.names:
-            self.logbook.say(f"{len(self.unreadable.names)} images could not be read")
-        self.logbook.say(export_command(path, plans, config.layout))
+            self.logbook.say(f"{count(len(self.unreadable.names), 'image')} could not be read")
+        if self.processes.first:
+            draw_curves(self.folder, self.state.rows, f"{self.spec.name}, {self.folder.name}")
+            self.logbook.say(export_command(path, plans, self.spec.name, config.layout, self.proof(network, plans)))
         return path
+
+    def proof(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[str]:
+        """How `slimexport` is to verify the files of `plans`: by itself, on noise; on test images, where noise says nothing;
+        not at all, where these do not either."""
+        config = self.config
+        if logit_spread(network, plans, torch.from_numpy(noise_images(2, config.image_size, NOISE_SEED))) > TELLING:
+            return []
+        folder = self.folder / PROBE_FOLDER
+        written = write_probes(self.images.data.test, folder)
+        transform = test_transform_of(config)
+        paths = sorted(folder.glob("*.png"))
+        if written >= 2:
+            images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+            if logit_spread(network, plans, images) > TELLING:
+                return ["--verify-data", str(folder), "--probes", str(written)]
+        self.logbook.say(
+            "the network hardly tells images apart, so that no test of its files would show a defect: it needs more training"
+        )
+        return ["--no-verify"]
 
     def calibrate(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
         """Statistics of `plans` from training images, augmented as in training."""

@@ -21,6 +21,7 @@ from slimtrain.models.plan_file import read_plan_file
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, evaluate
+from slimtrain.training.fitting import fitted_for_testing
 from slimtrain.training.inputs import RunImages, data_of
 from slimtrain.training.resume import finished_content
 
@@ -132,6 +133,7 @@ def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Che
             f"{checkpoint.file}: has a class {theirs!r} where the data has {ours!r}: labels would not mean the same. Test it "
             "on the images that it was trained for."
         )
+    config = fitted_for_testing(config, spec, processes)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     checkpoint.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
     return checkpoint, config, data

@@ -12,7 +12,7 @@ from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.compiling import CompiledForward, check_compiling
+from slimtrain.training.compiling import CompiledForward, check_compiler, check_compiling
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import to_device
 from slimtrain.training.optimizer import initialize, sgd
@@ -39,6 +39,7 @@ class Trainer:
         forward = None
         if config.compile:
             check_compiling(synchronized)
+            check_compiler(processes.device)
             grid = [spec.plan(width) for width in self.sampler.grid]
             forward = CompiledForward(self.network, [*self.sampler.fixed, *grid])
         self.optimizer = sgd(self.network, config.lr, config.momentum, config.nesterov, config.weight_decay)

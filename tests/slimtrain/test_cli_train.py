@@ -137,7 +137,7 @@ def test_a_dry_run_prints_what_reads_back_and_writes_nothing(tmp_path: Path, mon
     assert os.listdir(tmp_path) == ["tiny.yml"]
     (tmp_path / "again.yml").write_text(outcome.out)
     assert read_config(str(tmp_path / "again.yml")) == read_config(str(file), ["label_smoothing=0.1"])
-    assert outcome.lines[-1].startswith("# dry run: one step of 8 fake images on the CPU (1 thread")
+    assert outcome.lines[-1].startswith("# dry run: one step of 4 fake images on the CPU (1 thread")
     assert "loss 0.25: " in outcome.lines[-1] and ", 0.125: " in outcome.lines[-1]
 
 
@@ -203,7 +203,8 @@ def test_a_profile_of_chosen_widths_and_sizes() -> None:
     ten = json.loads(done("profile", "digits", "--set", "data=folder", "--set", "classes=20", "--widths", "1.0", "--json").out)
     assert ten[0]["params"] == rows[-1]["params"] + 10 * 1025
     lines = done("profile", "digits", "--widths", "0.5").lines
-    assert lines[0].split() == ["width", "MACs", "published", "params"] and lines[1].split()[0] == "0.5"
+    assert lines[0].split() == ["width", "MACs", "with", "pools", "params"] and lines[1].split()[0] == "0.5"
+    assert done("profile", "us_mobilenet_v1", "--widths", "0.5").lines[0].split() == ["width", "MACs", "published", "params"]
     refused(run("profile", "digits", "--widths", "1.5"), 2, "width 1.5", "0.25 to 1.0")
     refused(run("profile", "digits", "--widths", "half"), 2, "not a number")
     refused(run("profile", "s_mobilenet_v1", "--widths", "0.3"), 2, "width 0.3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,13 @@ def done(*args: str | Path) -> Outcome:
     outcome = run(*args)
     assert outcome.code == 0, outcome.err
     return outcome
+
+
+def export_words(outcome: Outcome) -> list[str]:
+    """The options of the `slimexport` line that a training ends with, whichever way that is called here."""
+    words = shlex.split(outcome.lines[-1])
+    assert words[0] == "slimexport" or words[1:3] == ["-m", "slimexport"], words
+    return words[words.index("slimexport") + 1 :]
 
 
 def refused(outcome: Outcome, code: int, *parts: str) -> None:

@@ -18,7 +18,7 @@ A_RUN = """
     std batch_size drop_last sandwich nonuniform width_step distill label_smoothing epochs schedule milestones gamma momentum
     nesterov weight_decay ema seed
 """
-A_MACHINE = "data_dir workers device threads output_dir checkpoint_every log_every tensorboard resume"
+A_MACHINE = "data_dir workers device threads output_dir checkpoint_every log_every tensorboard resume fit_batch scale_lr"
 
 
 def test_a_run_is_what_its_network_data_rule_and_schedule_are() -> None:

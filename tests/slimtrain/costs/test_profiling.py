@@ -6,7 +6,7 @@ import pytest
 
 from slimtrain.base.errors import WidthError
 from slimtrain.costs.cost import CostCounter
-from slimtrain.costs.profiling import cost_table, costs, usual_widths
+from slimtrain.costs.profiling import cost_table, costs, is_published, usual_widths
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 
@@ -31,6 +31,19 @@ def test_a_row_per_width_in_the_order_asked_for() -> None:
 
 
 def test_the_table_has_a_line_per_width() -> None:
-    lines = cost_table(costs(published_spec("us_mobilenet_v1"), 224, [0.5])).splitlines()
+    lines = cost_table(costs(published_spec("us_mobilenet_v1"), 224, [0.5]), published=True).splitlines()
     assert lines[0].split() == ["width", "MACs", "published", "params"]
     assert lines[-1].split() == ["0.5", "149.5M", "149.5M", "1,326,120"]
+
+
+def test_published_is_said_only_of_what_was() -> None:
+    us, autoslim = published_spec("us_mobilenet_v1"), published_spec("autoslim_mobilenet_v1")
+    assert is_published(us, 224, [0.25, 0.525, 1.0]) and is_published(autoslim, 224, [1, 2, 3])
+    assert not is_published(us, 192, [0.5])  # another size
+    assert not is_published(us, 224, [0.51])  # a width between the tables'
+    assert not is_published(published_spec("us_mobilenet_v1", classes=10), 224, [0.5])
+    assert not is_published(NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), stem_stride=1, width_range=(0.25, 1.0)), 224, [1.0])
+    assert not is_published(NetworkSpec("resnet50", "us", (0.25, 1.0), width_range=(0.25, 1.0)), 224, [1.0])
+    lists = tuple(tuple(count + 8 for count in counts) for counts in autoslim.channel_lists)
+    assert not is_published(NetworkSpec("mobilenet_v1", "autoslim", (1, 2, 3), 1000, lists), 224, [1])
+    assert cost_table(costs(US, 96, [0.3])).split()[:5] == ["width", "MACs", "with", "pools", "params"]

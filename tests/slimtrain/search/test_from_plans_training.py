@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from slimtrain.models.plan_file import read_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training.run import Run
 from tests.support.plan_files import write_plan
-from tests.support.run_helpers import config_file, differences, done, noise, raw, refused, run
+from tests.support.run_helpers import config_file, differences, done, export_words, noise, raw, refused, run
 from tests.support.search_helpers import searched
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
@@ -75,7 +74,7 @@ def test_plans_are_trained_jointly_with_norms_of_their_own(plans: Path, tmp_path
     said = [line for line in outcome.lines if line.startswith("switch")]
     assert [line.split(",")[0] for line in said] == [f"switch {i}: {name}" for i, name in enumerate(WIDTHS, 1)]
     assert "\n".join(said) in (folder / "train.log").read_text()
-    assert outcome.lines[-1] == f"slimexport --ckpt {path} --widths 1,2,3"
+    assert export_words(outcome) == ["--ckpt", str(path), "--widths", "1,2,3"]
     same_dense(path)
 
 
@@ -181,7 +180,7 @@ def test_counts_that_agree_by_chance_train_and_load_alike(layout: str, tmp_path:
 def test_found_networks_are_exported_and_verified(plans: Path, tmp_path: Path) -> None:
     file = config_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"), epochs=1)
     outcome = done("train", file, "--plans", plans)
-    words = shlex.split(outcome.lines[-1])[1:]
+    words = export_words(outcome)
     exported = CliRunner().invoke(slimexport, [*words, "--output-dir", str(tmp_path / "bundle"), "--json"])
     assert exported.exit_code == 0, exported.output
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())

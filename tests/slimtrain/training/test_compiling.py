@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import sysconfig
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +19,12 @@ from slimtrain.models.channels import ChannelPlan, Dim, Wiring
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiling
+from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForward, check_compiler, check_compiling
 from slimtrain.training.distributed import Processes
 from slimtrain.training.optimizer import sgd
 from slimtrain.training.sampling import WidthSampler
 from slimtrain.training.step import Gradients, Stepper
+from tests.support.run_helpers import config, failure
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 
@@ -244,3 +248,67 @@ def test_a_published_architecture_is_one_graph_per_plan() -> None:
         output = forward(x)
         assert gap(output.detach(), network(x).detach()) < 1e-12
     assert count.graphs == 1
+
+
+# ------------------------------------------------------------------------------------------------ what kernels are built with
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds all commands there are."""
+    for key in ("CXX", "CC"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    return tmp_path
+
+
+def make(folder: Path, name: str) -> None:
+    (folder / name).write_text("#!/bin/sh\n")
+    (folder / name).chmod(0o755)
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_without_a_compiler(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the advice leads on."""
+    with pytest.raises(
+        ResourceError, match=r"needs a C\+\+ compiler, and g\+\+ cannot be run here.*apt-get install g"
+    ) as caught:
+        check_compiler(CPU)
+    assert caught.value.exit_code == 3
+    make(commands, "mine")
+    monkeypatch.setenv("CXX", "mine -m64")
+    check_compiler(CPU)
+    monkeypatch.delenv("CXX")
+    make(commands, "g++")
+    check_compiler(CPU)
+    monkeypatch.setenv("CXX", "ccache g++")  # torch asks for that one then
+    with pytest.raises(ResourceError, match="ccache"):
+        check_compiler(CPU)
+
+
+def test_without_headers(commands: Path) -> None:
+    make(commands, "g++")
+    (commands / "Python.h").unlink()
+    with pytest.raises(ResourceError, match="python3-dev"):
+        check_compiler(CPU)
+
+
+def test_on_a_gpu(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ResourceError, match="pip install triton"):
+        check_compiler(CUDA)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(ResourceError, match="needs a C compiler"):
+        check_compiler(CUDA)
+    make(commands, "clang")
+    check_compiler(CUDA)
+
+
+def test_a_run_tells_it_before_it_begins(commands: Path, tmp_path: Path) -> None:
+    failure(config(tmp_path / "run", compile=True), ResourceError, "--compile: needs a C++ compiler")
+    assert not (tmp_path / "run").exists()

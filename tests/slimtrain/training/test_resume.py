@@ -255,7 +255,7 @@ def refusal(folder: Path, error: type[UserError], **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epochs": 3}, "epochs was 2 and is 3"),
+        ({"epochs": 1}, "epochs was 2 and is 1"),
         ({"batch_size": 16}, "batch_size was 8 and is 16"),
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"ema": 0.0}, "ema was 0.9 and is 0.0"),

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import pickle
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from slimtrain.training.evaluate import Scores, evaluate
 from slimtrain.training.inputs import CALIBRATION_EPOCH, data_of, test_transform_of, train_transform_of
 from slimtrain.training.run import Run, train
 from tests.support.outcomes import Outcome
-from tests.support.run_helpers import ALONE, LISTS, command, config, config_file, done, logits, raw, tree
+from tests.support.run_helpers import ALONE, LISTS, command, config, config_file, done, export_words, logits, raw, tree
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}
 AUTOSLIM = {
@@ -56,7 +55,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 def test_the_files_of_a_run(ran: tuple[Path, Outcome]) -> None:
     folder, _ = ran
-    assert sorted(tree(folder)) == ["best.pt", "config.yml", "last.pt", "summary.csv", "train.log", "us_mbv1.pt"]
+    assert sorted(tree(folder)) == sorted(
+        ["best.pt", "config.yml", "curves.png", "last.pt", "summary.csv", "train.log", "us_mbv1.pt"]
+    )
 
 
 def test_the_resolved_configuration_reads_back_equal(ran: tuple[Path, Outcome]) -> None:
@@ -101,9 +102,9 @@ def test_the_summary_has_a_row_per_epoch_and_width(ran: tuple[Path, Outcome]) ->
 
 def test_the_last_line_is_a_command_that_works(ran: tuple[Path, Outcome]) -> None:
     folder, outcome = ran
-    words = shlex.split(outcome.lines[-1])
-    assert words == ["slimexport", "--ckpt", str(folder / "us_mbv1.pt"), "--widths", "0.125,0.1875,0.25"]
-    exported = command(*words[1:], "--output-dir", "bundle", module="slimexport", cwd=folder.parent)
+    words = export_words(outcome)
+    assert words[:4] == ["--ckpt", str(folder / "us_mbv1.pt"), "--widths", "0.125,0.1875,0.25"]
+    exported = command(*words, "--output-dir", "bundle", module="slimexport", cwd=folder.parent)
     assert exported.returncode == 0, exported.stderr
     manifest = json.loads((folder.parent / "bundle" / "manifest.json").read_text())
     assert [a["width"] for a in manifest["artifacts"]] == [0.125, 0.1875, 0.25]
@@ -340,15 +341,15 @@ def test_without_calibration_training_statistics_are_shipped(tmp_path: Path) -> 
 def test_unwanted_widths_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(config(tmp_path / "run", epochs=1, calibration_batches=0), ALONE)
     assert "test_widths have no statistics" in caplog.text
-    assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1].endswith("--widths 0.125,0.25")
+    assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1].split(" --widths ")[1].startswith("0.125,0.25")
 
 
 def test_the_published_layout_is_exported_with_its_images_size_and_normalization(tmp_path: Path) -> None:
     file = config_file(tmp_path / "tiny.yml", stem_stride=2, image_size=32, layout="published", epochs=1)
     outcome = done("train", file, "--output-dir", tmp_path / "run")
-    words = shlex.split(outcome.lines[-1])
+    words = export_words(outcome)
     assert list(raw(tmp_path / "run" / "us_mobilenet_v1.pt")) == ["model"]
-    exported = command(*words[1:], "--output-dir", "bundle", module="slimexport", cwd=tmp_path)
+    exported = command(*words, "--output-dir", "bundle", module="slimexport", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert [a["width"] for a in manifest["artifacts"]] == [0.125, 0.1875, 0.25]

@@ -104,7 +104,6 @@ def test_one_value_that_only_training_finds(tmp_path: Path, monkeypatch: pytest.
 
 def test_more_parts_than_images(tmp_path: Path) -> None:
     failure(config(tmp_path / "run", accumulate=9), UserError, "accumulate 9", "parts without images")
-    failure(config(tmp_path / "run", batch_size=10_000, data="digits"), UserError, "fewer than one batch of 10000")
 
 
 def test_calibration_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

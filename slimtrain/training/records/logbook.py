@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +42,8 @@ class Logbook:
         """One or more lines."""
         if self.folder is None:
             return
-        click.echo(text)
+        with _above_bars():
+            click.echo(text)
         try:
             with (self.folder / LOG).open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
@@ -64,6 +67,12 @@ class Logbook:
                             self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
                     self.board.add_scalar("lr", row["lr"], step)
             self.board.flush()
+
+
+def _above_bars() -> contextlib.AbstractContextManager[None]:
+    """Where a bar is shown, it makes room for lines. Without one tqdm is not loaded."""
+    shown = sys.modules.get("tqdm")
+    return contextlib.nullcontext() if shown is None else shown.tqdm.external_write_mode()
 
 
 class Clock:
@@ -111,3 +120,39 @@ class Clock:
         rate = self.images_per_s(step)
         left = (self.total - step) * self.batch_size / rate if rate else 0.0
         return f"{rate:.0f} images/s  data {self.waiting:.0%}  {duration(left)} left"
+
+
+class EpochBar:
+    """A bar of the steps of an epoch, on a terminal, of the first process only; elsewhere nothing: the lines tell."""
+
+    def __init__(self, steps: int, epochs: int, *, shown: bool) -> None:
+        """`steps` of an epoch; `shown` is false for all processes but the first."""
+        self.steps, self.epochs = steps, epochs
+        self.disable = None if shown else True  # None: shown where standard error is a terminal
+        self.bar: Any = None
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done, counted over all epochs. A new epoch begins a new bar."""
+        if self.disable:
+            return
+        epoch, position = divmod(step - 1, self.steps)
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=self.steps,
+                initial=position,
+                desc=f"epoch {epoch + 1}/{self.epochs}",
+                unit="step",
+                leave=False,
+                disable=None,
+            )
+        self.bar.update(1)
+        if position + 1 == self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """The bar goes: what is said next stands where it was."""
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.training.logbook import Clock, Logbook, SummaryRow
+from slimtrain.training.records.logbook import Clock, EpochBar, Logbook, SummaryRow
+from tests.support.outcomes import Terminal
 
 ROWS: list[SummaryRow] = [
     {
@@ -158,3 +160,37 @@ def test_a_clock_without_a_step_says_nothing_wrong(times: Times) -> None:
     clock = Clock(0, 10, 16)
     assert clock.describe(0) == "0 images/s  data 0%  0:00 left"
     assert list(clock.watch(iter(()))) == []
+
+
+# ------------------------------------------------------------------------------------------------------------------- a bar
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+def test_a_bar_of_an_epochs_steps_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = on_terminal(monkeypatch)
+    bar = EpochBar(3, 2, shown=True)
+    for step in range(2, 5):  # a run that was resumed after its first step
+        bar.advance(step)
+        bar_there = bar.bar is not None
+        assert bar_there == (step != 3)  # an epoch ends: its lines stand where the bar was
+        if bar_there:
+            bar.bar.refresh()
+    bar.close()
+    assert "epoch 1/2:" in shown.getvalue() and "epoch 2/2:" in shown.getvalue() and "2/3" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("terminal", "first"), [(False, True), (True, False), (False, False)])
+def test_no_bar_elsewhere(monkeypatch: pytest.MonkeyPatch, terminal: bool, first: bool) -> None:
+    """In a file, and of the other processes."""
+    shown = on_terminal(monkeypatch) if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    bar = EpochBar(3, 1, shown=first)
+    for step in range(1, 4):
+        bar.advance(step)
+    bar.close()
+    assert shown.getvalue() == ""

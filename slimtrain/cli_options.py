@@ -1,0 +1,62 @@
+"""The options that several `slimtrain` commands share. Those that are keys of a configuration say its default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from slimtrain.config.config import Config
+from slimtrain.config.reading import TYPES
+
+Decorator = Callable[[Any], Any]  # of a command's function
+
+
+def key_option(flag: str, text: str, *, key: str = "", empty: str = "none", **settings: Any) -> Decorator:
+    """An option that is a key of the configuration, by default the one that `flag` names. `text` is its help, to which the
+    key's default is added: `empty` where that is nothing, 0 or ""."""
+    key = key or flag.split("/", maxsplit=1)[0][2:].replace("-", "_")
+    value = getattr(Config, key)
+    if isinstance(value, bool):
+        shown = flag.split("/")[0 if value else 1]
+    else:
+        shown = f"{value:g}" if isinstance(value, float) and value else str(value or empty)
+    options = {"type": TYPES[key]} if TYPES[key] in (int, float) else {}
+    return click.option(flag, key, default=None, help=f"{text}  [default: CONFIG's, else {shown}]", **options, **settings)
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, in this order."""
+
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+set_option = click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable.")
+config_options = together(
+    click.argument("config", metavar="CONFIG"),
+    set_option,
+    key_option("--data-dir", "Folder of the images.", metavar="DIR"),
+    key_option("--batch-size", "Images per step, over all processes; lr follows it.", metavar="N"),
+    key_option("--image-size", "Pixels a side.", metavar="N"),
+    key_option("--workers", "Processes that load images, up to the cores.", metavar="N"),
+    key_option("--device", "auto, cpu or cuda.", metavar="NAME"),
+    key_option("--amp", "none, bf16 or fp16.", metavar="FORMAT"),
+    key_option("--channels-last/--no-channels-last", "Memory layout of images and weights."),
+)
+training_options = together(
+    key_option("--lr", "Learning rate; not set, it follows --batch-size.", metavar="RATE"),
+    key_option("--epochs", "Passes over the training images.", metavar="N"),
+)
+checkpoint_options = together(
+    click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one.  [required]"),
+    click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: all it knows]"),
+    click.option(
+        "--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group.  [default: none]"
+    ),
+)

@@ -1,0 +1,154 @@
+"""The batch that a run can have: told from an estimate before anything is allocated.
+
+Packaged configurations are for batches of hundreds of images on GPUs. Where `fit_batch` allows it, the batch that fits the
+memory and the images is taken, and the learning rate follows it; where the batch was asked for, a run that cannot fit is
+refused with the one that can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from slimtrain.base.errors import ResourceError
+from slimtrain.base.free_memory import free_memory, gib
+from slimtrain.config.config import Config
+from slimtrain.config.reading import following_lr, lr_line
+from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
+from slimtrain.data.catalog import CATALOG
+from slimtrain.models.spec import NetworkSpec
+from slimtrain.training.distributed import Processes
+
+CERTAIN = 1.25  # times the free memory: what is estimated higher cannot fit, see costs/training_memory.py
+FILLED = 0.8  # of the free memory: others take some meanwhile
+EPOCH_STEPS = 4  # an epoch of fewer teaches little: a batch that is chosen here leaves so many
+EVEN = 8  # a batch that is chosen here is a multiple of it
+PREFETCHED = 2  # batches that every process that loads images holds
+LOADER = 100 * 2**20  # bytes of such a process beside its images
+
+
+def fitted(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
+    """The configuration with batches that fit the memory and the training `images`, and what is to be said of it, as lines.
+    Images that are made up are as many as a few batches, however large.
+
+    ResourceError where a batch that was asked for does not fit the memory, and where no batch does.
+    """
+    memory, free = _training(config, spec, processes), free_bytes(processes)
+    parts = processes.world * config.accumulate
+    most = None if free is None else memory.images(free) * parts
+    if free is not None and memory(2) > CERTAIN * free:
+        raise ResourceError(
+            f"{spec.name} at {config.image_size} pixels needs about {gib(memory(2))} for a batch of {2 * parts}, {gib(free)} "
+            f"are free{_where(processes)}. No batch fits: lower image_size, take a smaller network, or free memory."
+        )
+    lines: list[str] = []
+    if CATALOG[config.data].source == "generator":
+        images = EPOCH_STEPS * config.batch_size
+    batch = min(config.batch_size, images)
+    why = f"there are {images} training images"
+    if config.fit_batch:
+        few = _even(max(images // EPOCH_STEPS, min(images, 2 * EVEN), parts))
+        if few < batch:
+            batch, why = few, f"for {images:,} training images"
+        room = None if free is None else _even(max(memory.images(int(FILLED * free)) * parts, 2 * parts))
+        if room is not None and room < batch:
+            batch, why = room, f"which fits the {gib(free or 0)} that are free{_where(processes)}"
+    elif most is not None and batch > most:
+        assert free is not None
+        message = _too_large(config, spec, batch, most, free, processes)
+        if memory(math.ceil(batch / parts)) > CERTAIN * free:
+            raise ResourceError(message)
+        lines.append(f"warning: {message}")
+    if batch == config.batch_size:
+        return _with_test_batch(config, spec, free, processes), lines
+    changes: dict[str, Any] = {"batch_size": batch, "fit_batch": False}
+    lines.append(f"batch_size is {batch} in place of {config.batch_size}, {why}. Set batch_size to choose another.")
+    if config.scale_lr:
+        changes["lr"] = following_lr(config.lr, config.batch_size, batch)
+        lines.append(lr_line(changes["lr"], config.lr, config.batch_size, batch))
+    if config.calibration_batches and config.fit_batch:  # over as many images, as far as there are so many
+        wanted = math.ceil(config.calibration_batches * config.batch_size / batch)
+        changes["calibration_batches"] = min(wanted, max(config.calibration_batches, math.ceil(images / batch)))
+    return _with_test_batch(dataclasses.replace(config, **changes), spec, free, processes), lines
+
+
+def resumed_batch(config: Config, before: Mapping[str, Any]) -> Config:
+    """A configuration whose batch was left open, with the one that its run began with: its settings were `before`."""
+    keys = ["batch_size", *(["lr"] if config.scale_lr else []), "calibration_batches"]
+    if not config.fit_batch or not all(isinstance(before.get(key), int | float) for key in keys):
+        return config
+    return dataclasses.replace(config, fit_batch=False, scale_lr=False, **{key: before[key] for key in keys})
+
+
+def fitted_for_testing(config: Config, spec: NetworkSpec, processes: Processes) -> Config:
+    """The configuration with a batch for tests and calibration that fits the memory. What is computed does not depend on
+    the first; of calibration, the batch is part of what is asked for, so it is changed only where it was left open."""
+    free = free_bytes(processes)
+    if config.fit_batch and free is not None:
+        room = _even(max(_testing(config, spec, processes).images(int(FILLED * free)) * processes.world, processes.world))
+        if room < config.batch_size:
+            batches = math.ceil(config.calibration_batches * config.batch_size / room)
+            config = dataclasses.replace(config, batch_size=room, calibration_batches=batches, fit_batch=False)
+    return _with_test_batch(config, spec, free, processes)
+
+
+def free_bytes(processes: Processes) -> int | None:
+    """Memory that this process may take where it computes: its GPU's, or its share of the machine's. None where it is not
+    known."""
+    if processes.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(processes.device)[0])
+    free = free_memory()
+    return None if free is None else free // processes.world
+
+
+def _training(config: Config, spec: NetworkSpec, processes: Processes) -> TrainingMemory:
+    memory = training_memory(spec, config.image_size, averaged=bool(config.ema), half=config.amp != "none")
+    return _with_loaders(memory, config, processes)
+
+
+def _testing(config: Config, spec: NetworkSpec, processes: Processes) -> TrainingMemory:
+    return _with_loaders(testing_memory(spec, config.image_size), config, processes)
+
+
+def _with_loaders(memory: TrainingMemory, config: Config, processes: Processes) -> TrainingMemory:
+    """On the CPU, with what the processes that load images hold beside."""
+    if processes.device.type == "cuda":
+        return memory
+    held = PREFETCHED * config.loaders * 3 * config.image_size**2 * 4
+    return TrainingMemory(memory.fixed + config.loaders * LOADER, memory.per_image + held)
+
+
+def _with_test_batch(config: Config, spec: NetworkSpec, free: int | None, processes: Processes) -> Config:
+    """The configuration with a batch for tests that fits: its figures do not depend on it."""
+    if free is None:
+        return config
+    room = max(_testing(config, spec, processes).images(int(FILLED * free)) * processes.world, processes.world)
+    if (config.test_batch_size or config.batch_size) <= room:
+        return config
+    return dataclasses.replace(config, test_batch_size=_even(room))
+
+
+def _even(batch: int) -> int:
+    """A number that is easily divided, at most `batch`."""
+    return batch // EVEN * EVEN or batch
+
+
+def _where(processes: Processes) -> str:
+    shared = "" if processes.device.type == "cuda" or processes.world == 1 else " for each process"
+    return f" on {'this GPU' if processes.device.type == 'cuda' else 'this machine'}{shared}"
+
+
+def _too_large(config: Config, spec: NetworkSpec, batch: int, most: int, free: int, processes: Processes) -> str:
+    parts = processes.world * config.accumulate
+    fits = _even(max(most, 2 * parts))
+    divided = config.accumulate * math.ceil(batch / fits)
+    return (
+        f"batch_size {batch}: {spec.name} at {config.image_size} pixels needs about "
+        f"{gib(_training(config, spec, processes)(math.ceil(batch / parts)))} "
+        f"for it, {gib(free)} are free{_where(processes)}. Set batch_size to at most {fits} (--batch-size {fits}; lr follows "
+        f"unless it is set), or compute it in parts: --set accumulate={divided}."
+    )
