@@ -44,8 +44,9 @@ def identify(
     """The network whose state dict (bare keys) `state` is; `name` is the file's, for messages.
 
     `network` and `switches` (widths in stored order) overrule what the shapes would say; `expected_widths` are the
-    widths that a configuration names, in any order. Raises CheckpointError for anything that is none of the networks,
-    or one with something missing, added or of a wrong shape; UserError where widths stay tied.
+    widths that a configuration names, in any order; between them a US network may have more. Raises CheckpointError for
+    anything that is none of the networks, or one with something missing, added or of a wrong shape; UserError where widths
+    stay tied.
     """
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
     arch = ARCHITECTURES[architecture]
@@ -63,7 +64,15 @@ def identify(
             else:
                 predict = predictor(arch, candidate)
                 if switches or expected_widths:
-                    widths = assign_widths(entries, switches or expected_widths, predict, name, complete=bool(switches))
+                    between = candidate == "us" and not switches  # a US network may be calibrated at any
+                    widths = assign_widths(
+                        entries,
+                        switches or expected_widths,
+                        predict,
+                        name,
+                        complete=bool(switches),
+                        any_between=between,
+                    )
                 else:
                     widths = label_widths(entries, predict, name, f"{candidate}_{architecture}")
                 ends = (min(widths), _widest(state, bones, max(widths), predict)) if candidate == "us" else None

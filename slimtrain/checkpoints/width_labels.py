@@ -109,10 +109,15 @@ def assign_widths(
     widths: Sequence[float],
     predict: Predictor,
     name: str,
-    complete: bool,
+    *,
+    complete: bool = False,
+    any_between: bool = False,
 ) -> list[float]:
-    """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used. UserError where
-    that is not possible."""
+    """Give every entry one of `widths` that fits it, in order where several do.
+
+    `complete`: all must be used. `any_between`: an entry that none is left for may have another width between the narrowest
+    and the widest of them, as its shapes say. UserError where that is not possible.
+    """
     if complete and len(widths) != len(entries):
         raise UserError(
             f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "
@@ -121,17 +126,40 @@ def assign_widths(
     for width in widths:
         if not 0 < width <= WIDEST_LABEL / UNIT:
             raise UserError(f"switch {width}: expected a width above 0 and up to {WIDEST_LABEL // UNIT}. Correct --switches.")
-    left = list(widths)
-    assigned = []
+    places = matching([[i for i, width in enumerate(widths) if fits(entry, predict(width))] for entry in entries])
+    assigned = [None if place is None else widths[place] for place in places]
     for index, entry in enumerate(entries):
-        fitting = [w for w in left if fits(entry, predict(w))]
-        if not fitting:
-            shapes, _ = candidate_labels(entry, predict)
+        if assigned[index] is not None:
+            continue
+        shapes, _ = candidate_labels(entry, predict)
+        between = [w for w in shapes if min(widths) <= w <= max(widths) and w not in assigned]
+        if not any_between or len(between) != 1:
             possible = " or ".join(map(width_label, shapes)) or "no single width"
+            left = [width for i, width in enumerate(widths) if i not in places]
             raise UserError(
                 f"{name}: switch {index + 1} of {len(entries)} has the shapes of {possible}; none of "
                 f"{', '.join(map(width_label, left)) or 'the widths left'} fits it. Correct --switches or --config."
             )
-        left.remove(fitting[0])
-        assigned.append(fitting[0])
-    return assigned
+        assigned[index] = between[0]
+    return [width for width in assigned if width is not None]
+
+
+def matching(fitting: Sequence[Sequence[int]]) -> list[int | None]:
+    """One of its fitting places for every entry, none twice: for as many entries as possible, and the first free one where
+    there is one (Kuhn's augmenting paths). None for an entry that gets no place."""
+    places: list[int | None] = [None] * len(fitting)
+
+    def settle(entry: int, seen: set[int]) -> bool:
+        free = [place for place in fitting[entry] if place not in places]
+        for place in [*free[:1], *fitting[entry]]:
+            if place in seen:
+                continue
+            seen.add(place)
+            if place not in places or settle(places.index(place), seen):
+                places[entry] = place
+                return True
+        return False
+
+    for entry in range(len(fitting)):
+        settle(entry, set())
+    return places
