@@ -39,6 +39,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
+from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import Images, Preprocessing, readable, spread_files
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
@@ -96,8 +97,11 @@ def export(
     preprocessing = Preprocessing(size, checkpoint.mean, checkpoint.std)
     images = _probe_images(preprocessing, proof)
     labeled = None if proof.accuracy_data is None else labeled_images(proof.accuracy_data, checkpoint, size)
+    names = checkpoint.class_names
+    if reading.class_names is not None:
+        names = class_names_for(reading.class_names, checkpoint.spec.classes, checkpoint.file)
     ranges = None if calibration is None else _calibrate(checkpoint, plans, calibration, preprocessing, files)
-    job = Job(checkpoint, preprocessing, count, images, files, ranges)
+    job = Job(checkpoint, preprocessing, count, images, files, ranges, names)
     writing.started(len(plans) * len(files))
     if writing.dry_run:
         return _describe(job, plans, writing.finished)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ Logits = NDArray[np.float64]
 @dataclass
 class Job:
     """Everything that exporting any plan of a checkpoint needs. `images` [P, 3, S, S] are what files are verified on, `files`
-    those of each plan."""
+    those of each plan. `class_names` are those that the files tell, by class number; none where they are not known."""
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
@@ -60,6 +61,7 @@ class Job:
     images: Images
     files: tuple[Precision, ...]
     calibration: Calibration | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         traced(self.checkpoint.spec)  # before there are threads
@@ -101,6 +103,7 @@ class Job:
 
     def _metadata(self, plan: ChannelPlan, cost: Cost) -> dict[str, str]:
         """What the fp32 file says of itself; writers of other precisions change that one entry."""
+        names = {"class_names": json.dumps(self.class_names)} if self.class_names else {}
         return {
             "network": self.checkpoint.spec.name,
             "width": plan.name if plan.width is None else str(plan.width),
@@ -112,6 +115,7 @@ class Job:
             "std": ",".join(map(str, self.preprocessing.std)),
             "source_sha256": self.checkpoint.sha256 or "untrained",
             "precision": EXACT,
+            **names,
         }
 
     def space_bytes(self, plans: Sequence[ChannelPlan]) -> int:
@@ -157,7 +161,7 @@ class Job:
                 mean=checkpoint.mean,
                 std=checkpoint.std,
             ),
-            output=Output(name=OUTPUT, classes=spec.classes),
+            output=Output(name=OUTPUT, classes=spec.classes, class_names=self.class_names or None),
             created_by={"slimexport": __version__, **_versions()},
             artifacts=tuple(artifacts),
             rejected=tuple(rejected),

@@ -17,6 +17,7 @@ from slimexport.target.precision import EXACT, OPTIONS, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
+from slimtrain.data.class_names import IMAGENET, read_class_names
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import split_name
 
@@ -119,6 +120,11 @@ all_options = group(
     click.option("--network", metavar="NAME", help="What the checkpoint holds, where its shapes do not tell."),
     click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order, where its shapes do not tell."),
     click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with."),
+    click.option(
+        "--class-names",
+        metavar="FILE",
+        help="Names of its classes, one per line or a JSON list, or `imagenet`.  [default: the checkpoint's own]",
+    ),
     # what is printed
     click.option("--dry-run", is_flag=True, help="Print the table without writing anything."),
     click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table."),
@@ -162,6 +168,7 @@ class CommandOptions:
     network: str | None
     switches: str | None
     config: str | None
+    class_names: str | None
     dry_run: bool
     as_json: bool
     env: bool
@@ -213,7 +220,9 @@ class CommandOptions:
             published_spec(checkpoint.removeprefix(RANDOM))
         elif not os.path.exists(checkpoint):
             raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
-        return Reading(self.network, switches, self.config)
+        if self.class_names not in (None, IMAGENET):
+            read_class_names(str(self.class_names))
+        return Reading(self.network, switches, self.config, self.class_names)
 
     @cached_property
     def calibration(self) -> CalibrationImages | None:

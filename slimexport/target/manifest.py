@@ -55,10 +55,16 @@ class Input(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Record):
-    """Logits [N, classes]."""
+    """Logits [N, classes]; `class_names` by class number, where they are known."""
 
     name: str
     classes: int
+    class_names: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """EntryError where names are not one for each class."""
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise EntryError(f"output.class_names has {len(self.class_names)} names, expected one for each of {self.classes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +302,7 @@ def read_manifest(bundle: str | Path) -> Manifest:
     try:
         read = from_json(Manifest, manifest)
         read.input.check()
+        read.output.check()
         return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error
