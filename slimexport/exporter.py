@@ -89,7 +89,13 @@ def export(
     if not isinstance(checkpoint, Checkpoint):
         if output_dir is not None and not writing.dry_run:
             BundleWriter(output_dir, overwrite=writing.overwrite).check()  # before a large file is read
-        checkpoint = open_checkpoint(checkpoint, network=reading.network, switches=reading.switches, config=reading.config)
+        checkpoint = open_checkpoint(
+            checkpoint,
+            network=reading.network,
+            switches=reading.switches,
+            config=reading.config,
+            weights=reading.weights,
+        )
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
     count = CostCounter(checkpoint.spec, size)

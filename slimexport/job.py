@@ -153,6 +153,7 @@ class Job:
                 network=spec.name,
                 switches=spec.switches,
                 untrained=checkpoint.untrained,
+                weights=checkpoint.weights,
             ),
             input=Input(
                 name=INPUT,

@@ -125,6 +125,11 @@ all_options = group(
         metavar="FILE",
         help="Names of its classes, one per line or a JSON list, or `imagenet`.  [default: the checkpoint's own]",
     ),
+    click.option(
+        "--weights",
+        metavar="KEY",
+        help="Of several sets of weights in it: model, ema, or a dotted key.  [default: as trained, before averages]",
+    ),
     # what is printed
     click.option("--dry-run", is_flag=True, help="Print the table without writing anything."),
     click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of the table."),
@@ -169,6 +174,7 @@ class CommandOptions:
     switches: str | None
     config: str | None
     class_names: str | None
+    weights: str | None
     dry_run: bool
     as_json: bool
     env: bool
@@ -213,16 +219,16 @@ class CommandOptions:
             split_name(self.network)
         checkpoint = self.ckpt or ""
         if checkpoint.startswith(RANDOM):
-            if self.network or self.config or self.switches:
+            if self.network or self.config or self.switches or self.weights:
                 raise click.UsageError(
-                    "random:NETWORK says all there is to say: --network, --switches and --config are for files."
+                    "random:NETWORK says all there is to say: --network, --switches, --config and --weights are for files."
                 )
             published_spec(checkpoint.removeprefix(RANDOM))
         elif not os.path.exists(checkpoint):
             raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
         if self.class_names not in (None, IMAGENET):
             read_class_names(str(self.class_names))
-        return Reading(self.network, switches, self.config, self.class_names)
+        return Reading(self.network, switches, self.config, self.class_names, self.weights)
 
     @cached_property
     def calibration(self) -> CalibrationImages | None:

@@ -24,7 +24,8 @@ def _nothing(value: object) -> None:
 @dataclass(frozen=True)
 class Reading:
     """How a checkpoint is read where it does not tell itself what it is, as for `open_checkpoint`: the `network`'s name, its
-    `switches` or widths in stored order, the published `config` it was trained with. `class_names` is a file with a name for
+    `switches` or widths in stored order, the published `config` it was trained with. `weights` chooses among several sets of
+    weights in it: a dotted key, `model` or `ema`. `class_names` is a file with a name for
     each class, or `imagenet`: they go into the files in place of the checkpoint's own.
 
     >>> from slimexport import Reading
@@ -36,6 +37,7 @@ class Reading:
     switches: Sequence[float] | None = None
     config: str | Path | None = None
     class_names: str | Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own_layout import is_own, read_own
-from slimtrain.checkpoints.reading import find_state_dict, read_content
+from slimtrain.checkpoints.reading import read_content
+from slimtrain.checkpoints.weights import find_weights
 from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
@@ -29,7 +30,8 @@ class Checkpoint:
     """A slimmable network with its weights, in evaluation mode, and where they came from.
 
     `file` is the file's name, `random:NETWORK` for an untrained network, whose `sha256` is None. `mean` and `std` are
-    those of the images it was trained on, per channel, for values from 0 to 1.
+    those of the images it was trained on, per channel, for values from 0 to 1. `weights` is what was asked for among several
+    sets of weights in the file.
     """
 
     file: str
@@ -41,6 +43,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()  # where the file tells them
     described: bool = False  # the file itself says which images it takes
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that trained it, where the file tells them
+    weights: str | None = None
 
     @property
     def spec(self) -> NetworkSpec:
@@ -58,11 +61,13 @@ def open_checkpoint(
     switches: Sequence[float] | None = None,
     config: str | Path | None = None,
     expected_widths: Sequence[float] = (),
+    weights: str | None = None,
 ) -> Checkpoint:
     """The checkpoint at a path, or an untrained network for `random:NETWORK`.
 
     `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
-    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. Raises CheckpointError
+    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. `weights` chooses among
+    several sets of weights in the file: a dotted key, `model` (as trained) or `ema` (their average). Raises CheckpointError
     for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
 
     >>> import slimtrain
@@ -71,6 +76,8 @@ def open_checkpoint(
     ((0.25, 1.0), 224)
     """
     if isinstance(source, str) and source.startswith(RANDOM):
+        if weights:
+            raise UserError(f"{source}: holds one set of weights. Leave --weights {weights} out.")
         from slimtrain.checkpoints.untrained import untrained_network
 
         return Checkpoint(source, None, untrained_network(source.removeprefix(RANDOM)))
@@ -78,8 +85,8 @@ def open_checkpoint(
     settings = read_published_config(config) if config else PublishedConfig()
     content = read_content(path)
     if is_own(content):
-        return _open_own(content, path, network, switches)
-    state = find_state_dict(content, path.name)
+        return _open_own(content, path, network, switches, weights)
+    state = find_weights(content, path.name, weights).state
     spec = identify(
         state,
         path.name,
@@ -88,13 +95,17 @@ def open_checkpoint(
         expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
-    return Checkpoint(
-        path.name, file_sha256(path), load_network(spec, state), settings.image_size, settings.mean, settings.std
-    )
+    loaded = load_network(spec, state)
+    return Checkpoint(path.name, file_sha256(path), loaded, settings.image_size, settings.mean, settings.std, weights=weights)
 
 
-def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None) -> Checkpoint:
-    """The checkpoint of one of our own files, which says itself what it holds."""
+def _open_own(
+    content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None, weights: str | None
+) -> Checkpoint:
+    """The checkpoint of one of our own files, which says itself what it holds. `last.pt` may hold an average of the weights
+    beside them, for which nobody calibrated."""
+    if weights and (taken := find_weights(content, path.name, weights)).key != "model":
+        content = {**content, "model": taken.state, "calibrated": []}
     loaded = read_own(content, path.name)
     if network not in (None, loaded.spec.name):
         raise CheckpointError(
@@ -115,7 +126,7 @@ def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switc
     settings = content.get("settings", {})
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
-    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, True, settings)
+    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
 
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:

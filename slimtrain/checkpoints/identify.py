@@ -15,7 +15,7 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.layout import compare_layout
 from slimtrain.checkpoints.norms import norm_layout, stored_entries
 from slimtrain.checkpoints.reading import StateDict
-from slimtrain.checkpoints.skeleton import Sizes, Skeleton, skeleton, weight_kind, weight_kinds
+from slimtrain.checkpoints.skeleton import ALIKE, Sizes, Skeleton, likeness, skeleton
 from slimtrain.checkpoints.width_labels import (
     NoSuchWidthsError,
     Predictor,
@@ -30,7 +30,6 @@ from slimtrain.models.registry import ARCHITECTURES, described_architectures, sp
 from slimtrain.models.spec import NetworkSpec
 
 SHOWN = 4  # entries that a message lists
-ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
 
 
 def identify(
@@ -89,16 +88,8 @@ def identify(
 
 def _architecture(state: StateDict, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
-    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
-    best, best_score = "", 0.0
-    for architecture, arch in ARCHITECTURES.items():
-        expected = weight_kinds(arch)
-        score = len(kinds.items() & expected.items()) / max(len(kinds.keys() | expected.keys()), 1)
-        if score > best_score:
-            best, best_score = architecture, score
-        if score == 1.0:
-            break
-    if best_score < ALIKE:
+    best, score = likeness(state)
+    if score < ALIKE:
         keys = list(state)
         titles = [arch.title for arch in ARCHITECTURES.values() if arch.torchvision_keys & state.keys()]
         hint = ""

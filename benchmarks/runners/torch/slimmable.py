@@ -38,11 +38,12 @@ def open_slimmable(
         raise NotMeasured(NEEDS)
     manifest = read_manifest(folder)
     source = check_source(checkpoint, manifest, folder)
-    key = (source, manifest.source.sha256, device, layout)
+    key = (source, manifest.source.sha256, manifest.source.weights, device, layout)
     if _Opened.key != key or _Opened.network is None:
         _Opened.key, _Opened.network = None, None  # released before there is another
         switches = manifest.source.switches or ()
-        network = open_checkpoint(source, network=manifest.source.network, expected_widths=switches).network
+        origin = manifest.source
+        network = open_checkpoint(source, network=origin.network, expected_widths=switches, weights=origin.weights).network
         _Opened.key, _Opened.network = key, network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     network = _Opened.network
     return network, _plan(cell, manifest, network, manifest.source.file)
