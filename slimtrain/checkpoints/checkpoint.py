@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
-from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
+from slimtrain.checkpoints.shards import checkpoint_sha256
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
@@ -96,7 +96,9 @@ def open_checkpoint(
     )
     check_values(state, path.name)
     loaded = load_network(spec, state)
-    return Checkpoint(path.name, file_sha256(path), loaded, settings.image_size, settings.mean, settings.std, weights=weights)
+    return Checkpoint(
+        path.name, checkpoint_sha256(path), loaded, settings.image_size, settings.mean, settings.std, weights=weights
+    )
 
 
 def _open_own(
@@ -126,7 +128,7 @@ def _open_own(
     settings = content.get("settings", {})
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
-    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
+    return Checkpoint(path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
 
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:

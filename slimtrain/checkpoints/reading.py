@@ -1,9 +1,7 @@
 """Reading checkpoint files without running anything in them.
 
-torch's own restricted unpickler (`weights_only=True`) decides what may be called. Classes that it does not know, such
-as the meter objects of published `latest_checkpoint.pt` files, become inert objects: they are never imported, they
-may be created and filled, and a call to them refuses the file. Zip and legacy serialization, tensors saved on CUDA
-devices, a checkpoint still zipped (`NAME.pt.zip`) and safetensors are read.
+Zip and legacy serialization of torch (`unpickling.py`), tensors saved on CUDA devices, a checkpoint still zipped
+(`NAME.pt.zip`), safetensors, and several files with their index (`shards.py`) are read.
 """
 
 from __future__ import annotations
@@ -20,26 +18,34 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.checkpoints.shards import WEIGHT_SUFFIXES, index_of, read_shards
 from slimtrain.checkpoints.unpickling import torch_load
 
 StateDict = Mapping[str, Tensor]  # bare key -> tensor
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 MAX_HEADER = 100_000_000  # bytes, of a safetensors file
 
 
 def read_content(path: str | Path) -> Any:
-    """Whatever was saved: tensors on the CPU, plain values, inert objects in place of unknown classes.
+    """Whatever was saved: tensors on the CPU, plain values, inert objects in place of unknown classes. A path may be that of
+    an index of several files, or of its folder.
 
     Raises CheckpointError, with what was found and what to do, for anything else.
     """
     path = Path(path)
     try:
+        index = index_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    return _read_file(path) if index is None else read_shards(index, _read_file)
+
+
+def _read_file(path: Path) -> Any:
+    """The content of one file."""
+    try:
         with path.open("rb") as file:
             return _read(file, path.name)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file. Give the path of a checkpoint, or random:NETWORK.") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path}: is a folder, expected a checkpoint file (.pt, .pt.zip or .safetensors).") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
 

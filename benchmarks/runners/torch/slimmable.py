@@ -10,8 +10,8 @@ from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
-from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.shards import checkpoint_sha256
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -59,9 +59,9 @@ def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
         if given != file or expected:
             raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({origin}). Give --ckpt {file}.")
         return given
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise BundleError(f"{given}: no such file. --ckpt takes the checkpoint that {folder} was exported from, {file}.")
-    digest = file_sha256(checkpoint)
+    digest = checkpoint_sha256(checkpoint)
     if digest != expected:
         raise BundleError(
             f"{given}: SHA-256 is {digest[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({origin}): another "
