@@ -35,14 +35,17 @@ def _is_counter(key: str, tensor: Tensor) -> bool:
 
 def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`state` with each pruned tensor in place of its original and its mask."""
+    pruned = [key.removesuffix(ORIGINAL) for key in state if key.endswith(ORIGINAL)]
+    pairs = {base: (state[f"{base}{ORIGINAL}"], state[f"{base}{MASK}"]) for base in pruned if f"{base}{MASK}" in state}
+    pairs = {base: (tensor, mask) for base, (tensor, mask) in pairs.items() if tensor.shape == mask.shape}
     plain = {}
     for key, tensor in state.items():
-        base = key.removesuffix(ORIGINAL)
-        mask = state.get(f"{base}{MASK}")
-        if key.endswith(ORIGINAL) and mask is not None and mask.shape == tensor.shape:
-            plain[base] = tensor * mask.to(tensor.dtype)
-        elif not (key.endswith(MASK) and f"{key.removesuffix(MASK)}{ORIGINAL}" in state):
+        base = key.removesuffix(ORIGINAL).removesuffix(MASK)
+        if base not in pairs or key == base:
             plain[key] = tensor
+        elif key.endswith(ORIGINAL):
+            original, mask = pairs[base]
+            plain[base] = original * mask.to(original.dtype)
     return plain
 
 
