@@ -22,6 +22,7 @@ from slimtrain.search.request import SearchRequest, beside, search_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 PROGRAM = "slimtrain"
+WEIGHTS_HELP = "Of several sets of weights in it: model, ema, or a dotted key.  [default: as trained, before averages]"
 
 
 class _Group(click.Group):
@@ -74,6 +75,7 @@ def _checkpoint_options(command: F) -> F:
     for decorate in reversed(
         (
             click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one."),
+            click.option("--weights", metavar="KEY", help=WEIGHTS_HELP),
             click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: all it knows]"),
             click.option("--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group."),
         )
@@ -87,6 +89,7 @@ def _checkpoint_options(command: F) -> F:
 @click.option("--epochs", type=int, metavar="N")
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
 @click.option("--pretrained", metavar="PATH", help="Weights to start from.")
+@click.option("--weights", "pretrained_weights", metavar="KEY", help=WEIGHTS_HELP.replace("in it", "in --pretrained"))
 @click.option("--resume", metavar="WHAT", help="none, auto (the folder's last.pt where there is one), or a path.")
 @click.option("--ema", type=float, metavar="DECAY", help="Average the weights, as in 0.9999.")
 @click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile.")
@@ -118,7 +121,7 @@ def train(
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
     with messages(PROGRAM, f"interrupted. {hint}".rstrip()):
         if settings.test_only and not dry_run:
-            _test(settings, settings.pretrained, None, (), False)
+            _test(settings, settings.pretrained, None, (), False, settings.pretrained_weights or None)
             return
         from slimtrain.training.distributed import processes
 
@@ -141,6 +144,7 @@ def train(
 @main.command(context_settings=CONTEXT)
 @_config_options
 @click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
+@click.option("--weights", metavar="KEY", help=WEIGHTS_HELP.replace("in it", "in --ckpt"))
 @click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.")
 @click.option("--cost", "search_cost", metavar="NAME", help="What targets are of: macs, params, activations or latency (ms).")
 @click.option("--latency-table", metavar="FILE", help="For --cost latency, by `python -m benchmarks channels`.")
@@ -157,6 +161,7 @@ def search(
     config: str,
     changes: Sequence[str],
     ckpt: str | None,
+    weights: str | None,
     targets: str | None,
     resume: str,
     output_dir: str | None,
@@ -172,7 +177,9 @@ def search(
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
-        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config)
+        if weights and ckpt is None:
+            raise UserError(f"--weights {weights}: of which checkpoint? Name it: --ckpt PATH.")
+        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config, weights)
     with messages(PROGRAM, f"interrupted. Go on with --resume auto: {request.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
@@ -186,21 +193,30 @@ def search(
 @_checkpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 def test(
-    config: str, changes: Sequence[str], ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, **options: Any
+    config: str,
+    changes: Sequence[str],
+    ckpt: str,
+    weights: str | None,
+    widths: str | None,
+    channels: Sequence[str],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Loss and accuracy of a checkpoint's widths on CONFIG's test images."""
     with messages(PROGRAM):
         settings = read_config(config, changes, **options)
-        _test(settings, ckpt, widths, channels, as_json)
+        _test(settings, ckpt, widths, channels, as_json, weights)
 
 
-def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool) -> None:
+def _test(
+    settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, weights: str | None
+) -> None:
     from slimtrain.training.distributed import processes
     from slimtrain.training.report import results_table
     from slimtrain.training.testing import test_checkpoint
 
     with processes(settings.device) as joined:
-        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels)
+        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels, weights)
         if not joined.first:
             return
         if as_json:
@@ -221,6 +237,7 @@ def calibrate(
     config: str,
     changes: Sequence[str],
     ckpt: str,
+    weights: str | None,
     widths: str | None,
     channels: Sequence[str],
     output: str | None,
@@ -233,7 +250,7 @@ def calibrate(
         from slimtrain.training.testing import calibrate_checkpoint
 
         with processes(settings.device) as joined:
-            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)
+            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output, weights)
             if joined.first:
                 click.echo(f"{path}: {len(plans)} widths calibrated: {', '.join(plan.name for plan in plans)}")
 

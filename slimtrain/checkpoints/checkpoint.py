@@ -15,6 +15,8 @@ from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.shards import checkpoint_sha256
 from slimtrain.checkpoints.weights import find_weights
+from slimtrain.checkpoints.width_labels import WidthsUnclearError
+from slimtrain.config.config import Config
 from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
@@ -129,6 +131,24 @@ def _open_own(
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
     return Checkpoint(path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
+
+
+def open_configured(
+    source: str | Path, config: Config, *, network: str | None = None, weights: str | None = None
+) -> Checkpoint:
+    """A checkpoint for a run of `config`, whose widths settle what shapes leave open. Raises what `open_checkpoint` raises."""
+    try:
+        return open_checkpoint(source, network=network, weights=weights)
+    except WidthsUnclearError as error:
+        named = (*config.switches, *config.width_range, *config.test_widths)
+        try:
+            return open_checkpoint(source, network=network, expected_widths=named, weights=weights)
+        except UserError as second:
+            key = "test_widths" if config.family == "us" else "switches"
+            raise UserError(
+                f"{error.reason}. The configuration does not settle it: name the widths that the file holds, as in "
+                f"--set {key}=0.25,0.5."
+            ) from second
 
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:

@@ -98,7 +98,8 @@ def _architecture(state: StateDict, name: str) -> str:
         raise CheckpointError(
             f"{name}: is none of the known slimmable networks: {len(keys)} entries beginning with "
             f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a {described_architectures()} of "
-            "the slimmable families; if it is one with another version's names, say which with --network."
+            "the slimmable families, whose keys are features.0.0.weight, classifier.0.weight and so on: if it is one of them "
+            "under other names, rename its keys before saving."
         )
     return best
 

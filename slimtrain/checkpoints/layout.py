@@ -61,7 +61,7 @@ def check_values(state: StateDict, name: str) -> None:
         if tensor.layout != torch.strided or tensor.is_meta or not (counter or tensor.dtype in FLOATS):
             raise CheckpointError(
                 f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor on {tensor.device}, expected plain floating-point "
-                "numbers."
+                "numbers. Save it dense, in floating point."
             )
         if counter:
             continue

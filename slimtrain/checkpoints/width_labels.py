@@ -26,6 +26,14 @@ class NoSuchWidthsError(CheckpointError):
     """The norms are nothing like those of any widths."""
 
 
+class WidthsUnclearError(UserError):
+    """Several widths have the shapes of an entry: `reason` says which entries and widths, the message how to settle it too."""
+
+    def __init__(self, reason: str, known: str) -> None:
+        super().__init__(f"{reason}. Say which they are with {SETTLE}. Known so far: {known}.")
+        self.reason = reason
+
+
 def predictor(arch: Architecture, family: str) -> Predictor:
     """The sizes that a width gives, those of fixed groups as if it were the widest."""
     bones = skeleton(arch)
@@ -72,10 +80,8 @@ def label_widths(entries: Sequence[Sizes], predict: Predictor, name: str, what: 
         for i in tied:
             finer = _finer(entries[i], predict, labels[i], sum(labels[i] == other for other in labels))
             lines.append(f"{kind} {i + 1} of {len(entries)} may be {' or '.join(map(width_label, finer))}")
-        raise UserError(
-            f"{name}: shapes alone do not tell its widths: {'; '.join(lines)}. Say which they are with {SETTLE}. "
-            f"Known so far: {', '.join(width_label(f[0]) if i not in tied else '?' for i, f in enumerate(labels))}."
-        )
+        known = ", ".join(width_label(f[0]) if i not in tied else "?" for i, f in enumerate(labels))
+        raise WidthsUnclearError(f"{name}: shapes alone do not tell its widths: {'; '.join(lines)}", known)
     return [fitting[0] for fitting in labels]
 
 

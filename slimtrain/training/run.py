@@ -17,7 +17,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.checkpoints.adopt import adopt
-from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_configured
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, RESOLVED
@@ -83,7 +83,8 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
-        adopt(run.trainer.network, open_checkpoint(config.pretrained), reset_classifier=config.reset_classifier)
+        started_from = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
+        adopt(run.trainer.network, started_from, reset_classifier=config.reset_classifier)
     run.begin(None if resumed is None else resumed[0])
     for note in notes:
         run.logbook.say(note)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrizations, parametrize
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
@@ -54,6 +55,7 @@ def assert_holds(path: Path, expected: State) -> None:
 def test_pruned_weights_are_what_pruning_leaves(
     network: SlimmableNetwork, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    prune: Any = nn.utils.prune
     for layer in LAYERS:
         prune.l1_unstructured(network.get_submodule(layer), "weight", amount=0.5)
     prune.random_unstructured(network.get_submodule("classifier.0"), "bias", amount=3)
@@ -109,19 +111,18 @@ def test_computed_weights_are_named_and_the_advice_leads_on(
 
 def quantized(state: State, how: str) -> dict[str, Any]:
     """State dicts as torch.ao.quantization leaves them: weights in integers, packed ones, observers beside weights."""
-    from torch.ao import quantization
-
+    quantization: Any = torch.ao.quantization
     content: dict[str, Any] = dict(state)
     if how == "tensors":
         for key in [key for key in state if key.endswith(".0.weight")]:
             content[key] = torch.quantize_per_tensor(state[key], 0.1, 0, torch.qint8)
         return content
-    linear = nn.Sequential(nn.Linear(4, 2))
+    linear: Any = nn.Sequential(nn.Linear(4, 2))
     if how == "packed":
         linear = quantization.quantize_dynamic(linear, {nn.Linear})
     else:
         linear.train()
-        linear.qconfig = quantization.get_default_qat_qconfig("x86")  # type: ignore[assignment]
+        linear.qconfig = quantization.get_default_qat_qconfig("x86")
         linear = quantization.prepare_qat(linear)
     for key in ("classifier.0.weight", "classifier.0.bias"):
         del content[key]
