@@ -29,7 +29,7 @@ from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
 from slimexport.target.reference import read_reference
-from slimtrain.checkpoints.shards import checkpoint_sha256
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
 

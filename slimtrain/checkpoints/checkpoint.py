@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.checkpoints.shards import checkpoint_sha256
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.checkpoints.width_labels import WidthsUnclearError
 from slimtrain.config.config import Config

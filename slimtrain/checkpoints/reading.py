@@ -1,7 +1,7 @@
 """Reading checkpoint files without running anything in them.
 
-Zip and legacy serialization of torch (`unpickling.py`), tensors saved on CUDA devices, a checkpoint still zipped
-(`NAME.pt.zip`), safetensors, and several files with their index (`shards.py`) are read.
+Zip and legacy serialization of torch (`files/unpickling.py`), tensors saved on CUDA devices, a checkpoint still zipped
+(`NAME.pt.zip`), safetensors, and several files with their index (`files/shards.py`) are read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoints.shards import WEIGHT_SUFFIXES, index_of, read_shards
-from slimtrain.checkpoints.unpickling import torch_load
+from slimtrain.checkpoints.files.shards import WEIGHT_SUFFIXES, index_of, read_shards
+from slimtrain.checkpoints.files.unpickling import torch_load
 
 StateDict = Mapping[str, Tensor]  # bare key -> tensor
 MAX_HEADER = 100_000_000  # bytes, of a safetensors file

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError, nearest
 from slimtrain.base.text import count, some
+from slimtrain.checkpoints.files.unpickling import WHOLE_MODULE, InertType
 from slimtrain.checkpoints.skeleton import ALIKE, likeness, weight_kinds
 from slimtrain.checkpoints.stored_forms import MASK, refuse_other_forms, without_counters, without_masks
-from slimtrain.checkpoints.unpickling import WHOLE_MODULE, InertType
 from slimtrain.models.registry import ARCHITECTURES
 
 log = logging.getLogger(__name__)

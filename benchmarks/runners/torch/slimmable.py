@@ -11,7 +11,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
 from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
-from slimtrain.checkpoints.shards import checkpoint_sha256
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 

@@ -112,7 +112,7 @@ def opens(path: str | Path, spec: NetworkSpec = SPEC, **options: Any) -> bool:
 
 def messages() -> Iterator[tuple[str, str]]:
     """Every text of more than a few words in the folder's code that is no docstring, and where it stands."""
-    for file in sorted((ROOT / "slimtrain" / "checkpoints").glob("*.py")):
+    for file in sorted((ROOT / "slimtrain" / "checkpoints").rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         documented = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef)]
         docstrings = {id(n.body[0].value) for n in documented if isinstance(n.body[0], ast.Expr)}
@@ -138,7 +138,7 @@ def test_every_message_that_advises_something_is_followed() -> None:
     stale = [part for part in FOLLOWED if not any(part in text for text in texts.values())]
     assert not stale, stale
     tests = {name for name in globals() if name.startswith("test_")}
-    files = {file.stem for file in Path(__file__).parent.glob("test_*.py")}
+    files = {file.stem for file in Path(__file__).parent.rglob("test_*.py")}
     assert {name for name in FOLLOWED.values() if name} <= tests | files
 
 

@@ -25,8 +25,8 @@ import pytest
 import torch
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.checkpoints.files.unpickling import InertType
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.checkpoints.unpickling import InertType
 
 
 class Stage(enum.Enum):

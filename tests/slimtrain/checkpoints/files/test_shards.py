@@ -16,8 +16,8 @@ from torch.distributed.checkpoint import state_dict_saver
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.checkpoints.shards import checkpoint_sha256
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, random_state
 
