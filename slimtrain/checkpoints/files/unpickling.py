@@ -8,9 +8,7 @@ call (paths, dates, fractions), and members of enumerations, become inert object
 
 from __future__ import annotations
 
-import _compat_pickle
 import io
-import pickletools
 import sys
 import zipfile
 from collections import OrderedDict
@@ -21,6 +19,7 @@ from typing import IO, Any
 import torch
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.checkpoints.files.pickle_scan import Scan
 
 PROTOCOL = 2  # of pickle: the only one that torch's restricted unpickler reads
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
@@ -48,11 +47,14 @@ PLAIN = (str, int, float, tuple)  # values of an enumeration's members
 
 
 class InertType(type):
-    """A class that stands for one named in a file. Calling it is refused, unless it rebuilds a value."""
+    """A class that stands for one named in a file. Calling it is refused, unless it rebuilds a value. `container` makes what
+    its objects are filled as, where they are."""
+
+    container: Callable[[], Any] | None = None
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.__name__ in CONTAINERS:
-            return CONTAINERS[cls.__name__]()
+        if cls.container and (cls.__name__ in CONTAINERS or not args):
+            return cls.container()
         if cls.__name__ in INERT_CALLS or cls._may_be_enumeration(*args):
             return object.__new__(cls)  # type: ignore[arg-type]
         raise UnpicklingError(f"the file calls {cls.__name__}")
@@ -64,11 +66,20 @@ class InertType(type):
         return foreign and name.lstrip("_")[:1].isupper() and len(args) == 1 and isinstance(args[0], PLAIN)
 
 
-def _inert(name: str) -> InertType:
+def _inert(name: str, scan: Scan) -> InertType:
+    """The class that stands for `name`. Of one whose objects are filled as dictionaries or lists, plain ones are made: the
+    unpickler fills no subclasses."""
+    filled: Callable[[], Any] | None = OrderedDict if name in scan.dictionaries else list if name in scan.lists else None
+
     def remember(self: Any, state: Any) -> None:
         object.__setattr__(self, "state", state)
 
-    return InertType(name, (), {"__setstate__": remember, "__new__": lambda cls, *args: object.__new__(cls)})
+    def create(cls: type, *args: Any) -> Any:
+        return filled() if filled else object.__new__(cls)
+
+    inert = InertType(name, (), {"__setstate__": remember, "__new__": create})
+    inert.container = CONTAINERS.get(name, filled)
+    return inert
 
 
 def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
@@ -84,39 +95,27 @@ def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
             yield file  # each is read up to its end, where the next begins
 
 
-def _globals(file: IO[bytes], name: str) -> set[str]:
-    """Every class or function that the pickles name, under its Python 3 name.
-
-    CheckpointError for another protocol, and for a legacy file of a whole module: it keeps ("module", class, ...) where others
-    keep ("storage", ...).
-    """
-    names = set()
+def _scan(file: IO[bytes], name: str) -> Scan:
+    """What a file's pickles name. CheckpointError for another protocol, and for a legacy file of a whole module."""
+    scan = Scan()
     for stream in _pickles(file):
-        previous, first = "", None  # the opcode before, and what comes first in the innermost tuple
-        for opcode, argument, _ in pickletools.genops(stream):
-            if previous == "MARK":
-                first = argument
-            previous = opcode.name
-            if opcode.name == "BINPERSID" and first == "module":
-                raise CheckpointError(WHOLE_MODULE.format(name, "module"))
-            if opcode.name == "PROTO" and argument != PROTOCOL:
-                raise CheckpointError(
-                    f"{name}: written with pickle protocol {argument}, expected {PROTOCOL}, which torch.save uses by itself. "
-                    "Save it again without pickle_protocol."
-                )
-            if opcode.name == "GLOBAL":
-                module, _, attribute = str(argument).partition(" ")
-                if (module, attribute) in _compat_pickle.NAME_MAPPING:
-                    module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
-                names.add(f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{attribute}")
+        scan.read(stream)
+        if scan.whole_module:
+            raise CheckpointError(WHOLE_MODULE.format(name, "module"))
+        if other := scan.protocols - {PROTOCOL}:
+            raise CheckpointError(
+                f"{name}: written with pickle protocol {max(other)}, expected {PROTOCOL}, which torch.save uses by itself. "
+                "Save it again without pickle_protocol."
+            )
     file.seek(0)
-    return names
+    return scan
 
 
 def torch_load(file: IO[bytes], name: str) -> Any:
     try:
         # torch's own safe list comes first: an inert class under a name that is on it is never used.
-        with torch.serialization.safe_globals([(_inert(full), full) for full in sorted(_globals(file, name))]):
+        scan = _scan(file, name)
+        with torch.serialization.safe_globals([(_inert(full, scan), full) for full in sorted(scan.names)]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise

@@ -58,6 +58,22 @@ class Settings:
         self.path, self.stage = pathlib.PurePosixPath("/data"), Stage.TRAIN
 
 
+class Attributes(dict[str, Any]):
+    """As settings are kept by many: keys that are attributes too."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(values)
+        self.__dict__.update(values)
+
+
+class Ordered(collections.OrderedDict[str, Any]):
+    pass
+
+
+class Items(list[Any]):
+    pass
+
+
 VALUES: dict[str, Any] = {
     "paths": [Path("runs/a.pt"), pathlib.PurePosixPath("/a/b"), pathlib.PureWindowsPath("C:\\a\\b"), pathlib.PurePath()],
     "dates": [
@@ -77,6 +93,10 @@ VALUES: dict[str, Any] = {
     "numbers": [decimal.Decimal("0.1"), fractions.Fraction(1, 3), 1 + 2j, True, None, 10**30, float("nan")],
     "identifiers": [uuid.UUID(int=3), ipaddress.ip_address("127.0.0.1"), ipaddress.ip_network("10.0.0.0/8")],
     "namespaces": [argparse.Namespace(lr=0.1, out=Path("a")), types.SimpleNamespace(a=1), Settings()],
+    "subclasses": [
+        *(Attributes(), Attributes(lr=0.1, inner=Attributes(path=Path("a"), steps=Items([Stage.TRAIN]))), Ordered(a=1, b=2)),
+        *(Items(), Items([1]), Items([1, Items([2, Attributes(a=Items())])])),
+    ],
     "numpy": [np.float32(0.5), np.int64(3), np.bool_(True), np.dtype("float16"), np.arange(3), np.str_("a")],
     "generators": [np.random.RandomState(0), np.random.default_rng(0)],
     "torch": [torch.float16, torch.device("cpu"), torch.Size([1, 2]), torch.bfloat16],
@@ -100,6 +120,14 @@ def test_they_are_inert(tmp_path: Path) -> None:
     assert all(isinstance(type(value), InertType) for value in read)
     assert type(read[1]).__name__ == f"{__name__}.Stage"
     assert set(read[4].state) == {"path", "stage"}
+
+
+def test_weights_in_a_dictionary_of_somebodys_are_found(tmp_path: Path) -> None:
+    state = {"features.0.weight": torch.arange(3.0), "features.0.bias": torch.ones(1)}
+    torch.save({"model": Ordered(state), "hparams": Attributes(lr=0.1)}, tmp_path / "a.pt")
+    read = read_content(tmp_path / "a.pt")
+    assert list(read["model"]) == list(state) and torch.equal(read["model"]["features.0.weight"], torch.arange(3.0))
+    assert read["hparams"] == {"lr": 0.1}
 
 
 def test_calls_that_only_look_like_values_are_refused(tmp_path: Path) -> None:
