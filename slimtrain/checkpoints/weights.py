@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 MODEL, EMA = "model", "ema"  # what --weights takes beside keys: those that were trained, their average
 USUAL = ("model", "state_dict", "model_state_dict", "net")  # which come first among equals
 AVERAGES = frozenset({"ema", "swa", "avg", "average", "averaged", "averager", "polyak", "shadow"})  # words in their keys
+COUNTER = "n_averaged"  # which torch's averaging models keep beside theirs
 DEEPEST = 8  # levels of containers that are looked into
 
 
@@ -126,17 +126,23 @@ def _all_weights(content: Any) -> Iterator[Weights]:
         counters, plain = len(tensors) - len(kept), without_masks(kept)
         masks = sum(k.endswith(MASK) for k in kept.keys() - plain.keys())
         networks = _network_tables(plain)
+        averages = [k.rpartition(".")[0] for k in tensors if k.rpartition(".")[2] == COUNTER]
         for prefix, state in networks:
             place = ".".join(filter(None, (key, prefix))) if len(networks) > 1 else key
             words = {word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", place)}
-            averaged = bool(words & AVERAGES) or any(k.rpartition(".")[2] == "n_averaged" for k in tensors)
+            averaged = bool(words & AVERAGES) or any(f"{prefix}.".startswith(f"{head}.") or not head for head in averages)
             complete = any(k.endswith("running_var") for k in state)
-            head = f"{prefix}." if prefix else ""
-            rest = () if len(networks) > 1 else tuple(k for k in plain if not k.startswith(head))
+            rest = () if len(networks) > 1 else _left_out(plain, state)
             yield Weights(place, state, prefix, True, complete, averaged, counters, masks, rest)
         outer = len(path) < 2 or any(k.endswith("weight") for k in plain)
         if not networks and named and outer:
             yield Weights(key, _without_common_prefix(plain), counters=counters, masks=masks)
+
+
+def _left_out(table: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The keys of a table whose tensors are not among those of a network in it."""
+    taken = {id(tensor) for tensor in state.values()}
+    return tuple(key for key, tensor in table.items() if id(tensor) not in taken)
 
 
 def _tables(value: Any, path: tuple[str, ...], named: bool, seen: set[int]) -> Iterator[tuple[tuple[str, ...], Any, bool]]:
@@ -159,62 +165,76 @@ def _tables(value: Any, path: tuple[str, ...], named: bool, seen: set[int]) -> I
 # --------------------------------------------------------------------------------------------------- what stands before keys
 
 
-@lru_cache
 def _known_keys() -> frozenset[str]:
     """The weighted layers' keys of all networks."""
     return frozenset(key for arch in ARCHITECTURES.values() for key in weight_kinds(arch))
 
 
-@lru_cache
-def _known_words() -> frozenset[str]:
+def _words(keys: Iterable[str]) -> frozenset[str]:
     """The names that networks' keys are made of; a wrapper's is none of them."""
-    return frozenset(word for key in _known_keys() for word in key.split(".")) | {"bn"}
+    return frozenset(word for key in keys for word in key.split(".")) | {"bn"}
 
 
 def _network_tables(tensors: Mapping[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
-    """The tables of networks within one: what stands before all keys of each, and it without that."""
-    tensors = _without_inner_wrappers(tensors)
-    prefixes = {prefix for key in tensors for prefix in _prefixes(key)}
-    tables, rest = [], dict(tensors)
-    for prefix in sorted(
-        prefixes, key=lambda prefix: -prefix.count(".") - bool(prefix)
-    ):  # longest first: one may be in another
+    """The tables of networks within one, in its order: what stands before all keys of each, and it without that."""
+    known = _known_keys()
+    tensors = _without_inner_wrappers(tensors, known)
+    order = {prefix: None for key in tensors for prefix in _prefixes(key, known)}
+    tables, rest = {}, dict(tensors)
+    for prefix in sorted(order, key=lambda prefix: -len(prefix)):  # longest first: one may be within another
         head = f"{prefix}." if prefix else ""
         inside = {key.removeprefix(head): t for key, t in rest.items() if key.startswith(head)}
         if likeness(inside)[1] >= ALIKE:
-            tables.append((prefix, inside))
+            tables[prefix] = inside
             rest = {key: t for key, t in rest.items() if not key.startswith(head)}
-    first = {prefix: next(i for i, key in enumerate(tensors) if key.startswith(prefix)) for prefix, _ in tables}
-    return sorted(tables, key=lambda table: first[table[0]])
+    if len(tables) == 1:
+        (inside,) = tables.values()
+        inside.update(_missing_layers(inside, rest, known))
+    return [(prefix, tables[prefix]) for prefix in order if prefix in tables]
 
 
-def _prefixes(key: str) -> Iterator[str]:
+def _prefixes(key: str, known: Set[str]) -> Iterator[str]:
     """What stands before a network's key, for each that `key` ends as."""
     words = key.split(".")
-    return (".".join(words[:i]) for i in range(len(words)) if ".".join(words[i:]) in _known_keys())
+    return (".".join(words[:i]) for i in range(len(words)) if ".".join(words[i:]) in known)
 
 
-def _without_inner_wrappers(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _missing_layers(table: Mapping[str, Tensor], rest: Mapping[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
+    """The layers that a network's table lacks and that are in `rest` under another prefix: a classifier beside a wrapped
+    backbone."""
+    layers = {}
+    for key in rest:
+        for prefix in _prefixes(key, known):
+            bare = key[len(prefix) :].removeprefix(".")
+            if bare not in table:
+                layer = bare.rpartition(".")[0]
+                start = f"{prefix}.{layer}." if prefix else f"{layer}."
+                layers.update({f"{layer}.{k.removeprefix(start)}": t for k, t in rest.items() if k.startswith(start)})
+    return layers
+
+
+def _without_inner_wrappers(tensors: Mapping[str, Tensor], known: Set[str]) -> Mapping[str, Tensor]:
     """`tensors` without the names of wrappers around parts of a network, as in `features.module.0.0.weight`, where keys are a
     network's without them."""
-    renamed = {}
+    words, renamed = _words(known), {}
     for key, value in tensors.items():
         *path, entry = key.split(".")
-        start = next((i for i, word in enumerate(path) if word in _known_words() and not word.isdigit()), len(path))
-        inner = [word for word in path[start:] if word.isdigit() or word in _known_words()]
+        start = next((i for i, word in enumerate(path) if word in words and not word.isdigit()), len(path))
+        inner = [word for word in path[start:] if word.isdigit() or word in words]
         renamed[".".join([*path[:start], *inner, entry])] = value
-    more = sum(any(True for _ in _prefixes(key)) for key in renamed) > sum(
-        any(True for _ in _prefixes(key)) for key in tensors
-    )
-    return renamed if more and len(renamed) == len(tensors) else tensors
+
+    def recognized(keys: Iterable[str]) -> int:
+        return sum(any(True for _ in _prefixes(key, known)) for key in keys)
+
+    return renamed if len(renamed) == len(tensors) and recognized(renamed) > recognized(tensors) else tensors
 
 
 def _without_common_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` without what stands before all keys, of a network that is none of ours."""
-    paths = [key.split(".")[:-1] for key in tensors]
+    paths, words = [key.split(".")[:-1] for key in tensors], _words(_known_keys())
     length = 0
     while all(len(path) > length and path[length] == paths[0][length] for path in paths):
-        if paths[0][length] in _known_words() or len(tensors) == 1:
+        if paths[0][length] in words or len(tensors) == 1:
             break
         length += 1
     return {".".join(key.split(".")[length:]): value for key, value in tensors.items()}

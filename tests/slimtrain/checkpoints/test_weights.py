@@ -210,6 +210,20 @@ def test_two_networks_in_one_table_are_told_apart(state: State, other: State) ->
     assert_same(found({**state, **prefixed(other, "ema.")}), state)  # bare keys, and the average's among them
 
 
+def test_the_counter_of_an_average_says_nothing_of_its_neighbour(state: State, other: State) -> None:
+    flat = {"copy.n_averaged": torch.tensor(5), **prefixed(other, "copy.module."), **prefixed(state, "net.")}
+    assert_same(found(flat), state)
+    assert_same(found(flat, "ema"), other)
+
+
+@pytest.mark.parametrize("head", ["", "head.", "module."])
+def test_a_classifier_beside_a_wrapped_backbone_belongs_to_it(head: str, state: State) -> None:
+    wrapped = {("backbone." if key.startswith("features.") else head) + key: t for key, t in state.items()}
+    weights = found({**wrapped, "loss.weight": torch.ones(3)})
+    assert_same(weights, state)
+    assert weights.left_out == ("loss.weight",)
+
+
 def test_parameters_alone_come_after_complete_weights(state: State, other: State) -> None:
     parameters = {key: t for key, t in other.items() if ".bn." not in key}
     assert_same(found({"model": parameters, "full": state}), state)
