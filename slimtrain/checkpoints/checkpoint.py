@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from slimtrain.checkpoints.weights import find_weights
 from slimtrain.checkpoints.width_labels import WidthsUnclearError
 from slimtrain.config.config import Config
 from slimtrain.config.published_config import PublishedConfig, read_published_config
+from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
@@ -97,10 +99,22 @@ def open_checkpoint(
         expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
+    images, told = (settings.image_size, settings.mean, settings.std), False
+    if not config and isinstance(content, Mapping) and isinstance(content.get("input"), Mapping):
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # written by our own runs; it may be anything else
+            images, told = _images(content["input"]), True
+    names = stored_class_names(content, spec.classes)
     loaded = load_network(spec, state)
-    return Checkpoint(
-        path.name, checkpoint_sha256(path), loaded, settings.image_size, settings.mean, settings.std, weights=weights
-    )
+    return Checkpoint(path.name, checkpoint_sha256(path), loaded, *images, names, told, weights=weights)
+
+
+def _images(told: Mapping[str, Any]) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Size, mean and standard deviation of the images that a file says it takes. ValueError and others where it does not."""
+    image_size, mean, std = told["image_size"], *(tuple(map(float, told[key])) for key in ("mean", "std"))
+    whole = type(image_size) is int and image_size > 0
+    if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
+    return image_size, mean, std
 
 
 def _open_own(
@@ -120,11 +134,8 @@ def _open_own(
     images = content.get("input")
     try:
         assert isinstance(images, dict)
-        image_size, mean, std = images["image_size"], *(tuple(map(float, images[key])) for key in ("mean", "std"))
+        image_size, mean, std = _images(images)
         names = tuple(map(str, content.get("class_names", ())))
-        whole = type(image_size) is int and image_size > 0
-        if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-            raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error
     settings = content.get("settings", {})

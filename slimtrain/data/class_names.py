@@ -7,12 +7,14 @@ in Keras' imagenet_class_index.json, of which the name counts. ImageNet's names 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import UserError
 
 IMAGENET = "imagenet"
+STORED = ("class_names", "classes", "class_to_idx", "idx_to_class", "id2label")  # keys of checkpoints
 HINT = "Give one name per line, a JSON list of names, or `imagenet`."
 
 
@@ -49,6 +51,20 @@ def class_names_for(source: str | Path, classes: int, owner: str) -> tuple[str, 
             "outputs."
         )
     return names
+
+
+def stored_class_names(content: Any, classes: int) -> tuple[str, ...]:
+    """The names that a checkpoint's content holds for its `classes` classes, under one of the usual keys: a list of names, or
+    an object from name to number or from number to name. None where there are none, or of another number."""
+    for key in STORED if isinstance(content, Mapping) else ():
+        value = content.get(key)
+        if isinstance(value, Mapping) and all(type(number) is int for number in value.values()):
+            value = {number: name for name, number in value.items()}
+        if isinstance(value, Mapping):
+            value = [value.get(number) for number in range(len(value))]
+        if isinstance(value, list | tuple) and len(value) == classes and all(isinstance(name, str) and name for name in value):
+            return tuple(value)
+    return ()
 
 
 def _of_json(text: str, source: str | Path) -> list[str]:

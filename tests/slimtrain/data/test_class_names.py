@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.class_names import class_names_for, read_class_names
+from slimtrain.data.class_names import class_names_for, read_class_names, stored_class_names
 
 NAMES = ("cat", "dog, the friendly one", "Käfer")
 
@@ -69,3 +69,29 @@ def test_a_missing_file_and_another_number_are_refused(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("cat\ndog\n")
     with pytest.raises(UserError, match=r"holds 2 names, a\.pt has 3 classes"):
         class_names_for(tmp_path / "names", 3, "a.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"class_names": list(NAMES)},
+        {"model": {}, "classes": NAMES},
+        {"class_to_idx": {"Käfer": 2, "cat": 0, "dog, the friendly one": 1}},
+        {"idx_to_class": {2: "Käfer", 0: "cat", 1: "dog, the friendly one"}},
+        {"classes": 3, "class_to_idx": dict(zip(NAMES, range(3), strict=True))},
+    ],
+)
+def test_names_that_a_checkpoint_holds(content: dict[str, object]) -> None:
+    assert stored_class_names(content, 3) == NAMES
+    assert stored_class_names(content, 4) == ()  # of something else
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({}, None, [1], {"classes": 3}, {"classes": [0, 1, 2]}, {"class_names": ()}),
+        {"class_to_idx": {"a": 0, "b": 5, "c": 1}},
+    ],
+)
+def test_what_is_no_names_gives_none(content: object) -> None:
+    assert stored_class_names(content, 3) == ()
