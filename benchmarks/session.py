@@ -29,8 +29,8 @@ from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
 from slimexport.target.reference import read_reference
-from slimtrain.base.files import file_sha256
 from slimtrain.base.text import count
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 
 CEILING_S = 2.0  # of measuring, for each ceiling; shorter where cells are
 
@@ -74,9 +74,9 @@ def _check_source(bundle: Bundle, checkpoint: Path | None) -> None:
     """BundleError where the slimmable network would be another than the bundle's: its file's SHA-256 tells. One that was built
     untrained has none, and is compared by name when it is opened."""
     expected = bundle.manifest.source.sha256
-    if checkpoint is None or not checkpoint.is_file() or expected is None:
+    if checkpoint is None or not checkpoint.exists() or expected is None:
         return
-    digest = file_sha256(checkpoint)
+    digest = checkpoint_sha256(checkpoint)
     if digest != expected:
         raise BundleError(
             f"--ckpt {checkpoint}: SHA-256 is {digest[:12]}..., {bundle.folder} was exported from one with {expected[:12]}... "

@@ -40,6 +40,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
+from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
@@ -94,7 +95,11 @@ def export(
             BundleWriter(output_dir, overwrite=writing.overwrite).check()  # before a large file is read
         opened = without_weights(checkpoint) if writing.dry_run else None
         checkpoint = opened or open_checkpoint(
-            checkpoint, network=reading.network, switches=reading.switches, config=reading.config
+            checkpoint,
+            network=reading.network,
+            switches=reading.switches,
+            config=reading.config,
+            weights=reading.weights,
         )
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
@@ -107,10 +112,13 @@ def export(
         from slimexport.accuracy import labeled_images  # loads torchvision, a second that no other export needs
 
         labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
+    names = checkpoint.class_names
+    if reading.class_names is not None:
+        names = class_names_for(reading.class_names, checkpoint.spec.classes, checkpoint.file)
     ranges = None
     if calibration is not None and not writing.dry_run:
         ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
-    job = Job(checkpoint, preprocessing, count, images, files, ranges)
+    job = Job(checkpoint, preprocessing, count, images, files, ranges, names)
     writing.started(len(plans) * len(files))
     if writing.dry_run:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them

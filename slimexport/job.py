@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,7 +57,7 @@ Logits = NDArray[np.float64]
 @dataclass
 class Job:
     """Everything that exporting any plan of a checkpoint needs. `images` [P, 3, S, S] are what files are verified on, `files`
-    those of each plan."""
+    those of each plan. `class_names` are those that the files tell, by class number; none where they are not known."""
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
@@ -64,6 +65,7 @@ class Job:
     images: Images
     files: tuple[Precision, ...]
     calibration: Calibration | None = None
+    class_names: tuple[str, ...] = ()
     rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
 
     @cached_property
@@ -116,6 +118,7 @@ class Job:
 
     def _metadata(self, plan: ChannelPlan, cost: Cost) -> dict[str, str]:
         """What the fp32 file says of itself; writers of other precisions change that one entry."""
+        names = {"class_names": json.dumps(self.class_names)} if self.class_names else {}
         return {
             "network": self.checkpoint.spec.name,
             "width": plan.name if plan.width is None else str(plan.width),
@@ -127,6 +130,7 @@ class Job:
             "std": ",".join(map(str, self.preprocessing.std)),
             "source_sha256": self.checkpoint.sha256 or "untrained",
             "precision": EXACT,
+            **names,
         }
 
     def space_bytes(self, plans: Sequence[ChannelPlan]) -> int:
@@ -174,6 +178,7 @@ class Job:
                 network=spec.name,
                 switches=spec.switches,
                 untrained=checkpoint.untrained,
+                weights=checkpoint.weights,
             ),
             input=Input(
                 name=INPUT,
@@ -184,7 +189,7 @@ class Job:
                 whole=self.preprocessing.whole,
                 exif_orientation=self.preprocessing.exif_orientation,
             ),
-            output=Output(name=OUTPUT, classes=spec.classes),
+            output=Output(name=OUTPUT, classes=spec.classes, class_names=self.class_names or None),
             created_by={"slimexport": __version__, **_versions()},
             artifacts=tuple(artifacts),
             rejected=tuple(rejected),

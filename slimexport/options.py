@@ -18,6 +18,7 @@ from slimexport.target.precision import EXACT, OPTIONS, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.options import ALL, parse_macs, parse_widths
+from slimtrain.data.class_names import IMAGENET, read_class_names
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import split_name
 
@@ -158,6 +159,16 @@ all_options = group(
     click.option("--switches", metavar="LIST", help="Its switches or widths, in stored order.  [default: as its shapes tell]"),
     click.option("--config", metavar="FILE", help="The published apps/NAME.yml it was trained with.  [default: none]"),
     click.option(
+        "--class-names",
+        metavar="FILE",
+        help="Names of its classes, one per line or a JSON list, or `imagenet`.  [default: the checkpoint's own]",
+    ),
+    click.option(
+        "--weights",
+        metavar="KEY",
+        help="Of several sets of weights in it: model, ema, or a dotted key.  [default: as trained, before averages]",
+    ),
+    click.option(
         "--exif-orientation/--no-exif-orientation",
         default=None,
         help="Turn photographs as their EXIF says.  [default: as in training, where the checkpoint tells; else not]",
@@ -211,6 +222,8 @@ class CommandOptions:
     switches: str | None
     config: str | None
     exif_orientation: bool | None
+    class_names: str | None
+    weights: str | None
     dry_run: bool
     as_json: bool
     env: bool
@@ -260,14 +273,16 @@ class CommandOptions:
             split_name(self.network)
         checkpoint = self.ckpt or ""
         if checkpoint.startswith(RANDOM):
-            if self.network or self.config or self.switches:
+            if self.network or self.config or self.switches or self.weights:
                 raise click.UsageError(
-                    "random:NETWORK says all there is to say: --network, --switches and --config are for files."
+                    "random:NETWORK says all there is to say: --network, --switches, --config and --weights are for files."
                 )
             published_spec(checkpoint.removeprefix(RANDOM))
         elif not os.path.exists(checkpoint):
             raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
-        return Reading(self.network, switches, self.config, self.exif_orientation)
+        if self.class_names not in (None, IMAGENET):
+            read_class_names(str(self.class_names))
+        return Reading(self.network, switches, self.config, self.exif_orientation, self.class_names, self.weights)
 
     @cached_property
     def calibration(self) -> CalibrationImages | None:

@@ -27,7 +27,9 @@ def _nothing(value: object) -> None:
 class Reading:
     """How a checkpoint is read where it does not tell itself what it is, as for `open_checkpoint`: the `network`'s name, its
     `switches` or widths in stored order, the published `config` it was trained with; whether its images are turned as their
-    EXIF says (None: as they were in training, where it tells, else not).
+    EXIF says (None: as they were in training, where it tells, else not). `weights` chooses among several sets of weights in
+    it: a dotted key, `model` or `ema`. `class_names` is a file with a name for each class, or `imagenet`: they go into the
+    files in place of the checkpoint's own.
 
     >>> from slimexport import Reading
     >>> Reading(network="us_mobilenet_v1").network  # export("mine.pt", reading=Reading(network="us_mobilenet_v1"))
@@ -38,6 +40,8 @@ class Reading:
     switches: Sequence[float] | None = None
     config: str | Path | None = None
     exif_orientation: bool | None = None
+    class_names: str | Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,14 @@ from slimtrain.base.options import parse_widths
 from slimtrain.base.text import count
 from slimtrain.base.version import __version__
 from slimtrain.cli_options import (
+    USUAL,
+    WEIGHTS,
     checkpoint_options,
     config_options,
     key_option,
     set_option,
     training_options,
+    weights_option,
 )
 from slimtrain.config.config import KEYS, Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
@@ -71,6 +74,7 @@ def main() -> None:
 @training_options
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
 @key_option("--pretrained", "Weights to start from.", metavar="PATH", empty="random ones")
+@key_option("--weights", WEIGHTS.format("--pretrained"), key="pretrained_weights", metavar="KEY", empty=USUAL)
 @key_option("--resume", "none, auto (the folder's last.pt where there is one), or a path.", metavar="WHAT")
 @key_option("--ema", "Average the weights, as in 0.9999.", metavar="DECAY")
 @key_option("--compile/--no-compile", "torch.compile.")
@@ -105,7 +109,7 @@ def train(
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
     with messages(PROGRAM, f"interrupted. {hint}".rstrip()):
         if settings.test_only and not dry_run:
-            _test(settings, settings.pretrained, None, (), False)
+            _test(settings, settings.pretrained, None, (), False, settings.pretrained_weights or None)
             return
         from slimtrain.training.distributed import processes
 
@@ -129,6 +133,7 @@ def train(
 @config_options
 @training_options
 @click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
+@weights_option("--ckpt")
 @click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.  [default: CONFIG's]")
 @key_option("--cost", "What targets are of: macs, params, activations or latency (ms).", key="search_cost", metavar="NAME")
 @key_option("--latency-table", "For --cost latency, by `python -m benchmarks channels`.", metavar="FILE")
@@ -151,6 +156,7 @@ def search(
     config: str,
     changes: Sequence[str],
     ckpt: str | None,
+    weights: str | None,
     targets: str | None,
     resume: str,
     output_dir: str | None,
@@ -166,7 +172,9 @@ def search(
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
         settings = read_config(config, changes, **options)
-        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config)
+        if weights and ckpt is None:
+            raise UserError(f"--weights {weights}: of which checkpoint? Name it: --ckpt PATH.")
+        request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config, weights)
     with messages(PROGRAM, f"interrupted. Go on with --resume auto: {request.folder} holds what was done."):
         from slimtrain.search.run import run_whole_search
         from slimtrain.training.distributed import processes
@@ -180,21 +188,30 @@ def search(
 @checkpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.  [default: a table]")
 def test(
-    config: str, changes: Sequence[str], ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, **options: Any
+    config: str,
+    changes: Sequence[str],
+    ckpt: str,
+    weights: str | None,
+    widths: str | None,
+    channels: Sequence[str],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Loss and accuracy of a checkpoint's widths on CONFIG's test images."""
     with messages(PROGRAM):
         settings = read_config(config, changes, **options)
-        _test(settings, ckpt, widths, channels, as_json)
+        _test(settings, ckpt, widths, channels, as_json, weights)
 
 
-def _test(settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool) -> None:
+def _test(
+    settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, weights: str | None
+) -> None:
     from slimtrain.training.distributed import processes
     from slimtrain.training.report import results_table
     from slimtrain.training.testing import test_checkpoint
 
     with processes(settings.device) as joined:
-        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels)
+        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels, weights)
         if not joined.first:
             return
         if as_json:
@@ -216,6 +233,7 @@ def calibrate(
     config: str,
     changes: Sequence[str],
     ckpt: str,
+    weights: str | None,
     widths: str | None,
     channels: Sequence[str],
     output: str | None,
@@ -228,7 +246,7 @@ def calibrate(
         from slimtrain.training.testing import calibrate_checkpoint
 
         with processes(settings.device) as joined:
-            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output)
+            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output, weights)
             if joined.first:
                 click.echo(f"{path}: {count(len(plans), 'width')} calibrated: {', '.join(plan.name for plan in plans)}")
 

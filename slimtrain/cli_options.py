@@ -37,6 +37,15 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+WEIGHTS = "Of several sets of weights in {}: model, ema, or a dotted key."
+USUAL = "as trained, before averages"  # of several sets of weights
+
+
+def weights_option(of: str) -> Decorator:
+    """Which weights of a checkpoint are read, which the option `of` names."""
+    return click.option("--weights", metavar="KEY", help=f"{WEIGHTS.format(of)}  [default: {USUAL}]")
+
+
 set_option = click.option("--set", "changes", metavar="KEY=VALUE", multiple=True, help="Change a key of CONFIG. Repeatable.")
 config_options = together(
     click.argument("config", metavar="CONFIG"),
@@ -55,6 +64,7 @@ training_options = together(
 )
 checkpoint_options = together(
     click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one.  [required]"),
+    weights_option("--ckpt"),
     click.option("--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all.  [default: all it knows]"),
     click.option(
         "--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group.  [default: none]"

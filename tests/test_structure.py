@@ -24,6 +24,7 @@ FLOORS = (
     "slimtrain/slimmable",
     "slimtrain/data",
     "slimtrain/config",
+    "slimtrain/checkpoints/files",
     "slimtrain/checkpoints",
     "slimtrain/training/records",
     "slimtrain/training",

@@ -25,13 +25,15 @@ PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "ski
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Record):
-    """The checkpoint: its file's name, `random:NETWORK` and no SHA-256 where it is `untrained`."""
+    """The checkpoint: its file's name, `random:NETWORK` and no SHA-256 where it is `untrained`; which `weights` were asked for
+    where it holds several."""
 
     file: str
     sha256: str | None
     network: str
     switches: tuple[float, ...] | None = None
     untrained: bool = False
+    weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slimexport.target.backends import ONNX, TRT
@@ -26,6 +26,7 @@ MAX_BATCH = 32  # of ONNX files, whose batch is dynamic; an engine's is its prof
 PREFERRED = 8  # a batch that most devices run at nearly the latency of one image
 VERSION = "1"
 CONFIG = "config.pbtxt"
+LABELS = "labels.txt"  # a class's name per line, which clients of classification get beside the score
 MARK = "# written by slimexport"  # in the first line of a config.pbtxt: what --overwrite may replace
 FILES = {ONNX: "model.onnx", TRT: "model.plan"}
 ADVICE = Advice(
@@ -62,7 +63,7 @@ def write_repository(
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had this one's number
         staging.mkdir()
         for name, source, file, config in models:
-            _write_model(staging / name, source, file, config)
+            _write_model(staging / name, source, file, config, manifest.output.class_names)
         _publish(staging, folder, overwrite)
     except OSError as error:
         raise disk_error(folder, error, ADVICE) from error
@@ -117,6 +118,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     plan = artifact.format == TRT
     image, result = manifest.input.name, manifest.output.name
     size, channels, classes = manifest.input.image_size, manifest.input.channels, manifest.output.classes
+    labels = [f'label_filename: "{LABELS}"'] if manifest.output.class_names else []
     smallest, best, largest = (1, min(PREFERRED, max_batch), max_batch)
     if plan:
         if artifact.engine is None:
@@ -135,7 +137,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
         'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
         f"max_batch_size: {largest}",
         *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {channels}, {size}, {size} ]"),
-        *_block("output [", f'name: "{result}"', "data_type: TYPE_FP32", f"dims: [ {classes} ]"),
+        *_block("output [", f'name: "{result}"', "data_type: TYPE_FP32", f"dims: [ {classes} ]", *labels),
     ]
     if largest > 1:
         sizes = ", ".join(map(str, sorted({best, largest} - {1})))
@@ -173,7 +175,7 @@ def _warmup(batch: int, image: str, dims: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def _write_model(model: Path, source: Path, file: str, config: str) -> None:
+def _write_model(model: Path, source: Path, file: str, config: str, class_names: Sequence[str] | None) -> None:
     """One model's folder."""
     (model / VERSION).mkdir(parents=True)
     target = model / VERSION / file
@@ -182,9 +184,12 @@ def _write_model(model: Path, source: Path, file: str, config: str) -> None:
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
         _flush(target)
-    path = model / CONFIG
-    path.write_text(config, encoding="ascii")
-    _flush(path)
+    texts = {CONFIG: config}
+    if class_names:
+        texts[LABELS] = "".join(f"{' '.join(name.split())}\n" for name in class_names)  # a line is a class
+    for text_file, text in texts.items():
+        (model / text_file).write_text(text, encoding="utf-8")
+        _flush(model / text_file)
 
 
 def _flush(path: Path) -> None:

@@ -9,6 +9,8 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
+WIDTH_KEYS = {"us": "width_range", "s": "switches", "autoslim": "channel_lists"}  # of configurations
+
 
 @torch.no_grad()
 def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:
@@ -32,7 +34,7 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
     if spec.widest != theirs.widest or (spec.family != "us" and set(spec.plans) != set(theirs.plans)):
         raise CheckpointError(
             f"{name}: has {theirs.describe_widths()}, the configuration {spec.describe_widths()}. Expected the same: set "
-            f"{'width_range' if spec.family == 'us' else 'switches'}, or take another file."
+            f"{WIDTH_KEYS[spec.family]}, or take another file."
         )
     if spec.classes != theirs.classes and not reset_classifier:
         raise CheckpointError(

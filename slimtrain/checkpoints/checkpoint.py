@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
-from slimtrain.base.files import file_sha256
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own_layout import is_own, read_own
-from slimtrain.checkpoints.reading import find_state_dict, read_content
+from slimtrain.checkpoints.reading import read_content
+from slimtrain.checkpoints.weights import find_weights
+from slimtrain.checkpoints.width_labels import WidthsUnclearError
+from slimtrain.config.config import Config
 from slimtrain.config.published_config import PublishedConfig, read_published_config
+from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
@@ -29,7 +34,8 @@ class Checkpoint:
     """A slimmable network with its weights, in evaluation mode, and where they came from.
 
     `file` is the file's name, `random:NETWORK` for an untrained network, whose `sha256` is None. `mean` and `std` are
-    those of the images it was trained on, per channel, for values from 0 to 1.
+    those of the images it was trained on, per channel, for values from 0 to 1. `weights` is what was asked for among several
+    sets of weights in the file.
     """
 
     file: str
@@ -41,6 +47,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()  # where the file tells them
     described: bool = False  # the file itself says which images it takes
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that trained it, where the file tells them
+    weights: str | None = None
 
     @property
     def spec(self) -> NetworkSpec:
@@ -58,11 +65,13 @@ def open_checkpoint(
     switches: Sequence[float] | None = None,
     config: str | Path | None = None,
     expected_widths: Sequence[float] = (),
+    weights: str | None = None,
 ) -> Checkpoint:
     """The checkpoint at a path, or an untrained network for `random:NETWORK`.
 
     `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
-    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. Raises CheckpointError
+    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. `weights` chooses among
+    several sets of weights in the file: a dotted key, `model` (as trained) or `ema` (their average). Raises CheckpointError
     for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
 
     >>> import slimtrain
@@ -71,6 +80,8 @@ def open_checkpoint(
     ((0.25, 1.0), 224)
     """
     if isinstance(source, str) and source.startswith(RANDOM):
+        if weights:
+            raise UserError(f"{source}: holds one set of weights. Leave --weights {weights} out.")
         from slimtrain.checkpoints.untrained import untrained_network
 
         return Checkpoint(source, None, untrained_network(source.removeprefix(RANDOM)))
@@ -78,8 +89,8 @@ def open_checkpoint(
     settings = read_published_config(config) if config else PublishedConfig()
     content = read_content(path)
     if is_own(content):
-        return _open_own(content, path, network, switches)
-    state = find_state_dict(content, path.name)
+        return _open_own(content, path, network, switches, weights)
+    state = find_weights(content, path.name, weights).state
     spec = identify(
         state,
         path.name,
@@ -88,13 +99,31 @@ def open_checkpoint(
         expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
-    return Checkpoint(
-        path.name, file_sha256(path), load_network(spec, state), settings.image_size, settings.mean, settings.std
-    )
+    images, told = (settings.image_size, settings.mean, settings.std), False
+    if not config and isinstance(content, Mapping) and isinstance(content.get("input"), Mapping):
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # written by our own runs; it may be anything else
+            images, told = _images(content["input"]), True
+    names = stored_class_names(content, spec.classes)
+    loaded = load_network(spec, state)
+    return Checkpoint(path.name, checkpoint_sha256(path), loaded, *images, names, told, weights=weights)
 
 
-def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None) -> Checkpoint:
-    """The checkpoint of one of our own files, which says itself what it holds."""
+def _images(told: Mapping[str, Any]) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Size, mean and standard deviation of the images that a file says it takes. ValueError and others where it does not."""
+    image_size, mean, std = told["image_size"], *(tuple(map(float, told[key])) for key in ("mean", "std"))
+    whole = type(image_size) is int and image_size > 0
+    if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
+    return image_size, mean, std
+
+
+def _open_own(
+    content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None, weights: str | None
+) -> Checkpoint:
+    """The checkpoint of one of our own files, which says itself what it holds. `last.pt` may hold an average of the weights
+    beside them, for which nobody calibrated."""
+    if weights and (taken := find_weights(content, path.name, weights)).key != "model":
+        content = {**content, "model": taken.state, "calibrated": []}
     loaded = read_own(content, path.name)
     if network not in (None, loaded.spec.name):
         raise CheckpointError(
@@ -105,17 +134,32 @@ def _open_own(content: Mapping[str, Any], path: Path, network: str | None, switc
     images = content.get("input")
     try:
         assert isinstance(images, dict)
-        image_size, mean, std = images["image_size"], *(tuple(map(float, images[key])) for key in ("mean", "std"))
+        image_size, mean, std = _images(images)
         names = tuple(map(str, content.get("class_names", ())))
-        whole = type(image_size) is int and image_size > 0
-        if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-            raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error
     settings = content.get("settings", {})
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
-    return Checkpoint(path.name, file_sha256(path), loaded, image_size, mean, std, names, True, settings)
+    return Checkpoint(path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
+
+
+def open_configured(
+    source: str | Path, config: Config, *, network: str | None = None, weights: str | None = None
+) -> Checkpoint:
+    """A checkpoint for a run of `config`, whose widths settle what shapes leave open. Raises what `open_checkpoint` raises."""
+    try:
+        return open_checkpoint(source, network=network, weights=weights)
+    except WidthsUnclearError as error:
+        named = (*config.switches, *config.width_range, *config.test_widths)
+        try:
+            return open_checkpoint(source, network=network, expected_widths=named, weights=weights)
+        except UserError as second:
+            key = "test_widths" if config.family == "us" else "switches"
+            raise UserError(
+                f"{error.reason}. The configuration does not settle it: name the widths that the file holds, as in "
+                f"--set {key}=0.25,0.5."
+            ) from second
 
 
 def missing_statistics(network: SlimmableNetwork, plan: ChannelPlan, name: str, remedy: str = CALIBRATE) -> WidthError:

@@ -15,7 +15,7 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.layout import compare_layout
 from slimtrain.checkpoints.norms import norm_layout, stored_entries
 from slimtrain.checkpoints.reading import StateDict
-from slimtrain.checkpoints.skeleton import Sizes, Skeleton, skeleton, weight_kind, weight_kinds
+from slimtrain.checkpoints.skeleton import ALIKE, Sizes, Skeleton, likeness, skeleton
 from slimtrain.checkpoints.width_labels import (
     NoSuchWidthsError,
     Predictor,
@@ -30,7 +30,6 @@ from slimtrain.models.registry import ARCHITECTURES, described_architectures, sp
 from slimtrain.models.spec import NetworkSpec
 
 SHOWN = 4  # entries that a message lists
-ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
 
 
 def identify(
@@ -44,8 +43,9 @@ def identify(
     """The network whose state dict (bare keys) `state` is; `name` is the file's, for messages.
 
     `network` and `switches` (widths in stored order) overrule what the shapes would say; `expected_widths` are the
-    widths that a configuration names, in any order. Raises CheckpointError for anything that is none of the networks,
-    or one with something missing, added or of a wrong shape; UserError where widths stay tied.
+    widths that a configuration names, in any order; between them a US network may have more. Raises CheckpointError for
+    anything that is none of the networks, or one with something missing, added or of a wrong shape; UserError where widths
+    stay tied.
     """
     family, architecture = split_name(network) if network else (None, _architecture(state, name))
     arch = ARCHITECTURES[architecture]
@@ -63,7 +63,15 @@ def identify(
             else:
                 predict = predictor(arch, candidate)
                 if switches or expected_widths:
-                    widths = assign_widths(entries, switches or expected_widths, predict, name, complete=bool(switches))
+                    between = candidate == "us" and not switches  # a US network may be calibrated at any
+                    widths = assign_widths(
+                        entries,
+                        switches or expected_widths,
+                        predict,
+                        name,
+                        complete=bool(switches),
+                        any_between=between,
+                    )
                 else:
                     widths = label_widths(entries, predict, name, f"{candidate}_{architecture}")
                 ends = (min(widths), _widest(state, bones, max(widths), predict)) if candidate == "us" else None
@@ -80,16 +88,8 @@ def identify(
 
 def _architecture(state: StateDict, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
-    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
-    best, best_score = "", 0.0
-    for architecture, arch in ARCHITECTURES.items():
-        expected = weight_kinds(arch)
-        score = len(kinds.items() & expected.items()) / max(len(kinds.keys() | expected.keys()), 1)
-        if score > best_score:
-            best, best_score = architecture, score
-        if score == 1.0:
-            break
-    if best_score < ALIKE:
+    best, score = likeness(state)
+    if score < ALIKE:
         keys = list(state)
         titles = [arch.title for arch in ARCHITECTURES.values() if arch.torchvision_keys & state.keys()]
         hint = ""
@@ -98,7 +98,8 @@ def _architecture(state: StateDict, name: str) -> str:
         raise CheckpointError(
             f"{name}: is none of the known slimmable networks: {len(keys)} entries beginning with "
             f"{', '.join(keys[:SHOWN])}.{hint} Expected the layout of a {described_architectures()} of "
-            "the slimmable families; if it is one with another version's names, say which with --network."
+            "the slimmable families, whose keys are features.0.0.weight, classifier.0.weight and so on: if it is one of them "
+            "under other names, rename its keys before saving."
         )
     return best
 

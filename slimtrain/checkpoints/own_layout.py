@@ -52,8 +52,7 @@ def own_content(
         "version": VERSION,
         "slimtrain": __version__,
         "network": {key: _listed(value) for key, value in asdict(spec).items()},
-        "input": {"image_size": image_size, "mean": list(mean), "std": list(std)},
-        "class_names": list(class_names),
+        **described(image_size, mean, std, class_names),
         "model": {key: value.detach().cpu() for key, value in network.state_dict().items()},
         "calibrated": [
             {
@@ -70,6 +69,14 @@ def own_content(
     if training is not None:
         content["training"] = dict(training)
     return content
+
+
+def described(image_size: int, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]) -> dict[str, Any]:
+    """What a file tells of the images that its network takes, and of its classes."""
+    return {
+        "input": {"image_size": image_size, "mean": list(mean), "std": list(std)},
+        "class_names": list(class_names),
+    }
 
 
 def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:

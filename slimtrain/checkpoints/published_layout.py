@@ -1,10 +1,12 @@
-"""The layout `published`: `{"model": state dict}` with keys beginning with `module.`, which the published code loads.
+"""The layout `published`: `{"model": state dict}` with keys beginning with `module.`, which the published code loads. What
+else it is to tell stands beside `model`, where that code does not look.
 
 It is written here; whichever wrapping a state dict comes in, `reading.py` takes it off and `identify.py` says what it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING, SharedNorm, UniversalNorm
 
 
-def published_content(network: SlimmableNetwork) -> dict[str, Any]:
-    """`{"model": state dict}` in the published layout, with the statistics of every known width.
+def published_content(network: SlimmableNetwork, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`{"model": state dict}` in the published layout, with the statistics of every known width, and what is to be
+    `beside` it.
 
     A US network's norms hold range minimum, range maximum, then the further widths; a norm of a fixed group stays as training
     left it. UserError for what the layout has no place for: plans without a width, a stem stride of 1.
@@ -56,7 +59,7 @@ def published_content(network: SlimmableNetwork) -> dict[str, Any]:
             kind = key.rsplit(".", 1)[1]
             mean_var = dict(zip(RUNNING, statistics[index][path], strict=True))
             state[f"module.{key}"] = mean_var.get(kind, value).detach().cpu()
-    return {"model": state}
+    return {"model": state, **(beside or {})}
 
 
 def _stored(path: str, statistics: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from slimtrain.models.architecture import Architecture
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
+from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.slimmable.build import DenseLayers
 
+ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
 Sizes = Mapping[str, int]  # a norm's path -> its channels
 
 
@@ -62,6 +64,7 @@ def _skeleton(arch: Architecture, channel_list: tuple[int, ...]) -> Skeleton:
     return Skeleton(wiring, network, tuple(norms))
 
 
+@lru_cache
 def weight_kinds(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """Weighted layers' keys and what of their shape no plan changes: the kernel, and whether it is depthwise."""
     layers = [(path, m) for path, m in skeleton(arch).network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -70,3 +73,17 @@ def weight_kinds(arch: Architecture) -> dict[str, tuple[int, ...]]:
 
 def weight_kind(weight: Tensor) -> tuple[int, ...]:
     return (*weight.shape[2:], int(weight.dim() == 4 and weight.shape[1] == 1))
+
+
+def likeness(state: Mapping[str, Tensor]) -> tuple[str, float]:
+    """The architecture that shares most weights with a state dict, and the share; "" and 0 where none has one in common."""
+    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
+    best, best_score = "", 0.0
+    for architecture, arch in ARCHITECTURES.items():
+        expected = weight_kinds(arch)
+        score = len(kinds.items() & expected.items()) / max(len(kinds.keys() | expected.keys()), 1)
+        if score > best_score:
+            best, best_score = architecture, score
+        if score == 1.0:
+            break
+    return best, best_score

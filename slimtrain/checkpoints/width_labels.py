@@ -26,6 +26,14 @@ class NoSuchWidthsError(CheckpointError):
     """The norms are nothing like those of any widths."""
 
 
+class WidthsUnclearError(UserError):
+    """Several widths have the shapes of an entry: `reason` says which entries and widths, the message how to settle it too."""
+
+    def __init__(self, reason: str, known: str) -> None:
+        super().__init__(f"{reason}. Say which they are with {SETTLE}. Known so far: {known}.")
+        self.reason = reason
+
+
 def predictor(arch: Architecture, family: str) -> Predictor:
     """The sizes that a width gives, those of fixed groups as if it were the widest."""
     bones = skeleton(arch)
@@ -72,10 +80,8 @@ def label_widths(entries: Sequence[Sizes], predict: Predictor, name: str, what: 
         for i in tied:
             finer = _finer(entries[i], predict, labels[i], sum(labels[i] == other for other in labels))
             lines.append(f"{kind} {i + 1} of {len(entries)} may be {' or '.join(map(width_label, finer))}")
-        raise UserError(
-            f"{name}: shapes alone do not tell its widths: {'; '.join(lines)}. Say which they are with {SETTLE}. "
-            f"Known so far: {', '.join(width_label(f[0]) if i not in tied else '?' for i, f in enumerate(labels))}."
-        )
+        known = ", ".join(width_label(f[0]) if i not in tied else "?" for i, f in enumerate(labels))
+        raise WidthsUnclearError(f"{name}: shapes alone do not tell its widths: {'; '.join(lines)}", known)
     return [fitting[0] for fitting in labels]
 
 
@@ -109,10 +115,15 @@ def assign_widths(
     widths: Sequence[float],
     predict: Predictor,
     name: str,
-    complete: bool,
+    *,
+    complete: bool = False,
+    any_between: bool = False,
 ) -> list[float]:
-    """Give every entry one of `widths` that fits it, in order where several do; `complete`: all must be used. UserError where
-    that is not possible."""
+    """Give every entry one of `widths` that fits it, in order where several do.
+
+    `complete`: all must be used. `any_between`: an entry that none is left for may have another width between the narrowest
+    and the widest of them, as its shapes say. UserError where that is not possible.
+    """
     if complete and len(widths) != len(entries):
         raise UserError(
             f"--switches names {len(widths)} widths, {name} holds norms for {len(entries)}. Give one per switch, "
@@ -121,17 +132,40 @@ def assign_widths(
     for width in widths:
         if not 0 < width <= WIDEST_LABEL / UNIT:
             raise UserError(f"switch {width}: expected a width above 0 and up to {WIDEST_LABEL // UNIT}. Correct --switches.")
-    left = list(widths)
-    assigned = []
+    places = matching([[i for i, width in enumerate(widths) if fits(entry, predict(width))] for entry in entries])
+    assigned = [None if place is None else widths[place] for place in places]
     for index, entry in enumerate(entries):
-        fitting = [w for w in left if fits(entry, predict(w))]
-        if not fitting:
-            shapes, _ = candidate_labels(entry, predict)
+        if assigned[index] is not None:
+            continue
+        shapes, _ = candidate_labels(entry, predict)
+        between = [w for w in shapes if min(widths) <= w <= max(widths) and w not in assigned]
+        if not any_between or len(between) != 1:
             possible = " or ".join(map(width_label, shapes)) or "no single width"
+            left = [width for i, width in enumerate(widths) if i not in places]
             raise UserError(
                 f"{name}: switch {index + 1} of {len(entries)} has the shapes of {possible}; none of "
                 f"{', '.join(map(width_label, left)) or 'the widths left'} fits it. Correct --switches or --config."
             )
-        left.remove(fitting[0])
-        assigned.append(fitting[0])
-    return assigned
+        assigned[index] = between[0]
+    return [width for width in assigned if width is not None]
+
+
+def matching(fitting: Sequence[Sequence[int]]) -> list[int | None]:
+    """One of its fitting places for every entry, none twice: for as many entries as possible, and the first free one where
+    there is one (Kuhn's augmenting paths). None for an entry that gets no place."""
+    places: list[int | None] = [None] * len(fitting)
+
+    def settle(entry: int, seen: set[int]) -> bool:
+        free = [place for place in fitting[entry] if place not in places]
+        for place in [*free[:1], *fitting[entry]]:
+            if place in seen:
+                continue
+            seen.add(place)
+            if place not in places or settle(places.index(place), seen):
+                places[entry] = place
+                return True
+        return False
+
+    for entry in range(len(fitting)):
+        settle(entry, set())
+    return places

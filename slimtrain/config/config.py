@@ -21,6 +21,7 @@ from slimtrain.config.rules import (
     check_holdout,
     check_momentum,
     check_normalization,
+    check_pretrained,
     check_schedule,
     check_search_cost,
     check_searched_network,
@@ -137,6 +138,7 @@ class Config:
     best_by: str = course("widest")  # whose error best.pt follows: widest, narrowest, mean, or a width
     tensorboard: bool = machine(False)
     pretrained: str = course("")  # a checkpoint to start from
+    pretrained_weights: str = course("")  # of several sets of weights in it: model, ema, or a dotted key
     reset_classifier: bool = course(False)  # leave out its classifier: for other classes
     resume: str = machine("none")  # none, auto (this folder's last.pt where there is one), or a path
 
@@ -151,6 +153,7 @@ class Config:
         check_schedule(self.schedule, self.milestones, self.epochs, self.warmup_epochs)
         check_momentum(self.momentum, self.nesterov)
         check_testing(self.test_only, self.pretrained, self.best_by)
+        check_pretrained(self.pretrained, self.pretrained_weights)
         check_finished_file(self.weights, self.layout, self.stem_stride)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)

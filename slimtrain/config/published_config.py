@@ -26,7 +26,8 @@ from slimtrain.models.registry import split_name
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """`switches` are the widths that the checkpoint may hold statistics for, in the order of the published code."""
+    """`switches` are the widths that the checkpoint may hold statistics for: those of the list that it was stored by, the ends
+    of the range, then the further widths that were to be tested. A US network may have more between the ends."""
 
     network: str | None = None
     switches: tuple[float, ...] = ()
@@ -61,11 +62,9 @@ def read_published_config(path: str | Path) -> PublishedConfig:
         network = published_network(str(values["model"]), values)
         split_name(network)
     widths: list[float] = []
-    for key in ("width_mult_range", "width_mult_list", "width_mult_list_test"):
+    for key in ("width_mult_list", "width_mult_range", "width_mult_list_test"):
         if network and network.startswith("autoslim"):
             break  # there the switches are channel lists
-        if network and network.startswith("us_") and key == "width_mult_list":
-            continue
         value = values.get(key) or []
         if not isinstance(value, list) or not all(_is_width(w) for w in value):
             raise UserError(f"{path}: {key} is {value!r}, expected a list of positive widths.")

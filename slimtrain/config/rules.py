@@ -50,6 +50,12 @@ def check_momentum(momentum: float, nesterov: bool) -> None:
         raise UserError("nesterov needs a momentum above 0. Set nesterov: false.")
 
 
+def check_pretrained(pretrained: str, weights: str) -> None:
+    """UserError where weights of a checkpoint are chosen, but no checkpoint."""
+    if weights and not pretrained:
+        raise UserError(f"pretrained_weights is {weights!r}, but pretrained names no checkpoint. Set it: --pretrained PATH.")
+
+
 def check_testing(test_only: bool, pretrained: str, best_by: str) -> None:
     if test_only and not pretrained:
         raise UserError("test_only tests a checkpoint, but pretrained names none. Set it: --set pretrained=PATH.")

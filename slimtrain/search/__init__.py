@@ -28,12 +28,18 @@ if TYPE_CHECKING:
 
 class _CallableFolder(ModuleType):
     def __call__(
-        self, config: Config, *, ckpt: str | Path | None = None, output_dir: str | Path | None = None, resume: bool = False
+        self,
+        config: Config,
+        *,
+        ckpt: str | Path | None = None,
+        output_dir: str | Path | None = None,
+        resume: bool = False,
+        weights: str | None = None,
     ) -> list[Path]:
         """A search as a function of a configuration, see `slimtrain.search.run.search`."""
         from slimtrain.search.run import search
 
-        return search(config, ckpt=ckpt, output_dir=output_dir, resume=resume)
+        return search(config, ckpt=ckpt, output_dir=output_dir, resume=resume, weights=weights)
 
 
 sys.modules[__name__].__class__ = _CallableFolder

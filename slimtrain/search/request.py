@@ -39,7 +39,8 @@ def beside(folder: Path, suffix: str) -> Path:
 @dataclass(frozen=True)
 class SearchRequest:
     """`config`, the search's `folder`, the checkpoint of the network to slim, where one is given, and the `source` that the
-    configuration was read from (a file or one of our names), where one is known.
+    configuration was read from (a file or one of our names), where one is known. `weights` names one of several sets of
+    weights in the checkpoint.
 
     UserError where the configuration does not tell a search: no targets, no held-out images, no such network.
     """
@@ -48,6 +49,7 @@ class SearchRequest:
     folder: Path
     ckpt: str | None = None
     source: str = ""
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if not self.config.search_targets:

@@ -55,19 +55,25 @@ CALIBRATION_BATCHES = 5  # where the configuration, for networks that need none,
 
 
 def search(
-    config: Config, *, ckpt: str | Path | None = None, output_dir: str | Path | None = None, resume: bool = False
+    config: Config,
+    *,
+    ckpt: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    resume: bool = False,
+    weights: str | None = None,
 ) -> list[Path]:
     """Find a network for every target of `config.search_targets`, as `python -m slimtrain search` does; the plan files that
     were written, by descending target.
 
-    `ckpt` is a trained us_ network to slim; without one `config`'s is trained first. `output_dir` is the search's folder, by
-    default beside the one that `config` trains in; with `resume` what it holds is gone on with, else moved aside. Progress is
-    printed. In a process that `torchrun` started the work is shared with the others.
+    `ckpt` is a trained us_ network to slim (`weights` names one of several sets of weights in it); without one `config`'s
+    is trained first. `output_dir` is the search's folder, by default beside the one that `config` trains in; with `resume`
+    what it holds is gone on with, else moved aside. Progress is printed. In a process that `torchrun` started the work is
+    shared with the others.
 
     Raises UserError and its subclasses for anything wrong with configuration, checkpoint, targets, data or files.
     """
     folder = Path(output_dir) if output_dir else search_folder(config)
-    request = SearchRequest(config, folder, None if ckpt is None else str(ckpt))
+    request = SearchRequest(config, folder, None if ckpt is None else str(ckpt), weights=weights)
     with processes(config.device) as joined:
         outcomes = run_whole_search(request, joined, resume=resume)
     return [request.plan_file(outcome.plan.name) for outcome in outcomes]
@@ -80,7 +86,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     wrong with configuration, checkpoint, targets, data or files.
     """
     request = _fitted(request, processes, resume)
-    opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt)
+    opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt, request.weights)
     check_request(request, None if opened is None else opened[0])
     processes.wait()  # a checkpoint may lie in the folder that is moved
     _begin(request, processes, resume)

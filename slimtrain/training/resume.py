@@ -15,7 +15,7 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.text import some
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.checkpoints.own_layout import is_own, own_content, read_own
+from slimtrain.checkpoints.own_layout import described, is_own, own_content, read_own
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import Config, plain, run_settings
@@ -229,7 +229,7 @@ def finished_content(
 ) -> dict[str, Any]:
     """A finished checkpoint, in the layout that is asked for."""
     if config.layout == "published":
-        return published_content(network)
+        return published_content(network, described(config.image_size, config.mean, config.std, classes))
     return network_content(network, config, classes, settings=settings)
 
 

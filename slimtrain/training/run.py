@@ -22,7 +22,7 @@ from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import count
 from slimtrain.base.threads import advice as spinning_advice
 from slimtrain.checkpoints.adopt import adopt
-from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.checkpoint import open_configured
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
@@ -105,9 +105,9 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
-        checkpoint = open_checkpoint(config.pretrained)
-        check_classes(checkpoint, data.classes, reset_classifier=config.reset_classifier)
-        adopt(run.trainer.network, checkpoint, reset_classifier=config.reset_classifier)
+        started_from = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
+        check_classes(started_from, data.classes, reset_classifier=config.reset_classifier)
+        adopt(run.trainer.network, started_from, reset_classifier=config.reset_classifier)
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
     run.begin(None if resumed is None else resumed[0])

@@ -12,7 +12,7 @@ import torch
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
-from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_configured
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data
@@ -31,14 +31,19 @@ REMEDY = "Calibrate with `python -m slimtrain calibrate`"
 
 
 def test_checkpoint(
-    config: Config, processes: Processes, ckpt: str, widths: str | None, channels: Sequence[str]
+    config: Config,
+    processes: Processes,
+    ckpt: str,
+    widths: str | None,
+    channels: Sequence[str],
+    weights: str | None = None,  # noqa: PT028  # it is no test
 ) -> tuple[list[ChannelPlan], list[Scores]]:
     """Plans of a checkpoint and their scores on `config`'s test images; without `widths` all that have statistics, or, of
     a configuration that is for testing only, those that it names, calibrated where they have none.
 
     Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
     """
-    checkpoint, config, data = open_with_data(config, processes, ckpt)
+    checkpoint, config, data = open_with_data(config, processes, ckpt, weights)
     network = checkpoint.network
     usual = sorted({*checkpoint.spec.range, *config.test_widths})
     plans = _plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
@@ -61,10 +66,11 @@ def calibrate_checkpoint(
     widths: str | None,
     channels: Sequence[str] = (),
     output: str | None = None,
+    weights: str | None = None,
 ) -> tuple[Path, list[ChannelPlan]]:
     """Write a checkpoint in which the plans asked for have statistics of `config`'s training images; its path and the
     plans. Without `widths`: the ends of a US network's range and `config.test_widths`, or all switches."""
-    checkpoint, config, data = open_with_data(config, processes, ckpt)
+    checkpoint, config, data = open_with_data(config, processes, ckpt, weights)
     if not config.calibration_batches:
         raise UserError("calibration_batches is 0: set it to the number of batches, as in --set calibration_batches=5.")
     spec = checkpoint.spec
@@ -103,15 +109,12 @@ def _plans(
     return list(dict.fromkeys([*plans, *(read_plan_file(Path(file), spec) for file in files)]))
 
 
-def open_with_data(config: Config, processes: Processes, ckpt: str) -> tuple[Checkpoint, Config, Data]:
-    """A checkpoint, the configuration with the images that it takes, and these."""
-    try:
-        checkpoint = open_checkpoint(ckpt, network=config.network)
-    except CheckpointError:
-        raise
-    except UserError:  # the file's shapes leave its widths open; the configuration may tell them
-        named = (*config.switches, *config.width_range, *config.test_widths)
-        checkpoint = open_checkpoint(ckpt, network=config.network, expected_widths=named)
+def open_with_data(
+    config: Config, processes: Processes, ckpt: str, weights: str | None = None
+) -> tuple[Checkpoint, Config, Data]:
+    """A checkpoint (of several sets of `weights` in it the one that is named), the configuration with the images that it
+    takes, and these."""
+    checkpoint = open_configured(ckpt, config, network=config.network, weights=weights)
     spec = checkpoint.spec
     images: dict[str, Any] = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
     if "exif_orientation" in checkpoint.settings:

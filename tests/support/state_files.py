@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from slimtrain.checkpoints.reading import find_state_dict, read_content
+from slimtrain.checkpoints.reading import read_content
+from slimtrain.checkpoints.weights import find_weights
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """Bare key -> CPU tensor, in file order; prefixes and wrappings are taken off. Raises CheckpointError."""
-    return find_state_dict(read_content(path), Path(path).name)
+    return dict(find_weights(read_content(path), Path(path).name).state)

@@ -10,8 +10,8 @@ from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
-from slimtrain.base.files import file_sha256
 from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -38,11 +38,12 @@ def open_slimmable(
         raise NotMeasured(NEEDS)
     manifest = read_manifest(folder)
     source = check_source(checkpoint, manifest, folder)
-    key = (source, manifest.source.sha256, device, layout)
+    key = (source, manifest.source.sha256, manifest.source.weights, device, layout)
     if _Opened.key != key or _Opened.network is None:
         _Opened.key, _Opened.network = None, None  # released before there is another
         switches = manifest.source.switches or ()
-        network = open_checkpoint(source, network=manifest.source.network, expected_widths=switches).network
+        origin = manifest.source
+        network = open_checkpoint(source, network=origin.network, expected_widths=switches, weights=origin.weights).network
         _Opened.key, _Opened.network = key, network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     network = _Opened.network
     return network, _plan(cell, manifest, network, manifest.source.file)
@@ -58,9 +59,9 @@ def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:
         if given != file or expected:
             raise BundleError(f"{given}: {folder / MANIFEST} was exported from {file} ({origin}). Give --ckpt {file}.")
         return given
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise BundleError(f"{given}: no such file. --ckpt takes the checkpoint that {folder} was exported from, {file}.")
-    digest = file_sha256(checkpoint)
+    digest = checkpoint_sha256(checkpoint)
     if digest != expected:
         raise BundleError(
             f"{given}: SHA-256 is {digest[:SHOWN]}..., {folder / MANIFEST} was exported from {file} ({origin}): another "

@@ -216,3 +216,14 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path, name: str) -
     described = artifact(file=name, sha256=hashlib.sha256(b"content").hexdigest())
     with pytest.raises(BundleError):
         artifact_path(tmp_path / "bundle", described)
+
+
+def test_names_of_classes_are_one_for_each(tmp_path: Path) -> None:
+    whole = manifest(artifact(), classes=2)
+    assert whole.output.class_names is None and "class_names" not in dump_manifest(whole)  # as earlier versions wrote it
+    named = replace(whole, output=replace(whole.output, class_names=("cat", "dog")))
+    write_manifest(tmp_path, named)
+    assert read_manifest(tmp_path).output.class_names == ("cat", "dog")
+    write_manifest(tmp_path, replace(whole, output=replace(whole.output, class_names=("cat",))))
+    with pytest.raises(BundleError, match=r"output\.class_names has 1 names, expected one for each of 2"):
+        read_manifest(tmp_path)

@@ -9,6 +9,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.own_layout import described
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.writing import save
 from slimtrain.models.published import published_spec
@@ -79,6 +80,20 @@ def test_calibrated_statistics_take_the_place_of_those_from_training(tmp_path: P
     after = published_content(network)["model"]["module.features.1.body.1.bn.0.running_mean"]
     own = network.calibrated[US1_PLAIN.plan(0.25)]["features.1.body.1"][0]
     assert torch.equal(after, own) and not torch.equal(before, after)
+
+
+def test_what_a_run_knows_of_its_images_travels_in_this_layout_too(tmp_path: Path) -> None:
+    names = tuple(f"class {number}" for number in range(10))
+    told = described(48, (0.25, 0.5, 0.75), (1, 2, 4), names)
+    save(published_content(calibrated_network(US1_PLAIN), told), tmp_path / "published.pt")
+    read = open_checkpoint(tmp_path / "published.pt")
+    assert (read.image_size, read.mean, read.std) == (48, (0.25, 0.5, 0.75), (1, 2, 4))
+    assert read.class_names == names and read.described
+    (tmp_path / "app.yml").write_text("model: models.us_mobilenet_v1\nwidth_mult_range: [0.25, 0.5]\nimage_size: 64\n")
+    assert open_checkpoint(tmp_path / "published.pt", config=tmp_path / "app.yml").image_size == 64  # which comes first
+    for odd in ({"input": {"image_size": 48}}, {"input": "images"}, {"input": {**told["input"], "std": [0, 1, 1]}}):
+        save(published_content(calibrated_network(US1_PLAIN), odd), tmp_path / "published.pt")
+        assert not open_checkpoint(tmp_path / "published.pt").described  # of somebody else's code, it may be anything
 
 
 @pytest.mark.parametrize("spec", [S2, AUTO], ids=["s", "autoslim"])

@@ -3,6 +3,7 @@ options that settle it."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
+from slimtrain.checkpoints.width_labels import matching
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import empty_state, identified, random_state
@@ -128,3 +130,21 @@ def test_both_published_us_grids_need_no_help() -> None:
         random.Random(2).shuffle(shuffled)
         spec = NetworkSpec(architecture, "us", tuple(shuffled), 1000, width_range=(grid[0], grid[-1]))
         assert identified(empty_state(spec)).switches == tuple(shuffled)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_matching_gives_as_many_entries_as_possible_a_place(seed: int) -> None:
+    """Against all assignments, tried one by one."""
+    draw = random.Random(seed)
+    fitting = [[place for place in range(4) if draw.random() < 0.4] for _ in range(4)]
+    most = max(sum(place in fitting[entry] for entry, place in enumerate(order)) for order in itertools.permutations(range(4)))
+    places = matching(fitting)
+    taken = [place for place in places if place is not None]
+    assert len(taken) == len(set(taken)) == most
+    assert all(place in fitting[entry] for entry, place in enumerate(places) if place is not None)
+
+
+def test_a_matching_keeps_the_order_where_several_fit() -> None:
+    assert matching([[0, 2], [1], [0, 2]]) == [0, 1, 2]
+    assert matching([[0, 1], [0]]) == [1, 0]  # the first moves on, so that the second has its only one
+    assert matching([[0], [0], []]) == [0, None, None]

@@ -36,10 +36,10 @@ def read(folder: Path, text: str) -> PublishedConfig:
     return read_published_config(folder / "a.yml")
 
 
-def test_a_us_configuration_gives_range_then_further_widths_each_once(tmp_path: Path) -> None:
+def test_a_us_configuration_gives_list_range_and_further_widths_each_once(tmp_path: Path) -> None:
     config = read(tmp_path, US_V1)
     assert config.network == "us_mobilenet_v1"  # the last one counts
-    assert config.switches == (0.25, 1.0, 0.275, 0.3)
+    assert config.switches == (1.0, 0.25, 0.275, 0.3)
     assert (config.image_size, config.mean) == (224, IMAGENET_MEAN)
 
 

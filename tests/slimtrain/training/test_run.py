@@ -348,7 +348,7 @@ def test_the_published_layout_is_exported_with_its_images_size_and_normalization
     file = config_file(tmp_path / "tiny.yml", stem_stride=2, image_size=32, layout="published", epochs=1)
     outcome = done("train", file, "--output-dir", tmp_path / "run")
     words = export_words(outcome)
-    assert list(raw(tmp_path / "run" / "us_mobilenet_v1.pt")) == ["model"]
+    assert list(raw(tmp_path / "run" / "us_mobilenet_v1.pt")) == ["model", "input", "class_names"]
     exported = command(*words, "--output-dir", "bundle", module="slimexport", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())

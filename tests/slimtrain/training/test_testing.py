@@ -276,7 +276,7 @@ def test_a_published_file_is_calibrated_in_its_own_layout(tmp_path: Path, publis
     path, settings = published
     done("calibrate", settings, "--ckpt", path, "--widths", "0.25:0.5:0.05", "--layout", "published")
     content = raw(tmp_path / "theirs_calibrated.pt")
-    assert list(content) == ["model"] and all(key.startswith("module.") for key in content["model"])
+    assert list(content) == ["model", "input", "class_names"] and all(key.startswith("module.") for key in content["model"])
     opened = open_checkpoint(tmp_path / "theirs_calibrated.pt")
     assert opened.spec.switches == (0.25, 0.5, 0.4, 0.3, 0.35, 0.45)
     first = open_checkpoint(path).network
