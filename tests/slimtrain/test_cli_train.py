@@ -14,6 +14,7 @@ from slimtrain.config.reading import config_names, read_config
 from slimtrain.data.fake import FakeSamples
 from tests.support.data_samples import kill_loading_processes
 from tests.support.run_helpers import (
+    app_settings,
     command,
     config_file,
     done,
@@ -213,32 +214,6 @@ def test_a_profile_of_chosen_widths_and_sizes() -> None:
 # ----------------------------------------------------------------------------------------------------- published files
 
 
-def app_file(path: Path, **changes: object) -> Path:
-    """A published file for the tiny network; keys that are None stay without a value, as published files have them."""
-    values: dict[str, object] = {
-        "model": "models.us_mobilenet_v1",
-        "width_mult_range": [0.125, 0.25],
-        "width_mult_list_test": [0.125, 0.1875, 0.25],
-        "num_sample_training": 3,
-        "soft_target": True,
-        "universally_slimmable_training": True,
-        "image_size": 32,
-        "batch_size": 8,
-        "num_epochs": 1,
-        "lr": 0.05,
-        "lr_scheduler": "linear_decaying",
-        "data_transforms": "imagenet1k_mobile",
-        "bn_cal_batch_num": 2,
-        "random_seed": 5,
-        "num_gpus_per_job": 8,
-        "pretrained": None,
-        "resume": None,
-        **changes,
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
 FAKE = ("--set", "data=fake", "--set", "augmentation=none", "--workers", "0", "--device", "cpu")
 
 
@@ -246,7 +221,7 @@ def test_a_published_file_trains_and_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = app_file(tmp_path / "us.yml", log_dir=str(tmp_path / "run"))
+    file = app_settings(tmp_path / "us.yml", log_dir=str(tmp_path / "run"))
     outcome = done(f"app:{file}", *FAKE)
     assert "calibrating 3 widths over 2 batches" in outcome.out
     assert "num_gpus_per_job" in caplog.text
@@ -255,14 +230,14 @@ def test_a_published_file_trains_and_tests(
     weights = tmp_path / "run" / "us_mobilenet_v1.pt"
     before = tree(tmp_path)
 
-    only = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights))
+    only = app_settings(tmp_path / "only.yml", test_only=True, pretrained=str(weights))
     tested = done(f"app:{only}", *FAKE)
     assert [line.split()[0] for line in tested.lines[1:]] == ["width", "0.125", "0.1875", "0.25"]
     final = outcome.lines[
         [line.startswith("calibrating 3 widths over 2 batches of ") for line in outcome.lines].index(True) + 1 :
     ]
     assert tested.lines[1:] == final[1:5]  # the same figures that the run ended with
-    fewer = app_file(tmp_path / "only.yml", test_only=True, pretrained=str(weights), width_mult_list_test=[0.15])
+    fewer = app_settings(tmp_path / "only.yml", test_only=True, pretrained=str(weights), width_mult_list_test=[0.15])
     without = run(f"app:{fewer}", *FAKE, "--set", "calibration_batches=0")
     refused(without, 2, "width 0.15", "statistics only for 0.125, 0.1875, 0.25")
     calibrated = done(f"app:{fewer}", *FAKE)  # in memory, as `calibrate` would
@@ -274,18 +249,18 @@ def test_a_published_file_trains_and_tests(
 
 
 def test_a_published_file_for_testing_tests_the_widths_that_it_names(tmp_path: Path) -> None:
-    file = app_file(tmp_path / "us.yml", log_dir=str(tmp_path / "run"), width_mult_list_test=[0.15, 0.2])
+    file = app_settings(tmp_path / "us.yml", log_dir=str(tmp_path / "run"), width_mult_list_test=[0.15, 0.2])
     done(f"app:{file}", *FAKE)
     weights = str(tmp_path / "run" / "us_mobilenet_v1.pt")
-    only = app_file(tmp_path / "only.yml", test_only=True, pretrained=weights, width_mult_list_test=[0.15])
+    only = app_settings(tmp_path / "only.yml", test_only=True, pretrained=weights, width_mult_list_test=[0.15])
     tested = done("train", f"app:{only}", *FAKE)
     assert [line.split()[0] for line in tested.lines[2:]] == ["0.125", "0.15", "0.25"]
 
 
 def test_an_unknown_key_of_a_published_file(tmp_path: Path) -> None:
-    file = app_file(tmp_path / "us.yml", num_epoch=3)
+    file = app_settings(tmp_path / "us.yml", num_epoch=3)
     refused(run(f"app:{file}"), 2, "us.yml: key 'num_epoch'", "did you mean 'num_epochs'?")
-    file = app_file(tmp_path / "us.yml", test_only=True)
+    file = app_settings(tmp_path / "us.yml", test_only=True)
     refused(run(f"app:{file}"), 2, "test_only tests a checkpoint, but pretrained names none")
 
 

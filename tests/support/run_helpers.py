@@ -64,6 +64,32 @@ def config_file(path: Path, **changes: Any) -> Path:
     return path
 
 
+def app_settings(path: Path, **changes: object) -> Path:
+    """A published file for the tiny network; keys that are None stay without a value, as published files have them."""
+    values: dict[str, object] = {
+        "model": "models.us_mobilenet_v1",
+        "width_mult_range": [0.125, 0.25],
+        "width_mult_list_test": [0.125, 0.1875, 0.25],
+        "num_sample_training": 3,
+        "soft_target": True,
+        "universally_slimmable_training": True,
+        "image_size": 32,
+        "batch_size": 8,
+        "num_epochs": 1,
+        "lr": 0.05,
+        "lr_scheduler": "linear_decaying",
+        "data_transforms": "imagenet1k_mobile",
+        "bn_cal_batch_num": 2,
+        "random_seed": 5,
+        "num_gpus_per_job": 8,
+        "pretrained": None,
+        "resume": None,
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
 # ------------------------------------------------------------------------------------------------------------ networks
 
 
