@@ -36,15 +36,18 @@ NARROW = f"{TRAINED} --set width_range=[0.25,0.5]"
 TESTED = f"--data-dir classes/ --set data=folder --set classes=1000 {SMALL} {ONE_STEP} --set test_batch_size=100"
 CHANNELS = "--image-size 32 --points 2 --unit 512 --line 2 --duration 0.002 --no-plots"
 MEASURED = "--duration 0.05 --warmup 0 --repeats 2 --cache-mib 1"
-FOUND = "runs/autoslim_mobilenet_v2_found"
+AUTO = "runs/autoslim_mobilenet_v2_found"
 # What is run in a command's place, one after the other: small images and networks, few iterations; nothing is left out.
 SUBSTITUTIONS = (
     (r"^torchrun --nproc-per-node=8 -m slimtrain ", "slimtrain "),  # tests/slimtrain/training/test_distributed.py starts it
     (r"^(slimexport --ckpt (?!runs/).*)", r"\1 --image-size 32"),
     (r"--data-dir /data/imagenet", "--data-dir imagenet/ --set data=folder"),
-    (rf"{FOUND}/autoslim_mobilenet_v2.pt", f"{FOUND}/autoslim_mobilenet_v1.pt"),
+    (rf"{AUTO}/autoslim_mobilenet_v2.pt", f"{AUTO}/autoslim_mobilenet_v1.pt"),
     (r"^slimtrain search (digits|autoslim_mobilenet_v2).*", "slimtrain search tiny.yml"),
-    (r"^slimtrain train autoslim_mobilenet_v2 .*--plans (\S+)", rf"slimtrain train tiny.yml --plans \1 --output-dir {FOUND}"),
+    (
+        r"^slimtrain train autoslim_mobilenet_v2 .*--plans (\S+)",
+        rf"slimtrain train tiny.yml --plans \1 --output-dir {AUTO}",
+    ),
     (r"^(slimtrain train (?:us_mobilenet_v1|us_mobilenet_v1_cifar10) .*)", rf"\1 {NARROW}"),
     (r"^(slimtrain train finetune .*)", rf"\1 {TRAINED}"),
     (r"^(slimtrain (?:test|calibrate)) CONFIG (.*)", rf"\1 us_mobilenet_v1 \2 {TESTED}"),

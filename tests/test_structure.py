@@ -4,6 +4,7 @@ promised, tests that mirror the packages. A rule that is broken names the offend
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_no_test_imports_another_one() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert "sys.path.insert" not in line.replace('"sys.path.insert" not in', ""), f"{path.relative_to(ROOT)}:{number}"
+
+
+VAGUE = re.compile(r"(.*_)?(found|made|told|each)(_.*)?", re.IGNORECASE)
+WORDS = {"made_for", "MADE_UP"}  # a field's name, and what tests call machines that are not there
+
+
+def test_what_is_named_is_named_by_a_noun() -> None:
+    """`found` says that something was, not what it is."""
+    for package in (*PACKAGES, "tests"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = ""
+                if isinstance(node, ast.arg):
+                    name = node.arg
+                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    name = node.id
+                assert name in WORDS or not VAGUE.fullmatch(name), f"{path.relative_to(ROOT)}: {name}"
 
 
 # ---------------------------------------------------------------------------------------------- that these rules bite

@@ -99,18 +99,18 @@ def open_checkpoint(
         expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
-    images, told = (settings.image_size, settings.mean, settings.std), False
+    images, recorded = (settings.image_size, settings.mean, settings.std), False
     if not config and isinstance(content, Mapping) and isinstance(content.get("input"), Mapping):
         with contextlib.suppress(KeyError, TypeError, ValueError):  # written by our own runs; it may be anything else
-            images, told = _images(content["input"]), True
+            images, recorded = _images(content["input"]), True
     names = stored_class_names(content, spec.classes)
     loaded = load_network(spec, state)
-    return Checkpoint(path.name, checkpoint_sha256(path), loaded, *images, names, told, weights=weights)
+    return Checkpoint(path.name, checkpoint_sha256(path), loaded, *images, names, recorded, weights=weights)
 
 
-def _images(told: Mapping[str, Any]) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def _images(entry: Mapping[str, Any]) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Size, mean and standard deviation of the images that a file says it takes. ValueError and others where it does not."""
-    image_size, mean, std = told["image_size"], *(tuple(map(float, told[key])) for key in ("mean", "std"))
+    image_size, mean, std = entry["image_size"], *(tuple(map(float, entry[key])) for key in ("mean", "std"))
     whole = type(image_size) is int and image_size > 0
     if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise ValueError(f"image size {image_size}, mean {mean}, std {std}")

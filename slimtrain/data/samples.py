@@ -21,7 +21,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import count
 from slimtrain.data.opening import open_image
-from slimtrain.data.sampling import Indices, share_of_each
+from slimtrain.data.sampling import Indices, share_by_class
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def hold_out(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samp
     first. UserError where nothing would be left, or nothing held out.
     """
     if 0 < holdout < 1:
-        rest, drawn = share_of_each(labels := labels_of(samples), holdout, seed)
+        rest, drawn = share_by_class(labels := labels_of(samples), holdout, seed)
         if not len(drawn):
             raise UserError(f"holdout is {holdout}, but no class has two images: none can be held out. Add images.")
         if alone := int((np.bincount(labels) == 1).sum()):

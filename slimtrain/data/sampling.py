@@ -62,7 +62,7 @@ def in_rounds(labels: Sequence[int] | Indices, seed: int | str = SEED) -> Indice
     return result
 
 
-def share_of_each(labels: Sequence[int] | Indices, share: float, seed: int | str = SEED) -> tuple[Indices, Indices]:
+def share_by_class(labels: Sequence[int] | Indices, share: float, seed: int | str = SEED) -> tuple[Indices, Indices]:
     """(the others, those drawn): `share` of all images, of each class too up to rounding, but at least one of each and never
     all. The only image of a class is not drawn."""
     classes = np.asarray(labels, np.int64)

@@ -51,7 +51,7 @@ from slimtrain.training.testing import test_checkpoint
 STEPS = 1000  # per unit of width: finer than the rounding of channels for every network here
 
 
-FOUND, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
+SEARCHED, UNIFORM, UNIFORM_PLANS, EXPORTS = "found", "uniform", "uniform_plans", "exports"
 COMPARISON = "comparison.csv"
 
 
@@ -109,7 +109,7 @@ def finish(
             facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
             write_plan_file(path, spec, plan, image_size, count(plan), **facts)
     processes.wait()
-    first, second = _run(request, FOUND, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
+    first, second = _run(request, SEARCHED, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):
         _check_alike(config)
     checkpoint, ours = _trained(*first, processes)
@@ -168,7 +168,7 @@ def _check_alike(config: Config) -> None:
         listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
         raise UserError(
             f"{path}: belongs to a run with other settings: {listed}. Found networks and uniform widths are trained alike: "
-            f"undo this, or remove {FOUND}/ and {UNIFORM}/ beside it to train both again. The search itself stays."
+            f"undo this, or remove {SEARCHED}/ and {UNIFORM}/ beside it to train both again. The search itself stays."
         )
 
 

@@ -36,9 +36,9 @@ def test_the_choice_is_told_and_another_can_be_taken(both: Path, tmp_path: Path,
         for name in ("", "model", "ema", "model_ema")
     }
     assert all(outcome.code == 0 for outcome in outcomes.values())
-    told = [record.getMessage() for record in caplog.records if "sets of weights" in record.getMessage()]
-    assert len(told) == 1, "nothing is said of a choice that was made"
-    assert "holds 2 sets of weights. Taken: state_dict. Others, which --weights KEY takes: model_ema (an average)" in told[0]
+    lines = [record.getMessage() for record in caplog.records if "sets of weights" in record.getMessage()]
+    assert len(lines) == 1, "nothing is said of a choice that was made"
+    assert "holds 2 sets of weights. Taken: state_dict. Others, which --weights KEY takes: model_ema (an average)" in lines[0]
     plain, average = logits(tmp_path / "b"), logits(tmp_path / "bema")
     np.testing.assert_allclose(average - plain, 1, atol=1e-6)
     np.testing.assert_array_equal(logits(tmp_path / "bmodel"), plain)

@@ -42,9 +42,9 @@ def test_what_a_run_knows_of_its_images_travels_into_manifest_and_files(own: Pat
     assert (manifest.input.mean, manifest.input.std) == ((0.25, 0.5, 0.75), (1, 2, 4))
     assert len(manifest.artifacts) == 2
     for artifact in manifest.artifacts:
-        told = metadata(tmp_path / "b" / artifact.file)
-        assert json.loads(told["class_names"]) == list(NAMES)
-        assert (told["mean"], told["std"]) == ("0.25,0.5,0.75", "1.0,2.0,4.0")
+        entries = metadata(tmp_path / "b" / artifact.file)
+        assert json.loads(entries["class_names"]) == list(NAMES)
+        assert (entries["mean"], entries["std"]) == ("0.25,0.5,0.75", "1.0,2.0,4.0")
     assert run("--bundle", tmp_path / "b", "--triton", tmp_path / "models").code == 0
     for model in (tmp_path / "models").iterdir():
         assert (model / "labels.txt").read_text(encoding="utf-8").splitlines() == list(NAMES)

@@ -18,9 +18,9 @@ from tests.support.run_helpers import config_file, done, refused, run
 @pytest.mark.parametrize("name", ["train", "search", "test", "calibrate", "profile"])
 def test_every_option_says_its_default(name: str) -> None:
     options = [parameter for parameter in main.commands[name].params if isinstance(parameter, click.Option)]
-    told = [option for option in options if option.opts[0] not in ("--set", "--dry-run")]
-    assert len(told) > 1
-    for option in told:
+    described = [option for option in options if option.opts[0] not in ("--set", "--dry-run")]
+    assert len(described) > 1
+    for option in described:
         help_text = option.help or ""
         assert "[default: " in help_text or "[required]" in help_text or option.show_default, option.opts
     assert "[default: " in " ".join(done(name, "--help").out.split())

@@ -56,7 +56,7 @@ class Scan:
     def _follow(self, opcode: pickletools.OpcodeInfo, stack: list[str], marks: list[int]) -> None:
         """Take off the stack what an instruction takes, and put on what it makes."""
         takes, gives = opcode.stack_before, opcode.stack_after
-        made = stack[-2] if opcode.name in ("NEWOBJ", "REDUCE", "BUILD") else ""
+        result = stack[-2] if opcode.name in ("NEWOBJ", "REDUCE", "BUILD") else ""
         if pickletools.markobject in takes:
             del stack[marks.pop() :]
             takes = takes[: takes.index(pickletools.markobject)]
@@ -68,7 +68,7 @@ class Scan:
             return
         if takes:
             del stack[-len(takes) :]
-        stack.extend([made] * len(gives))
+        stack.extend([result] * len(gives))
 
 
 def _python3_name(argument: object) -> str:

@@ -206,8 +206,8 @@ def test_a_torchscript_archive(state: State, path: Path) -> None:
 def test_a_whole_module(wrapper: str | None, legacy: bool, state: State, path: Path) -> None:
     module = tree_of(state)
     torch.save({wrapper: module, "epoch": 3} if wrapper else module, path, _use_new_zipfile_serialization=not legacy)
-    told = refusal(path)
-    assert "holds a whole pickled" in told and "save model.state_dict()" in told
+    reason = refusal(path)
+    assert "holds a whole pickled" in reason and "save model.state_dict()" in reason
     loaded = torch.load(path, weights_only=False)
     torch.save((loaded[wrapper] if wrapper else loaded).state_dict(), path)
     assert opens(path)
@@ -261,9 +261,9 @@ def test_a_file_that_would_run_code(state: State, path: Path) -> None:
 
 def test_other_names_of_keys(state: State, path: Path) -> None:
     torch.save({f"layer_{key.replace('.', '_')}": t for key, t in state.items()}, path)
-    told = refusal(path)
+    reason = refusal(path)
     assert (
-        "keys are features.0.0.weight, classifier.0.weight and so on: if it is one of them under other names, rename" in told
+        "keys are features.0.0.weight, classifier.0.weight and so on: if it is one of them under other names, rename" in reason
     )
     torch.save(state, path)
     assert opens(path)
@@ -271,8 +271,8 @@ def test_other_names_of_keys(state: State, path: Path) -> None:
 
 def test_another_network(state: State, path: Path) -> None:
     torch.save(state, path)
-    told = [refusal(path, network=name) for name in ("s_mobilenet_v1", "us_mobilenet_v2", "autoslim_mobilenet_v1")]
-    assert all(line.startswith("a.pt: ") for line in told)
+    reason = [refusal(path, network=name) for name in ("s_mobilenet_v1", "us_mobilenet_v2", "autoslim_mobilenet_v1")]
+    assert all(line.startswith("a.pt: ") for line in reason)
     assert opens(path, network="us_mobilenet_v1")
     spec = NetworkSpec("mobilenet_v1", "s", (0.5, 1.0), 10)
     lists = tuple(tuple(spec.channel_list(width)) for width in (0.5, 1.0))
@@ -296,8 +296,8 @@ def test_a_network_of_gray_images(family: str, path: Path) -> None:
     stems = [key for key, t in state.items() if t.dim() == 4 and t.shape[1] == 3 and t.shape[2] == 3]
     gray = {**state, **{key: state[key].sum(1, keepdim=True) for key in stems}}
     torch.save(gray, path)
-    told = refusal(path)
-    assert f"is a {spec.name} for images of 1 channel, expected 3 (RGB)" in told and f"for {', '.join(stems)}, " in told
+    reason = refusal(path)
+    assert f"is a {spec.name} for images of 1 channel, expected 3 (RGB)" in reason and f"for {', '.join(stems)}, " in reason
     for key in stems:
         gray[key] = gray[key].repeat(1, 3, 1, 1) / 3
     torch.save(gray, path)
@@ -324,9 +324,9 @@ def test_a_sparse_tensor(state: State, path: Path) -> None:
 
 def test_widths_that_are_not_clear(path: Path) -> None:
     torch.save({key: t.float() for key, t in random_state(TIED).items()}, path)
-    told = refusal(path)
-    assert "--switches W1,W2,... (in stored order) or --config apps/NAME.yml" in told
-    assert "0.25" in told and "0.26" in told
+    reason = refusal(path)
+    assert "--switches W1,W2,... (in stored order) or --config apps/NAME.yml" in reason
+    assert "0.25" in reason and "0.26" in reason
     assert "Give one per switch" in refusal(path, switches=(0.25, 1.0))
     assert "Correct --switches" in refusal(path, switches=(0.25, 1.0, 0.5))
     assert opens(path, TIED, switches=(0.25, 1.0, 0.26))
@@ -339,8 +339,8 @@ def test_widths_that_are_not_clear(path: Path) -> None:
 def test_widths_that_are_not_clear_to_a_run(path: Path) -> None:
     torch.save({key: t.float() for key, t in random_state(TIED).items()}, path)
     settings = config(path.parent, network="us_mobilenet_v2", width_range=[0.25, 1.0], test_widths=[])
-    told = message(lambda: open_configured(path, settings))
-    assert "as in --set test_widths=0.25,0.5" in told and "--switches" not in told
+    reason = message(lambda: open_configured(path, settings))
+    assert "as in --set test_widths=0.25,0.5" in reason and "--switches" not in reason
     assert open_configured(path, replace(settings, test_widths=(0.26,))).spec == TIED
 
 
@@ -361,9 +361,9 @@ def test_one_set_of_weights() -> None:
 
 def test_a_width_without_statistics() -> None:
     network = calibrated_network(SPEC)
-    told = str(missing_statistics(network, SPEC.plan(0.4), "a.pt"))
-    assert "--calibration-data FOLDER, or choose from these" in told
-    widths = re.findall(r"\d\.\d+", told.partition("only for ")[2])
+    reason = str(missing_statistics(network, SPEC.plan(0.4), "a.pt"))
+    assert "--calibration-data FOLDER, or choose from these" in reason
+    widths = re.findall(r"\d\.\d+", reason.partition("only for ")[2])
     assert widths == ["0.25", "0.5"]
     assert all(network.has_statistics(SPEC.plan(float(width))) for width in widths)
     assert calibrated_network(SPEC, SPEC.plan(0.4)).has_statistics(SPEC.plan(0.4))
@@ -378,7 +378,7 @@ def test_a_width_without_statistics() -> None:
         (S2, replace(S2, switches=(0.5, 0.75)), "switches"),
         (AUTO, replace(AUTO, channel_lists=AUTO.channel_lists[:1], switches=(1,)), "channel_lists"),
         (US1, replace(US1, classes=7), "reset_classifier"),
-        (US1, S2, "Take another file"),
+        (US1, S2, "take another file"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
@@ -388,7 +388,7 @@ def test_weights_to_start_from(spec: NetworkSpec, theirs: NetworkSpec, advice: s
     key = {"width_range": ("switches", "width_range"), "channel_lists": ("channel_lists", "switches")}.get(advice, (advice,))
     if advice == "reset_classifier":
         adopt(network_of(spec, seed=1), checkpoint, reset_classifier=True)
-    elif advice == "Take another file":
+    elif advice == "take another file":
         adopt(network_of(spec, seed=1), Checkpoint("other.pt", "0" * 64, network_of(spec)))
     else:  # the key is set as the message says
         adopt(network_of(replace(spec, **{name: getattr(theirs, name) for name in key}), seed=1), checkpoint)

@@ -84,14 +84,14 @@ def test_calibrated_statistics_take_the_place_of_those_from_training(tmp_path: P
 
 def test_what_a_run_knows_of_its_images_travels_in_this_layout_too(tmp_path: Path) -> None:
     names = tuple(f"class {number}" for number in range(10))
-    told = described(48, (0.25, 0.5, 0.75), (1, 2, 4), names)
-    save(published_content(calibrated_network(US1_PLAIN), told), tmp_path / "published.pt")
+    described_input = described(48, (0.25, 0.5, 0.75), (1, 2, 4), names)
+    save(published_content(calibrated_network(US1_PLAIN), described_input), tmp_path / "published.pt")
     read = open_checkpoint(tmp_path / "published.pt")
     assert (read.image_size, read.mean, read.std) == (48, (0.25, 0.5, 0.75), (1, 2, 4))
     assert read.class_names == names and read.described
     (tmp_path / "app.yml").write_text("model: models.us_mobilenet_v1\nwidth_mult_range: [0.25, 0.5]\nimage_size: 64\n")
     assert open_checkpoint(tmp_path / "published.pt", config=tmp_path / "app.yml").image_size == 64  # which comes first
-    for odd in ({"input": {"image_size": 48}}, {"input": "images"}, {"input": {**told["input"], "std": [0, 1, 1]}}):
+    for odd in ({"input": {"image_size": 48}}, {"input": "images"}, {"input": {**described_input["input"], "std": [0, 1, 1]}}):
         save(published_content(calibrated_network(US1_PLAIN), odd), tmp_path / "published.pt")
         assert not open_checkpoint(tmp_path / "published.pt").described  # of somebody else's code, it may be anything
 

@@ -39,7 +39,7 @@ def network(state: State) -> SlimmableNetwork:
     return network_of(SPEC, dict(state))
 
 
-def found(content: Any, wanted: str | None = None) -> Weights:
+def weights_of(content: Any, wanted: str | None = None) -> Weights:
     return find_weights(content, "a.pt", wanted)
 
 
@@ -80,7 +80,7 @@ def test_wrappers_come_off_in_any_order_and_depth(names: tuple[str, ...], networ
     for name in names:
         wrapped = WRAPPERS[name](wrapped)
     for content in (wrapped.state_dict(), {"state_dict": wrapped.state_dict(), "epoch": 3}):
-        weights = found(content)
+        weights = weights_of(content)
         assert_same(weights, state)
         assert weights.averaged == ("average" in names)
         assert any("criterion.weight" in key for key in weights.left_out) == ("Lightning" in names)
@@ -90,23 +90,23 @@ def test_wrappers_come_off_in_any_order_and_depth(names: tuple[str, ...], networ
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod.module.", "0.backbone.1."])
 def test_prefixes_come_off_every_network(name: str, prefix: str) -> None:
     expected = shaped(name)
-    assert list(found(prefixed(expected, prefix)).state) == list(expected)
+    assert list(weights_of(prefixed(expected, prefix)).state) == list(expected)
 
 
 def test_wrappers_around_parts_come_off(network: Any, state: State) -> None:
     network.features = nn.DataParallel(network.features)
     network.classifier = torch.compile(network.classifier)
     assert "features.module.0.0.weight" in network.state_dict()
-    assert_same(found(network.state_dict()), state)
-    assert_same(found(nn.DataParallel(network).state_dict()), state)
+    assert_same(weights_of(network.state_dict()), state)
+    assert_same(weights_of(nn.DataParallel(network).state_dict()), state)
 
 
 def test_a_network_that_is_none_of_ours_keeps_its_own_names() -> None:
     bare = {"conv1.weight": torch.ones(2, 3), "layer1.0.weight": torch.ones(2, 3)}
-    assert list(found(prefixed(bare, "module.model.")).state) == list(bare)
-    assert list(found(bare).state) == list(bare)
+    assert list(weights_of(prefixed(bare, "module.model.")).state) == list(bare)
+    assert list(weights_of(bare).state) == list(bare)
     half = {key: t for key, t in shaped("us_mobilenet_v1").items() if key.startswith("features.1.")}
-    assert list(found(half).state) == list(half), "damage is named by the network's own keys"
+    assert list(weights_of(half).state) == list(half), "damage is named by the network's own keys"
 
 
 # -------------------------------------------------------------------------------------------- tables around state dicts
@@ -129,11 +129,11 @@ def optimizer_state(state: State, by: str) -> Any:
 def test_what_optimizers_keep_is_never_taken(by: str, state: State, caplog: pytest.LogCaptureFixture) -> None:
     content = {"optimizer": optimizer_state(state, by), "model": state}
     with caplog.at_level(logging.INFO):
-        assert_same(found(content), state)
+        assert_same(weights_of(content), state)
     assert not caplog.records
     if by != "table":
         with pytest.raises(CheckpointError, match="no tensors"):
-            found({"optimizer": optimizer_state(state, by)})
+            weights_of({"optimizer": optimizer_state(state, by)})
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_state_dicts_are_known_by_what_they_hold(path: str, beside: dict[str, An
     content: Any = prefixed(state, "module.")
     for word in reversed(path.split(".")):
         content = [content] if word.isdigit() else {**beside, word: content}
-    weights = found(content)
+    weights = weights_of(content)
     assert_same(weights, state)
     assert weights.key == path
 
@@ -175,7 +175,7 @@ def test_what_was_trained_comes_before_its_average(
     average, plain = nested(key, other), {"checkpoint": {"model": state}, "epoch": 3}
     content = {**average, **plain} if first else {**plain, **average}
     with caplog.at_level(logging.INFO):
-        assert_same(found(content), state)
+        assert_same(weights_of(content), state)
     (line,) = (record.getMessage() for record in caplog.records)
     assert (
         "holds 2 sets" in line and "Taken: checkpoint.model." in line and f"{key} (an average)" in line and "--weights" in line
@@ -189,61 +189,61 @@ def test_what_was_trained_comes_before_its_average(
         ("checkpoint", state),
     ):
         with caplog.at_level(logging.INFO):
-            assert_same(found(content, wanted), expected)
+            assert_same(weights_of(content, wanted), expected)
     assert not caplog.records, "nothing is said of a choice that was made"
 
 
 def test_an_averages_counter_tells_it_whatever_it_is_called(state: State, other: State) -> None:
     content = {"best": {"n_averaged": torch.tensor(5), **prefixed(other, "module.")}, "last": state}
-    assert_same(found(content), state)
-    assert_same(found(content, "ema"), other)
+    assert_same(weights_of(content), state)
+    assert_same(weights_of(content, "ema"), other)
 
 
 def test_two_networks_in_one_table_are_told_apart(state: State, other: State) -> None:
     """A Lightning module with an average of its network beside it."""
     flat = {**prefixed(state, "model."), "loss.weight": torch.ones(3), **prefixed(other, "ema.module.")}
     for content, head in ((flat, ""), ({"state_dict": OrderedDict(flat)}, "state_dict.")):
-        assert_same(found(content), state)
-        assert found(content).key == f"{head}model"
-        assert_same(found(content, "ema"), other)
-        assert_same(found(content, f"{head}ema.module"), other)
-    assert_same(found({**state, **prefixed(other, "ema.")}), state)  # bare keys, and the average's among them
+        assert_same(weights_of(content), state)
+        assert weights_of(content).key == f"{head}model"
+        assert_same(weights_of(content, "ema"), other)
+        assert_same(weights_of(content, f"{head}ema.module"), other)
+    assert_same(weights_of({**state, **prefixed(other, "ema.")}), state)  # bare keys, and the average's among them
 
 
 def test_the_counter_of_an_average_says_nothing_of_its_neighbour(state: State, other: State) -> None:
     flat = {"copy.n_averaged": torch.tensor(5), **prefixed(other, "copy.module."), **prefixed(state, "net.")}
-    assert_same(found(flat), state)
-    assert_same(found(flat, "ema"), other)
+    assert_same(weights_of(flat), state)
+    assert_same(weights_of(flat, "ema"), other)
 
 
 @pytest.mark.parametrize("head", ["", "head.", "module."])
 def test_a_classifier_beside_a_wrapped_backbone_belongs_to_it(head: str, state: State) -> None:
     wrapped = {("backbone." if key.startswith("features.") else head) + key: t for key, t in state.items()}
-    weights = found({**wrapped, "loss.weight": torch.ones(3)})
+    weights = weights_of({**wrapped, "loss.weight": torch.ones(3)})
     assert_same(weights, state)
     assert weights.left_out == ("loss.weight",)
 
 
 def test_parameters_alone_come_after_complete_weights(state: State, other: State) -> None:
     parameters = {key: t for key, t in other.items() if ".bn." not in key}
-    assert_same(found({"model": parameters, "full": state}), state)
-    assert found({"model": parameters, "full": state}, "model").key == "model"
+    assert_same(weights_of({"model": parameters, "full": state}), state)
+    assert weights_of({"model": parameters, "full": state}, "model").key == "model"
 
 
 def test_weights_that_are_not_there_are_refused_and_the_advice_leads_on(state: State, other: State) -> None:
     content = {"model": state, "model_ema": other}
     for wanted, words in (("model_emma", "did you mean 'model_ema'"), ("optimizer", "nothing is called so")):
         with pytest.raises(UserError, match=words) as caught:
-            found(content, wanted)
+            weights_of(content, wanted)
         assert "It holds model, model_ema (an average)." in str(caught.value)
     several = {**content, "swa": other}
     with pytest.raises(UserError, match="several are called so"):
-        found(several, "ema")
-    assert_same(found(several, "swa"), other)  # as the message says
-    assert_same(found(several), state)
-    assert_same(found({"model": state}, "model"), state)
+        weights_of(several, "ema")
+    assert_same(weights_of(several, "swa"), other)  # as the message says
+    assert_same(weights_of(several), state)
+    assert_same(weights_of({"model": state}, "model"), state)
     with pytest.raises(UserError, match="nothing is called so"):
-        found({"model": state}, "ema")
+        weights_of({"model": state}, "ema")
 
 
 # -------------------------------------------------------------------------------------------------------- what comes off
@@ -257,7 +257,7 @@ def test_counters_of_profilers_are_ignored_and_counted(
         module.register_buffer("total_ops", torch.zeros(1, dtype=torch.float64) + 12.0)
         module.register_buffer("total_params", torch.zeros(1, dtype=torch.float64))
     with caplog.at_level(logging.INFO):
-        weights = found({"model": nn.DataParallel(network).state_dict()})
+        weights = weights_of({"model": nn.DataParallel(network).state_dict()})
     assert_same(weights, state)
     assert weights.counters == 2 * len(modules)
     assert f"ignored {2 * len(modules)} counters" in caplog.text
@@ -267,16 +267,16 @@ def test_one_number_that_belongs_to_a_layer_is_no_counter() -> None:
     spec = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 1, width_range=(0.25, 0.5))
     state = random_state(spec)
     state["classifier.0.bias"] = torch.ones(1)
-    assert_same(found(state), state)
+    assert_same(weights_of(state), state)
     temperature = {**state, "temperature": torch.tensor([0.5])}  # which changes what the network computes
-    assert "temperature" in found(temperature).state
+    assert "temperature" in weights_of(temperature).state
 
 
 def test_a_cycle_of_tables_ends(state: State) -> None:
     content: dict[str, Any] = {"model": state}
     content["self"] = content
     content["list"] = [content]
-    assert_same(found(content), state)
+    assert_same(weights_of(content), state)
 
 
 def test_tables_are_looked_at_in_files_too(state: State, other: State, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 # Peaks of resident memory, in bytes, of two steps each of ascending batches, over what there was before the network was built.
 MEASURE = """
-import resource, sys
+import sys
 import torch
 from slimtrain.config.reading import make_config
 from slimtrain.training.distributed import Processes
@@ -24,7 +24,13 @@ from slimtrain.training.run import Run
 
 network, size, *batches = sys.argv[1:]
 torch.set_num_threads(1)
-before = int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def resident(key):  # not getrusage, whose peak is the parent's where that was larger
+    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) * 1024
+
+
+before = resident("VmRSS")
 for batch in batches:
     values = {"network": network, "data": "fake", "augmentation": "none", "workers": 0, "sandwich": 2, "classes": 10}
     config = make_config({**values, "image_size": int(size), "batch_size": int(batch)}, "measured")
@@ -33,7 +39,7 @@ for batch in batches:
     images = run.images.training()
     for _ in range(2):
         run.train_step(next(images))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    print(resident("VmHWM") - before)
     del run, images
 """
 

@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slimtrain.data.sampling import Draw, draw, in_rounds, share_of_each
+from slimtrain.data.sampling import Draw, draw, in_rounds, share_by_class
 
 LABELS = [0] * 700 + [1] * 40 + [2] * 260  # class by class, as names sort them
 
 
-def of_each(indices: object, labels: list[int] = LABELS) -> Counter[int]:
+def by_class(indices: object, labels: list[int] = LABELS) -> Counter[int]:
     return Counter(np.asarray(labels)[np.asarray(indices)].tolist())
 
 
@@ -22,7 +22,7 @@ def test_a_draw_holds_as_many_of_each_class_as_can_be(count: int) -> None:
     drawn = draw(LABELS, count)
     taken = min(count, 1000)
     assert len(drawn) == len(set(drawn.indices.tolist())) == taken and drawn.total == 1000
-    counts, sizes = of_each(drawn.indices), Counter(LABELS)
+    counts, sizes = by_class(drawn.indices), Counter(LABELS)
     assert drawn.per_class == tuple(counts[c] for c in sorted(counts))
     for label in sizes:  # a class of which more could be had has at most one less than any other
         assert counts[label] == sizes[label] or counts[label] >= max(counts.values()) - 1
@@ -67,31 +67,31 @@ def test_every_beginning_of_rounds_is_balanced() -> None:
     order = in_rounds(LABELS)
     assert sorted(order.tolist()) == list(range(1000))
     for count in (2, 3, 10, 60, 120):
-        counts = of_each(order[:count])
+        counts = by_class(order[:count])
         assert max(counts.values()) - min(counts.get(label, 0) for label in range(3)) <= 1
-    assert of_each(order[:160])[1] == 40
+    assert by_class(order[:160])[1] == 40
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.999])
 def test_a_share_is_taken_of_every_class(share: float) -> None:
     labels = [*LABELS, 3, 4, 4]
-    rest, drawn = share_of_each(labels, share)
+    rest, drawn = share_by_class(labels, share)
     assert sorted([*rest.tolist(), *drawn.tolist()]) == list(range(1003))
-    counts, sizes = of_each(drawn, labels), Counter(labels)
+    counts, sizes = by_class(drawn, labels), Counter(labels)
     assert counts[3] == 0  # its only image is trained on
     for label in (0, 1, 2, 4):
         assert 1 <= counts[label] < sizes[label]
         assert abs(counts[label] - share * sizes[label]) < 1 or counts[label] in (1, sizes[label] - 1)
-    assert np.array_equal(drawn, share_of_each(labels, share)[1])
-    assert not np.array_equal(drawn, share_of_each(labels, share, 5)[1])
+    assert np.array_equal(drawn, share_by_class(labels, share)[1])
+    assert not np.array_equal(drawn, share_by_class(labels, share, 5)[1])
 
 
 @pytest.mark.parametrize("share", [0.4, 0.5, 0.6])
 def test_a_share_of_many_small_classes_is_that_of_all(share: float) -> None:
     """Each rounded for itself, half of 3 images would be 2 in every class."""
     labels = [label for label in range(100) for _ in range(3 + label % 4)]
-    assert len(share_of_each(labels, share)[1]) == pytest.approx(share * len(labels), abs=1)
-    assert len(share_of_each([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 0.5)[1]) == 6
+    assert len(share_by_class(labels, share)[1]) == pytest.approx(share * len(labels), abs=1)
+    assert len(share_by_class([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3], 0.5)[1]) == 6
 
 
 @pytest.mark.parametrize(

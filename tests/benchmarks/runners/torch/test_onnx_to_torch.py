@@ -198,7 +198,9 @@ def test_int8_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval()
     model = to_onnx(network, 16, {"precision": "fp32"})
     onnx.save(quantize(model, dict.fromkeys(quantized_inputs(model), 0.1), half=False), tmp_path / "q.onnx")
-    with pytest.raises(UnsupportedFile, match=r"q\.onnx: is an int8 file \(QuantizeLinear\); torch runs fp32, fp16 and bf16"):
+    with pytest.raises(
+        UnsupportedFile, match=r"q\.onnx: is an int8 file \(DequantizeLinear\); torch runs fp32, fp16 and bf16"
+    ):
         dense_from_onnx(tmp_path / "q.onnx")
 
 
