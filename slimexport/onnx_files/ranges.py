@@ -57,8 +57,8 @@ class Range:
         return float((np.argmax(reached) + 1) / BINS * self.largest)
 
     def interval(self, percent: float = 100) -> tuple[float, float]:
-        """Around zero, the interval outside of which (100 - `percent`) / 2 % of all values lie at most, on each side of it."""
-        left_out = self.counts.sum() * (100 - percent) / 200
+        """Around zero, the interval outside of which 100 - `percent` % of all values lie at most, on each side of it."""
+        left_out = self.counts.sum() * (100 - percent) / 100
         sides = []
         for counts, extreme in zip(self.counts, (-self.low, self.high), strict=True):
             beyond = np.cumsum(counts[::-1]) > left_out  # from the largest value on
