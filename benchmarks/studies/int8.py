@@ -34,7 +34,8 @@ from slimtrain.base.command import script_messages
 NETWORKS = "us_mobilenet_v1,us_mobilenet_v2,s_resnet50,s_shufflenet"
 OURS = "int8-cpu"
 HELD = 64  # images that files are compared on
-TURNS, RUNS = 40, 5
+TURNS, RUNS = 20, 10
+UNTIMED = 4  # of a turn: caches fill, and threads of the run before, which spin for a while, go to sleep
 Images = NDArray[np.float32]
 Run = Callable[[Images], NDArray[Any]]
 
@@ -101,6 +102,8 @@ def timed(runs: dict[str, Run], image: Images) -> dict[str, float]:
         drawn.shuffle(order)
         for name in order:
             run = runs[name]
+            for _ in range(UNTIMED):
+                run(image)
             started = time.perf_counter()
             for _ in range(RUNS):
                 run(image)
