@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, check_method
-from slimexport.onnx_files.weight_bits import weight_bits
+from slimexport.onnx_files.weight_bits import check_bits
 from slimexport.request import CALIBRATION_BATCH_SIZE, CALIBRATION_IMAGES, PROBES, CalibrationImages, Proof, Reading
 from slimexport.target.backends import BACKENDS, FORMATS, ONNX
 from slimexport.target.precision import EXACT, OPTIONS, files_of
@@ -287,7 +287,7 @@ class CommandOptions:
     @cached_property
     def calibration(self) -> CalibrationImages | None:
         check_method(self.int8_calibration)
-        weight_bits(self.int8_weight_bits)
+        check_bits(self.int8_weight_bits)
         if self.calibration_data is None:
             return None
         return CalibrationImages(

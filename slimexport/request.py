@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimexport.onnx_files.methods import AUTO, check_method
-from slimexport.onnx_files.weight_bits import weight_bits
+from slimexport.onnx_files.weight_bits import check_bits
 from slimtrain.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class CalibrationImages:
 
     def __post_init__(self) -> None:
         check_method(self.int8_method)
-        weight_bits(self.int8_weight_bits)
+        check_bits(self.int8_weight_bits)
         if self.most is not None and self.most < 1:
             raise UserError(f"calibration images {self.most}: expected at least 1.")
 

@@ -137,7 +137,7 @@ def test_a_command_does_what_the_document_says(
     document: str, line: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(places[document])
-    with assumed_cache(2**20):  # of hundreds of layers each gets images that fill it
+    with assumed_cache(2**14):  # of hundreds of layers each gets images that fill it
         outcome = run(substituted(line))
     expected = next((code for part, code in CODES.items() if part in line), 0)
     assert outcome.code == expected, (line, outcome)

@@ -17,6 +17,6 @@ def check_images(images: Array, cell: Cell) -> Array:
 
 
 def input_settings(buffers: Sequence[Array], cache_bytes: int) -> dict[str, Any]:
-    """How many buffers rotate, how large they are together, and the cache that they should exceed twice."""
-    size = sum(buffer.nbytes for buffer in buffers)
+    """How many buffers rotate, all of one size, how large they are together, and the cache that they should exceed twice."""
+    size = len(buffers) * buffers[0].nbytes
     return {"input_buffers": len(buffers), "input_bytes": size, "cache_bytes": cache_bytes}

@@ -91,10 +91,11 @@ def integers(weight_bits: int) -> Scheme:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A calibration method, how every method that was tried did on held-back images, and the number of images on both
-    sides."""
+    """A calibration method and the `model` that it makes, how every method that was tried did on held-back images, and the
+    number of images on both sides."""
 
     method: str
+    model: onnx.ModelProto
     tried: Mapping[str, Agreement | None]
     images: int
     held: int
@@ -121,15 +122,13 @@ class Calibrated:
         """The method whose model's logits are nearest to the fp32 network's on the images held back; the first of equals.
         UserError where no method gives finite logits."""
         held = self.calibration.held
-        tried = {
-            method: agreement(run_batches(scheme.write(self.model, self.ranges, method), held), self.reference)
-            for method in self.calibration.methods
-        }
+        models = {method: scheme.write(self.model, self.ranges, method) for method in self.calibration.methods}
+        tried = {method: agreement(run_batches(model, held), self.reference) for method, model in models.items()}
         distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
         if not distances:
             raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
         best = min(distances, key=lambda method: distances[method])
-        return MethodChoice(best, tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
+        return MethodChoice(best, models[best], tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
 
 
 def agreement(logits: Array, reference: Array) -> Agreement | None:

@@ -26,10 +26,15 @@ def saturates(machine: str = "", root: Path = Path("/")) -> bool:
     return not any(flag in flags for flag in VNNI)
 
 
+def check_bits(asked: str) -> None:
+    """UserError for anything but `8`, `7` and `auto`."""
+    if asked not in (AUTO, *BITS):
+        raise UserError(f"int8 weight bits {asked!r}: expected {AUTO}, {' or '.join(BITS)}.")
+
+
 def weight_bits(asked: str) -> int:
     """`8`, `7`, or `auto`: 7 where this machine's CPU saturates with 8. UserError for anything else."""
+    check_bits(asked)
     if asked == AUTO:
         return 7 if saturates() else 8
-    if asked not in BITS:
-        raise UserError(f"int8 weight bits {asked!r}: expected {AUTO}, {' or '.join(BITS)}.")
     return BITS[asked]

@@ -57,16 +57,14 @@ def _typed(precision: str, original: Original) -> Written:
 
 
 def _symmetric(half: bool, original: Original) -> Written:
-    choice, calibrated = original.symmetric_choice, original.calibrated
-    model = symmetric(half).write(original.model, calibrated.ranges, choice.method)
+    choice = original.symmetric_choice
+    model = symmetric(half).write(original.model, original.calibrated.ranges, choice.method) if half else choice.model
     return Written(model, int8=choice.described(FULL_BITS))
 
 
 def _integers(original: Original) -> Written:
-    scheme, calibrated = integers(original.weight_bits), original.calibrated
-    choice = calibrated.choose(scheme)
-    model = scheme.write(original.model, calibrated.ranges, choice.method)
-    return Written(model, int8=choice.described(original.weight_bits))
+    choice = original.calibrated.choose(integers(original.weight_bits))
+    return Written(choice.model, int8=choice.described(original.weight_bits))
 
 
 WRITERS: dict[str, Callable[[Original], Written]] = {

@@ -34,23 +34,8 @@ NO_PICTURES = frozenset(("EPS", "MPEG", "BUFR", "GRIB", "HDF5", "WMF"))
 # Pictures that some Pillow, or none, reads.
 OTHERS = frozenset(
     (
-        *(
-            ".heic",
-            ".heif",
-            ".hif",
-            ".avif",
-            ".avifs",
-            ".webp",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".jxl",
-            ".jxr",
-            ".svg",
-            ".exr",
-            ".hdr",
-        ),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".eps"),
+        *(".heic", ".heif", ".hif", ".avif", ".avifs", ".webp", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg"),
+        *(".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".eps"),
     )
 )
 HEIC = frozenset((".heic", ".heif", ".hif"))

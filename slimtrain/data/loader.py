@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -65,6 +66,13 @@ class _Failed(NamedTuple):
     """What a worker could not do. As a value: an exception would come back wrapped in the worker's traceback."""
 
     message: str
+
+
+class _Raised(NamedTuple):
+    """An error that a worker met while it made a batch: a defect, not a lack of anything. As a value, so that whatever the
+    loader itself raises is of the processes and what they hand over."""
+
+    trace: str
 
 
 def steps_per_epoch(samples: int, batch_size: int, drop_last: bool) -> int:
@@ -219,6 +227,19 @@ class _TestBatches(Dataset[Batch | _Failed]):
         return Batch(job.step, 0, stacked, torch.tensor(labels), len(labels), tuple(unreadable))
 
 
+class _InProcess(Dataset[Batch | _Failed | _Raised]):
+    """Another dataset's batches as a worker hands them over."""
+
+    def __init__(self, dataset: Dataset[Batch | _Failed]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, job: _Job) -> Batch | _Failed | _Raised:
+        try:
+            return self.dataset[job]
+        except Exception:
+            return _Raised(traceback.format_exc())
+
+
 def _open(samples: Samples, index: int) -> Picture | None:
     """The image, or None where it cannot be read; ImageRefused where it is not to be."""
     try:
@@ -255,7 +276,7 @@ def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
 def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: int, pin_memory: bool) -> Iterator[Batch]:
     """The jobs' batches in their order, made by `workers` processes that live as long as the iterator."""
     loader = DataLoader(
-        dataset,
+        _InProcess(dataset) if workers else dataset,
         batch_size=None,  # a job makes a whole batch
         sampler=jobs,
         num_workers=workers,
@@ -277,9 +298,11 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
-                if not workers or "in DataLoader worker process" in str(error):  # of the transform, in a process that lives on
+                if not workers:
                     raise
                 raise ResourceError(f"a process that loads images {_ending(processes, error)}. {REMEDY}") from error
+            if isinstance(batch, _Raised):
+                raise RuntimeError(f"in a process that loads images:\n{batch.trace}")
             if isinstance(batch, _Failed):
                 raise UserError(batch.message)
             yield batch

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 
 def rounded_network(network: nn.Module, number: str) -> nn.Module:
-    """A copy of `network` (float64) whose weights and the results of all its layers are rounded to `number`, torch's name of a
-    type (`float16`), and computed with in float64 in between. Statistics of norms stay: files fold them into weights."""
+    """A copy of `network` in float64 whose weights and the results of all its layers are rounded to `number`, torch's name
+    of a type (`float16`), and computed with in float64 in between. Statistics of norms stay: files fold them into
+    weights."""
     kind: torch.dtype = getattr(torch, number)
-    rounded = copy.deepcopy(network)
+    rounded = copy.deepcopy(network).double()
     with torch.no_grad():
         for parameter in rounded.parameters():
             parameter.copy_(_round(parameter, kind))

@@ -179,6 +179,15 @@ def failure(settings: Config, error: type[UserError], *parts: str) -> str:
     return message
 
 
+def resume_refusal(folder: Path, error: type[UserError], settings: Mapping[str, Any], **changes: Any) -> str:
+    """Going on with the run of `settings` in a folder of its own is refused, and nothing is touched; the message."""
+    before = tree(folder)
+    with pytest.raises(error) as caught:
+        train(config(folder, **{**settings, "resume": "auto", **changes}), ALONE)
+    assert tree(folder) == before and os.listdir(folder.parent) == [folder.name]
+    return str(caught.value)
+
+
 # --------------------------------------------------------------------------------------------------------- the command
 
 

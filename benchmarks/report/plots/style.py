@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.report.analysis import Group
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.files import write_atomically
+from slimtrain.base.packages import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingBackend(
-            f"plots need matplotlib ({error}): pip install 'slimmable-deploy[plots]'. Everything else is written."
+            f"plots need matplotlib ({error}): {install_command('matplotlib')}. Everything else is written."
         ) from error
     across = min(panels, PANELS_ACROSS)
     down = math.ceil(panels / across)

@@ -20,7 +20,7 @@ from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.training.resume import move_aside, run_to_resume
 from slimtrain.training.run import Run, train
-from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, tree
+from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, resume_refusal, tree
 
 STEPS = 8  # 2 epochs of 4
 SETTINGS = {"ema": 0.9, "checkpoint_every": 2, "distill": True, "augmentation": "cifar", "test_every": 2, "log_every": 3}
@@ -245,11 +245,7 @@ def copied(begun: Path, tmp_path: Path) -> Path:
 
 
 def refusal(folder: Path, error: type[UserError], **changes: Any) -> str:
-    before = tree(folder)
-    with pytest.raises(error) as caught:
-        train(config(folder, **{**SETTINGS, "resume": "auto", **changes}), ALONE)
-    assert tree(folder) == before and os.listdir(folder.parent) == [folder.name]
-    return str(caught.value)
+    return resume_refusal(folder, error, SETTINGS, **changes)
 
 
 @pytest.mark.parametrize(

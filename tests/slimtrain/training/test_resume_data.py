@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.data.samples import PartSamples
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import train
-from tests.support.run_helpers import ALONE, config, raw, tree
+from tests.support.run_helpers import ALONE, config, raw, resume_refusal
 
 STEPS = 8  # 2 epochs of 4
 SETTINGS: dict[str, Any] = {"checkpoint_every": 2, "test_every": 2, "augmentation": "none"}
@@ -37,12 +36,7 @@ def copied(whole: Path, tmp_path: Path) -> Path:
 
 
 def refusal(folder: Path, error: type[UserError], **changes: Any) -> str:
-    """Going on is refused, and nothing is touched."""
-    before = tree(folder)
-    with pytest.raises(error) as caught:
-        train(config(folder, **{**SETTINGS, "resume": "auto", **changes}), ALONE)
-    assert tree(folder) == before and os.listdir(folder.parent) == [folder.name]
-    return str(caught.value)
+    return resume_refusal(folder, error, SETTINGS, **changes)
 
 
 # ---------------------------------------------------------------------------------------------------- data that changed
