@@ -1,0 +1,140 @@
+"""The graph: nodes (operator, arguments, what they make), and the parameters they read. Plain values, no torch.
+
+Operators are PyTorch's ATen ones by name (`conv2d`, `batch_norm`, `add.Tensor`), arguments bear the names of their schemas and
+are complete: an argument that was left out holds its default. A graph is in evaluation mode and functional: no node changes
+what another made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Union
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A size that is `factor` times the batch: 1 for images, the number of windows where windows stand in the batch."""
+
+    factor: int = 1
+
+    def at(self, batch: int) -> int:
+        return self.factor * batch
+
+
+Size = Union[int, Batch]
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node makes, as an argument of another: the node's name, and which of its outputs."""
+
+    node: str
+    output: int = 0
+
+
+# An argument: a value, a plain number, text, a size, or a list of these. `dtype`s are text (`float32`), devices do not occur.
+Argument = Union[Value, Batch, int, float, bool, str, None, tuple["Argument", ...]]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and number type of a tensor."""
+
+    shape: tuple[Size, ...]
+    dtype: str = "float32"
+
+    def at(self, batch: int) -> tuple[int, ...]:
+        """The shape with `batch` images."""
+        return tuple(size.at(batch) if isinstance(size, Batch) else size for size in self.shape)
+
+    @property
+    def floating(self) -> bool:
+        return "float" in self.dtype
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `module`: the path of the user's module that runs it (`layer3.0.conv2`); `line`: where, as
+    `resnet.py:93`."""
+
+    name: str
+    op: str
+    arguments: Mapping[str, Argument]
+    outputs: tuple[TensorType, ...]
+    module: str = ""
+    line: str = ""
+
+    @cached_property
+    def kind(self) -> str:
+        """The operator without its overload: `add` of `add.Tensor`."""
+        return self.op.split(".")[0]
+
+    @cached_property
+    def inputs(self) -> tuple[Value, ...]:
+        """Every value that it reads, in the order of its arguments."""
+        return tuple(values_of(tuple(self.arguments.values())))
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as a message says it: `layer3.0.conv2 (resnet.py:93)`."""
+        where = self.module or "the network"
+        return f"{where} ({self.line})" if self.line else where
+
+
+def values_of(argument: Argument) -> Iterator[Value]:
+    """The values within an argument."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, tuple):
+        for part in argument:
+            yield from values_of(part)
+
+
+PARAMETER, BUFFER, CONSTANT = "parameter", "buffer", "constant"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A stored tensor: what is trained, a buffer of the module, or a constant that was computed while tracing. `name` is the
+    user's (`layer3.0.conv2.weight`); nodes read it as `Value(node)`."""
+
+    node: str
+    name: str
+    type: TensorType
+    kind: str = PARAMETER
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network. `inputs` and `outputs` are what it takes and gives; `nodes` stand in the order in which they run."""
+
+    inputs: tuple[tuple[str, TensorType], ...]
+    parameters: tuple[Parameter, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Value, ...]
+    by_name: Mapping[str, Node] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+
+    @cached_property
+    def types(self) -> dict[Value, TensorType]:
+        """The type of every value: of inputs, parameters and nodes."""
+        types = {Value(name): type_ for name, type_ in self.inputs}
+        types |= {Value(parameter.node): parameter.type for parameter in self.parameters}
+        for node in self.nodes:
+            types |= {Value(node.name, index): type_ for index, type_ in enumerate(node.outputs)}
+        return types
+
+    @cached_property
+    def by_node(self) -> dict[str, Parameter]:
+        """Parameters by the name under which nodes read them."""
+        return {parameter.node: parameter for parameter in self.parameters}
+
+    @cached_property
+    def last_use(self) -> dict[str, int]:
+        """Node or input -> the position of the last node that reads it; the length of `nodes` for outputs."""
+        last = {value.node: index for index, node in enumerate(self.nodes) for value in node.inputs}
+        return last | {value.node: len(self.nodes) for value in self.outputs}

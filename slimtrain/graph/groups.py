@@ -1,0 +1,202 @@
+"""Channel groups of a graph, found by running it on labels (the idea of dependency graphs, arXiv 2301.12900, without their
+index maps: every position of every dimension is followed by itself)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from slimtrain.graph.graph import BUFFER, Batch, Graph, Node, TensorType, Value
+from slimtrain.graph.labels import BATCH, Axis, Ids, Labelling, Labels, Policy
+from slimtrain.graph.pieces import Pieces, pieces_of
+from slimtrain.graph.rules import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
+from slimtrain.graph.rules.registry import RULES, Call
+
+Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says
+
+
+@dataclass(frozen=True)
+class Group:
+    """Slots that are alike: each occupies the same parameter dimensions as often. `slots`: how many there are. `dims`: the
+    (parameter, dimension)s that they occupy, with the positions that one slot has there."""
+
+    name: str
+    slots: int
+    dims: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class PinnedDim:
+    """Positions of a parameter's dimension that no plan slims, the node at which that turned out, and why."""
+
+    parameter: str
+    dim: int
+    positions: int
+    place: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The channel groups of a graph under one policy. `dims`: the extents of every value's dimensions. `reordered`: nodes after
+    which a narrow network's channels stand in another order than the wide one's (`Policy.shuffles`)."""
+
+    policy: Policy
+    groups: tuple[Group, ...]
+    dims: Mapping[Value, tuple[Extent, ...]]
+    pinned: tuple[PinnedDim, ...] = ()
+    notes: frozenset[str] = frozenset()
+    reordered: frozenset[str] = frozenset()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Group -> slots: the channels of the widest plan."""
+        return {group.name: group.slots for group in self.groups}
+
+
+def find_groups(graph: Graph, policy: Policy | None = None) -> Groups:
+    """The channel groups of `graph`. An operator without a rule pins what it reads, and `pinned` says so."""
+    run = Labelling(policy or Policy())
+    _label(graph, run)
+    component, pins = _components(run)
+    where = _occupied(graph, run, component, pins)
+    ordered: dict[tuple[tuple[str, int, int], ...], list[int]] = defaultdict(list)
+    for slot, places in where.items():
+        ordered[tuple(sorted((name, dim, count) for (name, dim), count in places.items()))].append(slot)
+    names = _group_names(graph, ordered)
+    which = np.full(len(pins), -1)
+    ranks = np.zeros(len(pins), np.int64)
+    for index, slots in enumerate(ordered.values()):
+        which[slots], ranks[slots] = index, np.arange(len(slots))
+
+    def extent(axis: Axis | None, size: int | Batch) -> Extent:
+        if axis is None:
+            return size
+        slots = component[axis.ids]
+        if (which[slots] < 0).all():
+            return size
+        if isinstance(size, Batch):  # the same for every image, the images outermost (`_label` saw to that)
+            slots = slots[: len(slots) // BATCH]
+        return Pieces(pieces_of(names, ranks[slots], which[slots]), isinstance(size, Batch))
+
+    dims = {
+        value: tuple(extent(axis, size) for axis, size in zip(run.labels[value].axes, type_.shape, strict=True))
+        for value, type_ in graph.types.items()
+    }
+    groups = tuple(Group(name, len(slots), places) for name, (places, slots) in zip(names, ordered.items(), strict=True))
+    return Groups(
+        run.policy, groups, dims, _pinned_dims(graph, run, component, pins), frozenset(run.notes), frozenset(run.reordered)
+    )
+
+
+def _label(graph: Graph, run: Labelling) -> None:
+    for name, type_ in graph.inputs:
+        run.labels[Value(name)] = Labels.none(type_.at(BATCH))
+    for parameter in graph.parameters:
+        shape = parameter.type.at(BATCH)
+        labelled = parameter.type.floating and len(shape) > 0
+        axes = {dim: run.fresh(size) for dim, size in enumerate(shape) if size > 1} if labelled else {}
+        run.labels[Value(parameter.node)] = Labels.along(shape, dict(axes))
+    for node in graph.nodes:
+        run.node = node
+        for index, labels in enumerate(_labels_of(Call(run, node))):
+            run.labels[Value(node.name, index)] = _checked(run, labels, node.outputs[index])
+    run.node = None
+    for value in graph.outputs:
+        run.pin_all(run.labels[value], "the network gives it out")
+
+
+def _labels_of(call: Call) -> list[Labels]:
+    if not any(labels.labelled for labels in call.inputs):
+        return [Labels.none(shape) for shape in call.shapes]
+    function = RULES.get(call.node.kind)
+    if function is None:
+        for labels in call.inputs:
+            call.run.pin_all(labels, f"{call.node.op} has no rule here")
+        return [Labels.none(shape) for shape in call.shapes]
+    return function(call)
+
+
+def _checked(run: Labelling, labels: Labels, type_: TensorType) -> Labels:
+    """Labels as what follows may rely on: of the shape that the node makes, alike for every image."""
+    assert labels.shape == type_.at(BATCH), (run.node, labels.shape, type_)
+    axes = list(labels.axes)
+    for dim, (axis, size) in enumerate(zip(axes, type_.shape, strict=True)):
+        if axis is None:
+            continue
+        assert len(axis) == labels.shape[dim], (run.node, dim)
+        if isinstance(size, Batch):
+            rows = axis.ids.reshape(BATCH, -1)
+            if not (rows == rows[:1]).all():
+                run.pin(axis.ids, "it differs from image to image")
+                axes[dim] = None
+    return Labels(labels.shape, tuple(axes))
+
+
+def _components(run: Labelling) -> tuple[Ids, Ids]:
+    """id -> component, and component -> index of the first pin that hit it, -1 where it is free."""
+    first = np.concatenate([tie[0] for tie in run.ties] or [np.zeros(0, np.int64)])
+    second = np.concatenate([tie[1] for tie in run.ties] or [np.zeros(0, np.int64)])
+    ties = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(run.ids, run.ids))
+    count, component = connected_components(ties, directed=False)
+    pins = np.full(count, -1)
+    for index in range(len(run.pins) - 1, -1, -1):
+        pins[component[run.pins[index].ids]] = index
+    return component, pins
+
+
+def _occupied(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> dict[int, dict[tuple[str, int], int]]:
+    """Free component -> (parameter's name, dimension) -> positions there, in order of first occurrence."""
+    where: dict[int, dict[tuple[str, int], int]] = {}
+    used = {value.node for node in graph.nodes for value in node.inputs} | {value.node for value in graph.outputs}
+    for parameter in graph.parameters:
+        if parameter.node not in used:
+            continue
+        for dim, axis in enumerate(run.labels[Value(parameter.node)].axes):
+            if axis is None:
+                continue
+            slots = component[axis.ids]
+            free = slots[pins[slots] < 0]
+            names, starts, counts = np.unique(free, return_index=True, return_counts=True)
+            for place in np.argsort(starts, kind="stable"):
+                where.setdefault(int(names[place]), {})[parameter.name, dim] = int(counts[place])
+    return where
+
+
+def _group_names(graph: Graph, ordered: Iterable[tuple[tuple[str, int, int], ...]]) -> list[str]:
+    """A group is called after the module whose outputs it is: that of the first parameter which it occupies in dimension 0."""
+    order = {parameter.name: index for index, parameter in enumerate(graph.parameters)}
+    names: list[str] = []
+    for places in ordered:
+        makers = [(order[name], name) for name, dim, _ in places if dim == 0] or [(order[name], name) for name, _, _ in places]
+        name = min(makers)[1].rpartition(".")[0] or min(makers)[1]
+        taken = sum(other == name or other.rpartition("#")[0] == name for other in names)
+        names.append(f"{name}#{taken + 1}" if taken else name)
+    return names
+
+
+def _pinned_dims(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> tuple[PinnedDim, ...]:
+    rows = []
+    for parameter in graph.parameters:
+        if parameter.kind == BUFFER:
+            continue
+        for dim, axis in enumerate(run.labels[Value(parameter.node)].axes):
+            if axis is None:
+                continue
+            causes, counts = np.unique(pins[component[axis.ids]], return_counts=True)
+            for cause, count in zip(causes.tolist(), counts.tolist(), strict=True):
+                if cause >= 0:
+                    pin = run.pins[cause]
+                    place, op = _place(pin.node)
+                    rows.append(PinnedDim(parameter.name, dim, count, place, op, pin.reason))
+    return tuple(rows)
+
+
+def _place(node: Node | None) -> tuple[str, str]:
+    return (node.place, node.op) if node else ("the network's output", "output")

@@ -1,0 +1,89 @@
+"""Operators that compute element by element, or that leave every dimension as it is or resize it."""
+
+from __future__ import annotations
+
+from slimtrain.graph.labels import Axis, Labels
+from slimtrain.graph.rules.registry import Call, rule
+
+UNLABELLED = "it is combined with a tensor that no parameter stands behind"
+
+
+@rule(
+    *("abs", "add", "addcdiv", "addcmul", "alias", "bernoulli", "bitwise_and", "bitwise_not", "bitwise_or", "celu", "clamp"),
+    *(
+        "clamp_max",
+        "clamp_min",
+        "clone",
+        "contiguous",
+        "copy",
+        "cos",
+        "detach",
+        "detach_",
+        "div",
+        "dropout",
+        "elu",
+        "eq",
+        "erf",
+    ),
+    *("exp", "expm1", "feature_dropout", "fill", "floor", "ge", "gelu", "gt", "hardsigmoid", "hardswish", "hardtanh", "le"),
+    *("leaky_relu", "lerp", "lift_fresh_copy", "log", "log1p", "log_sigmoid", "logical_and", "logical_not", "logical_or"),
+    *("logsigmoid", "lt", "masked_fill", "maximum", "minimum", "mish", "mul", "ne", "neg", "pow", "reciprocal", "relu"),
+    *("relu6", "remainder", "round", "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus", "sqrt", "square"),
+    *("sub", "tan", "tanh", "threshold", "to", "type_as", "where", "zero", "_to_copy", "float", "half", "bfloat16", "double"),
+    *("alpha_dropout", "feature_alpha_dropout", "clip", "true_divide", "multiply", "subtract", "divide", "softsign"),
+    *("hardshrink", "softshrink", "tanhshrink", "nan_to_num", "floor_divide", "fmod", "square_", "sinc", "logit", "atan"),
+)
+def pointwise(call: Call) -> list[Labels]:
+    return [call.run.broadcast(call.inputs, call.shape, UNLABELLED)]
+
+
+@rule("prelu")
+def prelu(call: Call) -> list[Labels]:
+    x, weight = call.labels("self"), call.labels("weight")
+    if weight.shape and weight.shape[0] > 1:
+        axis = call.run.match([x.axes[1], weight.axes[0]], UNLABELLED)
+        return [Labels.along(x.shape, {**dict(enumerate(x.axes)), 1: axis})]
+    return [x]
+
+
+@rule(
+    *("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d"),
+    *("_adaptive_avg_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"),
+    *("upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "softmax", "_softmax"),
+    *("log_softmax", "_log_softmax", "softmin", "cumsum", "cumprod", "reflection_pad1d", "reflection_pad2d"),
+    *("replication_pad1d", "replication_pad2d", "sort", "lp_pool2d", "local_response_norm", "zeros_like", "ones_like"),
+    *("empty_like", "rand_like", "randn_like", "full_like", "upsample_nearest3d", "_upsample_nearest_exact2d", "glu_keep"),
+)
+def keep(call: Call) -> list[Labels]:
+    """Dimensions that stay as long as they were keep their ids; one that is resized is pinned."""
+    x = call.labels("self", "input")
+    for dim, axis in enumerate(x.axes):
+        if axis is not None and any(dim >= len(shape) or shape[dim] != x.shape[dim] for shape in call.shapes):
+            call.run.pin(axis.ids, "it is resized")
+    return [_kept(x, shape) for shape in call.shapes]
+
+
+def _kept(x: Labels, shape: tuple[int, ...]) -> Labels:
+    axes: dict[int, Axis | None] = {
+        dim: axis for dim, axis in enumerate(x.axes) if dim < len(shape) and shape[dim] == x.shape[dim]
+    }
+    return Labels.along(shape, axes)
+
+
+@rule(
+    "new_zeros",
+    "new_full",
+    "new_ones",
+    "new_empty",
+    "scalar_tensor",
+    "arange",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "eye",
+    "linspace",
+)
+def create(call: Call) -> list[Labels]:
+    return [Labels.none(shape) for shape in call.shapes]

@@ -1,0 +1,304 @@
+"""An exported program, read as a graph of ours: functional, its constants computed, every argument by its schema's name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from slimtrain.graph.graph import BUFFER, CONSTANT, PARAMETER, Argument, Graph, Node, Parameter, TensorType, Value
+from slimtrain.tracing.exported import NotExportable, size_of, user_line
+
+IGNORED = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
+CASTS = ("to", "_to_copy", "type_as", "float", "half", "double", "bfloat16")
+CREATING = (
+    "new_zeros",
+    "new_full",
+    "new_ones",
+    "new_empty",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "new_empty_strided",
+)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph, and the tensors that its parameters hold, by name."""
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+
+
+def read_program(program: ExportedProgram) -> Traced:
+    """`program` as a graph. NotExportable where it branches on values or changes memory in a way that cannot be undone."""
+    try:
+        return _Reader(program).read()
+    except _MemoryChanged:  # torch can undo what this reader cannot, at the price of tracing once more
+        return _Reader(program.run_decompositions({})).read()
+
+
+class _MemoryChanged(Exception):
+    """A value is read after a view of it was written to."""
+
+
+@dataclass
+class _Reader:
+    program: ExportedProgram
+    parameters: list[Parameter] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    inputs: list[tuple[str, TensorType]] = field(default_factory=list)
+    # fx node -> what it is here: a value, the values of a tuple, a computed constant, or a plain number
+    known: dict[fx.Node, Any] = field(default_factory=dict)
+    # fx node -> the fx node whose memory it shares; what was written to, and when
+    memory: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    stale: set[fx.Node] = field(default_factory=set)
+
+    def read(self) -> Traced:
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        outputs: tuple[Value, ...] = ()
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, specs[node.name])
+            elif node.op == "output":
+                outputs = self._outputs(node)
+            elif node.op == "call_function":
+                self._call(node)
+            else:
+                raise NotExportable(f"the exported graph holds {node.op} {node.target}, which has no meaning here.")
+        return self._without_unused(Graph(tuple(self.inputs), tuple(self.parameters), tuple(self.nodes), outputs))
+
+    def _placeholder(self, node: fx.Node, spec: Any) -> None:
+        value = node.meta["val"]
+        if spec.kind == InputKind.USER_INPUT:
+            if not isinstance(value, Tensor):
+                raise NotExportable(f"input {node.name} is no tensor: expected a module that takes one batch of images.")
+            self.inputs.append((node.name, _type(value)))
+        else:
+            kind = {InputKind.PARAMETER: PARAMETER, InputKind.BUFFER: BUFFER}.get(spec.kind, CONSTANT)
+            tensor = self._stored(spec)
+            if kind == CONSTANT and not isinstance(tensor, Tensor):
+                raise NotExportable(f"the exported graph holds an object, {spec.target}, that is no tensor.")
+            if kind == CONSTANT:
+                self.known[node] = tensor.detach().clone()
+                return
+            self._parameter(node.name, spec.target, tensor, kind)
+        self.known[node] = Value(node.name)
+
+    def _stored(self, spec: Any) -> Tensor:
+        program = self.program
+        holder: Mapping[str, Any] = program.constants
+        if spec.kind == InputKind.PARAMETER or (spec.kind == InputKind.BUFFER and spec.target in program.state_dict):
+            holder = program.state_dict
+        tensor: Tensor = holder[spec.target]
+        return tensor
+
+    def _parameter(self, node: str, name: str, tensor: Tensor, kind: str) -> None:
+        shape = tuple(tensor.shape)  # stored: no size of it counts images
+        self.parameters.append(Parameter(node, name, TensorType(shape, _dtype(tensor)), kind))
+        self.tensors[name] = tensor.detach()
+
+    def _outputs(self, node: fx.Node) -> tuple[Value, ...]:
+        values = []
+        for part in _flat(node.args[0]):
+            known = self._constant(part) if isinstance(part, fx.Node) else None
+            if not isinstance(known, Value):
+                raise NotExportable("the network gives out something that is no tensor: expected tensors alone.")
+            values.append(known)
+        return tuple(values)
+
+    def _call(self, node: fx.Node) -> None:
+        if node.target is operator.getitem:
+            whole, index = node.args
+            assert isinstance(whole, fx.Node)
+            self.known[node] = self.known[whole][index]
+            self.memory[node] = self._root(whole)
+            return
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            self._other(node)
+            return
+        kind = target._schema.name.split("::")[1]
+        if kind in IGNORED:
+            return
+        arguments = _arguments(node, target)
+        if self._computable(node, kind):
+            self._compute(node, target)
+            return
+        self._check_memory(node)
+        kind = self._functional(node, target)
+        overload = target._overloadname
+        if kind in CASTS:  # to whatever it is: a device is none of the graph's concern
+            kind, overload = "to", "dtype"
+            arguments = {"self": arguments["self"], "dtype": node.meta["val"].dtype, "non_blocking": False, "copy": False}
+        names = kind if overload == "default" else f"{kind}.{overload}"
+        converted = {name: self._argument(value) for name, value in arguments.items()}
+        values = node.meta["val"]
+        single = isinstance(values, Tensor)
+        outputs = tuple(_type(value) for value in ([values] if single else values))
+        line = user_line(node.meta.get("stack_trace") or "")
+        self.nodes.append(Node(node.name, names, converted, outputs, _module_path(node), line))
+        made = [Value(node.name, index) for index in range(len(outputs))]
+        self.known[node] = made[0] if single else made
+
+    def _other(self, node: fx.Node) -> None:
+        """Python arithmetic on sizes, which are plain numbers here, and blocks that torch puts around some operators."""
+        values = [self.known.get(argument) for argument in node.all_input_nodes]
+        if node.meta.get("val") is None and not node.users:
+            return
+        if all(isinstance(value, int | float | bool) for value in values) and callable(node.target):
+            args = fx.node.map_arg(node.args, lambda argument: self.known[argument])
+            self.known[node] = node.target(*args)
+            return
+        raise _MemoryChanged  # higher-order blocks are inlined by torch
+
+    # -- constants: what depends on no parameter and no input is computed now
+
+    def _computable(self, node: fx.Node, kind: str) -> bool:
+        if node.meta.get("val") is None or any(isinstance(size_of(n), type(size_of(1009))) for n in _sizes(node.meta["val"])):
+            return False
+        if kind in CREATING:
+            return not any(isinstance(self.known[n], Value) for n in node.all_input_nodes[1:])
+        return all(isinstance(self.known[n], Tensor | int | float) for n in node.all_input_nodes)
+
+    def _compute(self, node: fx.Node, target: Any) -> None:
+        def real(argument: fx.Node) -> Any:
+            known = self.known[argument]
+            return _like(argument.meta["val"]) if isinstance(known, Value) else known
+
+        args, kwargs = (fx.node.map_arg(part, real) for part in (node.args, node.kwargs))
+        with torch.no_grad():
+            self.known[node] = target(*args, **{name: _on_cpu(value) for name, value in kwargs.items()})
+
+    def _constant(self, node: fx.Node) -> Any:
+        """What a node is, a computed constant being stored as a parameter now that something reads it."""
+        known = self.known[node]
+        if isinstance(known, Tensor):
+            name = node.name
+            self._parameter(name, name, known.clone(), CONSTANT)
+            self.known[node] = known = Value(name)
+        return known
+
+    # -- arguments
+
+    def _argument(self, argument: Any) -> Argument:
+        if isinstance(argument, fx.Node):
+            known = self._constant(argument)
+            if isinstance(known, list):
+                return tuple(known)
+            return known  # type: ignore[no-any-return]
+        if isinstance(argument, list | tuple):
+            return tuple(self._argument(part) for part in argument)
+        if isinstance(argument, bool) or argument is None or isinstance(argument, float | str):
+            return argument
+        if isinstance(argument, int):
+            return size_of(argument)
+        if isinstance(argument, torch.dtype):
+            return str(argument).removeprefix("torch.")
+        if isinstance(argument, torch.device | torch.layout | torch.memory_format):
+            return None
+        raise NotExportable(f"an argument of the exported graph is a {type(argument).__name__}, which has no form here.")
+
+    # -- memory: an operator that writes to what it reads becomes one that does not
+
+    def _root(self, node: fx.Node) -> fx.Node:
+        return self.memory.get(node, node)
+
+    def _check_memory(self, node: fx.Node) -> None:
+        if any(argument in self.stale for argument in node.all_input_nodes):
+            raise _MemoryChanged
+
+    def _functional(self, node: fx.Node, target: Any) -> str:
+        """The operator's name, without the underscore where it writes to its first argument: whoever reads that later reads
+        the result; a view of the same memory that is read later makes `_MemoryChanged`."""
+        schema = target._schema
+        kind = str(schema.name.split("::")[1])
+        written = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+        viewed = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and not a.alias_info.is_write]
+        if not written:
+            if viewed or kind in ("reshape", "contiguous", "to", "flatten", "dropout", "feature_dropout"):
+                first = next((n for n in node.all_input_nodes), None)
+                if first is not None:
+                    self.memory[node] = self._root(first)
+            return kind
+        (first,) = (node.args[index] for index in written)
+        assert isinstance(first, fx.Node)
+        root = self._root(first)
+        if not isinstance(self.known[root], Value) or root.op == "placeholder":
+            raise _MemoryChanged
+        for other in self.program.graph.nodes:
+            if other is not first and other is not node and other in self.known and self._root(other) is root:
+                self.stale.add(other)
+        self.memory[node] = root
+        first.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
+        self.stale.add(first)
+        return kind.removesuffix("_")
+
+    def _without_unused(self, graph: Graph) -> Traced:
+        """The graph without nodes and parameters that nothing reads."""
+        needed = {value.node for value in graph.outputs}
+        kept = []
+        for node in reversed(graph.nodes):
+            if node.name in needed:
+                kept.append(node)
+                needed |= {value.node for value in node.inputs}
+        parameters = tuple(p for p in graph.parameters if p.node in needed)
+        names = {p.name for p in parameters}
+        graph = Graph(graph.inputs, parameters, tuple(reversed(kept)), graph.outputs)
+        return Traced(graph, {name: tensor for name, tensor in self.tensors.items() if name in names})
+
+
+def _flat(output: Any) -> list[Any]:
+    if isinstance(output, list | tuple):
+        return [part for item in output for part in _flat(item)]
+    return list(output.values()) if isinstance(output, dict) else [output]
+
+
+def _sizes(value: Any) -> list[int]:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return [int(size) for part in parts if isinstance(part, Tensor) for size in part.shape]
+
+
+def _like(value: Tensor) -> Tensor:
+    """A tensor of an exported value's number type, for what is created like it."""
+    return torch.empty((), dtype=value.dtype).expand(tuple(value.shape))
+
+
+def _on_cpu(value: Any) -> Any:
+    return torch.device("cpu") if isinstance(value, torch.device) else value
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _type(value: Tensor) -> TensorType:
+    return TensorType(tuple(size_of(int(size)) for size in value.shape), _dtype(value))
+
+
+def _arguments(node: fx.Node, target: Any) -> dict[str, Any]:
+    """Every argument of the schema, in its order."""
+    arguments = {}
+    for index, argument in enumerate(target._schema.arguments):
+        if index < len(node.args):
+            arguments[argument.name] = node.args[index]
+        elif argument.name in node.kwargs:
+            arguments[argument.name] = node.kwargs[argument.name]
+        else:
+            arguments[argument.name] = argument.default_value if argument.has_default_value() else None
+    return arguments
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return str(paths[-1]).replace("L['self'].", "") if paths else ""
