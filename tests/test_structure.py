@@ -21,8 +21,12 @@ MOST_FILES, MOST_LINES = 16, 400
 FLOORS = (
     "slimtrain/base",
     "slimtrain/models",
+    "slimtrain/graph",
+    "slimtrain/graph/labels",
+    "slimtrain/groups",
     "slimtrain/costs",
     "slimtrain/slimmable",
+    "slimtrain/tracing",
     "slimtrain/data",
     "slimtrain/config",
     "slimtrain/checkpoints/files",
@@ -53,6 +57,9 @@ FLOORS = (
 LIGHT = {
     "slimtrain/base": {"click", "yaml"},
     "slimtrain/models": {"numpy", "yaml", "click"},
+    "slimtrain/graph": {"numpy"},
+    "slimtrain/graph/labels": {"numpy"},
+    "slimtrain/groups": {"numpy", "yaml", "click"},
     "slimtrain/costs": {"numpy", "yaml", "click"},
     "slimtrain/config": {"numpy", "yaml", "click"},
     "slimexport/target": {"numpy"},
