@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import published
 from slimtrain.search.slimming import changed_groups
-from slimtrain.slimmable.blocks import Network
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.stages import StageInput
 
@@ -19,10 +17,7 @@ class SharedPrefix:
 
     def __init__(self, network: SlimmableNetwork) -> None:
         self.network = network
-        body = network.body
-        published(network.spec, "a search")
-        assert isinstance(body, Network)
-        self.stages = list(body.stages())
+        self.stages = list(network.body.stages())
 
     def first_difference(self, a: ChannelPlan, b: ChannelPlan) -> int:
         """The first stage that computes something else at `b` than at `a`; the last one where the plans are equal."""

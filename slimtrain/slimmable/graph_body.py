@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from slimtrain.graph.graph import CONSTANT, Value
+from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_norms import GraphNorm, graph_norms
 from slimtrain.slimmable.norms import PlanNorm, SwitchableNorm, UniversalNorm
-from slimtrain.slimmable.program import Program, Run, keep
+from slimtrain.slimmable.program import Operation, Program, Run, keep
+from slimtrain.slimmable.stages import Stage, StageInput
 
 PROGRAMS = 64  # plans whose programs are kept at hand: a training step draws from a grid, and comes back to it
 
@@ -32,7 +36,7 @@ class GraphBody(nn.Module):
         held = {parameter.name for norm in self.of_nodes.values() for parameter in norm.stored.values()}
         # Where each parameter that no norm holds is stored: the module, and its name there.
         self.places: dict[str, tuple[nn.Module, str]] = {}
-        self.nodes = [(p.node, p.name) for p in spec.graph.parameters if p.name not in held]
+        self.nodes = {p.node: p.name for p in spec.graph.parameters if p.name not in held}
         self.norms: dict[str, PlanNorm] = {}
         for parameter in spec.graph.parameters:  # in the graph's order, which is the module's own
             if parameter.name in held:
@@ -86,21 +90,49 @@ class GraphBody(nn.Module):
 
     def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the user's module gives: a tensor, or several."""
-        graph, program = self.spec.graph, self.program
-        values = {Value(name): x for (name, _), x in zip(graph.inputs, images, strict=True)}
-        values |= {Value(node): program.sliced(name, self.stored(name)) for node, name in self.nodes}
+        values = {Value(name): x for (name, _), x in zip(self.spec.graph.inputs, images, strict=True)}
         run = Run(images[0].shape[0], self.training, images[0].device)
-        for operation in program.operations:
-            node = operation.node
-            norm = self.of_nodes.get(node.name)
-            if norm is not None:
-                values[Value(node.name)] = self.norms[norm.path](values[operation.positional[0]])  # type: ignore[index]
-            else:
-                keep(values, node, operation(values, run))
-            for value in operation.drops:
+        for operation in self.program.operations:
+            self._run(operation, values, run)
+        return self._outputs(values)
+
+    def _run(self, operation: Operation, values: dict[Value, Tensor], run: Run) -> None:
+        """One operation of the active program: what it makes is entered among the values, what nothing reads then goes."""
+        node = operation.node
+        norm = self.of_nodes.get(node.name)
+        if norm is not None:
+            values[Value(node.name)] = self.norms[norm.path](values[node.inputs[0]])
+        else:
+            stored = [value for value in node.inputs if value.node in self.nodes]
+            for value in stored:
+                name = self.nodes[value.node]
+                values[value] = self.program.sliced(name, self.stored(name))
+            keep(values, node, operation(values, run))
+            for value in stored:
                 values.pop(value, None)
-        outputs = tuple(values[value] for value in graph.outputs)
+        for value in operation.drops:
+            values.pop(value, None)
+
+    def _outputs(self, values: Mapping[Value, Tensor]) -> Tensor | tuple[Tensor, ...]:
+        outputs = tuple(values[value] for value in self.spec.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def stages(self) -> Iterator[Stage]:
+        """The graph taken apart, a stage for every node. What passes between them are all values that are still read, and
+        the images."""
+        graph, dims = self.spec.graph, self.spec.groups.dims
+        yield Stage(lambda given: StageInput({Value(graph.inputs[0][0]): given.x}, given.x))
+        for index, node in enumerate(graph.nodes):
+            read = [extent for value in node.inputs if value.node in graph.by_node for extent in dims[value]]
+            groups = frozenset[str]().union(*(extent.groups for extent in read if isinstance(extent, Pieces)))
+            yield Stage(partial(self._stage, index), groups)
+        yield Stage(lambda given: StageInput(self._outputs(given.x)))
+
+    def _stage(self, index: int, given: StageInput) -> StageInput:
+        values, images = dict(given.x), given.block_input
+        assert images is not None
+        self._run(self.program.operations[index], values, Run(images.shape[0], self.training, images.device))
+        return StageInput(values, images)
 
     def __getstate__(self) -> dict[str, object]:
         """Programs are made again: they are no part of what a copy or a file needs."""

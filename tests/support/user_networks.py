@@ -130,6 +130,7 @@ class Windows(nn.Module):
         super().__init__()
         self.patches, self.heads = nn.Conv2d(3, channels, 2, 2), heads
         self.qkv, self.proj = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.index: Tensor
         self.table = nn.Parameter(torch.randn(49, heads))
         self.register_buffer("index", torch.arange(256).reshape(16, 16) % 49)
         self.head = nn.Linear(channels, CLASSES)
