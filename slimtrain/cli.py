@@ -21,6 +21,7 @@ from slimtrain.cli_options import (
     checkpoint_options,
     config_options,
     key_option,
+    policy_options,
     set_option,
     training_options,
     weights_option,
@@ -268,6 +269,39 @@ def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bo
         rows = costs(spec, settings.image_size, shown)
         published = is_published(spec, settings.image_size, shown)
         click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows, published))
+
+
+@main.command(context_settings=CONTEXT)
+@click.argument("model", metavar="MODEL")
+@click.option("--image-size", default="224", show_default=True, metavar="SIZE", help="Pixels: 224, or 256x192 (height first).")
+@click.option("--in-channels", default=3, show_default=True, metavar="N", help="Channels of an image.")
+@click.option(
+    "--classes", type=int, metavar="N", help="Outputs, where the model's builder takes a number.  [default: its own]"
+)
+@click.option("--widths", metavar="LIST", help="Widths whose cost is shown.  [default: 1.0,0.75,0.5,0.25]")
+@policy_options
+def groups(
+    model: str,
+    image_size: str,
+    in_channels: int,
+    classes: int | None,
+    widths: str | None,
+    heads: str,
+    conv_groups: str,
+    shuffles: str,
+) -> None:
+    """What shrinks together in MODEL, what stays and why, and what widths cost.
+
+    \b
+      python -m slimtrain groups torchvision:mobilenet_v3_small
+      python -m slimtrain groups timm:mobilenetv4_conv_small
+      python -m slimtrain groups my_package.my_module:build --image-size 64
+    """
+    with messages(PROGRAM):
+        from slimtrain.tracing.examining import examined
+
+        shown = parse_widths(widths) if widths else ()
+        click.echo(examined(model, image_size, in_channels, classes, shown, heads, conv_groups, shuffles))
 
 
 @main.command(context_settings=CONTEXT)

@@ -70,3 +70,26 @@ checkpoint_options = together(
         "--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group.  [default: none]"
     ),
 )
+policy_options = together(
+    click.option(
+        "--heads",
+        type=click.Choice(["outer", "inner"]),
+        default="outer",
+        show_default=True,
+        help="outer: whole attention heads go; inner: every head gets narrower.",
+    ),
+    click.option(
+        "--conv-groups",
+        type=click.Choice(["outer", "inner"]),
+        default="outer",
+        show_default=True,
+        help="outer: whole groups of grouped convolutions go; inner: every group gets narrower.",
+    ),
+    click.option(
+        "--shuffles",
+        type=click.Choice(["exact", "free"]),
+        default="exact",
+        show_default=True,
+        help="free: channel shuffles may take any order; narrow networks then need training.",
+    ),
+)

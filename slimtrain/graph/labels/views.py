@@ -10,6 +10,8 @@ import numpy as np
 from slimtrain.graph.labels.labelling import Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import Call, rule
 
+# What a report may say of a network: views that split channels, and views of what was split before.
+SPLIT, SHUFFLED = "split channels", "shuffled channels"
 FEW = (
     4  # a factor of so few positions (query, key, value; two halves) is not what a view is narrowed along, if there is another
 )
@@ -69,13 +71,16 @@ def _narrowed(run: Labelling, ids: Ids, tied: bool) -> tuple[int | None, Axis | 
         return None, None
     free = varying[0]
     if len(varying) > 1:
+        run.notes.add(SPLIT)
         wide = [d for d in varying if ids.shape[d] > FEW] or varying
         free = wide[0] if run.policy.heads == "outer" else wide[-1]
     line = ids[tuple(slice(None) if d == free else 0 for d in range(ids.ndim))]
     if len(varying) > 1:
         run.tie(ids, line.reshape([-1 if d == free else 1 for d in range(ids.ndim)]))
         tied = True
-    elif tied and run.policy.shuffles == "free":
+    elif tied and run.policy.shuffles == "exact":
+        run.notes.add(SHUFFLED)
+    elif tied:
         turned = _in_turn(line)
         if turned is not line and run.node is not None:
             run.reordered.add(run.node.name)
