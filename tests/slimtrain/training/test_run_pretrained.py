@@ -84,6 +84,16 @@ def test_the_teacher_is_the_pretrained_network_and_stays_it(full: Path, whole: P
     assert not torch.equal(trained["features.0.0.weight"], kept["features.0.0.weight"])
 
 
+def test_the_teacher_in_a_checkpoint_is_not_taken_for_the_network(whole: Path) -> None:
+    """Nor for the average of its weights."""
+    held, last = raw(whole / "last.pt"), whole / "last.pt"
+    ema = {key.removeprefix("module."): value for key, value in held["training"]["ema"].items()}
+    key = "features.0.0.weight"
+    for weights, expected in ((None, held["model"]), ("model", held["model"]), ("ema", ema)):
+        assert torch.equal(open_checkpoint(last, weights=weights).network.state_dict()[key], expected[key])
+    assert len({float(state[key].sum()) for state in (held["model"], ema, held["training"]["teacher"])}) == 3
+
+
 def test_statistics_that_the_file_lacks_are_taken_from_training_images(tmp_path: Path) -> None:
     """As a published universally slimmable checkpoint may lack them."""
     bare = network_of(US1)
