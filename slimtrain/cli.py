@@ -76,6 +76,20 @@ def main() -> None:
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
 @key_option("--pretrained", "Weights to start from.", metavar="PATH", empty="random ones")
 @key_option("--weights", WEIGHTS.format("--pretrained"), key="pretrained_weights", metavar="KEY", empty=USUAL)
+@key_option(
+    "--teacher",
+    "inplace: a step's widest width teaches its others (arXiv 1903.05134, sec. 3.3); frozen: the --pretrained network, as it "
+    "came, teaches all widths, beside the labels (arXiv 1908.09791).",
+    metavar="NAME",
+    empty="inplace with `distill`",
+)
+@key_option(
+    "--grow",
+    "The range of widths grows in stages of equally many epochs: the narrowest of each, as in 0.75,0.5,0.25 (progressive "
+    "shrinking, arXiv 1908.09791, sec. 3.3).",
+    metavar="LIST",
+    empty="all widths from the start",
+)
 @key_option("--resume", "none, auto (the folder's last.pt where there is one), or a path.", metavar="WHAT")
 @key_option("--ema", "Average the weights, as in 0.9999.", metavar="DECAY")
 @key_option("--compile/--no-compile", "torch.compile.")
@@ -300,7 +314,7 @@ def groups(
     with messages(PROGRAM):
         from slimtrain.tracing.examining import examined
 
-        shown = parse_widths(widths) if widths else ()
+        shown = (parse_widths(widths) if widths else None) or ()
         click.echo(examined(model, image_size, in_channels, classes, shown, heads, conv_groups, shuffles))
 
 

@@ -59,7 +59,11 @@ config_options = together(
     key_option("--channels-last/--no-channels-last", "Memory layout of images and weights."),
 )
 training_options = together(
-    key_option("--lr", "Learning rate; not set, it follows --batch-size.", metavar="RATE"),
+    key_option(
+        "--lr",
+        "Learning rate; not set, it follows --batch-size, and from trained weights is a tenth (arXiv 1908.09791).",
+        metavar="RATE",
+    ),
     key_option("--epochs", "Passes over the training images.", metavar="N"),
 )
 checkpoint_options = together(

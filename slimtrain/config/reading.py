@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 APP = "app:"
+FINETUNING = ("pretrained", "reset_classifier")  # a configuration that sets one of them has an lr for trained weights
 FOLLOWED = ("batch_size", "lr")  # the second follows the first; published files call them so too
 TYPES = typing.get_type_hints(Config)
 _WRONG = object()
@@ -40,7 +41,9 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
 
     `changes` are `key=value` texts, later ones count; `options` are keys with their values, which count above these, None
     where not given. Where they set batch_size and not lr, lr follows it linearly; where they do not set batch_size, and the
-    configuration is packaged or published, the run may take one that fits (`fit_batch`).
+    configuration is packaged or published, the run may take one that fits (`fit_batch`). Where nobody set lr, a run from
+    pretrained weights takes a tenth of it (`scratch_lr`): a packaged or published configuration's own is for random weights,
+    unless the file itself is for finetuning.
 
     >>> import slimtrain
     >>> config = slimtrain.read_config("us_mobilenet_v1", ["epochs=90", "lr=0.25"], seed=3)
@@ -54,6 +57,7 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     own: dict[str, Any] = {}
     asked = {key for key, value in options.items() if value is not None}
     given = {key: values.get(key) for key in FOLLOWED}
+    finetunes = any(values.get(key) for key in FINETUNING)
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
@@ -65,7 +69,11 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     if published:
         values = translate(values, source.removeprefix(APP))
     ours = published or source in config_names()
-    rules = {"fit_batch": ours and "batch_size" not in asked, "scale_lr": ours and "lr" not in asked}
+    rules = {
+        "fit_batch": ours and "batch_size" not in asked,
+        "scale_lr": ours and "lr" not in asked,
+        "scratch_lr": "lr" not in asked and (ours or given["lr"] is None) and not finetunes,
+    }
     merged = {**rules, **values, **own}
     config = make_config({**merged, "output_dir": merged.get("output_dir") or f"runs/{name}"}, source)
     return _with_lr(config, given, source) if "batch_size" in asked and "lr" not in asked else config
@@ -142,6 +150,8 @@ def _parse(text: str, change: str) -> Any:
 def _convert(key: str, value: Any, source: str) -> Any:
     """`value` as the type of `key`; UserError where it is another one."""
     kind = TYPES[key]
+    if isinstance(value, str) and "," in value and isinstance(kind, types.GenericAlias):  # --grow 0.75,0.5,0.25
+        value = [item.strip() for item in value.split(",")]
     converted = _as(kind, value)
     if converted is _WRONG:
         raise UserError(f"{source}: {key} is {value!r}, expected {_describe(kind)}.")

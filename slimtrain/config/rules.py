@@ -8,6 +8,7 @@ from pathlib import Path
 from slimtrain.base.errors import UserError
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
+from slimtrain.models.channels import number_text
 
 WIDEST = 4  # of all widths
 
@@ -54,6 +55,46 @@ def check_pretrained(pretrained: str, weights: str) -> None:
     """UserError where weights of a checkpoint are chosen, but no checkpoint."""
     if weights and not pretrained:
         raise UserError(f"pretrained_weights is {weights!r}, but pretrained names no checkpoint. Set it: --pretrained PATH.")
+
+
+def check_teacher(frozen: bool, pretrained: str, reset_classifier: bool) -> None:
+    """UserError where a frozen teacher has no weights, or weights that know other classes."""
+    if frozen and not pretrained:
+        raise UserError(
+            "teacher is frozen: that is a copy of the pretrained network, and pretrained names none. Name one, --pretrained "
+            "PATH, or let the widest teach the others: --teacher inplace."
+        )
+    if frozen and reset_classifier:
+        raise UserError(
+            "teacher is frozen and reset_classifier true: a network of other classes cannot teach these. Train a classifier "
+            "first, with --teacher inplace, and start from what comes out of it, with reset_classifier=false."
+        )
+
+
+def check_grow(grow: Sequence[float], widths: Sequence[float], network: str) -> None:
+    """UserError where the stages' narrowest widths are none of a network of `widths` (none of an AutoSlim network), do not
+    fall, or do not end with the narrowest of all."""
+    if not widths:
+        raise UserError(f"grow names widths, and the switches of {network} are lists of channels. Leave it out.")
+    low, high = min(widths), max(widths)
+    inside = sorted({width for width in grow if low < width <= high}, reverse=True)
+    if list(grow) != [*inside, low]:
+        spelled = ",".join(map(number_text, [*inside, low]))
+        raise UserError(
+            f"grow is {','.join(map(number_text, grow))}, expected the narrowest width of every stage: falling, at most "
+            f"{number_text(high)}, and at last {number_text(low)}, the narrowest of {network} here. As in --grow {spelled}."
+        )
+
+
+def check_grow_epochs(grow: Sequence[float], grow_epochs: int, epochs: int) -> None:
+    """UserError where there are fewer epochs than stages."""
+    if grow_epochs > epochs:
+        raise UserError(f"grow_epochs is {grow_epochs}, expected at most the {epochs} epochs.")
+    if (grow_epochs or epochs) < len(grow):
+        kind, number = ("grow_epochs", grow_epochs) if grow_epochs else ("epochs", epochs)
+        raise UserError(
+            f"grow has {len(grow)} stages, but {kind} is {number}: each takes an epoch at least. Raise it, or name fewer."
+        )
 
 
 def check_testing(test_only: bool, pretrained: str, best_by: str) -> None:

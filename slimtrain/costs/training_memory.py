@@ -41,12 +41,15 @@ class TrainingMemory:
         return max(0, (free - self.fixed) // self.per_image)
 
 
-def training_memory(spec: WidthSpec, image_size: int, *, averaged: bool = False, half: bool = False) -> TrainingMemory:
+def training_memory(
+    spec: WidthSpec, image_size: int, *, averaged: bool = False, half: bool = False, taught: bool = False
+) -> TrainingMemory:
     """Of the widest plan of `spec`, whose step decides the peak: the plans of a step run one after the other. `averaged`:
-    with averaged weights beside; `half`: maps of 16 bits, and 16-bit copies of the weights."""
+    with averaged weights beside; `half`: maps of 16 bits, and 16-bit copies of the weights; `taught`: with a frozen network
+    beside, whose maps are gone before a plan's are made."""
     widest = max(spec.plans, key=lambda plan: sum(plan.channels.values()))
     weights = CostCounter(spec, image_size)(widest).params * FLOAT
-    copies = COPIES + averaged + 0.5 * half
+    copies = COPIES + averaged + taught + 0.5 * half * (1 + taught)
     element = FLOAT // 2 if half else FLOAT
     pixels = 3 * image_size**2 * FLOAT
     waiting, largest = _maps(spec, widest, image_size)

@@ -150,11 +150,12 @@ def check_finish(request: SearchRequest) -> None:
 
 def _run(request: SearchRequest, name: str, plans: Path) -> tuple[Config, list[str]]:
     """The configuration that trains a folder of plans jointly, from scratch, as the run `name`, and notes for its log."""
-    config, notes = plans_config(request.final, plans)
+    start: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "teacher": ""}
+    scratch = dataclasses.replace(request.final, **start, grow=(), grow_epochs=0, best_by="widest")
+    config, notes = plans_config(scratch, plans)
     config = with_epochs(config, request.config.search_train_epochs or config.epochs)
     folder = str(request.folder / name)
-    changes: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "best_by": "widest"}
-    return dataclasses.replace(config, output_dir=folder, resume="auto", **changes), notes
+    return dataclasses.replace(config, output_dir=folder, resume="auto"), notes
 
 
 def _check_alike(config: Config) -> None:

@@ -71,7 +71,7 @@ def _from_function(source: str, module: str, function: str, classes: int | None)
     try:
         home = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and module.split(".")[0] == error.name.split(".")[0]:
+        if error.name and module.partition(".")[0] == error.name.partition(".")[0]:
             raise UserError(
                 f"--model {source}: there is no module {error.name}. Expected {FORMS}; modules are looked for in the working "
                 "directory and among what is installed."
@@ -123,13 +123,12 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> s
     keys = [key for key in own if not key.endswith("num_batches_tracked")]
     theirs = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
     if set(keys) == theirs.keys():
-        wrong = [
-            f"{key} is {list(theirs[key].shape)}, expected {list(own[key].shape)}" for key in keys if _differ(own, theirs, key)
-        ]
+        pairs = {key: (list(theirs[key].shape), list(own[key].shape)) for key in keys}
+        wrong = [f"{key} is {given}, expected {expected}" for key, (given, expected) in pairs.items() if given != expected]
         if wrong:
             raise CheckpointError(
-                f"{name}: does not fit the model: {some(wrong)}. Take the model that these weights are of, or for other classes "
-                "set reset_classifier=true."
+                f"{name}: does not fit the model: {some(wrong)}. Take the model that these weights are of, or for other "
+                "classes set reset_classifier=true."
             )
         module.load_state_dict(theirs, strict=False)
         return "by name"
@@ -139,10 +138,6 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> s
     missing, unknown = [key for key in keys if key not in theirs], [key for key in theirs if key not in own]
     parts = [f"missing: {some(missing)}"] * bool(missing) + [f"unknown: {some(unknown)}"] * bool(unknown)
     raise CheckpointError(
-        f"{name}: does not fit the model. {'; '.join(parts)}. Its {len(theirs)} tensors do not fit by position either: take the "
-        "model that these weights are of."
+        f"{name}: does not fit the model. {'; '.join(parts)}. Its {len(theirs)} tensors do not fit by position either: take "
+        "the model that these weights are of."
     )
-
-
-def _differ(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor], key: str) -> bool:
-    return own[key].shape != theirs[key].shape

@@ -12,7 +12,7 @@ from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
 from slimtrain.data.datasets import Data
 from slimtrain.training.distributed import Processes
-from slimtrain.training.fitting import fitted
+from slimtrain.training.fitting import fitted, started
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
 from slimtrain.training.report import describe_losses, spread_indices
 from slimtrain.training.run import Run
@@ -31,6 +31,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
     images = MANY * config.batch_size if data is None else len(data.train)
     whole, fits = fitted(config, config.spec(classes), images, processes)
+    whole, slower = started(whole)
     parts = processes.world * config.accumulate
     few = parts * max(1, min(FEW, whole.batch_size // parts))
     tried = dataclasses.replace(
@@ -41,7 +42,6 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         augmentation="none",
         workers=0,
         holdout=0,
-        pretrained="",
         resume="none",
         test_only=False,
         tensorboard=False,
@@ -57,9 +57,9 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
     step = (
         f"dry run: one step of {count(batch.total, 'fake image')} on {processes.describe()} in {seconds:.2f} s{memory}; "
-        f"loss {describe_losses(run.trainer.sampler, losses.tolist())}"
+        f"loss {describe_losses(run.trainer.sampler, losses.tolist(), batch.step)}"
     )
-    return [f"# {line}" for line in (*lines, *fits, step)]
+    return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
 
 
 def describe_data(config: Config, data: Data) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.free_memory import free_memory, gib
-from slimtrain.config.config import Config
+from slimtrain.config.config import FROZEN, Config
 from slimtrain.config.reading import following_lr, lr_line
 from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
 from slimtrain.data.catalog import CATALOG
@@ -26,6 +26,7 @@ from slimtrain.training.distributed import Processes
 CERTAIN = 1.25  # times the free memory: what is estimated higher cannot fit, see costs/training_memory.py
 FILLED = 0.8  # of the free memory: others take some meanwhile
 EPOCH_STEPS = 4  # an epoch of fewer teaches little: a batch that is chosen here leaves so many
+FINE = 0.1  # of the learning rate for random weights, for pretrained ones
 EVEN = 8  # a batch that is chosen here is a multiple of it
 PREFETCHED = 2  # batches that every process that loads images holds
 LOADER = 100 * 2**20  # bytes of such a process beside its images
@@ -76,12 +77,41 @@ def fitted(config: Config, spec: WidthSpec, images: int, processes: Processes) -
     return _with_test_batch(dataclasses.replace(config, **changes), spec, free, processes), lines
 
 
+def started(config: Config) -> tuple[Config, str]:
+    """The configuration of a run that begins, with the learning rate of its start, and a line where that is another.
+
+    Trained weights are fine-tuned with smaller steps than they were trained with: once-for-all networks with 2.5e-3 and 7.5e-3
+    where their first stage took 3e-2 (the code of arXiv 1908.09791). Here a tenth, where lr was left open and all layers
+    are trained ones: a new classifier learns as from scratch.
+    """
+    settled = dataclasses.replace(config, scratch_lr=False)
+    if not config.scratch_lr or not config.pretrained or config.reset_classifier:
+        return settled, ""
+    lr = float(f"{config.lr * FINE:.4g}")
+    line = f"lr is {lr:g}: a tenth of {config.lr:g}, as weights are pretrained ones. Set lr to choose another."
+    return dataclasses.replace(settled, lr=lr), line
+
+
 def resumed_batch(config: Config, before: Mapping[str, Any]) -> Config:
     """A configuration whose batch was left open, with the one that its run began with: its settings were `before`."""
     keys = ["batch_size", *(["lr"] if config.scale_lr else []), "calibration_batches"]
     if not config.fit_batch or not all(isinstance(before.get(key), int | float) for key in keys):
         return config
     return dataclasses.replace(config, fit_batch=False, scale_lr=False, **{key: before[key] for key in keys})
+
+
+def resumed(config: Config, before: Mapping[str, Any]) -> Config:
+    """A configuration with what it leaves open as its run began, whose settings were `before`: its batch, the learning rate
+    of a start from pretrained weights and, of a run that became longer, the epochs that its stages share."""
+    config = resumed_batch(config, before)
+    changes: dict[str, Any] = {"scratch_lr": False}
+    if config.scratch_lr and before.get("pretrained") and isinstance(before.get("lr"), int | float):
+        changes.update(lr=before["lr"], scale_lr=False)
+    if config.grow and not config.grow_epochs:
+        staged = before.get("grow_epochs") or before.get("epochs")
+        if isinstance(staged, int) and 0 < staged < config.epochs:
+            changes["grow_epochs"] = staged
+    return dataclasses.replace(config, **changes)
 
 
 def fitted_for_testing(config: Config, spec: WidthSpec, processes: Processes) -> Config:
@@ -106,7 +136,8 @@ def free_bytes(processes: Processes) -> int | None:
 
 
 def _training(config: Config, spec: WidthSpec, processes: Processes) -> TrainingMemory:
-    memory = training_memory(spec, config.image_size, averaged=bool(config.ema), half=config.amp != "none")
+    taught = config.taught_by == FROZEN
+    memory = training_memory(spec, config.image_size, averaged=bool(config.ema), half=config.amp != "none", taught=taught)
     return _with_loaders(memory, config, processes)
 
 

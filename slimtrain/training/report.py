@@ -44,11 +44,11 @@ def describe_run(spec: WidthSpec, data: Data, config: Config, processes: Process
     )
 
 
-def describe_losses(sampler: WidthSampler, losses: Sequence[float]) -> str:
-    """A loss per plan of a step, in the sampler's order."""
-    names = [number_text(plan.width or 0) for plan in sampler.fixed]
-    names += ["drawn"] * (sampler.count - len(names))
-    return ", ".join(f"{name}: {loss:.3f}" for name, loss in zip(names, losses, strict=True))
+def describe_losses(sampler: WidthSampler, losses: Sequence[float], step: int) -> str:
+    """A loss per plan of `step`, in the sampler's order."""
+    names = [number_text(plan.width or 0) for plan in sampler.fixed_at(step)]
+    names += ["drawn"] * (len(sampler(step)) - len(names))
+    return ", ".join(f"{name}: {loss:.3f}" for name, loss in zip(names, losses[: len(names)], strict=True))
 
 
 def describe_step(step: int, schedule: Schedule, losses: str, clock: Clock) -> str:

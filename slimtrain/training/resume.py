@@ -29,6 +29,7 @@ from slimtrain.training.records.logbook import SummaryRow
 from slimtrain.training.trainer import Trainer
 
 AUTO = "auto"
+UNNAMED = {"teacher": "", "grow": []}  # keys that older versions did not know, and what their runs did
 
 
 @dataclass
@@ -167,7 +168,7 @@ def image_counts(data: Data) -> dict[str, int]:
 def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, longer: bool = False) -> None:
     """UserError where `path` belongs to a run whose settings were not those of `config`; `longer`: it may have more epochs
     now. Keys that an older version did not know are passed over."""
-    now = run_settings(config)
+    now, before = run_settings(config), {**UNNAMED, **before}
     changed = [key for key in now if key in before and before[key] != now[key]]
     if longer and "epochs" in changed and isinstance(before["epochs"], int) and before["epochs"] < config.epochs:
         changed.remove("epochs")

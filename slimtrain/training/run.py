@@ -21,21 +21,20 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import count
 from slimtrain.base.threads import advice as spinning_advice
-from slimtrain.checkpoints.adopt import adopt
-from slimtrain.checkpoints.checkpoint import open_configured
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_configured
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, shortest_batch, steps_per_epoch
 from slimtrain.data.noise import noise_images
-from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error, logit_spread
-from slimtrain.training.fitting import fitted, resumed_batch
+from slimtrain.training.fitting import fitted, resumed, started
 from slimtrain.training.health import Health, one_value_error, smallest_part
 from slimtrain.training.inputs import RunImages, UnreadableImages, data_of, test_transform_of
 from slimtrain.training.optimizer import Schedule
@@ -96,23 +95,24 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if processes is None:
         with distributed.processes(config.device) as joined:
             return train(config, joined, notes)
-    resumed = run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    if resumed is not None:
-        config = resumed_batch(config, resumed[1]["training"]["config"])
+    last = run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
+    if last is not None:
+        config = resumed(config, last[1]["training"]["config"])
     data = data_of(config)
     config, lines = fitted(config, config.spec(len(data.classes)), len(data.train), processes)
+    config, line = started(config)
+    lines.append(line)
     run = Run(config, processes, data)
-    if resumed is not None:
-        run.restore(*resumed)
+    if last is not None:
+        run.restore(*last)
     elif config.pretrained:
-        started_from = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
-        check_classes(started_from, data.classes, reset_classifier=config.reset_classifier)
-        adopt(run.trainer.network, started_from, reset_classifier=config.reset_classifier)
+        checkpoint = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
+        lines.append(run.start_from(checkpoint))
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
-    run.begin(None if resumed is None else resumed[0])
-    if resumed is not None:
-        lines.append(lengthened(resumed[1]["training"]["config"], run.schedule, run.state.step))
+    run.begin(None if last is None else last[0])
+    if last is not None:
+        lines.append(lengthened(last[1]["training"]["config"], run.schedule, run.state.step))
     if processes.device.type == "cpu":
         lines.append(spinning_advice())
     for line in filter(None, (*lines, *notes)):
@@ -134,8 +134,8 @@ class Run:
         self.folder = Path(config.output_dir)
         self.images = RunImages(config, data, processes)
         self.spec = config.spec(len(data.classes))
-        self.trainer = Trainer(self.spec, config, processes)
         steps = steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
+        self.trainer = Trainer(self.spec, config, processes, steps)
         self.schedule = Schedule(
             config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
         )
@@ -152,6 +152,25 @@ class Run:
         check_followed(config.best_by, self.spec.plans)
 
     # ------------------------------------------------------------------------------------------------------ the run
+
+    def start_from(self, checkpoint: Checkpoint) -> str:
+        """Begin with a checkpoint's weights; what is to be said of a frozen teacher. CheckpointError where they do not fit,
+        WidthError where that teacher has no statistics, and there are no batches for them."""
+        config, trainer = self.config, self.trainer
+        check_classes(checkpoint, self.images.data.classes, reset_classifier=config.reset_classifier)
+        trainer.start_from(checkpoint, reset_classifier=config.reset_classifier)
+        if trainer.teacher is None:
+            return ""
+        plan = trainer.teacher.plan
+        name = f"{number_text(plan.width or 0)} of {checkpoint.file}"
+        line = f"teacher: width {name}, frozen; {config.teacher_share:g} of the loss of every width"
+        if not trainer.teacher_lacks_statistics:
+            return line
+        if not config.calibration_batches:
+            remedy = "A frozen teacher needs them: set calibration_batches to take them from training images (as in 20)"
+            raise missing_statistics(trainer.network, plan, checkpoint.file, remedy)
+        trainer.calibrate_teacher(self.images.calibrating(), self.processes)
+        return f"{line}; its batch-norm statistics, which the file lacks, are of {self.images.describe_calibration()}"
 
     def begin(self, resumed: Path | None) -> None:
         """Make the folder, and say what is going to happen. Going on with the checkpoint `resumed` of this folder keeps
@@ -180,8 +199,11 @@ class Run:
             self._steps(clock, bar)
 
     def _steps(self, clock: Clock, bar: EpochBar) -> None:
-        config, schedule = self.config, self.schedule
+        config, schedule, began = self.config, self.schedule, self.state.step
+        stages = self.trainer.sampler.stages
         for batch in clock.watch(self.images.training(self.state.step)):
+            if stages and (batch.step == began or stages.begins(batch.step)):
+                self.logbook.say(stages.describe(batch.step))
             losses = self.train_step(batch)
             bar.advance(self.state.step)
             self.unreadable.note_replaced(batch)
@@ -193,7 +215,7 @@ class Run:
             if ends or saves or logs:
                 self.health.check_losses()
             if logs and not ends:
-                last_losses = describe_losses(self.trainer.sampler, losses.tolist())
+                last_losses = describe_losses(self.trainer.sampler, losses.tolist(), step - 1)
                 self.logbook.say(describe_step(step, schedule, last_losses, clock))
             if ends or saves:
                 self.health.check_weights(self.trainer.network, step - 1)
@@ -225,25 +247,30 @@ class Run:
         return scores
 
     def end_epoch(self, clock: Clock) -> None:
-        """Test, where it is time to; keep the figures, and the best network."""
+        """Test, where it is time to; keep the figures, and the best network: of those whose widths are all trained."""
         config, schedule, state, trainer = self.config, self.schedule, self.state, self.trainer
+        sampler, last = trainer.sampler, state.step - 1
         means = self.health.epoch_means()
         head, epoch = describe_epoch(state.step, schedule, clock), schedule.epoch(state.step)
         if not (config.test_every and epoch % config.test_every == 0) and epoch < config.epochs:
-            self.logbook.say(f"{head}  loss {describe_losses(trainer.sampler, means)}")
+            self.logbook.say(f"{head}  loss {describe_losses(sampler, means, last)}")
             return
-        plans = sorted(self.spec.plans, key=lambda plan: plan.width or 0)
+        mean_of = dict(zip(sampler.fixed_at(last), means, strict=False))
+        plans = sorted((plan for plan in self.spec.plans if plan in mean_of), key=lambda plan: plan.width or 0)
         scores = self.test(trainer.tested, plans)
-        mean_of = dict(zip(trainer.sampler.fixed, means, strict=False))
         trained = [mean_of[plan] for plan in plans]
         state.rows += summary_rows(state.step, schedule, plans, scores, trained, clock)
         self.logbook.say(f"{head}\n{results_table(plans, scores, trained)}")
-        error = followed_error(config.best_by, plans, scores)
-        if error < state.best:
-            state.best = error
-            if self.processes.first:
-                save(self._content(trainer.tested), self.folder / BEST)
+        if sampler.trains_all(last):
+            self.keep_best(followed_error(config.best_by, plans, scores))
         clock.restart(state.step)
+
+    def keep_best(self, error: float) -> None:
+        """Write `best.pt` where the `error` that it follows is smaller than before."""
+        if error < self.state.best:
+            self.state.best = error
+            if self.processes.first:
+                save(self._content(self.trainer.tested), self.folder / BEST)
 
     def _content(self, network: SlimmableNetwork, training: dict[str, Any] | None = None) -> dict[str, Any]:
         return network_content(network, self.config, self.images.data.classes, training, run_settings(self.config))

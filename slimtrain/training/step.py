@@ -1,11 +1,12 @@
 """One training step: forward and backward at every plan, gradients summed, one step of the optimizer.
 
-Slimmable training: arXiv 1812.08928, sec. 3.3. Sandwich rule and inplace distillation: 1903.05134, sec. 3.2 and 3.3. Losses
-are summed over images; logits are [N, classes].
+Slimmable training: arXiv 1812.08928, sec. 3.3. Sandwich rule and inplace distillation: 1903.05134, sec. 3.2 and 3.3. A frozen
+teacher: 1908.09791. Losses are summed over images; logits are [N, classes].
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -58,6 +59,39 @@ def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     return -(teacher * full_precision(logits).log_softmax(1)).sum()
 
 
+class FrozenTeacher:
+    """A copy of `network` that teaches and never learns: at `plan`, the full network, in evaluation mode, with the statistics
+    that this plan has.
+
+    Once-for-all networks learn from the soft labels of the trained full network so, beside the true ones (arXiv 1908.09791;
+    their code lets the teacher's norms follow the batch, here what it says of an image does not depend on the others).
+    """
+
+    def __init__(self, network: SlimmableNetwork, plan: ChannelPlan, amp: str = "none") -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.plan, self.amp = plan, amp
+
+    def load(self, network: SlimmableNetwork) -> None:
+        """Become what `network` is now, but for statistics that it keeps beside its layout's."""
+        self.network.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The probabilities [N, classes] of images [N, 3, H, W]."""
+        with self.network.at(self.plan), autocast(images.device, self.amp):
+            logits = self.network(images)
+        return full_precision(logits).softmax(1)
+
+
+def plan_loss(logits: Tensor, labels: Tensor, smoothing: float, teacher: Tensor | None, share: float) -> Tensor:
+    """What a plan is trained on: a `share` of the teacher's probabilities [N, classes], the rest labels [N]."""
+    if teacher is None:
+        return label_loss(logits, labels, smoothing)
+    if share == 1:
+        return distillation_loss(logits, teacher)
+    return (1 - share) * label_loss(logits, labels, smoothing) + share * distillation_loss(logits, teacher)
+
+
 def accumulate_gradients(
     network: SlimmableNetwork,
     plans: Sequence[ChannelPlan],
@@ -67,6 +101,8 @@ def accumulate_gradients(
     *,
     smoothing: float = 0.0,
     distill: bool = False,
+    frozen: FrozenTeacher | None = None,
+    share: float = 0.5,
     amp: str = "none",
     scale: float | Tensor = 1.0,
     forward: Forward | None = None,
@@ -76,15 +112,16 @@ def accumulate_gradients(
 
     Losses are sums over images divided by `total`, the images of the step over all its parts and processes, so that
     parts add up to the mean. With `distill` the first plan learns from the labels, the others from its detached
-    probabilities. `scale` multiplies what is differentiated (fp16). `losses` [plans] collects the unscaled values.
+    probabilities. A `frozen` teacher teaches all plans in its place, by a `share` of their losses. `scale` multiplies what is
+    differentiated (fp16). `losses` [plans] collects the unscaled values; it may be longer.
     """
-    teacher: Tensor | None = None
+    teacher = None if frozen is None else frozen(images)
+    share = 1.0 if frozen is None else share
     for i, plan in enumerate(plans):
         with network.at(plan):
             with autocast(images.device, amp):
                 logits = (forward or network)(images)
-            loss = label_loss(logits, labels, smoothing) if teacher is None else distillation_loss(logits, teacher)
-            loss = loss / total
+            loss = plan_loss(logits, labels, smoothing, teacher, share) / total
             (loss * scale).backward()  # type: ignore[no-untyped-call]
         if distill and teacher is None:
             teacher = full_precision(logits.detach()).softmax(1)
@@ -134,7 +171,7 @@ class Gradients:
 
 
 class Stepper:
-    """Training steps of one network. `scaler` is for fp16."""
+    """Training steps of one network. `scaler` is for fp16; a `frozen` teacher goes before `distill`."""
 
     def __init__(
         self,
@@ -147,14 +184,17 @@ class Stepper:
         amp: str,
         parts: int = 1,
         forward: Forward | None = None,
+        frozen: FrozenTeacher | None = None,
+        share: float = 0.5,
     ) -> None:
         self.network, self.optimizer, self.gradients = network, optimizer, gradients
         self.smoothing, self.distill, self.amp, self.parts, self.forward = smoothing, distill, amp, parts, forward
+        self.frozen, self.share = frozen, share
         self.scaler = torch.amp.GradScaler(gradients.processes.device.type, enabled=amp == "fp16")
 
     def compute(self, plans: Sequence[ChannelPlan], images: Tensor, labels: Tensor, total: int) -> Tensor:
         """The step's gradients, over all processes, in the parameters' `.grad` (times the scaler's scale in fp16);
-        the mean loss of every plan [plans]."""
+        the mean loss of every plan [plans], 0 behind those of a stage that runs fewer."""
         self.network.train()
         self.gradients.clear()
         scale = self.scaler.scale(torch.ones((), device=images.device)) if self.amp == "fp16" else 1.0
@@ -167,6 +207,8 @@ class Stepper:
                 total,
                 smoothing=self.smoothing,
                 distill=self.distill,
+                frozen=self.frozen,
+                share=self.share,
                 amp=self.amp,
                 scale=scale,
                 forward=self.forward,

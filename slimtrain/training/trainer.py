@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from slimtrain.config.config import Config
+from slimtrain.checkpoints.adopt import adopt, adopt_norms
+from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.config.config import FROZEN, INPLACE, Config
 from slimtrain.data.loader import Batch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import CompiledForward, check_compiler, check_compiling
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import to_device
+from slimtrain.training.evaluate import calibrate_on, to_device
 from slimtrain.training.optimizer import initialize, sgd
-from slimtrain.training.sampling import WidthSampler
-from slimtrain.training.step import Gradients, Stepper
+from slimtrain.training.sampling import Stages, WidthSampler
+from slimtrain.training.step import FrozenTeacher, Gradients, Stepper
 
 
 class Trainer:
     """Trains `network` on one of `processes`, at the plans that `sampler` gives for a step."""
 
-    def __init__(self, spec: NetworkSpec, config: Config, processes: Processes) -> None:
+    def __init__(self, spec: NetworkSpec, config: Config, processes: Processes, steps: int = 1) -> None:
+        """`steps` are an epoch's, by which the range of widths grows."""
         self.device, self.channels_last = processes.device, config.channels_last
         synchronized = config.sync_norm and processes.world > 1
         if config.threads:
@@ -34,24 +38,29 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
         self.network.synchronize(synchronized)
-        self.sampler = WidthSampler(spec, config.seed, config.sandwich, config.nonuniform, config.width_step)
+        stages = Stages(config.grow, config.grow_epochs or config.epochs, steps) if config.grow else None
+        self.sampler = WidthSampler(spec, config.seed, config.sandwich, config.nonuniform, config.width_step, stages)
+        self.teacher: FrozenTeacher | None = None
+        if config.taught_by == FROZEN:
+            self.teacher = FrozenTeacher(self.network, self.sampler.fixed[0], config.amp)
         gradients = Gradients(self.network, self.sampler.count, processes, config.sync_norm)
         forward = None
         if config.compile:
             check_compiling(synchronized)
             check_compiler(processes.device)
-            grid = [spec.plan(width) for width in self.sampler.grid]
-            forward = CompiledForward(self.network, [*self.sampler.fixed, *grid])
+            forward = CompiledForward(self.network, self.sampler.returning)
         self.optimizer = sgd(self.network, config.lr, config.momentum, config.nesterov, config.weight_decay)
         self.stepper = Stepper(
             self.network,
             self.optimizer,
             gradients,
             smoothing=config.label_smoothing,
-            distill=config.distill,
+            distill=config.taught_by == INPLACE,
             amp=config.amp,
             parts=config.accumulate,
             forward=forward,
+            frozen=self.teacher,
+            share=config.teacher_share,
         )
         self.averaged: AveragedModel | None = None
         if config.ema:
@@ -66,6 +75,26 @@ class Trainer:
         module = self.averaged.module
         assert isinstance(module, SlimmableNetwork)
         return module
+
+    def start_from(self, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:
+        """Begin with a checkpoint's weights. CheckpointError where they do not fit."""
+        adopt(self.network, checkpoint, reset_classifier=reset_classifier)
+        if self.teacher is not None:
+            self.teacher.load(self.network)
+
+    @property
+    def teacher_lacks_statistics(self) -> bool:
+        """Whether there is a frozen teacher, of weights without batch-norm statistics for the full network."""
+        return self.teacher is not None and not self.teacher.network.has_statistics(self.teacher.plan)
+
+    def calibrate_teacher(self, batches: Iterable[Tensor], processes: Processes) -> None:
+        """Give the teacher, and the full network that is trained, the statistics of `batches` of images."""
+        assert self.teacher is not None
+        network, plan = self.teacher.network, self.teacher.plan
+        calibrate_on(network, [plan], batches, processes, channels_last=self.channels_last)
+        adopt_norms(self.network, network, plan)
+        network.replace_calibrated({})
+        self.teacher.load(self.network)
 
     def compute(self, batch: Batch) -> Tensor:
         """The gradients of a step; the mean loss of each of its plans [plans]."""
@@ -85,6 +114,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "ema": None if self.averaged is None else self.averaged.state_dict(),
+            **({} if self.teacher is None else {"teacher": self.teacher.network.state_dict()}),
         }
 
     def restore(self, network: SlimmableNetwork, state: dict[str, Any]) -> None:
@@ -95,3 +125,5 @@ class Trainer:
             self.stepper.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["ema"])
+        if self.teacher is not None:
+            self.teacher.network.load_state_dict(state["teacher"])

@@ -171,3 +171,24 @@ def test_a_run_starts_from_the_weights(tmp_path: Path) -> None:
     plan: ChannelPlan = US1.plan(0.25)
     assert not torch.equal(network.statistics(plan)["features.0.1"][0], theirs.statistics(plan)["features.0.1"][0])
     assert torch.isfinite(network(noise(2, 16))).all()
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v2", "mnasnet", "resnet50", "shufflenet"])
+@pytest.mark.parametrize("family", ["us", "s"])
+def test_a_network_of_one_width_is_the_widest_of_any_family(architecture: str, family: str) -> None:
+    """Whatever its norms are: switchable ones become shared scales, or those of every switch."""
+    theirs = network_of(NetworkSpec(architecture, "s", (0.5,), 10))
+    ranged = (0.25, 0.5) if family == "us" else None
+    network = adopted(NetworkSpec(architecture, family, (0.25, 0.5), 10, width_range=ranged), theirs)
+    plan = network.spec.widest
+    assert torch.equal(logits(network, plan, 64), logits(theirs, plan, 64))
+    with network.at(network.spec.plan(0.25)), theirs.at(plan):
+        for path, norm in network.norms.items():
+            for own, other in zip(norm.scale_and_shift(), theirs.norms[path].scale_and_shift(), strict=True):
+                assert torch.equal(own, other[: len(own)]), path
+
+
+def test_one_width_that_is_not_the_widest_is_refused() -> None:
+    assert "holds a s_mobilenet_v1" in refusal(US1, NetworkSpec("mobilenet_v1", "s", (0.125,), 10, stem_stride=1))
+    two = NetworkSpec("mobilenet_v1", "s", (0.25, 0.1875), 10, stem_stride=1)
+    assert "the configuration trains a us_mobilenet_v1" in refusal(US1, two)

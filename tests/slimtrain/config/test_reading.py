@@ -105,7 +105,9 @@ def test_the_ones_for_cifar_keep_the_resolution(name: str) -> None:
 
 
 def test_a_file_needs_a_network_only(tmp_path: Path) -> None:
-    assert read_config(write(tmp_path, "network: s_shufflenet\n")) == Config("s_shufflenet", output_dir="runs/a")
+    assert read_config(write(tmp_path, "network: s_shufflenet\n")) == Config(
+        "s_shufflenet", output_dir="runs/a", scratch_lr=True
+    )
     assert read_config(write(tmp_path, "network: s_shufflenet\noutput_dir: ''\n")).output_dir == "runs/a"
     assert read_config(write(tmp_path, "network: s_shufflenet\noutput_dir: x\n")).output_dir == "x"
 
@@ -129,6 +131,9 @@ def test_a_file_without_a_suffix_is_a_path_and_a_folder_is_none(tmp_path: Path, 
         ([" seed = 3 "], {"seed": 3}),
         (["test_widths=[0.5, 1]"], {"test_widths": (0.5, 1.0)}),
         (["test_widths=0.5"], {"test_widths": (0.5,)}),
+        (["test_widths=0.5, 0.75"], {"test_widths": (0.5, 0.75)}),
+        (["grow=0.75,0.5,0.25", "teacher=inplace"], {"grow": (0.75, 0.5, 0.25), "teacher": "inplace"}),
+        (["search_targets=150M,1.2G"], {"search_targets": ("150M", "1.2G")}),
         (["test_widths="], {"test_widths": ()}),
         (["test_widths=[]"], {"test_widths": ()}),
         (["test_widths=null"], {"test_widths": ()}),
@@ -166,7 +171,7 @@ def test_options_count_above_set_and_none_is_not_given() -> None:
         ("seed=2001-99-99", "is not a YAML value"),
         ("seed=" + "1" * 5000, "seed"),
         ("lr=!!python/name:os.system", "is not a YAML value"),
-        ("test_widths=0.5,0.7", "test_widths is '0.5,0.7', expected a list, each entry a finite number"),
+        ("test_widths=0.5,wide", "test_widths is ['0.5', 'wide'], expected a list, each entry a finite number"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(change: str, reason: str) -> None:

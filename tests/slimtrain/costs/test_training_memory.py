@@ -69,6 +69,9 @@ def test_it_is_linear_in_images_and_counts_what_stands_beside() -> None:
     larger = training_memory(spec, 128)
     assert larger.fixed == memory.fixed and 3.9 < larger.per_image / memory.per_image < 4.1
     assert training_memory(spec, 64, averaged=True).fixed > memory.fixed
+    taught = training_memory(spec, 64, taught=True)  # a copy of the weights, whose maps are gone before those of a step
+    assert taught.fixed - memory.fixed == pytest.approx(training_memory(spec, 64, averaged=True).fixed - memory.fixed, abs=2)
+    assert taught.per_image == memory.per_image
     assert training_memory(spec, 64, half=True).per_image < 0.6 * memory.per_image
     assert memory_of_tests(spec, 64).per_image < memory.per_image / 4
 

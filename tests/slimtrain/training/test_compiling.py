@@ -23,7 +23,7 @@ from slimtrain.training.compiling import MOST_PLANS, SYNCHRONIZES, CompiledForwa
 from slimtrain.training.distributed import Processes
 from slimtrain.training.optimizer import sgd
 from slimtrain.training.sampling import WidthSampler
-from slimtrain.training.step import Gradients, Stepper
+from slimtrain.training.step import FrozenTeacher, Gradients, Stepper
 from tests.support.run_helpers import config, failure
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
@@ -177,13 +177,22 @@ def test_limits_that_a_user_raised_are_kept() -> None:
 
 @pytest.mark.parametrize("sampler", [WidthSampler(s(0.25, 1.0)), WidthSampler(us())], ids=["s", "us"])
 def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) -> None:
+    """With inplace distillation, and with a frozen teacher, which runs eagerly beside."""
     outcomes: list[tuple[State, State, list[float]]] = []
     for compiled in (False, True):
         network = network_for(spec_of(sampler))
         gradients = Gradients(network, sampler.count, alone(), synchronized=False)
         forward = CompiledForward(network, sampler.fixed, "aot_eager") if compiled else None
+        frozen = FrozenTeacher(network, sampler.fixed[0]) if sampler.spec.family == "us" else None
         steps = Stepper(
-            network, sgd(network, 0.1, 0.9, True, 1e-4), gradients, smoothing=0.1, distill=True, amp="none", forward=forward
+            network,
+            sgd(network, 0.1, 0.9, True, 1e-4),
+            gradients,
+            smoothing=0.1,
+            distill=True,
+            amp="none",
+            forward=forward,
+            frozen=frozen,
         )
         losses: list[float] = []
         for step in range(3):
