@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from slimtrain.search.run import search
     from slimtrain.slimmable.calibrate import calibrate
     from slimtrain.slimmable.network import SlimmableNetwork
+    from slimtrain.tracing.slimmed import make_slimmable
     from slimtrain.training.evaluate import evaluate
     from slimtrain.training.run import train
 
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "evaluate",
+    "make_slimmable",
     "open_checkpoint",
     "published_spec",
     "read_config",
@@ -52,6 +54,7 @@ _HOMES = {
     "UserError": "slimtrain.base.errors",
     "calibrate": "slimtrain.slimmable.calibrate",
     "evaluate": "slimtrain.training.evaluate",
+    "make_slimmable": "slimtrain.tracing.slimmed",
     "open_checkpoint": "slimtrain.checkpoints.checkpoint",
     "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",

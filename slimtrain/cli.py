@@ -74,6 +74,7 @@ def main() -> None:
 @config_options
 @training_options
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
+@key_option("--model", "A module to train: torchvision:NAME, timm:NAME, package.module:function.", metavar="MODULE")
 @key_option("--pretrained", "Weights to start from.", metavar="PATH", empty="random ones")
 @key_option("--weights", WEIGHTS.format("--pretrained"), key="pretrained_weights", metavar="KEY", empty=USUAL)
 @key_option(
@@ -114,6 +115,8 @@ def train(
     """Train CONFIG, calibrate and test it. Ours are named without a path."""
     notes: Sequence[str] = ()
     with messages(PROGRAM):
+        if options["model"] and not any(change.startswith("weights=") for change in changes):
+            changes = (*changes, "weights=")  # a packaged file's name is that of its own network
         settings = read_config(config, changes, **options)
         if plans is not None:
             settings, notes = plans_config(settings, Path(plans), plan or "")

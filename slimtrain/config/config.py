@@ -21,7 +21,9 @@ from slimtrain.config.rules import (
     check_grow,
     check_grow_epochs,
     check_holdout,
+    check_model,
     check_momentum,
+    check_network,
     check_normalization,
     check_pretrained,
     check_schedule,
@@ -38,6 +40,7 @@ from slimtrain.models.registry import split_name
 from slimtrain.models.spec import NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
+MODEL_RANGE, MODEL_SWITCHES = (0.25, 1.0), (0.25, 0.5, 0.75, 1.0)  # of a user's module, where the configuration names none
 STATISTICS = ("batch", "calibrated")  # of its candidates' norms
 INPLACE, FROZEN = "inplace", "frozen"  # teachers
 
@@ -61,6 +64,11 @@ class Config:
     channel_lists: tuple[tuple[int, ...], ...] = key((), family="autoslim")  # one list per switch; as published
     classes: int = key(0, least=0)  # as many as the data has
     stem_stride: int = key(2, least=1, most=2)  # 1 for small images
+    model: str = ""  # a module in place of the architecture: torchvision:NAME, timm:NAME or package.module:function
+    heads: str = key("outer", choices=("outer", "inner"))  # of a model's attention: whole ones go, or all get narrower
+    conv_groups: str = key("outer", choices=("outer", "inner"))  # of its grouped convolutions
+    shuffles: str = key("exact", choices=("exact", "free"))  # of its channels
+    order: str = key("l1", choices=("none", "l1", "l2"))  # of its pretrained channels, by what reads them
 
     # the data
     data: str = key(FOLDER, choices=CATALOG)  # see data/catalog.py
@@ -154,7 +162,7 @@ class Config:
     resume: str = machine("none")  # none, auto (this folder's last.pt where there is one), or a path
 
     def __post_init__(self) -> None:
-        family, _ = split_name(self.network)
+        family = self.family
         for name, rule in KEYS.items():
             rule.check(name, getattr(self, name), self.network, family)
         check_holdout(self.holdout)
@@ -170,13 +178,14 @@ class Config:
             check_grow(self.grow, self._widths() if family != "autoslim" else (), self.network)
             check_grow_epochs(self.grow, self.grow_epochs, self.epochs)
         check_finished_file(self.weights, self.layout, self.stem_stride)
+        check_model(self.model, family, self.layout)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
 
     @property
     def family(self) -> str:
         """`s`, `us` or `autoslim`."""
-        return split_name(self.network)[0]
+        return check_network(self.network, self.model)
 
     @property
     def taught_by(self) -> str:
@@ -197,12 +206,22 @@ class Config:
     def _widths(self) -> tuple[float, ...]:
         """A US network's narrowest and widest width, an S network's switches."""
         if self.family == "us":
-            return self.width_range or published_spec(self.network).range
-        return self.switches or published_spec(self.network).switches
+            return self.width_range or (MODEL_RANGE if self.model else published_spec(self.network).range)
+        return self.switches or (MODEL_SWITCHES if self.model else published_spec(self.network).switches)
+
+    @property
+    def model_widths(self) -> tuple[float, ...]:
+        """The widths that a model's norms know, the widest the module as it is."""
+        return self._widths()
 
     def spec(self, classes: int) -> NetworkSpec:
-        """The network to train. A US network's switches are the ends of its range: the only widths whose statistics
-        are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not fit."""
+        """The published architecture to train, no model. A US network's switches are the ends of its range: the only widths
+        whose statistics are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not fit."""
+        if self.model:
+            raise UserError(
+                f"model {self.model}: is no published architecture, and this works with these alone. Leave model out; what of "
+                "a model can be slimmed says `python -m slimtrain groups`."
+            )
         family, architecture = split_name(self.network)
         try:
             if family == "us":

@@ -9,6 +9,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
 from slimtrain.models.channels import number_text
+from slimtrain.models.registry import split_name
 
 WIDEST = 4  # of all widths
 
@@ -114,6 +115,31 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
         raise UserError(f"weights is {weights!r}, a name that a run uses otherwise. Expected another, such as NETWORK.pt.")
     if layout == "published" and stem_stride != 2:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
+
+
+ANY = "_any"  # the end of a network's name that stands for a model's
+
+
+def check_network(network: str, model: str) -> str:
+    """The family of a network's name. UserError for an unknown one, and for `us_any` or `s_any` without a model."""
+    family, _, rest = network.partition("_")
+    if f"_{rest}" != ANY or family not in ("s", "us"):
+        return split_name(network)[0]
+    if not model:
+        raise UserError(
+            f"network {network}: of which module? Name it: --model torchvision:NAME, timm:NAME or module:function."
+        )
+    return family
+
+
+def check_model(model: str, family: str, layout: str) -> None:
+    """Of a user's module in place of an architecture."""
+    if not model:
+        return
+    if family == "autoslim":
+        raise UserError(f"model {model}: is made slimmable (s_) or universally slimmable (us_). Set network=us_any.")
+    if layout == "published":
+        raise UserError("layout: published is that of the published architectures. Use layout: own for a model.")
 
 
 def check_searched_network(widths: Sequence[float], share: float) -> None:

@@ -53,6 +53,11 @@ class GraphSpec(WidthSpec):
         return ChannelPlan("widest", self.groups.sizes)
 
     @property
+    def stride(self) -> int:
+        """Of no account: what it was traced with it can take."""
+        return 0
+
+    @property
     def entries(self) -> int:
         return len(self.groups.groups)
 

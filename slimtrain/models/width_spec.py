@@ -36,6 +36,11 @@ class WidthSpec(ABC):
 
     @property
     @abstractmethod
+    def stride(self) -> int:
+        """The whole network's downsampling in pixels."""
+
+    @property
+    @abstractmethod
     def entries(self) -> int:
         """How many widths `mixed_plan` takes."""
 

@@ -18,6 +18,7 @@ from slimtrain.slimmable.norms import PlanNorm, SwitchableNorm, UniversalNorm
 from slimtrain.slimmable.program import Operation, Program, Run, keep
 from slimtrain.slimmable.stages import Stage, StageInput
 
+WEIGHTED = ("conv", "linear")  # the beginnings of the names of operators that multiply by a weight
 PROGRAMS = 64  # plans whose programs are kept at hand: a training step draws from a grid, and comes back to it
 
 
@@ -79,6 +80,20 @@ class GraphBody(nn.Module):
             tensor = place._buffers[last]
         assert tensor is not None
         return tensor
+
+    def decayed(self) -> list[nn.Parameter]:
+        """The weights of convolutions, depthwise ones left out, and of linear layers: those that weight decay is for."""
+        graph, weights = self.spec.graph, {}
+        for node in graph.nodes:
+            value = node.arguments.get("weight")
+            stored = self.nodes.get(value.node) if isinstance(value, Value) else None
+            if stored is None or not node.kind.startswith(WEIGHTED):
+                continue
+            shape = graph.types[value].shape  # type: ignore[index]
+            tensor = self.stored(stored)
+            if isinstance(tensor, nn.Parameter) and not (shape[1] == 1 and (node.arguments.get("groups") or 1) != 1):
+                weights[stored] = tensor
+        return list(weights.values())
 
     def activate(self, plan: ChannelPlan) -> None:
         number = next((p.dtype for p in self.parameters()), torch.float32)

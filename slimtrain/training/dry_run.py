@@ -11,6 +11,7 @@ from slimtrain.base.text import count, some
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
 from slimtrain.data.datasets import Data
+from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes
 from slimtrain.training.fitting import fitted, started
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
@@ -30,7 +31,8 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     classes = config.known_classes or CLASSES if data is None else len(data.classes)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
     images = MANY * config.batch_size if data is None else len(data.train)
-    whole, fits = fitted(config, config.spec(classes), images, processes)
+    start = starting(config, classes)
+    whole, fits = fitted(config, spec_of(config, classes, start), images, processes)
     whole, slower = started(whole)
     parts = processes.world * config.accumulate
     few = parts * max(1, min(FEW, whole.batch_size // parts))
@@ -46,7 +48,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         test_only=False,
         tensorboard=False,
     )
-    run = Run(tried, processes, data_of(tried))
+    run = Run(tried, processes, data_of(tried), start)
     batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)

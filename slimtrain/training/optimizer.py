@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -15,11 +16,13 @@ from slimtrain.slimmable.network import SlimmableNetwork
 def sgd(network: SlimmableNetwork, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> torch.optim.SGD:
     """SGD with weight decay on ordinary convolutions and linear weights only: none on depthwise kernels, biases and
     norms, as published."""
-    decayed = [
+    decayed: list[torch.Tensor] = [
         module.weight
         for module in network.modules()
         if isinstance(module, SlimLinear) or (isinstance(module, SlimConv2d) and not module.depthwise)
     ]
+    if isinstance(network.body, GraphBody):
+        decayed = [*network.body.decayed()]
     chosen = {id(weight) for weight in decayed}
     others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -31,6 +31,7 @@ from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
+from slimtrain.tracing.starting import Start, spec_of, starting
 from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error, logit_spread
@@ -99,12 +100,15 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if last is not None:
         config = resumed(config, last[1]["training"]["config"])
     data = data_of(config)
-    config, lines = fitted(config, config.spec(len(data.classes)), len(data.train), processes)
+    start = starting(config, len(data.classes), None if last is None else last[1])
+    config, lines = fitted(config, spec_of(config, len(data.classes), start), len(data.train), processes)
     config, line = started(config)
     lines.append(line)
-    run = Run(config, processes, data)
+    run = Run(config, processes, data, start)
     if last is not None:
         run.restore(*last)
+    elif start is not None and start.loaded:
+        lines += [start.line, run.described_teacher(Path(config.pretrained).name)]
     elif config.pretrained:
         checkpoint = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
         lines.append(run.start_from(checkpoint))
@@ -128,14 +132,14 @@ class Run:
     is finite, `state` are the figures so far, `logbook` is where lines go.
     """
 
-    def __init__(self, config: Config, processes: Processes, data: Data) -> None:
+    def __init__(self, config: Config, processes: Processes, data: Data, start: Start | None = None) -> None:
         """UserError for what can be told to fail before the first image is read."""
         self.config, self.processes = config, processes
         self.folder = Path(config.output_dir)
         self.images = RunImages(config, data, processes)
-        self.spec = config.spec(len(data.classes))
+        self.spec = spec_of(config, len(data.classes), start)
         steps = steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
-        self.trainer = Trainer(self.spec, config, processes, steps)
+        self.trainer = Trainer(self.spec, config, processes, steps, None if start is None else start.network)
         self.schedule = Schedule(
             config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
         )
@@ -154,21 +158,26 @@ class Run:
     # ------------------------------------------------------------------------------------------------------ the run
 
     def start_from(self, checkpoint: Checkpoint) -> str:
-        """Begin with a checkpoint's weights; what is to be said of a frozen teacher. CheckpointError where they do not fit,
-        WidthError where that teacher has no statistics, and there are no batches for them."""
+        """Begin with a checkpoint's weights; what `described_teacher` says. CheckpointError where they do not fit."""
         config, trainer = self.config, self.trainer
         check_classes(checkpoint, self.images.data.classes, reset_classifier=config.reset_classifier)
         trainer.start_from(checkpoint, reset_classifier=config.reset_classifier)
+        return self.described_teacher(checkpoint.file)
+
+    def described_teacher(self, file: str) -> str:
+        """What is to be said of a frozen teacher that has the weights of `file`, nothing where there is none. It gets
+        statistics where the file lacks them; WidthError where there are no batches for them."""
+        config, trainer = self.config, self.trainer
         if trainer.teacher is None:
             return ""
         plan = trainer.teacher.plan
-        name = f"{number_text(plan.width or 0)} of {checkpoint.file}"
+        name = f"{number_text(plan.width or 0)} of {file}"
         line = f"teacher: width {name}, frozen; {config.teacher_share:g} of the loss of every width"
         if not trainer.teacher_lacks_statistics:
             return line
         if not config.calibration_batches:
             remedy = "A frozen teacher needs them: set calibration_batches to take them from training images (as in 20)"
-            raise missing_statistics(trainer.network, plan, checkpoint.file, remedy)
+            raise missing_statistics(trainer.network, plan, file, remedy)
         trainer.calibrate_teacher(self.images.calibrating(), self.processes)
         return f"{line}; its batch-norm statistics, which the file lacks, are of {self.images.describe_calibration()}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from slimtrain.checkpoints.adopt import adopt, adopt_norms
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import FROZEN, INPLACE, Config
 from slimtrain.data.loader import Batch
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import CompiledForward, check_compiler, check_compiling
 from slimtrain.training.distributed import Processes
@@ -26,15 +27,20 @@ from slimtrain.training.step import FrozenTeacher, Gradients, Stepper
 class Trainer:
     """Trains `network` on one of `processes`, at the plans that `sampler` gives for a step."""
 
-    def __init__(self, spec: NetworkSpec, config: Config, processes: Processes, steps: int = 1) -> None:
-        """`steps` are an epoch's, by which the range of widths grows."""
+    def __init__(
+        self, spec: WidthSpec, config: Config, processes: Processes, steps: int = 1, start: SlimmableNetwork | None = None
+    ) -> None:
+        """`steps` are an epoch's, by which the range of widths grows. `start`: the network to begin with, in place of one of
+        `spec` with random weights."""
         self.device, self.channels_last = processes.device, config.channels_last
         synchronized = config.sync_norm and processes.world > 1
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        self.network = SlimmableNetwork(spec)
-        initialize(self.network, config.seed)
+        self.network = copy.deepcopy(start) if start is not None else SlimmableNetwork(spec)
+        if start is None:
+            initialize(self.network, config.seed)
+        self.network.train()
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
         self.network.synchronize(synchronized)
