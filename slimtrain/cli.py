@@ -86,7 +86,9 @@ def main() -> None:
 )
 @click.option("--plan", metavar="NAME", help="Of --plans, this one alone.  [default: all]")
 @click.option(
-    "--dry-run", is_flag=True, help="Print the resolved configuration, look at the data, do one step of a few fake images."
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved configuration, look at data and checkpoint, do one step of a few fake images.",
 )
 def train(
     config: str,

@@ -22,7 +22,7 @@ from slimtrain.base.files import RUN, remove_partials, write_atomically
 from slimtrain.base.text import count
 from slimtrain.base.threads import advice as spinning_advice
 from slimtrain.checkpoints.adopt import adopt
-from slimtrain.checkpoints.checkpoint import open_configured
+from slimtrain.checkpoints.checkpoint import Checkpoint, open_configured
 from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
@@ -105,9 +105,7 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if resumed is not None:
         run.restore(*resumed)
     elif config.pretrained:
-        started_from = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
-        check_classes(started_from, data.classes, reset_classifier=config.reset_classifier)
-        adopt(run.trainer.network, started_from, reset_classifier=config.reset_classifier)
+        start_from(open_pretrained(config), run.trainer.network, config, data.classes)
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
     run.begin(None if resumed is None else resumed[0])
@@ -119,6 +117,17 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         run.logbook.say(line)
     run.train()
     return run.finish()
+
+
+def open_pretrained(config: Config) -> Checkpoint:
+    """The checkpoint that a run starts from. CheckpointError for a file that cannot be read."""
+    return open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
+
+
+def start_from(checkpoint: Checkpoint, network: SlimmableNetwork, config: Config, classes: Sequence[str]) -> None:
+    """Give `network`, which is to tell `classes`, the weights of `checkpoint`. CheckpointError where they do not fit."""
+    check_classes(checkpoint, classes, reset_classifier=config.reset_classifier)
+    adopt(network, checkpoint, reset_classifier=config.reset_classifier)
 
 
 class Run:
