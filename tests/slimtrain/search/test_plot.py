@@ -32,7 +32,7 @@ OUTCOMES = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _pictures_are_not_rendered() -> None:
     """They are here."""
 
