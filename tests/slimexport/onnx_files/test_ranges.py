@@ -110,3 +110,13 @@ def test_an_interval_holds_zero_and_no_more_than_there_is() -> None:
         assert measured.interval() == expected
         low, high = measured.interval(99.99)
         assert expected[0] <= low <= 0 <= high <= expected[1]
+
+
+def test_as_many_as_may_be_left_out_are() -> None:
+    """Of four values half: the interval ends at the second."""
+    known = Range()
+    values = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+    known.widen(values)
+    known.count(values)
+    low, high = known.interval(50)
+    assert low == 0 and 2 <= high <= 2.001
