@@ -81,10 +81,12 @@ def test_calibration_without_images_or_with_broken_ones_is_refused() -> None:
     model = build(small())
     with pytest.raises(UserError, match="no images to calibrate int8"):
         measure_ranges(model, [], quantized_inputs(model))
-    broken = images()
-    broken[0, 0, 4, 4] = np.nan
-    with pytest.raises(UserError, match="1: is not finite"):
-        measure_ranges(model, [images(), broken], quantized_inputs(model))
+    for value in (np.nan, np.inf, -np.inf):
+        broken = images()
+        broken[0, 0, 4, 4] = value
+        for names in (quantized_inputs(model), ["input"]):
+            with pytest.raises(UserError, match=r"(1|input): is not finite"):
+                measure_ranges(model, [images(), broken], names)
 
 
 @pytest.mark.parametrize("percent", [75, 90, 99.99])
