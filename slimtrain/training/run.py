@@ -106,8 +106,7 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     if last is not None:
         run.restore(*last)
     elif config.pretrained:
-        checkpoint = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
-        lines.append(run.start_from(checkpoint))
+        lines.append(run.start_from(open_pretrained(config)))
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
     run.begin(None if last is None else last[0])
@@ -119,6 +118,11 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         run.logbook.say(line)
     run.train()
     return run.finish()
+
+
+def open_pretrained(config: Config) -> Checkpoint:
+    """The checkpoint that a run starts from. CheckpointError for a file that cannot be read."""
+    return open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
 
 
 class Run:
@@ -153,11 +157,14 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ the run
 
-    def start_from(self, checkpoint: Checkpoint) -> str:
-        """Begin with a checkpoint's weights; what is to be said of a frozen teacher. CheckpointError where they do not fit,
-        WidthError where that teacher has no statistics, and there are no batches for them."""
+    def start_from(self, checkpoint: Checkpoint, classes: Sequence[str] | None = None) -> str:
+        """Begin with a checkpoint's weights, whose classes are to be the data's, or these; what is to be said of a frozen
+        teacher. CheckpointError where they do not fit, WidthError where that teacher has no statistics, and there are no
+        batches for them."""
         config, trainer = self.config, self.trainer
-        check_classes(checkpoint, self.images.data.classes, reset_classifier=config.reset_classifier)
+        check_classes(
+            checkpoint, self.images.data.classes if classes is None else classes, reset_classifier=config.reset_classifier
+        )
         trainer.start_from(checkpoint, reset_classifier=config.reset_classifier)
         if trainer.teacher is None:
             return ""
