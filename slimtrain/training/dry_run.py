@@ -14,7 +14,7 @@ from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
 from slimtrain.data.datasets import Data
 from slimtrain.training.distributed import Processes
-from slimtrain.training.fitting import fitted
+from slimtrain.training.fitting import fitted, resumed, started
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
 from slimtrain.training.report import describe_losses, spread_indices
 from slimtrain.training.resume import read_run, run_to_resume
