@@ -79,7 +79,8 @@ def images_for(
     else:
         folder = Path(source)
         if not folder.is_dir():
-            raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
+            what = "is a file" if folder.exists() else "no such folder"
+            raise UserError(f"{source}: {what}. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
         files = scan(folder, preprocessing.exif_orientation)
         samples, names = files, files.classes
     if len(names) != classes:

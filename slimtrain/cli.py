@@ -102,7 +102,9 @@ def main() -> None:
 )
 @click.option("--plan", metavar="NAME", help="Of --plans, this one alone.  [default: all]")
 @click.option(
-    "--dry-run", is_flag=True, help="Print the resolved configuration, look at the data, do one step of a few fake images."
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved configuration, look at data and checkpoint, do one step of a few fake images.",
 )
 def train(
     config: str,
@@ -158,7 +160,7 @@ def train(
 @key_option("--latency-device", "The device to find networks for: refuse a table of another one.", metavar="NAME", empty="any")
 @key_option("--groups", "Steps that a group's channels are divided into.", key="search_groups", metavar="N")
 @key_option("--search-images", "Held-out training images that measure a candidate; 0: all.", metavar="N", empty="all")
-@key_option("--search-batch", "Images per batch of the search.", metavar="N", empty="that of tests")
+@key_option("--search-batch", "Images per batch of the search.", metavar="N", empty="that of tests, as far as it fits")
 @key_option("--criterion", "error (as published) or error-per-cost.", key="search_criterion", metavar="NAME")
 @key_option("--statistics", "A candidate's, batch or calibrated.", key="search_statistics", metavar="NAME")
 @key_option("--finish/--no-finish", "Then train, test and export what was found.", key="search_finish")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import IO, Any
 
 import click
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.interruption import interruptible
 from slimtrain.base.packages import install_command
 from slimtrain.base.spelling import likely_options
 
@@ -82,11 +80,9 @@ def messages(program: str, interrupted: str = "interrupted.") -> Iterator[None]:
     """A user's mistake ends as one message, Ctrl-C and a polite kill as the line `interrupted`, both after `program`."""
     program = SCRIPTS[program] if script_name() == SCRIPTS.get(program) else program
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _stop)
     try:
-        yield
+        with interruptible():
+            yield
     except UserError as error:
         raise Failure(program, error) from error
     except ModuleNotFoundError as error:
@@ -97,9 +93,6 @@ def messages(program: str, interrupted: str = "interrupted.") -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"{program}: {interrupted}", err=True)
         sys.exit(INTERRUPTED)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -111,8 +104,3 @@ def script_messages(program: str, interrupted: str = "interrupted.") -> Iterator
     except Failure as failure:
         failure.show()
         sys.exit(failure.exit_code)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """A polite kill ends as Ctrl-C does: what was begun is cleaned up."""
-    raise KeyboardInterrupt

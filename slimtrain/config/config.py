@@ -133,7 +133,7 @@ class Config:
     search_share: float = search(0.15, least=0, most=10)  # of the epochs, that it is trained for
     search_holdout: int = search(0, least=0)  # training images kept aside for the search; holdout
     search_images: int = search(0, least=0)  # of these, how many measure a candidate; all
-    search_batch: int = search(0, least=0)  # images per batch of the search; test_batch_size, or batch_size
+    search_batch: int = search(0, least=0)  # images per batch of the search; test_batch_size, or batch_size, as far as it fits
     search_cache_gib: float = search(2.0, least=0)  # opened images kept; 10,000 of 224 px take 5.6
     search_amp: str = search("auto", choices=("auto", "none", "bf16", "fp16"))  # auto: bf16 on GPUs
     search_groups: int = search(10, least=1)  # a step takes a group's channels over this, rounded

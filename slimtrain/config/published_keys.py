@@ -12,6 +12,7 @@ A key without a value counts as absent, and what is absent keeps the default of 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
@@ -240,8 +241,9 @@ def _optimization(file: _File) -> dict[str, Any]:
 
 
 def _widths(file: _File, network: str, family: str) -> dict[str, Any]:
-    """The widths to train and test. `width_mult_list` means something for S networks only: AutoSlim's switches are the
-    channel lists, and a US network has a range."""
+    """The widths to train and test. `width_mult_list` are an S network's switches. Of a US network they are widths whose
+    statistics its file holds, beside those to test: there they are widths to calibrate and test too. Of an AutoSlim network
+    they number the channel lists."""
     values = file.values
     names = {
         "s": {"switches": "width_mult_list"},
@@ -249,18 +251,21 @@ def _widths(file: _File, network: str, family: str) -> dict[str, Any]:
         "autoslim": {},
     }
     own = {ours: values[key] for ours, key in names[family].items() if key in values}
+    listed, lists = values.get("width_mult_list", []), values.get("channel_num_list")
     if family == "us":
         ends = own.get("width_range") or published_spec(network).range
         tested = values.get("width_mult_list_test", [])
         if isinstance(tested, list) and isinstance(ends, list | tuple):
+            if _are_within(listed, ends):
+                tested = [*tested, *listed]
+            else:
+                file.unused.add("width_mult_list")
             tested = [width for i, width in enumerate(tested) if width not in ends and width not in tested[:i]]
         own["test_widths"] = tested
-        file.unused.add("width_mult_list")
     else:
         file.unused |= {"width_mult_range", "width_mult_list_test", "num_sample_training"}
-    if family == "autoslim":
+    if family == "autoslim" and listed != list(range(1, len(lists or published_spec(network).channel_lists) + 1)):
         file.unused.add("width_mult_list")
-    lists = values.get("channel_num_list")
     if lists and family != "autoslim":
         raise file.error(f"channel_num_list is for autoslim_ networks, this is {network}. Leave it out.")
     if lists:
@@ -268,6 +273,13 @@ def _widths(file: _File, network: str, family: str) -> dict[str, Any]:
             raise file.error("channel_num_list has the wrong form, expected a list of lists of channels, one per switch.")
         own["channel_lists"] = [one[:-1] for one in lists]  # the last entry is the classes', unused
     return own
+
+
+def _are_within(widths: object, ends: Sequence[Any]) -> bool:
+    """Whether `widths` is a list of numbers from the first to the last of `ends`."""
+    if not isinstance(widths, list) or not all(isinstance(width, int | float) for width in [*widths, *ends]):
+        return False
+    return all(min(ends) <= width <= max(ends) for width in widths)
 
 
 def _calibration(file: _File, family: str) -> dict[str, Any]:

@@ -137,9 +137,10 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
 
         return ImageSource(str(source), folders, "folders", opened)
     if source.suffix.lower() in (".npy", ".npz"):
-        array = read_array(source, preprocessing.image_size)
-        labels = np.zeros(len(array), np.int64)
-        return ImageSource(str(source), labels, "", lambda indices: (np.array(array[i]) for i in indices))
+        array, labels = read_array(source, preprocessing.image_size)
+        classes = "" if labels is None else "classes"
+        labels = np.zeros(len(array), np.int64) if labels is None else labels
+        return ImageSource(str(source), labels, classes, lambda indices: (np.array(array[i]) for i in indices))
     if not os.path.exists(source):
         raise UserError(f"{source}: no such folder or file. Expected a folder of images, or a .npy or .npz file.")
     raise UserError(f"{source}: expected a folder of images, or a .npy or .npz file of normalized images.")
@@ -192,15 +193,15 @@ def _stacked(images: Iterator[Images], batch_size: int) -> Iterator[Images]:
         yield np.stack(batch)
 
 
-def read_array(path: Path, image_size: int) -> Images:
-    """Normalized float32 [N, 3, image_size, image_size] of a `.npy` file, or of a `.npz` holding exactly one array."""
+def read_array(path: Path, image_size: int) -> tuple[Images, Indices | None]:
+    """Normalized float32 [N, 3, image_size, image_size] of a `.npy` file, or of a `.npz` that holds nothing else but, where
+    it does, their labels: integers [N], returned beside."""
+    labels: Indices | None = None
     try:
         loaded: Any = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
-                if len(loaded.files) != 1:
-                    raise UserError(f"{path}: holds the arrays {', '.join(loaded.files) or 'none'}, expected exactly one.")
-                loaded = loaded[loaded.files[0]]
+                loaded, labels = _images_and_labels(path, {name: loaded[name] for name in loaded.files})
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file.") from error
     except UserError:
@@ -215,4 +216,21 @@ def read_array(path: Path, image_size: int) -> Images:
     for start in range(0, len(loaded), 256):
         if not np.isfinite(loaded[start : start + 256]).all():
             raise UserError(f"{path}: holds NaN or infinite values, expected {expected}.")
-    return loaded
+    if labels is not None and len(labels) != len(loaded):
+        raise UserError(
+            f"{path}: holds {len(loaded)} images and {len(labels)} labels. Give one label for every image, or none."
+        )
+    return loaded, labels
+
+
+def _images_and_labels(path: Path, arrays: Mapping[str, Any]) -> tuple[Any, Indices | None]:
+    """Of the arrays of a `.npz` the one that is to be images, and integers of one dimension beside it."""
+    labels = [name for name, array in arrays.items() if array.ndim == 1 and np.issubdtype(array.dtype, np.integer)]
+    images = [name for name in arrays if name not in labels]
+    if len(images) != 1 or len(labels) > 1:
+        held = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items()) or "none"
+        raise UserError(
+            f"{path}: holds the arrays {held}; expected exactly one, of images, and at most one beside it, of their labels. "
+            "Save these alone: numpy.savez(PATH, images=IMAGES), or labels=LABELS too."
+        )
+    return arrays[images[0]], arrays[labels[0]].astype(np.int64) if labels else None

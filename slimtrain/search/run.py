@@ -44,7 +44,7 @@ from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
 from slimtrain.training.distributed import Processes, processes
-from slimtrain.training.fitting import fitted, resumed_batch
+from slimtrain.training.fitting import fitted, fitted_for_searching, resumed_batch
 from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.resume import check_settings, move_aside
 from slimtrain.training.run import train
@@ -89,6 +89,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     request = _fitted(request, processes, resume)
     opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt, request.weights)
     check_request(request, None if opened is None else opened[0])
+    request = _with_search_batch(request, opened, processes, resume)
     processes.wait()  # a checkpoint may lie in the folder that is moved
     _begin(request, processes, resume)
     checkpoint, config, data = opened or _trained(request, processes, resume)
@@ -115,8 +116,27 @@ def _fitted(request: SearchRequest, processes: Processes, resume: bool) -> Searc
     fits, lines = fitted(request.supernet, request.supernet.spec(len(data.classes)), len(data.train), processes)
     for line in lines if processes.first else ():
         click.echo(line)
-    changed = {key: getattr(fits, key) for key in ("batch_size", "test_batch_size", "lr", "calibration_batches", "fit_batch")}
+    changed = {key: getattr(fits, key) for key in ("batch_size", "lr", "calibration_batches", "fit_batch")}
     return dataclasses.replace(request, config=dataclasses.replace(config, **changed))
+
+
+def _with_search_batch(
+    request: SearchRequest, opened: tuple[Checkpoint, Config, Data] | None, processes: Processes, resume: bool
+) -> SearchRequest:
+    """The request with a batch that the search in the network to slim can have; one that is gone on with keeps its own, on
+    which its figures depend. ResourceError where one that was asked for does not fit."""
+    config, begun = request.config, request.folder / RESOLVED
+    if resume and begun.exists() and (kept := config.search_batch or read_config(str(begun)).search_batch):
+        return dataclasses.replace(request, config=dataclasses.replace(config, search_batch=kept))
+    data = data_of(request.supernet) if opened is None else opened[2]
+    spec = request.supernet.spec(len(data.classes)) if opened is None else opened[0].spec
+    size = config.image_size if opened is None else opened[1].image_size
+    settings = dataclasses.replace(request.supernet, image_size=size)  # whose test_batch_size nobody has fitted silently
+    images = config.search_images or len(_kept_for_search(config, data.test))
+    fits, lines = fitted_for_searching(settings, spec, images, processes)
+    for line in lines if processes.first else ():
+        click.echo(line)
+    return dataclasses.replace(request, config=dataclasses.replace(config, search_batch=fits.search_batch))
 
 
 def _begin(request: SearchRequest, processes: Processes, resume: bool) -> None:
@@ -158,7 +178,7 @@ def _slim(
     cost = request.cost(spec, config.image_size)
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
-    batch = config.search_batch or config.test_batch_size or config.batch_size
+    batch = request.config.search_batch
     kept = _kept_for_search(request.config, data.test)
     say = click.echo if processes.first else log.debug
     images = draw_images(kept, config.search_images, config.seed, say)

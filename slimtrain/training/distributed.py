@@ -39,6 +39,14 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
+    def least(self, value: int) -> int:
+        """The least of all processes' values."""
+        if self.world > 1:
+            values = torch.tensor(value, device=self.device)
+            dist.all_reduce(values, dist.ReduceOp.MIN)
+            return int(values)
+        return value
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:

@@ -1,22 +1,26 @@
-"""A configuration tried in seconds: is its data there, does its batch fit, does a step run? Nothing is written."""
+"""A configuration tried in seconds: are data and checkpoint there, does the batch fit, does a step run? Nothing is written."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 
 import torch
 
 from slimtrain.base.text import count, some
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
 from slimtrain.data.datasets import Data
 from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes
-from slimtrain.training.fitting import fitted, started
+from slimtrain.training.fitting import fitted, resumed, started
 from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
 from slimtrain.training.report import describe_losses, spread_indices
-from slimtrain.training.run import Run
+from slimtrain.training.resume import read_run, run_to_resume
+from slimtrain.training.run import NO_FEATURES, Run, open_pretrained
+from slimtrain.training.testing import open_with_data
 
 CLASSES = 10  # where neither the configuration nor its data tells
 FEW = 4  # images of a part, at most
@@ -25,14 +29,27 @@ MANY = 1000  # batches of training images, where it is not known how many there 
 
 
 def dry_run(config: Config, processes: Processes) -> list[str]:
-    """Look at the data where a folder is named, tell whether the batch fits, and train one step on a few random images of the
-    configuration's size and number of classes; what came out, as lines. Errors as of a run."""
+    """Look at the data where a folder is named and at the checkpoint that the run starts from or goes on with, tell whether
+    the batch fits, and train one step on a few random images of the configuration's size and number of classes; what came
+    out, as lines. Errors as of a run."""
+    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
+    if last is not None:
+        config = resumed(config, last[1]["training"]["config"])
     data = None if CATALOG[config.data].source == "data_dir" and not config.data_dir else data_of(config)
-    classes = config.known_classes or CLASSES if data is None else len(data.classes)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
+    checkpoint = None if last else _pretrained(config, processes, data)
+    known = 0 if checkpoint is None or config.reset_classifier else checkpoint.spec.classes
+    classes = config.known_classes or known or CLASSES if data is None else len(data.classes)
     images = MANY * config.batch_size if data is None else len(data.train)
-    start = starting(config, classes)
-    whole, fits = fitted(config, spec_of(config, classes, start), images, processes)
+    start = starting(config, classes, None if last is None else last[1])
+    if start is not None and config.pretrained and last is None and not start.loaded:
+        checkpoint = open_pretrained(config)
+    spec = spec_of(config, classes, start)
+    whole, fits = fitted(config, spec, images, processes)
+    if last is not None and data is not None:
+        read_run(*last, whole, spec, data)
+    if last is not None:
+        lines.append(f"goes on with {last[0]}, after step {last[1]['training'].get('step')}")
     whole, slower = started(whole)
     parts = processes.world * config.accumulate
     few = parts * max(1, min(FEW, whole.batch_size // parts))
@@ -49,6 +66,18 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         tensorboard=False,
     )
     run = Run(tried, processes, data_of(tried), start)
+    if start is not None and start.loaded:
+        lines.append(start.line)
+    if checkpoint is not None and not config.test_only:
+        lines.append(run.start_from(checkpoint, () if data is None else data.classes))
+    if checkpoint is not None:
+        theirs = checkpoint.spec
+        described = (
+            f"{checkpoint.file}: {theirs.name}, {theirs.describe_widths()}, {count(theirs.classes, 'class', 'classes')}"
+        )
+        lines.append(f"{'tests' if config.test_only else 'starts from'} {described}")
+    elif config.reset_classifier and last is None:
+        lines.append(NO_FEATURES)
     batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)
@@ -62,6 +91,15 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         f"loss {describe_losses(run.trainer.sampler, losses.tolist(), batch.step)}"
     )
     return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
+
+
+def _pretrained(config: Config, processes: Processes, data: Data | None) -> Checkpoint | None:
+    """The checkpoint that a run starts from, or that it tests, then with what its data must be; None where there is none."""
+    if not config.pretrained or config.model:  # of a model the weights may be its own, see `starting`
+        return None
+    if config.test_only and data is not None:
+        return open_with_data(config, processes, config.pretrained, config.pretrained_weights or None)[0]
+    return open_pretrained(config)
 
 
 def describe_data(config: Config, data: Data) -> list[str]:

@@ -29,6 +29,7 @@ EPOCH_STEPS = 4  # an epoch of fewer teaches little: a batch that is chosen here
 FINE = 0.1  # of the learning rate for random weights, for pretrained ones
 EVEN = 8  # a batch that is chosen here is a multiple of it
 PREFETCHED = 2  # batches that every process that loads images holds
+UNKNOWN = 2**62  # bytes, where it is not known how many are free
 LOADER = 100 * 2**20  # bytes of such a process beside its images
 
 
@@ -126,13 +127,54 @@ def fitted_for_testing(config: Config, spec: WidthSpec, processes: Processes) ->
     return _with_test_batch(config, spec, free, processes)
 
 
+def fitted_for_searching(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
+    """The configuration with a `search_batch` that fits the memory, for a search in `spec` on so many held-out `images`, and
+    what is to be said of it, as lines. A chunk of images is seen by one process as a whole.
+
+    What a search finds depends on it, so it is always named afterwards: where it was left open it is that of tests, as far
+    as it fits; ResourceError where one that was asked for does not fit the memory, and where no batch does.
+    """
+    usual = config.test_batch_size or config.batch_size
+    batch = min(config.search_batch or usual, images)
+    memory, free = _searching(config, spec, images, processes), free_bytes(processes)
+    lines: list[str] = []
+    if free is not None:
+        most, where = memory.images(free), f"{gib(free)} are free{_where(processes)}"
+        needs = f"a search in {spec.name} at {config.image_size} pixels needs about"
+        if memory(1) > CERTAIN * free:
+            raise ResourceError(
+                f"{needs} {gib(memory(1))} for a batch of 1, {where}. No batch fits: lower image_size or search_cache_gib, "
+                "take a smaller network, or free memory."
+            )
+        if config.search_batch and batch > most:
+            fits = _even(max(most, 1))
+            message = (
+                f"search_batch {batch}: {needs} {gib(memory(batch))} for it, {where}. Set search_batch to at most {fits} "
+                f"(--search-batch {fits})."
+            )
+            if memory(batch) > CERTAIN * free:
+                raise ResourceError(message)
+            lines.append(f"warning: {message}")
+        room = _even(max(memory.images(int(FILLED * free)), 1))
+        if not config.search_batch and room < batch:
+            lines.append(
+                f"search_batch is {room} in place of {batch}, which fits the {gib(free)} that are free{_where(processes)}. "
+                "Set search_batch to choose another."
+            )
+            batch = room
+    return dataclasses.replace(config, search_batch=batch), lines
+
+
 def free_bytes(processes: Processes) -> int | None:
-    """Memory that this process may take where it computes: its GPU's, or its share of the machine's. None where it is not
-    known."""
+    """Memory that every process may take where it computes: its GPU's, or its share of the machine's; the least of all, so
+    that all choose one batch. None where it is not known."""
     if processes.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(processes.device)[0])
-    free = free_memory()
-    return None if free is None else free // processes.world
+        own: int | None = int(torch.cuda.mem_get_info(processes.device)[0])
+    else:
+        own = free_memory()
+        own = None if own is None else own // processes.world
+    least = processes.least(UNKNOWN if own is None else own)
+    return None if least == UNKNOWN else least
 
 
 def _training(config: Config, spec: WidthSpec, processes: Processes) -> TrainingMemory:
@@ -143,6 +185,16 @@ def _training(config: Config, spec: WidthSpec, processes: Processes) -> Training
 
 def _testing(config: Config, spec: WidthSpec, processes: Processes) -> TrainingMemory:
     return _with_loaders(testing_memory(spec, config.image_size), config, processes)
+
+
+def _searching(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> TrainingMemory:
+    """As tests take it (the maps that candidates share are among the largest few), and on the CPU the opened images that are
+    kept."""
+    memory = _testing(config, spec, processes)
+    if processes.device.type == "cuda":
+        return memory
+    kept = min(config.search_cache_gib * 2**30, images * 3 * config.image_size**2 * 4)
+    return TrainingMemory(memory.fixed + int(kept), memory.per_image)
 
 
 def _with_loaders(memory: TrainingMemory, config: Config, processes: Processes) -> TrainingMemory:

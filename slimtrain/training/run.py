@@ -110,8 +110,7 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
     elif start is not None and start.loaded:
         lines += [start.line, run.described_teacher(Path(config.pretrained).name)]
     elif config.pretrained:
-        checkpoint = open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
-        lines.append(run.start_from(checkpoint))
+        lines.append(run.start_from(open_pretrained(config)))
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
     run.begin(None if last is None else last[0])
@@ -123,6 +122,11 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         run.logbook.say(line)
     run.train()
     return run.finish()
+
+
+def open_pretrained(config: Config) -> Checkpoint:
+    """The checkpoint that a run starts from. CheckpointError for a file that cannot be read."""
+    return open_configured(config.pretrained, config, weights=config.pretrained_weights or None)
 
 
 class Run:
@@ -157,10 +161,13 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ the run
 
-    def start_from(self, checkpoint: Checkpoint) -> str:
-        """Begin with a checkpoint's weights; what `described_teacher` says. CheckpointError where they do not fit."""
+    def start_from(self, checkpoint: Checkpoint, classes: Sequence[str] | None = None) -> str:
+        """Begin with a checkpoint's weights, whose classes are to be the data's, or these; what `described_teacher` says.
+        CheckpointError where they do not fit."""
         config, trainer = self.config, self.trainer
-        check_classes(checkpoint, self.images.data.classes, reset_classifier=config.reset_classifier)
+        check_classes(
+            checkpoint, self.images.data.classes if classes is None else classes, reset_classifier=config.reset_classifier
+        )
         trainer.start_from(checkpoint, reset_classifier=config.reset_classifier)
         return self.described_teacher(checkpoint.file)
 

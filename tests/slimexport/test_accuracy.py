@@ -149,6 +149,9 @@ def test_no_folder_and_a_dry_run_are_refused(photos: Path, tmp_path: Path) -> No
     checkpoint = open_checkpoint(saved(tmp_path, ("ant", "bee", "cat")))
     with pytest.raises(UserError, match=r"no such folder.*digits"):
         export(checkpoint, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "nowhere"))
+    (tmp_path / "labeled.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"labeled\.npz: is a file\. --accuracy-data takes a folder of class folders"):
+        export(checkpoint, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "labeled.npz"))
     with pytest.raises(UserError, match="leave out --accuracy-data or --dry-run"):
         export(checkpoint, proof=Proof(accuracy_data=photos), writing=Writing(dry_run=True))
 

@@ -24,7 +24,7 @@ for name in sys.argv[2:]:
 """
 KINDS = (
     ("s_mobilenet_v1", 0.25, True),
-    ("us_mobilenet_v2", 0.35, False),
+    ("s_mobilenet_v2", 0.35, False),
     ("s_shufflenet", 0.5, True),
     ("autoslim_mnasnet", 1, True),
     ("s_resnet50", 0.25, True),

@@ -234,6 +234,11 @@ def test_the_same_export_writes_the_same_bytes_into_every_folder(checkpoint: Pat
     assert tree(tmp_path / "opened") == first
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _untrained_networks_are_made_once() -> None:
+    """They are made every time here."""
+
+
 def test_untrained_networks_are_the_same_every_time_too(tmp_path: Path) -> None:
     for name in ("a", "b"):
         export("random:s_shufflenet", widths=[0.5], output_dir=tmp_path / name, image_size=SIZE)

@@ -6,8 +6,6 @@ import logging
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from slimtrain.training.inputs import data_of
 from slimtrain.training.run import Run
 from tests.support.data_samples import kill_loading_processes
 from tests.support.outcomes import Outcome
-from tests.support.run_helpers import config_file, done, environment, network_of, refused, run, tree, without_torch
+from tests.support.run_helpers import config_file, done, network_of, refused, run, tree, without_torch
 from tests.support.search_helpers import (
     NAMES,
     RIGHT,
@@ -49,7 +47,7 @@ from tests.support.search_helpers import (
     searched,
     trace,
 )
-from tests.support.slimtrain_processes import in_processes
+from tests.support.slimtrain_processes import in_processes, started_command
 
 AUTOSLIM = ("autoslim_mobilenet_v1", "autoslim_mobilenet_v2", "autoslim_mnasnet", "autoslim_resnet50")
 
@@ -205,15 +203,15 @@ def same_plans(folder: Path, other: Path) -> None:
 
 def test_sigkill(finished: tuple[Outcome, Path], tmp_path: Path) -> None:
     file = search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))
-    words = [sys.executable, "-m", "slimtrain", "search", str(file)]
-    process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    process = started_command("search", file, cwd=tmp_path)
     trace_file = tmp_path / "run_search" / "trace.csv"
     deadline = time.monotonic() + 120
     while not (trace_file.exists() and len(trace_file.read_text().splitlines()) > 3):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     done("search", file, "--resume", "auto")
     same_plans(tmp_path / "run_search", finished[1])
     assert trace(tmp_path / "run_search") == trace(finished[1])

@@ -23,6 +23,7 @@ from tests.support.run_helpers import (
     tree,
     without_torch,
 )
+from tests.support.search_helpers import own_checkpoint, refused_late
 from tests.support.slimtrain_states import layout
 
 COMMANDS = ("train", "search", "test", "calibrate", "profile", "configs")
@@ -133,9 +134,10 @@ def test_the_last_change_counts_and_options_count_more(tmp_path: Path) -> None:
 
 def test_a_dry_run_prints_what_reads_back_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    file = config_file(tmp_path / "tiny.yml", tensorboard=True, holdout=3, resume="auto", pretrained="no.pt", data="folder")
+    own_checkpoint(tmp_path / "us.pt")
+    file = config_file(tmp_path / "tiny.yml", tensorboard=True, holdout=3, resume="auto", pretrained="us.pt", data="folder")
     outcome = done("train", file, "--set", "label_smoothing=0.1", "--dry-run")
-    assert os.listdir(tmp_path) == ["tiny.yml"]
+    assert sorted(os.listdir(tmp_path)) == ["tiny.yml", "us.pt"]
     (tmp_path / "again.yml").write_text(outcome.out)
     assert read_config(str(tmp_path / "again.yml")) == read_config(str(file), ["label_smoothing=0.1"])
     assert outcome.lines[-1].startswith("# dry run: one step of 4 fake images on the CPU (1 thread")
@@ -164,8 +166,10 @@ def test_a_packaged_configuration_dry_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_dry_run_of_what_is_for_testing_only(tmp_path: Path) -> None:
-    file = config_file(tmp_path / "tiny.yml", test_only=True, pretrained="no.pt")
-    assert "# dry run: one step" in done("train", file, "--dry-run").out
+    file = config_file(tmp_path / "tiny.yml", test_only=True, pretrained=str(own_checkpoint(tmp_path / "us.pt")))
+    out = done("train", file, "--dry-run").out
+    assert "# tests us.pt: us_mobilenet_v1, " in out and "# dry run: one step" in out
+    refused_late(run("train", file, "--pretrained", "no.pt", "--dry-run"), 2, "no.pt: no such file")
 
 
 def test_a_dry_run_tells_what_does_not_fit(tmp_path: Path) -> None:

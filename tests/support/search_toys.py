@@ -63,8 +63,8 @@ def batch_logits(network: SlimmableNetwork, plan: ChannelPlan, batch: Tensor) ->
 @torch.no_grad()
 def brute_force(network: SlimmableNetwork, plan: ChannelPlan, chunks: TensorChunks) -> CandidateScore:
     """Error and loss of a plan from the image on, by its definition."""
-    logits_and_labels = [(batch_logits(network, plan, batch).double(), labels) for batch, labels in chunks.chunks]
-    return measured(logits_and_labels)
+    own = dense(network, plan).train()  # every norm uses the batch's statistics
+    return measured([(own(batch).double(), labels) for batch, labels in chunks.chunks])
 
 
 @torch.no_grad()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from slimtrain.cli import main
 from slimtrain.training.distributed import Processes, processes
 
 LIMIT_S = 240.0
@@ -22,21 +25,41 @@ LIMIT_S = 240.0
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
+def prepared() -> Any:
+    """A context whose processes start with torch loaded, where the system can fork."""
+    context = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training.run"])
+    return context
+
+
+def started_command(*words: str | Path, cwd: Path) -> BaseProcess:
+    """`python -m slimtrain WORDS` in a folder and a process of its own, quiet: for tests that kill it."""
+    process: BaseProcess = prepared().Process(target=_command, args=(cwd, [str(word) for word in words]), daemon=True)
+    process.start()
+    return process
+
+
+def _command(cwd: Path, words: list[str]) -> None:
+    os.chdir(cwd)
+    torch.set_num_threads(1)  # as the tests have it: sums depend on it
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # as long as the process
+    main(words)
+
+
 def in_processes(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `function(processes, *arguments)` returns in each of `world` processes, by rank. It is a module's own function.
 
     AssertionError, with the traceback, where one of them fails, and where they do not end.
     """
-    context = multiprocessing.get_context(METHOD)
-    if METHOD == "forkserver":
-        context.set_forkserver_preload(["torch", "pytest", "slimtrain.training.run"])
+    context = prepared()
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{rank}.pt") for rank in range(world)]
         started = [
-            context.Process(target=_child, args=(rank, world, port, path, function, arguments), daemon=True)  # type: ignore[attr-defined]
+            context.Process(target=_child, args=(rank, world, port, path, function, arguments), daemon=True)
             for rank, path in enumerate(paths)
         ]
         try:

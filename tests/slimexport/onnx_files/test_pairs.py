@@ -51,6 +51,12 @@ def test_integers_are_rounded_by_the_scale_that_the_file_holds(graph: onnx.Graph
     np.testing.assert_array_equal(arrays(graph)[node.input[0]][0], np.rint(np.array([1.27, -0.5]) / stored))
 
 
+def test_a_bias_beyond_32_bits_is_cut_off_at_their_ends(graph: onnx.GraphProto) -> None:
+    writer = PairWriter(graph)
+    writer.bias("b", np.array([1e-10, 1e-10], np.float32))
+    assert arrays(graph)[graph.node[0].input[0]].tolist() == [2**31 - 1, -(2**31)]
+
+
 def test_zero_points_of_weights_can_be_left_out(graph: onnx.GraphProto) -> None:
     writer = PairWriter(graph)
     writer.weight("w", np.ones(2, np.float32), 127, zeros=False)

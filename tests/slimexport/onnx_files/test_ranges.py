@@ -81,10 +81,12 @@ def test_calibration_without_images_or_with_broken_ones_is_refused() -> None:
     model = build(small())
     with pytest.raises(UserError, match="no images to calibrate int8"):
         measure_ranges(model, [], quantized_inputs(model))
-    broken = images()
-    broken[0, 0, 4, 4] = np.nan
-    with pytest.raises(UserError, match="1: is not finite"):
-        measure_ranges(model, [images(), broken], quantized_inputs(model))
+    for value in (np.nan, np.inf, -np.inf):
+        broken = images()
+        broken[0, 0, 4, 4] = value
+        for names in (quantized_inputs(model), ["input"]):
+            with pytest.raises(UserError, match=r"(1|input): is not finite"):
+                measure_ranges(model, [images(), broken], names)
 
 
 @pytest.mark.parametrize("percent", [75, 90, 99.99])
@@ -110,3 +112,13 @@ def test_an_interval_holds_zero_and_no_more_than_there_is() -> None:
         assert measured.interval() == expected
         low, high = measured.interval(99.99)
         assert expected[0] <= low <= 0 <= high <= expected[1]
+
+
+def test_as_many_as_may_be_left_out_are() -> None:
+    """Of four values half: the interval ends at the second."""
+    known = Range()
+    values = np.array([1.0, 2.0, 3.0, 4.0], np.float32)
+    known.widen(values)
+    known.count(values)
+    low, high = known.interval(50)
+    assert low == 0 and 2 <= high <= 2.001

@@ -24,6 +24,7 @@ def machine(root: Path, flags: str) -> Path:
         ("fpu avx2 avx512f avx512bw", True),
         ("fpu avx2 avx_vnni", False),
         ("fpu avx512f avx512_vnni", False),
+        ("fpu avx2 avx_vnni_int8", False),
         ("", True),
     ],
 )

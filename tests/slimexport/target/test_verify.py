@@ -12,7 +12,7 @@ from slimexport.target.manifest import dump_json
 from slimexport.target.precision import Difference, row_of
 from slimexport.target.records import to_json
 from slimexport.target.reference import Probes
-from slimexport.target.verify import compare, permitted, prove, recorded_tolerance, run_probes, spread, verdict
+from slimexport.target.verify import compare, cosine, permitted, prove, recorded_tolerance, run_probes, spread, verdict
 
 REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
 Array = NDArray[Any]
@@ -282,3 +282,13 @@ def test_the_entry_has_what_the_manifest_promises() -> None:
         "probes": 2,
         "spread": pytest.approx(1.75),
     }
+
+
+def test_the_cosine_is_of_what_tells_classes_apart() -> None:
+    """What all classes of an image share decides nothing: else large logits that have lost everything would agree."""
+    reference = np.array([[101.0, 100.0, 99.0], [50.0, 52.0, 51.0]])
+    assert cosine(reference + np.array([[7.0], [-30.0]]), reference) == pytest.approx(1)
+    assert cosine(2 * reference, reference) == pytest.approx(1)
+    assert cosine(200 - reference, reference) == pytest.approx(-1)
+    assert np.isnan(cosine(np.full((2, 3), 100.0), reference)), "logits without a direction have no cosine"
+    assert np.isnan(cosine(reference * np.nan, reference)) and np.isnan(cosine(reference[:1], reference))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -91,6 +92,21 @@ def test_a_polite_kill_is_ctrl_c_and_the_former_handler_comes_back() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handled == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_in_a_destructor_ends_the_command_too(number: int) -> None:
+    class Ended:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(0)
+
+    def action() -> None:
+        Ended()
+        time.sleep(10)
+
+    result = run(action)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "tool: interrupted.\n")
 
 
 def test_a_thread_that_may_set_no_handler_has_messages_too() -> None:

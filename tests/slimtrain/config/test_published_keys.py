@@ -138,12 +138,39 @@ def test_a_published_file_says_what_our_configuration_says(name: str, tmp_path: 
 def test_one_warning_names_all_that_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         minimal(
-            **dict.fromkeys(IGNORED, 1), lr=0.3, depth=50, groups=7, width_mult_list=[1.0], batch_size_per_gpu=64, batch_size=8
+            **dict.fromkeys(IGNORED, 1), lr=0.3, depth=50, groups=7, width_mult_list=[2.0], batch_size_per_gpu=64, batch_size=8
         )
     assert len(caplog.records) == 1
     assert caplog.records[0].name == "slimtrain.config.published_keys"
     named = caplog.records[0].getMessage().split("ignored: ")[1].split(", ")
     assert sorted(named) == sorted([*IGNORED, "depth", "groups", "width_mult_list", "batch_size_per_gpu"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_of_a_published_files_widths_nothing_is_without_a_meaning(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`width_mult_list` is in all ten of them."""
+    assert "width_mult_list: " in FILES[name]
+    read_config(write(tmp_path, COMMON + FILES[name] + model(name)))
+    ignored = caplog.text.strip().rpartition("ignored: ")[2].split(", ")
+    assert ignored and not [key for key in ignored if key.startswith("width_mult_") or key == "channel_num_list"]
+
+
+@pytest.mark.parametrize(
+    ("network", "widths"),
+    [
+        ("us_mobilenet_v1", [0.2]),
+        ("us_mobilenet_v1", [0.5, 1.1]),
+        ("us_mobilenet_v1", 0.5),
+        ("us_mobilenet_v1", ["wide"]),
+        ("autoslim_mnasnet", [1.0]),
+        ("autoslim_mnasnet", [0.5, 1.0]),
+    ],
+)
+def test_a_list_of_widths_that_says_nothing_is_named(network: str, widths: object, caplog: pytest.LogCaptureFixture) -> None:
+    assert minimal(network, width_mult_list=widths) == minimal(network)
+    assert "ignored: width_mult_list" in caplog.text
 
 
 def test_nothing_is_warned_of_where_everything_counts(caplog: pytest.LogCaptureFixture) -> None:
@@ -194,6 +221,8 @@ def test_absent_keys_leave_our_defaults() -> None:
         ({"width_mult_range": [0.15, 1.5]}, {"width_range": (0.15, 1.5)}),
         ({"width_mult_range": [0.3, 1], "width_mult_list_test": [1.0, 0.5, 0.3, 0.5]}, {"test_widths": (0.5,)}),
         ({"width_mult_list_test": [0.25, 0.4, 1.0]}, {"test_widths": (0.4,)}),  # the ends of the published range
+        ({"width_mult_list": [1.0, 0.5], "width_mult_list_test": [0.5, 0.3]}, {"test_widths": (0.5, 0.3)}),
+        ({"width_mult_range": [0.3, 1], "width_mult_list": [0.3, 0.4, 1.0]}, {"test_widths": (0.4,)}),
         ({"bn_cal_batch_num": 7}, {"calibration_batches": 7}),
         ({"bn_cal_batch_num": 7, "calibrate_bn": True}, {"calibration_batches": 7}),
         ({"bn_cal_batch_num": 7, "calibrate_bn": False}, {"calibration_batches": 7}),  # US networks need it

@@ -7,6 +7,7 @@ import logging
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,13 +248,55 @@ def test_values_that_are_not_finite_are_refused_also_at_the_very_end(value: floa
         read_array(tmp_path / "a.npy", 32)
 
 
-def test_two_arrays_or_none_are_refused_by_their_names(tmp_path: Path) -> None:
-    np.savez(tmp_path / "two.npz", images=array(), labels=np.arange(5))
-    with pytest.raises(UserError, match=r"two\.npz: holds the arrays images, labels, expected exactly one"):
-        read_array(tmp_path / "two.npz", 32)
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_labels_beside_the_images_balance_what_is_taken(
+    kind: type[np.integer[Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 90 images of one class and 10 of another, ten of each."""
+    images = np.zeros((100, 3, 32, 32), np.float32)
+    labels = np.repeat([0, 1], [90, 10]).astype(kind)
+    images += labels.reshape(-1, 1, 1, 1)
+    np.savez(tmp_path / "a.npz", y=labels, x=images)
+    with caplog.at_level("INFO"):
+        (batch,) = open_source(tmp_path / "a.npz", Preprocessing(32, (0.0,) * 3, (1.0,) * 3)).batches(50, 20)
+    assert batch[:, 0, 0, 0].tolist().count(1) == 10 and len(batch) == 20
+    assert "20 of 100 images" in caplog.text and "2 classes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"labels": np.arange(5), "boxes": np.zeros((5, 4), np.float32)},
+        {"labels": np.arange(5), "groups": np.arange(5)},
+        {"again": np.zeros((5, 3, 32, 32), np.float32)},
+        {"labels": np.zeros(5, np.float32)},  # no classes
+    ],
+)
+def test_more_arrays_are_refused_by_their_names_and_the_advice_leads_on(more: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "more.npz"
+    np.savez(path, images=array(), **more)
+    with pytest.raises(
+        UserError, match=r"more\.npz: holds the arrays images float32 \[5, 3, 32, 32\], \w+ .*Save these alone"
+    ) as caught:
+        read_array(path, 32)
+    assert all(f"{name} {held.dtype} {list(held.shape)}" in str(caught.value) for name, held in more.items())
+    np.savez(path, images=array())
+    assert read_array(path, 32)[1] is None
+    np.savez(path, images=array(), labels=np.arange(5))
+    labels = read_array(path, 32)[1]
+    assert labels is not None and labels.tolist() == list(range(5))
+
+
+def test_no_arrays_or_too_few_labels_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="holds the arrays none, expected exactly one"):
+    with pytest.raises(UserError, match="holds the arrays none; expected exactly one"):
         read_array(tmp_path / "none.npz", 32)
+    np.savez(tmp_path / "few.npz", images=array(), labels=np.arange(4))
+    with pytest.raises(UserError, match=r"few\.npz: holds 5 images and 4 labels"):
+        read_array(tmp_path / "few.npz", 32)
+    np.savez(tmp_path / "alone.npz", labels=np.arange(4))
+    with pytest.raises(UserError, match=r"holds the arrays labels int64 \[4\]; expected exactly one, of images"):
+        read_array(tmp_path / "alone.npz", 32)
 
 
 class Touch:
@@ -310,7 +353,7 @@ def test_damaged_archives_are_refused_or_read_right(form: str, tmp_path: Path) -
         damaged[position : position + 8] = bytes(b ^ 0xFF for b in damaged[position : position + 8])
         path.write_bytes(bytes(damaged))
         try:
-            image = read_array(path, 32)
+            image, _ = read_array(path, 32)
         except UserError:
             continue
         np.testing.assert_array_equal(image, np.round(array()))  # what was hit says nothing about the values

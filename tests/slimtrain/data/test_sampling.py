@@ -70,6 +70,9 @@ def test_every_beginning_of_rounds_is_balanced() -> None:
         counts = by_class(order[:count])
         assert max(counts.values()) - min(counts.get(label, 0) for label in range(3)) <= 1
     assert by_class(order[:160])[1] == 40
+    alone = in_rounds([0] * 1000)
+    assert alone[:100].max() > 500, "from the whole of a class"
+    assert in_rounds([0] * 1000, seed=1).tolist() != alone.tolist() == in_rounds([0] * 1000).tolist()
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.999])

@@ -32,6 +32,11 @@ OUTCOMES = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_are_not_rendered() -> None:
+    """They are here."""
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are saved."""

@@ -24,3 +24,19 @@ def test_weights_and_results_of_layers_are_rounded() -> None:
         torch.testing.assert_close(rounded(x), expected, rtol=0, atol=0)
         assert not torch.equal(rounded(x), network(x))
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)), "the network is not changed"
+
+
+def test_between_roundings_it_computes_in_float64_and_statistics_stay() -> None:
+    """Of a network in float32, whose own sums would be rounded too."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    draw = torch.Generator().manual_seed(0)
+    norm.running_mean.uniform_(-1, 1, generator=draw)
+    norm.running_var.uniform_(0.5, 1, generator=draw)
+    rounded = rounded_network(network, "float16")
+    assert rounded(torch.zeros(1, 3, 4, 4, dtype=torch.float64)).dtype == torch.float64
+    buffers = dict(rounded.named_buffers())
+    assert buffers["1.running_mean"].equal(norm.running_mean.double())
+    assert buffers["1.running_var"].equal(norm.running_var.double())
+    assert not norm.running_mean.half().float().equal(norm.running_mean), "rounding them would be seen"

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.config.config import Config, plain
 from slimtrain.config.reading import read_config
+from slimtrain.costs.training_memory import testing_memory as memory_of_tests
 from slimtrain.costs.training_memory import training_memory
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.training import fitting
 from slimtrain.training.distributed import Processes
-from slimtrain.training.fitting import fitted, fitted_for_testing, free_bytes, resumed_batch
+from slimtrain.training.fitting import fitted, fitted_for_searching, fitted_for_testing, free_bytes, resumed_batch
 from slimtrain.training.run import train
 from tests.support.run_helpers import ALONE, config, raw
+from tests.support.slimtrain_processes import in_processes
 
 GIB = 2**30
 PHOTOS = ["data=folder", "workers=0"]
@@ -160,9 +166,14 @@ def test_a_resumed_run_keeps_the_batch_that_it_found() -> None:
 
 def test_a_run_finds_its_batch_and_goes_on_with_it(tmp_path: Path, free: Any) -> None:
     """With another amount of free memory on the second day."""
-    small = {"batch_size": 64, "fit_batch": True, "scale_lr": True, "data": "digits", "holdout": 1437 - 64, "epochs": 1}
-    settings = config(tmp_path / "run", **small)
-    spec = settings.spec(10)
+    draw = np.random.default_rng(0)
+    for i in range(64 + 8):
+        folder = tmp_path / "photos" / ("train" if i < 64 else "val") / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    small = {"batch_size": 64, "fit_batch": True, "scale_lr": True, "data": "folder", "epochs": 1}
+    settings = config(tmp_path / "run", **{**small, "data_dir": str(tmp_path / "photos")})
+    spec = settings.spec(2)
     free(training_memory(spec, 16)(24) / 0.8 / GIB + 1e-6)
     train(settings, ALONE)
     begun = read_config(str(tmp_path / "run" / "config.yml"))
@@ -172,6 +183,79 @@ def test_a_run_finds_its_batch_and_goes_on_with_it(tmp_path: Path, free: Any) ->
     assert raw(tmp_path / "run" / "last.pt")["training"]["config"]["batch_size"] == 16
 
 
+class Four(Processes):
+    """One of four, alone here."""
+
+    def least(self, value: int) -> int:
+        return value
+
+
 def test_free_memory_is_shared_by_processes() -> None:
-    alone, four = free_bytes(ALONE), free_bytes(Processes(0, 4, torch.device("cpu")))
+    alone, four = free_bytes(ALONE), free_bytes(Four(0, 4, torch.device("cpu")))
     assert alone is None or (four is not None and four < alone / 3)
+
+
+def agreed(joined: Processes, cases: Sequence[Sequence[int | None]]) -> list[int | None]:
+    results = []
+    for free in cases:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fitting, "free_memory", lambda free=free: free[joined.rank])
+            results.append(free_bytes(joined))
+    return results
+
+
+def test_processes_agree_on_what_is_free() -> None:
+    """Each reads it at its own moment, and another batch for each would be a run that waits for ever."""
+    cases = ((6 * GIB, 4 * GIB), (None, 4 * GIB), (None, None))
+    assert in_processes(2, agreed, cases) == [[2 * GIB, 2 * GIB, None]] * 2
+
+
+# ------------------------------------------------------------------------------------------------------------- searches
+
+SEARCHED = [*PHOTOS, "image_size=96", "search_cache_gib=0"]
+SUPERNET = NetworkSpec("mobilenet_v2", "us", (0.15, 1.5), 10, width_range=(0.15, 1.5))
+
+
+def fit_search(free: float | None, set_free: Any, images: int = 10**6, *changes: str) -> tuple[Config, list[str]]:
+    set_free(free)
+    return fitted_for_searching(read_config("us_mobilenet_v2", [*SEARCHED, *changes]), SUPERNET, images, ALONE)
+
+
+def test_a_search_whose_batch_is_left_open_takes_that_of_tests_as_far_as_it_fits(free: Any) -> None:
+    assert fit_search(None, free)[0].search_batch == 1024 == fit_search(100, free)[0].search_batch
+    assert fit_search(None, free, 10**6, "test_batch_size=100")[0].search_batch == 100
+    assert (
+        fit_search(None, free, 50) == (fit_search(None, free, 50)[0], []) and fit_search(None, free, 50)[0].search_batch == 50
+    )
+    settings, (line,) = fit_search(2, free)
+    memory = memory_of_tests(SUPERNET, 96)
+    assert memory(settings.search_batch) <= 0.8 * 2 * GIB < memory(settings.search_batch + 8)
+    assert line == (
+        f"search_batch is {settings.search_batch} in place of 1024, which fits the 2.0 GiB that are free on this machine. Set "
+        "search_batch to choose another."
+    )
+    assert (settings.batch_size, settings.test_batch_size) == (1024, 0)  # a training's and a test's are not the search's
+
+
+def test_a_batch_that_was_asked_for_and_does_not_fit_is_refused_and_the_advice_leads_on(free: Any) -> None:
+    with pytest.raises(
+        ResourceError, match=r"search_batch 900: a search in us_mobilenet_v2 at 96 pixels needs about"
+    ) as caught:
+        fit_search(2, free, 10**6, "search_batch=900")
+    advised = re.search(r"--search-batch (\d+)", str(caught.value))
+    assert advised and caught.value.exit_code == 3
+    settings, lines = fit_search(2, free, 10**6, f"search_batch={advised[1]}")
+    assert (settings.search_batch, lines) == (int(advised[1]), [])
+    assert fit_search(2, free, 8, "search_batch=900")[0].search_batch == 8  # there are no more images
+    settings, (line,) = fit_search(memory_of_tests(SUPERNET, 96)(64) / GIB / 1.1, free, 10**6, "search_batch=64")
+    assert settings.search_batch == 64 and line.startswith("warning: search_batch 64: ")
+
+
+def test_images_that_are_kept_take_memory_too(free: Any) -> None:
+    kept = 1000 * 3 * 96**2 * 4
+    least = memory_of_tests(SUPERNET, 96)(8) / GIB / 0.8
+    few, _ = fit_search(least + kept / GIB / 0.8, free, 1000, "search_cache_gib=1")
+    none, _ = fit_search(least, free, 1000)
+    assert abs(few.search_batch - none.search_batch) <= 8 and none.search_batch == 8
+    with pytest.raises(ResourceError, match=r"for a batch of 1, .* No batch fits: lower image_size or search_cache_gib"):
+        fit_search(least, free, 10**6, "search_cache_gib=2")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.training.resume import move_aside, run_to_resume
 from slimtrain.training.run import Run, train
-from tests.support.run_helpers import ALONE, command, config, config_file, differences, environment, raw, resume_refusal, tree
+from tests.support.run_helpers import ALONE, config, config_file, differences, done, environment, raw, resume_refusal, tree
+from tests.support.slimtrain_processes import started_command
 
 STEPS = 8  # 2 epochs of 4
 SETTINGS = {"ema": 0.9, "checkpoint_every": 2, "distill": True, "augmentation": "cifar", "test_every": 2, "log_every": 3}
@@ -161,11 +163,11 @@ def test_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: d
 # --------------------------------------------------------------------------------------------------------- a real kill
 
 
-def wait_for(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(folder: Path, step: int, runs: Callable[[], bool]) -> None:
     """Until the last.pt of `folder` is of step `step` or later. It is renamed into place: what is there is whole."""
     end, seen = time.monotonic() + 60, -1
     while True:
-        assert process.poll() is None and time.monotonic() < end, "the run ended before it was killed"
+        assert runs() and time.monotonic() < end, "the run ended before it was killed"
         changed = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else -1
         if changed != seen:
             seen = changed
@@ -184,25 +186,24 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=folder.parent, env=environment(), stdout=quiet, stderr=subprocess.PIPE)
 
 
-def test_sigkill_anywhere_and_resume(tmp_path: Path) -> None:
+def test_sigkill_anywhere_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process killed by the kernel: at some moment soon after its first checkpoint, and again near the end."""
     settings = {**SETTINGS, "checkpoint_every": 1, "epochs": 6, "threads": 1}
     folder = tmp_path / "run"
     train(config(tmp_path / "whole", **settings), ALONE)
     file = config_file(tmp_path / "tiny.yml", **settings)
     for step, later_s in ((2, 0.03), (20, 0.0)):
-        process = start(file, folder, "--resume", "auto")
+        process = started_command("train", file, "--output-dir", "run", "--resume", "auto", cwd=tmp_path)
         try:
-            wait_for(folder, step, process)
+            wait_for(folder, step, process.is_alive)
             time.sleep(later_s)
         finally:
             process.kill()
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL
+            process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert step <= saved_step(folder) <= 24
-    done = command("train", file, "--output-dir", "run", "--resume", "auto", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "resumed run/last.pt after step" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert "resumed run/last.pt after step" in done("train", file, "--output-dir", "run", "--resume", "auto").out
     assert_same_run(folder, tmp_path / "whole")
     assert not (tmp_path / "run.1").exists()
 
@@ -211,7 +212,7 @@ def test_a_polite_kill_ends_in_one_line(tmp_path: Path) -> None:
     file = config_file(tmp_path / "tiny.yml", checkpoint_every=1, epochs=200)
     process = start(file, tmp_path / "run")
     try:
-        wait_for(tmp_path / "run", 1, process)
+        wait_for(tmp_path / "run", 1, lambda: process.poll() is None)
         process.terminate()
         _, err = process.communicate(timeout=60)
     finally:

@@ -25,6 +25,11 @@ def rows(epochs: Sequence[int], plans: Sequence[tuple[str, float]]) -> list[Summ
 TWO = [("x0_25", 0.25), ("x1_0", 1.0)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _pictures_are_not_rendered() -> None:
+    """They are here."""
+
+
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are saved."""
