@@ -80,7 +80,7 @@ def images_for(
         folder = Path(source)
         if not folder.is_dir():
             raise UserError(f"{source}: no such folder. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
-        files = scan(folder, preprocessing.exif_orientation)
+        files = scan(folder, preprocessing.exif_orientation, preprocessing.channels)
         samples, names = files, files.classes
     if len(names) != classes:
         raise UserError(

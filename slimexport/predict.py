@@ -97,7 +97,7 @@ def choose_files(
 
 
 def prepare(path: Path, entry: Input) -> Images:
-    """[1, channels, S, S] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
+    """[1, channels, H, W] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
     # what preprocessing asks for is what the manifest tells, under the same names
     preprocessing = Preprocessing(**{part.name: getattr(entry, part.name) for part in fields(Preprocessing)})
     if not path.is_file():

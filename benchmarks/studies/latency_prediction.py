@@ -32,6 +32,7 @@ from benchmarks.onnx_models.network import network_model
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, as_image_size
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.models.channels import ChannelPlan
@@ -77,7 +78,7 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
     raise UserError(f"{spec.name}: random plans are nearly all outside of the table. Give --random 0.")
 
 
-def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
+def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
     """The networks of `plans` by name: exported into a bundle in `folder` where `slimexport` can."""
     if spec.family != "us" or spec.stem_stride != 2:
         return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
@@ -162,7 +163,7 @@ def result_lines(result: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1")
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--image-size", type=as_image_size, default=224)
     parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int)

@@ -87,7 +87,7 @@ def measure_known(duration_s: float, seconds: float = 1.0) -> dict[str, float]:
 
     method = Method(duration_s=seconds, repeats=1, warmup_s=0.0)
     ended: list[float] = []
-    source = CellSource(lambda cell: Path(), open_known, RandomImages, Options())
+    source = CellSource(lambda cell: Path(), open_known, lambda cell: RandomImages(cell.image_size), Options())
     (result,) = measure([cell], source, method, on_result=lambda result: ended.append(time.perf_counter()))
     figures = summary(result)
     assert figures is not None
@@ -104,9 +104,9 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
     bundle = open_bundle(folder)
     cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, (EXACT,)))
-    images = RandomImages(bundle.manifest.input.image_size)
+    images = RandomImages(bundle.manifest.input.image_size, channels=bundle.manifest.input.channels)
     method = Method(duration_s=seconds, repeats=1)
-    source = CellSource(lambda cell: folder, open_runner, lambda size: images, Options(threads=threads))
+    source = CellSource(lambda cell: folder, open_runner, lambda cell: images, Options(threads=threads))
     tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
     loop: dict[Cell, list[float]] = {cell: [] for cell in cells}
     for _ in range(TURNS):

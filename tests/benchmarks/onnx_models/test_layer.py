@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks.onnx_models.layer import with_layer, without_layer
+from benchmarks.onnx_models.layer import image_channels, with_layer, without_layer
+from slimtrain.base.image_size import sides
 from slimtrain.costs.layer_shapes import LINEAR
 from tests.support.bench_models import LAYERS, run, sizes
 
@@ -19,7 +20,7 @@ from tests.support.bench_models import LAYERS, run, sizes
 def test_models_are_valid_run_and_make_ordinary_numbers(name: str, count: int) -> None:
     layer = LAYERS[name]
     inp, out = sizes(layer, count)
-    images = np.random.default_rng(0).standard_normal((2, 3, layer.side, layer.side)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((2, image_channels(layer), *sides(layer.size))).astype(np.float32)
     for content, features in ((with_layer(layer, inp, out, 3), 3 * out), (without_layer(layer, inp, 3), 3 * inp)):
         onnx.checker.check_model(content, full_check=True)
         outputs = run(content, images)

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from slimtrain.data.images import Preprocessing
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 
 STANDARD = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
 SHAPES = [(640, 480), (480, 640), (500, 333), (333, 500), (256, 256), (224, 224), (225, 1000), (1000, 225), (60, 31), (7, 5)]
