@@ -19,7 +19,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.files import Advice, disk_error, partial_name
-from slimtrain.base.image_size import sides
+from slimtrain.base.image_size import format_size, sides
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,9 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
         smallest, best, largest = artifact.engine.batch
     if not (1 <= smallest <= best <= largest and min(*size, channels, classes) >= 1):
         raise BundleError(
-            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, images of [{dims}] and {classes} classes, "
-            "expected positive numbers and batches in order. Export again."
+            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, "
+            f"{format_size(manifest.input.image_size)} pixels and {classes} classes, expected positive numbers and batches in "
+            "order. Export again."
         )
     if not (NAME.fullmatch(image) and NAME.fullmatch(result)):
         raise BundleError(f"{bundle / MANIFEST}: {image!r} and {result!r} are no names of tensors. Export again.")

@@ -60,6 +60,7 @@ FOLLOWED = {
     "Leave --weights": "test_one_set_of_weights",
     ", or choose from these": "test_a_width_without_statistics",
     "Set stem_stride=": "test_weights_to_start_from",
+    "Set in_channels=": "test_weights_to_start_from",
     "Expected the same: set": "test_weights_to_start_from",
     "set reset_classifier=true": "test_weights_to_start_from",
     "the configuration trains a": "test_weights_to_start_from",
@@ -347,6 +348,7 @@ def test_a_width_without_statistics() -> None:
     ("spec", "theirs", "advice"),
     [
         (US1, replace(US1, stem_stride=2), "stem_stride"),
+        (replace(US1, in_channels=1), replace(US1, in_channels=4), "in_channels"),
         (US1, replace(US1, switches=(0.125, 0.5), width_range=(0.125, 0.5)), "width_range"),
         (S2, replace(S2, switches=(0.5, 0.75)), "switches"),
         (AUTO, replace(AUTO, channel_lists=AUTO.channel_lists[:1], switches=(1,)), "channel_lists"),
