@@ -24,7 +24,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.data.catalog import CATALOG, packaged, tested_whole
 from slimtrain.data.image_files import image_files
-from slimtrain.data.opening import ImageRefused, of_channels, open_image
+from slimtrain.data.opening import ImageRefused, check_channels, of_channels, open_image
 from slimtrain.data.sampling import Indices, draw, in_rounds
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
     Images that cannot be read, or are refused, are named in a warning and left out. Raises UserError for a source that is none
     of these, is empty, or holds arrays of another form.
     """
+    if packaged(source) or os.path.isdir(source):
+        check_channels(preprocessing.channels, "Give normalized images as a .npy file instead.")
     if packaged(source):
         return _packaged(CATALOG[str(source)].name, preprocessing)
     source = Path(source)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.text import count
 from slimtrain.data.catalog import PICTURES, opened_with
 from slimtrain.data.image_files import endings
 
@@ -26,6 +27,7 @@ MOST_PIXELS = 2 * 89_478_485  # where Pillow itself refuses: 0.5 GiB of RGB
 MOST_ASPECT = 100  # longer side over shorter one; resized to 256, that takes 20 MB
 SCALE, EIGHT = "Scale it down, or remove it.", "with 8 or 16 bits"
 MODES = {1: "L", 3: "RGB", 4: "RGBX"}  # of Pillow, by `PICTURES`
+OWN_ARRAYS = "Run the files on arrays of your own instead: slimexport.open_network(BUNDLE, WIDTH)."
 SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode I are 16 bits, in older Pillows or always
 
 
@@ -77,14 +79,19 @@ def of_channels(image: Image, channels: int) -> Image:
     """
     from PIL import Image as Pillow
 
-    if channels not in PICTURES:
-        raise UserError(f"images of {channels} channels: {opened_with()}. Give normalized images as a .npy file instead.")
+    check_channels(channels, "Give normalized images as arrays instead.")
     if image.mode == MODES[channels]:
         return image
     if channels != 4:
         return image.convert(MODES[channels])
     four = image if image.mode == "RGBA" else image.convert("RGBA")
     return Pillow.frombytes(MODES[channels], four.size, four.tobytes())
+
+
+def check_channels(channels: int, advice: str) -> None:
+    """UserError, which ends in `advice`, where no picture has so many channels."""
+    if channels not in PICTURES:
+        raise UserError(f"images of {count(channels, 'channel')}: {opened_with()}. {advice}")
 
 
 def stored_form(image: Image) -> Image:

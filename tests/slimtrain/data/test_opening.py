@@ -212,7 +212,9 @@ def test_sixteen_bits_are_scaled_for_any_channels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [0, 2, 5])
 def test_other_channels_are_refused_with_what_takes_them(channels: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"images of {channels} channels: pictures are opened with 1 \(gray\), .*\.npy file"):
+    with pytest.raises(
+        UserError, match=rf"images of {channels} channels: pictures are opened with 1 \(gray\), .*as arrays instead"
+    ):
         open_image(written(tmp_path, "RGB"), channels=channels)
 
 
