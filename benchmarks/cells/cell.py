@@ -165,7 +165,7 @@ class CellRunner(Protocol):
     """A cell's network, loaded, with its inputs where the backend reads them; for a `with` block.
 
     `settings` says how it runs. `run(index)` does one iteration on buffer `index` (modulo their number) and waits for its
-    end. `logits(images)` runs the same path on `images`, float32 [batch, 3, H, W], and gives float logits [batch, classes].
+    end. `logits(images)` runs the same path on `images`, float32 [batch, C, H, W], and gives float logits [batch, classes].
     """
 
     settings: Mapping[str, Any]
@@ -178,7 +178,7 @@ class CellRunner(Protocol):
 
 
 class Inputs(Protocol):
-    """Random images: `buffers(batch, cache_bytes)` are float32 arrays [batch, 3, H, W], at least two and together larger
+    """Random images: `buffers(batch, cache_bytes)` are float32 arrays [batch, C, H, W], at least two and together larger
     than twice `cache_bytes`, so that no cache holds them all; never zeros. `buffers` may share memory, none is written to."""
 
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]: ...

@@ -81,7 +81,8 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
 def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
     """The networks of `plans` by name: exported into a bundle in `folder` where `slimexport` can."""
     if spec.family != "us" or spec.stem_stride != 2:
-        return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
+        makers = {plan.name: functools.partial(network_model, spec, plan, image_size) for plan in plans}
+        return {name: Model(image_size, maker, spec.in_channels) for name, maker in makers.items()}
     from slimexport.exporter import export
     from slimexport.request import CalibrationImages, Proof
     from slimtrain.data.noise import noise_images
@@ -90,9 +91,9 @@ def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPl
     for plan in plans:
         files.append(folder / f"{plan.name}.yml")
         files[-1].write_text(json.dumps({"network": spec.name, "name": plan.name, "channels": dict(plan.channels)}))
-    np.save(folder / "images.npy", noise_images(CALIBRATION_IMAGES, image_size))
+    np.save(folder / "images.npy", noise_images(CALIBRATION_IMAGES, image_size, channels=spec.in_channels))
     manifest = export(
-        f"random:{spec.name}",
+        f"random:{spec.name},in_channels={spec.in_channels}",
         channels=files,
         image_size=image_size,
         output_dir=folder / "bundle",
@@ -100,7 +101,8 @@ def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPl
         proof=Proof(verify=False),
     )
     paths = [folder / "bundle" / artifact.file for artifact in manifest.artifacts]
-    return {plan.name: Model(image_size, path.read_bytes) for plan, path in zip(plans, paths, strict=True)}
+    pairs = zip(plans, paths, strict=True)
+    return {plan.name: Model(image_size, path.read_bytes, spec.in_channels) for plan, path in pairs}
 
 
 def errors(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import needs, parse, script_parser, write_result
-from slimtrain.base.image_size import as_image_size
+from slimtrain.base.image_size import as_image_size, format_size
 
 BASELINE = "baseline"
 # What each way changes in the configuration.
@@ -224,7 +224,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, arguments)))
         return
     own: list[str] = []
-    for key in ("network", "batch_size", "image_size", "steps", "workers", "threads", "device"):
+    own += ["--image-size", format_size(arguments.image_size)]
+    for key in ("network", "batch_size", "steps", "workers", "threads", "device"):
         own += [f"--{key.replace('_', '-')}", str(getattr(arguments, key))]
     own += ["--resident"] if arguments.resident else []
     own += ["--ways", *arguments.ways] if arguments.ways != list(WAYS) else []

@@ -40,11 +40,11 @@ TURNS = 5
 LOOP = """
 import json, sys, timeit
 import numpy, onnxruntime
-file, batch, size, threads, seconds = sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5])
+file, batch, threads, seconds, *shape = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4]), *map(int, sys.argv[5:])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = threads
 session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-feed = {session.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((batch, 3, size, size), numpy.float32)}
+feed = {session.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((batch, *shape), numpy.float32)}
 run = lambda: session.run(None, feed)
 timeit.timeit(run, number=5)
 number = max(10, int(seconds / (timeit.timeit(run, number=10) / 10)))
@@ -113,7 +113,7 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
         for cell in cells:
             (result,) = measure([cell], source, method)
             tool[cell] += [sample for samples in result.latency_ms for sample in samples]
-            words = [cell.file, cell.batch, cell.image_size, threads, seconds]
+            words = [cell.file, cell.batch, threads, seconds, *cell.image_shape]
             done = subprocess.run(
                 [sys.executable, "-c", LOOP, *map(str, words)], capture_output=True, text=True, check=True, cwd=folder
             )

@@ -95,7 +95,7 @@ class FileSamples:
 
 
 class ArraySamples:
-    """Images in memory: uint8 [N, 3, H, W], and their N classes."""
+    """Images in memory: uint8 [N, C, H, W], and their N classes."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[Any], title: str) -> None:
         self.images, self.labels, self.title = torch.from_numpy(images), labels, title
