@@ -17,12 +17,13 @@ from typing import Any
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.image_size import ImageSize, plain_size
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
 from slimtrain.models.registry import split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
 
@@ -37,7 +38,7 @@ def is_own(content: Any) -> bool:
 
 def own_content(
     network: SlimmableNetwork,
-    image_size: int,
+    image_size: ImageSize,
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str] = (),
@@ -51,7 +52,7 @@ def own_content(
         "format": FORMAT,
         "version": VERSION,
         "slimtrain": __version__,
-        "network": {key: _listed(value) for key, value in asdict(spec).items()},
+        "network": _network_content(spec),
         **described(image_size, mean, std, class_names),
         "model": {key: value.detach().cpu() for key, value in network.state_dict().items()},
         "calibrated": [
@@ -71,10 +72,12 @@ def own_content(
     return content
 
 
-def described(image_size: int, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]) -> dict[str, Any]:
+def described(
+    image_size: ImageSize, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]
+) -> dict[str, Any]:
     """What a file tells of the images that its network takes, and of its classes."""
     return {
-        "input": {"image_size": image_size, "mean": list(mean), "std": list(std)},
+        "input": {"image_size": plain_size(image_size), "mean": list(mean), "std": list(std)},
         "class_names": list(class_names),
     }
 
@@ -141,12 +144,22 @@ def _spec(value: Any, name: str) -> NetworkSpec:
         split_name(spec.name)
         if type(spec.classes) is not int or spec.classes < 1 or type(spec.stem_stride) is not int:
             raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
+        if type(spec.in_channels) is not int or not 1 <= spec.in_channels <= MOST_IMAGE_CHANNELS:
+            raise ValueError(f"images of {spec.in_channels} channels")
         if spec.stem_stride not in (1, 2):
             raise ValueError(f"stem stride {spec.stem_stride}")
         _ = spec.wiring, spec.plans, spec.widest
     except (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
     return spec
+
+
+def _network_content(spec: NetworkSpec) -> dict[str, Any]:
+    """A spec's fields. The channels of color images are left out: earlier versions know no others, and no such key."""
+    fields = {key: _listed(value) for key, value in asdict(spec).items()}
+    if spec.in_channels == IMAGE_CHANNELS:
+        del fields["in_channels"]
+    return fields
 
 
 def _listed(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimtrain.base.image_size import ImageSize, pixels
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import network_layers
 from slimtrain.models.channels import ChannelPlan
@@ -39,7 +40,7 @@ class TrainingMemory:
 
 
 def training_memory(
-    spec: NetworkSpec, image_size: int, *, averaged: bool = False, half: bool = False, taught: bool = False
+    spec: NetworkSpec, image_size: ImageSize, *, averaged: bool = False, half: bool = False, taught: bool = False
 ) -> TrainingMemory:
     """Of the widest plan of `spec`, whose step decides the peak: the plans of a step run one after the other. `averaged`:
     with averaged weights beside; `half`: maps of 16 bits, and 16-bit copies of the weights; `taught`: with a frozen network
@@ -49,12 +50,12 @@ def training_memory(
     copies = COPIES + averaged + taught + 0.5 * half * (1 + taught)
     maps = [layer.activations(widest) for layer in network_layers(spec, image_size).weighted]
     element = FLOAT // 2 if half else FLOAT
-    pixels = 3 * image_size**2 * FLOAT
-    per_image = element * (_waiting(spec, widest, image_size) + GRADIENTS * max(maps)) + 2 * pixels
+    image = spec.in_channels * pixels(image_size) * FLOAT
+    per_image = element * (_waiting(spec, widest, image_size) + GRADIENTS * max(maps)) + 2 * image
     return TrainingMemory(round(MARGIN * (SHARED + weights * copies)), round(MARGIN * per_image))
 
 
-def _waiting(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> int:
+def _waiting(spec: NetworkSpec, plan: ChannelPlan, image_size: ImageSize) -> int:
     """Elements of one image's maps that wait for the backward pass."""
     layers = network_layers(spec, image_size)
     kept = sum(
@@ -63,12 +64,12 @@ def _waiting(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> int:
     return kept + sum(pool.elements(plan) for pool in layers.pools)
 
 
-def testing_memory(spec: NetworkSpec, image_size: int) -> TrainingMemory:
+def testing_memory(spec: NetworkSpec, image_size: ImageSize) -> TrainingMemory:
     """Of the widest plan of `spec` without a backward pass: the largest few maps are there at once."""
     widest = max(spec.plans, key=lambda plan: sum(plan.channels.values()))
     weights = 2 * CostCounter(spec, image_size)(widest).params * FLOAT  # and a copy in another layout
     largest = max(layer.activations(widest) for layer in network_layers(spec, image_size).weighted)
-    per_image = (GRADIENTS * largest + 2 * 3 * image_size**2) * FLOAT
+    per_image = (GRADIENTS * largest + 2 * spec.in_channels * pixels(image_size)) * FLOAT
     return TrainingMemory(round(MARGIN * (SHARED + weights)), round(MARGIN * per_image))
 
 

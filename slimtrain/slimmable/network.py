@@ -48,7 +48,7 @@ class SlimmableNetwork(nn.Module):
         self._activate(spec.widest)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, classes], at the active plan."""
+        """[N, C, H, W] -> [N, classes], at the active plan."""
         logits: Tensor = self.body(x)
         return logits
 
