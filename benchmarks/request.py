@@ -14,10 +14,10 @@ from benchmarks.measure.method import Method
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.models.published import RANDOM
 
 OUTPUT = Path("measured")
 MOST_CACHE_MIB = 2**20
-RANDOM = "random:"  # before a network's name in the place of a checkpoint
 
 
 @dataclass(frozen=True)

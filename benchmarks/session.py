@@ -29,6 +29,7 @@ from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
 from slimexport.target.reference import read_reference
+from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 
@@ -110,11 +111,11 @@ def run(
 
     with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
         before, ceilings = environment(), {}
-        images: dict[int, RandomImages] = {}
+        images: dict[tuple[int, ...], RandomImages] = {}
         source = CellSource(
             lambda cell: plan.folders[cell.bundle],
             open_runner,
-            lambda size: images.setdefault(size, RandomImages(size, request.seed)),
+            lambda cell: images.setdefault(cell.image_shape, _images_of(cell, request.seed)),
             options,
             _References(plan),
         )
@@ -167,8 +168,8 @@ class _References:
             return None
         artifacts = self.plan.manifests[cell.bundle].artifacts
         artifact = next(artifact for artifact in artifacts if artifact.file == cell.file)
-        images, size = arrays["images"], cell.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size) or logits.ndim != 2 or not 0 < len(images) == len(logits):
+        images, size = arrays["images"], format_size(cell.image_size)
+        if images.ndim != 4 or images.shape[1:] != cell.image_shape or logits.ndim != 2 or not 0 < len(images) == len(logits):
             path, shapes = self.plan.folders[cell.bundle] / REFERENCE, f"{list(images.shape)} and {list(logits.shape)}"
             raise BundleError(
                 f"{path}: images and logits of {cell.plan} are {shapes}, which do not fit each other and {size} px. Export "
@@ -196,9 +197,13 @@ def _device(cells: Sequence[Cell], options: Options) -> str:
 def _input_settings(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
     """How inputs are made; `covers_cache` is false where some batch's buffers would be too large for that."""
     cache = cache_bytes()
-    sizes = {(cell.image_size, cell.batch) for cell in cells}
-    covered = all(RandomImages(size).covers_cache(batch, cache) for size, batch in sizes)
+    kinds = {(cell.image_shape, cell.batch): cell for cell in cells}.values()
+    covered = all(_images_of(cell).covers_cache(cell.batch, cache) for cell in kinds)
     return {"distribution": "standard normal", "seed": request.seed, "cache_bytes": cache, "covers_cache": covered}
+
+
+def _images_of(cell: Cell, seed: int = 0) -> RandomImages:
+    return RandomImages(cell.image_size, seed, channels=cell.channels)
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from slimtrain.data.datasets import open_data
 from slimtrain.data.folders import scan
 from slimtrain.data.images import Preprocessing
 from slimtrain.data.loader import Batch, test_batches
+from slimtrain.data.opening import OWN_ARRAYS, check_channels
 from slimtrain.data.samples import Samples
 from slimtrain.data.transforms import Prepared
 
@@ -72,6 +73,7 @@ def images_for(
     `owner` is what messages call the network's file; `workers` processes load images, by default up to 4. Raises UserError
     where the folder is none, or its classes are not the network's: by name where `class_names` are known, else by number.
     """
+    check_channels(preprocessing.channels, OWN_ARRAYS)
     row = CATALOG[str(source) if packaged(source) else FOLDER]
     if packaged(source):
         data = open_data(row.name)
@@ -81,7 +83,7 @@ def images_for(
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "no such folder"
             raise UserError(f"{source}: {what}. --accuracy-data takes a folder of class folders, or `{DIGITS}`.")
-        files = scan(folder, preprocessing.exif_orientation)
+        files = scan(folder, preprocessing.exif_orientation, preprocessing.channels)
         samples, names = files, files.classes
     if len(names) != classes:
         raise UserError(

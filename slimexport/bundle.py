@@ -43,7 +43,7 @@ def verify_bundle(bundle: str | Path, backend: str = CPU) -> list[Artifact]:
 
 
 class OpenNetwork:
-    """One file of a bundle, ready to run: float32 images [N, 3, H, W], normalized as the manifest's `input` says, in, logits
+    """One file of a bundle, ready to run: float32 images [N, C, H, W], normalized as the manifest's `input` says, in, logits
     [N, classes] out. `artifact` is its entry in the manifest. Close it, or use it in a `with` block."""
 
     def __init__(self, artifact: Artifact, runner: Runner, release: Callable[[], None]) -> None:

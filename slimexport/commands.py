@@ -101,7 +101,7 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
             macs=options.budgets,
             channels=options.channels,
             precisions=precisions,
-            image_size=options.image_size,
+            image_size=options.size,
             output_dir=options.output_dir,
             reading=options.reading,
             calibration=options.calibration,

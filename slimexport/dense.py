@@ -37,7 +37,7 @@ def materialize(
 ) -> fx.GraphModule:
     """The dense network of one width (or AutoSlim switch number, or `plan`), in evaluation mode.
 
-    [N, 3, H, W] normalized images -> [N, classes] logits. `checkpoint` is a path, `random:NETWORK`, or an opened one;
+    [N, C, H, W] normalized images -> [N, classes] logits. `checkpoint` is a path, `random:NETWORK`, or an opened one;
     `options` are `open_checkpoint`'s (`network`, `switches`, `config`, `weights`). With `fold`, batch norm is folded into the
     convolutions. `dtype` (default: the checkpoint's) is set before folding, so float64 folds without rounding.
 

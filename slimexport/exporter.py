@@ -38,6 +38,7 @@ from slimexport.target.precision import EXACT, Precision, check_option, files_of
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
+from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
@@ -65,7 +66,7 @@ def export(
     macs: Sequence[int] = (),
     channels: Sequence[str | Path] = (),
     precisions: Sequence[str] = (EXACT,),
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     output_dir: str | Path | None = None,
     reading: Reading = AS_IT_IS,
     calibration: CalibrationImages | None = None,
@@ -77,8 +78,8 @@ def export(
     `checkpoint` is a path, `random:NETWORK`, or an opened one. `widths` (switch numbers for AutoSlim; "all" that have
     statistics), `macs` (budgets) and `channels` (plan files) add up; none of them means all widths. `precisions` are fp32,
     fp16, bf16 and int8 (which makes three files: in integers throughout, for CPUs; with float32 around the int8 operators, for
-    TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`). `image_size` in pixels (default
-    224, or the configuration's). `output_dir` is the bundle's folder (default `exports/NETWORK`).
+    TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`). `image_size` in pixels a side, or
+    (height, width) (default 224, or the configuration's). `output_dir` is the bundle's folder (default `exports/NETWORK`).
 
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
     subclasses for anything wrong with the input, MissingBackend without onnxruntime.
@@ -155,7 +156,7 @@ def _check(proof: Proof, writing: Writing) -> None:
 def _probe_images(preprocessing: Preprocessing, proof: Proof) -> Images:
     """The images that every file is verified on: photographs, or noise."""
     if proof.images is None:
-        return noise_images(proof.probes, preprocessing.image_size, PROBE_SEED)
+        return noise_images(proof.probes, preprocessing.image_size, PROBE_SEED, preprocessing.channels)
     images = open_source(proof.images, preprocessing).some(proof.probes, "verification")
     if len(images) < 2:
         raise UserError(f"{proof.images}: at least 2 readable images are needed for verification, found {len(images)}.")

@@ -39,6 +39,7 @@ from slimexport.target.precision import EXACT, Precision, row_of
 from slimexport.target.reference import Probes
 from slimexport.target.verify import compare, prove
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.image_size import format_size
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
@@ -60,8 +61,8 @@ Logits = NDArray[np.float64]
 
 @dataclass
 class Job:
-    """Everything that exporting any plan of a checkpoint needs. `images` [P, 3, S, S] are what files are verified on, `files`
-    those of each plan. `class_names` are those that the files tell, by class number; none where they are not known."""
+    """Everything that exporting any plan of a checkpoint needs. `images` [P, channels, H, W] are what files are verified on,
+    `files` those of each plan. `class_names` are those that the files tell, by class number; none where they are not known."""
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
@@ -89,7 +90,7 @@ class Job:
         """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
         name, cost = f"{self.checkpoint.spec.name}_{plan.name}", self.count(plan)
         dense = dense_network(self.checkpoint.network, plan)
-        exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost), name)
+        exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost), name, self.preprocessing.channels)
         del dense
         original = Original(exact, self.calibration)
         for file in self.files:
@@ -130,7 +131,7 @@ class Job:
             "channels": ",".join(f"{group}={count}" for group, count in plan.channels.items()),
             "macs": str(cost.macs),
             "params": str(cost.params),
-            "image_size": str(self.preprocessing.image_size),
+            "image_size": format_size(self.preprocessing.image_size),
             "mean": ",".join(map(str, self.preprocessing.mean)),
             "std": ",".join(map(str, self.preprocessing.std)),
             "source_sha256": self.checkpoint.sha256 or "untrained",
@@ -188,7 +189,7 @@ class Job:
             ),
             input=Input(
                 name=INPUT,
-                channels=3,
+                channels=spec.in_channels,
                 image_size=self.preprocessing.image_size,
                 mean=checkpoint.mean,
                 std=checkpoint.std,

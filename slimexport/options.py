@@ -17,12 +17,12 @@ from slimexport.target.backends import BACKENDS, FORMATS, ONNX
 from slimexport.target.precision import EXACT, OPTIONS, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.image_size import ImageSize, as_image_size
 from slimtrain.base.options import ALL, parse_macs, parse_widths
 from slimtrain.data.class_names import IMAGENET, read_class_names
-from slimtrain.models.published import published_spec
+from slimtrain.models.published import RANDOM, random_spec
 from slimtrain.models.registry import split_name
 
-RANDOM = "random:"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -92,7 +92,11 @@ all_options = group(
     ),
     click.option("--output-dir", metavar="DIR", help="Where the bundle goes.  [default: exports/NETWORK]"),
     click.option("--overwrite", is_flag=True, help="Replace a bundle that is there."),
-    click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images.  [default: the checkpoint's, or 224]"),
+    click.option(
+        "--image-size",
+        metavar="SIZE",
+        help="Pixels a side, or height and width as in 256x192.  [default: the checkpoint's, or 224]",
+    ),
     # calibration
     click.option(
         "--calibration-data",
@@ -201,7 +205,7 @@ class CommandOptions:
     precision: str
     output_dir: str | None
     overwrite: bool
-    image_size: int | None
+    image_size: str | None
     calibration_data: str | None
     int8_calibration: str
     int8_weight_bits: str
@@ -267,8 +271,7 @@ class CommandOptions:
         switches = None if self.switches is None else parse_widths(self.switches)
         if self.switches is not None and switches is None:
             raise UserError("--switches: expected widths, as in 0.25,0.5,1.0.")
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"image size {self.image_size}: expected a positive number of pixels.")
+        _ = self.size
         if self.network is not None:
             split_name(self.network)
         checkpoint = self.ckpt or ""
@@ -277,12 +280,20 @@ class CommandOptions:
                 raise click.UsageError(
                     "random:NETWORK says all there is to say: --network, --switches, --config and --weights are for files."
                 )
-            published_spec(checkpoint.removeprefix(RANDOM))
+            random_spec(checkpoint)
         elif not os.path.exists(checkpoint):
             raise UserError(f"{checkpoint}: no such file. Give the path of a checkpoint, or random:NETWORK.")
         if self.class_names not in (None, IMAGENET):
             read_class_names(str(self.class_names))
         return Reading(self.network, switches, self.config, self.exif_orientation, self.class_names, self.weights)
+
+    @cached_property
+    def size(self) -> ImageSize | None:
+        """The size of the images; None: the checkpoint's."""
+        try:
+            return None if self.image_size is None else as_image_size(self.image_size)
+        except ValueError as error:
+            raise UserError(f"--image-size: {error}.") from error
 
     @cached_property
     def calibration(self) -> CalibrationImages | None:

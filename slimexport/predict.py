@@ -22,6 +22,7 @@ from slimexport.target.runners import runs_on_cpu
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
 from slimtrain.data.images import Images, Preprocessing
+from slimtrain.data.opening import OWN_ARRAYS, check_channels
 
 MOST_CLASSES = 5
 RUNS = 5  # of which the median time is told, after one that is not counted
@@ -97,9 +98,10 @@ def choose_files(
 
 
 def prepare(path: Path, entry: Input) -> Images:
-    """[1, channels, S, S] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
+    """[1, channels, H, W] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
     # what preprocessing asks for is what the manifest tells, under the same names
     preprocessing = Preprocessing(**{part.name: getattr(entry, part.name) for part in fields(Preprocessing)})
+    check_channels(preprocessing.channels, OWN_ARRAYS)
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}. --predict takes image files.")
     try:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from slimtrain.base.errors import BudgetError, WidthError
-from slimtrain.checkpoints.checkpoint import RANDOM, Checkpoint, missing_statistics
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, untrained_checkpoint
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.models.published import published_spec
+from slimtrain.models.published import RANDOM, random_spec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -37,7 +37,7 @@ def without_weights(source: str | Path) -> Checkpoint | None:
     """`random:NETWORK` as a checkpoint whose network was not built, to choose and count plans of; None for a file."""
     if not isinstance(source, str) or not source.startswith(RANDOM):
         return None
-    return Checkpoint(source, None, cast("SlimmableNetwork", Untrained(published_spec(source.removeprefix(RANDOM)))))
+    return untrained_checkpoint(source, cast("SlimmableNetwork", Untrained(random_spec(source))))
 
 
 def select_plans(

@@ -52,7 +52,7 @@ config_options = together(
     set_option,
     key_option("--data-dir", "Folder of the images.", metavar="DIR"),
     key_option("--batch-size", "Images per step, over all processes; lr follows it.", metavar="N"),
-    key_option("--image-size", "Pixels a side.", metavar="N"),
+    key_option("--image-size", "Pixels a side, or height and width as in 256x192.", metavar="SIZE"),
     key_option("--workers", "Processes that load images, up to the cores.", metavar="N"),
     key_option("--device", "auto, cpu or cuda.", metavar="NAME"),
     key_option("--amp", "none, bf16 or fp16.", metavar="FORMAT"),

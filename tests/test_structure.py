@@ -94,7 +94,7 @@ LIGHT_FILES = {
 # What of slimtrain the target side may use: a board has neither PyYAML nor torch.
 GROUND = {
     "slimtrain/__init__.py",
-    *(f"slimtrain/base/{name}.py" for name in ("__init__", "errors", "files", "text", "version")),
+    *(f"slimtrain/base/{name}.py" for name in ("__init__", "errors", "files", "image_size", "text", "version")),
 }
 OPTIONAL = {"onnxruntime", "tensorrt"}
 

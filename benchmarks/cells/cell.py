@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, as_image_size, sides
+from slimtrain.models.spec import IMAGE_CHANNELS
 
 if TYPE_CHECKING:  # numpy takes longer to load than the help text, which names the backends, to print
     from numpy.typing import NDArray
@@ -30,7 +32,7 @@ class Cell:
     the width, an AutoSlim switch's number, or None; `label` is how tables name it (`0.5x`, `s1`). `file`: the artifact's file;
     for torch backends the fp32 ONNX file whose network they run. `macs`, `activations` (elements that its convolutions and
     linear layers write) and `layers` (how many of them) are per image; the latter two are None for bundles that
-    do not tell. `accuracy`: {"top1", "images", "data"} or None.
+    do not tell. `channels` are the images'. `accuracy`: {"top1", "images", "data"} or None.
     """
 
     bundle: str
@@ -43,13 +45,19 @@ class Cell:
     backend: str
     precision: str
     batch: int
-    image_size: int
+    image_size: ImageSize
     macs: int
     params: int
     size_bytes: int
     activations: int | None = None
     layers: int | None = None
     accuracy: Mapping[str, Any] | None = None
+    channels: int = IMAGE_CHANNELS
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return (self.channels, *sides(self.image_size))
 
     @property
     def group(self) -> tuple[str, str, str, int]:
@@ -109,16 +117,20 @@ class Result:
         return [list(round_.samples_ms[self.latency_kind]) for round_ in self.rounds]
 
     def as_dict(self) -> dict[str, Any]:
-        """For one line of results.jsonl."""
-        return asdict(self)
+        """For one line of results.jsonl. The channels of color images are left out, as they were before there were others."""
+        content = asdict(self)
+        if self.cell.channels == IMAGE_CHANNELS:
+            del content["cell"]["channels"]
+        return content
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Result:
-        """The inverse of `as_dict`. Raises KeyError or TypeError for something else."""
+        """The inverse of `as_dict`. Raises KeyError, TypeError or ValueError for something else."""
         rounds = tuple(Round(**entry) for entry in content["rounds"])
         values = {key: content[key] for key in ("status", "reason", "settings")}
         more = {"warnings": tuple(content["warnings"]), "exit_code": content.get("exit_code", 0)}
-        return Result(cell=Cell(**content["cell"]), rounds=rounds, **more, **values)
+        cell = {**content["cell"], "image_size": as_image_size(content["cell"]["image_size"])}
+        return Result(cell=Cell(**cell), rounds=rounds, **more, **values)
 
 
 class NotMeasured(UserError):
@@ -153,7 +165,7 @@ class CellRunner(Protocol):
     """A cell's network, loaded, with its inputs where the backend reads them; for a `with` block.
 
     `settings` says how it runs. `run(index)` does one iteration on buffer `index` (modulo their number) and waits for its
-    end. `logits(images)` runs the same path on `images`, float32 [batch, 3, H, W], and gives float logits [batch, classes].
+    end. `logits(images)` runs the same path on `images`, float32 [batch, C, H, W], and gives float logits [batch, classes].
     """
 
     settings: Mapping[str, Any]
@@ -166,7 +178,7 @@ class CellRunner(Protocol):
 
 
 class Inputs(Protocol):
-    """Random images: `buffers(batch, cache_bytes)` are float32 arrays [batch, 3, H, W], at least two and together larger
+    """Random images: `buffers(batch, cache_bytes)` are float32 arrays [batch, C, H, W], at least two and together larger
     than twice `cache_bytes`, so that no cache holds them all; never zeros. `buffers` may share memory, none is written to."""
 
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]: ...

@@ -7,6 +7,7 @@ one pool, so that 31 widths at three batches share the memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cells.cell import Array
+from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.models.spec import IMAGE_CHANNELS
 
-CHANNELS = 3
 FLOAT_BYTES = 4
 LINE_FLOATS = 16  # floats in a cache line: all buffers begin at the same place of one
 UNKNOWN_CACHE_BYTES = 32 << 20
@@ -24,13 +26,15 @@ SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class RandomImages:
-    """Images [batch, 3, `image_size`, `image_size`], float32, standard normal, the same for the same `seed`.
+    """Images [batch, channels, height, width], float32, standard normal, the same for the same `seed`.
 
     `most_bytes` bounds what one batch's buffers take together; two buffers are given whatever they take.
     """
 
-    def __init__(self, image_size: int, seed: int = 0, most_bytes: int = 1 << 30) -> None:
-        self.image_size = image_size
+    def __init__(
+        self, image_size: ImageSize, seed: int = 0, most_bytes: int = 1 << 30, channels: int = IMAGE_CHANNELS
+    ) -> None:
+        self.image_shape = channels, *sides(image_size)
         self.most_bytes = most_bytes
         self._generator = np.random.default_rng(seed)
         self._views: dict[tuple[int, int], list[Array]] = {}
@@ -39,7 +43,7 @@ class RandomImages:
     def buffers(self, batch: int, cache_bytes: int) -> list[Array]:
         """At least two buffers, contiguous and read-only, together larger than twice `cache_bytes` or as large as
         `most_bytes` allows. Buffers of one call share no memory. Raises MemoryError where there is too little."""
-        shape = (batch, CHANNELS, self.image_size, self.image_size)
+        shape = (batch, *self.image_shape)
         count, floats = self._count(batch, cache_bytes), self._floats(batch)
         if (batch, count) in self._views:  # of small images there are 100,000: one list for all widths
             return self._views[batch, count]
@@ -61,7 +65,7 @@ class RandomImages:
         return self._count(batch, cache_bytes) * self._floats(batch) * FLOAT_BYTES > 2 * cache_bytes
 
     def _floats(self, batch: int) -> int:
-        return batch * CHANNELS * self.image_size**2
+        return batch * math.prod(self.image_shape)
 
     def _count(self, batch: int, cache_bytes: int) -> int:
         size = self._floats(batch) * FLOAT_BYTES

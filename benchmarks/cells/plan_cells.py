@@ -12,6 +12,7 @@ from benchmarks.cells.cell import NOT_MEASURED, Cell, NotMeasured, Result
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path, read_manifest
 from slimexport.target.records import to_json
+from slimtrain.base.image_size import sides
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def open_bundle(folder: Path) -> Bundle:
     if folder.is_file():
         raise BundleError(f"{folder}: is a file. Give the bundle's folder.")
     manifest = read_manifest(folder)
-    if manifest.input.image_size < 1:
+    if min(sides(manifest.input.image_size)) < 1:
         raise BundleError(f"{folder / MANIFEST}: gives no image size under `input`. Export again.")
     for artifact in manifest.artifacts:
         numbers = {"macs": artifact.macs, "params": artifact.params, "size_bytes": artifact.size_bytes}
@@ -161,6 +162,7 @@ def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:
         activations=artifact.activations,
         layers=artifact.layers,
         accuracy=accuracy_of(bundle.manifest, artifact),
+        channels=bundle.manifest.input.channels,
     )
 
 

@@ -24,6 +24,7 @@ from benchmarks.cells.cell import Cell, Result
 from benchmarks.cells.statistics import Summary, summary
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import Advice, disk_error, write_atomically
+from slimtrain.base.image_size import ImageSize, format_size
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,12 @@ class RecordError(UserError):
     """A file of results cannot be read or written where the user said."""
 
 
-Key = tuple[str, str, str, str, int, int]
+Key = tuple[str, str, str, str, int, ImageSize, int]
 
 
 def key_of(cell: Cell) -> Key:
-    """What makes a cell the same one in two runs: network, name, backend, precision, batch and image size."""
-    return cell.network, cell.name, cell.backend, cell.precision, cell.batch, cell.image_size
+    """What makes a cell the same one in two runs: network, name, backend, precision, batch, size and channels of images."""
+    return cell.network, cell.name, cell.backend, cell.precision, cell.batch, cell.image_size, cell.channels
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _result(path: Path, number: int, line: Mapping[str, Any]) -> Result:
         if line.get("kind") != "cell":
             raise KeyError("kind")
         return Result.from_dict(line)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}, line {number}: is no result ({error}). The file is damaged, take another.") from error
 
 
@@ -201,6 +202,7 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
 def _row(result: Result) -> dict[str, Any]:
     cell, figures = result.cell, summary(result)
     row: dict[str, Any] = {name: getattr(cell, name) for name in CELL_COLUMNS}
+    row["image_size"] = format_size(cell.image_size)
     row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ("top1", "images", "data")}
     row |= {"status": result.status, "reason": result.reason, "settings": json_line(result.settings)}
     row["warnings"] = " | ".join(result.warnings)

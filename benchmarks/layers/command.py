@@ -31,30 +31,32 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import CONTEXT, INTERRUPTED, Command, messages
 from slimtrain.base.errors import ResourceError, UserError, nearest
+from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import network_names
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
 OUTPUT = Path("measured")
 STEM_STRIDES = (2, 1)
 DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 1000, 224
-OF_THE_NETWORK = ("image_size", "classes", "stem_stride", "widths")  # options that say which network it is
+OF_THE_NETWORK = ("image_size", "in_channels", "classes", "stem_stride", "widths")  # options that say which network it is
 LAYER_COLUMNS = ("name", "kind", "kernel", "stride", "side")
 
 
 def find_network(
     name: str,
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
+    in_channels: int | None = None,
     classes: int | None = None,
     stem_stride: int | None = None,
     widths: tuple[float, float] | None = None,
-) -> tuple[NetworkSpec, int]:
+) -> tuple[NetworkSpec, ImageSize]:
     """The network called `name`, or the one of a bundle's folder, and the image size. What is not given is as published, or as
     in the bundle. `widths`: narrowest and widest of a universally slimmable network.
 
@@ -75,6 +77,8 @@ def find_network(
         name, size, own_classes = manifest.source.network, manifest.input.image_size, manifest.output.classes
         image_size = size if image_size is None else image_size
         classes = own_classes if classes is None else classes
+        own_channels = manifest.input.channels
+        in_channels = own_channels if in_channels is None else in_channels
         plan_channels, macs = manifest.artifacts[0].channels, manifest.artifacts[0].macs
     spec = published_spec(name, DEFAULT_CLASSES if classes is None else classes)
     if widths is not None:
@@ -83,14 +87,15 @@ def find_network(
         middle = tuple(width for width in spec.switches if widths[0] < width < widths[1])
         spec = replace(spec, switches=(widths[0], *middle, widths[1]), width_range=widths)
     if stem_stride is None and macs is not None:
-        stem_stride = _stem_stride(replace(spec, classes=own_classes), plan_channels, macs, size, name)
-    spec = replace(spec, stem_stride=stem_stride or STEM_STRIDES[0])
+        own = replace(spec, classes=own_classes, in_channels=own_channels)
+        stem_stride = _stem_stride(own, plan_channels, macs, size, name)
+    spec = replace(spec, stem_stride=stem_stride or STEM_STRIDES[0], in_channels=in_channels or IMAGE_CHANNELS)
     image_size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
     spec.check_image_size(image_size)
     return spec, image_size
 
 
-def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, image_size: int, name: str) -> int:
+def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, image_size: ImageSize, name: str) -> int:
     """The stride that gives a bundle's network its MACs: the manifest does not name it."""
     plan = ChannelPlan("bundle", channels)
     for stride in STEM_STRIDES:
@@ -101,7 +106,8 @@ def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, imag
             break
     raise UserError(
         f"this bundle's {name} is not the published one: its channels and MACs are of another network. Name one of "
-        f"{', '.join(network_names())} instead, with --range, --classes and --image-size."
+        f"{', '.join(network_names())} instead, with --range, --classes, --in-channels and "
+        "--image-size."
     )
 
 
@@ -119,7 +125,8 @@ class Rows:
         self.writer.writerow(("purpose", *LAYER_COLUMNS, *(column.name for column in fields(LayerTime))))
 
     def add(self, purpose: str, entry: GridEntry, time: LayerTime) -> None:
-        layer = [getattr(entry.layer, column) for column in LAYER_COLUMNS]
+        shape = entry.layer
+        layer = [shape.name, shape.kind, shape.kernel, shape.stride, format_size(shape.size)]
         self.writer.writerow((purpose, *layer, *(getattr(time, column.name) for column in fields(LayerTime))))
         self.file.flush()
         self.count += 1
@@ -171,12 +178,28 @@ def _range(context: click.Context, parameter: click.Parameter, value: str | None
     return low, high
 
 
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> ImageSize | None:
+    try:
+        return None if value is None else as_image_size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
 @click.command("channels", cls=Command, context_settings=CONTEXT)
 @click.argument("network", metavar="NETWORK_OR_BUNDLE")
 @click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, help="What runs the layers.")
 @click.option("--batch", type=click.IntRange(1), default=1, metavar="N", help="Images per run.")
 @click.option(
-    "--image-size", type=click.IntRange(1), metavar="PIXELS", help="Side of the images.  [default: the bundle's, or 224]"
+    "--image-size",
+    callback=_size,
+    metavar="SIZE",
+    help="Pixels a side, or height and width as in 256x192.  [default: the bundle's, or 224]",
+)
+@click.option(
+    "--in-channels",
+    type=click.IntRange(1, MOST_IMAGE_CHANNELS),
+    metavar="N",
+    help="Of the images: 1 is gray.  [default: the bundle's, or 3]",
 )
 @click.option("--classes", type=click.IntRange(1), metavar="N", help="Of the last layer.  [default: the bundle's, or 1000]")
 @click.option(
@@ -249,7 +272,7 @@ def _measure(work: Work, backend: str, batch: int, threads: int | None, folder: 
         device = this_device(backend, batch, pinning["threads"] if BACKENDS[backend].device == CPU else None)
         models = f"{count(work.models, 'model')} of {count(len(work.entries), 'different layer')}"
         click.echo(
-            f"{work.spec.name} at {work.image_size} px: {models}, {work.grid.duration_s:g} s each: about "
+            f"{work.spec.name} at {format_size(work.image_size)} px: {models}, {work.grid.duration_s:g} s each: about "
             f"{work.expected_s / 60:.1f} min",
             err=True,
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.layers.layer_times import ChannelPoint
+from slimtrain.base.image_size import ImageSize
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
@@ -82,7 +83,7 @@ def spread_counts(low: int, high: int, points: int) -> tuple[int, ...]:
 
 
 def entries(
-    spec: NetworkSpec, image_size: int, points: int
+    spec: NetworkSpec, image_size: ImageSize, points: int
 ) -> tuple[tuple[LayerShape, ...], tuple[int, ...], list[GridEntry]]:
     """The network's layers, the entry of each, and the entries."""
     layers = layer_shapes(spec, image_size)
@@ -94,7 +95,7 @@ def entries(
 
     by_shape: dict[tuple[object, ...], list[LayerShape]] = {}
     for layer in layers:
-        shape = (layer.kind, layer.kernel, layer.stride, layer.side, layer.activation, span(layer.inp), span(layer.out))
+        shape = (layer.kind, layer.kernel, layer.stride, layer.size, layer.activation, span(layer.inp), span(layer.out))
         by_shape.setdefault(shape, []).append(layer)
     of_layer = {layer.name: place for place, alike in enumerate(by_shape.values()) for layer in alike}
     grid_entries = []
@@ -129,4 +130,4 @@ def lines(grid_entries: Sequence[GridEntry], unit: int, most: int) -> list[Stair
 def _work(entry: GridEntry) -> int:
     """MACs at the widest, of one image."""
     layer, out = entry.layer, 1 if entry.outputs is None else entry.outputs[-1]
-    return entry.inputs[-1] * out * layer.kernel**2 * layer.out_side**2
+    return entry.inputs[-1] * out * layer.kernel**2 * layer.positions

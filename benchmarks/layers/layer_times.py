@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.layers.model_timer import Model, Timer
-from benchmarks.onnx_models.layer import COPIES, with_layer, without_layer
+from benchmarks.onnx_models.layer import COPIES, image_channels, with_layer, without_layer
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape
 
 ChannelPoint = tuple[int, int]  # input and output channels
@@ -53,8 +53,8 @@ def measure_layer(
     for group in groups(points):
         models: dict[tuple[int, int | None], Model] = {}
         for inp, out in group:
-            models[inp, None] = Model(layer.side, partial(without_layer, layer, inp, copies))
-            models[inp, out] = Model(layer.side, partial(with_layer, layer, inp, out, copies))
+            models[inp, None] = Model(layer.size, partial(without_layer, layer, inp, copies), image_channels(layer))
+            models[inp, out] = Model(layer.size, partial(with_layer, layer, inp, out, copies), image_channels(layer))
         samples = timer(models, duration_s)
         for inp, out in group:
             whole, rest = samples[inp, out], samples[inp, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +16,8 @@ from benchmarks.measure.method import Method
 from benchmarks.measure.turns import CellSource, measure
 from benchmarks.runners.opening import open_file
 from slimexport.target.precision import EXACT
+from slimtrain.base.image_size import ImageSize
+from slimtrain.models.spec import IMAGE_CHANNELS
 
 K = TypeVar("K", bound=Hashable)
 TABLE_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.times_models)
@@ -26,10 +28,11 @@ INPUT_BYTES = 32 << 20  # a size's images: they are read once in both models of 
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX file to be, `make()`, for images [batch, 3, side, side]."""
+    """An ONNX file to be, `make()`, for images [batch, channels, height, width]."""
 
-    side: int
+    size: ImageSize
     make: Callable[[], bytes]
+    channels: int = IMAGE_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,21 @@ class ModelTimer:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, models: Mapping[K, Model], duration_s: float) -> dict[K, Sample]:
-        images: dict[int, RandomImages] = {}
+        images: dict[tuple[int, ...], RandomImages] = {}
         with tempfile.TemporaryDirectory(prefix="channels-") as name:
             folder = Path(name)
             cells = []
             for number, model in enumerate(models.values()):
                 file = f"{number}.onnx"
                 (folder / file).write_bytes(model.make())
-                cells.append(Cell("", "", file, file, None, file, file, self.backend, EXACT, self.batch, model.side, 0, 0, 0))
+                cell = Cell("", "", file, file, None, file, file, self.backend, EXACT, self.batch, model.size, 0, 0, 0)
+                cells.append(replace(cell, channels=model.channels))
             source = CellSource(
                 lambda cell: folder,
                 open_model,
-                lambda side: images.setdefault(side, RandomImages(side, most_bytes=INPUT_BYTES)),
+                lambda cell: images.setdefault(
+                    cell.image_shape, RandomImages(cell.image_size, most_bytes=INPUT_BYTES, channels=cell.channels)
+                ),
                 Options(threads=self.threads),
             )
             results = measure(cells, source, Method(duration_s, REPEATS, WARMUP_S))

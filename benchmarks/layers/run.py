@@ -19,6 +19,7 @@ from benchmarks.measure.progress import OnProgress
 from benchmarks.measure.rounds import schedule
 from benchmarks.onnx_models.network import network_model
 from slimexport.target.precision import EXACT
+from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.models.channels import ChannelPlan
@@ -72,9 +73,9 @@ class LayerMeasurement:
 
 
 class Work:
-    """Everything that is to be measured for a network at an image size (pixels)."""
+    """Everything that is to be measured for a network at an image size."""
 
-    def __init__(self, spec: NetworkSpec, image_size: int, grid: Grid) -> None:
+    def __init__(self, spec: NetworkSpec, image_size: ImageSize, grid: Grid) -> None:
         self.spec, self.image_size, self.grid = spec, image_size, grid
         self.layers, self.of_layer, self.entries = entries(spec, image_size, grid.points)
         self.lines = lines(self.entries, grid.unit, grid.line)
@@ -108,7 +109,10 @@ def run_channels(
     Raises NotMeasured where a model does not run, KeyboardInterrupt on Ctrl-C: what `taken` was told is then all there is.
     """
     duration_s, total = work.grid.duration_s, work.models
-    networks = {plan: Model(work.image_size, partial(network_model, work.spec, plan, work.image_size)) for plan in work.plans}
+    networks = {
+        plan: Model(work.image_size, partial(network_model, work.spec, plan, work.image_size), work.spec.in_channels)
+        for plan in work.plans
+    }
     progress("whole networks", 0, total)
     before = timer(networks, NETWORK_SHARE * duration_s)
     done = 0
@@ -230,4 +234,4 @@ def title(stairs: Staircase) -> str:
         return f"{layer.name}, linear"
     kind = "depthwise " if layer.kind == "depthwise" else ""
     stride = f" stride {layer.stride}" if layer.stride > 1 else ""
-    return f"{layer.name}, {kind}{layer.kernel}x{layer.kernel}{stride} at {layer.side}x{layer.side}"
+    return f"{layer.name}, {kind}{layer.kernel}x{layer.kernel}{stride} at {'x'.join(map(str, sides(layer.size)))}"

@@ -12,7 +12,7 @@ Reference = tuple[Array, Array, float | None]
 
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
-    """Compare a runner's logits with a reference: probe images [P, 3, H, W], logits [P, classes], and the tolerance recorded
+    """Compare a runner's logits with a reference: probe images [P, C, H, W], logits [P, classes], and the tolerance recorded
     for them, or None for that of the precision. An int8 network is held to a cosine instead.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a

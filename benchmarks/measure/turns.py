@@ -69,18 +69,18 @@ class NothingWatched:
 @dataclass(frozen=True)
 class CellSource:
     """Where the networks of cells come from. `folder_of`: a cell's bundle. `opener` loads it, with `options` and the images
-    that `inputs_of` gives for a size. `reference_of`: what its output is held against, see `check_output`; without it outputs
+    that `inputs_of` gives for it. `reference_of`: what its output is held against, see `check_output`; without it outputs
     are not checked."""
 
     folder_of: Callable[[Cell], Path]
     opener: Opener
-    inputs_of: Callable[[int], Inputs]
+    inputs_of: Callable[[Cell], Inputs]
     options: Options
     reference_of: Callable[[Cell], Reference | None] | None = None
 
     def open(self, cell: Cell) -> CellRunner:
         """Load a cell's network. Raises what the opener raises."""
-        return self.opener(cell, self.folder_of(cell), self.inputs_of(cell.image_size), self.options)
+        return self.opener(cell, self.folder_of(cell), self.inputs_of(cell), self.options)
 
 
 def measure(

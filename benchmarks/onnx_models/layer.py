@@ -21,29 +21,40 @@ from __future__ import annotations
 
 from benchmarks.onnx_models.random_graph import RandomGraph, Value
 from slimtrain.costs.layer_shapes import DEPTHWISE, LINEAR, LayerShape
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS
 
 COPIES = 4
 ALIGNED = 4  # channels in whole multiples of this stay in onnxruntime's own layout
-IMAGE_CHANNELS = 3
+
+
+def image_channels(layer: LayerShape) -> int:
+    """The channels of the images that a layer's models take: those that a stem reads, else any."""
+    return layer.inp if isinstance(layer.inp, int) and reads_images(layer) else IMAGE_CHANNELS
+
+
+def reads_images(layer: LayerShape) -> bool:
+    """Whether a layer is a stem: no plan slims what it reads, and there are as few channels as images have."""
+    return isinstance(layer.inp, int) and layer.inp <= MOST_IMAGE_CHANNELS
 
 
 def with_layer(layer: LayerShape, inp: int, out: int, copies: int = COPIES, seed: int = 0) -> bytes:
-    """`copies` of `layer` at `inp` and `out` channels, side by side: [batch, 3, side, side] -> [batch, features]."""
-    graph = RandomGraph(layer.side, seed)
+    """`copies` of `layer` at `inp` and `out` channels, side by side: [batch, channels, height, width] -> [batch, features],
+    the channels being those of `image_channels`."""
+    graph = RandomGraph(layer.size, seed, image_channels(layer))
     source = _before(graph, layer, inp)
     return _joined(graph, [_copy(graph, layer, source, out) for _ in range(copies)])
 
 
 def without_layer(layer: LayerShape, inp: int, copies: int = COPIES, seed: int = 0) -> bytes:
     """What `with_layer` has around its layers."""
-    graph = RandomGraph(layer.side, seed)
+    graph = RandomGraph(layer.size, seed, image_channels(layer))
     source = _before(graph, layer, inp)
     return _joined(graph, [_probe(graph, source) for _ in range(copies)])
 
 
 def _before(graph: RandomGraph, layer: LayerShape, inp: int) -> Value:
     """What the layer reads: the image for a stem, else what another convolution made."""
-    if layer.inp == IMAGE_CHANNELS:
+    if reads_images(layer):
         return graph.image
     return graph.activation(graph.conv(graph.image, inp, 1), "relu")
 
@@ -59,8 +70,8 @@ def _probe(graph: RandomGraph, source: Value) -> Value:
     """One pixel of each channel, [batch, channels, 1, 1]: by a depthwise convolution, which alone reads few channels in
     onnxruntime's layout, or by a pool for counts that have no such layout."""
     if source.channels % ALIGNED == 0:
-        return graph.conv(source, source.channels, 1, stride=source.side, depthwise=True)
-    return graph.pool(source, "MaxPool", 1, source.side, 0)
+        return graph.conv(source, source.channels, 1, stride=source.size, depthwise=True)
+    return graph.pool(source, "MaxPool", 1, source.size, 0)
 
 
 def _joined(graph: RandomGraph, values: list[Value]) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.onnx_models.random_graph import RandomGraph, Value
+from slimtrain.base.image_size import ImageSize
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
@@ -14,9 +15,9 @@ from slimtrain.models.spec import NetworkSpec
 GraphStep = Callable[[RandomGraph, Value], Value]
 
 
-def network_model(spec: NetworkSpec, plan: ChannelPlan, image_size: int, seed: int = 0) -> bytes:
-    """The network of `plan`: input [batch, 3, image_size, image_size], output [batch, classes]."""
-    graph = RandomGraph(image_size, seed)
+def network_model(spec: NetworkSpec, plan: ChannelPlan, image_size: ImageSize, seed: int = 0) -> bytes:
+    """The network of `plan`: input [batch, channels, height, width], output [batch, classes]."""
+    graph = RandomGraph(image_size, seed, spec.in_channels)
     return graph.model(spec.build(_OnnxLayers(plan))(graph, graph.image))
 
 

@@ -7,6 +7,7 @@ Noise has one rule everywhere: a width is *faster* than another if its rounds' m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,7 +155,7 @@ def floors_ms(cell: Cell, ceiling: Mapping[str, Any], cache_bytes: int | None = 
         floors[COMPUTE] = 1e3 * cell.macs * cell.batch / peak
     item_bytes = PRECISIONS[cell.precision].item_bytes if cell.precision in PRECISIONS else None
     if (speed := ceiling.get("bytes_per_s")) and cell.activations is not None and item_bytes is not None:
-        moved = item_bytes * (cell.params + cell.batch * (3 * cell.image_size**2 + 2 * cell.activations))
+        moved = item_bytes * (cell.params + cell.batch * (math.prod(cell.image_shape) + 2 * cell.activations))
         floors[MEMORY] = 0.0 if cache_bytes and moved <= cache_bytes else 1e3 * moved / speed
     if (per_operator_s := ceiling.get("seconds_per_operator")) and cell.layers is not None:
         floors[LAUNCH] = 1e3 * per_operator_s * cell.layers

@@ -11,8 +11,8 @@ from benchmarks.cells.cell import Array, Cell
 
 
 def check_images(images: Array, cell: Cell) -> Array:
-    """`images` as a network of `cell` takes them: float32 [batch, 3, H, W], contiguous."""
-    assert images.shape == (cell.batch, 3, cell.image_size, cell.image_size), images.shape
+    """`images` as a network of `cell` takes them: float32 [batch, channels, H, W], contiguous."""
+    assert images.shape == (cell.batch, *cell.image_shape), images.shape
     return np.ascontiguousarray(images, np.float32)
 
 

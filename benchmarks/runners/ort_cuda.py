@@ -93,7 +93,7 @@ class OnnxRuntimeCuda:
             source, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0]
             self.on_gpu = OnGpu(stream, cell, inputs, result.shape[-1], options.transfers, resources)
             without_waiting = unsynchronized()
-            shape, logits = (cell.batch, 3, cell.image_size, cell.image_size), self.on_gpu.output.address
+            shape, logits = (cell.batch, *cell.image_shape), self.on_gpu.output.address
             resources.callback(self._forget)  # the session goes before its stream and memory
             self.launches: list[Launch] = []
             for memory in self.on_gpu.inputs:

@@ -52,15 +52,15 @@ class TensorRT:
 
     def _prepare(self, cell: Cell) -> None:
         """Set the batch. NotMeasured where the engine takes no such images."""
-        tensors, size = self.plan.tensors, cell.image_size
+        tensors = self.plan.tensors
         if not tensors.min_batch <= cell.batch <= tensors.max_batch:
             raise NotMeasured(
                 f"{cell.file} takes {tensors.min_batch} to {tensors.max_batch} images at once, not {cell.batch}. Build it "
                 f"with a --batch that spans {cell.batch}."
             )
-        if tensors.image_shape != (3, size, size):
+        if tensors.image_shape != cell.image_shape:
             raise NotMeasured(
-                f"{cell.file} takes images {list(tensors.image_shape)}, expected {[3, size, size]}. Build it again."
+                f"{cell.file} takes images {list(tensors.image_shape)}, expected {list(cell.image_shape)}. Build it again."
             )
         self.plan.set_batch(cell.batch)
 

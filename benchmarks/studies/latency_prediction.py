@@ -32,6 +32,7 @@ from benchmarks.onnx_models.network import network_model
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, as_image_size
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.models.channels import ChannelPlan
@@ -77,10 +78,11 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
     raise UserError(f"{spec.name}: random plans are nearly all outside of the table. Give --random 0.")
 
 
-def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
+def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
     """The networks of `plans` by name: exported into a bundle in `folder` where `slimexport` can."""
     if spec.family != "us" or spec.stem_stride != 2:
-        return {plan.name: Model(image_size, functools.partial(network_model, spec, plan, image_size)) for plan in plans}
+        makers = {plan.name: functools.partial(network_model, spec, plan, image_size) for plan in plans}
+        return {name: Model(image_size, maker, spec.in_channels) for name, maker in makers.items()}
     from slimexport.exporter import export
     from slimexport.request import CalibrationImages, Proof
     from slimtrain.data.noise import noise_images
@@ -89,9 +91,9 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
     for plan in plans:
         files.append(folder / f"{plan.name}.yml")
         files[-1].write_text(json.dumps({"network": spec.name, "name": plan.name, "channels": dict(plan.channels)}))
-    np.save(folder / "images.npy", noise_images(CALIBRATION_IMAGES, image_size))
+    np.save(folder / "images.npy", noise_images(CALIBRATION_IMAGES, image_size, channels=spec.in_channels))
     manifest = export(
-        f"random:{spec.name}",
+        f"random:{spec.name},in_channels={spec.in_channels}",
         channels=files,
         image_size=image_size,
         output_dir=folder / "bundle",
@@ -99,7 +101,8 @@ def networks(spec: NetworkSpec, image_size: int, plans: Sequence[ChannelPlan], f
         proof=Proof(verify=False),
     )
     paths = [folder / "bundle" / artifact.file for artifact in manifest.artifacts]
-    return {plan.name: Model(image_size, path.read_bytes) for plan, path in zip(plans, paths, strict=True)}
+    pairs = zip(plans, paths, strict=True)
+    return {plan.name: Model(image_size, path.read_bytes, spec.in_channels) for plan, path in pairs}
 
 
 def errors(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float | None]:
@@ -162,7 +165,7 @@ def result_lines(result: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1")
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--image-size", type=as_image_size, default=224)
     parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int)

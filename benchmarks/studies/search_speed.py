@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
+from slimtrain.base.image_size import as_image_size
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _words(arguments: argparse.Namespace) -> list[str]:
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v2")
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--image-size", type=as_image_size, default=224)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--batch", type=int, default=32, help="images of a chunk")
     parser.add_argument("--statistics", default="batch", choices=("batch", "calibrated"))

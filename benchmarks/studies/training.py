@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import needs, parse, script_parser, write_result
+from slimtrain.base.image_size import as_image_size, format_size
 
 BASELINE = "baseline"
 # What each way changes in the configuration.
@@ -205,7 +206,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = script_parser(__doc__)
     parser.add_argument("--network", default="us_mobilenet_v1", help="an S or US network: s_mobilenet_v1, us_resnet50")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--image-size", type=as_image_size, default=224)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=min(MOST_WORKERS, max((os.cpu_count() or 1) - 2, 0)))
     parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; 0: torch's own choice")
@@ -223,7 +224,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, arguments)))
         return
     own: list[str] = []
-    for key in ("network", "batch_size", "image_size", "steps", "workers", "threads", "device"):
+    own += ["--image-size", format_size(arguments.image_size)]
+    for key in ("network", "batch_size", "steps", "workers", "threads", "device"):
         own += [f"--{key.replace('_', '-')}", str(getattr(arguments, key))]
     own += ["--resident"] if arguments.resident else []
     own += ["--ways", *arguments.ways] if arguments.ways != list(WAYS) else []

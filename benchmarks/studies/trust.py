@@ -40,11 +40,11 @@ TURNS = 5
 LOOP = """
 import json, sys, timeit
 import numpy, onnxruntime
-file, batch, size, threads, seconds = sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5])
+file, batch, threads, seconds, *shape = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4]), *map(int, sys.argv[5:])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = threads
 session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-feed = {session.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((batch, 3, size, size), numpy.float32)}
+feed = {session.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((batch, *shape), numpy.float32)}
 run = lambda: session.run(None, feed)
 timeit.timeit(run, number=5)
 number = max(10, int(seconds / (timeit.timeit(run, number=10) / 10)))
@@ -87,7 +87,7 @@ def measure_known(duration_s: float, seconds: float = 1.0) -> dict[str, float]:
 
     method = Method(duration_s=seconds, repeats=1, warmup_s=0.0)
     ended: list[float] = []
-    source = CellSource(lambda cell: Path(), open_known, RandomImages, Options())
+    source = CellSource(lambda cell: Path(), open_known, lambda cell: RandomImages(cell.image_size), Options())
     (result,) = measure([cell], source, method, on_result=lambda result: ended.append(time.perf_counter()))
     figures = summary(result)
     assert figures is not None
@@ -104,16 +104,16 @@ def agreement(folder: Path, batches: tuple[int, ...], threads: int, seconds: flo
     """For every fp32 file and batch: the tool's median, the loop's, and the first over the second, over all turns."""
     bundle = open_bundle(folder)
     cells, _ = plan_cells(bundle, Wanted((ONNXRUNTIME_CPU,), batches, (EXACT,)))
-    images = RandomImages(bundle.manifest.input.image_size)
+    images = RandomImages(bundle.manifest.input.image_size, channels=bundle.manifest.input.channels)
     method = Method(duration_s=seconds, repeats=1)
-    source = CellSource(lambda cell: folder, open_runner, lambda size: images, Options(threads=threads))
+    source = CellSource(lambda cell: folder, open_runner, lambda cell: images, Options(threads=threads))
     tool: dict[Cell, list[float]] = {cell: [] for cell in cells}
     loop: dict[Cell, list[float]] = {cell: [] for cell in cells}
     for _ in range(TURNS):
         for cell in cells:
             (result,) = measure([cell], source, method)
             tool[cell] += [sample for samples in result.latency_ms for sample in samples]
-            words = [cell.file, cell.batch, cell.image_size, threads, seconds]
+            words = [cell.file, cell.batch, threads, seconds, *cell.image_shape]
             done = subprocess.run(
                 [sys.executable, "-c", LOOP, *map(str, words)], capture_output=True, text=True, check=True, cwd=folder
             )

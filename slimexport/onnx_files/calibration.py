@@ -36,7 +36,7 @@ def calibration_batches(
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images [N, 3, S, S] that ranges are measured on and those that choose between methods; `method` auto, max or
+    """Images [N, channels, H, W] that ranges are measured on and those that choose between methods; `method` auto, max or
     percentile; `weight_bits` of files for CPUs, 8 or 7."""
 
     fit: list[Images]

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, fx, nn
 
+from slimtrain.base.image_size import ImageSize, sides
+
 OPSET = 17
 IR_VERSION = 8  # TensorRT 8.6 reads no more
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
@@ -28,18 +30,21 @@ class UnsupportedModule(ValueError):
     """The network holds something that this writer has no ONNX form for."""
 
 
-def to_onnx(network: nn.Module, image_size: int, metadata: Mapping[str, str], name: str = "network") -> onnx.ModelProto:
-    """The ONNX model of a dense network: `input` [batch, 3, image_size, image_size] -> `output` [batch, classes].
+def to_onnx(
+    network: nn.Module, image_size: ImageSize, metadata: Mapping[str, str], name: str = "network", channels: int = 3
+) -> onnx.ModelProto:
+    """The ONNX model of a dense network: `input` [batch, channels, height, width] -> `output` [batch, classes].
 
     Opset 17, IR version 8. Raises UnsupportedModule, naming the module, for an operation it does not know.
     """
     traced = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)
     writer = _Writer(traced)
-    result = writer.write((3, image_size, image_size))
+    shape = channels, *sides(image_size)
+    result = writer.write(shape)
     graph = helper.make_graph(
         writer.nodes,
         name,
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH, 3, image_size, image_size])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH, *shape])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [BATCH, *result])],
         writer.initializers,
     )

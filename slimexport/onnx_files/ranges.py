@@ -68,7 +68,7 @@ class Range:
 
 
 def measure_ranges(model: onnx.ModelProto, batches: Iterable[Images], names: Sequence[str]) -> dict[str, Range]:
-    """The ranges of the activations `names` over `batches`, each float32 [N, 3, H, W], run in onnxruntime on the CPU.
+    """The ranges of the activations `names` over `batches`, each float32 [N, C, H, W], run in onnxruntime on the CPU.
 
     The batches are gone through twice, so they are kept. UserError where there are none, or a value is not finite.
     """

@@ -24,7 +24,7 @@ def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
 
 
 def run_batches(model: onnx.ModelProto, batches: Sequence[Images]) -> Array:
-    """The logits [N, classes] of a model that is not on a disk, of all batches [n, 3, H, W] after each other."""
+    """The logits [N, classes] of a model that is not on a disk, of all batches [n, C, H, W] after each other."""
     session = cpu_session(model)
     (image,) = session.get_inputs()
     return np.concatenate([session.run(None, {image.name: batch})[0] for batch in batches])

@@ -16,6 +16,7 @@ from typing import Any
 from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
 from slimtrain.base.files import file_sha256
+from slimtrain.base.image_size import ImageSize
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -38,12 +39,13 @@ class Source(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Input(Record):
-    """Images [N, channels, image_size, image_size], less `mean`, over `std`: resized `whole`, or the center of a photograph,
-    turned first as EXIF says where `exif_orientation`."""
+    """Images [N, channels, height, width], less `mean`, over `std`: resized `whole`, or the center of a photograph, turned
+    first as EXIF says where `exif_orientation`. `image_size` is the side of a square, or height and width, which earlier
+    versions do not read."""
 
     name: str
     channels: int
-    image_size: int
+    image_size: ImageSize
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whole: bool = False

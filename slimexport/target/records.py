@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
+from slimtrain.base.image_size import ImageSize
+
 SHOWN = 40  # characters of a wrong value that a message shows
 EXTRA = "extra"
 WORDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -26,7 +28,7 @@ class Record:
 
     A field without a default is always there. One with a default is left out where it has it, unless it is a `null_where`
     field whose condition holds. The types are those that `from_json` knows: str, int, float, bool, Any, another Record, a
-    tuple or a mapping by str of these, and each of them or None.
+    tuple or a mapping by str of these, and each of them or None; and `ImageSize`.
     """
 
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -82,11 +84,11 @@ def _types_of(kind: Any) -> dict[str, Any]:
 
 def _convert(value: Any, expected: Any, where: str) -> Any:
     alternatives = _alternatives(expected)
-    if value is None and type(None) in alternatives:
-        return None
-    (kind,) = alternatives - {type(None)}
-    if kind is Any:
+    if Any in alternatives or (value is None and type(None) in alternatives):
         return value
+    if alternatives >= set(typing.get_args(ImageSize)):
+        return _image_size(value, where)
+    (kind,) = alternatives - {type(None)}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Record):
         return from_json(kind, value, where)
@@ -96,12 +98,29 @@ def _convert(value: Any, expected: Any, where: str) -> Any:
         return tuple(_convert(part, arguments[0], f"{where}[{i}]") for i, part in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
         return {key: _convert(part, arguments[1], _inside(where, key)) for key, part in value.items()}
+    return _scalar(value, expected, kind, where)
+
+
+def _scalar(value: Any, expected: Any, kind: Any, where: str) -> Any:
+    """A value that has no parts, of the one `kind` that its key's `expected` type leaves."""
     accepted = (int, float) if kind is float else kind
-    if origin is not None or not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+    if (
+        typing.get_origin(kind) is not None
+        or not isinstance(value, accepted)
+        or (isinstance(value, bool) and kind is not bool)
+    ):
         raise _wrong(where, value, expected)
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(where, value, expected)
     return value
+
+
+def _image_size(value: Any, where: str) -> ImageSize:
+    """The side of a square, or height and width, in their plain form."""
+    if not isinstance(value, list):
+        return int(_convert(value, int, where))
+    height, width = _convert(value, tuple[int, int], where)
+    return height if height == width else (height, width)
 
 
 def _alternatives(expected: Any) -> set[Any]:
@@ -122,6 +141,8 @@ def _wrong(where: str, value: Any, expected: Any) -> EntryError:
 def _described(expected: Any) -> str:
     """What a type is called in messages."""
     alternatives = _alternatives(expected)
+    if alternatives >= set(typing.get_args(ImageSize)):
+        return "a whole number or a list of 2"
     (kind,) = alternatives - {type(None)}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:

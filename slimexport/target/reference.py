@@ -17,7 +17,7 @@ from slimexport.target.manifest import REFERENCE, Artifact, Manifest
 
 @dataclass(frozen=True)
 class Probes:
-    """Images float32 [P, 3, H, W] and the logits [P, classes] that the slimmable network computes for them in float64."""
+    """Images float32 [P, C, H, W] and the logits [P, classes] that the slimmable network computes for them in float64."""
 
     images: Array
     logits: Array
@@ -29,7 +29,7 @@ class Probes:
 
 
 def read_reference(bundle: Path) -> dict[str, Array]:
-    """`images` float32 [P, 3, H, W] and `logits_NAME` float64 [P, classes] per plan. BundleError if damaged."""
+    """`images` float32 [P, C, H, W] and `logits_NAME` float64 [P, classes] per plan. BundleError if damaged."""
     path = bundle / REFERENCE
     try:
         with np.load(path, allow_pickle=False) as archive:

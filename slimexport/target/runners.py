@@ -1,4 +1,4 @@
-"""Running a bundle's files. A runner takes float32 images [N, 3, H, W] and gives logits [N, classes]."""
+"""Running a bundle's files. A runner takes float32 images [N, C, H, W] and gives logits [N, classes]."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.files import Advice, disk_error, partial_name
+from slimtrain.base.image_size import format_size, sides
 
 log = logging.getLogger(__name__)
 
@@ -117,17 +118,19 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     """The text of an artifact's `config.pbtxt`. BundleError where the manifest says what cannot be."""
     plan = artifact.format == TRT
     image, result = manifest.input.name, manifest.output.name
-    size, channels, classes = manifest.input.image_size, manifest.input.channels, manifest.output.classes
+    size, channels, classes = sides(manifest.input.image_size), manifest.input.channels, manifest.output.classes
+    dims = ", ".join(map(str, (channels, *size)))
     labels = [f'label_filename: "{LABELS}"'] if manifest.output.class_names else []
     smallest, best, largest = (1, min(PREFERRED, max_batch), max_batch)
     if plan:
         if artifact.engine is None:
             raise BundleError(f"{bundle / MANIFEST}: does not say what {name} was built for (engine is null). Build it again.")
         smallest, best, largest = artifact.engine.batch
-    if not (1 <= smallest <= best <= largest and min(size, channels, classes) >= 1):
+    if not (1 <= smallest <= best <= largest and min(*size, channels, classes) >= 1):
         raise BundleError(
-            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, {size} pixels and "
-            f"{classes} classes, expected positive numbers and batches in order. Export again."
+            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, "
+            f"{format_size(manifest.input.image_size)} pixels and {classes} classes, expected positive numbers and batches in "
+            "order. Export again."
         )
     if not (NAME.fullmatch(image) and NAME.fullmatch(result)):
         raise BundleError(f"{bundle / MANIFEST}: {image!r} and {result!r} are no names of tensors. Export again.")
@@ -136,7 +139,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
         f'name: "{name}"',
         'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
         f"max_batch_size: {largest}",
-        *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {channels}, {size}, {size} ]"),
+        *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {dims} ]"),
         *_block("output [", f'name: "{result}"', "data_type: TYPE_FP32", f"dims: [ {classes} ]", *labels),
     ]
     if largest > 1:
@@ -145,7 +148,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     if plan:
         lines += _block("instance_group [", "count: 1", "kind: KIND_GPU")
     for batch in sorted({smallest, largest}):
-        lines += _warmup(batch, image, f"{channels}, {size}, {size}")
+        lines += _warmup(batch, image, dims)
     return "\n".join(lines) + "\n"
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
+from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.text import count
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
@@ -12,7 +16,31 @@ from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.plan_positions import take
 
+log = logging.getLogger(__name__)
+
 WIDTH_KEYS = {"us": "width_range", "s": "switches", "autoslim": "channel_lists"}  # of configurations
+
+
+# (channels of a checkpoint's images, of the run's): what is done to the first convolutions
+_START = "the first convolution begins "
+CONVERSIONS = {
+    (3, 1): _START + "with the sum of its weights for red, green and blue: images are gray",
+    (1, 3): _START + "with a third of its weights for gray in each color",
+    (3, 4): _START + "without weights for the fourth channel, as it was for the others",
+}
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weight [out, own channels, k, k] of a first convolution for images of other `channels`: a pair of `CONVERSIONS`.
+
+    Where normalization is equal, it computes of gray images what the other did of three equal channels, or the reverse; and of
+    four channels the same as of the first three.
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    if channels == 3:
+        return weight.repeat(1, 3, 1, 1) / 3
+    return torch.cat([weight, torch.zeros_like(weight[:, :1])], 1)
 
 
 @torch.no_grad()
@@ -21,7 +49,8 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
 
     Shapes must agree: the same architecture at the same widest width, for S and AutoSlim networks the same switches. A network
     of one width, an S network with one switch, is a start for every family: each plan begins with the leading channels of its
-    norms. With `reset_classifier` the classifier is left as it is. Raises CheckpointError where something does not fit.
+    norms. Of images with other channels the first convolutions are taken over as `for_channels` says, on which a line is
+    logged. With `reset_classifier` the classifier is left as it is. Raises CheckpointError where something does not fit.
     """
     spec, theirs = network.spec, checkpoint.spec
     name = checkpoint.file
@@ -46,13 +75,21 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
             f"{name}: has {theirs.classes} classes, the data has {spec.classes}. To train a new classifier on its features "
             "set reset_classifier=true."
         )
-    source = checkpoint.network
+    source, conversion = checkpoint.network, (theirs.in_channels, spec.in_channels)
     theirs_by_name = dict(source.named_parameters())
+    if spec.in_channels != theirs.in_channels:
+        if conversion not in CONVERSIONS:
+            raise CheckpointError(
+                f"{name}: is for images of {count(theirs.in_channels, 'channel')}, the configuration for {spec.in_channels}. "
+                f"Set in_channels={theirs.in_channels}, or take another file."
+            )
+        log.info("%s: %s", name, CONVERSIONS[conversion])
     of_norms = {id(parameter) for norm in network.norms.values() for parameter in norm.parameters()} if alone else set()
     for path, parameter in network.named_parameters():
         skipped = ".bn." in path or id(parameter) in of_norms or (reset_classifier and path.startswith("classifier."))
         if not skipped:
-            parameter.copy_(theirs_by_name[path])
+            weight = theirs_by_name[path]
+            parameter.copy_(weight if weight.shape == parameter.shape else for_channels(weight, spec.in_channels))
     for plan in spec.plans:
         if alone:
             _adopt_scales(network, source, plan)

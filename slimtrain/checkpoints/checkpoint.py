@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
+from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
@@ -21,11 +22,11 @@ from slimtrain.config.config import Config
 from slimtrain.config.published_config import PublishedConfig, read_published_config
 from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, imagenet_normalization
+from slimtrain.models.published import RANDOM
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
-RANDOM = "random:"
 CALIBRATE = "Calibrate with --calibration-data FOLDER"
 
 
@@ -33,15 +34,15 @@ CALIBRATE = "Calibrate with --calibration-data FOLDER"
 class Checkpoint:
     """A slimmable network with its weights, in evaluation mode, and where they came from.
 
-    `file` is the file's name, `random:NETWORK` for an untrained network, whose `sha256` is None. `mean` and `std` are
-    those of the images it was trained on, per channel, for values from 0 to 1. `weights` is what was asked for among several
-    sets of weights in the file.
+    `file` is the file's name, for an untrained network `random:NETWORK` (see `random_spec`), whose `sha256` is None. `mean`
+    and `std` are those of the images it was trained on, per channel, for values from 0 to 1. `weights` is what was asked for
+    among several sets of weights in the file.
     """
 
     file: str
     sha256: str | None
     network: SlimmableNetwork
-    image_size: int = 224
+    image_size: ImageSize = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     class_names: tuple[str, ...] = ()  # where the file tells them
@@ -84,7 +85,7 @@ def open_checkpoint(
             raise UserError(f"{source}: holds one set of weights. Leave --weights {weights} out.")
         from slimtrain.checkpoints.untrained import untrained_network
 
-        return Checkpoint(source, None, untrained_network(source.removeprefix(RANDOM)))
+        return untrained_checkpoint(source, untrained_network(source.removeprefix(RANDOM)))
     path = Path(source)
     settings = read_published_config(config) if config else PublishedConfig()
     content = read_content(path)
@@ -99,21 +100,30 @@ def open_checkpoint(
         expected_widths=settings.switches or expected_widths,
     )
     check_values(state, path.name)
-    images, recorded = (settings.image_size, settings.mean, settings.std), False
+    normalization = settings.mean, settings.std
+    if len(settings.mean) != spec.in_channels:
+        normalization = imagenet_normalization(spec.in_channels)
+    images, recorded = (settings.image_size, *normalization), False
     if not config and isinstance(content, Mapping) and isinstance(content.get("input"), Mapping):
         with contextlib.suppress(KeyError, TypeError, ValueError):  # written by our own runs; it may be anything else
-            images, recorded = _images(content["input"]), True
+            images, recorded = _images(content["input"], spec.in_channels), True
     names = stored_class_names(content, spec.classes)
     loaded = load_network(spec, state)
     return Checkpoint(path.name, checkpoint_sha256(path), loaded, *images, names, recorded, weights=weights)
 
 
-def _images(entry: Mapping[str, Any]) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def untrained_checkpoint(source: str, network: SlimmableNetwork) -> Checkpoint:
+    """`random:NETWORK` with its network: it takes ImageNet's images, of its channels."""
+    mean, std = imagenet_normalization(network.spec.in_channels)
+    return Checkpoint(source, None, network, mean=mean, std=std)
+
+
+def _images(entry: Mapping[str, Any], channels: int) -> tuple[ImageSize, tuple[float, ...], tuple[float, ...]]:
     """Size, mean and standard deviation of the images that a file says it takes. ValueError and others where it does not."""
-    image_size, mean, std = entry["image_size"], *(tuple(map(float, entry[key])) for key in ("mean", "std"))
-    whole = type(image_size) is int and image_size > 0
-    if not whole or len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise ValueError(f"image size {image_size}, mean {mean}, std {std}")
+    image_size = as_image_size(entry["image_size"])
+    mean, std = (tuple(map(float, entry[key])) for key in ("mean", "std"))
+    if {len(mean), len(std)} != {channels} or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"image size {format_size(image_size)}, {channels} channels, mean {mean}, std {std}")
     return image_size, mean, std
 
 
@@ -134,7 +144,7 @@ def _open_own(
     images = content.get("input")
     try:
         assert isinstance(images, dict)
-        image_size, mean, std = _images(images)
+        image_size, mean, std = _images(images, loaded.spec.in_channels)
         names = tuple(map(str, content.get("class_names", ())))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error

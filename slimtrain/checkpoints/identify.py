@@ -1,4 +1,5 @@
-"""Which network a state dict holds: architecture, family, switches, widths, classes, all read off keys and shapes.
+"""Which network a state dict holds: architecture, family, switches, widths, classes and channels of images, all read off keys
+and shapes.
 
 One question after the other: which architecture's weights these are (`skeleton.py`), how its norms are stored and how large
 they are at every switch or width (`norms.py`), which families have such norms, and which widths (`width_labels.py`) or channel
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.layout import compare_layout
@@ -27,7 +29,7 @@ from slimtrain.checkpoints.width_labels import (
 )
 from slimtrain.models.architecture import Architecture
 from slimtrain.models.registry import ARCHITECTURES, described_architectures, split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 
 SHOWN = 4  # entries that a message lists
 
@@ -53,6 +55,7 @@ def identify(
     layout = norm_layout(state, bones.norms, name, architecture)
     families = [family] if family else _families(state, arch, bones, layout)
     classes = _classes(state, name, architecture)
+    in_channels = _image_channels(state, bones, name, architecture)
     entries = stored_entries(state, bones.norms, layout, name, architecture)
     failure: CheckpointError | None = None
     for candidate in families:
@@ -76,6 +79,7 @@ def identify(
                     widths = label_widths(entries, predict, name, f"{candidate}_{architecture}")
                 ends = (min(widths), _widest(state, bones, max(widths), predict)) if candidate == "us" else None
                 spec = NetworkSpec(architecture, candidate, tuple(widths), classes, width_range=ends)
+            spec = replace(spec, in_channels=in_channels)
             compare_layout(spec, state, name)
             return spec
         except NoSuchWidthsError as error:  # then it is not of this family, and says little about a damaged file
@@ -126,6 +130,20 @@ def _classes(state: StateDict, name: str, architecture: str) -> int:
         f"{name}: looks like a {architecture}, but classifier.0.weight is {shapes[0] or 'missing'} and classifier.0.bias is "
         f"{shapes[1] or 'missing'}, expected [classes, channels] and [classes]. The file is damaged."
     )
+
+
+def _image_channels(state: StateDict, bones: Skeleton, name: str, architecture: str) -> int:
+    """The channels of the images that the first convolutions read; those of color where these do not agree, so that comparing
+    the layout names what is wrong. CheckpointError where they are more than any network's."""
+    stems = [state[key] for key in bones.stems if key in state]
+    widths = {stem.shape[1] for stem in stems if stem.dim() == 4}
+    channels = widths.pop() if len(widths) == 1 else IMAGE_CHANNELS
+    if channels > MOST_IMAGE_CHANNELS:
+        raise CheckpointError(
+            f"{name}: is a {architecture} for images of {channels} channels, expected 1 to {MOST_IMAGE_CHANNELS}. Networks of "
+            "other images cannot be read."
+        )
+    return max(channels, 1)
 
 
 def _widest(state: StateDict, bones: Skeleton, widest: float, predict: Predictor) -> float:

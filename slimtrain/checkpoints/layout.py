@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.base.text import count, some
+from slimtrain.base.text import some
 from slimtrain.checkpoints.reading import StateDict
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
-Shape = tuple[int, ...]
-IMAGE_CHANNELS = 3
 SHOWN = 4  # tensors that a message names
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -30,7 +26,6 @@ def compare_layout(spec: WidthSpec, state: StateDict, name: str) -> None:
     missing = [k for k in expected if k not in held and not k.endswith("num_batches_tracked")]
     added = [k for k in held if k not in expected]
     wrong = [k for k in expected if k in held and held[k] != expected[k]]
-    _check_image_channels({k: (held[k], expected[k]) for k in wrong}, name, spec)
     problems = []
     if missing:
         problems.append(f"missing: {some(missing)}")
@@ -44,24 +39,6 @@ def compare_layout(spec: WidthSpec, state: StateDict, name: str) -> None:
             f"{name}: looks like {spec.name} with {spec.describe_widths()}, but does not fit it. {'; '.join(problems)}. "
             "The file is damaged or was edited; if it is another network, name it with --network."
         )
-
-
-def _check_image_channels(wrong: Mapping[str, tuple[Shape, Shape]], name: str, spec: WidthSpec) -> None:
-    """CheckpointError where all that is wrong (key -> held and expected shape) is that images have other channels than 3."""
-    stems = {k: h[1] for k, (h, e) in wrong.items() if e[1:2] == (IMAGE_CHANNELS,) and h == (*e[:1], *h[1:2], *e[2:])}
-    if not wrong or stems.keys() != wrong.keys():
-        return
-    channels = next(iter(stems.values()))
-    remedy = "Networks of other images cannot be read."
-    if channels == 1:
-        keys = ", ".join(stems)
-        remedy = (
-            "A network of gray images computes the same of their three equal channels once a third of its first weights is "
-            f"given to each: before saving, for {keys}, state[key] = state[key].repeat(1, 3, 1, 1) / 3."
-        )
-    raise CheckpointError(
-        f"{name}: is a {spec.name} for images of {count(channels, 'channel')}, expected {IMAGE_CHANNELS} (RGB). {remedy}"
-    )
 
 
 def load_network(spec: WidthSpec, state: StateDict) -> SlimmableNetwork:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.image_size import ImageSize, plain_size
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.checkpoints.stored_spec import plain_spec, read_spec
@@ -36,7 +37,7 @@ def is_own(content: Any) -> bool:
 
 def own_content(
     network: SlimmableNetwork,
-    image_size: int,
+    image_size: ImageSize,
     mean: Sequence[float],
     std: Sequence[float],
     class_names: Sequence[str] = (),
@@ -70,10 +71,12 @@ def own_content(
     return content
 
 
-def described(image_size: int, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]) -> dict[str, Any]:
+def described(
+    image_size: ImageSize, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]
+) -> dict[str, Any]:
     """What a file tells of the images that its network takes, and of its classes."""
     return {
-        "input": {"image_size": image_size, "mean": list(mean), "std": list(std)},
+        "input": {"image_size": plain_size(image_size), "mean": list(mean), "std": list(std)},
         "class_names": list(class_names),
     }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slimtrain.models.architecture import Architecture
 from slimtrain.models.channels import ChannelPlan, Dim, Wiring
 from slimtrain.models.registry import ARCHITECTURES
+from slimtrain.models.spec import IMAGE_CHANNELS
 from slimtrain.slimmable.build import DenseLayers
 
 ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
@@ -27,11 +28,18 @@ class NormSite:
 
 
 class SkeletonLayers(DenseLayers):
-    """Dense layers that note which norm has which dimension."""
+    """Dense layers that note which norm has which dimension, and which convolutions read images."""
 
     def __init__(self, plan: ChannelPlan) -> None:
         super().__init__(plan)
         self.dims: dict[nn.Module, Dim] = {}
+        self.stems: set[nn.Module] = set()
+
+    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> nn.Module:
+        module = super().conv(inp, out, kernel, stride)
+        if inp == IMAGE_CHANNELS:
+            self.stems.add(module)
+        return module
 
     def norm(self, dim: Dim) -> nn.Module:
         module = super().norm(dim)
@@ -42,11 +50,12 @@ class SkeletonLayers(DenseLayers):
 @dataclass(frozen=True)
 class Skeleton:
     """An architecture with every channel-list entry in a group of its own, as far as its structure allows. `network` is built
-    of dense layers without values."""
+    of dense layers without values; `stems` are the keys of the weights that read images."""
 
     wiring: Wiring
     network: nn.Module
     norms: tuple[NormSite, ...]
+    stems: tuple[str, ...]
 
 
 def skeleton(arch: Architecture, keys: Iterable[str] | None = None) -> Skeleton:
@@ -61,7 +70,8 @@ def _skeleton(arch: Architecture, channel_list: tuple[int, ...]) -> Skeleton:
     with torch.device("meta"):
         network = arch.build(layers, wiring, 1000)
     norms = [NormSite(path, layers.dims[m]) for path, m in network.named_modules() if m in layers.dims]
-    return Skeleton(wiring, network, tuple(norms))
+    stems = [f"{path}.weight" for path, m in network.named_modules() if m in layers.stems]
+    return Skeleton(wiring, network, tuple(norms), tuple(stems))
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from slimtrain.graph.plain import from_plain, to_plain
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.registry import split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.program import check_operators
 
@@ -36,7 +36,10 @@ def plain_spec(spec: WidthSpec) -> dict[str, Any]:
             "constants": {name: torch.from_numpy(array) for name, array in spec.graph.constants.items()},
         }
     assert isinstance(spec, NetworkSpec)
-    return {key: _listed(value) for key, value in asdict(spec).items()}
+    fields = {key: _listed(value) for key, value in asdict(spec).items()}
+    if spec.in_channels == IMAGE_CHANNELS:  # earlier versions know no others, and no such key
+        del fields["in_channels"]
+    return fields
 
 
 def read_spec(value: Any, name: str) -> WidthSpec:
@@ -54,6 +57,8 @@ def _network_spec(value: Mapping[str, Any]) -> NetworkSpec:
     split_name(spec.name)
     if type(spec.classes) is not int or spec.classes < 1 or type(spec.stem_stride) is not int:
         raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
+    if type(spec.in_channels) is not int or not 1 <= spec.in_channels <= MOST_IMAGE_CHANNELS:
+        raise ValueError(f"images of {spec.in_channels} channels")
     if spec.stem_stride not in (1, 2):
         raise ValueError(f"stem stride {spec.stem_stride}")
     _ = spec.wiring

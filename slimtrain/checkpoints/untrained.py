@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from slimtrain.data.noise import noise_images
-from slimtrain.models.published import published_spec
-from slimtrain.models.spec import IMAGENET_CLASSES
+from slimtrain.models.published import random_spec
 from slimtrain.slimmable.blocks import Block
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -29,12 +29,14 @@ IMAGES = 8  # that statistics are taken from
 IMAGE_SIZE = 64  # pixels: statistics hardly depend on it, and 31 widths are to take well under a second
 
 
-def untrained_network(name: str, seed: int = SEED, classes: int = IMAGENET_CLASSES) -> SlimmableNetwork:
-    """The network called `name` with reproducible random weights, float32, in evaluation mode.
+def untrained_network(name: str, seed: int = SEED, classes: int = 0) -> SlimmableNetwork:
+    """The network that `random_spec` reads off `name`, of so many `classes` (0: as it says), with reproducible random weights,
+    float32, in evaluation mode.
 
     UserError for an unknown name.
     """
-    spec = published_spec(name, classes)
+    spec = random_spec(name)
+    spec = replace(spec, classes=classes or spec.classes)
     with torch.device("meta"):
         network = SlimmableNetwork(spec)
     network.to_empty(device="cpu").eval()
@@ -53,7 +55,7 @@ def untrained_network(name: str, seed: int = SEED, classes: int = IMAGENET_CLASS
             for key, value in norm.named_parameters():
                 if key.endswith("weight"):
                     value.mul_(BRANCH)
-    take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed)))
+    take_statistics(network, torch.from_numpy(noise_images(IMAGES, IMAGE_SIZE, seed, spec.in_channels)))
     return network
 
 

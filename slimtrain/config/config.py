@@ -7,15 +7,17 @@ resumed (keys.py); what contradicts each other is in rules.py. `--set key=value`
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import yaml
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
+    check_channels,
     check_drawn_widths,
     check_finished_file,
     check_grow,
@@ -32,12 +34,14 @@ from slimtrain.config.rules import (
     check_teacher,
     check_testing,
     check_widths,
+    checked_size,
 )
 from slimtrain.costs.cost_model import COSTS
-from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, published_spec
+from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER, PICTURES
+from slimtrain.models.normalization import imagenet_normalization
+from slimtrain.models.published import published_spec
 from slimtrain.models.registry import split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
 MODEL_RANGE, MODEL_SWITCHES = (0.25, 1.0), (0.25, 0.5, 0.75, 1.0)  # of a user's module, where the configuration names none
@@ -64,6 +68,7 @@ class Config:
     channel_lists: tuple[tuple[int, ...], ...] = key((), family="autoslim")  # one list per switch; as published
     classes: int = key(0, least=0)  # as many as the data has
     stem_stride: int = key(2, least=1, most=2)  # 1 for small images
+    in_channels: int = key(0, least=0)  # of images: 1 gray, 3 color, 4 with opacity or another fourth one; 0: the data's, 3
     model: str = ""  # a module in place of the architecture: torchvision:NAME, timm:NAME or package.module:function
     heads: str = key("outer", choices=("outer", "inner"))  # of a model's attention: whole ones go, or all get narrower
     conv_groups: str = key("outer", choices=("outer", "inner"))  # of its grouped convolutions
@@ -76,11 +81,11 @@ class Config:
     holdout: int | float = key(
         0, least=0
     )  # training images kept aside for testing (50,000: the AutoSlim split); below 1: share
-    image_size: int = key(224, least=1)  # pixels
+    image_size: ImageSize = 224  # pixels a side, or [height, width], which --set takes as 256x192
     exif_orientation: bool = False  # turn photographs as their EXIF says; torchvision does not
     augmentation: str = key("mobile", choices=AUGMENTATIONS)  # see data/transforms.py
-    mean: tuple[float, ...] = IMAGENET_MEAN  # per channel, of values from 0 to 1
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = ()  # per channel, or one number for all, of values from 0 to 1; ImageNet's
+    std: tuple[float, ...] = ()
     workers: int = machine(4, least=0)  # processes that load images, per training process, up to its cores
     batch_size: int = key(256, least=1)  # images per step, over all processes
     test_batch_size: int = course(0, least=0)  # over all processes; batch_size
@@ -163,12 +168,14 @@ class Config:
 
     def __post_init__(self) -> None:
         family = self.family
+        self._settle_images()
         for name, rule in KEYS.items():
             rule.check(name, getattr(self, name), self.network, family)
         check_holdout(self.holdout)
         check_widths(self.switches, self.width_range, self.test_widths)
         check_drawn_widths(self.nonuniform, self.width_step)
-        check_normalization(self.mean, self.std)
+        check_channels(self.in_channels)
+        check_normalization(self.mean, self.std, self.in_channels)
         check_schedule(self.schedule, self.milestones, self.epochs, self.warmup_epochs)
         check_momentum(self.momentum, self.nesterov)
         check_testing(self.test_only, self.pretrained, self.best_by)
@@ -181,6 +188,18 @@ class Config:
         check_model(self.model, family, self.layout)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
+
+    def _settle_images(self) -> None:
+        """Give what follows from other keys its value: channels, and their mean and deviation; and a size its plain form."""
+        data = CATALOG.get(self.data)
+        channels = self.in_channels or (IMAGE_CHANNELS if data is None else data.channels)
+        settled: dict[str, Any] = {"in_channels": channels, "image_size": checked_size(self.image_size)}
+        if channels in PICTURES:  # others are refused
+            for name, usual in zip(("mean", "std"), imagenet_normalization(channels), strict=True):
+                given = getattr(self, name)
+                settled[name] = (given * channels if len(given) == 1 else given) or usual
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
 
     @property
     def family(self) -> str:
@@ -216,7 +235,8 @@ class Config:
 
     def spec(self, classes: int) -> NetworkSpec:
         """The published architecture to train, no model. A US network's switches are the ends of its range: the only widths
-        whose statistics are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not fit."""
+        whose statistics are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not
+        fit."""
         if self.model:
             raise UserError(
                 f"model {self.model}: is no published architecture, and this works with these alone. Leave model out; what of "
@@ -226,13 +246,14 @@ class Config:
         try:
             if family == "us":
                 low, high = self._widths()
-                spec = NetworkSpec(architecture, family, (low, high), classes, (), (low, high), self.stem_stride)
+                spec = NetworkSpec(architecture, family, (low, high), classes, width_range=(low, high))
             elif family == "s":
-                spec = NetworkSpec(architecture, family, self._widths(), classes, stem_stride=self.stem_stride)
+                spec = NetworkSpec(architecture, family, self._widths(), classes)
             else:
                 lists = self.channel_lists or published_spec(self.network).channel_lists
                 numbers = tuple(range(1, len(lists) + 1))
-                spec = NetworkSpec(architecture, family, numbers, classes, lists, stem_stride=self.stem_stride)
+                spec = NetworkSpec(architecture, family, numbers, classes, lists)
+            spec = replace(spec, stem_stride=self.stem_stride, in_channels=self.in_channels)
             if any(min(spec.channel_list(width)) < 1 for width in spec.switches):
                 raise UserError(f"{self.network}: a width leaves a layer without channels. Choose wider ones.")
             _ = spec.wiring, spec.plans, spec.widest

@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.config.reading import read_config
-from slimtrain.models.published import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    INCEPTION_MEAN,
-    INCEPTION_STD,
-    published_network,
-    published_spec,
-)
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.published import published_network, published_spec
 from slimtrain.models.registry import split_name
 
 
@@ -31,9 +26,18 @@ class PublishedConfig:
 
     network: str | None = None
     switches: tuple[float, ...] = ()
-    image_size: int = 224
+    image_size: ImageSize = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+
+def published_size(value: Any, path: str | Path) -> ImageSize:
+    """The `image_size` of a published file, which says squares as pixels, [pixels] or [pixels, pixels]. UserError for
+    anything else."""
+    try:
+        return as_image_size(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    except ValueError as error:
+        raise UserError(f"{path}: image_size is {value!r}, expected {EXPECTED}.") from error
 
 
 def _is_width(value: Any) -> bool:
@@ -54,8 +58,8 @@ def read_published_config(path: str | Path) -> PublishedConfig:
             own.network,
             tuple(dict.fromkeys([*own.switches, *(own.width_range or ends), *own.test_widths])),
             own.image_size,
-            (own.mean[0], own.mean[1], own.mean[2]),
-            (own.std[0], own.std[1], own.std[2]),
+            own.mean,
+            own.std,
         )
     network = None
     if "model" in values:
@@ -69,11 +73,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
         if not isinstance(value, list) or not all(_is_width(w) for w in value):
             raise UserError(f"{path}: {key} is {value!r}, expected a list of positive widths.")
         widths += [float(w) for w in value if float(w) not in widths]
-    image_size = values.get("image_size", 224)
-    if isinstance(image_size, list) and image_size:
-        image_size = image_size[0]
-    if isinstance(image_size, bool) or not isinstance(image_size, int):
-        raise UserError(f"{path}: image_size is {image_size!r}, expected pixels.")
+    image_size = published_size(values.get("image_size", 224), path)
     if "inception" in str(values.get("data_transforms", "")):
         return PublishedConfig(network, tuple(widths), image_size, INCEPTION_MEAN, INCEPTION_STD)
     return PublishedConfig(network, tuple(widths), image_size)

@@ -17,14 +17,8 @@ from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import KEYS as OURS
-from slimtrain.models.published import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    INCEPTION_MEAN,
-    INCEPTION_STD,
-    published_network,
-    published_spec,
-)
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.published import published_network, published_spec
 from slimtrain.models.registry import ARCHITECTURES, split_name
 
 log = logging.getLogger(__name__)
@@ -199,12 +193,8 @@ def _data(file: _File) -> dict[str, Any]:
     if "data_transforms" in file.values:
         own |= file.choice("data_transforms", TRANSFORMS)
     size = file.values.get("image_size")
-    if isinstance(size, list):
-        if not 1 <= len(size) <= 2 or size[0] != size[-1]:
-            raise file.error(f"image_size is {size!r}, expected a square: pixels, or [pixels, pixels].")
-        size = size[0]
     if size is not None:
-        own["image_size"] = size
+        own["image_size"] = size[0] if isinstance(size, list) and len(size) == 1 else size
     if "batch_size_per_gpu" in file.values:
         if "batch_size" not in file.values:
             raise file.error(

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
 from slimtrain.base.spelling import likely_keys
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.config.config import KEYS, Config
@@ -159,6 +160,11 @@ def _convert(key: str, value: Any, source: str) -> Any:
 
 
 def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the other)
+    if kind == ImageSize:
+        try:
+            return as_image_size(value)
+        except ValueError:
+            return _WRONG
     if isinstance(kind, types.GenericAlias):  # tuple[X, ...]
         inner = typing.get_args(kind)[0]
         if value is None or value == "":  # --set test_widths=
@@ -189,6 +195,8 @@ def _as(kind: Any, value: Any) -> Any:  # noqa: PLR0911 (one kind after the othe
 
 
 def _describe(kind: Any) -> str:
+    if kind == ImageSize:
+        return EXPECTED
     if isinstance(kind, types.GenericAlias):
         return f"a list, each entry {_describe(typing.get_args(kind)[0])}"
     if isinstance(kind, types.UnionType):

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
+from slimtrain.base.text import count
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
+from slimtrain.data.catalog import PICTURES, opened_with
 from slimtrain.models.channels import number_text
 from slimtrain.models.registry import split_name
 
@@ -33,9 +36,25 @@ def check_drawn_widths(nonuniform: bool, width_step: float) -> None:
         raise UserError("width_step draws whole networks' widths, nonuniform every group's own: choose one of them.")
 
 
-def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UserError("mean and std have one entry per channel: expected three numbers each, std above 0.")
+def checked_size(size: object) -> ImageSize:
+    """The size of images, in its plain form. UserError for what is none."""
+    try:
+        return as_image_size(size)
+    except ValueError as error:
+        raise UserError(f"image_size is {size!r}, expected {EXPECTED}.") from error
+
+
+def check_channels(channels: int) -> None:
+    if channels not in PICTURES:
+        raise UserError(f"in_channels is {channels}: {opened_with()}. Choose one of these.")
+
+
+def check_normalization(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    if {len(mean), len(std)} != {channels} or min(std) <= 0:
+        raise UserError(
+            f"mean and std have {len(mean)} and {len(std)} numbers, images {count(channels, 'channel')}: expected one number "
+            "per channel, or one for all, std above 0. Set both, or leave both to ImageNet's: --set mean= --set std=."
+        )
 
 
 def check_schedule(schedule: str, milestones: Sequence[float], epochs: int, warmup_epochs: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimtrain.base.image_size import ImageSize, pixels
 from slimtrain.costs.layer_shapes import network_layers
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.spec import GraphSpec
@@ -43,13 +44,13 @@ def format_macs(macs: int) -> str:
 
 
 class CostCounter:
-    """Costs of any plan of one network at one image size (pixels): `count(plan)`.
+    """Costs of any plan of one network at one image size: `count(plan)`.
 
     A search counts thousands of plans, so whatever does not depend on the plan is computed once, and a dimension that
     several layers share is looked up once per plan.
     """
 
-    def __init__(self, spec: WidthSpec, image_size: int) -> None:
+    def __init__(self, spec: WidthSpec, image_size: ImageSize) -> None:
         self._traced = spec if isinstance(spec, GraphSpec) else None
         if self._traced is not None:
             return
@@ -61,9 +62,9 @@ class CostCounter:
 
         # (place of the output channels, of the channels that each of them reads, weights per pair of these, output positions)
         self._weighted = [
-            (placed(layer.out), placed(layer.fan_in), layer.kernel**2, layer.out_side**2) for layer in layers.weighted
+            (placed(layer.out), placed(layer.fan_in), layer.kernel**2, layer.positions) for layer in layers.weighted
         ]
-        self._pools = [(placed(pool.inp), pool.side**2) for pool in layers.pools]
+        self._pools = [(placed(pool.inp), pixels(pool.size)) for pool in layers.pools]
         self._dims = tuple(place)
 
     def __call__(self, plan: ChannelPlan) -> Cost:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.image_size import ImageSize
 from slimtrain.base.options import UNITS, parse_number
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
@@ -67,9 +68,9 @@ class LatencyCost:
 
 
 def cost_model(
-    kind: str, spec: NetworkSpec, image_size: int, table_path: Path | None = None, device: str | None = None
+    kind: str, spec: NetworkSpec, image_size: ImageSize, table_path: Path | None = None, device: str | None = None
 ) -> CostModel:
-    """The cost called `kind` of `spec` at `image_size` pixels; a latency is that of the table at `table_path`.
+    """The cost called `kind` of `spec` for images of `image_size`; a latency is that of the table at `table_path`.
 
     UserError for an unknown kind, a latency without a table, a table without latency, and a table that cannot be read, is
     of another network, or, where `device` is named, of another device.

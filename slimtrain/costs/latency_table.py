@@ -21,10 +21,12 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.image_size import ImageSize, as_image_size, format_size, plain_size
+from slimtrain.base.text import count
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
 
 SCHEMA_VERSION = 1
 KIND = "latency table"
@@ -39,16 +41,19 @@ class NetworkShape:
     """The network that a table is for: everything that its layers' shapes depend on, but for the plan."""
 
     name: str
-    image_size: int
+    image_size: ImageSize
     classes: int
     stem_stride: int
+    in_channels: int = IMAGE_CHANNELS
 
     @staticmethod
-    def of(spec: NetworkSpec, image_size: int) -> NetworkShape:
-        return NetworkShape(spec.name, image_size, spec.classes, spec.stem_stride)
+    def of(spec: NetworkSpec, image_size: ImageSize) -> NetworkShape:
+        return NetworkShape(spec.name, image_size, spec.classes, spec.stem_stride, spec.in_channels)
 
     def __str__(self) -> str:
-        return f"{self.name} at {self.image_size} px, {self.classes} classes, stem stride {self.stem_stride}"
+        channels = "" if self.in_channels == IMAGE_CHANNELS else f", images of {count(self.in_channels, 'channel')}"
+        size = format_size(self.image_size)
+        return f"{self.name} at {size} px, {self.classes} classes, stem stride {self.stem_stride}{channels}"
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,13 @@ class LatencyTable:
         """`Intel Xeon, onnxruntime-cpu, fp32, batch 1`."""
         return f"{self.device['name']}, {self.backend}, {self.precision}, batch {self.batch}"
 
-    def check_network(self, spec: NetworkSpec, image_size: int) -> None:
+    def check_network(self, spec: NetworkSpec, image_size: ImageSize) -> None:
         """LatencyTableError unless the table is for this network at this image size, layer by layer."""
         wanted = NetworkShape.of(spec, image_size)
+        size = format_size(image_size)
         advice = (
-            f"Measure with python -m benchmarks channels {wanted.name} --image-size {image_size} --classes {wanted.classes} "
-            f"--stem-stride {wanted.stem_stride}{_range_option(spec)}."
+            f"Measure with python -m benchmarks channels {wanted.name} --image-size {size} --classes {wanted.classes} "
+            f"--stem-stride {wanted.stem_stride}{_more_options(spec)}."
         )
         if wanted != self.network:
             raise LatencyTableError(f"latency table for {self.network}, this is {wanted}. {advice}")
@@ -140,12 +146,13 @@ class LatencyTable:
             )
 
 
-def _range_option(spec: NetworkSpec) -> str:
-    return f" --range {spec.range[0]:g}:{spec.range[1]:g}" if spec.family == "us" else ""
+def _more_options(spec: NetworkSpec) -> str:
+    channels = "" if spec.in_channels == IMAGE_CHANNELS else f" --in-channels {spec.in_channels}"
+    return channels + (f" --range {spec.range[0]:g}:{spec.range[1]:g}" if spec.family == "us" else "")
 
 
 def read_latency_table(
-    path: str | Path, network: NetworkSpec | None = None, image_size: int | None = None, device: str | None = None
+    path: str | Path, network: NetworkSpec | None = None, image_size: ImageSize | None = None, device: str | None = None
 ) -> LatencyTable:
     """The table in a file; with `network` and `image_size`, and with `device`, it is checked to be for these.
 
@@ -184,7 +191,9 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     """Write a table as JSON, at once. Raises UserError where it cannot be written, ValueError for NaN in it."""
     layers = [
         {
-            **{key: getattr(layer, key) for key in ("name", "kind", "kernel", "stride", "side", "activation")},
+            **{key: getattr(layer, key) for key in ("name", "kind", "kernel", "stride")},
+            "side": plain_size(layer.size),  # so called since all were squares
+            "activation": layer.activation,
             "input": _dim_content(layer.inp),
             "output": _dim_content(layer.out),
             "times": entry,
@@ -202,7 +211,7 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     content = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
-        "network": vars(table.network),
+        "network": _network_content(table.network),
         "device": dict(table.device),
         **{key: getattr(table, key) for key in ("backend", "precision", "batch", "threads", "constant_ms", "factor")},
         "settings": dict(table.settings),
@@ -217,13 +226,23 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     write_atomically(Path(path), (text + "\n").encode(), RUN)
 
 
+def _network_content(network: NetworkShape) -> dict[str, Any]:
+    content = {**vars(network), "image_size": plain_size(network.image_size)}
+    if network.in_channels == IMAGE_CHANNELS:
+        del content["in_channels"]  # which earlier versions do not know
+    return content
+
+
 def _dim_content(dim: Dim | int) -> int | dict[str, Any]:
     return dim if isinstance(dim, int) else {"groups": [list(term) for term in dim.terms], "divisor": dim.divisor}
 
 
 def _table(content: dict[str, Any]) -> LatencyTable:
     """The table in a file's content. KeyError, TypeError or ValueError for anything that is wrong with it."""
-    network = NetworkShape(**content["network"])
+    network = NetworkShape(
+        **{**content["network"], "image_size": _size(content["network"]["image_size"], "network: image_size")}
+    )
+    _whole(network.in_channels, "network: in_channels")
     times = tuple(_times(number, entry) for number, entry in enumerate(content["times"]))
     layers = tuple(_layer(entry) for entry in content["layers"])
     of_layer = tuple(_whole(entry["times"], "an entry of `times`", 0) for entry in content["layers"])
@@ -253,9 +272,10 @@ def _layer(content: dict[str, Any]) -> LayerShape:
     name = str(content["name"])
     if content["kind"] not in KINDS:
         raise ValueError(f"layer {name}: kind {content['kind']!r}, expected {', '.join(KINDS)}")
-    kernel, stride, side = (_whole(content[key], f"layer {name}: {key}") for key in ("kernel", "stride", "side"))
+    kernel, stride = (_whole(content[key], f"layer {name}: {key}") for key in ("kernel", "stride"))
+    size = _size(content["side"], f"layer {name}: side")
     inp, out = (_dim(content[key], name) for key in ("input", "output"))
-    return LayerShape(name, content["kind"], kernel, stride, side, inp, out, str(content["activation"]))
+    return LayerShape(name, content["kind"], kernel, stride, size, inp, out, str(content["activation"]))
 
 
 def _dim(content: Any, name: str) -> Dim | int:
@@ -284,6 +304,12 @@ def _axis(counts: Any, step: Any, what: str) -> Axis | None:
     if not channels or any(a >= b for a, b in itertools.pairwise(channels)):
         raise ValueError(f"{what}: channels {list(channels)} do not rise")
     return Axis(channels, _whole(step, f"{what}: step"))
+
+
+def _size(value: Any, what: str) -> ImageSize:
+    if isinstance(value, list) and len(value) == 2:
+        return as_image_size([_whole(side, what) for side in value])
+    return _whole(value, what)
 
 
 def _whole(value: Any, what: str, least: int = 1) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from slimtrain.base.image_size import ImageSize, pixels, sides
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
@@ -23,7 +24,7 @@ KINDS = (CONV, DEPTHWISE, LINEAR)
 class LayerShape:
     """One weighted layer. `name` is its module's path, as in checkpoints and ONNX files: `features.3.body.0`.
 
-    `side`: height and width of what it reads, in pixels; of a linear layer, of what the global pool before it reads. `inp` and
+    `size`: height and width of what it reads, in pixels; of a linear layer, of what the global pool before it reads. `inp` and
     `out`: its channels, a plain number where no plan slims them; of a depthwise layer they are the same. `activation`: `relu`
     or `relu6` directly behind it, or nothing.
     """
@@ -32,15 +33,15 @@ class LayerShape:
     kind: str
     kernel: int
     stride: int
-    side: int
+    size: ImageSize
     inp: Dim | int
     out: Dim | int
     activation: str = ""
 
     @property
-    def out_side(self) -> int:
-        """Height and width of what it makes; a linear layer makes one value per class."""
-        return 1 if self.kind == LINEAR else _window(self.side, self.kernel, self.stride, self.kernel // 2)
+    def positions(self) -> int:
+        """Height times width of what it makes; a linear layer makes one value per class."""
+        return 1 if self.kind == LINEAR else pixels(_window(self.size, self.kernel, self.stride, self.kernel // 2))
 
     @property
     def fan_in(self) -> Dim | int:
@@ -53,11 +54,11 @@ class LayerShape:
 
     def activations(self, plan: ChannelPlan) -> int:
         """Elements that it writes for one image."""
-        return plan.size(self.out) * self.out_side**2
+        return plan.size(self.out) * self.positions
 
     def macs(self, plan: ChannelPlan) -> int:
         """Multiply-accumulates for one image: every weight at every place."""
-        return self.weights(plan) * self.out_side**2
+        return self.weights(plan) * self.positions
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class AveragePool:
     """An average pool, the one before the classifier among them: the channels, and the height and width, that it reads."""
 
     inp: Dim
-    side: int
+    size: ImageSize
 
     def elements(self, plan: ChannelPlan) -> int:
         """Elements that it reads for one image."""
-        return plan.size(self.inp) * self.side**2
+        return plan.size(self.inp) * pixels(self.size)
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,15 @@ class NetworkLayers:
 
 
 @lru_cache(maxsize=8)  # whoever counts one network's costs in one process does so in several places
-def network_layers(spec: NetworkSpec, image_size: int) -> NetworkLayers:
-    """The layers of `spec`'s network at `image_size` pixels."""
+def network_layers(spec: NetworkSpec, image_size: ImageSize) -> NetworkLayers:
+    """The layers of `spec`'s network for images of `image_size` pixels."""
     record = _Record()
     spec.build(_RecordingLayers())(image_size, "", record)
     weighted = (LayerShape(*row, record.activations.get(row[0], "")) for row in record.weighted)
     return NetworkLayers(tuple(weighted), tuple(record.pools))
 
 
-def layer_shapes(spec: NetworkSpec, image_size: int) -> tuple[LayerShape, ...]:
+def layer_shapes(spec: NetworkSpec, image_size: ImageSize) -> tuple[LayerShape, ...]:
     """The weighted layers alone. UserError for a size that is too small for the network."""
     spec.check_image_size(image_size)
     return network_layers(spec, image_size).weighted
@@ -99,25 +100,26 @@ def layer_shapes(spec: NetworkSpec, image_size: int) -> tuple[LayerShape, ...]:
 class _Record:
     """What has run so far: the first seven fields of every LayerShape, the last one by name, and the pools."""
 
-    weighted: list[tuple[str, str, int, int, int, Dim | int, Dim | int]] = field(default_factory=list)
+    weighted: list[tuple[str, str, int, int, ImageSize, Dim | int, Dim | int]] = field(default_factory=list)
     activations: dict[str, str] = field(default_factory=dict)
     pools: list[AveragePool] = field(default_factory=list)
 
 
-# A module: the side that it reads, its path and what has run before, to which it adds -> the side that it makes.
-ShapeRule = Callable[[int, str, _Record], int]
+# A module: the size that it reads, its path and what has run before, to which it adds -> the size that it makes.
+ShapeRule = Callable[[ImageSize, str, _Record], ImageSize]
 
 
-def _window(side: int, kernel: int, stride: int, padding: int) -> int:
-    return (side + 2 * padding - kernel) // stride + 1
+def _window(size: ImageSize, kernel: int, stride: int, padding: int) -> ImageSize:
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides(size))
+    return height if height == width else (height, width)
 
 
-def _keep(side: int, path: str, record: _Record) -> int:
-    return side
+def _keep(size: ImageSize, path: str, record: _Record) -> ImageSize:
+    return size
 
 
 class _RecordingLayers(Layers[ShapeRule]):
-    """Layers that are functions from side to side."""
+    """Layers that are functions from size to size."""
 
     def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> ShapeRule:
         return self._convolution(CONV, inp, out, kernel, stride)
@@ -126,9 +128,9 @@ class _RecordingLayers(Layers[ShapeRule]):
         return self._convolution(DEPTHWISE, dim, dim, kernel, stride)
 
     def _convolution(self, kind: str, inp: Dim | int, out: Dim, kernel: int, stride: int) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
-            record.weighted.append((path, kind, kernel, stride, side, inp, out))
-            return _window(side, kernel, stride, kernel // 2)
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
+            record.weighted.append((path, kind, kernel, stride, size, inp, out))
+            return _window(size, kernel, stride, kernel // 2)
 
         return rule
 
@@ -142,20 +144,20 @@ class _RecordingLayers(Layers[ShapeRule]):
         return self._activation("relu6")
 
     def _activation(self, name: str) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
             layer, *_ = record.weighted[-1]
             record.activations[layer] = name
-            return side
+            return size
 
         return rule
 
     def max_pool(self, kernel: int, stride: int, padding: int) -> ShapeRule:
-        return lambda side, path, record: _window(side, kernel, stride, padding)
+        return lambda size, path, record: _window(size, kernel, stride, padding)
 
     def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
-            record.pools.append(AveragePool(dim, side))
-            return _window(side, kernel, stride, padding)
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
+            record.pools.append(AveragePool(dim, size))
+            return _window(size, kernel, stride, padding)
 
         return rule
 
@@ -163,21 +165,21 @@ class _RecordingLayers(Layers[ShapeRule]):
         return _keep
 
     def sequential(self, modules: Sequence[ShapeRule]) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
             for index, module in enumerate(modules):
-                side = module(side, f"{path}.{index}", record)
-            return side
+                size = module(size, f"{path}.{index}", record)
+            return size
 
         return rule
 
     def block(self, body: ShapeRule, residual: bool) -> ShapeRule:
-        return lambda side, path, record: body(side, f"{path}.body", record)
+        return lambda size, path, record: body(size, f"{path}.body", record)
 
     def bottleneck(self, body: ShapeRule, shortcut: ShapeRule | None) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
-            out = body(side, f"{path}.body", record)
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
+            out = body(size, f"{path}.body", record)
             if shortcut is not None:
-                shortcut(side, f"{path}.shortcut", record)
+                shortcut(size, f"{path}.shortcut", record)
             return out
 
         return rule
@@ -185,26 +187,26 @@ class _RecordingLayers(Layers[ShapeRule]):
     def shuffle_unit(
         self, a: Sequence[ShapeRule], b: ShapeRule, c: Sequence[ShapeRule], pool: ShapeRule | None, whole: bool
     ) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
-            inner = b(_side_by_side(a, side, f"{path}.a", record), f"{path}.b", record)
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
+            inner = b(_side_by_side(a, size, f"{path}.a", record), f"{path}.b", record)
             out = _side_by_side(c, inner, f"{path}.c", record)
             if pool is not None:
-                pool(side, f"{path}.pool", record)
+                pool(size, f"{path}.pool", record)
             return out
 
         return rule
 
     def network(self, features: Sequence[ShapeRule], out: Dim, classes: int, heads: Sequence[ShapeRule] = ()) -> ShapeRule:
-        def rule(side: int, path: str, record: _Record) -> int:
-            side = _side_by_side(heads, side, "head", record)
-            side = self.sequential(features)(side, "features", record)
-            record.pools.append(AveragePool(out, side))
-            record.weighted.append(("classifier.0", LINEAR, 1, 1, side, out, classes))
+        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
+            size = _side_by_side(heads, size, "head", record)
+            size = self.sequential(features)(size, "features", record)
+            record.pools.append(AveragePool(out, size))
+            record.weighted.append(("classifier.0", LINEAR, 1, 1, size, out, classes))
             return 1
 
         return rule
 
 
-def _side_by_side(rules: Sequence[ShapeRule], side: int, prefix: str, record: _Record) -> int:
-    """Modules `prefix_0`, `prefix_1`, ... that all read the same side; the side they make, or `side` where there are none."""
-    return [side, *(rule(side, f"{prefix}_{index}", record) for index, rule in enumerate(rules))][-1]
+def _side_by_side(rules: Sequence[ShapeRule], size: ImageSize, prefix: str, record: _Record) -> ImageSize:
+    """Modules `prefix_0`, `prefix_1`, ... that all read the same size; the size they make, or `size` where there are none."""
+    return [size, *(rule(size, f"{prefix}_{index}", record) for index, rule in enumerate(rules))][-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from slimtrain.base.image_size import ImageSize
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.published import PUBLISHED, published_spec
@@ -19,7 +20,7 @@ def usual_widths(spec: NetworkSpec, tested: Sequence[float] = ()) -> list[float]
     return sorted({*spec.range, *tested}) if spec.family == "us" else sorted(spec.switches)
 
 
-def costs(spec: NetworkSpec, image_size: int, widths: Sequence[float]) -> list[dict[str, Any]]:
+def costs(spec: NetworkSpec, image_size: ImageSize, widths: Sequence[float]) -> list[dict[str, Any]]:
     """For every width: MACs at batch 1 of convolutions and linear layers, for images of `image_size` pixels, the papers'
     figure (which adds average pools), and parameters once batch norm is folded. WidthError for a width it does not have."""
     count = CostCounter(spec, image_size)
@@ -47,11 +48,12 @@ def cost_table(rows: Sequence[dict[str, Any]], published: bool = False) -> str:
     return table(["width", "MACs", "published" if published else "with pools", "params"], shown)
 
 
-def is_published(spec: NetworkSpec, image_size: int, widths: Sequence[float]) -> bool:
-    """Whether figures of these widths were published with the papers: of this network, its widths, classes and image size."""
+def is_published(spec: NetworkSpec, image_size: ImageSize, widths: Sequence[float]) -> bool:
+    """Whether figures of these widths were published with the papers: of this network, its widths, classes, and the channels
+    and size of its images."""
     if spec.name not in PUBLISHED or image_size != PUBLISHED_SIZE:
         return False
     published = published_spec(spec.name)
     plans = {plan.width: plan for plan in published.plans}
-    same = (spec.classes, spec.stem_stride) == (published.classes, published.stem_stride)
+    same = all(getattr(spec, key) == getattr(published, key) for key in ("classes", "stem_stride", "in_channels"))
     return same and all(plans.get(width) == spec.plan(width) for width in widths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimtrain.base.image_size import ImageSize, pixels
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import network_layers
 from slimtrain.groups.costs import graph_maps
@@ -42,7 +43,7 @@ class TrainingMemory:
 
 
 def training_memory(
-    spec: WidthSpec, image_size: int, *, averaged: bool = False, half: bool = False, taught: bool = False
+    spec: WidthSpec, image_size: ImageSize, *, averaged: bool = False, half: bool = False, taught: bool = False
 ) -> TrainingMemory:
     """Of the widest plan of `spec`, whose step decides the peak: the plans of a step run one after the other. `averaged`:
     with averaged weights beside; `half`: maps of 16 bits, and 16-bit copies of the weights; `taught`: with a frozen network
@@ -51,13 +52,13 @@ def training_memory(
     weights = CostCounter(spec, image_size)(widest).params * FLOAT
     copies = COPIES + averaged + taught + 0.5 * half * (1 + taught)
     element = FLOAT // 2 if half else FLOAT
-    pixels = 3 * image_size**2 * FLOAT
+    image = spec.in_channels * pixels(image_size) * FLOAT
     waiting, largest = _maps(spec, widest, image_size)
-    per_image = element * (waiting + GRADIENTS * largest) + 2 * pixels
+    per_image = element * (waiting + GRADIENTS * largest) + 2 * image
     return TrainingMemory(round(MARGIN * (SHARED + weights * copies)), round(MARGIN * per_image))
 
 
-def _maps(spec: WidthSpec, plan: ChannelPlan, image_size: int) -> tuple[int, int]:
+def _maps(spec: WidthSpec, plan: ChannelPlan, image_size: ImageSize) -> tuple[int, int]:
     """Elements of one image's maps that wait for the backward pass, and of the largest map that a weighted layer makes."""
     if isinstance(spec, GraphSpec):
         return graph_maps(spec.sizing(plan))
@@ -69,12 +70,12 @@ def _maps(spec: WidthSpec, plan: ChannelPlan, image_size: int) -> tuple[int, int
     return kept + sum(pool.elements(plan) for pool in layers.pools), largest
 
 
-def testing_memory(spec: WidthSpec, image_size: int) -> TrainingMemory:
+def testing_memory(spec: WidthSpec, image_size: ImageSize) -> TrainingMemory:
     """Of the widest plan of `spec` without a backward pass: the largest few maps are there at once."""
     widest = max(spec.plans, key=lambda plan: sum(plan.channels.values()))
     weights = 2 * CostCounter(spec, image_size)(widest).params * FLOAT  # and a copy in another layout
     _, largest = _maps(spec, widest, image_size)
-    per_image = (GRADIENTS * largest + 2 * 3 * image_size**2) * FLOAT
+    per_image = (GRADIENTS * largest + 2 * spec.in_channels * pixels(image_size)) * FLOAT
     return TrainingMemory(round(MARGIN * (SHARED + weights)), round(MARGIN * per_image))
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from slimtrain.base.image_size import ImageSize
+
 FOLDER, DIGITS, FAKE = "folder", "digits", "fake"
+PICTURES = {1: "gray", 3: "red, green and blue", 4: "these and opacity"}  # channels that a picture can be opened with
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class DataSet:
     source: Literal["data_dir", "package", "generator"]
     classes: int = 0  # 0: as many as the images have
     whole: bool = False  # small images: resized whole to be tested. Of photographs the center is cropped
+    channels: int = 3  # of `PICTURES`, that its images are opened with unless a configuration says otherwise
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ class DataRequest:
     folder: str  # data_dir
     with_test: bool  # False: test images will be held out of the training images
     classes: int  # of generated images; 0: a few
-    image_size: int  # pixels, of generated images
+    image_size: ImageSize  # of generated images
     batch_size: int  # of which there are to be a few
     exif_orientation: bool = False  # files are turned as their EXIF says
+    channels: int = 3  # of `PICTURES`, that files are opened with
 
 
 CATALOG = {
@@ -72,6 +77,12 @@ AUGMENTATIONS = {
         Augmentation("none"),
     )
 }
+
+
+def opened_with() -> str:
+    """What a message says of `PICTURES`."""
+    *most, last = (f"{channels} ({what})" for channels, what in PICTURES.items())
+    return f"pictures are opened with {', '.join(most)} or {last} channels"
 
 
 def packaged(source: object) -> bool:

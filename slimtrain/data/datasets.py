@@ -6,6 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.data.catalog import CATALOG, DataRequest
 from slimtrain.data.samples import Samples, hold_out
 
@@ -26,21 +27,23 @@ def open_data(
     seed: int = 0,
     *,
     classes: int = 0,
-    image_size: int = 224,
+    image_size: ImageSize = 224,
     batch_size: int = 256,
     exif_orientation: bool = False,
+    channels: int = 3,
 ) -> Data:
     """The images of `kind`, a row of the catalog, in `folder` where they come from one; with `holdout`, the test images are
     so many training images kept aside, or, below 1, that share of each class's, drawn by `seed`.
 
     `classes` is the number that is expected, 0 for any. Of noise there are a few batches of `batch_size` images of
-    `image_size` pixels. Raises UserError where images are missing, laid out in another way, or of another number of classes,
-    and ResourceError where a package is missing.
+    `image_size`; files are opened with so many `channels`. Raises UserError where images are missing, laid out in another way,
+    or of another number of classes, and ResourceError where a package is missing.
     """
     row = CATALOG[kind]
     read = pkgutil.resolve_name(row.reader)
     test: Samples | None
-    train, test, names = read(DataRequest(row, folder, not holdout, classes, image_size, batch_size, exif_orientation))
+    request = DataRequest(row, folder, not holdout, classes, image_size, batch_size, exif_orientation, channels)
+    train, test, names = read(request)
     if len(names) < 2:
         raise UserError(f"data: {kind} has {len(names)} class, expected at least 2. Set classes to 2 or more.")
     if classes and classes != len(names):

@@ -36,7 +36,7 @@ def data_folder(data_dir: str, holds: str) -> Path:
 def open_folders(request: DataRequest) -> tuple[FileSamples, FileSamples | None, tuple[str, ...]]:
     """Training files, test files (None if not wanted) and the classes' names. UserError for any other layout, and for other
     classes than the data set has."""
-    training, testing = _open(request.folder, request.with_test, request.exif_orientation)
+    training, testing = _open(request)
     dataset, classes = request.dataset, training.classes
     if dataset.classes and len(classes) != dataset.classes:
         raise UserError(
@@ -46,7 +46,8 @@ def open_folders(request: DataRequest) -> tuple[FileSamples, FileSamples | None,
     return training, testing, classes
 
 
-def _open(data_dir: str, with_test: bool, exif_orientation: bool) -> tuple[FileSamples, FileSamples | None]:
+def _open(request: DataRequest) -> tuple[FileSamples, FileSamples | None]:
+    data_dir, with_test, how = request.folder, request.with_test, (request.exif_orientation, request.channels)
     root = data_folder(data_dir, LAYOUT)
     if not root.is_dir():
         raise UserError(
@@ -60,7 +61,7 @@ def _open(data_dir: str, with_test: bool, exif_orientation: bool) -> tuple[FileS
                     f"{root}: holds class folders ({some(_class_folders(root))}) and no train/ and val/. Hold out a share of "
                     f"the images to test on: --set {HOLD_OUT}; or give it the layout {LAYOUT}."
                 )
-            return scan(root, exif_orientation), None
+            return scan(root, *how), None
         raise UserError(
             f"{root}: has no train/ (found {some(entry_names(root))}), expected {LAYOUT}. Set data_dir to the folder above "
             f"train/, or to one of class folders, with --set {HOLD_OUT}."
@@ -70,11 +71,11 @@ def _open(data_dir: str, with_test: bool, exif_orientation: bool) -> tuple[FileS
             f"{root}: has no val/ (or test/; found {some(entry_names(root))}), expected {LAYOUT}. Make one, or hold out "
             f"training images instead: --set {HOLD_OUT}, or a number of them."
         )
-    training = scan(root / "train", exif_orientation)
+    training = scan(root / "train", *how)
     if not with_test:
         return training, None
     assert test is not None
-    testing = scan(test, exif_orientation)
+    testing = scan(test, *how)
     if training.classes != testing.classes:
         missing = sorted(set(training.classes) - set(testing.classes))
         extra = sorted(set(testing.classes) - set(training.classes))
@@ -92,7 +93,7 @@ def _class_folders(folder: Path) -> list[str]:
     return [name for name in inner if any(map(is_image, files[name])) or unread_images(files[name])]
 
 
-def scan(folder: Path, exif_orientation: bool = False) -> FileSamples:
+def scan(folder: Path, exif_orientation: bool = False, channels: int = 3) -> FileSamples:
     """The images of `folder/CLASS/`, classes and files in the order of their names. UserError for another layout."""
     classes = _class_names(folder)
     files, others, deeper = [], [], {}
@@ -121,7 +122,7 @@ def scan(folder: Path, exif_orientation: bool = False) -> FileSamples:
         log.warning("%s: folders within class folders are left out: %s", folder, some(sorted(deeper)))
     if unread:
         log.warning("%s: %s. They are left out", folder, unread)
-    return FileSamples(folder, classes, files, exif_orientation)
+    return FileSamples(folder, classes, files, exif_orientation, channels)
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -1,8 +1,10 @@
 """Images for calibration and verification, prepared as for tests: of folders, arrays of normalized images, packaged sets. No
 torch.
 
-A photograph is read as RGB, its shorter side resized to `image_size` / 0.875 (256 for 224) with antialiased bilinear
-interpolation, center-cropped and normalized: the published validation transform.
+A photograph is read in as many channels as are normalized, resized with antialiased bilinear interpolation, center-cropped and
+normalized: the published validation transform. It is resized in its own proportions until it covers `image_size` / 0.875: the
+shorter side of a photograph for a square (256 for 224); for other sizes height and width both are covered, and one of them is
+met (of 256x192, 293x219), so that the crop is 0.875 of the picture in one direction and no more in the other.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.data.catalog import CATALOG, packaged, tested_whole
 from slimtrain.data.image_files import image_files
-from slimtrain.data.opening import ImageRefused, open_image
+from slimtrain.data.opening import ImageRefused, check_channels, of_channels, open_image
 from slimtrain.data.sampling import Indices, draw, in_rounds
 
 if TYPE_CHECKING:
@@ -35,50 +38,66 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a network's input: pixels a side, mean and standard deviation per channel (0 to 1), whether images
+    """How an image becomes a network's input: its size, mean and standard deviation per channel (0 to 1), whether images
     are resized `whole`, as small ones are, in place of cropped, and whether files are turned as their EXIF says.
 
     Testing, calibration, accuracy, verification and int8 all do it, training without augmentation too.
     """
 
-    image_size: int
+    image_size: ImageSize
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whole: bool = False
     exif_orientation: bool = False
 
     def __call__(self, path: str | Path) -> Images:
-        """[3, image_size, image_size] of one file; OSError where it is no readable image, ImageRefused as of `open_image`."""
-        return self.prepare(open_image(path, self.exif_orientation))
+        """[channels, height, width] of one file; OSError where it is no readable image, ImageRefused as of `open_image`."""
+        return self.prepare(open_image(path, self.exif_orientation, self.channels))
+
+    @property
+    def channels(self) -> int:
+        """How many channels images have: as many as are normalized."""
+        return len(self.mean)
 
     def prepare(self, image: Image) -> Images:
-        """[3, image_size, image_size] of one RGB picture."""
+        """[channels, height, width] of one picture."""
         from PIL import Image as Pillow
 
-        size = self.image_size
+        image = of_channels(image, self.channels)
+        height, width = sides(self.image_size)
         if self.whole:
-            image = image.resize((size, size), Pillow.Resampling.BILINEAR)
-        else:
-            shorter = round(size / RESIZE)
-            width, height = (int(shorter * side / min(image.size)) for side in image.size)
             image = image.resize((width, height), Pillow.Resampling.BILINEAR)
-            left, top = round((width - size) / 2), round((height - size) / 2)
-            image = image.crop((left, top, left + size, top + size))
-        pixels = np.asarray(image, np.float32) / np.float32(255)
+        else:
+            covered = covering(image.size, (round(width / RESIZE), round(height / RESIZE)))
+            image = image.resize(covered, Pillow.Resampling.BILINEAR)
+            left, top = round((covered[0] - width) / 2), round((covered[1] - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(image, np.float32).reshape(height, width, self.channels) / np.float32(255)
         normalized = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalized.transpose(2, 0, 1))
+
+
+def covering(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of an image of `size` resized in its proportions until it covers `box`: one side is met, the other, cut
+    to whole pixels, is no smaller."""
+    (width, height), (wide, high) = size, box
+    if wide * height >= high * width:
+        return wide, int(wide * height / width)
+    return int(high * width / height), high
 
 
 class Trained(Protocol):
     """What is known of a network's images, as a checkpoint tells it: `settings` are those of the run that trained it."""
 
-    image_size: int
+    image_size: ImageSize
     mean: tuple[float, ...]
     std: tuple[float, ...]
     settings: Mapping[str, Any]
 
 
-def preprocessing_of(network: Trained, image_size: int | None = None, exif_orientation: bool | None = None) -> Preprocessing:
+def preprocessing_of(
+    network: Trained, image_size: ImageSize | None = None, exif_orientation: bool | None = None
+) -> Preprocessing:
     """What is done to images for a network: as in the tests of the run that trained it, where it tells. What is not None is
     taken in place of its own."""
     settings = network.settings
@@ -94,7 +113,7 @@ def preprocessing_of(network: Trained, image_size: int | None = None, exif_orien
 @dataclass(frozen=True)
 class ImageSource:
     """Images to take some of. `labels` are their classes, or the numbers of their folders, `classes` what these are called;
-    `read` gives images [3, S, S] by their indices, without those that cannot be read."""
+    `read` gives images [channels, H, W] by their indices, without those that cannot be read."""
 
     name: str
     labels: Indices
@@ -102,8 +121,8 @@ class ImageSource:
     read: Callable[[Indices], Iterator[Images]]
 
     def batches(self, batch_size: int, most: int, purpose: str = "calibration") -> Iterator[Images]:
-        """Batches [<= batch_size, 3, S, S] of `most` images, or all, drawn as `slimtrain.data.sampling` says; how many of how
-        many is logged, and shown as a bar on a terminal. UserError where none can be read."""
+        """Batches [<= batch_size, channels, H, W] of `most` images, or all, drawn as `slimtrain.data.sampling` says; how many
+        of how many is logged, and shown as a bar on a terminal. UserError where none can be read."""
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected at least 1.")
         drawn = draw(self.labels, most)
@@ -124,6 +143,8 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
     Images that cannot be read, or are refused, are named in a warning and left out. Raises UserError for a source that is none
     of these, is empty, or holds arrays of another form.
     """
+    if packaged(source) or os.path.isdir(source):
+        check_channels(preprocessing.channels, "Give normalized images as a .npy file instead.")
     if packaged(source):
         return _packaged(CATALOG[str(source)].name, preprocessing)
     source = Path(source)
@@ -137,7 +158,7 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
 
         return ImageSource(str(source), folders, "folders", opened)
     if source.suffix.lower() in (".npy", ".npz"):
-        array, labels = read_array(source, preprocessing.image_size)
+        array, labels = read_array(source, preprocessing.image_size, preprocessing.channels)
         classes = "" if labels is None else "classes"
         labels = np.zeros(len(array), np.int64) if labels is None else labels
         return ImageSource(str(source), labels, classes, lambda indices: (np.array(array[i]) for i in indices))
@@ -155,7 +176,7 @@ def _packaged(name: str, preprocessing: Preprocessing) -> ImageSource:
     how = replace(preprocessing, whole=preprocessing.whole or CATALOG[name].whole)
 
     def prepared(indices: Indices) -> Iterator[Images]:
-        return (how.prepare(as_pillow(samples.image(int(i)))) for i in indices)
+        return (how.prepare(as_pillow(samples.image(int(i)), how.channels)) for i in indices)
 
     return ImageSource(name, labels_of(samples), "classes", prepared)
 
@@ -193,8 +214,8 @@ def _stacked(images: Iterator[Images], batch_size: int) -> Iterator[Images]:
         yield np.stack(batch)
 
 
-def read_array(path: Path, image_size: int) -> tuple[Images, Indices | None]:
-    """Normalized float32 [N, 3, image_size, image_size] of a `.npy` file, or of a `.npz` that holds nothing else but, where
+def read_array(path: Path, image_size: ImageSize, channels: int = 3) -> tuple[Images, Indices | None]:
+    """Normalized float32 [N, channels, height, width] of a `.npy` file, or of a `.npz` that holds nothing else but, where
     it does, their labels: integers [N], returned beside."""
     labels: Indices | None = None
     try:
@@ -208,10 +229,11 @@ def read_array(path: Path, image_size: int) -> tuple[Images, Indices | None]:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on a damaged file
         raise UserError(f"{path}: not a readable numpy file ({error}).") from error
-    expected = f"normalized float32 images [N, 3, {image_size}, {image_size}]"
+    shape = channels, *sides(image_size)
+    expected = f"normalized float32 images [N, {', '.join(map(str, shape))}]"
     if not isinstance(loaded, np.ndarray):
         raise UserError(f"{path}: holds no array, expected {expected}.")
-    if loaded.dtype != np.float32 or loaded.ndim != 4 or loaded.shape[1:] != (3, image_size, image_size) or not len(loaded):
+    if loaded.dtype != np.float32 or loaded.ndim != 4 or loaded.shape[1:] != shape or not len(loaded):
         raise UserError(f"{path}: holds {loaded.dtype} {list(loaded.shape)}, expected {expected}.")
     for start in range(0, len(loaded), 256):
         if not np.isfinite(loaded[start : start + 256]).all():

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
     step: int  # counted over all epochs
     epoch: int
-    images: Tensor  # float32 [n, 3, S, S]
+    images: Tensor  # float32 [n, C, H, W]
     labels: Tensor  # int64 [n]
     total: int  # images of the step over all processes; in testing, n
     unreadable: tuple[str, ...]  # images that were replaced (training) or left out (testing)

@@ -9,20 +9,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from slimtrain.base.image_size import ImageSize, sides
 
-def noise_images(count: int, size: int, seed: int = 0) -> NDArray[np.float32]:
-    """float32 [count, 3, size, size], mean about 0 and variance about 1 over many images; the same for the same
+
+def noise_images(count: int, size: ImageSize, seed: int = 0, channels: int = 3) -> NDArray[np.float32]:
+    """float32 [count, channels, height, width], mean about 0 and variance about 1 over many images; the same for the same
     arguments, and the first images do not depend on `count`."""
-    images = np.empty((count, 3, size, size), np.float32)
-    cells = [1]
-    while cells[-1] < size:
-        cells.append(min(cells[-1] * 2, size))
+    height, width = sides(size)
+    images = np.empty((count, channels, height, width), np.float32)
+    cells = [(1, 1)]
+    while cells[-1] != (height, width):
+        rows, columns = cells[-1]
+        cells.append((min(rows * 2, height), min(columns * 2, width)))
     for i in range(count):
         draw = np.random.Generator(np.random.PCG64([seed, i]))
-        image = np.zeros((3, size, size), np.float32)
-        for number in cells:
-            field = draw.standard_normal((3, number, number), np.float32)
-            index = np.arange(size) * number // size
-            image += field[:, index][:, :, index]
+        image = np.zeros((channels, height, width), np.float32)
+        for rows, columns in cells:
+            field = draw.standard_normal((channels, rows, columns), np.float32)
+            image += field[:, np.arange(height) * rows // height][:, :, np.arange(width) * columns // width]
         images[i] = image / np.sqrt(len(cells))
     return images

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import count
-from slimtrain.data.opening import open_image
+from slimtrain.data.opening import MODES, of_channels, open_image
 from slimtrain.data.sampling import Indices, share_by_class
 
 log = logging.getLogger(__name__)
 
-Picture = Image.Image | Tensor  # RGB, or uint8 [3, H, W]
+Picture = Image.Image | Tensor  # RGB, L or RGBX, or uint8 [3, 1 or 4, H, W]
 
 
 class Samples(Protocol):
@@ -51,19 +51,28 @@ def labels_of(samples: Samples) -> Indices:
     return np.fromiter((samples.label(i) for i in range(len(samples))), np.int64, len(samples))
 
 
-def as_pillow(picture: Picture) -> Image.Image:
-    """A picture as Pillow has it, in which alone images are resized to be tested."""
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+def as_pillow(picture: Picture, channels: int = 3) -> Image.Image:
+    """A picture of so many channels as Pillow has it, in which alone images are resized to be tested."""
+    if isinstance(picture, Tensor):
+        pixels, (own, height, width) = picture.permute(1, 2, 0).contiguous().numpy(), picture.shape
+        picture = Image.frombytes(MODES[own], (width, height), pixels.tobytes())
+    return of_channels(picture, channels)
 
 
 class FileSamples:
-    """Image files of class folders: `folder/CLASS/FILE`. Opened as RGB, turned as EXIF says where `exif_orientation`."""
+    """Image files of class folders: `folder/CLASS/FILE`. Opened with so many `channels`, turned as EXIF says where
+    `exif_orientation`."""
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], files: Sequence[Sequence[str]], exif_orientation: bool = False
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        files: Sequence[Sequence[str]],
+        exif_orientation: bool = False,
+        channels: int = 3,
     ) -> None:
         """`files[i]` are the names of the files of `classes[i]`."""
-        self.exif_orientation = exif_orientation
+        self.exif_orientation, self.channels = exif_orientation, channels
         encoded = [os.fsencode(name) for names in files for name in names]
         self.folder, self.classes = str(folder), tuple(classes)
         self.labels = np.repeat(np.arange(len(files)), [len(names) for names in files])
@@ -77,7 +86,7 @@ class FileSamples:
         return int(self.labels[index])
 
     def image(self, index: int) -> Picture:
-        return open_image(self.name(index), self.exif_orientation)
+        return open_image(self.name(index), self.exif_orientation, self.channels)
 
     def name(self, index: int) -> str:
         start = int(self.ends[index - 1]) if index else 0
@@ -86,7 +95,7 @@ class FileSamples:
 
 
 class ArraySamples:
-    """Images in memory: uint8 [N, 3, H, W], and their N classes."""
+    """Images in memory: uint8 [N, C, H, W], and their N classes."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[Any], title: str) -> None:
         self.images, self.labels, self.title = torch.from_numpy(images), labels, title

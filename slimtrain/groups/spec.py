@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
 from slimtrain.graph.graph import Graph
 from slimtrain.groups.groups import Groups
@@ -40,6 +41,11 @@ class GraphSpec(WidthSpec):
         return size if isinstance(size, int) else 0
 
     @property
+    def in_channels(self) -> int:  # type: ignore[override]
+        """Of an image."""
+        return self.input_shape[0]
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one image: (channels, height, width)."""
         (_, type_), *_ = self.graph.inputs
@@ -70,14 +76,18 @@ class GraphSpec(WidthSpec):
         """The graph at a plan."""
         return Sizing(self.graph, self.groups, plan.channels)
 
-    def check_image_size(self, image_size: int) -> None:
-        """UserError unless images are of the size that the network was traced with: its graph holds it."""
-        height, width = self.input_shape[-2:]
-        if (image_size, image_size) != (height, width):
-            size = str(height) if height == width else f"{height}x{width}"
+    @property
+    def image_size(self) -> ImageSize:
+        """The images that the network was traced with: its graph holds their size."""
+        return as_image_size(list(self.input_shape[-2:]))
+
+    def check_image_size(self, image_size: ImageSize) -> None:
+        """UserError unless images are of the size that the network was traced with."""
+        if image_size != self.image_size:
+            size = format_size(self.image_size)
             raise UserError(
-                f"image size {image_size}: {self.name} was traced with images of {size} pixels, and its graph holds that "
-                f"size. Expected {size}; make the network slimmable again with other images to change it."
+                f"image size {format_size(image_size)}: {self.name} was traced with images of {size} pixels, and its graph "
+                f"holds that size. Expected {size}; make the network slimmable again with other images to change it."
             )
 
     def describe(self) -> str:

@@ -117,8 +117,9 @@ class Architecture(ABC):
         """Groups and blocks, from the channel lists of *all* plans; ValueError where a list does not fit."""
 
     @abstractmethod
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
-        """The network, built of `layers`. `stem_stride` is the first convolution's: 2 as published."""
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
+        """The network, built of `layers`. `stem_stride` is the first convolution's, `in_channels` are the images': 2 and 3 as
+        published."""
 
     def fixed_groups(self, family: str) -> frozenset[str]:
         """The groups that no width of a network of this `family` slims. Their norm is one for all widths."""

@@ -26,9 +26,9 @@ class MobileNetV1(Architecture):
         check_lengths(self.name, lists, 1 + len(BLOCKS))
         return Wiring(tuple(f"features.{i}" for i in range(1 + len(BLOCKS))), BLOCKS)
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
         inp = Dim.of(wiring.groups[0])
-        features = [layers.unit(3, inp, 3, stride=stem_stride, act=layers.relu6())]
+        features = [layers.unit(in_channels, inp, 3, stride=stem_stride, act=layers.relu6())]
         for group, (_, stride) in zip(wiring.groups[1:], BLOCKS, strict=True):
             out = Dim.of(group)
             body = [

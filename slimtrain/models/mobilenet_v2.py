@@ -98,8 +98,8 @@ class InvertedResidualNetwork(Architecture):
             inp = out
         return Wiring((*groups, self.tail_name), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
-        features = [layers.unit(3, Dim.of("features.0"), 3, stride=stem_stride, act=layers.relu6())]
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
+        features = [layers.unit(in_channels, Dim.of("features.0"), 3, stride=stem_stride, act=layers.relu6())]
         inp = Dim.of("features.0")
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBlock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,10 @@ import yaml
 
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.image_size import ImageSize, as_image_size, plain_size
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -35,8 +37,19 @@ class PlanCost(Protocol):
     def params(self) -> int: ...
 
 
-def write_plan_file(path: Path, spec: WidthSpec, plan: ChannelPlan, image_size: int, cost: PlanCost, /, **facts: Any) -> None:
-    """Write a plan of `spec` at once: network, name, channels, its `cost` for images of `image_size` pixels, then `facts`,
+@dataclass(frozen=True)
+class WrittenMacs:
+    """Multiply-accumulates, and the images that they are for."""
+
+    macs: int
+    image_size: ImageSize
+    in_channels: int
+
+
+def write_plan_file(
+    path: Path, spec: WidthSpec, plan: ChannelPlan, image_size: ImageSize, cost: PlanCost, /, **facts: Any
+) -> None:
+    """Write a plan of `spec` at once: network, name, channels, its `cost` for images of `image_size`, then `facts`,
     plain values. UserError where it cannot be written."""
     assert PLAN_NAME.fullmatch(plan.name), plan.name
     content = {
@@ -44,7 +57,8 @@ def write_plan_file(path: Path, spec: WidthSpec, plan: ChannelPlan, image_size: 
         "name": plan.name,
         "macs": cost.macs,
         "params": cost.params,
-        "image_size": image_size,
+        "image_size": plain_size(image_size),
+        **({} if spec.in_channels == IMAGE_CHANNELS else {"in_channels": spec.in_channels}),
         **facts,
         "channels": dict(plan.channels),
     }
@@ -92,11 +106,17 @@ def read_channels(path: Path, spec: WidthSpec, ours: str) -> tuple[str, dict[str
     return name, channels, sibling
 
 
-def written_counts(path: Path, *keys: str) -> list[int]:
-    """Whole numbers that a plan file's writer added to it, 0 for what it does not tell."""
+def written_macs(path: Path) -> WrittenMacs | None:
+    """The MACs that a plan file's writer added to it; None where they are not told."""
     content = load_yaml(path)
-    values = [content.get(key) if isinstance(content, dict) else None for key in keys]
-    return [value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0 for value in values]
+    macs = content.get("macs") if isinstance(content, dict) else None
+    try:
+        size = as_image_size(content["image_size"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not isinstance(macs, int) or isinstance(macs, bool) or macs < 1:
+        return None
+    return WrittenMacs(macs, size, content.get("in_channels", IMAGE_CHANNELS))
 
 
 def tied(path: Path, channels: Mapping[str, Any], spec: NetworkSpec) -> dict[str, Any]:

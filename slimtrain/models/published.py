@@ -4,14 +4,15 @@ published training files say of them. No torch."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.registry import ARCHITECTURES, split_name
-from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
+from slimtrain.models.spec import IMAGENET_CLASSES, MOST_IMAGE_CHANNELS, NetworkSpec
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
+RANDOM = "random:"  # before the name of a network, in the place of a checkpoint's path: an untrained one
+RANDOM_KEYS = ("in_channels", "classes")
 
 SWITCHES: dict[str, tuple[float, ...]] = {
     "s_mobilenet_v1": (0.25, 0.5, 0.75, 1.0),
@@ -116,6 +117,23 @@ def published_spec(name: str, classes: int = IMAGENET_CLASSES) -> NetworkSpec:
         widths = GRIDS.get(name, GRIDS["us_mobilenet_v1"])
         return NetworkSpec(architecture, family, widths, classes, width_range=(widths[0], widths[-1]))
     return NetworkSpec(architecture, family, SWITCHES.get(name, SWITCHES["s_resnet50"]), classes)
+
+
+def random_spec(source: str) -> NetworkSpec:
+    """The network of `random:NETWORK`, or of `random:NETWORK,in_channels=1,classes=10`, which changes the published one's
+    images or classes. UserError where it names none."""
+    name, *settings = source.removeprefix(RANDOM).split(",")
+    changes: dict[str, int] = {}
+    for setting in settings:
+        key, _, text = (part.strip() for part in setting.partition("="))
+        most = MOST_IMAGE_CHANNELS if key == "in_channels" else 10**6
+        if key not in RANDOM_KEYS or not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+            raise UserError(
+                f"{source}: {setting.strip()!r}: expected {RANDOM}NETWORK, or {RANDOM}NETWORK,in_channels=N with 1 to "
+                f"{MOST_IMAGE_CHANNELS} channels, or {RANDOM}NETWORK,classes=N."
+            )
+        changes[key] = int(text)
+    return replace(published_spec(name), **changes)  # type: ignore[arg-type]
 
 
 def published_network(model: str, settings: Mapping[str, Any]) -> str:

@@ -66,9 +66,10 @@ class ResNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
         stem = Dim.of("features.0")
-        features = [layers.unit(3, stem, 7, stride=stem_stride, act=layers.relu(), pool=layers.max_pool(3, 2, padding=1))]
+        pool = layers.max_pool(3, 2, padding=1)
+        features = [layers.unit(in_channels, stem, 7, stride=stem_stride, act=layers.relu(), pool=pool)]
         out = stem
         for wired in wiring.blocks:
             assert isinstance(wired, WiredBottleneck)

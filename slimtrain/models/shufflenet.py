@@ -60,10 +60,10 @@ class ShuffleNet(Architecture):
                 inp = out
         return Wiring(tuple(groups), tuple(wired))
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
         head = Dim.of("head")
         heads = [
-            layers.unit(3, head // GROUPS, 3, stride=stem_stride, act=layers.relu(), pool=layers.max_pool(3, 2, padding=0))
+            layers.unit(in_channels, head // GROUPS, 3, stem_stride, layers.relu(), layers.max_pool(3, 2, padding=0))
             for _ in range(GROUPS)
         ]
         features = []

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.models.architecture import Architecture, Layers, M
 from slimtrain.models.channels import ChannelPlan, Wiring, width_name
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.width_spec import WidthSpec
 
 IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells another number
+IMAGE_CHANNELS = 3  # red, green and blue, of the published networks
+MOST_IMAGE_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class NetworkSpec(WidthSpec):
 
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
     network's norms know, 1 to n for AutoSlim. `channel_lists` are AutoSlim's, one per switch. `width_range` is a US
-    network's (narrowest, widest). `stem_stride` is the first convolution's: 2 as published, 1 for small images.
+    network's (narrowest, widest). `stem_stride` is the first convolution's: 2 as published, 1 for small images. `in_channels`
+    are its images': 3 as published.
 
     >>> import slimtrain
     >>> spec = slimtrain.NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), classes=10, width_range=(0.25, 1.0))
@@ -36,6 +40,7 @@ class NetworkSpec(WidthSpec):
     channel_lists: tuple[tuple[int, ...], ...] = ()
     width_range: tuple[float, float] | None = None
     stem_stride: int = 2
+    in_channels: int = IMAGE_CHANNELS
 
     @property
     def name(self) -> str:
@@ -53,7 +58,7 @@ class NetworkSpec(WidthSpec):
 
     def build(self, layers: Layers[M]) -> M:
         """The network, built of `layers`."""
-        return self.arch.build(layers, self.wiring, self.classes, self.stem_stride)
+        return self.arch.build(layers, self.wiring, self.classes, self.stem_stride, self.in_channels)
 
     def channel_list(self, width: float) -> tuple[int, ...]:
         """The channel list of a width (S, US) or switch number (AutoSlim)."""
@@ -92,15 +97,18 @@ class NetworkSpec(WidthSpec):
                 channels[group] = self.channel_list(width)[position]
         return ChannelPlan(name, channels)
 
-    def check_image_size(self, image_size: int) -> None:
-        """UserError unless the network can take images of `image_size` x `image_size` pixels."""
-        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < self.stride:
+    def check_image_size(self, image_size: ImageSize) -> None:
+        """UserError unless the network can take images of this size: pixels of a square, or (height, width)."""
+        given = image_size if isinstance(image_size, tuple) else (image_size,)
+        shown = "x".join(map(str, given))
+        whole = len(given) in (1, 2) and all(isinstance(side, int) and not isinstance(side, bool) for side in given)
+        if not whole or min(given) < self.stride:
             raise UserError(
-                f"image size {image_size}: {self.name} halves its input down to 1/{self.stride}, so it takes images of "
-                f"at least {self.stride} pixels. Choose {self.stride} or more (224 as published)."
+                f"image size {shown}: {self.name} halves its input down to 1/{self.stride}, so it takes images of at least "
+                f"{self.stride} pixels a side. Choose {self.stride} or more (224 as published)."
             )
-        if image_size > MAX_IMAGE_SIZE:
-            raise UserError(f"image size {image_size}: expected at most {MAX_IMAGE_SIZE} pixels.")
+        if max(given) > MAX_IMAGE_SIZE:
+            raise UserError(f"image size {shown}: expected at most {MAX_IMAGE_SIZE} pixels a side.")
 
 
 MAX_IMAGE_SIZE = 4096

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from slimtrain.base.errors import WidthError, nearest
+from slimtrain.base.image_size import ImageSize
 from slimtrain.models.channels import ChannelPlan, number_text, widest_plan, width_label
 
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
@@ -23,6 +24,7 @@ class WidthSpec(ABC):
     family: str
     switches: tuple[float, ...]
     classes: int
+    in_channels: int
     width_range: tuple[float, float] | None
 
     @property
@@ -49,7 +51,7 @@ class WidthSpec(ABC):
         """A plan whose channel groups have widths of their own (non-uniform widths, arXiv 1903.05134, sec. 3.2)."""
 
     @abstractmethod
-    def check_image_size(self, image_size: int) -> None:
+    def check_image_size(self, image_size: ImageSize) -> None:
         """UserError unless the network can take images of this size."""
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import format_size
+from slimtrain.base.text import count
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.models.spec import published
@@ -25,10 +27,16 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None
                 f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "
                 f"{config.stem_stride}. Set stem_stride={spec.stem_stride}, or take another checkpoint."
             )
+        if spec.in_channels != config.in_channels:
+            raise UserError(
+                f"{checkpoint.file}: takes images of {count(spec.in_channels, 'channel')}, the configuration trains what is "
+                f"found with {config.in_channels}. Set in_channels={spec.in_channels}, or take another checkpoint."
+            )
+        theirs = format_size(checkpoint.image_size)
         if checkpoint.described and checkpoint.image_size != config.image_size:
             raise UserError(
-                f"{checkpoint.file}: takes images of {checkpoint.image_size} pixels, the configuration trains what is found "
-                f"with {config.image_size}. Set image_size={checkpoint.image_size}, or take another checkpoint."
+                f"{checkpoint.file}: takes images of {theirs} pixels, the configuration trains what is found with "
+                f"{format_size(config.image_size)}. Set image_size={theirs}, or take another checkpoint."
             )
     check_targets(request.cost(spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
     if request.config.search_finish:

@@ -34,7 +34,7 @@ from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
 
 NO_IMAGES = "there are no held-out images to search with. Hold some out: --set search_holdout=N."
-Chunk = tuple[Tensor, Tensor]  # images float32 [n, 3, S, S], labels int64 [n]
+Chunk = tuple[Tensor, Tensor]  # images float32 [n, C, H, W], labels int64 [n]
 
 
 class Chunks(Protocol):

@@ -26,6 +26,7 @@ import click
 
 from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.image_size import ImageSize
 from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import MACHINE_KEYS, SEARCH_KEYS, Config, plain
@@ -92,7 +93,7 @@ def finish(
     cost: CostModel,
     outcomes: Sequence[SearchOutcome],
     processes: Processes,
-    image_size: int,
+    image_size: ImageSize,
 ) -> list[ComparisonRow]:
     """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `outcomes`.
     Runs in the folder are gone on with.

@@ -16,7 +16,7 @@ from pathlib import Path
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.config.config import Config
 from slimtrain.costs.cost import CostCounter, format_macs
-from slimtrain.models.plan_file import read_channels, us_groups, written_counts
+from slimtrain.models.plan_file import WrittenMacs, read_channels, us_groups, written_macs
 from slimtrain.models.registry import sibling, split_name
 from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
@@ -26,13 +26,12 @@ WIDEST = 4.0  # of what a plan file may hold, as a width: a slip of the keyboard
 
 @dataclass(frozen=True)
 class PlannedSwitch:
-    """A plan file's network as a switch of an AutoSlim one. `macs` as the file tells for images of `image_size` pixels, 0
-    where it does not."""
+    """A plan file's network as a switch of an AutoSlim one. `written` are the MACs that the file tells, None where it does
+    not."""
 
     name: str
     channel_list: tuple[int, ...]
-    macs: int = 0
-    image_size: int = 0
+    written: WrittenMacs | None = None
 
 
 def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
@@ -53,8 +52,8 @@ def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
         spec.check_channels(str(path), channels)
         if name in switches:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        counts = written_counts(path, "macs", "image_size")
-        switches[name] = PlannedSwitch(name, tuple(channels[group] for group in spec.wiring.groups), *counts)
+        channel_list = tuple(channels[group] for group in spec.wiring.groups)
+        switches[name] = PlannedSwitch(name, channel_list, written_macs(path))
     return list(switches.values())
 
 
@@ -99,19 +98,22 @@ def _ascending(switches: Sequence[PlannedSwitch], config: Config) -> list[Planne
     _, architecture = split_name(config.network)
     classes = config.known_classes or IMAGENET_CLASSES
     spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
+    spec = dataclasses.replace(spec, in_channels=config.in_channels)
     spec.check_image_size(config.image_size)
     count = CostCounter(spec, config.image_size)
-    by_file = not config.known_classes and all(_has_macs(switch, config) for switch in switches)
+    by_file = not config.known_classes and all(_known_macs(switch, config) for switch in switches)
 
     def macs(switch: PlannedSwitch) -> int:
-        return switch.macs if by_file else count(spec.wiring.plan(switch.name, switch.channel_list)).macs
+        return _known_macs(switch, config) if by_file else count(spec.wiring.plan(switch.name, switch.channel_list)).macs
 
     return sorted(switches, key=lambda switch: (macs(switch), switch.name))
 
 
-def _has_macs(switch: PlannedSwitch, config: Config) -> bool:
-    """Whether its file tells the MACs of the images that are trained on."""
-    return switch.macs > 0 and switch.image_size == config.image_size
+def _known_macs(switch: PlannedSwitch, config: Config) -> int:
+    """The MACs of the images that are trained on, where its file tells them; 0 where not."""
+    written = switch.written
+    same = written is not None and (written.image_size, written.in_channels) == (config.image_size, config.in_channels)
+    return written.macs if written is not None and same else 0
 
 
 def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
@@ -121,7 +123,7 @@ def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
     count = CostCounter(spec, config.image_size)
     lines = []
     for number, (switch, plan) in enumerate(zip(switches, spec.plans, strict=True), 1):
-        macs = count(plan).macs if config.known_classes else switch.macs if _has_macs(switch, config) else 0
+        macs = count(plan).macs if config.known_classes else _known_macs(switch, config)
         lines.append(f"switch {number}: {switch.name}{f', {format_macs(macs)} MACs' if macs else ''}")
     return [*lines, *wiring_changes(spec)]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.config.config import CRITERIA
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import CostModel, format_cost, target_name
@@ -82,7 +83,7 @@ def run_search(
     targets: Sequence[float],
     evaluator: CandidateEvaluator,
     *,
-    image_size: int,
+    image_size: ImageSize,
     criterion: str = "error",
     seed: int = 0,
     trace: Trace | None = None,

@@ -31,7 +31,7 @@ class SharedPrefix:
         return given
 
     def sweep(self, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The number and the logits [N, classes] of every plan, for images [N, 3, H, W], in the order of where the plans
+        """The number and the logits [N, classes] of every plan, for images [N, C, H, W], in the order of where the plans
         begin to differ from `current`. What comes before is computed at `current`, once."""
         firsts = [self.first_difference(current, plan) for plan in plans]
         given, reached = StageInput(images), 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import RESOLVED
@@ -68,8 +69,8 @@ class SearchRequest:
         """Descending."""
         return parse_targets(",".join(self.config.search_targets), self.config.search_cost)
 
-    def cost(self, spec: NetworkSpec, image_size: int) -> CostModel:
-        """What the search saves, of plans of `spec` at `image_size` pixels. UserError for a latency table of other ones."""
+    def cost(self, spec: NetworkSpec, image_size: ImageSize) -> CostModel:
+        """What the search saves, of plans of `spec` at `image_size`. UserError for a latency table of other ones."""
         table, device = self.config.latency_table, self.config.latency_device
         return cost_model(self.config.search_cost, spec, image_size, Path(table) if table else None, device or None)
 

@@ -118,7 +118,7 @@ class ShuffleUnit(Block):
 
 
 class Network(nn.Module):
-    """An image classifier: [N, 3, H, W] normalized float images -> [N, classes] logits.
+    """An image classifier: [N, C, H, W] normalized float images -> [N, classes] logits.
 
     Features, global average pool, linear classifier. Where there are `heads` (ShuffleNet's stems), each reads the whole
     image and the features read their concatenation.
@@ -140,7 +140,7 @@ class Network(nn.Module):
         return self.classifier(self.flatten(self.pool(self.features(x))))
 
     def stem(self, x: Tensor) -> Tensor:
-        """All heads side by side: [N, 3, H, W] -> [N, channels of all, H', W']."""
+        """All heads side by side: [N, C, H, W] -> [N, channels of all, H', W']."""
         return torch.cat([self.get_submodule(f"head_{i}")(x) for i in range(self.heads)], 1)
 
     def stages(self) -> Iterator[Stage]:

@@ -19,7 +19,7 @@ from slimtrain.slimmable.sync_norm import OneValueError
 
 @torch.no_grad()
 def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: Iterable[Tensor]) -> int:
-    """Give every plan of `plans` the statistics of `batches`, each [N, 3, H, W]; the number of batches.
+    """Give every plan of `plans` the statistics of `batches`, each [N, C, H, W]; the number of batches.
 
     All plans see each batch in turn, so the images are read once. Statistics that a plan had are replaced once all is
     done: an error leaves the network as it was. Raises UserError for a batch with one value per channel somewhere,

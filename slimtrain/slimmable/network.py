@@ -51,7 +51,7 @@ class SlimmableNetwork(nn.Module):
         self._activate(spec.widest)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, classes], at the active plan."""
+        """[N, C, H, W] -> [N, classes], at the active plan."""
         logits: Tensor = self.body.forward(x)  # type: ignore[assignment]
         return logits
 

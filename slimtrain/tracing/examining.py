@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import as_image_size, sides
 from slimtrain.graph.labels.labelling import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.tracing.report import WIDTHS, groups_report
 from slimtrain.tracing.slimmed import trace
 from slimtrain.tracing.sources import build_module
-
-MOST_PIXELS = 4096
 
 
 def examined(
@@ -27,15 +26,10 @@ def examined(
     shuffles: str,
 ) -> str:
     """The report on `model`. UserError and its subclasses for anything wrong with it."""
-    height, width = sides(image_size)
+    try:
+        size = as_image_size(image_size)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
     module = build_module(model, classes)
-    graph = trace(module, torch.zeros(2, in_channels, height, width)).graph
+    graph = trace(module, torch.zeros(2, in_channels, *sides(size))).graph
     return groups_report(model, graph, find_groups(graph, Policy(heads, conv_groups, shuffles)), widths or WIDTHS)
-
-
-def sides(image_size: str) -> tuple[int, int]:
-    """Height and width of `224` or `256x192`."""
-    parts = image_size.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and 0 < int(part) <= MOST_PIXELS for part in parts):
-        raise UserError(f"image size {image_size}: expected pixels, 224, or HEIGHTxWIDTH as in 256x192.")
-    return int(parts[0]), int(parts[-1])

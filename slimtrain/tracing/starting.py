@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.image_size import sides
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
@@ -53,7 +54,7 @@ def starting(config: Config, classes: int, resumed: Mapping[str, Any] | None = N
     if resumed is not None:
         return Start(read_own(resumed, config.model))
     policy = Policy(config.heads, config.conv_groups, config.shuffles)
-    shape = (3, config.image_size, config.image_size)
+    shape = (config.in_channels, *sides(config.image_size))
     model = Model(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed)
     return start_of(model, config.pretrained, config.pretrained_weights or None, reset_classifier=config.reset_classifier)
 

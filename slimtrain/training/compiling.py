@@ -93,7 +93,7 @@ class CompiledForward:
         self.run = torch.compile(network, dynamic=False, backend=backend)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] -> [N, classes]."""
+        """[N, C, H, W] -> [N, classes]."""
         plan = self.network.active
         if plan not in self.plans:
             return self.network(images)

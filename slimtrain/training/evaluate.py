@@ -42,7 +42,7 @@ def evaluate(
     amp: str = "none",
     channels_last: bool = False,
 ) -> list[Scores]:
-    """The scores of every plan on `batches`: images float32 [n, 3, S, S] and their labels int64 [n].
+    """The scores of every plan on `batches`: images float32 [n, C, H, W] and their labels int64 [n].
 
     Of several `processes` each gives its share, every image counts once, and all get the same. `amp` is none, bf16 or fp16.
     The network is left in evaluation mode.
@@ -94,7 +94,7 @@ def calibrate_on(
 
 @torch.inference_mode()
 def logit_spread(network: SlimmableNetwork, plans: Sequence[ChannelPlan], images: Tensor) -> float:
-    """How far the logits of `images` [N, 3, S, S] differ between them, relative to their scale: of the plan that tells them
+    """How far the logits of `images` [N, C, H, W] differ between them, relative to their scale: of the plan that tells them
     apart least. What `slimexport` verifies says nothing where they hardly do."""
     network.eval()
     images = images.to(next(network.parameters()).device)

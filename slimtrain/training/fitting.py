@@ -16,6 +16,7 @@ import torch
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.free_memory import free_memory, gib
+from slimtrain.base.image_size import format_size, pixels
 from slimtrain.config.config import FROZEN, Config
 from slimtrain.config.reading import following_lr, lr_line
 from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
@@ -44,8 +45,9 @@ def fitted(config: Config, spec: WidthSpec, images: int, processes: Processes) -
     most = None if free is None else memory.images(free) * parts
     if free is not None and memory(2) > CERTAIN * free:
         raise ResourceError(
-            f"{spec.name} at {config.image_size} pixels needs about {gib(memory(2))} for a batch of {2 * parts}, {gib(free)} "
-            f"are free{_where(processes)}. No batch fits: lower image_size, take a smaller network, or free memory."
+            f"{spec.name} at {format_size(config.image_size)} pixels needs about {gib(memory(2))} for a batch of {2 * parts}, "
+            f"{gib(free)} are free{_where(processes)}. No batch fits: lower image_size, take a smaller network, or free "
+            "memory."
         )
     lines: list[str] = []
     if CATALOG[config.data].source == "generator":
@@ -127,7 +129,7 @@ def fitted_for_testing(config: Config, spec: WidthSpec, processes: Processes) ->
     return _with_test_batch(config, spec, free, processes)
 
 
-def fitted_for_searching(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
+def fitted_for_searching(config: Config, spec: WidthSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
     """The configuration with a `search_batch` that fits the memory, for a search in `spec` on so many held-out `images`, and
     what is to be said of it, as lines. A chunk of images is seen by one process as a whole.
 
@@ -187,13 +189,13 @@ def _testing(config: Config, spec: WidthSpec, processes: Processes) -> TrainingM
     return _with_loaders(testing_memory(spec, config.image_size), config, processes)
 
 
-def _searching(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> TrainingMemory:
+def _searching(config: Config, spec: WidthSpec, images: int, processes: Processes) -> TrainingMemory:
     """As tests take it (the maps that candidates share are among the largest few), and on the CPU the opened images that are
     kept."""
     memory = _testing(config, spec, processes)
     if processes.device.type == "cuda":
         return memory
-    kept = min(config.search_cache_gib * 2**30, images * 3 * config.image_size**2 * 4)
+    kept = min(config.search_cache_gib * 2**30, images * spec.in_channels * pixels(config.image_size) * 4)
     return TrainingMemory(memory.fixed + int(kept), memory.per_image)
 
 
@@ -201,7 +203,7 @@ def _with_loaders(memory: TrainingMemory, config: Config, processes: Processes) 
     """On the CPU, with what the processes that load images hold beside."""
     if processes.device.type == "cuda":
         return memory
-    held = PREFETCHED * config.loaders * 3 * config.image_size**2 * 4
+    held = PREFETCHED * config.loaders * config.in_channels * pixels(config.image_size) * 4
     return TrainingMemory(memory.fixed + config.loaders * LOADER, memory.per_image + held)
 
 
@@ -230,7 +232,7 @@ def _too_large(config: Config, spec: WidthSpec, batch: int, most: int, free: int
     fits = _even(max(most, 2 * parts))
     divided = config.accumulate * math.ceil(batch / fits)
     return (
-        f"batch_size {batch}: {spec.name} at {config.image_size} pixels needs about "
+        f"batch_size {batch}: {spec.name} at {format_size(config.image_size)} pixels needs about "
         f"{gib(_training(config, spec, processes)(math.ceil(batch / parts)))} "
         f"for it, {gib(free)} are free{_where(processes)}. Set batch_size to at most {fits} (--batch-size {fits}; lr follows "
         f"unless it is set), or compute it in parts: --set accumulate={divided}."

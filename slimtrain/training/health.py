@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import TrainingError, UserError
+from slimtrain.base.image_size import ImageSize, format_size
 from slimtrain.models.channels import number_text
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.sampling import WidthSampler
@@ -26,11 +27,11 @@ def smallest_part(batch: int, world: int, parts: int) -> int:
     return batch // world // parts
 
 
-def one_value_error(batch_size: int, image_size: int) -> UserError:
+def one_value_error(batch_size: int, image_size: ImageSize) -> UserError:
     """For a part of one image whose maps end as single values."""
     return UserError(
-        f"batch_size {batch_size}: a part of one image of {image_size} pixels leaves some norm one value per channel, which "
-        "has no variance. Raise batch_size, lower accumulate, or drop an epoch's last, short batch (drop_last)."
+        f"batch_size {batch_size}: a part of one image of {format_size(image_size)} pixels leaves some norm one value per "
+        "channel, which has no variance. Raise batch_size, lower accumulate, or drop an epoch's last, short batch (drop_last)."
     )
 
 

@@ -34,6 +34,7 @@ def data_of(config: Config) -> Data:
         image_size=config.image_size,
         batch_size=config.batch_size,
         exif_orientation=config.exif_orientation,
+        channels=config.in_channels,
     )
 
 

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import count, table
 from slimtrain.config.config import Config
 from slimtrain.config.run_folder import RESOLVED
 from slimtrain.data.datasets import Data
-from slimtrain.data.samples import Samples
+from slimtrain.data.opening import stored_form
+from slimtrain.data.samples import Samples, as_pillow
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
@@ -135,16 +134,16 @@ def _free(folder: Path) -> Path:
     return chosen
 
 
-def write_probes(samples: Samples, folder: Path) -> int:
-    """Images from all over a set as PNG files of `folder`, for `slimexport` to verify with; how many could be read."""
+def write_probes(samples: Samples, folder: Path, channels: int = 3) -> int:
+    """Images from all over a set, of so many channels, as PNG files of `folder`, for `slimexport` to verify with; how many
+    could be read."""
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     for index in spread_indices(len(samples), PROBES):
         with contextlib.suppress(Exception):  # Pillow's decoders raise nearly anything on a damaged file
-            picture = samples.image(index)
-            image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture.permute(1, 2, 0).numpy())
+            image = as_pillow(samples.image(index), channels)
             content = io.BytesIO()
-            image.save(content, "png")
+            stored_form(image).save(content, "png")
             write_atomically(folder / f"{index}.png", content.getvalue(), RUN)
             written += 1
     return written

@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 import torch
-from PIL import Image
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, remove_partials, write_atomically
+from slimtrain.base.image_size import sides
 from slimtrain.base.text import count
 from slimtrain.base.threads import advice as spinning_advice
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_configured
@@ -28,6 +28,7 @@ from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.data.loader import Batch, shortest_batch, steps_per_epoch
 from slimtrain.data.noise import noise_images
+from slimtrain.data.opening import open_image
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
@@ -155,7 +156,7 @@ class Run:
         torch_smoothing(config.label_smoothing, self.spec.classes)
         shortest = shortest_batch(len(data.train), config.batch_size, config.drop_last)
         alone = smallest_part(shortest, processes.world, config.accumulate) == 1
-        if alone and config.image_size <= self.spec.stride and not (config.sync_norm and processes.world > 1):
+        if alone and max(sides(config.image_size)) <= self.spec.stride and not (config.sync_norm and processes.world > 1):
             raise one_value_error(config.batch_size, config.image_size)  # the last maps are of 1 x 1
         check_followed(config.best_by, self.spec.plans)
 
@@ -333,14 +334,15 @@ class Run:
         """How `slimexport` is to verify the files of `plans`: by itself, on noise; on test images, where noise says nothing;
         not at all, where these do not either."""
         config = self.config
-        if logit_spread(network, plans, torch.from_numpy(noise_images(2, config.image_size, NOISE_SEED))) > TELLING:
+        noise = noise_images(2, config.image_size, NOISE_SEED, config.in_channels)
+        if logit_spread(network, plans, torch.from_numpy(noise)) > TELLING:
             return []
         folder = self.folder / PROBE_FOLDER
-        written = write_probes(self.images.data.test, folder)
+        written = write_probes(self.images.data.test, folder, config.in_channels)
         transform = test_transform_of(config)
         paths = sorted(folder.glob("*.png"))
         if written >= 2:
-            images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+            images = torch.stack([transform(open_image(path, channels=config.in_channels)) for path in paths])
             if logit_spread(network, plans, images) > TELLING:
                 return ["--verify-data", str(folder), "--probes", str(written)]
         self.logbook.say(

@@ -108,7 +108,7 @@ def accumulate_gradients(
     forward: Forward | None = None,
     losses: Tensor | None = None,
 ) -> None:
-    """Add the gradients of all `plans` for images [N, 3, H, W] and labels [N] to the parameters' `.grad`.
+    """Add the gradients of all `plans` for images [N, C, H, W] and labels [N] to the parameters' `.grad`.
 
     Losses are sums over images divided by `total`, the images of the step over all its parts and processes, so that
     parts add up to the mean. With `distill` the first plan learns from the labels, the others from its detached

@@ -117,9 +117,11 @@ def open_with_data(
     checkpoint = open_configured(ckpt, config, network=config.network, weights=weights)
     spec = checkpoint.spec
     images: dict[str, Any] = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
+    images["in_channels"] = spec.in_channels
+    described = checkpoint.described or spec.in_channels != config.in_channels
     if "exif_orientation" in checkpoint.settings:
         images["exif_orientation"] = checkpoint.settings["exif_orientation"]
-    if checkpoint.described and any(getattr(config, key) != value for key, value in images.items()):
+    if described and any(getattr(config, key) != value for key, value in images.items()):
         log.warning("%s says which images it takes: %s", checkpoint.file, images)
         config = dataclasses.replace(config, **images)
     spec.check_image_size(config.image_size)

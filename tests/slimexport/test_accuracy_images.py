@@ -16,6 +16,7 @@ from slimexport import exporter
 from slimexport.accuracy import images_for, labeled_images
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.request import CalibrationImages, Proof
+from slimtrain.base.image_size import sides
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
@@ -83,7 +84,7 @@ def test_all_ways_prepare_an_image_alike(
     images = ways(settings, photos, tmp_path / "own.pt", monkeypatch)
     with Image.open(photos / "val" / "ant" / "a.png") as stored:
         picture = stored.transpose(Image.Transpose.ROTATE_270) if exif_orientation else stored.copy()
-    size = settings.image_size
+    size, _ = sides(settings.image_size)
     if augmentation == "none":
         shorter = round(size / 0.875)
         width, height = (int(shorter * side / 61) for side in picture.size)

@@ -48,7 +48,7 @@ def test_an_autoslim_switch_that_does_not_exist(out: Path, switch: str) -> None:
     leaves_nothing(outcome, out, 2, f"switch {switch}", "switches 1, 2, 3")
 
 
-@pytest.mark.parametrize("size", ["31", "1", "0", "-64", "100000"])
+@pytest.mark.parametrize("size", ["31", "1", "0", "-64", "100000", "64x31", "31x64", "64x", "x", "64x64x3", "64x99999", "big"])
 def test_an_image_size_that_the_network_cannot_take(good: Path, out: Path, size: str) -> None:
     outcome = run("--ckpt", good, "--image-size", size, "--output-dir", out / "b")
     leaves_nothing(outcome, out, 2, "image", size)

@@ -26,7 +26,7 @@ from slimtrain.data.images import Preprocessing
 from slimtrain.data.noise import noise_images
 from slimtrain.data.sampling import draw
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.calibrate import calibrate

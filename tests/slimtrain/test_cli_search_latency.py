@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slimtrain.base.image_size import sides
 from slimtrain.costs.cost_model import cost_model
 from slimtrain.costs.latency_table import LatencyTable, read_latency_table, write_latency_table
 from slimtrain.costs.layer_shapes import LayerShape
@@ -25,7 +26,7 @@ LATENCY = ("--cost", "latency", "--latency-table")
 
 def slow_in_the_middle(layer: LayerShape, inp: int, out: int) -> float:
     """Milliseconds that MACs do not tell: the narrow, early layers take most."""
-    return (inp + 2 * out) * layer.side / 1000
+    return (inp + 2 * out) * sides(layer.size)[0] / 1000
 
 
 def written(path: Path, spec: NetworkSpec = US, size: int = 16, factor: float = 1.5, **more: Any) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from slimtrain.base.image_size import ImageSize
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
 from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
@@ -14,7 +15,7 @@ SIZE = 64
 
 
 def table_of(
-    spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], step: int = 1, size: int = SIZE, **more: Any
+    spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], step: int = 1, size: ImageSize = SIZE, **more: Any
 ) -> LatencyTable:
     """A table in which every layer has an entry of its own and takes `time`."""
     layers = layer_shapes(spec, size)

@@ -16,6 +16,7 @@ from benchmarks.cells.backends import CUDA
 from benchmarks.cells.cell import Cell, NotMeasured, OutOfMemory
 from benchmarks.machine.host_memory import HostMemory
 from benchmarks.runners.failures import CUDA_OUT_OF_MEMORY, first_line
+from slimtrain.base.image_size import pixels
 
 LIBRARIES_BYTES = 256 << 20  # of a GPU, which cuBLAS and cuDNN take for themselves when they begin
 FLOAT_BYTES = 4
@@ -24,7 +25,7 @@ STEM_CHANNELS = 64  # of the image's own size: hardly any network writes more at
 
 def largest_bytes(cell: Cell) -> int:
     """What a cell's network asks torch for at once, at most: all that its layers write for a batch, or all its weights."""
-    per_image = STEM_CHANNELS * cell.image_size**2 if cell.activations is None else cell.activations
+    per_image = STEM_CHANNELS * pixels(cell.image_size) if cell.activations is None else cell.activations
     return FLOAT_BYTES * max(cell.batch * per_image, cell.params)
 
 

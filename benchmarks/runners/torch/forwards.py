@@ -1,6 +1,6 @@
 """The ways that torch runs a network: as it is, at a width of a slimmable one, compiled, replayed as a CUDA graph.
 
-Each is made with the images that it will run, float32 [batch, 3, H, W], and takes no others: what takes time once (choosing
+Each is made with the images that it will run, float32 [batch, C, H, W], and takes no others: what takes time once (choosing
 kernels, compiling, capturing) is over when it is made.
 """
 

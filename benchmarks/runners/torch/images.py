@@ -43,7 +43,7 @@ def as_tensor(noise: Array, layout: torch.memory_format) -> Tensor:
 
 @dataclass(eq=False)
 class Buffers:
-    """Images [batch, 3, H, W] where the network reads them, in turns, and for a GPU the page-locked host memory that they are
+    """Images [batch, C, H, W] where the network reads them, in turns, and for a GPU the page-locked host memory that they are
     copied from, where copies are measured. `cache_bytes` is the size of the cache that they are to exceed twice."""
 
     inputs: Inputs

@@ -41,7 +41,7 @@ class UnsupportedFile(UserError):
 def dense_from_onnx(path: Path) -> fx.GraphModule:
     """The network of an ONNX file that slimexport wrote, in evaluation mode, its weights in the file's type.
 
-    float32 images [N, 3, H, W] -> float32 logits [N, classes]; fp16 and bf16 files cast inside. Raises UnsupportedFile, naming
+    float32 images [N, C, H, W] -> float32 logits [N, classes]; fp16 and bf16 files cast inside. Raises UnsupportedFile, naming
     the operator, for a file with others than slimexport writes, and for int8 files.
     """
     try:

@@ -56,7 +56,7 @@ class TorchRunner:
         return timing
 
     def logits(self, images: Array) -> Array:
-        """float32 images [batch, 3, H, W] -> float32 logits [batch, classes], by the very call that is timed."""
+        """float32 images [batch, C, H, W] -> float32 logits [batch, classes], by the very call that is timed."""
         assert self._open is not None, "the runner is closed"
         forward = self._open[0]
         self.modes.apply()

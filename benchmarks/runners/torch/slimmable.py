@@ -10,9 +10,10 @@ from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
-from slimtrain.checkpoints.checkpoint import RANDOM, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import missing_statistics, open_checkpoint
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.published import RANDOM
 from slimtrain.slimmable.network import SlimmableNetwork
 
 NEEDS = "needs --ckpt FILE, the checkpoint that the bundle was exported from"

@@ -40,7 +40,7 @@ class Built:
 
 
 def build(trt: Any, onnx: Path, emission: Emission, settings: BuildSettings, timing_cache: TimingCache | None = None) -> Built:
-    """Build the engine of one ONNX file (input [N, 3, H, W], N dynamic) on this machine's GPU.
+    """Build the engine of one ONNX file (input [N, C, H, W], N dynamic) on this machine's GPU.
 
     BuildFailed with TensorRT's own words where it reads the file not or finds no implementation; MissingBackend where it
     does not run here at all. On Ctrl-C TensorRT 10 and later stop soon, 8.6 ends its build first.

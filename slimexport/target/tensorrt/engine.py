@@ -35,7 +35,7 @@ class Tensors:
 
 
 class TensorRTRunner:
-    """A plan file on this machine's GPU, for a `with` block. Takes float32 images [N, 3, H, W], gives float32 logits.
+    """A plan file on this machine's GPU, for a `with` block. Takes float32 images [N, C, H, W], gives float32 logits.
 
     More images than the engine's largest batch are run one batch after the other, fewer than its least are padded.
 

@@ -58,13 +58,12 @@ def orders(
 def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: list[str]) -> str:
     """Which ONNX files an engine needs, and the command that exports them beside those that the bundle has."""
     source = manifest.source
-    checkpoint = f"random:{source.network}" if source.untrained else source.file
     sources = manifest.of_format(ONNX)
     files = {wanted.onnx, *(artifact.precision for artifact in sources)}
     rows = [row_of(file) for file in files]
     exported = [option for option in OPTIONS if option in {row.option for row in rows}]
     widths = list(dict.fromkeys(artifact.width for artifact in sources))
-    command = f"slimexport --ckpt {checkpoint}"
+    command = f"slimexport --ckpt {source.file}"
     if None not in widths:
         command += f" --widths {','.join(map(str, widths))}"
     command += f" --precision {','.join(exported)}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cells.inputs import UNKNOWN_CACHE_BYTES, RandomImages, assumed_cache, cache_bytes
+from slimtrain.base.image_size import ImageSize, sides
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -113,3 +114,12 @@ def test_an_assumed_cache_ends_with_its_block() -> None:
             assert cache_bytes() == 4
         assert cache_bytes() == 123
     assert cache_bytes() == own
+
+
+@pytest.mark.parametrize(("size", "channels"), [((6, 10), 1), ((10, 6), 4), (8, 2)])
+def test_images_of_any_shape_and_channels(size: ImageSize, channels: int) -> None:
+    images = RandomImages(size, channels=channels)
+    shape = (3, channels, *sides(size))
+    buffers = images.buffers(3, 64 * KIB)
+    assert {buffer.shape for buffer in buffers} == {shape}
+    assert sum(buffer.nbytes for buffer in buffers) > 2 * 64 * KIB and images.covers_cache(3, 64 * KIB)

@@ -286,3 +286,33 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="File exists"):
         claim_folder(tmp_path / "out")
+
+
+def test_cells_of_other_images_come_back_and_those_of_square_color_images_are_written_as_before(tmp_path: Path) -> None:
+    cells = [cell("a", image_size=(48, 32), channels=1), cell("b", image_size=(32, 48)), cell("c", channels=4), cell("d")]
+    with Records(tmp_path / "results.jsonl") as records:
+        records.run("command", {}, {}, {})
+        for one in cells:
+            records.add(result([[1.0, 2.0]], one))
+        records.end({}, 1.0)
+    assert [again.cell for again in read_records(tmp_path).results] == cells
+    assert [one.image_shape for one in cells] == [(1, 48, 32), (3, 32, 48), (4, 4, 4), (3, 4, 4)]
+    written = [json.loads(line)["cell"] for line in (tmp_path / "results.jsonl").read_text().splitlines()[1:5]]
+    assert [entry["image_size"] for entry in written] == [[48, 32], [32, 48], 4, 4]
+    assert [entry.get("channels") for entry in written] == [1, None, 4, None]
+    write_csv(tmp_path / "a.csv", [result([[1.0, 2.0]], one) for one in cells])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [row["image_size"] for row in csv.DictReader(file)] == ["48x32", "32x48", "4", "4"]
+
+
+@pytest.mark.parametrize("size", [[48], [48, 0], "48x", None])
+def test_a_cell_with_a_size_that_is_none_is_damage(tmp_path: Path, size: object) -> None:
+    with Records(tmp_path / "results.jsonl") as records:
+        records.run("command", {}, {}, {})
+        records.add(result([[1.0, 2.0]]))
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    entry = json.loads(lines[1])
+    entry["cell"]["image_size"] = size
+    (tmp_path / "results.jsonl").write_text("\n".join([lines[0], json.dumps(entry), ""]))
+    with pytest.raises(RecordError, match=r"line 2: is no result \(image size"):
+        read_records(tmp_path)

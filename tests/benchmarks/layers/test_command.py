@@ -215,3 +215,24 @@ def test_help_and_usage_errors_load_nothing_heavy() -> None:
             [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == exit_code and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_network_of_other_images_is_measured(call: Call, tmp_path: Path) -> None:
+    words = [word for word in FEW if word not in ("--image-size", "32")]
+    out = tmp_path / "out"
+    done = call(
+        "us_mobilenet_v1", *words, "--image-size", "48x32", "--in-channels", "1", "--output-dir", str(out), "--no-plots"
+    )
+    assert done.exit_code == 0, done.output
+    assert "at 48x32 px" in done.stderr and " at 48x32:" in done.stdout
+    options: Any = {"image_size": (48, 32), "in_channels": 1, "classes": 10, "stem_stride": 1, "widths": (0.25, 0.5)}
+    spec, size = find_network("us_mobilenet_v1", **options)
+    assert read_latency_table(out / "latency_table.json", spec, size).network.in_channels == spec.in_channels == 1
+    with (out / "channels.csv").open() as file:
+        assert {row["side"] for row in csv.DictReader(file)} >= {"48x32", "24x16", "3x2"}
+
+
+@pytest.mark.parametrize("size", ["0", "48x", "x", "48x32x1", "big"])
+def test_a_size_that_is_none(call: Call, size: str) -> None:
+    done = call("us_mobilenet_v1", "--image-size", size)
+    assert done.exit_code == 2 and "expected pixels of a square, as in 224, or HEIGHTxWIDTH" in done.output

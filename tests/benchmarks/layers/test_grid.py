@@ -43,7 +43,7 @@ def test_every_layer_has_an_entry_that_spans_all_plans(name: str) -> None:
     for layer, place in zip(layers, of_layer, strict=True):
         entry = grid_entries[place]
         assert layer.name in entry.names
-        same = ("kind", "kernel", "stride", "side", "activation")
+        same = ("kind", "kernel", "stride", "size", "activation")
         assert [getattr(layer, key) for key in same] == [getattr(entry.layer, key) for key in same]
         for plan in plan_range(spec):
             assert entry.inputs[0] <= plan.size(layer.inp) <= entry.inputs[-1]

@@ -15,7 +15,7 @@ def known_ms(layer: LayerShape, inp: int, out: int) -> float:
     if layer.kind == LINEAR:  # with the pool before it; a probe less
         probe = layer_ms(1, 1, inp, inp, 1) if inp % 4 == 0 else OTHER_MS
         return linear_ms(inp, out) + 2 * OTHER_MS - probe
-    positions = layer.out_side**2
+    positions = layer.positions
     own = layer_ms(layer.kernel, 1, inp, inp, positions) if layer.kind == DEPTHWISE else 0
     own = own or layer_ms(layer.kernel, inp, out, 1, positions)
     probes = [layer_ms(1, 1, count, count, 1) if count % 4 == 0 else OTHER_MS for count in (out, inp)]

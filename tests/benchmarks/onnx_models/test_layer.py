@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks.onnx_models.layer import with_layer, without_layer
-from slimtrain.costs.layer_shapes import LINEAR
+from benchmarks.onnx_models.layer import image_channels, reads_images, with_layer, without_layer
+from slimtrain.base.image_size import sides
+from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape
 from tests.support.bench_models import LAYERS, run, sizes
 
 
@@ -19,7 +20,7 @@ from tests.support.bench_models import LAYERS, run, sizes
 def test_models_are_valid_run_and_make_ordinary_numbers(name: str, count: int) -> None:
     layer = LAYERS[name]
     inp, out = sizes(layer, count)
-    images = np.random.default_rng(0).standard_normal((2, 3, layer.side, layer.side)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((2, image_channels(layer), *sides(layer.size))).astype(np.float32)
     for content, features in ((with_layer(layer, inp, out, 3), 3 * out), (without_layer(layer, inp, 3), 3 * inp)):
         onnx.checker.check_model(content, full_check=True)
         outputs = run(content, images)
@@ -64,3 +65,27 @@ def test_copies_have_weights_of_their_own() -> None:
     assert len(weights) == 4
     assert all(not np.array_equal(weights[0], tensor) for tensor in weights[1:])
     assert with_layer(LAYERS["pointwise"], 24, 40) == with_layer(LAYERS["pointwise"], 24, 40)  # and are the same each time
+
+
+@pytest.mark.parametrize("count", [1, 14, 24])
+@pytest.mark.parametrize(
+    ("layer", "channels"),
+    [
+        (LayerShape("gray stem", CONV, 3, 2, (32, 20), 1, 16, "relu6"), 1),
+        (LayerShape("stem of four", CONV, 3, 2, (20, 33), 4, 16, "relu"), 4),
+        (LayerShape("tall", DEPTHWISE, 3, 2, (15, 6), 24, 24, "relu6"), 3),
+        (LayerShape("wide", CONV, 1, 1, (6, 15), 24, 40), 3),
+        (LayerShape("pooled", LINEAR, 1, 1, (2, 3), 24, 10), 3),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_layers_of_other_images(layer: LayerShape, channels: int, count: int) -> None:
+    """The image has the layer's size and a stem's channels; what is before it has its inputs; probes see one pixel."""
+    assert image_channels(layer) == channels
+    inp = channels if reads_images(layer) else count
+    out = inp if layer.kind == DEPTHWISE else 10 if layer.kind == LINEAR else count + 8
+    images = np.random.default_rng(0).standard_normal((2, channels, *sides(layer.size))).astype(np.float32)
+    for content, features in ((with_layer(layer, inp, out, 3), 3 * out), (without_layer(layer, inp, 3), 3 * inp)):
+        onnx.checker.check_model(content, full_check=True)
+        outputs = run(content, images)
+        assert outputs.shape == (2, features) and np.isfinite(outputs).all()

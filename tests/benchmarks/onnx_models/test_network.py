@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from benchmarks.onnx_models.network import network_model
+from slimtrain.base.image_size import sides
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import layer_shapes
 from slimtrain.models.published import published_spec
@@ -34,16 +37,17 @@ def test_whole_networks_are_the_architecture_s(name: str) -> None:
 
 
 def test_a_network_computes_what_the_dense_one_does() -> None:
-    """The same weights in a dense torch network give the same logits: order, shuffles, sums and pools are right."""
+    """The same weights in a dense torch network give the same logits: order, shuffles, sums and pools are right; of images of
+    any shape and channels."""
     import torch
     from torch import nn
 
     from slimtrain.slimmable.build import DenseLayers
 
-    for name in ("s_shufflenet", "s_resnet50", "us_mobilenet_v2"):
-        spec = published_spec(name, classes=7)
+    for name, size, channels in (("s_shufflenet", (64, 40), 4), ("s_resnet50", 64, 3), ("us_mobilenet_v2", (36, 70), 1)):
+        spec = replace(published_spec(name, classes=7), in_channels=channels)
         plan = spec.plans[0]
-        content = network_model(spec, plan, 64)
+        content = network_model(spec, plan, size)
         graph = onnx.load_model_from_string(content).graph
         weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
         pairs = [[weights[tensor] for tensor in node.input[1:]] for node in graph.node if node.op_type in ("Conv", "Gemm")]
@@ -52,9 +56,9 @@ def test_a_network_computes_what_the_dense_one_does() -> None:
         for module in modules.values():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
-        images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(2, channels, *sides(size), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            for path, (weight, bias) in zip((layer.name for layer in layer_shapes(spec, 64)), pairs, strict=True):
+            for path, (weight, bias) in zip((layer.name for layer in layer_shapes(spec, size)), pairs, strict=True):
                 modules[path].weight.copy_(weight)
                 if isinstance(modules[path], nn.Linear):
                     modules[path].bias.copy_(bias)

@@ -19,6 +19,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Accuracy, Int8, Rounding, artifact_path, dump_manifest, read_manifest
 from slimexport.target.records import to_json
 from slimtrain.base.files import file_sha256
+from slimtrain.base.image_size import ImageSize
 from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
 
 INT8 = Int8(method="max", images=1, held_back=1, tried={"max": None})
@@ -227,3 +228,19 @@ def test_names_of_classes_are_one_for_each(tmp_path: Path) -> None:
     write_manifest(tmp_path, replace(whole, output=replace(whole.output, class_names=("cat",))))
     with pytest.raises(BundleError, match=r"output\.class_names has 1 names, expected one for each of 2"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(("stored", "size"), [([48, 32], (48, 32)), (48, 48), ([48, 48], 48)])
+def test_the_size_of_images_is_a_number_or_two(tmp_path: Path, stored: object, size: ImageSize) -> None:
+    content = as_json(artifact())
+    content["input"]["image_size"] = stored
+    entry = read_manifest(write(tmp_path, content)).input
+    assert entry.image_size == size and to_json(entry)["image_size"] == (list(size) if isinstance(size, tuple) else size)
+
+
+@pytest.mark.parametrize("stored", ["48x32", [48], [48, 32, 3], [48, "32"], [48, 32.0], None, True, {"height": 48}])
+def test_other_sizes_are_damage(tmp_path: Path, stored: object) -> None:
+    content = as_json(artifact())
+    content["input"]["image_size"] = stored
+    with pytest.raises(BundleError, match=r"input\.image_size(\[\d\])? is .*, expected a (whole number|list of 2)"):
+        read_manifest(write(tmp_path, content))

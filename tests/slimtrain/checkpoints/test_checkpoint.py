@@ -10,7 +10,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
 from tests.support.slimtrain_states import State, random_state, saved
 

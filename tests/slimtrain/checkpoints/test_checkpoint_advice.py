@@ -51,7 +51,6 @@ FOLLOWED = {
     "is another network, name it with --network": "test_another_network",
     "of another network: name it with --network": "test_another_network",
     "take an earlier checkpoint": "test_weights_that_are_not_finite",
-    "is given to each: before saving": "test_a_network_of_gray_images",
     "Save it dense": "test_a_sparse_tensor",
     "Say which they are with": "test_widths_that_are_not_clear",
     "name the widths that the file holds": "test_widths_that_are_not_clear_to_a_run",
@@ -62,6 +61,7 @@ FOLLOWED = {
     "Leave --weights": "test_one_set_of_weights",
     ", or choose from these": "test_a_width_without_statistics",
     "Set stem_stride=": "test_weights_to_start_from",
+    "Set in_channels=": "test_weights_to_start_from",
     "Expected the same: set": "test_weights_to_start_from",
     "set reset_classifier=true": "test_weights_to_start_from",
     "the configuration trains a": "test_weights_to_start_from",
@@ -289,32 +289,6 @@ def test_weights_that_are_not_finite(state: State, path: Path) -> None:
     assert opens(path)
 
 
-@pytest.mark.parametrize("family", ["us_mobilenet_v1", "s_shufflenet"])
-def test_a_network_of_gray_images(family: str, path: Path) -> None:
-    """What the message says makes a network of it that computes the same."""
-    spec = SPEC if family == SPEC.name else NetworkSpec("shufflenet", "s", (0.5, 1.0), 10)
-    state = {key: t.float() for key, t in random_state(spec).items()}
-    stems = [key for key, t in state.items() if t.dim() == 4 and t.shape[1] == 3 and t.shape[2] == 3]
-    gray = {**state, **{key: state[key].sum(1, keepdim=True) for key in stems}}
-    torch.save(gray, path)
-    reason = refusal(path)
-    assert f"is a {spec.name} for images of 1 channel, expected 3 (RGB)" in reason and f"for {', '.join(stems)}, " in reason
-    for key in stems:
-        gray[key] = gray[key].repeat(1, 3, 1, 1) / 3
-    torch.save(gray, path)
-    network, images = open_checkpoint(path).network, torch.randn(2, 1, 64, 64).expand(2, 3, 64, 64)
-    with torch.no_grad(), network.at(spec.plans[0]):
-        same = network(images)
-    original = network_holding(spec, {key: t if t.is_floating_point() else t.long() for key, t in state.items()})
-    with torch.no_grad(), original.at(spec.plans[0]):
-        torch.testing.assert_close(same, original(images), rtol=1e-4, atol=1e-4)
-
-
-def test_other_images_are_named(state: State, path: Path) -> None:
-    torch.save({**state, "features.0.0.weight": torch.ones(state["features.0.0.weight"].shape[0], 4, 3, 3)}, path)
-    assert "for images of 4 channels, expected 3 (RGB). Networks of other images cannot be read." in refusal(path)
-
-
 def test_a_sparse_tensor(state: State, path: Path) -> None:
     key = "classifier.0.weight"
     torch.save({**state, key: state[key].to_sparse()}, path)
@@ -375,6 +349,7 @@ def test_a_width_without_statistics() -> None:
     ("spec", "theirs", "advice"),
     [
         (US1, replace(US1, stem_stride=2), "stem_stride"),
+        (replace(US1, in_channels=1), replace(US1, in_channels=4), "in_channels"),
         (US1, replace(US1, switches=(0.125, 0.5), width_range=(0.125, 0.5)), "width_range"),
         (S2, replace(S2, switches=(0.5, 0.75)), "switches"),
         (AUTO, replace(AUTO, channel_lists=AUTO.channel_lists[:1], switches=(1,)), "channel_lists"),

@@ -4,6 +4,7 @@ on the image."""
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,11 +100,13 @@ def test_an_unknown_name_and_one_without_lists_are_refused() -> None:
         untrained_network("autoslim_resnet101")
 
 
-def test_noise_images_are_reproducible_have_order_one_and_differ_in_their_averages() -> None:
-    images = noise_images(16, 48, seed=3)
-    assert images.shape == (16, 3, 48, 48) and images.dtype.name == "float32"
-    assert (noise_images(16, 48, seed=3) == images).all() and (noise_images(5, 48, seed=3) == images[:5]).all()
-    assert not (noise_images(16, 48, seed=4) == images).any(axis=(1, 2, 3)).all()
-    assert abs(images.mean()) < 0.3 and 0.5 < images.var() < 1.5
-    assert images.mean(axis=(2, 3)).std() > 0.2  # white noise would have 0.02
-    assert noise_images(0, 32).shape == (0, 3, 32, 32) and noise_images(1, 1).shape == (1, 3, 1, 1)
+@torch.inference_mode()
+@pytest.mark.parametrize("channels", [1, 4])
+def test_of_images_with_other_channels(channels: int) -> None:
+    network = untrained_network(f"s_mobilenet_v1,in_channels={channels}, classes=10")
+    assert network.spec == replace(published_spec("s_mobilenet_v1", 10), in_channels=channels)
+    images = torch.from_numpy(noise_images(4, (64, 48), 11, channels))
+    with network.at(network.spec.plans[0]):
+        logits, deviations = activations(network, images)
+    assert all(0.05 < deviation < 10 for deviation in deviations.values())
+    assert float((logits.amax(0) - logits.amin(0)).max() / logits.abs().max()) > 0.05

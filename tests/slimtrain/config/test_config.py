@@ -116,7 +116,15 @@ US, S, AUTOSLIM = "us_mobilenet_v1", "s_mobilenet_v1", "autoslim_mobilenet_v1"
         ({"network": S, "nonuniform": True}, "nonuniform is for us_ networks"),
         ({"network": AUTOSLIM, "width_step": 0.1}, "width_step is for us_ networks"),
         ({"nonuniform": True, "width_step": 0.1}, "choose one of them"),
-        ({"mean": [0.5]}, "three numbers each"),
+        (
+            {"mean": [0.5, 0.5]},
+            "mean and std have 2 and 3 numbers, images 3 channels: expected one number per channel, or one",
+        ),
+        ({"in_channels": 1, "mean": [0.5, 0.5, 0.5]}, "mean and std have 3 and 1 numbers, images 1 channel"),
+        ({"in_channels": 2}, "in_channels is 2: pictures are opened with 1 (gray), 3 (red, green and blue) or 4 (these and"),
+        ({"in_channels": -1}, "in_channels is -1, expected at least 0"),
+        ({"image_size": [1, 2, 3]}, "image_size is [1, 2, 3], expected pixels of a square, as in 224, or HEIGHTxWIDTH"),
+        ({"image_size": "16x"}, "image_size is '16x', expected pixels"),
         ({"std": [0.5, 0.5, 0]}, "std above 0"),
         ({"schedule": "multistep"}, "milestones is empty"),
         ({"milestones": [60, 30]}, "expected ascending epochs"),
@@ -149,6 +157,9 @@ def test_a_wrong_value_is_refused_with_its_key(values: dict[str, Any], reason: s
         ({"image_size": 31}, "at least 32 pixels"),
         ({"image_size": 15, "stem_stride": 1}, "at least 16 pixels"),
         ({"image_size": 10**6}, "at most 4096 pixels"),
+        ({"image_size": "64x16"}, "image size 64x16: us_mobilenet_v1 halves its input down to 1/32"),
+        ({"image_size": [16, 64]}, "image size 16x64: "),
+        ({"image_size": [32, 4097]}, "image size 32x4097: expected at most 4096 pixels a side"),
         ({"network": "s_resnet50", "switches": [0.01, 1]}, "a width leaves a layer without channels"),
         ({"network": "s_shufflenet", "switches": [0.001]}, "a width leaves a layer without channels"),
         ({"network": AUTOSLIM, "channel_lists": [[8, 8]]}, "has 14 slimmable positions, a channel list has 2"),
@@ -182,3 +193,48 @@ def test_classes_are_those_of_the_data_unless_named(data: str) -> None:
     assert Config(US, data=data).known_classes == 0
     assert Config(US, data=data, classes=7).known_classes == 7
     assert Config(US, data="cifar100").known_classes == 100
+
+
+@pytest.mark.parametrize("given", ["48x32", [48, 32], (48, 32)])
+def test_images_need_not_be_square(given: object) -> None:
+    config = make_config({"network": US, "image_size": given}, "here")
+    assert config.image_size == (48, 32)
+    assert plain(config)["image_size"] == [48, 32]
+    assert make_config(yaml.safe_load(dump_config(config)), "here") == config
+
+
+@pytest.mark.parametrize("given", ["64", "64x64", [64, 64], (64, 64), 64])
+def test_a_square_is_one_number_however_it_is_given(given: object) -> None:
+    config = make_config({"network": US, "image_size": given}, "here")
+    assert config.image_size == 64 and isinstance(config.image_size, int)
+    assert Config(US, image_size=(64, 64)) == Config(US, image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "std"),
+    [
+        ({}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ({"in_channels": 1}, (0.459,), (0.2256,)),
+        ({"in_channels": 4}, (0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.5)),
+        ({"in_channels": 1, "mean": 0.1, "std": [0.2]}, (0.1,), (0.2,)),
+        ({"mean": [0.1], "std": [0.2]}, (0.1, 0.1, 0.1), (0.2, 0.2, 0.2)),  # one for all
+        ({"in_channels": 4, "mean": "", "std": 0.2}, (0.485, 0.456, 0.406, 0.5), (0.2,) * 4),
+    ],
+)
+def test_mean_and_deviation_follow_the_channels(
+    values: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    config = make_config({"network": US, **values}, "here")
+    assert (config.mean, config.std) == (mean, std)
+    assert config.in_channels == len(mean) == config.spec(10).in_channels
+    assert make_config(yaml.safe_load(dump_config(config)), "here") == config
+
+
+def test_the_advice_on_normalization_leads_on() -> None:
+    """A configuration whose mean and deviation are those of color, told to train on gray images."""
+    with pytest.raises(UserError, match="Set both, or leave both to ImageNet's: --set mean= --set std=") as caught:
+        read_config("us_mobilenet_v1_cifar10", ["in_channels=1"])
+    advice = str(caught.value).partition("ImageNet's: ")[2].rstrip(".").split(" --set ")
+    config = read_config("us_mobilenet_v1_cifar10", ["in_channels=1", *(change.removeprefix("--set ") for change in advice)])
+    assert (config.in_channels, config.mean) == (1, (0.459,))
+    assert read_config("digits", ["in_channels=1"]).mean == (0.5,)

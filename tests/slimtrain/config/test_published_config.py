@@ -8,7 +8,7 @@ import pytest
 
 from slimtrain.base.errors import UserError
 from slimtrain.config.published_config import PublishedConfig, read_published_config
-from slimtrain.models.published import IMAGENET_MEAN, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, INCEPTION_MEAN, INCEPTION_STD
 
 US_V1 = """
 # =========================== Override Settings ===========================

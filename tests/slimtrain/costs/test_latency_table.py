@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import sides
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import (
     LatencyTableError,
@@ -30,7 +31,7 @@ from tests.support.latency_tables import SIZE, table_of
 
 def bilinear(layer: LayerShape, inp: int, out: int) -> float:
     """A function that bilinear interpolation meets exactly, different for every layer."""
-    return 1e-3 * layer.side + 1e-5 * inp + 2e-5 * out + 1e-7 * inp * out
+    return 1e-3 * sides(layer.size)[0] + 1e-5 * inp + 2e-5 * out + 1e-7 * inp * out
 
 
 def random_plan(spec: NetworkSpec, draw: random.Random) -> ChannelPlan:

@@ -16,3 +16,8 @@ def test_fake_images_are_the_same_every_time() -> None:
     seen = {pixels(part, i).numpy().tobytes() for part in (first.train, first.test) for i in range(len(part))}
     assert len(seen) == 30
     assert len(open_data("fake", image_size=32).classes) == 10
+
+
+def test_fake_images_have_the_shape_and_channels_of_the_configuration() -> None:
+    data = open_data("fake", image_size=(24, 40), channels=1, batch_size=2)
+    assert {tuple(pixels(part, 0).shape) for part in (data.train, data.test)} == {(1, 24, 40)}

@@ -18,7 +18,7 @@ from slimtrain.data.loader import test_batches as make_test_batches
 from slimtrain.data.loader import training_batches
 from slimtrain.data.transforms import test_transform as make_test_transform
 from slimtrain.data.transforms import train_transform
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from tests.support.data_samples import labels
 from tests.support.data_sets import write_classes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
+from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.data.images import Preprocessing
-from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
+from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD, imagenet_normalization
 
 STANDARD = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
 SHAPES = [(640, 480), (480, 640), (500, 333), (333, 500), (256, 256), (224, 224), (225, 1000), (1000, 225), (60, 31), (7, 5)]
@@ -83,3 +86,40 @@ def test_formats(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     photograph((300, 260)).save(path)
     np.testing.assert_allclose(STANDARD(path), by_torchvision(path, STANDARD, 256), rtol=0, atol=1e-5)
+
+
+def by_definition(path: Path, how: Preprocessing, channels: int) -> np.ndarray:
+    """The scale is the smallest that covers height / 0.875 and width / 0.875, each rounded to pixels, of either side; then the
+    center is cropped. Each channel by itself, resized and cropped by torchvision with sizes (height, width)."""
+    high, wide = how.image_size if isinstance(how.image_size, tuple) else (how.image_size, how.image_size)
+    with Image.open(path) as image:
+        picture = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    scale = max(Fraction(round(high / 0.875), picture.height), Fraction(round(wide / 0.875), picture.width))
+    resized = [int(side * scale) for side in (picture.height, picture.width)]
+    planes = [F.center_crop(F.resize(plane, resized), [high, wide]) for plane in picture.split()]
+    pixels = np.stack([np.asarray(plane, np.float64) for plane in planes]) / 255
+    return (pixels - np.array(how.mean)[:, None, None]) / np.array(how.std)[:, None, None]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (50, 50), (30, 200), (200, 30), (49, 37), (37, 56)])
+@pytest.mark.parametrize("image_size", [(48, 32), (32, 48), (33, 91), (1, 7), 40])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_other_shapes_are_covered_and_cropped(
+    size: tuple[int, int], image_size: ImageSize, channels: int, tmp_path: Path
+) -> None:
+    photograph(size, "RGBA").save(tmp_path / "a.png")
+    how = Preprocessing(image_size, *imagenet_normalization(channels))
+    image = how(tmp_path / "a.png")
+    assert image.shape == (channels, *sides(image_size)) and image.flags.c_contiguous
+    np.testing.assert_allclose(image, by_definition(tmp_path / "a.png", how, channels), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_small_images_are_resized_whole_to_any_shape(channels: int, tmp_path: Path) -> None:
+    photograph((20, 31), "RGBA").save(tmp_path / "a.png")
+    mean, std = imagenet_normalization(channels)
+    image = Preprocessing((16, 24), mean, std, whole=True)(tmp_path / "a.png")
+    planes = Image.open(tmp_path / "a.png").convert("L" if channels == 1 else "RGBA").split()
+    expected = np.stack([np.asarray(F.resize(plane, [16, 24]), np.float64) for plane in planes]) / 255
+    expected = (expected - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
+    np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5)

@@ -366,3 +366,35 @@ def test_other_files_called_numpy_are_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz"):
         with pytest.raises(UserError, match=re.escape(name)):
             read_array(tmp_path / name, 32)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_sources_have_the_networks_channels_and_size(channels: int, tmp_path: Path) -> None:
+    how = Preprocessing((24, 40), (0.0,) * channels, (1.0,) * channels)
+    pictures(tmp_path / "a", 5)
+    (batch,) = open_source(tmp_path / "a", how).batches(8, EVERY)
+    assert batch.shape == (5, channels, 24, 40)
+    values = {round(float(image[0, 12, 20]) * 255) for image in batch}
+    assert values == ({round(0.299 * red) for red in range(5)} if channels == 1 else set(range(5)))
+    assert channels == 1 or (batch[:, 3] == 1).all()  # opaque
+    (digits,) = open_source("digits", how).batches(3, 3)
+    assert digits.shape == (3, channels, 24, 40) and (digits[:, 0] == digits[:, channels // 2]).all()
+    np.save(tmp_path / "a.npy", batch)
+    (again,) = open_source(tmp_path / "a.npy", how).batches(8, EVERY)
+    assert {image.tobytes() for image in again} == {image.tobytes() for image in batch}
+    with pytest.raises(UserError, match=rf"holds float32 \[5, {channels}, 24, 40\], expected .* \[N, {channels}, 40, 24\]"):
+        read_array(tmp_path / "a.npy", (40, 24), channels)
+
+
+def test_images_of_two_channels_come_as_arrays(tmp_path: Path) -> None:
+    """What the refusal of pictures says works."""
+    how = Preprocessing(32, (0.0, 0.0), (1.0, 1.0))
+    pictures(tmp_path / "a", 2)
+    for source in (tmp_path / "a", "digits"):
+        with pytest.raises(UserError, match=r"images of 2 channels: .* Give normalized images as a \.npy file instead"):
+            open_source(source, how)
+    np.save(tmp_path / "a.npy", np.zeros((4, 2, 32, 32), np.float32))
+    assert [batch.shape for batch in open_source(tmp_path / "a.npy", how).batches(3, EVERY)] == [
+        (3, 2, 32, 32),
+        (1, 2, 32, 32),
+    ]

@@ -1,4 +1,4 @@
-"""An image file as an RGB picture: of every ending, mode and depth, turned or not, or refused by its name."""
+"""An image file as a picture: of every ending, number of channels, mode and depth, turned or not, or refused by its name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from slimtrain.base.errors import UserError
 from slimtrain.data import opening
 from slimtrain.data.opening import ImageRefused, open_image
 
@@ -159,3 +160,66 @@ def test_a_file_of_another_kind_than_its_ending_says_is_read(tmp_path: Path) -> 
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
     assert open_image(tmp_path / "a.jpg").getpixel((0, 0)) == (255, 0, 0)
+
+
+def written(folder: Path, mode: str) -> Path:
+    """Noise of a mode, opaque, or transparent here and there, as a file that can hold it."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode) if mode != "CMYK" else Image.fromarray(noise[..., :3]).convert(mode)
+    path = folder / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_files_of_any_mode_are_opened_as_gray_as_torchvision_makes_them_so(mode: str, tmp_path: Path) -> None:
+    path = written(tmp_path, mode)
+    picture = open_image(path, channels=1)
+    assert picture.mode == "L"
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(picture), np.asarray(image.convert("L")))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_of_four_channels_the_last_is_opacity(mode: str, tmp_path: Path) -> None:
+    path = written(tmp_path, mode)
+    pixels = np.asarray(open_image(path, channels=4))
+    assert pixels.shape == (9, 7, 4)
+    with Image.open(path) as image:
+        colors, opacity = np.asarray(image.convert("RGB")), np.asarray(image.convert("RGBA"))[..., 3]
+        assert np.array_equal(pixels[..., 3], opacity) and (mode in ("RGBA", "LA", "P") or (opacity == 255).all())
+    if mode != "LA":
+        assert np.array_equal(pixels[..., :3], colors)
+
+
+def test_a_fourth_channel_weights_no_color_where_an_image_is_resized(tmp_path: Path) -> None:
+    """It may be near infrared: Pillow, as torchvision with it, would blacken what it takes for transparent."""
+    path = written(tmp_path, "RGBA")
+    resized = np.asarray(open_image(path, channels=4).resize((3, 5), Image.Resampling.BILINEAR))
+    stored = np.asarray(Image.open(path))
+    alone = [np.asarray(Image.fromarray(stored[..., i]).resize((3, 5), Image.Resampling.BILINEAR)) for i in range(4)]
+    assert np.array_equal(resized, np.stack(alone, -1))
+    assert not np.array_equal(resized, np.asarray(Image.open(path).resize((3, 5), Image.Resampling.BILINEAR)))
+
+
+def test_sixteen_bits_are_scaled_for_any_channels(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    eight = gray(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png", channels=1)), eight)
+    four = np.asarray(open_image(tmp_path / "a.png", channels=4))
+    assert np.array_equal(four, np.stack([eight, eight, eight, np.full_like(eight, 255)], -1))
+
+
+@pytest.mark.parametrize("channels", [0, 2, 5])
+def test_other_channels_are_refused_with_what_takes_them(channels: int, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=rf"images of {channels} channels: pictures are opened with 1 \(gray\), .*as arrays instead"
+    ):
+        open_image(written(tmp_path, "RGB"), channels=channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_is_stored_is_opened_again(channels: int, tmp_path: Path) -> None:
+    picture = open_image(written(tmp_path, "RGBA"), channels=channels)
+    opening.stored_form(picture).save(tmp_path / "b.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "b.png", channels=channels)), np.asarray(picture))

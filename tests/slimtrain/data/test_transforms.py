@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from slimtrain.data import transforms
 from slimtrain.data.catalog import AUGMENTATIONS
 from slimtrain.data.images import Preprocessing
+from slimtrain.data.opening import of_channels
 
 KINDS = tuple(AUGMENTATIONS)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -149,3 +151,63 @@ def test_digits_move_a_little_and_are_never_mirrored() -> None:
     center = float((rest.sum((0, 1)) * columns).sum() / rest.sum())
     assert center == pytest.approx(3.5, abs=0.1) and max(abs(c - center) for c in centers) < 2.9
     assert min(centers) < center - 1 and max(centers) > center + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("form", ["pillow", "tensor"])
+def test_every_transform_takes_any_shape_and_channels(kind: str, channels: int, form: str) -> None:
+    """Rows and columns are told apart: an image that is bright at the top stays so."""
+    pixels = np.zeros((40, 30, 4), np.uint8)
+    pixels[:20] = (200, 200, 200, 90)
+    image = of_channels(Image.fromarray(pixels), channels)
+    picture = image if form == "pillow" else v2.functional.pil_to_tensor(image)
+    normalization = (0.5,) * channels, (0.25,) * channels
+    torch.manual_seed(2)
+    trained = transforms.train_transform(kind, (48, 32), *normalization)(picture)
+    for output in (trained, transforms.test_transform((48, 32), *normalization, whole=True)(picture)):
+        assert output.shape == (channels, 48, 32) and output.dtype == torch.float32
+        rows = plain(output, *normalization).mean(2)
+        assert (rows[:, 8] >= rows[:, 40]).all() and rows[:, 8].max() > rows[:, 40].max()
+
+
+def test_the_light_of_gray_images_is_that_of_colors_made_gray() -> None:
+    color, gray, four = (transforms.Lighting(0.1, channels) for channels in (3, 1, 4))
+    for seed in range(5):
+        lights = []
+        for lighting, channels in ((color, 3), (gray, 1), (four, 4)):
+            torch.manual_seed(seed)
+            lights.append(lighting(torch.zeros(channels, 1, 1)).flatten())
+        assert float(lights[1]) == pytest.approx(float(lights[0] @ torch.tensor([0.299, 0.587, 0.114])), abs=1e-6)
+        torch.testing.assert_close(lights[2], torch.cat([lights[0], torch.zeros(1)]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if AUGMENTATIONS[kind].smallest_crop])
+def test_color_changes_leave_a_fourth_channel(kind: str) -> None:
+    image = torch.tensor([200, 100, 50, 77], dtype=torch.uint8)[:, None, None].expand(4, 20, 20)
+    transform = transforms.train_transform(kind, 8, (0.5,) * 4, (0.25,) * 4)
+    torch.manual_seed(0)
+    outputs = torch.stack([plain(transform(image), (0.5,) * 4, (0.25,) * 4) for _ in range(20)])
+    torch.testing.assert_close(outputs[:, 3], torch.full((20, 8, 8), 77 / 255))
+    assert (outputs[:, :3].std(0) > 0.01).all()
+
+
+def test_shifts_are_an_eighth_of_each_side() -> None:
+    """Of 16 x 64 images: up to 2 rows and 8 columns."""
+    image = torch.randint(1, 256, (1, 16, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(image, (8, 8, 2, 2)) / 255
+    transform = transforms.train_transform("cifar", (16, 64), (0.5,), (0.25,))
+    torch.manual_seed(0)
+    shifts = set()
+    for _ in range(60):
+        output = plain(transform(image), (0.5,), (0.25,))
+        places = [
+            (y, x)
+            for y in range(5)
+            for x in range(17)
+            for crop in (padded[:, y : y + 16, x : x + 64],)
+            if torch.allclose(output, crop, atol=1e-5) or torch.allclose(output, crop.flip(2), atol=1e-5)
+        ]
+        assert len(places) == 1
+        shifts.update(places)
+    assert {y for y, _ in shifts} == set(range(5)) and {0, 16} <= {x for _, x in shifts}

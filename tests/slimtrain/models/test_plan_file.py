@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from slimtrain.base.errors import WidthError
+from slimtrain.base.image_size import ImageSize
+from slimtrain.costs.cost import CostCounter
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.plan_file import read_plan_file, us_groups
+from slimtrain.models.plan_file import WrittenMacs, read_plan_file, us_groups, write_plan_file, written_macs
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
 from tests.support.plan_files import AUTOSLIM, V2, edited, supernet, us_plan, write_plan, write_published
@@ -85,3 +88,21 @@ def test_an_s_network_has_no_sibling_whose_plans_it_takes(tmp_path: Path) -> Non
 def test_us_groups_do_not_depend_on_the_range(architecture: str) -> None:
     for low, high in itertools.combinations((0.05, 0.1, 0.15, 0.3, 1.0, 1.5, 4.0), 2):
         assert NetworkSpec(architecture, "us", (low,), width_range=(low, high)).wiring.groups == us_groups(architecture)
+
+
+@pytest.mark.parametrize(("image_size", "channels"), [(64, 3), ((64, 96), 3), ((96, 64), 1), (64, 4)])
+def test_the_images_of_its_macs_are_written_and_read(image_size: ImageSize, channels: int, tmp_path: Path) -> None:
+    spec = replace(V2, in_channels=channels)
+    cost = CostCounter(spec, image_size)(spec.plan(0.5))
+    write_plan_file(tmp_path / "a.yml", spec, spec.plan(0.5), image_size, cost)
+    assert written_macs(tmp_path / "a.yml") == WrittenMacs(cost.macs, image_size, channels)
+    content = yaml.safe_load((tmp_path / "a.yml").read_text())
+    assert content["image_size"] == (list(image_size) if isinstance(image_size, tuple) else image_size)
+    assert content.get("in_channels", 3) == channels and ("in_channels" in content) == (channels != 3)
+
+
+@pytest.mark.parametrize("change", [{"image_size": None}, {"image_size": [1]}, {"macs": 0}, {"macs": True}, {"macs": "12"}])
+def test_macs_that_are_not_clear_are_none(change: dict[str, object], tmp_path: Path) -> None:
+    write_plan(tmp_path / "a.yml", V2, V2.plan(0.5), 64)
+    assert written_macs(tmp_path / "a.yml") is not None
+    assert written_macs(edited(tmp_path / "a.yml", **change)) is None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.models.published import published_network, published_spec
+from slimtrain.models.published import published_network, published_spec, random_spec
 
 
 def test_siblings_of_published_networks_have_their_switches() -> None:
@@ -40,3 +41,18 @@ def test_what_was_not_published() -> None:
 )
 def test_the_network_of_a_published_file(model: str, settings: dict[str, Any], name: str) -> None:
     assert published_network(model, settings) == name
+
+
+def test_an_untrained_network_may_take_other_images() -> None:
+    assert random_spec("random:us_mobilenet_v1") == random_spec("us_mobilenet_v1") == published_spec("us_mobilenet_v1")
+    spec = random_spec("random:s_shufflenet,in_channels=4")
+    assert spec == replace(published_spec("s_shufflenet"), in_channels=4)
+    assert random_spec("random:us_mobilenet_v2, classes=7 ,in_channels=1").classes == 7
+
+
+@pytest.mark.parametrize(
+    "setting", ["in_channels=0", "in_channels=17", "in_channels", "channels=1", "in_channels=-1", "", "classes=x"]
+)
+def test_what_is_wrong_in_its_name_is_told(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"random:us_mobilenet_v1,{setting}: '{setting}': expected random:NETWORK, or"):
+        random_spec(f"random:us_mobilenet_v1,{setting}")

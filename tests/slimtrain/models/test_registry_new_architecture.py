@@ -54,13 +54,13 @@ class Toy(Architecture):
         check_lengths(self.name, lists, len(GROUPS))
         return Wiring(GROUPS, ())
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
         stem, mid, stage, tail = map(Dim.of, dict.fromkeys(GROUPS))
         added = [layers.depthwise(stem, 3), layers.norm(stem), layers.relu6(), layers.conv(stem, stem, 1), layers.norm(stem)]
         first = [layers.conv(stem, mid, 3, 2), layers.norm(mid), layers.relu(), layers.conv(mid, stage, 1), layers.norm(stage)]
         second = [layers.conv(stage, stage, 3), layers.norm(stage)]
         features = [
-            layers.unit(3, stem, 3, stride=stem_stride, act=layers.relu6()),
+            layers.unit(in_channels, stem, 3, stride=stem_stride, act=layers.relu6()),
             layers.block(layers.sequential(added), residual=True),
             layers.bottleneck(
                 layers.sequential(first), layers.sequential([layers.conv(stem, stage, 1, 2), layers.norm(stage)])

@@ -43,10 +43,10 @@ class Tiny(Architecture):
     def wire(self, lists: Sequence[ChannelList]) -> Wiring:
         return Wiring(("a", "b"), ())
 
-    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2) -> M:
+    def build(self, layers: Layers[M], wiring: Wiring, classes: int, stem_stride: int = 2, in_channels: int = 3) -> M:
         a, b = Dim.of("a"), Dim.of("b")
         body = [layers.depthwise(a, 3), layers.norm(a), layers.relu6(), layers.conv(a, b, 1), layers.norm(b)]
-        return layers.network([layers.unit(3, a, 3, 2, layers.relu6()), layers.sequential(body)], b, classes)
+        return layers.network([layers.unit(in_channels, a, 3, 2, layers.relu6()), layers.sequential(body)], b, classes)
 
 
 class Counting:
