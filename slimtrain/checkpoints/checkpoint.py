@@ -24,6 +24,7 @@ from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, imagenet_normalization
 from slimtrain.models.published import RANDOM
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -135,7 +136,7 @@ def _open_own(
     if weights and (taken := find_weights(content, path.name, weights)).key != "model":
         content = {**content, "model": taken.state, "calibrated": []}
     loaded = read_own(content, path.name)
-    if network not in (None, loaded.spec.name):
+    if network not in (None, loaded.spec.name) and isinstance(loaded.spec, NetworkSpec):  # others say what they are
         raise CheckpointError(
             f"{path.name}: holds a {loaded.spec.name}, not a {network}. Take another file, or name the right network."
         )

@@ -25,7 +25,6 @@ from slimtrain.config.rules import (
     check_holdout,
     check_model,
     check_momentum,
-    check_network,
     check_normalization,
     check_pretrained,
     check_schedule,
@@ -35,6 +34,8 @@ from slimtrain.config.rules import (
     check_testing,
     check_widths,
     checked_size,
+    family_of,
+    is_any,
 )
 from slimtrain.costs.cost_model import COSTS
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER, PICTURES
@@ -204,7 +205,7 @@ class Config:
     @property
     def family(self) -> str:
         """`s`, `us` or `autoslim`."""
-        return check_network(self.network, self.model)
+        return family_of(self.network)
 
     @property
     def taught_by(self) -> str:
@@ -225,8 +226,12 @@ class Config:
     def _widths(self) -> tuple[float, ...]:
         """A US network's narrowest and widest width, an S network's switches."""
         if self.family == "us":
-            return self.width_range or (MODEL_RANGE if self.model else published_spec(self.network).range)
-        return self.switches or (MODEL_SWITCHES if self.model else published_spec(self.network).switches)
+            return self.width_range or (MODEL_RANGE if self._traced else published_spec(self.network).range)
+        return self.switches or (MODEL_SWITCHES if self._traced else published_spec(self.network).switches)
+
+    @property
+    def _traced(self) -> bool:
+        return bool(self.model) or is_any(self.network)
 
     @property
     def model_widths(self) -> tuple[float, ...]:
@@ -237,6 +242,11 @@ class Config:
         """The published architecture to train, no model. A US network's switches are the ends of its range: the only widths
         whose statistics are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not
         fit."""
+        if is_any(self.network) and not self.model:
+            raise UserError(
+                f"network {self.network}: of which module? Name it: --model torchvision:NAME, timm:NAME or "
+                "package.module:function."
+            )
         if self.model:
             raise UserError(
                 f"model {self.model}: is no published architecture, and this works with these alone. Leave model out; what of "

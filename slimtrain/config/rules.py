@@ -139,16 +139,15 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
 ANY = "_any"  # the end of a network's name that stands for a model's
 
 
-def check_network(network: str, model: str) -> str:
-    """The family of a network's name. UserError for an unknown one, and for `us_any` or `s_any` without a model."""
-    family, _, rest = network.partition("_")
-    if f"_{rest}" != ANY or family not in ("s", "us"):
-        return split_name(network)[0]
-    if not model:
-        raise UserError(
-            f"network {network}: of which module? Name it: --model torchvision:NAME, timm:NAME or module:function."
-        )
-    return family
+def family_of(network: str) -> str:
+    """The family of a network's name, which may be `us_any` or `s_any`: a module's. UserError for an unknown one."""
+    family = network.removesuffix(ANY)
+    return family if is_any(network) and family in ("s", "us") else split_name(network)[0]
+
+
+def is_any(network: str) -> bool:
+    """Whether a network's name leaves open which one it is."""
+    return network.endswith(ANY)
 
 
 def check_model(model: str, family: str, layout: str) -> None:
