@@ -18,7 +18,8 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.base.options import UNITS, parse_number
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import published
+from slimtrain.models.width_spec import WidthSpec
 
 if TYPE_CHECKING:
     from slimtrain.costs.latency_table import LatencyTable
@@ -68,7 +69,7 @@ class LatencyCost:
 
 
 def cost_model(
-    kind: str, spec: NetworkSpec, image_size: ImageSize, table_path: Path | None = None, device: str | None = None
+    kind: str, spec: WidthSpec, image_size: ImageSize, table_path: Path | None = None, device: str | None = None
 ) -> CostModel:
     """The cost called `kind` of `spec` for images of `image_size`; a latency is that of the table at `table_path`.
 
@@ -85,7 +86,7 @@ def cost_model(
         raise UserError("cost latency: needs a table of the device. Write one with `python -m benchmarks channels`.")
     from slimtrain.costs.latency_table import read_latency_table
 
-    return LatencyCost(read_latency_table(table_path, spec, image_size, device))
+    return LatencyCost(read_latency_table(table_path, published(spec, "latency tables"), image_size, device))
 
 
 def parse_targets(text: str, cost: str) -> list[float]:

@@ -7,7 +7,8 @@ from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
-from slimtrain.models.spec import published
+from slimtrain.models.spec import NetworkSpec, published
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.finishing import check_finish
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.slimming import Slimming, check_targets
@@ -19,10 +20,10 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None
     hour of training, and before anything is moved aside."""
     config = request.supernet
     if checkpoint is None:
-        spec = config.spec(len(data_of(config).classes))
+        spec: WidthSpec = config.spec(len(data_of(config).classes))
     else:
-        spec = published(checkpoint.spec, "a search")
-        if spec.stem_stride != config.stem_stride:
+        spec = checkpoint.spec
+        if isinstance(spec, NetworkSpec) and spec.stem_stride != config.stem_stride:
             raise UserError(
                 f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "
                 f"{config.stem_stride}. Set stem_stride={spec.stem_stride}, or take another checkpoint."
@@ -40,6 +41,7 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None
             )
     check_targets(request.cost(spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
     if request.config.search_finish:
+        published(spec, "search_finish")
         check_finish(request)
 
 

@@ -18,7 +18,7 @@ from slimtrain.config.config import SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost_model import CostModel, cost_model, parse_targets
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.supernet import held_out, supernet_config
 
 SEARCH = "_search"
@@ -69,7 +69,7 @@ class SearchRequest:
         """Descending."""
         return parse_targets(",".join(self.config.search_targets), self.config.search_cost)
 
-    def cost(self, spec: NetworkSpec, image_size: ImageSize) -> CostModel:
+    def cost(self, spec: WidthSpec, image_size: ImageSize) -> CostModel:
         """What the search saves, of plans of `spec` at `image_size`. UserError for a latency table of other ones."""
         table, device = self.config.latency_table, self.config.latency_device
         return cost_model(self.config.search_cost, spec, image_size, Path(table) if table else None, device or None)

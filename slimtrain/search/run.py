@@ -32,7 +32,7 @@ from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.spec import published
+from slimtrain.models.spec import NetworkSpec, published
 from slimtrain.search.checks import cautions, check_request
 from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.finishing import finish
@@ -171,7 +171,7 @@ def _slim(
     request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
 ) -> tuple[list[SearchOutcome], CostModel]:
     """What slimming a checkpoint finds, written as plans. `data.test` are all images that its training left out."""
-    spec = published(checkpoint.spec, "a search")
+    spec = checkpoint.spec
     if config.threads:
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)
@@ -213,7 +213,7 @@ def _slim(
                 outcome.plan,
                 config.image_size,
                 outcome,
-                stem_stride=spec.stem_stride,
+                **({"stem_stride": spec.stem_stride} if isinstance(spec, NetworkSpec) else {}),
                 target=_whole(outcome.target),
                 cost=_whole(outcome.cost),
                 unit=cost.unit,

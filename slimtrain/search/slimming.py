@@ -16,9 +16,11 @@ from itertools import combinations
 
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost_model import CostModel, format_cost
+from slimtrain.groups.rounding import WHOLE
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.models.width_spec import FAMILIES
+from slimtrain.models.width_spec import FAMILIES, WidthSpec
 
 
 class Slimming:
@@ -28,13 +30,14 @@ class Slimming:
     no plans between its switches, WidthError for a floor outside of its range.
     """
 
-    def __init__(self, spec: NetworkSpec, groups: int = 10, divisor: int = 8, floor: float | None = None) -> None:
-        if spec.arch.not_searchable:
-            raise UserError(f"{spec.name}: {spec.arch.not_searchable}. Choose another network.")
+    def __init__(self, spec: WidthSpec, groups: int = 10, divisor: int = 8, floor: float | None = None) -> None:
+        if spec.not_searchable:
+            raise UserError(f"{spec.name}: {spec.not_searchable}. Choose another network.")
         if spec.family != "us":
+            own = spec.name.removeprefix(f"{spec.family}_")
             raise UserError(
                 f"{spec.name}: a search needs a universally slimmable network, whose norms work at any plan. This one is "
-                f"{FAMILIES[spec.family]}. Train a us_{spec.architecture} with nonuniform: true, and search that."
+                f"{FAMILIES[spec.family]}. Train a us_{own} with nonuniform: true, and search that."
             )
         if groups < 1 or divisor < 1:
             raise UserError(f"groups is {groups} and divisor {divisor}, expected whole numbers from 1.")
@@ -49,8 +52,13 @@ class Slimming:
 
     def size(self, group: str) -> int:
         """Channels that one step of `group` takes."""
-        share = self.start.channels[group] / self.groups
-        return max(self.divisor, int(share + self.divisor / 2) // self.divisor * self.divisor)
+        share, divisor = self.start.channels[group] / self.groups, self._divisor(group)
+        return max(divisor, int(share + divisor / 2) // divisor * divisor)
+
+    def _divisor(self, group: str) -> int:
+        """What a group's channels are counted in: a user's heads and other few slots one by one."""
+        few = isinstance(self.spec, GraphSpec) and self.start.channels[group] < WHOLE
+        return 1 if few else self.divisor
 
     def steps(self, plan: ChannelPlan) -> list[ChannelPlan]:
         """The plans with one group one step smaller, in wiring order; none once `plan` is the floor.
@@ -72,8 +80,9 @@ class Slimming:
             return None
         taken = {plan.channels[other] for pair in self.pairs if group in pair for other in pair if other != group}
         wanted = max(count - self.size(group), floor)
-        below = [*range(wanted, floor, -self.divisor), floor]
-        above = range(wanted + self.divisor, count, self.divisor)
+        divisor = self._divisor(group)
+        below = [*range(wanted, floor, -divisor), floor]
+        above = range(wanted + divisor, count, divisor)
         return next((free for free in (*below, *above) if free not in taken), None)
 
 
@@ -98,9 +107,11 @@ def _separate(
     return floor
 
 
-def _tied_when_equal(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
+def _tied_when_equal(spec: WidthSpec) -> tuple[tuple[str, str], ...]:
     """The pairs of groups that must differ for a channel list to be wired as `spec` is. Found by trying: a list in which
     every group has a count of its own, but for the two."""
+    if not isinstance(spec, NetworkSpec):  # a graph is wired whatever the counts are
+        return ()
     groups = tuple(spec.widest.channels)
 
     def tied(counts: Mapping[str, int]) -> bool:

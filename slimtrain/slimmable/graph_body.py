@@ -52,6 +52,7 @@ class GraphBody(nn.Module):
                 place._parameters[name] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
         self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype], Program] = OrderedDict()
         self.program = Program.full(spec.graph)
+        self.rounding: torch.dtype | None = None  # what the result of every operation is rounded to, where it is tried out
 
     def _place_norm(self, path: str) -> None:
         if path not in self.norms:
@@ -125,6 +126,9 @@ class GraphBody(nn.Module):
             keep(values, node, operation(values, run))
             for value in stored:
                 values.pop(value, None)
+        for value in [Value(node.name, output) for output in range(len(node.outputs))] if self.rounding else ():
+            if values[value].is_floating_point():
+                values[value] = values[value].to(self.rounding).to(values[value].dtype)
         for value in operation.drops:
             values.pop(value, None)
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimtrain.slimmable.graph_body import GraphBody
+
 
 def rounded_network(network: nn.Module, number: str) -> nn.Module:
     """A copy of `network` in float64 whose weights and the results of all its layers are rounded to `number`, torch's name
@@ -19,6 +21,10 @@ def rounded_network(network: nn.Module, number: str) -> nn.Module:
     with torch.no_grad():
         for parameter in rounded.parameters():
             parameter.copy_(_round(parameter, kind))
+    body = getattr(rounded, "body", None)
+    if isinstance(body, GraphBody):  # its layers are no modules
+        body.rounding = kind
+        return rounded
     for module in rounded.modules():
         if not any(module.children()):
             module.register_forward_hook(_rounding(kind))

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from slimtrain.base.errors import CheckpointError, ResourceError, UserError
-from slimtrain.tracing import sources
 from slimtrain.tracing.sources import build_module, load_weights
 
 
@@ -89,7 +88,7 @@ def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch: pytest
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(sources.importlib, "import_module", missing)
+    monkeypatch.setattr("slimtrain.tracing.sources.importlib.import_module", missing)
     with pytest.raises(ResourceError, match=r"timm is not installed.*pip install"):
         build_module("timm:resnet18")
 
