@@ -137,6 +137,9 @@ class _Reader:
         self._check_memory(node)
         kind = self._functional(node, target)
         overload = target._overloadname
+        functional = getattr(getattr(torch.ops.aten, kind, None), overload, target)._schema.arguments
+        # `dropout_` calls its input otherwise than `dropout`
+        arguments = dict(zip((a.name for a in functional), arguments.values(), strict=False))
         if kind in CASTS:  # to whatever it is: a device is none of the graph's concern
             kind, overload = "to", "dtype"
             arguments = {"self": arguments["self"], "dtype": node.meta["val"].dtype, "non_blocking": False, "copy": False}

@@ -1,0 +1,91 @@
+"""Proof that a graph's ONNX file computes what the graph does: onnxruntime against torch in float64."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from slimexport.onnx_files.graph_writer import write_graph
+from slimexport.onnx_files.runner import cpu_session
+from slimexport.target.precision import EXACT, Difference, row_of
+from slimtrain.base.errors import UserError
+from slimtrain.graph.sizes import Sizing
+from slimtrain.tracing.running import run, steps
+
+BATCHES = 1, 3
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of a graph. `written`: whether there is a valid file. `checked`: whether it computes what the graph does, at
+    all batches. `errors`: the largest difference relative to the largest value, by batch. `seconds`: of writing alone.
+    `reason`: why there is no file, or why it is wrong."""
+
+    written: bool
+    checked: bool
+    errors: dict[int, float]
+    nodes: int
+    seconds: float
+    size_bytes: int
+    reason: str = ""
+
+
+def proven(sizing: Sizing, tensors: Mapping[str, Tensor], images: Tensor | None = None) -> Written:
+    """Write a graph at a plan, and run the file. `tensors`: its parameters at the plan, by name; `images`: at least as many as
+    the largest of BATCHES, normal noise where none are given."""
+    start = time.perf_counter()
+    try:
+        model = write_graph(sizing, tensors)
+    except UserError as error:
+        return Written(False, False, {}, 0, time.perf_counter() - start, 0, str(error))
+    seconds = time.perf_counter() - start
+    content = model.SerializeToString()
+    nodes = len(model.graph.node)
+    try:
+        onnx.checker.check_model(content, full_check=True)
+        errors = largest_errors(model, sizing, tensors, images)
+    except Exception as error:  # the checker's and onnxruntime's own kinds: whatever they say, the file is not right
+        return Written(False, False, {}, nodes, seconds, len(content), f"{type(error).__name__}: {error}"[:500])
+    proof = row_of(EXACT).proof
+    assert isinstance(proof, Difference)
+    checked = all(error <= proof.tolerance for error in errors.values())  # False for NaN
+    reason = "" if checked else f"differs by {max(errors.values()):.1e}, more than {proof.tolerance:.0e}"
+    return Written(True, checked, errors, nodes, seconds, len(content), reason)
+
+
+def largest_errors(
+    model: onnx.ModelProto, sizing: Sizing, tensors: Mapping[str, Tensor], images: Tensor | None = None
+) -> dict[int, float]:
+    """By batch, how far the file's outputs are from the graph's in float64, relative to the largest value of each output."""
+    session = cpu_session(model)
+    ((_, type_),) = sizing.graph.inputs
+    if images is None:
+        images = torch.randn(type_.at(max(BATCHES)), generator=torch.Generator().manual_seed(0))
+    exact = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    program = steps(sizing, torch.float64)
+    (name,) = (value.name for value in session.get_inputs())
+    errors = {}
+    for batch in BATCHES:
+        part = images[:batch]
+        with torch.no_grad():
+            wanted = run(sizing.graph, program, [part.double()], exact)
+        errors[batch] = max(map(relative_error, session.run(None, {name: part.numpy()}), wanted))
+    return errors
+
+
+def relative_error(output: Sequence[float] | np.ndarray, wanted: Tensor) -> float:
+    """The largest difference over the largest value; infinite where shapes differ, NaN where something is not finite."""
+    values, reference = np.asarray(output), wanted.numpy()
+    if values.shape != reference.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    scale = np.abs(reference.astype(np.float64)).max()
+    difference = np.abs(values.astype(np.float64) - reference.astype(np.float64)).max()
+    return 0.0 if difference == 0 else float(difference / scale) if scale else float("inf")
