@@ -136,6 +136,7 @@ def _finish(sheet: Sheet, program: Program, names: dict[Value, str], outputs: li
     for value, output in zip(values, outputs, strict=True):
         if value not in renamed:
             sheet.nodes.append(helper.make_node("Identity", [value], [output], name=output))
+    sheet.prune(outputs)
 
 
 def _declared(name: str, shape: tuple[Size, ...], dtype: str) -> onnx.ValueInfoProto:

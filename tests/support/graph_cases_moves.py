@@ -84,7 +84,7 @@ VIEWS: list[Case] = [
     *cases("zeros", lambda x: torch.cat([torch.zeros(x.shape[0], 1, 5, 7), x], 1)),
     *cases("ones", lambda x: torch.cat([torch.ones(x.shape[0], 1, 5, 7), x], 1)),
     *cases("full", lambda x: torch.cat([torch.full((x.shape[0], 1, 5, 7), 0.3), x], 1)),
-    *cases("empty", lambda x: torch.cat([torch.empty(x.shape[0], 1, 5, 7) * 0, x], 1)),
+    *cases("empty", lambda x: torch.cat([torch.empty(x.shape[0], 1, 5, 7).zero_(), x], 1)),
     *cases("new_zeros", lambda x: torch.cat([x.new_zeros(x.shape[0], 1, 5, 7), x], 1)),
     *cases("new_ones", lambda x: torch.cat([x.new_ones(x.shape), x], 1)),
     *cases("new_full", lambda x: torch.cat([x.new_full(x.shape, 2), x], 1)),

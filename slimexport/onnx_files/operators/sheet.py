@@ -58,6 +58,16 @@ class Sheet:
             self.nodes.append(helper.make_node("Gather", [shape, first], [self.batch], name=self.batch, axis=0))
         return self.batch
 
+    def prune(self, outputs: list[str]) -> None:
+        """Leave out what no output needs: a tensor whose every element is written over."""
+        needed, kept = set(outputs), []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.output):
+                kept.append(node)
+                needed.update(node.input)
+        self.nodes[:] = reversed(kept)
+        self.initializers[:] = [tensor for tensor in self.initializers if tensor.name in needed]
+
     def add(self, nodes: list[onnx.NodeProto], results: list[str], name: str) -> list[str]:
         """Append the nodes of one operator under its name; what `results`, some of their outputs, are called now. A single
         result bears the operator's name, several are numbered, what lies between says its own operator behind it."""
