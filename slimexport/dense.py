@@ -17,9 +17,11 @@ from torch import Tensor, fx, nn
 from slimexport.onnx_files.fold import fold_norms
 from slimtrain.base.errors import WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec, published
 from slimtrain.slimmable.build import DenseLayers
+from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm
 
@@ -71,7 +73,9 @@ def dense_network(
 ) -> fx.GraphModule:
     """As `materialize`, for a plan whose statistics are known; without `statistics` they are left at 0 and 1, to be
     calibrated."""
-    spec = network.spec
+    if isinstance(network.spec, GraphSpec):
+        return graph_dense(network, plan, dtype)
+    spec = published(network.spec, "a dense network")
     with torch.device("meta"):
         built = spec.build(DenseLayers(plan))
     dense = fx.GraphModule(built, copy.deepcopy(traced(spec)), class_name=f"{spec.name}_{plan.name}")

@@ -44,6 +44,7 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.data.images import Images, Preprocessing
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.rounded import rounded_network
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class Job:
     @cached_property
     def exact(self) -> nn.Module:
         """The slimmable network in float64. Ask for it before there are threads: `traced` has to be first."""
-        traced(self.checkpoint.spec)
+        if isinstance(self.checkpoint.spec, NetworkSpec):
+            traced(self.checkpoint.spec)
         return copy.deepcopy(self.checkpoint.network).double()
 
     def describe(self, plan: ChannelPlan) -> Iterator[Artifact]:

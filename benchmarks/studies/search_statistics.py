@@ -37,6 +37,7 @@ from slimtrain.base.command import script_messages
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
+from slimtrain.models.spec import published
 from slimtrain.search.slimming import Slimming, channel_list
 from slimtrain.search.trace import read_trace
 
@@ -61,7 +62,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     setting = open_setting(config, arguments.ckpt, Processes(0, 1, torch.device("cpu")))
     folder: Path = arguments.search or arguments.ckpt.resolve().parents[1]
     ways = [Way("batch", count) for count in arguments.chunks] + [Way("calibrated", count) for count in arguments.calibration]
-    spec, size = setting.checkpoint.spec, setting.config.image_size
+    spec, size = published(setting.checkpoint.spec, "a search"), setting.config.image_size
     slimming, counter = Slimming(spec, config.search_groups), CostCounter(spec, size)
     (macs,) = parse_targets(arguments.macs, "macs")
     on_the_way = plans_on_the_way(slimming, read_trace(folder), arguments.steps) if arguments.steps else []

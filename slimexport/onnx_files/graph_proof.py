@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -15,8 +15,8 @@ from slimexport.onnx_files.graph_writer import write_graph
 from slimexport.onnx_files.runner import cpu_session
 from slimexport.target.precision import EXACT, Difference, row_of
 from slimtrain.base.errors import UserError
-from slimtrain.graph.sizes import Sizing
-from slimtrain.tracing.running import run, steps
+from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.program import Program
 
 BATCHES = 1, 3
 
@@ -68,13 +68,14 @@ def largest_errors(
     if images is None:
         images = torch.randn(type_.at(max(BATCHES)), generator=torch.Generator().manual_seed(0))
     exact = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    program = steps(sizing, torch.float64)
+    # The tensors are sliced already.
+    program = replace(Program.of(sizing, torch.float64), kept={p.name: () for p in sizing.graph.parameters})
     (name,) = (value.name for value in session.get_inputs())
     errors = {}
     for batch in BATCHES:
         part = images[:batch]
         with torch.no_grad():
-            wanted = run(sizing.graph, program, [part.double()], exact)
+            wanted = program.run([part.double()], exact)
         errors[batch] = max(map(relative_error, session.run(None, {name: part.numpy()}), wanted))
     return errors
 

@@ -15,8 +15,8 @@ from slimexport.onnx_files.operators.norms import BATCH_NORMS
 from slimexport.onnx_files.operators.program import Action, Program, Stored
 from slimexport.onnx_files.operators.views import VIEWS
 from slimtrain.graph.graph import Argument, Batch, Value
-from slimtrain.graph.sizes import Sizing
-from slimtrain.tracing.running import step
+from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.program import operation
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 # Operators that make the same of an operand whether it was broadcast before or not, as long as another one is as wide.
@@ -106,7 +106,7 @@ class _Preparation:
                 return [filled(part) for part in argument]
             return self.exact(argument) if isinstance(argument, Value) else argument
 
-        call = step(action.node, action.op, action.arguments, torch.float64)
+        call = operation(action.node, action.op, action.arguments, torch.float64)
         with torch.no_grad():
             outputs = call.function(*map(filled, call.positional), **{name: filled(a) for name, a in call.named.items()})
         return list(outputs) if isinstance(outputs, tuple | list) else [outputs]

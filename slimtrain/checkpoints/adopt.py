@@ -7,6 +7,7 @@ import torch
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 WIDTH_KEYS = {"us": "width_range", "s": "switches", "autoslim": "channel_lists"}  # of configurations
@@ -21,12 +22,12 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
     """
     spec, theirs = network.spec, checkpoint.spec
     name = checkpoint.file
-    if (spec.architecture, spec.family) != (theirs.architecture, theirs.family):
+    if (spec.name, type(spec)) != (theirs.name, type(theirs)):
         raise CheckpointError(
             f"{name}: holds a {theirs.name}, the configuration trains a {spec.name}. Set "
             f"network={theirs.name}, or take another file."
         )
-    if spec.stem_stride != theirs.stem_stride:
+    if isinstance(spec, NetworkSpec) and isinstance(theirs, NetworkSpec) and spec.stem_stride != theirs.stem_stride:
         raise CheckpointError(
             f"{name}: has stem stride {theirs.stem_stride}, the configuration {spec.stem_stride}. Set "
             f"stem_stride={theirs.stem_stride}, or take another file."

@@ -22,7 +22,7 @@ from slimtrain.config.published_config import PublishedConfig, read_published_co
 from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.published import IMAGENET_MEAN, IMAGENET_STD
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 RANDOM = "random:"
@@ -50,7 +50,7 @@ class Checkpoint:
     weights: str | None = None
 
     @property
-    def spec(self) -> NetworkSpec:
+    def spec(self) -> WidthSpec:
         return self.network.spec
 
     @property

@@ -9,7 +9,7 @@ import torch
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.text import count, some
 from slimtrain.checkpoints.reading import StateDict
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 Shape = tuple[int, ...]
@@ -18,7 +18,7 @@ SHOWN = 4  # tensors that a message names
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def compare_layout(spec: NetworkSpec, state: StateDict, name: str) -> None:
+def compare_layout(spec: WidthSpec, state: StateDict, name: str) -> None:
     """CheckpointError unless the file has exactly the keys and shapes of `spec`. Counters of batches may be absent:
     old versions of torch wrote none."""
     try:
@@ -46,7 +46,7 @@ def compare_layout(spec: NetworkSpec, state: StateDict, name: str) -> None:
         )
 
 
-def _check_image_channels(wrong: Mapping[str, tuple[Shape, Shape]], name: str, spec: NetworkSpec) -> None:
+def _check_image_channels(wrong: Mapping[str, tuple[Shape, Shape]], name: str, spec: WidthSpec) -> None:
     """CheckpointError where all that is wrong (key -> held and expected shape) is that images have other channels than 3."""
     stems = {k: h[1] for k, (h, e) in wrong.items() if e[1:2] == (IMAGE_CHANNELS,) and h == (*e[:1], *h[1:2], *e[2:])}
     if not wrong or stems.keys() != wrong.keys():
@@ -64,7 +64,7 @@ def _check_image_channels(wrong: Mapping[str, tuple[Shape, Shape]], name: str, s
     )
 
 
-def load_network(spec: NetworkSpec, state: StateDict) -> SlimmableNetwork:
+def load_network(spec: WidthSpec, state: StateDict) -> SlimmableNetwork:
     """The network of `spec` holding `state`, float32, in evaluation mode."""
     with torch.device("meta"):
         network = SlimmableNetwork(spec)

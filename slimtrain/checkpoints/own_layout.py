@@ -11,7 +11,6 @@ The other layout is `published_layout.py`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -19,10 +18,10 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
+from slimtrain.checkpoints.stored_spec import plain_spec, read_spec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
-from slimtrain.models.registry import split_name
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
 
@@ -51,7 +50,7 @@ def own_content(
         "format": FORMAT,
         "version": VERSION,
         "slimtrain": __version__,
-        "network": {key: _listed(value) for key, value in asdict(spec).items()},
+        "network": plain_spec(spec),
         **described(image_size, mean, std, class_names),
         "model": {key: value.detach().cpu() for key, value in network.state_dict().items()},
         "calibrated": [
@@ -90,7 +89,7 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     state = content.get("model")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{name}: its `model` holds no tensors. The file is damaged.")
-    spec = _spec(content.get("network"), name)
+    spec = read_spec(content.get("network"), name)
     try:
         compare_layout(spec, state, name)
     except (TypeError, ArithmeticError, RuntimeError) as error:  # torch's messages go on for pages
@@ -121,7 +120,7 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     return network
 
 
-def _plan(spec: NetworkSpec, entry: Mapping[str, Any]) -> ChannelPlan:
+def _plan(spec: WidthSpec, entry: Mapping[str, Any]) -> ChannelPlan:
     if not PLAN_NAME.fullmatch(entry["name"]):
         raise ValueError(f"the plan's name {entry['name']!r} is none: it goes into file names")
     plan = spec.plan_from_channels(entry["name"], entry["channels"])
@@ -131,27 +130,3 @@ def _plan(spec: NetworkSpec, entry: Mapping[str, Any]) -> ChannelPlan:
     if spec.plan(width) != plan:
         raise ValueError(f"plan {plan.name} has other channels than width {width}")
     return ChannelPlan(plan.name, plan.channels, spec.plan(width).width)
-
-
-def _spec(value: Any, name: str) -> NetworkSpec:
-    """The spec of a file's `network`; CheckpointError where it describes none."""
-    try:
-        fields = {key: _tupled(inside) for key, inside in value.items()}
-        spec = NetworkSpec(**fields)
-        split_name(spec.name)
-        if type(spec.classes) is not int or spec.classes < 1 or type(spec.stem_stride) is not int:
-            raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
-        if spec.stem_stride not in (1, 2):
-            raise ValueError(f"stem stride {spec.stem_stride}")
-        _ = spec.wiring, spec.plans, spec.widest
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
-    return spec
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
+from slimtrain.models.spec import published
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING, SharedNorm, UniversalNorm
 
@@ -24,7 +25,7 @@ def published_content(network: SlimmableNetwork, beside: Mapping[str, Any] | Non
     A US network's norms hold range minimum, range maximum, then the further widths; a norm of a fixed group stays as training
     left it. UserError for what the layout has no place for: plans without a width, a stem stride of 1.
     """
-    spec = network.spec
+    spec = published(network.spec, "the published layout")
     odd = [plan.name for plan in network.known_plans if plan.width is None]
     if odd:
         raise UserError(

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slimtrain.costs.layer_shapes import network_layers
+from slimtrain.groups.costs import graph_cost
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import published
+from slimtrain.models.width_spec import WidthSpec
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class CostCounter:
     several layers share is looked up once per plan.
     """
 
-    def __init__(self, spec: NetworkSpec, image_size: int) -> None:
-        layers = network_layers(spec, image_size)
+    def __init__(self, spec: WidthSpec, image_size: int) -> None:
+        self._traced = spec if isinstance(spec, GraphSpec) else None
+        if self._traced is not None:
+            return
+        layers = network_layers(published(spec, "costs"), image_size)
         place: dict[Dim | int, int] = {}
 
         def placed(dim: Dim | int) -> int:
@@ -61,6 +67,8 @@ class CostCounter:
         self._dims = tuple(place)
 
     def __call__(self, plan: ChannelPlan) -> Cost:
+        if self._traced is not None:
+            return Cost(*graph_cost(self._traced.sizing(plan)))
         channels = [plan.size(dim) for dim in self._dims]
         macs = params = activations = 0
         for out, fan_in, taps, positions in self._weighted:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.layer_shapes import network_layers
+from slimtrain.groups.costs import graph_maps
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import published
+from slimtrain.models.width_spec import WidthSpec
 
 FLOAT = 4  # bytes
 COPIES = 4  # of every weight: itself, its gradient, its momentum, and in a step's kernels one in another layout
@@ -38,33 +41,36 @@ class TrainingMemory:
         return max(0, (free - self.fixed) // self.per_image)
 
 
-def training_memory(spec: NetworkSpec, image_size: int, *, averaged: bool = False, half: bool = False) -> TrainingMemory:
+def training_memory(spec: WidthSpec, image_size: int, *, averaged: bool = False, half: bool = False) -> TrainingMemory:
     """Of the widest plan of `spec`, whose step decides the peak: the plans of a step run one after the other. `averaged`:
     with averaged weights beside; `half`: maps of 16 bits, and 16-bit copies of the weights."""
     widest = max(spec.plans, key=lambda plan: sum(plan.channels.values()))
     weights = CostCounter(spec, image_size)(widest).params * FLOAT
     copies = COPIES + averaged + 0.5 * half
-    maps = [layer.activations(widest) for layer in network_layers(spec, image_size).weighted]
     element = FLOAT // 2 if half else FLOAT
     pixels = 3 * image_size**2 * FLOAT
-    per_image = element * (_waiting(spec, widest, image_size) + GRADIENTS * max(maps)) + 2 * pixels
+    waiting, largest = _maps(spec, widest, image_size)
+    per_image = element * (waiting + GRADIENTS * largest) + 2 * pixels
     return TrainingMemory(round(MARGIN * (SHARED + weights * copies)), round(MARGIN * per_image))
 
 
-def _waiting(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> int:
-    """Elements of one image's maps that wait for the backward pass."""
-    layers = network_layers(spec, image_size)
+def _maps(spec: WidthSpec, plan: ChannelPlan, image_size: int) -> tuple[int, int]:
+    """Elements of one image's maps that wait for the backward pass, and of the largest map that a weighted layer makes."""
+    if isinstance(spec, GraphSpec):
+        return graph_maps(spec.sizing(plan))
+    layers = network_layers(published(spec, "memory"), image_size)
     kept = sum(
         (WITHOUT_ACTIVATION + PER_ACTIVATION.get(layer.activation, 0)) * layer.activations(plan) for layer in layers.weighted
     )
-    return kept + sum(pool.elements(plan) for pool in layers.pools)
+    largest = max(layer.activations(plan) for layer in layers.weighted)
+    return kept + sum(pool.elements(plan) for pool in layers.pools), largest
 
 
-def testing_memory(spec: NetworkSpec, image_size: int) -> TrainingMemory:
+def testing_memory(spec: WidthSpec, image_size: int) -> TrainingMemory:
     """Of the widest plan of `spec` without a backward pass: the largest few maps are there at once."""
     widest = max(spec.plans, key=lambda plan: sum(plan.channels.values()))
     weights = 2 * CostCounter(spec, image_size)(widest).params * FLOAT  # and a copy in another layout
-    largest = max(layer.activations(widest) for layer in network_layers(spec, image_size).weighted)
+    _, largest = _maps(spec, widest, image_size)
     per_image = (GRADIENTS * largest + 2 * 3 * image_size**2) * FLOAT
     return TrainingMemory(round(MARGIN * (SHARED + weights)), round(MARGIN * per_image))
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Union
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Batch:
         return self.factor * batch
 
 
-Size = Union[int, Batch]
+Size = int | Batch
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Value:
 
 
 # An argument: a value, a plain number, text, a size, or a list of these. `dtype`s are text (`float32`), devices do not occur.
-Argument = Union[Value, Batch, int, float, bool, str, None, tuple["Argument", ...]]
+Argument: TypeAlias = "Value | Batch | int | float | bool | str | tuple[Argument, ...] | None"
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ def values_of(argument: Argument) -> Iterator[Value]:
             yield from values_of(part)
 
 
-PARAMETER, BUFFER, CONSTANT = "parameter", "buffer", "constant"
+PARAMETER, STATISTIC, CONSTANT = "parameter", "statistic", "constant"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A stored tensor: what is trained, a buffer of the module, or a constant that was computed while tracing. `name` is the
-    user's (`layer3.0.conv2.weight`); nodes read it as `Value(node)`."""
+    """A stored tensor: what is trained, a batch norm's running statistics, or a constant (any other buffer of the module,
+    and what was computed while tracing). `name` is the user's (`layer3.0.conv2.weight`); nodes read it as `Value(node)`."""
 
     node: str
     name: str
@@ -108,12 +110,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network. `inputs` and `outputs` are what it takes and gives; `nodes` stand in the order in which they run."""
+    """A network. `inputs` and `outputs` are what it takes and gives; `nodes` stand in the order in which they run.
+    `constants`: name -> array, of the parameters that are some."""
 
     inputs: tuple[tuple[str, TensorType], ...]
     parameters: tuple[Parameter, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
     by_name: Mapping[str, Node] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -61,6 +62,21 @@ class Dim:
         """The size of this dimension under `channels` (group to active channels)."""
         return sum(sign * channels[group] for group, sign in self.terms) // self.divisor
 
+    def positions(self, channels: Mapping[str, int]) -> slice:
+        """What stays of the widest dimension: its leading corner."""
+        return slice(self.active(channels))
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups that it depends on."""
+        return frozenset(group for group, _ in self.terms)
+
+
+class Slimmed(Protocol):
+    """A dimension that a plan decides the size of."""
+
+    def active(self, channels: Mapping[str, int]) -> int: ...
+
 
 @dataclass(frozen=True)
 class ChannelPlan:
@@ -89,7 +105,7 @@ class ChannelPlan:
     def __reduce__(self) -> tuple[type[ChannelPlan], tuple[object, ...]]:
         return ChannelPlan, (self.name, dict(self.channels), self.width)
 
-    def size(self, dim: Dim | int) -> int:
+    def size(self, dim: Slimmed | int) -> int:
         """The active size of a dimension; a plain number (image channels, classes) is never slimmed."""
         return dim if isinstance(dim, int) else dim.active(self.channels)
 

@@ -18,6 +18,7 @@ from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SIBLINGS = ("us", "autoslim")
@@ -34,9 +35,7 @@ class PlanCost(Protocol):
     def params(self) -> int: ...
 
 
-def write_plan_file(
-    path: Path, spec: NetworkSpec, plan: ChannelPlan, image_size: int, cost: PlanCost, /, **facts: Any
-) -> None:
+def write_plan_file(path: Path, spec: WidthSpec, plan: ChannelPlan, image_size: int, cost: PlanCost, /, **facts: Any) -> None:
     """Write a plan of `spec` at once: network, name, channels, its `cost` for images of `image_size` pixels, then `facts`,
     plain values. UserError where it cannot be written."""
     assert PLAN_NAME.fullmatch(plan.name), plan.name
@@ -52,16 +51,16 @@ def write_plan_file(
     write_atomically(path, yaml.safe_dump(content, sort_keys=False).encode(), RUN)
 
 
-def read_plan_file(path: Path, spec: NetworkSpec) -> ChannelPlan:
+def read_plan_file(path: Path, spec: WidthSpec) -> ChannelPlan:
     """A plan from a YAML file: group to channels, either at the top or under `channels:` beside `network:` and
     `name:`. UserError or WidthError where it is not one of this network's."""
     name, channels, sibling = read_channels(path, spec, f"the checkpoint is a {spec.name}")
-    if sibling and spec.family == "autoslim":
+    if sibling and spec.family == "autoslim" and isinstance(spec, NetworkSpec):
         channels = tied(path, channels, spec)
     return spec.plan_from_channels(name, channels)
 
 
-def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[str, Any], bool]:
+def read_channels(path: Path, spec: WidthSpec, ours: str) -> tuple[str, dict[str, Any], bool]:
     """A plan file's name and channels, as they are, and whether it was made for the network's sibling.
 
     `ours` is what a message says of the network. UserError where the file is no plan, or none for this architecture.
@@ -70,12 +69,14 @@ def read_channels(path: Path, spec: NetworkSpec, ours: str) -> tuple[str, dict[s
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a YAML mapping of channel groups to channels.")
     name, channels, sibling = path.stem, content, False
-    groups = dict.fromkeys(spec.wiring.groups)
+    groups = spec.widest.channels
     if "channels" in content:
         channels = content["channels"]
         name = str(content.get("name", name))
         planned_network = content.get("network", spec.name)
-        related = [f"{family}_{spec.architecture}" for family in SIBLINGS] if spec.family in SIBLINGS else []
+        related: list[str] = []
+        if isinstance(spec, NetworkSpec) and spec.family in SIBLINGS:
+            related = [f"{family}_{spec.architecture}" for family in SIBLINGS]
         sibling = planned_network != spec.name
         if sibling and planned_network not in related:
             raise WidthError(f"{path}: is a plan for {planned_network}, {ours}.")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from slimtrain.base.errors import UserError, WidthError, nearest
+from slimtrain.base.errors import UserError
 from slimtrain.models.architecture import Architecture, Layers, M
-from slimtrain.models.channels import ChannelPlan, Wiring, number_text, widest_plan, width_label, width_name
+from slimtrain.models.channels import ChannelPlan, Wiring, width_name
 from slimtrain.models.registry import ARCHITECTURES
+from slimtrain.models.width_spec import WidthSpec
 
 IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells another number
-FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
+class NetworkSpec(WidthSpec):
     """One slimmable network.
 
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
@@ -56,11 +55,6 @@ class NetworkSpec:
         """The network, built of `layers`."""
         return self.arch.build(layers, self.wiring, self.classes, self.stem_stride)
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """The narrowest and the widest width; switch numbers for AutoSlim."""
-        return self.width_range or (min(self.switches), max(self.switches))
-
     def channel_list(self, width: float) -> tuple[int, ...]:
         """The channel list of a width (S, US) or switch number (AutoSlim)."""
         if self.family == "autoslim":
@@ -72,98 +66,31 @@ class NetworkSpec:
         widths = self.switches if self.width_range is None else (*self.width_range, *self.switches, 1.0)
         return self.arch.wire([self.channel_list(width) for width in widths])
 
-    @cached_property
-    def plans(self) -> tuple[ChannelPlan, ...]:
-        """The plans with stored statistics, in stored order."""
-        return tuple(self._plan(width) for width in self.switches)
-
-    @cached_property
-    def widest(self) -> ChannelPlan:
-        """The plan that stored weights have room for: every group's largest count."""
-        plans = self.plans if self.width_range is None else (*self.plans, self._plan(self.range[1]))
-        return widest_plan(plans)
-
     @property
     def fixed_groups(self) -> frozenset[str]:
         """Groups that no width slims. Their norm is one for all widths."""
         return self.arch.fixed_groups(self.family)
 
-    @cached_property
-    def searchable_groups(self) -> tuple[str, ...]:
-        """Groups that a search can slim, in wiring order: none of a network that has no plans between its switches."""
-        if self.family != "us" or self.arch.not_searchable:
-            return ()
-        return tuple(group for group in self.widest.channels if group not in self.fixed_groups)
+    @property
+    def not_searchable(self) -> str:
+        return self.arch.not_searchable
 
     def _plan(self, width: float) -> ChannelPlan:
         if self.family == "autoslim":
             return self.wiring.plan(f"s{int(width)}", self.channel_list(width), int(width))
         return self.wiring.plan(width_name(width), self.channel_list(width), float(width))
 
-    def plan(self, width: float) -> ChannelPlan:
-        """The plan of a width or switch; WidthError where the network has no such width."""
-        if not isinstance(width, int | float) or math.isnan(width):
-            raise WidthError(f"width {width}: not a number. Choose from {self.describe_widths()}.")
-        if self.family == "us":
-            low, high = self.range
-            if not low <= width <= high:
-                raise WidthError(
-                    f"width {number_text(width)}: outside the range of this {self.name}, "
-                    f"{width_label(low)} to {width_label(high)}. Choose a width within it."
-                )
-        elif width not in self.switches:
-            kind = "switch" if self.family == "autoslim" else "width"
-            raise WidthError(
-                f"{kind} {number_text(width)}: this {self.name} has {self.describe_widths()} and no other. Choose from these."
-            )
-        return self._plan(width)
+    @property
+    def entries(self) -> int:
+        return len(self.wiring.groups)
 
-    def describe_widths(self) -> str:
-        """The widths with statistics, ascending, as a message names them."""
-        if self.family == "autoslim":
-            return "switches " + ", ".join(str(int(s)) for s in sorted(self.switches))
-        return ("switches " if self.family == "s" else "widths ") + ", ".join(map(width_label, sorted(self.switches)))
-
-    def plan_from_channels(self, name: str, channels: Mapping[str, int]) -> ChannelPlan:
-        """A plan given group by group. WidthError where a group is missing, unknown or impossible."""
-        self.check_channels(f"plan {name}", channels)
-        widest = self.widest.channels
-        for group, count in channels.items():
-            if group in self.fixed_groups and count != widest[group]:
-                raise WidthError(
-                    f"plan {name}: group {group} has {count} channels, but {self.name} never slims it: "
-                    f"expected {widest[group]}."
-                )
-        plan = ChannelPlan(name, {group: channels[group] for group in widest})
-        for known in self.plans:
-            if known == plan:  # a switch under another name: it keeps that switch's width
-                return ChannelPlan(name, plan.channels, known.width)
-        if self.family != "us":
-            raise WidthError(
-                f"plan {name}: an {FAMILIES[self.family]} network has batch-norm parameters for its "
-                f"{self.describe_widths()} only, and these channels are none of them. Export a switch, or train a "
-                "universally slimmable network."
-            )
-        return plan
-
-    def check_channels(self, what: str, channels: Mapping[str, object]) -> None:
-        """WidthError, beginning with `what`, unless every group has a number of channels from 1 to the widest's, and nothing
-        else has one."""
-        widest = self.widest.channels
-        for group in channels:
-            if group not in widest:
-                raise WidthError(
-                    f"{what}: {self.name} has no channel group {group!r}{nearest(str(group), widest)}. Its groups are "
-                    f"{', '.join(widest)}."
-                )
-        missing = [group for group in widest if group not in channels]
-        if missing:
-            raise WidthError(f"{what}: channels are missing for {', '.join(missing)}.")
-        for group, count in channels.items():
-            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= widest[group]:
-                raise WidthError(
-                    f"{what}: group {group} has {count!r} channels, expected a whole number from 1 to {widest[group]}."
-                )
+    def mixed_plan(self, name: str, widths: Sequence[float]) -> ChannelPlan:
+        """One width per entry of the channel list; of entries that share a group the first decides."""
+        channels: dict[str, int] = {}
+        for position, (group, width) in enumerate(zip(self.wiring.groups, widths, strict=True)):
+            if group not in channels:
+                channels[group] = self.channel_list(width)[position]
+        return ChannelPlan(name, channels)
 
     def check_image_size(self, image_size: int) -> None:
         """UserError unless the network can take images of `image_size` x `image_size` pixels."""
@@ -177,3 +104,13 @@ class NetworkSpec:
 
 
 MAX_IMAGE_SIZE = 4096
+
+
+def published(spec: WidthSpec, what: str) -> NetworkSpec:
+    """`spec`, where it is a published architecture's. UserError, beginning with `what` cannot be done, where it was traced."""
+    if isinstance(spec, NetworkSpec):
+        return spec
+    raise UserError(
+        f"{what}: takes the published architectures, and {spec.name} was made of a module. Expected one of "
+        f"{', '.join(sorted(ARCHITECTURES))}."
+    )

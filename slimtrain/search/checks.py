@@ -5,6 +5,7 @@ from __future__ import annotations
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
+from slimtrain.models.spec import published
 from slimtrain.search.finishing import check_finish
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.slimming import Slimming, check_targets
@@ -18,7 +19,7 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None
     if checkpoint is None:
         spec = config.spec(len(data_of(config).classes))
     else:
-        spec = checkpoint.spec
+        spec = published(checkpoint.spec, "a search")
         if spec.stem_stride != config.stem_stride:
             raise UserError(
                 f"{checkpoint.file}: has stem stride {spec.stem_stride}, the configuration trains what is found with "

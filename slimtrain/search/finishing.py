@@ -36,7 +36,7 @@ from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.catalog import packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.spec import NetworkSpec, published
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import SearchOutcome
 from slimtrain.search.request import PLANS, SearchRequest
@@ -182,7 +182,7 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
         processes.wait()  # the first process writes it last
     checkpoint = open_checkpoint(path)
     tested, results = test_checkpoint(config, processes, str(path), None, ())
-    spec = checkpoint.spec
+    spec = published(checkpoint.spec, "a search")
     count = CostCounter(spec, config.image_size)
     switches = {}
     for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):

@@ -32,6 +32,7 @@ from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.plan_file import write_plan_file
+from slimtrain.models.spec import published
 from slimtrain.search.checks import cautions, check_request
 from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.finishing import finish
@@ -98,7 +99,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     if processes.first:
         click.echo(outcome_table(outcomes, cost))
     if request.config.search_finish:
-        finish(request, checkpoint.spec, cost, outcomes, processes, config.image_size)
+        finish(request, published(checkpoint.spec, "a search"), cost, outcomes, processes, config.image_size)
     elif processes.first:
         click.echo(request.next_command())
     return outcomes
@@ -150,7 +151,7 @@ def _slim(
     request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
 ) -> tuple[list[SearchOutcome], CostModel]:
     """What slimming a checkpoint finds, written as plans. `data.test` are all images that its training left out."""
-    spec = checkpoint.spec
+    spec = published(checkpoint.spec, "a search")
     if config.threads:
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)

@@ -17,7 +17,8 @@ from itertools import combinations
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import FAMILIES, NetworkSpec
+from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import FAMILIES
 
 
 class Slimming:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.blocks import Network
-from slimtrain.slimmable.build import SlimmableLayers
+from slimtrain.models.width_spec import WidthSpec
+from slimtrain.slimmable.body import Body, slimmable_body
+from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
@@ -29,18 +29,21 @@ class SlimmableNetwork(nn.Module):
     torch.Size([2, 10])
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: WidthSpec) -> None:
         super().__init__()
         self.spec = spec
-        body = spec.build(SlimmableLayers(spec))
-        assert isinstance(body, Network)
-        # The body runs, but its children are registered here: keys begin at `features`, as published.
-        self.body: Network
+        body = slimmable_body(spec)
+        # The body runs, but what it holds is registered here: keys begin at `features`, as published. The two share their
+        # tables, so that whatever replaces a tensor replaces it for both, and a user's module may have any name.
+        self.body: Body
         object.__setattr__(self, "body", body)
-        for name, child in body.named_children():
-            self.add_module(name, child)
+        self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         # Most modules store statistics; switching plans is to touch only those that follow them.
-        self.weighted = [m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)]
+        self.weighted: list[SlimConv2d | SlimLinear | GraphBody] = [
+            m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)
+        ]
+        if isinstance(body, GraphBody):
+            self.weighted.append(body)
         self.norms = {path: m for path, m in self.named_modules() if isinstance(m, PlanNorm)}
         # Statistics of plans that were calibrated, beside those the layout stores: plan -> norm's path -> (mean, var).
         self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
@@ -49,8 +52,12 @@ class SlimmableNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, classes], at the active plan."""
-        logits: Tensor = self.body(x)
+        logits: Tensor = self.body.forward(x)  # type: ignore[assignment]
         return logits
+
+    def plan(self, width: float) -> ChannelPlan:
+        """The plan of a width, or of an AutoSlim network's switch; WidthError where the network has none such."""
+        return self.spec.plan(width)
 
     @contextmanager
     def at(self, plan: ChannelPlan) -> Iterator[SlimmableNetwork]:
@@ -67,8 +74,10 @@ class SlimmableNetwork(nn.Module):
 
         Statistics at 0 and 1 everywhere, as the published calibration of US networks leaves them, are none.
         """
-        if plan in self.calibrated or plan not in self.spec.plans:
-            return plan in self.calibrated
+        if not self.norms or plan in self.calibrated:
+            return True
+        if plan not in self.spec.plans:
+            return False
         index = self.spec.plans.index(plan)
         norms = [norm.bn[index] for norm in self.norms.values() if isinstance(norm, UniversalNorm)]
         return not norms or any(_filled(norm) for norm in norms)
@@ -122,6 +131,12 @@ class SlimmableNetwork(nn.Module):
         finally:
             for norm in self.norms.values():
                 norm.averaging = None
+
+    def train(self, mode: bool = True) -> SlimmableNetwork:
+        """The body, which runs but is no child, follows."""
+        super().train(mode)
+        self.body.training = mode
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SlimmableNetwork:
         """Statistics of calibrated plans go along to other devices and dtypes."""

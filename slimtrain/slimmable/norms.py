@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimtrain.graph.pieces import Pieces
 from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.slimmable.plan_positions import Kept, kept_of, take
 from slimtrain.slimmable.sync_norm import OneValueError, Statistics, synchronized_batch_norm
 
 BN_EPS = 1e-5
@@ -24,20 +26,23 @@ class PlanNorm(nn.Module, ABC):
 
     In training mode batch statistics are used, and the plan's stored statistics, where it has some, follow them with
     momentum 0.1. While `averaging` is set, it is the calibrated statistics that follow, with that momentum.
-    `synchronized`: batch statistics are those of all processes' images.
+    `synchronized`: batch statistics are those of all processes' images. `dim`: its channels.
     """
 
-    def __init__(self, dim: Dim, *norm: Any) -> None:
+    eps = BN_EPS
+    momentum: Any = BN_MOMENTUM
+
+    def __init__(self, dim: Dim | Pieces, *norm: Any) -> None:
         super().__init__(*norm)
         self.dim = dim
         self.index: int | None = None
-        self.active = 0
+        self.kept: Kept = slice(None)
         self.calibrated: Statistics | None = None
         self.averaging: float | None = None
         self.synchronized = False
 
     def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
-        self.active, self.index, self.calibrated = plan.size(self.dim), index, calibrated
+        self.kept, self.index, self.calibrated = kept_of(self.dim.positions(plan.channels)), index, calibrated
 
     @abstractmethod
     def scale_and_shift(self) -> Statistics:
@@ -62,10 +67,10 @@ class PlanNorm(nn.Module, ABC):
         value per channel."""
         weight, bias = self.scale_and_shift()
         if not self.training and self.averaging is None:
-            return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, BN_EPS)
+            return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, self.eps)
         running, momentum = self.calibrated, self.averaging
         if momentum is None:
-            running, momentum = None, BN_MOMENTUM
+            running, momentum = None, self.momentum
             stored = self.stored()
             if stored is not None:
                 assert stored.num_batches_tracked is not None
@@ -73,17 +78,17 @@ class PlanNorm(nn.Module, ABC):
                 stored.num_batches_tracked.add_(1)
                 running = stored.running_mean, stored.running_var
         if self.synchronized:
-            return synchronized_batch_norm(x, running, weight, bias, momentum, BN_EPS)
+            return synchronized_batch_norm(x, running, weight, bias, momentum, self.eps)
         if x.numel() == x.shape[1]:
             raise OneValueError(f"a map of {list(x.shape)} has one value per channel")
         mean, var = running or (None, None)
-        return F.batch_norm(x, mean, var, weight, bias, True, momentum, BN_EPS)
+        return F.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
 
 
 class SwitchableNorm(PlanNorm):
     """S and AutoSlim: one complete batch norm per switch (arXiv 1812.08928, sec. 3.2)."""
 
-    def __init__(self, dim: Dim, plans: Sequence[ChannelPlan]) -> None:
+    def __init__(self, dim: Dim | Pieces, plans: Sequence[ChannelPlan]) -> None:
         super().__init__(dim)
         self.bn = nn.ModuleList(nn.BatchNorm2d(plan.size(dim), BN_EPS, BN_MOMENTUM) for plan in plans)
 
@@ -102,7 +107,7 @@ class SwitchableNorm(PlanNorm):
 class UniversalNorm(PlanNorm):
     """US: scale and shift are shared and sliced, statistics are per width (arXiv 1903.05134, sec. 3.1)."""
 
-    def __init__(self, dim: Dim, plans: Sequence[ChannelPlan], widest: ChannelPlan) -> None:
+    def __init__(self, dim: Dim | Pieces, plans: Sequence[ChannelPlan], widest: ChannelPlan) -> None:
         super().__init__(dim)
         channels = widest.size(dim)
         self.weight = nn.Parameter(torch.ones(channels))
@@ -117,7 +122,7 @@ class UniversalNorm(PlanNorm):
         return norm
 
     def scale_and_shift(self) -> Statistics:
-        return self.weight[: self.active], self.bias[: self.active]
+        return take(self.weight, 0, self.kept), take(self.bias, 0, self.kept)
 
 
 class SharedNorm(PlanNorm, nn.BatchNorm2d):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,9 +21,10 @@ from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 
 @dataclass(frozen=True)
 class StageInput:
-    """What passes from one stage to the next: the activation, and within a block that is added to its input, that input."""
+    """What passes from one stage to the next: the activation (of a traced graph the activations, by value), and within a
+    block that is added to its input, that input."""
 
-    x: Tensor
+    x: Any
     block_input: Tensor | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,21 +70,19 @@ TORCH = str(Path(torch.__file__).parent)
 
 def user_line(trace: str) -> str:
     """The innermost line of a stack trace that is not torch's own, as `resnet.py:93`; nothing where all of it is torch's."""
-    frames = [match for match in FRAME.finditer(trace) if not match["file"].startswith(TORCH)]
+    frames = [match for match in FRAME.finditer(trace) if not match["file"].startswith((TORCH, "<"))]
     return f"{Path(frames[-1]['file']).name}:{frames[-1]['line']}" if frames else ""
 
 
 def export_refusal(module: nn.Module, example: Tensor, error: BaseException) -> str:
     """What to say of a module that torch does not export: torch's reason, shortened, and the line of the module."""
-    import traceback
-
     name = type(module).__name__
     line = user_line("".join(traceback.format_tb(error.__traceback__)))
     reason = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
     shape = "x".join(map(str, example.shape[1:]))
+    zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
     return (
-        f"{name}: torch cannot export it for inputs of {shape}{f', at {line}' if line else ''}: {reason[:200]}. Expected a module "
-        "whose forward pass takes one batch of images and does not depend on their values (if, for, .item() on them); run "
-        f"`torch.export.export(module, (torch.zeros({', '.join(map(str, (2, *example.shape[1:])))}),), strict=False)` for all "
-        "that torch says."
+        f"{name}: torch cannot export it for inputs of {shape}{f', at {line}' if line else ''}: {reason[:200]}. Expected a "
+        "module whose forward pass takes one batch of images and does not depend on their values (if, for, .item() on "
+        f"them); run `torch.export.export(module, ({zeros},), strict=False)` for all that torch says."
     )

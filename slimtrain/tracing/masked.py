@@ -1,9 +1,9 @@
 """The proof of a sliced network: the full-size one, in which what a plan drops is zero.
 
 Nothing here knows how a slice is taken: parameters keep their shapes, what is dropped is zeroed, and statistics over channels
-are taken over what stays. Only a shuffle that is taken for order-free runs on what stays, for there a narrow network is no part
-of the wide one. A wrong index map, a wrong size, a channel that leaks from one branch into another show up as a
-difference.
+are taken over what stays. A wrong index map, a wrong size, a channel that leaks from one branch into another show up as a
+difference. Only a shuffle that is taken for order-free runs on what stays, for there a narrow network is no part of the wide
+one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from slimtrain.graph.graph import Node, Value
+from slimtrain.graph.labels.reductions import REDUCTIONS
 from slimtrain.graph.pieces import Pieces
-from slimtrain.graph.rules.reductions import REDUCTIONS
-from slimtrain.graph.sizes import Sizing
-from slimtrain.tracing.running import Environment, step
+from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.program import Run, keep, operation
 
 # Operators whose result depends on how many channels there are, not only on their sum.
 OVER_CHANNELS = frozenset(
@@ -30,14 +30,16 @@ def masked(sizing: Sizing, images: Sequence[Tensor], tensors: Mapping[str, Tenso
     graph = sizing.graph
     number = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     zeroed = {p.name: _zeroed(tensors[p.name], sizing, Value(p.node)) for p in graph.parameters}
-    environment = Environment(graph, images, zeroed)
+    values = {Value(name): x for (name, _), x in zip(graph.inputs, images, strict=True)}
+    values |= {Value(p.node): zeroed[p.name] for p in graph.parameters}
+    run = Run(images[0].shape[0], False, images[0].device)
     for node in graph.nodes:
         counts = node.kind in OVER_CHANNELS or node.name in sizing.groups.reordered
         if counts and any(sizing.slims(value) for value in node.inputs):
-            _over_what_stays(environment, sizing, node, number)
+            _over_what_stays(values, run, sizing, node, number)
         else:
-            environment.run(step(node, node.op, node.arguments, number))
-    return environment.outputs()
+            keep(values, node, operation(node, node.op, node.arguments, number)(values, run))
+    return [values[value] for value in graph.outputs]
 
 
 def _index(sizing: Sizing, value: Value, dim: int, batch: int) -> Tensor | None:
@@ -62,23 +64,22 @@ def _zeroed(tensor: Tensor, sizing: Sizing, value: Value, batch: int = 1) -> Ten
     return tensor
 
 
-def _over_what_stays(environment: Environment, sizing: Sizing, node: Node, number: torch.dtype) -> None:
+def _over_what_stays(values: dict[Value, Tensor], run: Run, sizing: Sizing, node: Node, number: torch.dtype) -> None:
     """Run one operator on the channels that stay, and put its result among zeros."""
-    full = dict(environment.values)
+    small = dict(values)
     for value in node.inputs:
-        for dim in range(full[value].ndim):
-            index = _index(sizing, value, dim, environment.batch)
+        for dim in range(small[value].ndim):
+            index = _index(sizing, value, dim, run.batch)
             if index is not None:
-                environment.values[value] = environment.values[value].index_select(dim, index)
-    environment.run(step(node, *sizing.call(node), number))
-    environment.values |= {value: full[value] for value in node.inputs}
-    for output in range(len(node.outputs)):
+                small[value] = small[value].index_select(dim, index)
+    keep(small, node, operation(node, *sizing.call(node), number)(small, run))
+    for output, type_ in enumerate(node.outputs):
         value = Value(node.name, output)
-        tensor = environment.values[value]
+        tensor = small[value]
         for dim in range(tensor.ndim):
-            index = _index(sizing, value, dim, environment.batch)
+            index = _index(sizing, value, dim, run.batch)
             if index is not None:
-                size = node.outputs[output].at(environment.batch)[dim]
+                size = type_.at(run.batch)[dim]
                 shape = [size if d == dim else n for d, n in enumerate(tensor.shape)]
                 tensor = tensor.new_zeros(shape).index_copy(dim, index, tensor)
-        environment.values[value] = tensor
+        values[value] = tensor

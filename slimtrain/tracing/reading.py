@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from slimtrain.graph.graph import BUFFER, CONSTANT, PARAMETER, Argument, Graph, Node, Parameter, TensorType, Value
+from slimtrain.graph.graph import CONSTANT, PARAMETER, STATISTIC, Argument, Graph, Node, Parameter, TensorType, Value
 from slimtrain.tracing.exported import NotExportable, size_of, user_line
 
 IGNORED = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 CASTS = ("to", "_to_copy", "type_as", "float", "half", "double", "bfloat16")
+SOMETIMES_VIEWS = ("reshape", "contiguous", "to", "flatten", "dropout", "feature_dropout")
 CREATING = (
     "new_zeros",
     "new_full",
@@ -43,11 +44,15 @@ def read_program(program: ExportedProgram) -> Traced:
     try:
         return _Reader(program).read()
     except _MemoryChanged:  # torch can undo what this reader cannot, at the price of tracing once more
+        pass
+    try:
         return _Reader(program.run_decompositions({})).read()
+    except _MemoryChanged as error:
+        raise NotExportable(f"the exported graph cannot be read: {error}.") from error
 
 
 class _MemoryChanged(Exception):
-    """A value is read after a view of it was written to."""
+    """A value is read after a view of it was written to, or an operator holds a graph of its own."""
 
 
 @dataclass
@@ -73,8 +78,8 @@ class _Reader:
                 outputs = self._outputs(node)
             elif node.op == "call_function":
                 self._call(node)
-            else:
-                raise NotExportable(f"the exported graph holds {node.op} {node.target}, which has no meaning here.")
+            else:  # the graph of a block, such as one without autocast
+                raise _MemoryChanged(f"{node.target} is a graph of its own")
         return self._without_unused(Graph(tuple(self.inputs), tuple(self.parameters), tuple(self.nodes), outputs))
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
@@ -84,7 +89,7 @@ class _Reader:
                 raise NotExportable(f"input {node.name} is no tensor: expected a module that takes one batch of images.")
             self.inputs.append((node.name, _type(value)))
         else:
-            kind = {InputKind.PARAMETER: PARAMETER, InputKind.BUFFER: BUFFER}.get(spec.kind, CONSTANT)
+            kind = {InputKind.PARAMETER: PARAMETER, InputKind.BUFFER: STATISTIC}.get(spec.kind, CONSTANT)
             tensor = self._stored(spec)
             if kind == CONSTANT and not isinstance(tensor, Tensor):
                 raise NotExportable(f"the exported graph holds an object, {spec.target}, that is no tensor.")
@@ -130,28 +135,34 @@ class _Reader:
         kind = target._schema.name.split("::")[1]
         if kind in IGNORED:
             return
-        arguments = _arguments(node, target)
+        arguments: dict[str, Any] = _arguments(node, target)
         if self._computable(node, kind):
             self._compute(node, target)
             return
         self._check_memory(node)
-        kind = self._functional(node, target)
+        written = self._share_memory(node, target, kind)
+        if written is not None:
+            kind = kind.removesuffix("_")
         overload = target._overloadname
-        functional = getattr(getattr(torch.ops.aten, kind, None), overload, target)._schema.arguments
-        # `dropout_` calls its input otherwise than `dropout`
-        arguments = dict(zip((a.name for a in functional), arguments.values(), strict=False))
+        if written is not None:  # the same arguments, which may bear other names
+            schema = getattr(getattr(torch.ops.aten, kind), overload)._schema
+            names = (argument.name for argument in schema.arguments)
+            arguments = dict(zip(names, arguments.values(), strict=True))
         if kind in CASTS:  # to whatever it is: a device is none of the graph's concern
             kind, overload = "to", "dtype"
             arguments = {"self": arguments["self"], "dtype": node.meta["val"].dtype, "non_blocking": False, "copy": False}
-        names = kind if overload == "default" else f"{kind}.{overload}"
+        op = kind if overload == "default" else f"{kind}.{overload}"
         converted = {name: self._argument(value) for name, value in arguments.items()}
         values = node.meta["val"]
         single = isinstance(values, Tensor)
         outputs = tuple(_type(value) for value in ([values] if single else values))
         line = user_line(node.meta.get("stack_trace") or "")
-        self.nodes.append(Node(node.name, names, converted, outputs, _module_path(node), line))
+        self.nodes.append(Node(node.name, op, converted, outputs, _module_path(node), line))
         made = [Value(node.name, index) for index in range(len(outputs))]
         self.known[node] = made[0] if single else made
+        if written is not None:  # whoever reads what was written to reads the result from now on
+            before = self.known[written]
+            self.known |= {other: made[0] for other, known in self.known.items() if known == before}
 
     def _other(self, node: fx.Node) -> None:
         """Python arithmetic on sizes, which are plain numbers here, and blocks that torch puts around some operators."""
@@ -162,7 +173,7 @@ class _Reader:
             args = fx.node.map_arg(node.args, lambda argument: self.known[argument])
             self.known[node] = node.target(*args)
             return
-        raise _MemoryChanged  # higher-order blocks are inlined by torch
+        raise _MemoryChanged(f"{node.target} holds a graph of its own")  # torch can inline it
 
     # -- constants: what depends on no parameter and no input is computed now
 
@@ -178,9 +189,10 @@ class _Reader:
             known = self.known[argument]
             return _like(argument.meta["val"]) if isinstance(known, Value) else known
 
-        args, kwargs = (fx.node.map_arg(part, real) for part in (node.args, node.kwargs))
+        positional: Any = fx.node.map_arg(node.args, real)
+        named: Any = fx.node.map_arg(node.kwargs, real)
         with torch.no_grad():
-            self.known[node] = target(*args, **{name: _on_cpu(value) for name, value in kwargs.items()})
+            self.known[node] = target(*positional, **{name: _on_cpu(value) for name, value in named.items()})
 
     def _constant(self, node: fx.Node) -> Any:
         """What a node is, a computed constant being stored as a parameter now that something reads it."""
@@ -196,15 +208,13 @@ class _Reader:
     def _argument(self, argument: Any) -> Argument:
         if isinstance(argument, fx.Node):
             known = self._constant(argument)
-            if isinstance(known, list):
-                return tuple(known)
-            return known  # type: ignore[no-any-return]
+            return tuple(known) if isinstance(known, list) else known
         if isinstance(argument, list | tuple):
             return tuple(self._argument(part) for part in argument)
-        if isinstance(argument, bool) or argument is None or isinstance(argument, float | str):
-            return argument
-        if isinstance(argument, int):
+        if isinstance(argument, int) and not isinstance(argument, bool):
             return size_of(argument)
+        if argument is None or isinstance(argument, bool | float | str):
+            return argument
         if isinstance(argument, torch.dtype):
             return str(argument).removeprefix("torch.")
         if isinstance(argument, torch.device | torch.layout | torch.memory_format):
@@ -218,46 +228,49 @@ class _Reader:
 
     def _check_memory(self, node: fx.Node) -> None:
         if any(argument in self.stale for argument in node.all_input_nodes):
-            raise _MemoryChanged
+            raise _MemoryChanged(f"{node.name} reads memory that was written to")
 
-    def _functional(self, node: fx.Node, target: Any) -> str:
-        """The operator's name, without the underscore where it writes to its first argument: whoever reads that later reads
-        the result; a view of the same memory that is read later makes `_MemoryChanged`."""
-        schema = target._schema
-        kind = str(schema.name.split("::")[1])
-        written = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
-        viewed = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and not a.alias_info.is_write]
+    def _share_memory(self, node: fx.Node, target: Any, kind: str) -> fx.Node | None:
+        """Note whose memory a node shares. The node that it writes to, where it does: what else looks at that memory through
+        a view is stale afterwards."""
+        aliases = [argument.alias_info for argument in target._schema.arguments]
+        written = [index for index, alias in enumerate(aliases) if alias is not None and alias.is_write]
         if not written:
-            if viewed or kind in ("reshape", "contiguous", "to", "flatten", "dropout", "feature_dropout"):
-                first = next((n for n in node.all_input_nodes), None)
-                if first is not None:
-                    self.memory[node] = self._root(first)
-            return kind
-        (first,) = (node.args[index] for index in written)
+            if any(alias is not None for alias in aliases) or kind in SOMETIMES_VIEWS:
+                for source in node.all_input_nodes[:1]:
+                    self.memory[node] = self._root(source)
+            return None
+        first = node.args[written[0]]
         assert isinstance(first, fx.Node)
-        root = self._root(first)
-        if not isinstance(self.known[root], Value) or root.op == "placeholder":
-            raise _MemoryChanged
-        for other in self.program.graph.nodes:
-            if other is not first and other is not node and other in self.known and self._root(other) is root:
-                self.stale.add(other)
+        root, before = self._root(first), self.known[first]
+        if not isinstance(before, Value) or root.op == "placeholder":
+            raise _MemoryChanged(f"{node.name} writes to what is stored")
+        self.stale |= {n for n, known in self.known.items() if self._root(n) is root and known != before}
         self.memory[node] = root
-        first.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
-        self.stale.add(first)
-        return kind.removesuffix("_")
+        return first
 
     def _without_unused(self, graph: Graph) -> Traced:
-        """The graph without nodes and parameters that nothing reads."""
+        """The graph without nodes and parameters that nothing reads; buffers that are no running statistics are constants."""
         needed = {value.node for value in graph.outputs}
         kept = []
         for node in reversed(graph.nodes):
             if node.name in needed:
                 kept.append(node)
                 needed |= {value.node for value in node.inputs}
-        parameters = tuple(p for p in graph.parameters if p.node in needed)
-        names = {p.name for p in parameters}
-        graph = Graph(graph.inputs, parameters, tuple(reversed(kept)), graph.outputs)
-        return Traced(graph, {name: tensor for name, tensor in self.tensors.items() if name in names})
+        statistics = {
+            value.node
+            for node in kept
+            for value in (node.arguments.get("running_mean"), node.arguments.get("running_var"))
+            if isinstance(value, Value)
+        }
+        parameters = []
+        for parameter in (p for p in graph.parameters if p.node in needed):
+            running = parameter.kind == STATISTIC and parameter.node in statistics
+            kind = parameter.kind if running or parameter.kind == PARAMETER else CONSTANT
+            parameters.append(replace(parameter, kind=kind))
+        constants = {p.name: self.tensors[p.name].numpy() for p in parameters if p.kind == CONSTANT}
+        graph = Graph(graph.inputs, tuple(parameters), tuple(reversed(kept)), graph.outputs, constants)
+        return Traced(graph, {p.name: self.tensors[p.name] for p in parameters})
 
 
 def _flat(output: Any) -> list[Any]:

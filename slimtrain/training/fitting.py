@@ -20,7 +20,7 @@ from slimtrain.config.config import Config
 from slimtrain.config.reading import following_lr, lr_line
 from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
 from slimtrain.data.catalog import CATALOG
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
 
 CERTAIN = 1.25  # times the free memory: what is estimated higher cannot fit, see costs/training_memory.py
@@ -31,7 +31,7 @@ PREFETCHED = 2  # batches that every process that loads images holds
 LOADER = 100 * 2**20  # bytes of such a process beside its images
 
 
-def fitted(config: Config, spec: NetworkSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
+def fitted(config: Config, spec: WidthSpec, images: int, processes: Processes) -> tuple[Config, list[str]]:
     """The configuration with batches that fit the memory and the training `images`, and what is to be said of it, as lines.
     Images that are made up are as many as a few batches, however large.
 
@@ -84,7 +84,7 @@ def resumed_batch(config: Config, before: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, fit_batch=False, scale_lr=False, **{key: before[key] for key in keys})
 
 
-def fitted_for_testing(config: Config, spec: NetworkSpec, processes: Processes) -> Config:
+def fitted_for_testing(config: Config, spec: WidthSpec, processes: Processes) -> Config:
     """The configuration with a batch for tests and calibration that fits the memory. What is computed does not depend on
     the first; of calibration, the batch is part of what is asked for, so it is changed only where it was left open."""
     free = free_bytes(processes)
@@ -105,12 +105,12 @@ def free_bytes(processes: Processes) -> int | None:
     return None if free is None else free // processes.world
 
 
-def _training(config: Config, spec: NetworkSpec, processes: Processes) -> TrainingMemory:
+def _training(config: Config, spec: WidthSpec, processes: Processes) -> TrainingMemory:
     memory = training_memory(spec, config.image_size, averaged=bool(config.ema), half=config.amp != "none")
     return _with_loaders(memory, config, processes)
 
 
-def _testing(config: Config, spec: NetworkSpec, processes: Processes) -> TrainingMemory:
+def _testing(config: Config, spec: WidthSpec, processes: Processes) -> TrainingMemory:
     return _with_loaders(testing_memory(spec, config.image_size), config, processes)
 
 
@@ -122,7 +122,7 @@ def _with_loaders(memory: TrainingMemory, config: Config, processes: Processes) 
     return TrainingMemory(memory.fixed + config.loaders * LOADER, memory.per_image + held)
 
 
-def _with_test_batch(config: Config, spec: NetworkSpec, free: int | None, processes: Processes) -> Config:
+def _with_test_batch(config: Config, spec: WidthSpec, free: int | None, processes: Processes) -> Config:
     """The configuration with a batch for tests that fits: its figures do not depend on it."""
     if free is None:
         return config
@@ -142,7 +142,7 @@ def _where(processes: Processes) -> str:
     return f" on {'this GPU' if processes.device.type == 'cuda' else 'this machine'}{shared}"
 
 
-def _too_large(config: Config, spec: NetworkSpec, batch: int, most: int, free: int, processes: Processes) -> str:
+def _too_large(config: Config, spec: WidthSpec, batch: int, most: int, free: int, processes: Processes) -> str:
     parts = processes.world * config.accumulate
     fits = _even(max(most, 2 * parts))
     divided = config.accumulate * math.ceil(batch / fits)

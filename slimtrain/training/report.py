@@ -19,7 +19,7 @@ from slimtrain.config.run_folder import RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import Samples
 from slimtrain.models.channels import ChannelPlan, number_text
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import TOP, Scores
 from slimtrain.training.optimizer import Schedule
@@ -30,7 +30,7 @@ PROBES = 8  # images that a file is verified with, where noise says nothing
 EXPORTS = Path("exports")  # where slimexport writes by default, a folder per network
 
 
-def describe_run(spec: NetworkSpec, data: Data, config: Config, processes: Processes, plans: int, steps: int) -> str:
+def describe_run(spec: WidthSpec, data: Data, config: Config, processes: Processes, plans: int, steps: int) -> str:
     """Two lines before a run begins: what is trained on what, and how a batch of `plans` widths is divided; `steps` are those
     of an epoch."""
     widths = f"widths {' to '.join(map(number_text, spec.range))}" if spec.family == "us" else spec.describe_widths()

@@ -22,6 +22,7 @@ from slimtrain.config.config import Config, plain, run_settings
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.data.datasets import Data
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.logbook import SummaryRow
@@ -72,8 +73,17 @@ def run_to_resume(resume: str, folder: Path, pretrained: str = "") -> tuple[Path
     return path, content
 
 
+def _alike_but_for_classes(before: WidthSpec, spec: WidthSpec) -> bool:
+    return isinstance(before, NetworkSpec) and dataclasses.replace(before, classes=spec.classes) == spec
+
+
+def channel_lists(spec: WidthSpec) -> tuple[tuple[int, ...], ...]:
+    """Those of an AutoSlim network, none of others."""
+    return spec.channel_lists if isinstance(spec, NetworkSpec) else ()
+
+
 def read_run(
-    path: Path, content: Mapping[str, Any], config: Config, spec: NetworkSpec, data: Data
+    path: Path, content: Mapping[str, Any], config: Config, spec: WidthSpec, data: Data
 ) -> tuple[SlimmableNetwork, dict[str, Any]]:
     """The network and the training state of `last.pt`; CheckpointError where it is of another network, UserError where the
     configuration now asks for another run, and where the data is no longer what it was."""
@@ -81,10 +91,10 @@ def read_run(
     before = network.spec
     training: dict[str, Any] = content["training"]
     asked = training["config"].get("classes") != config.classes
-    if before != spec and dataclasses.replace(before, classes=spec.classes) == spec and not asked:
+    if before != spec and _alike_but_for_classes(before, spec) and not asked:
         check_data(path, content, data)
     if before != spec:
-        if before.channel_lists != spec.channel_lists and before.name == spec.name:
+        if channel_lists(before) != channel_lists(spec) and before.name == spec.name:
             raise CheckpointError(
                 f"{path}: is a {before.name} of other channel lists than those to be trained. Other plans are another run: "
                 "set resume=none, or another output_dir."

@@ -10,11 +10,10 @@ Draws depend on (seed, step) alone, so a resumed run and every process of a run 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class WidthSampler:
     `sandwich` widths per step of a US network; `width_step` above 0 draws from a grid that begins at the narrowest.
     """
 
-    spec: NetworkSpec
+    spec: WidthSpec
     seed: int = 0
     sandwich: int = 4
     nonuniform: bool = False
@@ -66,14 +65,4 @@ class WidthSampler:
             return self.spec.plan(draw.choice(self.grid))
         if not self.nonuniform:
             return self.spec.plan(draw.uniform(low, high))
-        return mixed_plan(self.spec, f"nonuniform_{number}", [draw.uniform(low, high) for _ in self.spec.wiring.groups])
-
-
-def mixed_plan(spec: NetworkSpec, name: str, widths: Sequence[float]) -> ChannelPlan:
-    """A plan whose channel groups have widths of their own, one per entry of the channel list; of entries that share a
-    group the first decides."""
-    channels: dict[str, int] = {}
-    for position, (group, width) in enumerate(zip(spec.wiring.groups, widths, strict=True)):
-        if group not in channels:
-            channels[group] = spec.channel_list(width)[position]
-    return ChannelPlan(name, channels)
+        return self.spec.mixed_plan(f"nonuniform_{number}", [draw.uniform(low, high) for _ in range(self.spec.entries)])

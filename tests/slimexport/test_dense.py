@@ -22,6 +22,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.build import DenseLayers
 from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
+from tests.support.specs import spec_of
 from tests.support.state_files import read_state_dict
 
 NETWORKS = (
@@ -64,7 +65,7 @@ def test_outputs_are_those_of_the_files_tensors_sliced_and_of_the_slimmable_netw
     for index in {0, len(plans) // 2, len(plans) - 1}:
         plan = plans[index]
         network = materialize(checkpoint, plan.width, fold=False)
-        dense = built(checkpoint.spec, plan)
+        dense = built(spec_of(checkpoint), plan)
         expected_state = sliced(state, {key: tensor.shape for key, tensor in dense.state_dict().items()}, index)
         assert network.state_dict().keys() == expected_state.keys()
         for key, tensor in network.state_dict().items():

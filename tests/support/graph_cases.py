@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slimtrain.graph.groups import find_groups
-from slimtrain.graph.labels import Policy
-from slimtrain.graph.sizes import Sizing
+from slimtrain.graph.labels.labelling import Policy
+from slimtrain.groups.groups import find_groups
+from slimtrain.groups.sizes import Sizing
 from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import read_program
 from slimtrain.tracing.slicing import sliced

@@ -26,7 +26,6 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.optimizer import initialize
 from slimtrain.training.run import train
-from slimtrain.training.sampling import mixed_plan
 from tests.support import ROOT
 from tests.support.outcomes import Outcome, outcome_of
 
@@ -110,7 +109,7 @@ def mixed(spec: NetworkSpec, name: str = "mixed") -> ChannelPlan:
     """A plan with another width in every group."""
     low, high = spec.range
     groups = spec.wiring.groups
-    return mixed_plan(spec, name, [low + (high - low) * (i * 7 % 11) / 10 for i in range(len(groups))])
+    return spec.mixed_plan(name, [low + (high - low) * (i * 7 % 11) / 10 for i in range(len(groups))])
 
 
 def noise(count: int = 4, size: int = 32, seed: int = 5) -> Tensor:

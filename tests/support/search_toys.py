@@ -16,6 +16,7 @@ from slimtrain.search.greedy import CandidateScore
 from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE, network_of, noise
+from tests.support.specs import spec_of
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 V2 = NetworkSpec("mobilenet_v2", "us", (0.25, 0.5), 7, width_range=(0.25, 0.5))
@@ -41,7 +42,7 @@ def known_chunks(network: SlimmableNetwork, chunks: int = 2, count: int = 10) ->
 def dense(network: SlimmableNetwork, plan: ChannelPlan) -> nn.Module:
     """Ordinary torch layers holding the leading corner of every weight."""
     with torch.device("meta"):  # no time for random weights
-        network_of_plan = network.spec.build(DenseLayers(plan))
+        network_of_plan = spec_of(network).build(DenseLayers(plan))
     assert isinstance(network_of_plan, nn.Module)
     network_of_plan.to_empty(device="cpu")
     for norm in network_of_plan.modules():

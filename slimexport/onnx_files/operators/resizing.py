@@ -9,7 +9,7 @@ import torch
 
 from slimexport.onnx_files.operators.call import Call, Operand
 from slimexport.onnx_files.operators.registry import form
-from slimtrain.tracing.running import operator
+from slimtrain.slimmable.program import operator
 
 NEAREST = tuple(f"upsample_nearest{n}d" for n in (1, 2, 3)) + tuple(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3))
 

@@ -27,6 +27,7 @@ from tests.support import ROOT
 from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, config, mixed, network_of
 from tests.support.slimtrain_states import State, random_state
 from tests.support.slimtrain_states import network_of as network_holding
+from tests.support.specs import spec_of
 
 SPEC = NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5))
 TIED = NetworkSpec("mobilenet_v2", "us", (0.25, 1.0, 0.26), 10, width_range=(0.25, 1.0))  # 0.25 and 0.26: the same shapes
@@ -398,7 +399,7 @@ def test_what_the_published_layout_has_no_place_for(path: Path) -> None:
     for network in (calibrated_network(SPEC, mixed(SPEC)), network_of(US1)):
         assert "--layout own" in message(lambda network=network: published_content(network))  # type: ignore[misc]
         save(own_content(network, 32, (0.5,) * 3, (0.5,) * 3), path)
-        assert opens(path, network.spec)
+        assert opens(path, spec_of(network))
     network = network_holding(SPEC, random_state(SPEC))
     empty = SlimmableNetwork(SPEC).eval()
     assert "calibrate these too" in message(lambda: published_content(empty))

@@ -7,7 +7,7 @@ import pytest
 from slimtrain.base.errors import UserError
 from slimtrain.models.published import PUBLISHED, published_spec
 from slimtrain.models.registry import ARCHITECTURES, described_architectures, network_names, sibling, split_name
-from slimtrain.models.spec import FAMILIES
+from slimtrain.models.width_spec import FAMILIES
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))

@@ -32,11 +32,11 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.greedy import run_search
 from slimtrain.search.slimming import Slimming
-from slimtrain.training.sampling import mixed_plan
 from tests.support.dense_costs import measured_cost
 from tests.support.run_helpers import ALONE, TINY, calibrated_network, logits, network_of, noise, same_state
 from tests.support.search_toys import brute_force, known_chunks
 from tests.support.slimtrain_states import empty_state, gap
+from tests.support.specs import spec_of
 
 GROUPS = ("stem", "mid", "stage", "stage", "tail")
 COUNTS = (32, 96, 160, 160, 64)  # no two widths in steps of 0.05 have the same
@@ -111,7 +111,7 @@ def test_its_state_dict_is_identified(spec: NetworkSpec) -> None:
 
 @pytest.mark.parametrize("spec", [US, S, AUTOSLIM], ids=lambda spec: spec.name)
 def test_checkpoints_dense_networks_and_verified_onnx_files(spec: NetworkSpec, tmp_path: Path) -> None:
-    network = calibrated_network(spec, *([mixed_plan(spec, "mixed", [0.5, 1.0, 0.75, 0.75, 1.0])] if spec == US else []))
+    network = calibrated_network(spec, *([spec.mixed_plan("mixed", [0.5, 1.0, 0.75, 0.75, 1.0])] if spec == US else []))
     save(own_content(network, 32, (0.5,) * 3, (0.25,) * 3), tmp_path / "own.pt")
     checkpoint = open_checkpoint(tmp_path / "own.pt")
     assert checkpoint.spec == spec
@@ -140,7 +140,7 @@ def test_the_published_layout_holds_it_too(spec: NetworkSpec, tmp_path: Path) ->
 
 def test_an_untrained_one_can_be_tried_out() -> None:
     checkpoint: Checkpoint = open_checkpoint("random:us_toy")
-    assert checkpoint.spec.architecture == "toy" and checkpoint.network.has_statistics(checkpoint.spec.plan(0.5))
+    assert spec_of(checkpoint).architecture == "toy" and checkpoint.network.has_statistics(spec_of(checkpoint).plan(0.5))
 
 
 def test_a_search_slims_it_step_by_step_and_shares_what_candidates_have_in_common() -> None:

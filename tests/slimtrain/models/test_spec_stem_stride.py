@@ -21,6 +21,7 @@ from slimtrain.checkpoints.writing import save
 from slimtrain.costs.cost import CostCounter
 from slimtrain.models.spec import NetworkSpec
 from tests.support.run_helpers import AUTO, S2, US1, calibrated_network, network_of, noise, same_state
+from tests.support.specs import spec_of
 
 SPECS = {
     "us_mobilenet_v1": US1,
@@ -85,7 +86,7 @@ def test_it_goes_through_checkpoint_dense_network_and_onnx(name: str, tmp_path: 
     network = calibrated_network(spec)
     save(own_content(network, 32, (0.5,) * 3, (0.5,) * 3), tmp_path / "own.pt")
     checkpoint = open_checkpoint(tmp_path / "own.pt")
-    assert checkpoint.spec.stem_stride == 1
+    assert spec_of(checkpoint).stem_stride == 1
     for plan in spec.plans:
         dense = dense_network(checkpoint.network, plan)
         assert [conv.stride for conv in first_convolutions(dense)] == [(1, 1)]

@@ -22,6 +22,7 @@ from slimtrain.training.run import Run
 from tests.support.plan_files import write_plan
 from tests.support.run_helpers import config_file, differences, done, export_words, noise, raw, refused, run
 from tests.support.search_helpers import searched
+from tests.support.specs import spec_of
 
 V1 = NetworkSpec("mobilenet_v1", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25), stem_stride=1)
 V2 = NetworkSpec("mobilenet_v2", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
@@ -65,7 +66,7 @@ def test_plans_are_trained_jointly_with_norms_of_their_own(plans: Path, tmp_path
     outcome = done("train", file, "--plans", plans)
     folder = tmp_path / "run_found"
     path = folder / "autoslim_mobilenet_v1.pt"
-    spec = open_checkpoint(path).spec
+    spec = spec_of(open_checkpoint(path))
     assert (spec.name, spec.channel_lists, spec.switches) == ("autoslim_mobilenet_v1", lists(plans), (1, 2, 3))
     state = raw(path)["model"]
     sizes = [state[f"features.0.1.bn.{i}.running_mean"].numel() for i in range(3)]
@@ -82,7 +83,7 @@ def test_a_plan_is_trained_alone(plans: Path, tmp_path: Path) -> None:
     file = config_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))
     done("train", file, "--plans", plans, "--plan", "macs_600K")
     path = tmp_path / "run_macs_600K" / "autoslim_mobilenet_v1.pt"
-    assert open_checkpoint(path).spec.channel_lists == lists(plans)[1:2]
+    assert spec_of(open_checkpoint(path)).channel_lists == lists(plans)[1:2]
     assert not (tmp_path / "run").exists() and not (tmp_path / "run_found").exists()
     same_dense(path)
 
@@ -164,7 +165,7 @@ def test_counts_that_agree_by_chance_train_and_load_alike(layout: str, tmp_path:
     warnings = [line for line in outcome.lines if line.startswith("warning: ")]
     assert [line.split()[1] for line in warnings] == ["features.1", "features.3.expand"]
     path = tmp_path / "run_found" / "autoslim_mobilenet_v2.pt"
-    spec = open_checkpoint(path).spec
+    spec = spec_of(open_checkpoint(path))
     first, third = spec.wiring.blocks[0], spec.wiring.blocks[2]
     assert first.residual and third.hidden == third.inp == "features.2"  # type: ignore[attr-defined]
     assert not V2.wiring.blocks[0].residual  # type: ignore[attr-defined]

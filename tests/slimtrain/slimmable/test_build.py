@@ -22,7 +22,7 @@ def test_a_norm_is_of_its_family_and_of_a_fixed_group_one_for_all_widths(archite
         network = SlimmableNetwork(spec)
     usual = UniversalNorm if family == "us" else SwitchableNorm
     for norm in network.norms.values():
-        groups = {group for group, _ in norm.dim.terms}
+        groups = norm.dim.groups
         assert type(norm) is (SharedNorm if groups <= spec.fixed_groups else usual)
     shared = [norm for norm in network.norms.values() if isinstance(norm, SharedNorm)]
     assert len(shared) == len(spec.fixed_groups)

@@ -31,7 +31,7 @@ def test_one_value_per_channel_is_refused_where_torch_would(
     norm = next(module for module in network.modules() if isinstance(module, PlanNorm))
     with network.at(SPEC.widest):
         norm.averaging = averaging
-        x = torch.randn(images, norm.active, *size)
+        x = torch.randn(images, SPEC.widest.size(norm.dim), *size)
         stored = norm.stored()
         assert stored is not None and stored.num_batches_tracked is not None
         if refused_by_torch(x):

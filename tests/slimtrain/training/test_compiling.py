@@ -27,6 +27,7 @@ from slimtrain.training.step import Gradients, Stepper
 from tests.support.run_helpers import config, failure
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
+from tests.support.specs import spec_of
 
 RANGE = (0.25, 1.0)
 
@@ -109,7 +110,7 @@ def grid_plans(sampler: WidthSampler) -> list[ChannelPlan]:
 def test_every_plan_that_comes_back_is_compiled_once(
     sampler: WidthSampler, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network, count = network_for(sampler.spec), Counting()
+    network, count = network_for(spec_of(sampler)), Counting()
     forward = CompiledForward(network, grid_plans(sampler), count)
     assert (len(forward.plans), len(forward.compiled), count.graphs) == (expected, 0, 0)
     with caplog.at_level(logging.WARNING):
@@ -126,7 +127,7 @@ def test_giving_up_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
     import torch._dynamo
 
     sampler, count = WidthSampler(us(), width_step=0.05), Counting()
-    network = network_for(sampler.spec)
+    network = network_for(spec_of(sampler))
     forward = CompiledForward(network, grid_plans(sampler), count)
     with torch._dynamo.config.patch(recompile_limit=8), caplog.at_level(logging.WARNING):
         run(network, forward, [grid_plans(sampler)])
@@ -137,7 +138,7 @@ def test_giving_up_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
 def test_batches_in_parts_of_four_sizes_stay_within_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     """7 images in two parts, and a last batch of 3 in two parts."""
     sampler, count = WidthSampler(s(0.25, 0.5, 1.0)), Counting()
-    network = network_for(sampler.spec)
+    network = network_for(spec_of(sampler))
     forward = CompiledForward(network, grid_plans(sampler), count)
     with caplog.at_level(logging.WARNING):
         run(network, forward, [sampler(step) for step in range(2)], sizes=(4, 3, 2, 1))
@@ -147,7 +148,7 @@ def test_batches_in_parts_of_four_sizes_stay_within_the_limit(caplog: pytest.Log
 
 def test_drawn_widths_run_eagerly() -> None:
     sampler, count = WidthSampler(us()), Counting()
-    network = network_for(sampler.spec)
+    network = network_for(spec_of(sampler))
     forward = CompiledForward(network, sampler.fixed, count)
     drawn = [plan for step in range(10) for plan in sampler(step)[2:] if plan not in sampler.fixed]
     run(network, forward, [drawn])
@@ -161,7 +162,7 @@ def test_at_most_64_plans_are_compiled_the_first_ones() -> None:
     sampler = WidthSampler(us(), width_step=0.01)
     plans = grid_plans(sampler)
     assert len(dict.fromkeys(plans)) == 76
-    forward = CompiledForward(network_for(sampler.spec), plans, Counting())
+    forward = CompiledForward(network_for(spec_of(sampler)), plans, Counting())
     assert len(forward.plans) == MOST_PLANS == 64
     assert forward.plans == set(list(dict.fromkeys(plans))[:64]) and forward.plans >= set(sampler.fixed)
 
@@ -178,7 +179,7 @@ def test_limits_that_a_user_raised_are_kept() -> None:
 def test_compiled_steps_are_those_of_the_eager_network(sampler: WidthSampler) -> None:
     outcomes: list[tuple[State, State, list[float]]] = []
     for compiled in (False, True):
-        network = network_for(sampler.spec)
+        network = network_for(spec_of(sampler))
         gradients = Gradients(network, sampler.count, alone(), synchronized=False)
         forward = CompiledForward(network, sampler.fixed, "aot_eager") if compiled else None
         steps = Stepper(
@@ -206,7 +207,7 @@ def synchronized_gradients(joined: Processes) -> tuple[int, State, State]:
     ARCHITECTURES["tiny"] = Tiny()
     sampler, count, steps = WidthSampler(us(), sandwich=2), Counting(), []
     for compiled in (False, True):
-        network = network_for(sampler.spec)
+        network = network_for(spec_of(sampler))
         network.synchronize(True)
         forward = CompiledForward(network, sampler.fixed, count) if compiled else network
         for step in range(2):

@@ -25,6 +25,7 @@ from slimtrain.training.sampling import WidthSampler
 from slimtrain.training.step import Gradients, Stepper
 from tests.support.slimtrain_processes import CountingAllReduce, alone, in_processes
 from tests.support.slimtrain_states import State, images, network_of, random_state
+from tests.support.specs import spec_of
 
 SPECS = {
     "us": NetworkSpec("mobilenet_v1", "us", (0.25, 0.5), 10, width_range=(0.25, 0.5), stem_stride=1),
@@ -44,10 +45,10 @@ def share(joined: Processes, total: int) -> slice:
 def one_step(joined: Processes, name: str, options: dict[str, Any]) -> Outcome:
     """Gradients, losses and statistics of one step, and what was summed over processes for it."""
     sampler = WidthSampler(SPECS[name], sandwich=3)
-    state = random_state(sampler.spec)
+    state = random_state(spec_of(sampler))
     if options["dtype"] == torch.float32:
         state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    network = network_of(sampler.spec, state)
+    network = network_of(spec_of(sampler), state)
     synchronized = options["synchronized"]
     network.synchronize(synchronized and joined.world > 1)
     gradients = Gradients(network, sampler.count, joined, synchronized)
@@ -137,7 +138,7 @@ def test_without_synchronization_one_sum_per_step_carries_everything() -> None:
 def one_share(joined: Processes, name: str, world: int, rank: int) -> Outcome:
     """What process `rank` of `world` would make by itself: its gradients, and its own statistics."""
     sampler = WidthSampler(SPECS[name], sandwich=3)
-    network = network_of(sampler.spec, random_state(sampler.spec))
+    network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     gradients = Gradients(network, sampler.count, joined, synchronized=False)
     steps = Stepper(network, sgd(network, 0, 0.9, True, 0), gradients, smoothing=0.1, distill=True, amp="none")
     own = share(Processes(rank, world, joined.device), TOTAL)

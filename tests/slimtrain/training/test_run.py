@@ -27,6 +27,7 @@ from slimtrain.training.inputs import CALIBRATION_EPOCH, data_of, test_transform
 from slimtrain.training.run import Run, train
 from tests.support.outcomes import Outcome
 from tests.support.run_helpers import ALONE, LISTS, command, config, config_file, done, export_words, logits, raw, tree
+from tests.support.specs import spec_of
 
 S = {"network": "s_mobilenet_v1", "width_range": [], "test_widths": [], "switches": [0.125, 0.25]}
 AUTOSLIM = {
@@ -405,7 +406,7 @@ def test_a_small_cifar_run(tmp_path: Path) -> None:
     settings = config(tmp_path / "run", data="cifar10", data_dir=str(tmp_path), image_size=32, augmentation="cifar", epochs=1)
     path = train(settings, ALONE)
     checkpoint = open_checkpoint(path)
-    assert (checkpoint.image_size, checkpoint.spec.classes, checkpoint.spec.stem_stride) == (32, 10, 1)
+    assert (checkpoint.image_size, spec_of(checkpoint).classes, spec_of(checkpoint).stem_stride) == (32, 10, 1)
     assert "20 images to train, 4 to test" in (tmp_path / "run" / "train.log").read_text()
 
 

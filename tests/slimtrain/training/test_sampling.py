@@ -13,7 +13,7 @@ import torch
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.training.sampling import WidthSampler, mixed_plan
+from slimtrain.training.sampling import WidthSampler
 from tests.support.slimtrain_states import empty_state, images, network_of, random_state
 
 US = NetworkSpec("mobilenet_v1", "us", (0.25, 1.0), 10, width_range=(0.25, 1.0))
@@ -173,19 +173,19 @@ def test_of_tied_entries_the_first_decides() -> None:
     stage = [i for i, group in enumerate(groups) if group == "features.1"]
     assert len(stage) == 4  # the shortcut's output, and each of three blocks'
     widths[stage[0]] = 0.25
-    plan = mixed_plan(US_RESNET, "mixed", widths)
+    plan = US_RESNET.mixed_plan("mixed", widths)
     expected = {**US_RESNET.plan(1.0).channels, "features.1": US_RESNET.plan(0.25).channels["features.1"]}
     assert dict(plan.channels) == expected
     widths[stage[0]], widths[stage[1]] = 1.0, 0.25
-    assert mixed_plan(US_RESNET, "mixed", widths) == US_RESNET.plan(1.0)
+    assert US_RESNET.mixed_plan("mixed", widths) == US_RESNET.plan(1.0)
 
 
 def test_equal_widths_everywhere_make_the_uniform_plan() -> None:
     for spec in (US, US_V2, US_RESNET):
         widths = [0.55] * len(spec.wiring.groups)
-        assert mixed_plan(spec, "mixed", widths) == spec.plan(0.55)
+        assert spec.mixed_plan("mixed", widths) == spec.plan(0.55)
         with pytest.raises(ValueError, match="zip"):
-            mixed_plan(spec, "mixed", widths[1:])
+            spec.mixed_plan("mixed", widths[1:])
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v2", "resnet50"])

@@ -19,6 +19,7 @@ from slimtrain.training.sampling import WidthSampler
 from slimtrain.training.step import Gradients, Stepper, accumulate_gradients
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
+from tests.support.specs import spec_of
 
 CLASSES = 10
 EXACT = 1e-10  # of the largest gradient of the tensor, float64
@@ -134,9 +135,9 @@ CASES += [(name, rule) for name in ("s_v1", "us_v1", "autoslim") for rule in ("l
 def test_gradients_are_the_sum_of_those_of_dense_networks(name: str, rule: str) -> None:
     sampler = SAMPLERS[name]
     options: dict[str, Any] = {"smoothing": 0.1 if rule != "labels" else 0.0, "distill": rule == "distilled"}
-    state, x, plans = random_state(sampler.spec), images(8, 16), sampler(0)
-    expected, losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, **options)
-    network = network_of(sampler.spec, {key: value.clone() for key, value in state.items()})
+    state, x, plans = random_state(spec_of(sampler)), images(8, 16), sampler(0)
+    expected, losses, _ = expected_step(spec_of(sampler), plans, state, x, LABELS, **options)
+    network = network_of(spec_of(sampler), {key: value.clone() for key, value in state.items()})
     result = stepper(network, sampler.count, **options).compute(plans, x, LABELS, 8)
     assert result.tolist() == pytest.approx(losses, rel=1e-10)
     assert_same(gradients_of(network), expected)
@@ -155,11 +156,11 @@ def test_the_plans_of_the_test_are_drawn_ones_of_different_sizes() -> None:
 def test_the_teacher_is_a_constant() -> None:
     """Had the teacher learned from its pupils too, its gradients would be others."""
     sampler = SAMPLERS["us_v1"]
-    state, x, plans = random_state(sampler.spec), images(8, 16), sampler(0)
-    network = network_of(sampler.spec, {key: value.clone() for key, value in state.items()})
+    state, x, plans = random_state(spec_of(sampler)), images(8, 16), sampler(0)
+    network = network_of(spec_of(sampler), {key: value.clone() for key, value in state.items()})
     stepper(network, sampler.count, distill=True).compute(plans, x, LABELS, 8)
     gradients = gradients_of(network)
-    entangled, _, _ = expected_step(sampler.spec, plans, state, x, LABELS, distill=True, detached=False)
+    entangled, _, _ = expected_step(spec_of(sampler), plans, state, x, LABELS, distill=True, detached=False)
     for key in ("features.0.0.weight", "features.13.body.3.weight", "classifier.0.weight", "features.3.body.4.bias"):
         assert gap(gradients[key], entangled[key]) > 1e-3
 
@@ -169,7 +170,7 @@ def test_distillation_keeps_labels_from_the_narrower_plans() -> None:
     widest, narrow = sampler(0)
     results = []
     for labels in (LABELS, (LABELS + 1) % CLASSES):
-        network = network_of(sampler.spec, random_state(sampler.spec))
+        network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
         losses = stepper(network, 2, distill=True).compute([widest, narrow], images(8, 16), labels, 8)
         results.append((losses.tolist(), gradients_of(network)))
     (first, a), (second, b) = results
@@ -189,14 +190,14 @@ def test_distillation_keeps_labels_from_the_narrower_plans() -> None:
 def test_parts_are_added_up_over_the_total_of_the_step() -> None:
     """Each part is normalized by its own statistics, so the reference, too, takes the parts one by one."""
     sampler = SAMPLERS["us_v1"]
-    state, x, plans = random_state(sampler.spec), images(8, 32), sampler(0)
-    network = network_of(sampler.spec, {key: value.clone() for key, value in state.items()})
+    state, x, plans = random_state(spec_of(sampler)), images(8, 32), sampler(0)
+    network = network_of(spec_of(sampler), {key: value.clone() for key, value in state.items()})
     losses = stepper(network, sampler.count, distill=True, parts=3).compute(plans, x, LABELS, 16)  # 16: two processes
     total: State = {}
     wanted = [0.0] * len(plans)
     for rows in (slice(0, 3), slice(3, 6), slice(6, 8)):
         share = len(LABELS[rows]) / 16
-        part, mean, _ = expected_step(sampler.spec, plans, state, x[rows], LABELS[rows], distill=True)
+        part, mean, _ = expected_step(spec_of(sampler), plans, state, x[rows], LABELS[rows], distill=True)
         total = {key: total.get(key, torch.zeros(())) + share * value for key, value in part.items()}
         wanted = [a + share * b for a, b in zip(wanted, mean, strict=True)]
     assert_same(gradients_of(network), total)
@@ -208,7 +209,7 @@ def test_where_norms_do_not_look_at_the_batch_parts_make_no_difference() -> None
     sampler = SAMPLERS["s_v1"]
     results = []
     for parts in (1, 4):
-        network = network_of(sampler.spec, random_state(sampler.spec))
+        network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
         for parameter in network.parameters():
             parameter.grad = None
         for part, labels in zip(images(8, 32).chunk(parts), LABELS.chunk(parts), strict=True):
@@ -219,19 +220,19 @@ def test_where_norms_do_not_look_at_the_batch_parts_make_no_difference() -> None
 
 def test_a_second_step_starts_from_nothing() -> None:
     sampler = SAMPLERS["us_v1"]
-    network = network_of(sampler.spec, random_state(sampler.spec))
+    network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     steps = stepper(network, sampler.count)
     steps.compute(sampler(1), images(8, 16, seed=9), LABELS, 8)
     steps.compute(sampler(0), images(8, 16), LABELS, 8)
     second, losses = gradients_of(network), steps.gradients.losses.clone()
-    alone = network_of(sampler.spec, random_state(sampler.spec))
+    alone = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     assert torch.equal(stepper(alone, sampler.count).compute(sampler(0), images(8, 16), LABELS, 8), losses)
     assert_same(second, gradients_of(alone), 0.0)
 
 
 def test_a_step_trains_also_after_a_test() -> None:
     sampler = SAMPLERS["s_v1"]
-    network = network_of(sampler.spec, random_state(sampler.spec))
+    network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     assert not network.training
     before = network.state_dict()["features.0.1.bn.0.running_mean"].clone()
     stepper(network, 2).compute(sampler(0), images(8, 16), LABELS, 8)
@@ -241,7 +242,7 @@ def test_a_step_trains_also_after_a_test() -> None:
 
 def test_apply_takes_the_rate_it_is_given() -> None:
     sampler = SAMPLERS["s_v1"]
-    network = network_of(sampler.spec, random_state(sampler.spec))
+    network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     steps = stepper(network, 2)
     steps.compute(sampler(0), images(8, 16), LABELS, 8)
     key = "features.3.body.1.bn.0.weight"  # does not decay: its first step is lr (1 + momentum) times the gradient
@@ -257,7 +258,7 @@ def test_apply_takes_the_rate_it_is_given() -> None:
 @pytest.mark.parametrize("name", ["s_v1", "us_v1", "us_v2_nonuniform"])
 def test_statistics_follow_their_own_plan_and_drawn_plans_leave_none(name: str) -> None:
     sampler = SAMPLERS[name]
-    spec, x = sampler.spec, images(8, 16)
+    spec, x = spec_of(sampler), images(8, 16)
     state = random_state(spec)
     plans = [plan for plan in sampler(0) if plan in spec.plans or plan not in sampler.fixed]
     network = network_of(spec, {key: value.clone() for key, value in state.items()})
@@ -279,7 +280,7 @@ def test_statistics_follow_their_own_plan_and_drawn_plans_leave_none(name: str) 
 
 def test_drawn_plans_alone_move_nothing() -> None:
     sampler = SAMPLERS["us_v1"]
-    network = network_of(sampler.spec, random_state(sampler.spec))
+    network = network_of(spec_of(sampler), random_state(spec_of(sampler)))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     plans = [plan for step in range(4) for plan in sampler(step)[2:] if plan not in sampler.spec.plans]
     assert len(plans) >= 4
@@ -307,7 +308,7 @@ def test_half_precision_is_that_of_dense_networks(amp: str) -> None:
     """Rounding grows over 27 layers of random weights, so that gradients of any two precisions are far apart but for the
     last layer's; networks of the same precision agree."""
     sampler = WidthSampler(us("mobilenet_v1", 0.25, 0.5), sandwich=3)
-    network = float32_network(sampler.spec)
+    network = float32_network(spec_of(sampler))
     state = {key: value.clone() for key, value in network.state_dict().items()}
     x, plans = images(8, 16).float(), sampler(0)
     steps = half_stepper(network, sampler.count, amp, distill=True, smoothing=0.1)
@@ -316,8 +317,8 @@ def test_half_precision_is_that_of_dense_networks(amp: str) -> None:
     gradients = {key: value / scale for key, value in gradients_of(network).items()}
     assert {value.dtype for value in gradients.values()} == {losses.dtype} == {torch.float32}
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-    same, same_losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, smoothing=0.1, distill=True, half=half)
-    full, full_losses, _ = expected_step(sampler.spec, plans, state, x, LABELS, smoothing=0.1, distill=True)
+    same, same_losses, _ = expected_step(spec_of(sampler), plans, state, x, LABELS, smoothing=0.1, distill=True, half=half)
+    full, full_losses, _ = expected_step(spec_of(sampler), plans, state, x, LABELS, smoothing=0.1, distill=True)
     assert losses.tolist() == pytest.approx(same_losses, rel=1e-5)
     assert losses.tolist() == pytest.approx(full_losses, rel=0.03)
     assert_same(gradients, same, {"bf16": 1e-3, "fp16": 0.02}[amp])  # fp16's small gradients depend on the scale
@@ -328,7 +329,7 @@ def test_half_precision_is_that_of_dense_networks(amp: str) -> None:
 def test_convolutions_run_in_the_chosen_precision() -> None:
     sampler = SAMPLERS["s_v1"]
     for amp, dtype in (("none", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        network = float32_network(sampler.spec)
+        network = float32_network(spec_of(sampler))
         seen: set[torch.dtype] = set()
         network.get_submodule("features.3.body.3").register_forward_hook(lambda m, i, out, seen=seen: seen.add(out.dtype))
         stepper(network, 2, amp=amp).compute(sampler(0), images(4, 32).float(), LABELS[:4], 4)
@@ -337,7 +338,7 @@ def test_convolutions_run_in_the_chosen_precision() -> None:
 
 def test_fp16_steps_are_those_of_unscaled_gradients() -> None:
     sampler = SAMPLERS["s_v1"]
-    network = float32_network(sampler.spec)
+    network = float32_network(spec_of(sampler))
     steps = half_stepper(network, 2, "fp16")
     steps.compute(sampler(0), images(8, 16).float(), LABELS, 8)
     key = "features.3.body.1.bn.0.weight"
@@ -351,7 +352,7 @@ def test_fp16_steps_are_those_of_unscaled_gradients() -> None:
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_fp16_skips_a_step_whose_gradients_overflow_and_lowers_the_scale(bad: float) -> None:
     sampler = SAMPLERS["s_v1"]
-    network = float32_network(sampler.spec)
+    network = float32_network(spec_of(sampler))
     steps = half_stepper(network, 2, "fp16")
     x = images(8, 16).float()
     steps.compute(sampler(0), x, LABELS, 8)
@@ -372,7 +373,10 @@ def test_the_scale_reaches_the_gradients_and_not_the_losses() -> None:
     sampler = SAMPLERS["s_v1"]
     results = []
     for scale in (1.0, 1024.0):
-        network, losses = network_of(sampler.spec, random_state(sampler.spec)).train(), torch.zeros(2, dtype=torch.float64)
+        network, losses = (
+            network_of(spec_of(sampler), random_state(spec_of(sampler))).train(),
+            torch.zeros(2, dtype=torch.float64),
+        )
         accumulate_gradients(network, sampler(0), images(8, 16), LABELS, 8, scale=scale, losses=losses)
         results.append((losses, gradients_of(network)))
     assert torch.equal(results[0][0], results[1][0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slimtrain.graph.labels import Axis, Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Axis, Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 SUMMED = "it is summed over with a tensor that no parameter stands behind"
 ALONG = "it runs along a dimension that no parameter stands behind"
@@ -87,7 +87,7 @@ def _swapped(x: Labels) -> Labels:
 
 @rule("einsum")
 def einsum(call: Call) -> list[Labels]:
-    run, operands = call.run, call.list("tensors")
+    run, operands = call.run, call.several("tensors")
     inputs, _, out = str(call["equation"]).replace(" ", "").partition("->")
     terms = [_spelled(term, len(operand.shape)) for term, operand in zip(inputs.split(","), operands, strict=True)]
     letters: dict[str, list[Axis | None]] = {}

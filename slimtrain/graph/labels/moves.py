@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimtrain.graph.labels import Axis, Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Axis, Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 ONE = "one position of it is taken by its number"
 
@@ -159,7 +159,7 @@ def flip(call: Call) -> list[Labels]:
 def roll(call: Call) -> list[Labels]:
     x = call.labels("self")
     axes = dict(enumerate(x.axes))
-    for shift, dim in zip(call["shifts"], call["dims"] or (), strict=False):
+    for dim in call["dims"] or range(len(x.shape)):
         axis = axes[dim % len(x.shape)]
         if axis is not None:  # by so many positions, whatever stays
             call.run.pin(axis.ids, "it is rolled by a number of positions")
@@ -168,7 +168,7 @@ def roll(call: Call) -> list[Labels]:
 
 @rule("cat", "concat", "concatenate")
 def cat(call: Call) -> list[Labels]:
-    parts = [part for part in call.list("tensors") if part.shape != (0,)]
+    parts = [part for part in call.several("tensors") if part.shape != (0,)]
     shape = call.shape
     dim = call.dim("dim", len(shape))
     flat = [
@@ -198,7 +198,7 @@ def cat(call: Call) -> list[Labels]:
 
 @rule("stack")
 def stack(call: Call) -> list[Labels]:
-    parts = call.list("tensors")
+    parts = call.several("tensors")
     dim = call.dim("dim", len(call.shape))
     one = call.run.broadcast(parts, parts[0].shape, "it is stacked with a tensor that has no channels there")
     axes = list(one.axes)

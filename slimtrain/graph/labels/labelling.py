@@ -62,10 +62,10 @@ BATCH = 2  # images that labels are run with; ids along a batch would be the sam
 class Policy:
     """What may be narrowed where there is a choice.
 
-    `heads`: `outer` keeps heads whole and drops some, `inner` narrows every head; so for whatever a view splits. `conv_groups`:
-    `outer` drops whole groups of a grouped convolution, `inner` narrows every group. `shuffles`: `exact` follows every channel,
-    `free` takes a shuffled order for any order: narrow networks are then no sub-networks of the wide one, only training gives
-    them meaning.
+    `heads`: `outer` keeps heads whole and drops some, `inner` narrows every head; so for whatever a view splits.
+    `conv_groups`: `outer` drops whole groups of a grouped convolution, `inner` narrows every group. `shuffles`: `exact`
+    follows every channel, `free` takes a shuffled order for any order: narrow networks are then no sub-networks of the wide
+    one, only training gives them meaning.
     """
 
     heads: str = "outer"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slimtrain.graph.labels import Axis, Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Axis, Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 PARAMETERS = "a norm's parameters run along a dimension that no parameter stands behind"
 AFFINE = ("weight", "bias")

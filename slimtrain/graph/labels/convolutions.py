@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimtrain.graph.labels import Axis, Ids, Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Axis, Ids, Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 KERNEL = "it is a dimension that a convolution's kernel runs over"
 IMAGES = "a convolution reads it, and nothing labels it (image channels, or a fixed input)"
@@ -46,8 +46,8 @@ def _groups(call: Call, x: Axis | None, w_out: Axis | None, w_in: Axis | None, g
     """Whole groups go (`outer`), or every group gets narrower (`inner`)."""
     run = call.run
     run.notes.add("grouped convolutions")
-    outs = w_out and w_out.ids.reshape(groups, -1)
-    ins = x and x.ids.reshape(groups, -1)
+    outs = w_out.ids.reshape(groups, -1) if w_out else None
+    ins = x.ids.reshape(groups, -1) if x else None
     if run.policy.conv_groups == "outer":
         if w_in is not None:
             run.pin(w_in.ids, "it is a channel within a group, and groups are kept whole (--conv-groups inner narrows them)")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, Size, Value
-from slimtrain.graph.groups import Extent, Groups
 from slimtrain.graph.pieces import Pieces, Positions
+from slimtrain.groups.groups import Extent, Groups
 
 Channels = Mapping[str, int]
 Arguments = dict[str, Argument]

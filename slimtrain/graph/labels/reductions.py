@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slimtrain.graph.labels import Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 REDUCTIONS = (
     *("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "linalg_vector_norm", "var_mean", "std_mean"),
@@ -21,7 +21,7 @@ def reduction(call: Call) -> list[Labels]:
     reduced = {d % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims or range(rank))}
     if any(x.axes[dim] is not None for dim in reduced):
         call.run.notes.add("reductions over channels")
-    if call.node.kind.startswith("arg") or len(call.shapes) > 1 and call.node.kind in ("max", "min"):
+    if call.node.kind.startswith("arg") or (len(call.shapes) > 1 and call.node.kind in ("max", "min")):
         for axis in (x.axes[dim] for dim in reduced):
             if axis is not None:  # a position would have another number
                 call.run.pin(axis.ids, "its positions are counted")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slimtrain.graph.graph import Node, Value
-from slimtrain.graph.labels import BATCH, Labelling, Labels
+from slimtrain.graph.graph import Node, Value, values_of
+from slimtrain.graph.labels.labelling import BATCH, Labelling, Labels
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Call:
         value = self.node.arguments.get(name)
         return self.run.labels[value] if isinstance(value, Value) else None
 
-    def list(self, name: str) -> list[Labels]:
-        return [self.run.labels[value] for value in self.node.arguments[name] if isinstance(value, Value)]
+    def several(self, name: str) -> list[Labels]:
+        return [self.run.labels[value] for value in values_of(self.node.arguments[name])]
 
     @property
     def inputs(self) -> list[Labels]:
@@ -57,7 +57,8 @@ class Call:
     def dim(self, name: str, rank: int, otherwise: int = 0) -> int:
         """A dimension argument, counted from the front."""
         dim = self.node.arguments.get(name)
-        return (otherwise if dim is None else int(dim)) % max(rank, 1)
+        assert dim is None or isinstance(dim, int)
+        return (otherwise if dim is None else dim) % max(rank, 1)
 
 
 # A rule: the labels of everything that the node makes, given what it reads.

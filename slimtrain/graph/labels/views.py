@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from slimtrain.graph.labels import Axis, Ids, Labelling, Labels
-from slimtrain.graph.rules.registry import Call, rule
+from slimtrain.graph.labels.labelling import Axis, Ids, Labelling, Labels
+from slimtrain.graph.labels.registry import Call, rule
 
 FEW = (
     4  # a factor of so few positions (query, key, value; two halves) is not what a view is narrowed along, if there is another

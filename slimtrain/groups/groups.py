@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from slimtrain.graph.graph import BUFFER, Batch, Graph, Node, TensorType, Value
-from slimtrain.graph.labels import BATCH, Axis, Ids, Labelling, Labels, Policy
+from slimtrain.graph.graph import STATISTIC, Batch, Graph, Node, TensorType, Value
+from slimtrain.graph.labels import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
+from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels, Policy
+from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
-from slimtrain.graph.rules import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
-from slimtrain.graph.rules.registry import RULES, Call
 
 Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says
 
@@ -44,8 +42,8 @@ class PinnedDim:
 
 @dataclass(frozen=True)
 class Groups:
-    """The channel groups of a graph under one policy. `dims`: the extents of every value's dimensions. `reordered`: nodes after
-    which a narrow network's channels stand in another order than the wide one's (`Policy.shuffles`)."""
+    """The channel groups of a graph under one policy. `dims`: the extents of every value's dimensions. `reordered`: nodes
+    after which a narrow network's channels stand in another order than the wide one's (`Policy.shuffles`)."""
 
     policy: Policy
     groups: tuple[Group, ...]
@@ -141,6 +139,9 @@ def _checked(run: Labelling, labels: Labels, type_: TensorType) -> Labels:
 
 def _components(run: Labelling) -> tuple[Ids, Ids]:
     """id -> component, and component -> index of the first pin that hit it, -1 where it is free."""
+    from scipy.sparse import coo_matrix  # half a second that nothing else here needs
+    from scipy.sparse.csgraph import connected_components
+
     first = np.concatenate([tie[0] for tie in run.ties] or [np.zeros(0, np.int64)])
     second = np.concatenate([tie[1] for tie in run.ties] or [np.zeros(0, np.int64)])
     ties = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(run.ids, run.ids))
@@ -184,7 +185,7 @@ def _group_names(graph: Graph, ordered: Iterable[tuple[tuple[str, int, int], ...
 def _pinned_dims(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> tuple[PinnedDim, ...]:
     rows = []
     for parameter in graph.parameters:
-        if parameter.kind == BUFFER:
+        if parameter.kind == STATISTIC:
             continue
         for dim, axis in enumerate(run.labels[Value(parameter.node)].axes):
             if axis is None:

@@ -1,0 +1,84 @@
+"""What a network is, as our checkpoints hold it: a published architecture by its name, a traced network by its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimtrain.base.errors import CheckpointError
+from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.plain import from_plain, to_plain
+from slimtrain.groups.groups import find_groups
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.registry import split_name
+from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
+from slimtrain.slimmable.program import check_operators
+
+DAMAGE = (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AssertionError)
+
+
+def plain_spec(spec: WidthSpec) -> dict[str, Any]:
+    """The `network` of a checkpoint: plain values, and for a traced network its constants as tensors."""
+    if isinstance(spec, GraphSpec):
+        return {
+            "model": spec.model,
+            "family": spec.family,
+            "switches": list(spec.switches),
+            "width_range": None if spec.width_range is None else list(spec.width_range),
+            "policy": asdict(spec.groups.policy),
+            "groups": dict(spec.groups.sizes),
+            "graph": to_plain(spec.graph),
+            "constants": {name: torch.from_numpy(array) for name, array in spec.graph.constants.items()},
+        }
+    assert isinstance(spec, NetworkSpec)
+    return {key: _listed(value) for key, value in asdict(spec).items()}
+
+
+def read_spec(value: Any, name: str) -> WidthSpec:
+    """The spec of a file's `network`; CheckpointError where it describes none."""
+    try:
+        spec = _graph_spec(value) if "graph" in value else _network_spec(value)
+        _ = spec.plans, spec.widest
+    except DAMAGE as error:
+        raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
+    return spec
+
+
+def _network_spec(value: Mapping[str, Any]) -> NetworkSpec:
+    spec = NetworkSpec(**{key: _tupled(inside) for key, inside in value.items()})
+    split_name(spec.name)
+    if type(spec.classes) is not int or spec.classes < 1 or type(spec.stem_stride) is not int:
+        raise ValueError(f"{spec.classes} classes, stem stride {spec.stem_stride}")
+    if spec.stem_stride not in (1, 2):
+        raise ValueError(f"stem stride {spec.stem_stride}")
+    _ = spec.wiring
+    return spec
+
+
+def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
+    """Groups are found again, and must be those that the file names: widths mean nothing else."""
+    constants: dict[str, Tensor] = value["constants"]
+    graph = from_plain(value["graph"], {name: tensor.numpy() for name, tensor in constants.items()})
+    check_operators(graph)
+    groups = find_groups(graph, Policy(**value["policy"]))
+    if groups.sizes != value["groups"]:
+        raise ValueError("its channel groups are others than this version finds")
+    switches, ends = _tupled(value["switches"]), _tupled(value["width_range"])
+    if value["family"] not in ("s", "us") or not switches or not all(0 < width <= 1 for width in switches):
+        raise ValueError(f"family {value['family']!r}, widths {switches}")
+    if ends is not None and not (len(ends) == 2 and 0 < ends[0] <= ends[1] == 1):
+        raise ValueError(f"range of widths {ends}")
+    return GraphSpec(str(value["model"]), value["family"], switches, graph, groups, ends)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value

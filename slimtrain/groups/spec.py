@@ -1,0 +1,81 @@
+"""What a traced network is, in plain values: its graph, its channel groups, its widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from slimtrain.base.errors import UserError
+from slimtrain.base.text import count
+from slimtrain.graph.graph import Graph
+from slimtrain.groups.groups import Groups
+from slimtrain.groups.rounding import channels_at, slots_at
+from slimtrain.groups.sizes import Sizing
+from slimtrain.models.channels import ChannelPlan, width_name
+from slimtrain.models.width_spec import WidthSpec
+
+
+@dataclass(frozen=True)
+class GraphSpec(WidthSpec):
+    """A slimmable network whose graph was read off a module. `model`: what it is called (`mobilenet_v3_small`).
+
+    `switches` and `width_range` as of any network. `classes`: the size of the last dimension of its first output.
+    """
+
+    model: str
+    family: str
+    switches: tuple[float, ...]
+    graph: Graph
+    groups: Groups
+    width_range: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}_{self.model}"
+
+    @property
+    def classes(self) -> int:  # type: ignore[override]
+        size = self.graph.types[self.graph.outputs[0]].shape[-1]
+        return size if isinstance(size, int) else 0
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one image: (channels, height, width)."""
+        (_, type_), *_ = self.graph.inputs
+        return tuple(size for size in type_.shape[1:] if isinstance(size, int))
+
+    def _plan(self, width: float) -> ChannelPlan:
+        return ChannelPlan(width_name(width), channels_at(self.groups.sizes, width), float(width))
+
+    @cached_property
+    def widest(self) -> ChannelPlan:
+        return ChannelPlan("widest", self.groups.sizes)
+
+    @property
+    def entries(self) -> int:
+        return len(self.groups.groups)
+
+    def mixed_plan(self, name: str, widths: Sequence[float]) -> ChannelPlan:
+        """One width per channel group."""
+        sizes = self.groups.sizes.items()
+        return ChannelPlan(name, {group: slots_at(n, width) for (group, n), width in zip(sizes, widths, strict=True)})
+
+    def sizing(self, plan: ChannelPlan) -> Sizing:
+        """The graph at a plan."""
+        return Sizing(self.graph, self.groups, plan.channels)
+
+    def check_image_size(self, image_size: int) -> None:
+        """UserError unless images are of the size that the network was traced with: its graph holds it."""
+        height, width = self.input_shape[-2:]
+        if (image_size, image_size) != (height, width):
+            size = str(height) if height == width else f"{height}x{width}"
+            raise UserError(
+                f"image size {image_size}: {self.name} was traced with images of {size} pixels, and its graph holds that "
+                f"size. Expected {size}; make the network slimmable again with other images to change it."
+            )
+
+    def describe(self) -> str:
+        """In a few words: how much of it can be slimmed."""
+        slots = sum(self.groups.sizes.values())
+        return f"{self.name}: {count(len(self.groups.groups), 'channel group')}, {slots:,} slots"

@@ -1,0 +1,115 @@
+"""A traced network at one plan as an ordinary, smaller module: ATen operators with tensors of their own. It runs, saves and
+loads where this package is not installed."""
+
+from __future__ import annotations
+
+import operator as python
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimtrain.graph.graph import PARAMETER, Argument, Batch, Value
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.graph_body import GraphBody
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.program import CREATING, Program
+
+SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")  # give lists
+AFFINE_AND_RUNNING = ("weight", "bias", "running_mean", "running_var")
+
+
+def stored_tensors(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Tensor]:
+    """Every tensor of the graph at `plan`, sliced, by the user's names; norms with the plan's scale, shift and statistics.
+
+    LookupError where the plan has no statistics.
+    """
+    body = network.body
+    assert isinstance(body, GraphBody)
+    with network.at(plan), torch.no_grad():
+        program = body.program
+        tensors = {name: program.sliced(name, body.stored(name)) for name in body.places}
+        for norm in body.of_nodes.values():
+            module = network.norms[norm.path]
+            values = (*module.scale_and_shift(), *module.statistics())
+            for entry, tensor in zip(AFFINE_AND_RUNNING, values, strict=True):
+                if entry in norm.stored:
+                    tensors[norm.stored[entry].name] = tensor
+    return tensors
+
+
+def graph_dense(network: SlimmableNetwork, plan: ChannelPlan, dtype: torch.dtype | None = None) -> fx.GraphModule:
+    """The dense network of `plan`, in evaluation mode: what the user's module takes -> what it gives. `dtype` (default: the
+    network's). LookupError where the plan has no statistics."""
+    body = network.body
+    assert isinstance(body, GraphBody)
+    spec = body.spec
+    tensors = stored_tensors(network, plan)
+    number = dtype or next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+    root = nn.Module()
+    for parameter in spec.graph.parameters:
+        tensor = tensors[parameter.name].detach()
+        tensor = tensor.to(number) if tensor.is_floating_point() else tensor
+        _place(root, parameter.name, tensor.clone(memory_format=torch.contiguous_format), parameter.kind == PARAMETER)
+    graph = _fx_graph(Program.of(spec.sizing(plan), number))
+    dense = fx.GraphModule(root, graph, class_name=f"{spec.name}_{plan.name}")
+    return dense.eval()
+
+
+def _place(root: nn.Module, name: str, tensor: Tensor, trained: bool) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part] or root
+    if trained and tensor.is_floating_point():
+        root.register_parameter(last, nn.Parameter(tensor))
+    else:
+        root.register_buffer(last, tensor)
+
+
+def _fx_graph(program: Program) -> fx.Graph:
+    """The program as a graph of torch's, sizes that count images read off the first input."""
+    ours, graph = program.graph, fx.Graph()
+    nodes: dict[Value, fx.Node] = {Value(name): graph.placeholder(name) for name, _ in ours.inputs}
+    first = nodes[Value(ours.inputs[0][0])]
+    nodes |= {Value(p.node): graph.get_attr(p.name) for p in ours.parameters}
+    batch: list[fx.Node] = []
+
+    def counted(size: Batch) -> fx.Node:
+        if not batch:
+            batch.append(graph.call_function(torch.ops.aten.sym_size.int, (first, 0)))
+        return batch[0] if size.factor == 1 else graph.call_function(python.mul, (batch[0], size.factor))
+
+    def filled(argument: Argument) -> Any:
+        if isinstance(argument, Value):
+            return nodes[argument]
+        if isinstance(argument, Batch):
+            return counted(argument)
+        return [filled(part) for part in argument] if isinstance(argument, tuple) else argument
+
+    for operation in program.operations:
+        node = operation.node
+        positional = [_one_unknown(a) if node.kind in ("view", "reshape") else a for a in operation.positional]
+        named: Mapping[str, Any] = {name: filled(a) for name, a in operation.named.items()}
+        if node.kind in CREATING:
+            named = {**named, "device": graph.call_function(getattr, (first, "device"))}
+        made = graph.call_function(operation.function, tuple(filled(a) for a in positional), dict(named))
+        made.meta["module"] = node.module
+        if len(node.outputs) == 1 and node.kind not in SPLITS:
+            nodes[Value(node.name)] = made
+        else:
+            for index in range(len(node.outputs)):
+                nodes[Value(node.name, index)] = graph.call_function(python.getitem, (made, index))
+    outputs = tuple(nodes[value] for value in ours.outputs)
+    graph.output(outputs[0] if len(outputs) == 1 else outputs)
+    graph.eliminate_dead_code()
+    return graph
+
+
+def _one_unknown(argument: Argument) -> Argument:
+    """A shape in which one size alone counts images: -1 says it without asking for the batch."""
+    if isinstance(argument, tuple) and sum(isinstance(size, Batch) for size in argument) == 1:
+        return tuple(-1 if isinstance(size, Batch) else size for size in argument)
+    return argument

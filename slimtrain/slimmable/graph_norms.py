@@ -1,0 +1,69 @@
+"""The batch norms of a graph: which of its nodes are some, and what they store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slimtrain.graph.graph import PARAMETER, STATISTIC, Graph, Node, Parameter, Value
+from slimtrain.graph.pieces import FIXED, Piece, Pieces
+from slimtrain.groups.groups import Groups
+
+STORED = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class GraphNorm:
+    """A batch norm with statistics of its own. `path`: the user's name of it; `stored`: what it stores, by the names of
+    `STORED`, as parameters of the graph (weight and bias only where it has them)."""
+
+    path: str
+    dim: Pieces
+    stored: Mapping[str, Parameter]
+    eps: float
+    momentum: float
+
+
+def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
+    """Node -> norm, for every batch norm that normalizes by running statistics which it alone reads. Norms that share their
+    statistics (one module called twice) are one norm under several nodes."""
+    readers: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        for value in node.inputs:
+            readers.setdefault(value.node, set()).add(node.kind)
+    norms: dict[str, GraphNorm] = {}
+    for node in graph.nodes:
+        stored = _stored(graph, node)
+        if stored is None or any(readers[parameter.node] != {node.kind} for parameter in stored.values()):
+            continue
+        mean = stored["running_mean"]
+        (extent,) = groups.dims[Value(mean.node)]
+        dim = extent if isinstance(extent, Pieces) else Pieces((Piece(FIXED, 0, _size(mean)),))
+        eps, momentum = node.arguments["eps"], node.arguments["momentum"]
+        assert isinstance(eps, float | int) and isinstance(momentum, float | int)
+        norms[node.name] = GraphNorm(mean.name.rpartition(".")[0], dim, stored, float(eps), float(momentum))
+    return norms
+
+
+def _stored(graph: Graph, node: Node) -> dict[str, Parameter] | None:
+    """What a batch norm reads of its own; None where it is none, or computes what a norm stores."""
+    if node.kind != "batch_norm" or node.arguments.get("training"):
+        return None
+    stored = {}
+    for name in STORED:
+        value = node.arguments.get(name)
+        parameter = graph.by_node.get(value.node) if isinstance(value, Value) else None
+        if parameter is not None:
+            stored[name] = parameter
+        elif value is not None or name in ("running_mean", "running_var"):
+            return None
+    kinds = {parameter.kind for name, parameter in stored.items() if name.startswith("running")}
+    affine = {parameter.kind for name, parameter in stored.items() if not name.startswith("running")}
+    named = all(p.name.endswith(f".{name}") for name, p in stored.items())
+    return stored if kinds == {STATISTIC} and affine <= {PARAMETER} and named else None
+
+
+def _size(parameter: Parameter) -> int:
+    (size,) = parameter.type.shape
+    assert isinstance(size, int)
+    return size

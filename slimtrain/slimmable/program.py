@@ -1,0 +1,165 @@
+"""A graph made ready to run at one plan: operators with their arguments, and what of every stored tensor they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimtrain.graph.graph import Argument, Batch, Graph, Node, Value
+from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.plan_positions import Kept, kept_of, take
+
+DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+CREATING = ("zeros", "ones", "full", "empty", "arange", "scalar_tensor")  # on a device that nothing they read tells
+COMPUTED = "float32"  # a graph is traced in it; a network of another number type computes in its own
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a forward pass knows beside its tensors."""
+
+    batch: int
+    training: bool
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operator of a node, called with `positional` and `named` arguments, in which values stand as themselves. `drops`: the
+    values that nothing reads afterwards."""
+
+    node: Node
+    function: Callable[..., Any]
+    positional: tuple[Argument, ...]
+    named: Mapping[str, Argument]
+    drops: tuple[Value, ...] = ()
+
+    def __call__(self, values: dict[Value, Tensor], run: Run) -> Any:
+        node = self.node
+        if node.kind in DROPOUTS:
+            x, share, _ = self.positional
+            return self.function(values[x], share, run.training)  # type: ignore[index]
+        named: dict[str, Any] = {name: _filled(argument, values, run) for name, argument in self.named.items()}
+        if node.kind in CREATING:
+            named["device"] = run.device
+        return self.function(*[_filled(argument, values, run) for argument in self.positional], **named)
+
+
+def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any:
+    """An argument with tensors and numbers in it."""
+    if isinstance(argument, Value):
+        return values[argument]
+    if isinstance(argument, tuple):
+        return [_filled(part, values, run) for part in argument]
+    return argument.at(run.batch) if isinstance(argument, Batch) else argument
+
+
+def operator(op: str) -> Any:
+    """An ATen operator by the graph's name of it: `conv2d`, `add.Tensor`."""
+    kind, _, overload = op.partition(".")
+    return getattr(getattr(torch.ops.aten, kind), overload or "default")
+
+
+OUTSIDE = ("from_file",)  # operators that reach beyond the tensors that they are given
+
+
+def check_operators(graph: Graph) -> None:
+    """ValueError unless every operator of `graph` is one of torch's that computes from its arguments and changes nothing."""
+    for node in graph.nodes:
+        try:
+            schema = operator(node.op)._schema
+        except AttributeError as error:
+            raise ValueError(f"{node.op} is no operator of torch {torch.__version__}") from error
+        if schema.is_mutable or node.kind in OUTSIDE or not {a.name for a in schema.arguments} >= node.arguments.keys():
+            raise ValueError(f"{node.name}: {node.op} is no operator of a network")
+
+
+def operation(
+    node: Node, op: str, arguments: Mapping[str, Argument], number: torch.dtype = torch.float32, drops: Sequence[Value] = ()
+) -> Operation:
+    """`node` called as `op` with `arguments`. `number`: what the network computes in, in place of the float32 that it was
+    traced in."""
+    function = operator(op)
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument in function._schema.arguments:
+        value: Any = arguments.get(argument.name)
+        if argument.name == "dtype" and isinstance(value, str):
+            value = number if value == COMPUTED else getattr(torch, value)
+        if not argument.kwarg_only:
+            positional.append(value)
+        elif value is not None:
+            named[argument.name] = value
+    return Operation(node, function, tuple(positional), named, tuple(drops))
+
+
+def drops(graph: Graph) -> list[list[Value]]:
+    """For every node the values that it is the last to read."""
+    last: list[list[Value]] = [[] for _ in range(len(graph.nodes) + 1)]
+    stored = graph.by_node
+    for name, index in graph.last_use.items():
+        if name not in stored:
+            outputs = len(graph.by_name[name].outputs) if name in graph.by_name else 1
+            last[index] += [Value(name, output) for output in range(outputs)]
+    return last[:-1]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph at one plan. `kept`: parameter -> what stays of each of its dimensions that loses something."""
+
+    graph: Graph
+    operations: tuple[Operation, ...]
+    kept: Mapping[str, tuple[tuple[int, Kept], ...]]
+
+    @staticmethod
+    def of(sizing: Sizing, number: torch.dtype = torch.float32) -> Program:
+        """The program of a graph at a plan."""
+        graph = sizing.graph
+        operations = [
+            operation(node, *sizing.call(node), number, unread) for node, unread in zip(graph.nodes, drops(graph), strict=True)
+        ]
+        kept = {}
+        for parameter in graph.parameters:
+            positions = sizing.kept(Value(parameter.node))
+            kept[parameter.name] = tuple((dim, kept_of(p)) for dim, p in enumerate(positions) if p is not None)
+        return Program(graph, tuple(operations), kept)
+
+    @staticmethod
+    def full(graph: Graph, number: torch.dtype = torch.float32) -> Program:
+        """The program of a graph as it was traced."""
+        operations = [
+            operation(node, node.op, node.arguments, number, unread)
+            for node, unread in zip(graph.nodes, drops(graph), strict=True)
+        ]
+        return Program(graph, tuple(operations), {p.name: () for p in graph.parameters})
+
+    def sliced(self, name: str, tensor: Tensor) -> Tensor:
+        """What stays of a stored tensor: a view of it where that is a leading corner."""
+        for dim, kept in self.kept[name]:
+            tensor = take(tensor, dim, kept)
+        return tensor
+
+    def run(self, images: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs in evaluation mode; `tensors` are full-size parameters by name."""
+        values = {Value(name): x for (name, _), x in zip(self.graph.inputs, images, strict=True)}
+        values |= {Value(p.node): self.sliced(p.name, tensors[p.name]) for p in self.graph.parameters}
+        run = Run(images[0].shape[0], False, images[0].device)
+        for action in self.operations:
+            keep(values, action.node, action(values, run))
+            for value in action.drops:
+                values.pop(value, None)
+        return [values[value] for value in self.graph.outputs]
+
+
+def keep(values: dict[Value, Tensor], node: Node, made: Any) -> None:
+    """Enter what a node made among the values."""
+    if isinstance(made, tuple | list):
+        for index, output in enumerate(made):
+            values[Value(node.name, index)] = output
+    else:
+        values[Value(node.name)] = made

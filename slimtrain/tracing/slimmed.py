@@ -1,0 +1,162 @@
+"""From a torch module to a slimmable network."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slimtrain.base.errors import UserError
+from slimtrain.graph.graph import Graph, Value
+from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.pieces import Pieces
+from slimtrain.groups.groups import Groups, find_groups
+from slimtrain.groups.importance import ORDERS, permutation, slot_orders
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.slimmable.graph_body import GraphBody
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import RUNNING
+from slimtrain.tracing.exported import exported_program
+from slimtrain.tracing.reading import Traced, read_program
+
+ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
+
+
+class NotEqualError(UserError):
+    """A network that does not compute at its widest what the module does."""
+
+    exit_code = 1
+
+
+def trace(module: nn.Module, example: Tensor) -> Traced:
+    """The graph of `module` for images like `example` [N, C, H, W], and what its parameters hold.
+
+    NotExportable, with the line of the user's module, where torch cannot export it.
+    """
+    return read_program(exported_program(module, example))
+
+
+def make_slimmable(
+    module: nn.Module,
+    example: Tensor,
+    widths: Sequence[float] = (0.25, 1.0),
+    *,
+    family: str = "us",
+    name: str = "",
+    policy: Policy | None = None,
+    order: str = "l1",
+    check: bool = True,
+) -> SlimmableNetwork:
+    """`module` as a slimmable network, its weights included: at its widest plan it computes what `module` computes.
+
+    `example`: a batch of images [N, C, H, W]; only its shape counts. `widths`: for family `us` the narrowest and the widest
+    width, and whichever between them keep statistics; for `s` the switches. `policy`: what is narrowed where there is a
+    choice.
+    `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of what reads them (arXiv 1908.09791,
+    sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64.
+
+    Raises NotExportable for a module that torch.export refuses, NotEqualError where the check fails, UserError for widths that
+    make no sense.
+
+    >>> import slimtrain, torch, torchvision
+    >>> module = torchvision.models.resnet18(num_classes=10)
+    >>> network = slimtrain.make_slimmable(module, torch.zeros(2, 3, 64, 64), widths=(0.25, 1.0))
+    >>> with network.at(network.plan(0.5)):
+    ...     network(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 10])
+    """
+    check_widths(widths)
+    if order not in ORDERS:
+        raise UserError(f"order {order!r}: expected one of {', '.join(ORDERS)}.")
+    traced = trace(module, example)
+    groups = find_groups(traced.graph, policy)
+    model = name or type(module).__name__.lower()
+    switches = tuple(sorted(set(map(float, widths))))
+    tensors = ordered(traced.graph, groups, traced.tensors, order)
+    constants = {name: tensors[name].numpy() for name in traced.graph.constants}
+    graph = dataclasses.replace(traced.graph, constants=constants)
+    spec = GraphSpec(model, family, switches, graph, groups, (switches[0], switches[-1]) if family == "us" else None)
+    network = SlimmableNetwork(spec)
+    load_tensors(network, tensors)
+    network.eval()
+    if check:
+        check_equal(network, module, example)
+    return network
+
+
+def check_widths(widths: Sequence[float]) -> None:
+    """UserError unless these are widths above 0, the widest of them 1."""
+    wrong = [width for width in widths if not 0 < width <= 1]
+    if wrong or not widths or max(widths) != 1:
+        found = ", ".join(map(str, widths)) or "none"
+        raise UserError(f"widths {found}: expected numbers above 0, the largest of them 1.0 (the module as it is): 0.25,1.0.")
+
+
+def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: str) -> dict[str, Tensor]:
+    """The same network with the slots of every group in order of importance."""
+    arrays = {name: tensor.detach().double().numpy() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    orders = slot_orders(graph, groups, arrays, order)
+    result = dict(tensors)
+    for parameter in graph.parameters:
+        for dim, extent in enumerate(groups.dims[Value(parameter.node)]):
+            source = permutation(extent, orders) if isinstance(extent, Pieces) else None
+            if source is not None:
+                result[parameter.name] = result[parameter.name].index_select(dim, torch.from_numpy(source))
+    return result
+
+
+@torch.no_grad()
+def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Give a traced network the weights of the module that it was traced from, by the user's names. Every plan's norm begins
+    with the module's scale and shift; its statistics go to the widest plan, for they hold at no other."""
+    body, spec = network.body, network.spec
+    assert isinstance(body, GraphBody) and isinstance(spec, GraphSpec)
+    for name in body.places.keys() - spec.graph.constants.keys():
+        body.stored(name).copy_(tensors[name])
+    for norm in {norm.path: norm for norm in body.of_nodes.values()}.values():
+        for plan in spec.plans:
+            with network.at(plan):
+                target = network.norms[norm.path]
+                kept = norm.dim.positions(plan.channels)
+                for entry, tensor in zip(("weight", "bias"), target.scale_and_shift(), strict=True):
+                    if entry in norm.stored:
+                        tensor.copy_(tensors[norm.stored[entry].name][kept])
+                if plan == spec.widest:
+                    for entry, tensor in zip(RUNNING, target.statistics(), strict=True):
+                        tensor.copy_(tensors[norm.stored[entry].name])
+
+
+@torch.no_grad()
+def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -> None:
+    """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images."""
+    images = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reference = copy.deepcopy(module).double().eval()
+    ours = copy.deepcopy(network).double().eval()
+    with ours.at(ours.spec.widest):
+        pairs = list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
+    for index, (expected, found) in enumerate(pairs):
+        scale = expected.abs().max().clamp(min=1e-30)
+        error = float((expected - found).abs().max() / scale)
+        if not error < ROUNDING:
+            raise NotEqualError(
+                f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
+                f"what the module computes in float64, expected less than {ROUNDING:.0e}. Report it, with the module."
+            )
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """The tensors of a module's output, in the order in which torch.export lists them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        return [tensor for part in output.values() for tensor in _tensors(part)]
+    return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []
+
+
+def model_name(source: str | Path) -> str:
+    """What a network is called whose module `source` names (`torchvision:mobilenet_v3_small`)."""
+    return str(source).rpartition(":")[2].rpartition(".")[2].replace("-", "_")

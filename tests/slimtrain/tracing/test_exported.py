@@ -1,0 +1,54 @@
+"""Modules that torch does not export: one message, torch's reason, the line of the user's module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimtrain.graph.graph import Batch
+from slimtrain.tracing.exported import TRACING_BATCH, NotExportable, exported_program, size_of, user_line
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_a_branch_on_values_is_refused_with_its_line() -> None:
+    with pytest.raises(NotExportable) as refusal:
+        exported_program(Branching(), torch.zeros(2, 3, 8, 8))
+    message = str(refusal.value)
+    assert "Branching" in message and "test_exported.py:" in message and "3x8x8" in message
+    assert len(message) < 900 and refusal.value.exit_code == 2
+
+
+def test_a_wrong_image_size_is_torch_s_reason() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(NotExportable, match="reduction dim"):
+        exported_program(module, torch.zeros(2, 3, 8, 8))
+
+
+def test_training_mode_comes_back() -> None:
+    module = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    module[0].eval()
+    exported_program(module, torch.zeros(2, 4))
+    assert module.training and not module[0].training and module[1].training
+
+
+def test_sizes_are_images_or_numbers() -> None:
+    assert size_of(TRACING_BATCH) == Batch(1) and size_of(64 * TRACING_BATCH) == Batch(64)
+    assert size_of(64) == 64 and size_of(0) == 0 and size_of(1) == 1
+
+
+def test_the_user_s_own_line_is_the_innermost_that_is_not_torch_s() -> None:
+    inner = torch.__file__.replace("__init__.py", "nn/functional.py")
+    trace = f'File "/home/me/net.py", line 7, in forward\n    x = f(x)\n  File "{inner}", line 9, in relu\n    return x\n'
+    assert user_line(trace) == "net.py:7" and user_line("") == ""

@@ -1,0 +1,143 @@
+"""Users' modules as slimmable networks."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimtrain.base.errors import UserError, WidthError
+from slimtrain.graph.labels.labelling import Policy
+from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.graph_dense import graph_dense
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.tracing import slimmed
+from slimtrain.tracing.slimmed import NotEqualError, make_slimmable, model_name
+from tests.support.user_networks import NETWORKS, images, network, outputs
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, SlimmableNetwork]:
+    module = network(request.param)
+    slimmable = make_slimmable(module, images(2))
+    calibrate(slimmable, [slimmable.plan(0.5)], [images(8)])
+    return module, slimmable
+
+
+def test_at_its_widest_it_is_the_module(pair: tuple[nn.Module, SlimmableNetwork]) -> None:
+    module, slimmable = pair
+    exact, x = copy.deepcopy(slimmable).double(), images(3, dtype=torch.float64)
+    with torch.no_grad():
+        for ours, theirs in zip(outputs(exact(x)), outputs(copy.deepcopy(module).double()(x)), strict=True):
+            assert relative(ours, theirs) < 1e-10
+
+
+def test_a_dense_network_computes_what_the_slimmable_one_does(pair: tuple[nn.Module, SlimmableNetwork]) -> None:
+    _, slimmable = pair
+    plan = slimmable.plan(0.5)
+    dense = graph_dense(slimmable, plan)
+    stream = io.BytesIO()
+    torch.save(dense.state_dict(), stream)
+    for batch in (1, 3):
+        with slimmable.at(plan), torch.no_grad():
+            expected = outputs(slimmable(images(batch)))
+        with torch.no_grad():
+            found = outputs(dense(images(batch)))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    full = sum(p.numel() for p in slimmable.parameters())
+    assert sum(p.numel() for p in dense.parameters()) < full
+
+
+def test_every_weight_learns_in_training_mode(pair: tuple[nn.Module, SlimmableNetwork]) -> None:
+    _, slimmable = pair
+    trained = copy.deepcopy(slimmable).train()
+    sum(output.square().mean() for output in outputs(trained(images(4)))).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained.parameters())
+
+
+def test_gradients_are_those_of_the_module() -> None:
+    """In training mode, at the widest plan: the same step as the user's module takes, batch statistics included."""
+    module = network("residual").train()
+    slimmable = make_slimmable(module, images(2), order="none").train()
+    for net in (module, slimmable):
+        net(images(4)).square().sum().backward()
+    theirs = dict(module.named_parameters())
+    ours = dict(slimmable.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[key].grad, theirs[key].grad, rtol=1e-4, atol=1e-5) for key in theirs)  # type: ignore[arg-type]
+
+
+def test_dropout_drops_in_training_and_not_in_evaluation() -> None:
+    slimmable = make_slimmable(network("transformer"), images(2))
+    torch.manual_seed(0)
+    assert torch.equal(slimmable(images(2)), slimmable(images(2)))
+    slimmable.train()
+    assert not torch.equal(slimmable(images(2)), slimmable(images(2)))
+
+
+def test_keys_are_the_module_s_own() -> None:
+    module = network("transformer")
+    assert make_slimmable(module, images(2)).state_dict().keys() == module.state_dict().keys()
+    keys = make_slimmable(network("plain"), images(2), widths=(0.5, 1.0)).state_dict().keys()
+    assert "body.0.1.bn.1.running_mean" in keys and "body.0.1.weight" in keys
+
+
+def test_switchable_networks_have_a_norm_for_each_width() -> None:
+    slimmable = make_slimmable(network("plain"), images(2), widths=(0.5, 1.0), family="s")
+    state = slimmable.state_dict()
+    assert state["body.0.1.bn.0.weight"].shape == (8,) and state["body.0.1.bn.1.weight"].shape == (16,)
+    assert torch.equal(state["body.0.1.bn.0.weight"], state["body.0.1.bn.1.weight"][:8])
+    with pytest.raises(WidthError, match=r"0\.75"):
+        slimmable.plan(0.75)
+
+
+def test_widths_without_statistics_are_said_to_have_none() -> None:
+    slimmable = make_slimmable(network("plain"), images(2))
+    assert slimmable.has_statistics(slimmable.plan(1.0)) and not slimmable.has_statistics(slimmable.plan(0.25))
+    without_norms = make_slimmable(network("transformer"), images(2))
+    assert without_norms.has_statistics(without_norms.plan(0.4))
+
+
+def test_a_network_survives_copies_and_moves() -> None:
+    slimmable = make_slimmable(network("transformer"), images(2))
+    again = copy.deepcopy(slimmable).double()
+    assert again(images(2, dtype=torch.float64)).dtype == torch.float64
+    assert slimmable(images(2)).dtype == torch.float32
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    assert slimmable(images(2)).abs().sum() > 0
+
+
+def test_a_network_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slimmed, "load_tensors", lambda network, tensors: None)
+    with pytest.raises(NotEqualError, match="differs"):
+        make_slimmable(network("plain"), images(2))
+
+
+@pytest.mark.parametrize("widths", [(), (0.0, 1.0), (0.25, 0.5), (0.5, 1.5), (float("nan"), 1.0)])
+def test_widths_that_make_no_sense_are_refused(widths: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="widths"):
+        make_slimmable(network("plain"), images(2), widths)
+
+
+def test_an_unknown_order_is_refused() -> None:
+    with pytest.raises(UserError, match="none, l1, l2"):
+        make_slimmable(network("plain"), images(2), order="best")
+
+
+def test_policies_reach_the_groups() -> None:
+    slimmable = make_slimmable(network("transformer"), images(2), policy=Policy("inner"))
+    assert slimmable.spec.widest.channels["block.qkv"] == 8
+
+
+def test_names_of_models() -> None:
+    assert model_name("timm:tf_efficientnet_lite0") == "tf_efficientnet_lite0"
+    assert model_name("my.package.module:build") == "build"
