@@ -30,9 +30,8 @@ from slimexport.onnx_files.operators import (  # noqa: F401  they enter forms
     spaces,
     views,
 )
-from slimexport.onnx_files.operators.call import NUMPY, Call, refusal
 from slimexport.onnx_files.operators.program import Action, Program
-from slimexport.onnx_files.operators.registry import FORMS
+from slimexport.onnx_files.operators.registry import FORMS, NUMPY, Call, refusal
 from slimexport.onnx_files.operators.sheet import Sheet
 from slimexport.onnx_files.preparation import prepared
 from slimtrain.base.errors import UserError

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, form
 
 NAMED = {
     "relu": "Relu",

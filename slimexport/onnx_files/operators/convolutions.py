@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slimexport.onnx_files.operators.call import Call, Operand
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, form
 from slimtrain.graph.graph import Batch
 
 

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand, Shape, ints
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
 from slimexport.onnx_files.operators.sheet import Array
 from slimtrain.graph.graph import Value
 

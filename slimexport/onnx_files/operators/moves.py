@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand, Shape, ints
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
 from slimtrain.graph.graph import Batch, Value
 
 END = 2**62  # beyond every dimension

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand, Shape, ints
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
 from slimtrain.graph.graph import Value
 
 BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, form
 from slimtrain.graph.graph import Value
 
 NOTHING = (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from slimexport.onnx_files.operators.call import Call, Operand, ints
 from slimexport.onnx_files.operators.convolutions import spread
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, form, ints
 
 
 @form(

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, form
 from slimtrain.graph.graph import Batch, Value
 
 

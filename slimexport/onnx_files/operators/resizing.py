@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slimexport.onnx_files.operators.call import Call, Operand
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, form
 from slimtrain.slimmable.program import operator
 
 NEAREST = tuple(f"upsample_nearest{n}d" for n in (1, 2, 3)) + tuple(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3))

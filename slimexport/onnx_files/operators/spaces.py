@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, ints
 from slimexport.onnx_files.operators.convolutions import spread
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, form, ints
 
 
 @form("pixel_shuffle")

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from slimexport.onnx_files.operators.call import Call, Operand, Shape
-from slimexport.onnx_files.operators.registry import form
+from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form
 from slimtrain.graph.graph import Batch, Size
 
 VIEWS = (
