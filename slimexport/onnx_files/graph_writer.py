@@ -48,7 +48,7 @@ class TooLarge(UserError):
 
 
 def write_graph(
-    sizing: Sizing, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, name: str = "network"
+    sizing: Sizing, tensors: Mapping[str, Tensor], *, name: str = "network", metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
     """The ONNX model of a graph at a plan: `input` [batch, C, H, W] -> `output`, or `output_0` ... where there are several.
     `tensors`: its parameters at the plan, by name; float64 ones are rounded to float32 at the end.

@@ -185,9 +185,9 @@ def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == kind:
             values: NDArray[np.float32] = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    others = {
-        v.name for v in onnx.shape_inference.infer_shapes(typed).graph.value_info if v.type.tensor_type.elem_type != kind
-    }
+    inferred = onnx.shape_inference.infer_shapes(typed).graph
+    numbers = {kind, TensorProto.FLOAT}
+    others = {v.name for v in (*inferred.value_info, *inferred.output) if v.type.tensor_type.elem_type not in numbers}
     nodes = list(_rounding_nodes(graph, kind, others))
     del graph.node[:]
     graph.node.extend(nodes)

@@ -65,6 +65,11 @@ POOLS: list[Case] = [
     *cases("max_pool2d", nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 3), (2, 3), (1, 0), ceil_mode=True)),
     *cases("max_pool2d", nn.MaxPool2d(2, 3, ceil_mode=True), nn.MaxPool2d(2, 1, dilation=2), shape=(2, 8, 9)),
     *cases("max_pool2d", lambda x: F.max_pool2d(x - 5, 3, 2, 1, ceil_mode=True), shape=(2, 6, 8)),
+    # zeros around negative numbers, which onnxruntime takes for the pool's padding
+    *cases("max_pool2d", lambda x: F.max_pool2d(F.pad(-x.abs() - 1, (1, 1, 1, 1)), 3, 2)),
+    *cases("max_pool2d", lambda x: F.max_pool2d(F.pad(-x.abs() - 1, (0, 1)), 3, (1, 2), dilation=(1, 2), ceil_mode=True)),
+    *cases("max_pool2d", lambda x: F.max_pool2d(F.pad(-x.abs() - 1, (1, 2), value=-0.5), 3)),
+    *cases("max_pool1d", lambda x: F.max_pool1d(F.pad(-x.abs() - 1, (1, 0)), 2), shape=(3, 9)),
     *cases("max_pool2d_with_indices", lambda x: aten.max_pool2d_with_indices(x, [2, 2], [1, 2])[0]),
     *cases("max_pool3d_with_indices", lambda x: aten.max_pool3d_with_indices(x, [2, 2, 2])[0], shape=(2, 4, 4, 4)),
     *(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from slimexport.onnx_files.operators.convolutions import spread
 from slimexport.onnx_files.operators.registry import Call, Operand, form, ints
 
@@ -33,7 +35,11 @@ def pool(call: Call) -> list[str]:
     images: Operand = call.reshape(x, call.shape(x), source)
     attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": stride}
     ends = [p + e for p, e in zip(padding, beyond, strict=True)]
-    if call.kind.startswith("max"):
+    if call.kind.startswith("max") and (zeros := _zeros_around(call, count)):
+        if any(padding) or any(a >= k or b + e >= k for (a, b), e, k in zip(zeros, beyond, kernel, strict=True)):
+            call.refuse("reads wide padding of zeros, which onnxruntime takes for its own", "Pad with the pool's own padding.")
+        pooled = _pooled_with_zeros(call, zeros, beyond, dilation, attributes)
+    elif call.kind.startswith("max"):
         pooled = call.emit("MaxPool", images, dilations=dilation, pads=[*padding, *ends], **attributes)
     elif call.get("divisor_override"):
         area = call.emit("AveragePool", images, pads=[*padding, *ends], count_include_pad=1, **attributes)
@@ -47,6 +53,39 @@ def pool(call: Call) -> list[str]:
         pooled = call.emit("AveragePool", images, pads=[*padding, *ends], count_include_pad=counted, **attributes)
     pooled = call.reshape(pooled, (*source[:2], *after), call.out)
     return [pooled] * len(call.action.node.outputs)
+
+
+Edges = list[tuple[int, int]]
+
+
+def _zeros_around(call: Call, count: int) -> Edges:
+    """The zeros that an operator before a pool puts around every spatial dimension; nothing where there is no such operator.
+    onnxruntime (1.31, its pass Pad_Fusion) makes them padding of the pool, where they no longer count: wrong at the edge of
+    negative numbers."""
+    maker = call.program.makers.get(call.x.node)
+    if maker is None or maker.kind not in ("pad", "constant_pad_nd") or call.rank(call.x) != count + 2:
+        return []
+    sizes = [int(size) for size in maker.arguments.get("pad") or ()]  # type: ignore[union-attr, arg-type]
+    if maker.arguments.get("mode", "constant") != "constant" or maker.arguments.get("value") or min(sizes, default=-1) < 0:
+        return []
+    edges = [(sizes[at], sizes[at + 1]) for at in range(0, len(sizes), 2)][::-1]
+    return [(0, 0)] * (count - len(edges)) + edges if 0 < len(edges) <= count and any(sizes) else []
+
+
+def _pooled_with_zeros(call: Call, zeros: Edges, beyond: list[int], dilation: list[int], attributes: dict[str, Any]) -> str:
+    """The pool of what stands within the zeros; where a window meets them, no less than 0."""
+    (inner,) = call.program.makers[call.x.node].inputs
+    befores, afters = [a for a, _ in zeros], [b + e for (_, b), e in zip(zeros, beyond, strict=True)]
+    pooled = call.emit("MaxPool", inner, dilations=dilation, pads=[*befores, *afters], **attributes)
+    mask = np.zeros((), np.bool_)
+    padded, outputs = call.shape(call.x)[2:], call.out[2:]
+    kernel, stride = attributes["kernel_shape"], attributes["strides"]
+    for n, o, k, s, d, (a, b) in zip(padded, outputs, kernel, stride, dilation, zeros, strict=True):
+        size = call.fixed(n, "pools over")
+        places = np.arange(call.fixed(o, "pools over"))[:, None] * s + d * np.arange(k)
+        meets = (places < a) | ((places >= size - b) & (places < size))
+        mask = mask[..., None] | meets.any(1)
+    return call.emit("Where", mask, call.emit("Relu", pooled), pooled)
 
 
 @form(

@@ -43,8 +43,6 @@ def add_product(call: Call) -> str:
     """beta * self + alpha * first @ second."""
     first, second = (call.value(*names) for names in (("mat1", "batch1"), ("mat2", "batch2")))
     beta, alpha = float(call.get("beta", 1)), float(call.get("alpha", 1))
-    if call.kind == "addmm":
-        return call.emit("Gemm", first, second, call.x, alpha=alpha, beta=beta)
     product = call.emit("MatMul", first, second)
     product = product if alpha == 1 else call.emit("Mul", product, alpha)
     return call.emit("Add", call.x if beta == 1 else call.emit("Mul", call.x, beta), product)

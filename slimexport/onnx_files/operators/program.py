@@ -61,6 +61,11 @@ class Program:
         return tuple(self.same.get(value, value) for value in self.sizing.graph.outputs)
 
     @cached_property
+    def makers(self) -> dict[str, Action]:
+        """Who makes a node's values."""
+        return {action.node.name: action for action in self.actions}
+
+    @cached_property
     def readers(self) -> dict[Value, list[Action]]:
         """Who reads a value, as often as it does."""
         readers: dict[Value, list[Action]] = {}

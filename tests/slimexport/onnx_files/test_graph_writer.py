@@ -68,7 +68,7 @@ def test_it_computes_what_the_graph_does_at_a_plan(block: nn.Module, share: floa
 
 
 def test_the_file_is_as_runtimes_read_it(block: nn.Module) -> None:
-    model = write_graph(*traced(block, SIZE, 0.5), {"network": "mine"}, "mine")
+    model = write_graph(*traced(block, SIZE, 0.5), name="mine", metadata={"network": "mine"})
     assert ([(o.domain, o.version) for o in model.opset_import], model.ir_version) == ([("", 17)], 8)
     assert model.producer_name == "slimexport" and model.graph.name == "mine"
     assert {entry.key: entry.value for entry in model.metadata_props} == {"network": "mine"}
