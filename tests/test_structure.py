@@ -38,6 +38,7 @@ FLOORS = (
     "slimexport/target",
     "slimexport/target/cuda",
     "slimexport/target/tensorrt",
+    "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport",
     "benchmarks/cells",

@@ -69,6 +69,8 @@ def _sites(graph: onnx.GraphProto) -> Iterator[Site]:
 def _gains(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
     """Whether a weighted operator is worth quantizing."""
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.input[1] not in shapes:  # weights that the network computes
+        return False
     shape = shapes[node.input[1]]
     if node.op_type == "Gemm":
         assert attributes.get("transB") == 1, "weights [out, in]: scales belong to axis 0"

@@ -6,7 +6,7 @@ strongly typed builder (TensorRT 10 and later) does what the types say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,9 @@ def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, R
     count = _Count()
     del typed.graph.value_info[:]  # of the types that were
     graph = typed.graph
+    exact = {node.input[2] for node in graph.node if node.op_type == "Resize"}  # factors, which are float32 always
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in exact:
             tensor.CopyFrom(_round(tensor, kind, count))
     if count.overflowing:
         more = f" and {len(count.overflowing) - SHOWN} more" if len(count.overflowing) > SHOWN else ""
@@ -81,6 +82,10 @@ def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, R
             f"{precision}: weights of {', '.join(count.overflowing[:SHOWN])}{more} are larger than {precision} can hold "
             f"({kind.limits[1]:.4g}). Export {' or '.join(_wider(kind))}."
         )
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = kind.tensor
     _cast_ends(graph, kind.tensor)
     declare(typed, precision, kind.opset, kind.ir_version)
     return typed, Rounding(weights=count.values, underflow_to_zero=count.lost, subnormal=count.subnormal)
@@ -94,12 +99,37 @@ def _wider(kind: NumberType) -> list[str]:
 
 def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:
     """Set a model's opset and IR version, and the `precision` of its metadata where it has one."""
+    if opset > max(version.version for version in model.opset_import):
+        _as_of(model.graph, opset)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", opset))
     model.ir_version = ir_version
     for entry in model.metadata_props:
         if entry.key == "precision":
             entry.value = precision
+
+
+MODES_BEFORE_20 = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # of GridSample
+
+
+def _as_of(graph: onnx.GraphProto, opset: int) -> None:
+    """Operators of opset 17 as a later one writes them: it takes the axes of reductions as a tensor, wants to be told into how
+    many parts a Split goes, and calls the modes of GridSample otherwise."""
+    known = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if opset >= 18 and node.op_type.startswith("Reduce") and "axes" in attributes:
+            axes = attributes["axes"]
+            name = f"axes_{'_'.join(map(str, axes.ints))}".replace("-", "m")
+            if name not in known:
+                known.add(name)
+                graph.initializer.append(numpy_helper.from_array(np.array(axes.ints, np.int64), name))
+            node.attribute.remove(axes)
+            node.input.append(name)
+        elif opset >= 18 and node.op_type == "Split" and len(node.input) == 1 and "num_outputs" not in attributes:
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
+        elif opset >= 20 and node.op_type == "GridSample":
+            attributes["mode"].s = MODES_BEFORE_20.get(attributes["mode"].s, attributes["mode"].s)
 
 
 def _round(tensor: TensorProto, kind: NumberType, count: _Count) -> TensorProto:
@@ -112,16 +142,19 @@ def _round(tensor: TensorProto, kind: NumberType, count: _Count) -> TensorProto:
         count.values += values.size
         count.lost += int(((back == 0) & (values != 0)).sum())
         count.subnormal += int(((back != 0) & (back < kind.limits[0])).sum())
-    if not np.isfinite(rounded.astype(np.float32)).all():
+    masking = not values.ndim and not np.isfinite(values)  # what attention may not look at is set to it
+    if not masking and not np.isfinite(rounded.astype(np.float32)).all():
         count.overflowing.append(tensor.name)
     return TensorProto(name=tensor.name, data_type=kind.tensor, dims=tensor.dims, raw_data=rounded.tobytes())
 
 
 def _cast_ends(graph: onnx.GraphProto, kind: int) -> None:
-    """Cast the input right after it comes in and the output right before it goes out; both keep their names."""
-    (image,), (result,) = graph.input, graph.output
-    inside, last = f"{image.name}.typed", f"{result.name}.typed"
-    renamed = {image.name: inside, result.name: last}
+    """Cast inputs right after they come in and outputs right before they go out, where they are numbers of the type that
+    changes; all keep their names."""
+    images, results = (
+        [v for v in side if v.type.tensor_type.elem_type == TensorProto.FLOAT] for side in (graph.input, graph.output)
+    )
+    renamed = {value.name: f"{value.name}.typed" for value in (*images, *results)}
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
@@ -129,9 +162,14 @@ def _cast_ends(graph: onnx.GraphProto, kind: int) -> None:
             node.output[i] = renamed.get(name, name)
     nodes = list(graph.node)
     del graph.node[:]
-    graph.node.append(helper.make_node("Cast", [image.name], [inside], name=inside, to=kind))
+    for image in images:
+        inside = renamed[image.name]
+        graph.node.append(helper.make_node("Cast", [image.name], [inside], name=inside, to=kind))
     graph.node.extend(nodes)
-    graph.node.append(helper.make_node("Cast", [last], [result.name], name=result.name, to=TensorProto.FLOAT))
+    for result in results:
+        graph.node.append(
+            helper.make_node("Cast", [renamed[result.name]], [result.name], name=result.name, to=TensorProto.FLOAT)
+        )
 
 
 def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
@@ -147,20 +185,24 @@ def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == kind:
             values: NDArray[np.float32] = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    nodes = list(_rounding_nodes(graph, kind))
+    inferred = onnx.shape_inference.infer_shapes(typed).graph
+    numbers = {kind, TensorProto.FLOAT}
+    others = {v.name for v in (*inferred.value_info, *inferred.output) if v.type.tensor_type.elem_type not in numbers}
+    nodes = list(_rounding_nodes(graph, kind, others))
     del graph.node[:]
     graph.node.extend(nodes)
     return twin
 
 
-def _rounding_nodes(graph: onnx.GraphProto, kind: int) -> Iterator[onnx.NodeProto]:
-    """The nodes of a typed graph, in float32, each followed by casts of its results to `kind` and back."""
-    (result,) = graph.output
+def _rounding_nodes(graph: onnx.GraphProto, kind: int, others: Set[str]) -> Iterator[onnx.NodeProto]:
+    """The nodes of a typed graph, in float32, each followed by casts of its results to `kind` and back. `others`: values of
+    another type, as sizes are."""
+    results = {result.name for result in graph.output}
     for node in graph.node:
-        if node.op_type == "Cast" and node.output[0] == result.name:
+        if node.op_type == "Cast" and node.output[0] in results:
             yield helper.make_node("Identity", list(node.input), list(node.output), name=node.name)
             continue
-        if node.op_type == "QuantizeLinear":  # its results are integers
+        if node.op_type == "QuantizeLinear" or node.output[0] in others:  # its results are integers
             yield node
             continue
         exact = onnx.NodeProto()

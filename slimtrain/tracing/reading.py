@@ -78,8 +78,8 @@ class _Reader:
                 outputs = self._outputs(node)
             elif node.op == "call_function":
                 self._call(node)
-            else:
-                raise NotExportable(f"the exported graph holds {node.op} {node.target}, which has no meaning here.")
+            else:  # the graph of a block, such as one without autocast
+                raise _MemoryChanged(f"{node.target} is a graph of its own")
         return self._without_unused(Graph(tuple(self.inputs), tuple(self.parameters), tuple(self.nodes), outputs))
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:

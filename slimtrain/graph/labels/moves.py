@@ -32,7 +32,7 @@ def transpose(call: Call) -> list[Labels]:
     return _moved(x, call.shape, order)
 
 
-@rule("t", "numpy_T", "mT", "adjoint", "mH", "H")
+@rule("t", "numpy_T", "mT", "adjoint", "mH", "matrix_H")
 def matrix_transpose(call: Call) -> list[Labels]:
     x = call.labels("self")
     rank = len(x.shape)

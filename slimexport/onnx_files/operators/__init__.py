@@ -1,0 +1,1 @@
+"""ATen operators as ONNX writes them, a file for each kind. `FORMS` (registry.py) holds them by operator."""

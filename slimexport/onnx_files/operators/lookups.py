@@ -1,0 +1,119 @@
+"""Positions taken by their numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
+from slimexport.onnx_files.operators.sheet import Array
+from slimtrain.graph.graph import Value
+
+
+@form("index", "_unsafe_index")
+def index(call: Call) -> str:
+    """x[..., numbers, ...]: the indexed dimensions become one, of which the numbers of both together are taken."""
+    x, indices = call.x, list(call["indices"])
+    where = [dim for dim, part in enumerate(indices) if isinstance(part, Value)]
+    shape = call.shape(x)
+    if any(call.dtype(indices[dim]) == "bool" for dim in where):
+        call.refuse("takes as many positions as a mask says", "Multiply by the mask instead.")
+    if len(where) == 1 and call.stored(indices[where[0]]) is None:
+        (dim,) = where
+        call.sizes(x, [dim], "takes positions of")
+        return call.emit("Gather", x, indices[dim], axis=dim)
+    numbers: list[Array] = []
+    for dim in where:
+        array = call.stored(indices[dim])
+        if array is None:
+            call.refuse("takes positions of several dimensions that the images decide on")
+        numbers.append(array)
+    sizes = call.sizes(x, where, "takes positions of")
+    line = np.zeros((), np.int64)
+    for size, number in zip(sizes, numbers, strict=True):
+        line = line * size + np.where(number < 0, number + size, number)
+    first = where[0]
+    operand: Operand = x
+    if where != list(range(first, first + len(where))):  # scattered: torch puts what is taken in front
+        rest = [dim for dim in range(len(shape)) if dim not in where]
+        operand = call.transpose(x, [*where, *rest])
+        shape, first = (*sizes, *(shape[dim] for dim in rest)), 0
+    joined: Shape = (*shape[:first], math.prod(sizes), *shape[first + len(where) :])
+    return call.emit("Gather", call.reshape(operand, shape, joined), line.astype(np.int64), axis=first)
+
+
+@form("index_select")
+def index_select(call: Call) -> str:
+    dim = call.dim("dim", call.x)
+    call.sizes(call.x, [dim], "takes positions of")
+    return call.emit("Gather", call.x, call.value("index"), axis=dim)
+
+
+@form("gather", "take_along_dim")
+def gather(call: Call) -> str:
+    numbers = call.value("index", "indices")
+    return call.emit("GatherElements", call.x, numbers, axis=call.dim("dim", call.x))
+
+
+@form("embedding")
+def embedding(call: Call) -> str:
+    return call.emit("Gather", call.value("weight"), call.value("indices"), axis=0)
+
+
+@form("unfold")
+def unfold(call: Call) -> str:
+    """A window that slides along a dimension, as a new last one."""
+    dim = call.dim("dimension", call.x)
+    (size,) = call.sizes(call.x, [dim], "slides over")
+    width, step = int(call["size"]), int(call["step"])
+    numbers = np.arange((size - width) // step + 1)[:, None] * step + np.arange(width)
+    taken = call.emit("Gather", call.x, numbers.astype(np.int64), axis=dim)
+    rank = call.rank(call.x) + 1
+    return call.transpose(taken, [*(d for d in range(rank) if d != dim + 1), dim + 1])
+
+
+@form("diagonal")
+def diagonal(call: Call) -> str:
+    """Both dimensions become one, of which every so many positions are taken; it comes last."""
+    x, shape = call.x, call.shape(call.x)
+    first, second = call.dim("dim1", x), call.dim("dim2", x, 1)
+    rows, columns = call.sizes(x, [first, second], "takes positions of")
+    rest = [dim for dim in range(len(shape)) if dim not in (first, second)]
+    offset = int(call.get("offset", 0))
+    numbers = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
+    turned = call.transpose(x, [*rest, first, second])
+    outer: Shape = tuple(shape[dim] for dim in rest)
+    flat = call.reshape(turned, (*outer, rows, columns), (*outer, rows * columns))
+    return call.emit("Gather", flat, ints(*numbers), axis=len(rest))
+
+
+@form("grid_sampler", "grid_sampler_2d")
+def grid_sampler(call: Call) -> str:
+    """Modes are torch's numbers: bilinear, nearest, bicubic; zeros, border, reflection."""
+    if call.rank(call.x) != 4:
+        call.refuse("of volumes has no form before opset 20")
+    return call.emit(
+        "GridSample",
+        call.x,
+        call.value("grid"),
+        mode=("bilinear", "nearest", "bicubic")[int(call["interpolation_mode"])],
+        padding_mode=("zeros", "border", "reflection")[int(call["padding_mode"])],
+        align_corners=int(bool(call["align_corners"])),
+    )
+
+
+REFUSED = {
+    **dict.fromkeys(("sort", "topk", "argsort", "kthvalue", "median"), "orders values, whose ties runtimes order otherwise"),
+    **dict.fromkeys(("nonzero", "unique_dim", "_unique2", "masked_select"), "makes as many numbers as the images decide on"),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), "is recurrent, and has no form here"),
+    **dict.fromkeys(
+        ("bernoulli", "rand_like", "randn_like", "rand", "randn", "multinomial", "uniform"), "draws random numbers"
+    ),
+    **dict.fromkeys(("_fft_r2c", "_fft_c2c", "_fft_c2r", "fft_rfft2", "fft_irfft2", "fft_fft2"), "is a Fourier transform"),
+}
+
+
+@form(*REFUSED)
+def refused(call: Call) -> str:
+    call.refuse(REFUSED[call.kind])
