@@ -44,6 +44,8 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
 from slimtrain.data.noise import noise_images
+from slimtrain.graph.graph import Batch
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
 
@@ -104,6 +106,7 @@ def export(
         )
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
+    _check_outputs(checkpoint)
     count = CostCounter(checkpoint.spec, size)
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
     preprocessing = preprocessing_of(checkpoint, size, reading.exif_orientation)
@@ -128,6 +131,19 @@ def export(
     folder = Path("exports") / checkpoint.spec.name if output_dir is None else output_dir
     with BundleWriter(folder, overwrite=writing.overwrite) as bundle:
         return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
+
+
+def _check_outputs(checkpoint: Checkpoint) -> None:
+    """UserError for a traced network that gives anything but [N, classes]: bundles, runners and proofs are of classifiers."""
+    spec = checkpoint.spec
+    if isinstance(spec, GraphSpec):
+        shapes = [spec.graph.types[value].shape for value in spec.graph.outputs]
+        if len(shapes) != 1 or len(shapes[0]) != 2 or not isinstance(shapes[0][-1], int):
+            written = ", ".join("x".join("N" if isinstance(n, Batch) else str(n) for n in shape) for shape in shapes)
+            raise UserError(
+                f"{checkpoint.file}: {spec.name} gives {written}, expected one output of N x classes: bundles hold "
+                "classifiers so far. Write its ONNX files with slimexport.onnx_files.graph_writer.write_graph."
+            )
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:

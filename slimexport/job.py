@@ -20,6 +20,7 @@ from torch import nn
 from slimexport.dense import dense_network, traced
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph import INPUT, OUTPUT, to_onnx
+from slimexport.onnx_files.graph_writer import write_graph
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.target.arrays import Array
@@ -44,8 +45,10 @@ from slimtrain.base.version import __version__
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.data.images import Images, Preprocessing
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.rounded import rounded_network
 
 log = logging.getLogger(__name__)
@@ -89,16 +92,25 @@ class Job:
     def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes]]:
         """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
         name, cost = f"{self.checkpoint.spec.name}_{plan.name}", self.count(plan)
-        dense = dense_network(self.checkpoint.network, plan)
-        exact = to_onnx(dense, self.preprocessing.image_size, self._metadata(plan, cost), name, self.preprocessing.channels)
-        del dense
-        original = Original(exact, self.calibration)
+        original = Original(self._exact(plan, cost, name), self.calibration)
         for file in self.files:
             written = WRITERS[file.name](original)
             content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = self._artifact(plan, cost, file, len(content))
             yield replace(artifact, rounding=written.rounding, int8=written.int8), content
+
+    def _exact(self, plan: ChannelPlan, cost: Cost, name: str) -> onnx.ModelProto:
+        """The fp32 file of a plan."""
+        network, metadata = self.checkpoint.network, self._metadata(plan, cost)
+        if isinstance(network.spec, GraphSpec):
+            tensors = {
+                key: tensor.double() if tensor.is_floating_point() else tensor
+                for key, tensor in stored_tensors(network, plan).items()
+            }
+            return write_graph(network.spec.sizing(plan), tensors, name=name, metadata=metadata)
+        images = self.preprocessing
+        return to_onnx(dense_network(network, plan), images.image_size, metadata, name, images.channels)
 
     def _artifact(self, plan: ChannelPlan, cost: Cost, file: Precision, size_bytes: int) -> Artifact:
         """A file's entry in the manifest, as far as it is known without the file."""
