@@ -51,6 +51,8 @@ FLOORS = (
     "benchmarks/report",
     "benchmarks/report/plots",
     "benchmarks/layers",
+    "benchmarks/studies/searching",
+    "benchmarks/studies/any_network",
     "benchmarks/studies",
     "benchmarks",
 )

@@ -32,7 +32,7 @@ from benchmarks.cells.rank_statistics import ranked
 from benchmarks.cells.statistics import rank_correlation
 from benchmarks.machine.environment import environment
 from benchmarks.studies.script import parse, script_parser, write_result
-from benchmarks.studies.search_plans import plans_on_the_way, random_plans
+from benchmarks.studies.searching.plans import plans_on_the_way, random_plans
 from slimtrain.base.command import script_messages
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
@@ -42,7 +42,7 @@ from slimtrain.search.slimming import Slimming, channel_list
 from slimtrain.search.trace import read_trace
 
 if TYPE_CHECKING:
-    from benchmarks.studies.search_rankings import Setting
+    from benchmarks.studies.searching.rankings import Setting
 
 CKPT = Path("runs/digits_search/supernet/us_mobilenet_v1.pt")
 PARAMS = "parameters"  # as a ranking, more being better: what a supernet has to beat
@@ -52,7 +52,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """All measurements of one run, in plain values."""
     import torch
 
-    from benchmarks.studies.search_rankings import Way, by_supernet, by_training, open_setting, steps_compared
+    from benchmarks.studies.searching.rankings import Way, by_supernet, by_training, open_setting, steps_compared
     from slimtrain.config.reading import read_config
     from slimtrain.training.distributed import Processes
 

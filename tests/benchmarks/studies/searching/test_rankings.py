@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.studies.search_rankings import add_differences, judged
+from benchmarks.studies.searching.rankings import add_differences, judged
 from slimtrain.search.greedy import CandidateScore
 
 

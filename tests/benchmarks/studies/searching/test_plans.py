@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.studies.search_plans import plans_on_the_way, random_plans
+from benchmarks.studies.searching.plans import plans_on_the_way, random_plans
 from slimtrain.base.errors import UserError
 from slimtrain.search.trace import SearchStep
 from tests.support.bench_search import COUNTER, SLIMMING, SPEC, steps_from_widest

@@ -1,0 +1,1 @@
+"""What `benchmarks.studies.coverage` tries on every network of its lists."""
