@@ -71,5 +71,5 @@ def test_weights_that_images_make_are_not_quantized(half: bool, many: tuple[onnx
     quantized = quantize(model, scales, half)
     onnx.checker.check_model(quantized, full_check=True)
     readers = [node for node in quantized.graph.node if node.op_type == "Conv" and "conv2d" in node.name]
-    made = {name for node in model.graph.node for name in node.output}
-    assert sum(node.input[1] in made for node in readers) == 1
+    computed = {name for node in model.graph.node for name in node.output}
+    assert sum(node.input[1] in computed for node in readers) == 1
