@@ -3,9 +3,9 @@
     python -m benchmarks.studies.coverage --json benchmarks/results/coverage.json
     python -m benchmarks.studies.coverage --lists timm --only resnet18,vit_tiny_patch16_224
 
-Each network (random numbers everywhere, batch norms with statistics) is exported, its channel groups are found, its half-width
-network is held against the masked full one in float64 and written as ONNX, which is held against it at batch 1 and 3. The names
-stand in `any_network/names.py`. With --peer, Torch-Pruning is given the same networks at the same ratio.
+Each network (random numbers everywhere, batch norms with statistics) is exported, its channel groups are found, its
+half-width network is held against the masked full one in float64 and written as ONNX, which is held against it at batch 1
+and 3. The names stand in `any_network/names.py`. With --peer, Torch-Pruning is given the same networks at the same ratio.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def describe(row: dict[str, Any]) -> str:
     """A network in a line."""
     marks = " ".join(mark if row[mark] else f"no {mark}" for mark in ("exported", "proven", "onnx"))
-    shown = f"{row['name']}: {marks}, {row['groups']} groups, {row['macs']:.3f} of the MACs, {row['parameters']:.3f} of the weights"
+    kept = f"{row['macs']:.3f} of the MACs, {row['parameters']:.3f} of the weights"
+    shown = f"{row['name']}: {marks}, {row['groups']} groups, {kept}"
     return f"{shown}  ({row['cause'][:120]})" if row["cause"] else shown
 
 

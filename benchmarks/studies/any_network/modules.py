@@ -41,8 +41,9 @@ def module_of(library: str, name: str) -> tuple[nn.Module, int]:
         import timm
 
         module = timm.create_model(name, pretrained=False)
-    size = module.pretrained_cfg.get("input_size", (3, USUAL, USUAL))[-1]
-    size = size if module.pretrained_cfg.get("fixed_input_size") else min(size, MOST)
+    settings: Any = module.pretrained_cfg
+    size = settings.get("input_size", (3, USUAL, USUAL))[-1]
+    size = size if settings.get("fixed_input_size") else min(size, MOST)
     return module.eval(), LARGER.get(name, size)
 
 

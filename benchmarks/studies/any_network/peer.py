@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import time
 from collections.abc import Iterator
@@ -34,8 +35,7 @@ def pruned(library: str, name: str) -> dict[str, Any]:
 
 
 def _pruned(library: str, name: str) -> dict[str, Any]:
-    import torch_pruning
-
+    torch_pruning: Any = importlib.import_module("torch_pruning")
     module, side = module_of(library, name)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -43,10 +43,11 @@ def _pruned(library: str, name: str) -> dict[str, Any]:
     full = sum(parameter.numel() for parameter in module.parameters())
     image = torch.randn(1, 3, side, side)
     classes = int(module(image).shape[-1])
-    kept = [m for m in module.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-    kept += [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.out_channels == classes]
-    heads = {m.qkv: m.num_heads for m in module.modules() if hasattr(m, "num_heads") and hasattr(m, "qkv")}
-    heads |= {m: m.num_heads for m in module.modules() if isinstance(m, nn.MultiheadAttention)}
+    parts: list[Any] = list(module.modules())
+    kept = [m for m in parts if isinstance(m, nn.Linear) and m.out_features == classes]
+    kept += [m for m in parts if isinstance(m, nn.Conv2d) and m.out_channels == classes]
+    heads = {m.qkv: m.num_heads for m in parts if hasattr(m, "num_heads") and hasattr(m, "qkv")}
+    heads |= {m: m.num_heads for m in parts if isinstance(m, nn.MultiheadAttention)}
     pruner = torch_pruning.pruner.BasePruner(
         module,
         image,
@@ -56,7 +57,7 @@ def _pruned(library: str, name: str) -> dict[str, Any]:
         num_heads=heads,
     )
     pruner.step()
-    for part in module.modules():
+    for part in parts:
         if hasattr(part, "num_heads") and hasattr(part, "qkv") and part.qkv in heads:
             part.num_heads = pruner.num_heads[part.qkv]
             part.head_dim = part.qkv.out_features // (3 * part.num_heads)
