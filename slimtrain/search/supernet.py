@@ -11,6 +11,7 @@ from pathlib import Path
 
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
+from slimtrain.config.rules import is_any
 from slimtrain.models.registry import sibling
 
 SUPERNET = "supernet"
@@ -43,7 +44,7 @@ def supernet_config(config: Config, folder: Path) -> Config:
 
     UserError where the architecture has no universally slimmable network, and where no images are held out.
     """
-    network = sibling(config.network, "us")
+    network = "us_any" if is_any(config.network) else sibling(config.network, "us")
     return dataclasses.replace(
         with_epochs(config, max(1, round(config.epochs * config.search_share))),
         network=network,

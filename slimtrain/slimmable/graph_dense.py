@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import operator as python
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,14 +14,25 @@ from torch import Tensor, fx, nn
 from slimtrain.graph.graph import PARAMETER, Argument, Batch, Value
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_body import GraphBody
-from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import PlanNorm
 from slimtrain.slimmable.program import CREATING, Program
 
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")  # give lists
 AFFINE_AND_RUNNING = ("weight", "bias", "running_mean", "running_var")
 
 
-def stored_tensors(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Tensor]:
+class Switching(Protocol):
+    """A slimmable network, as it is seen here."""
+
+    body: Any
+
+    @property
+    def norms(self) -> Mapping[str, PlanNorm]: ...
+
+    def at(self, plan: ChannelPlan) -> AbstractContextManager[Any]: ...
+
+
+def stored_tensors(network: Switching, plan: ChannelPlan) -> dict[str, Tensor]:
     """Every tensor of the graph at `plan`, sliced, by the user's names; norms with the plan's scale, shift and statistics.
 
     LookupError where the plan has no statistics.
@@ -39,7 +51,7 @@ def stored_tensors(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Te
     return tensors
 
 
-def graph_dense(network: SlimmableNetwork, plan: ChannelPlan, dtype: torch.dtype | None = None) -> fx.GraphModule:
+def graph_dense(network: Switching, plan: ChannelPlan, dtype: torch.dtype | None = None) -> fx.GraphModule:
     """The dense network of `plan`, in evaluation mode: what the user's module takes -> what it gives. `dtype` (default: the
     network's). LookupError where the plan has no statistics."""
     body = network.body

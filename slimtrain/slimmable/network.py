@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.body import Body, slimmable_body
 from slimtrain.slimmable.graph_body import GraphBody
+from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
@@ -58,6 +60,19 @@ class SlimmableNetwork(nn.Module):
     def plan(self, width: float) -> ChannelPlan:
         """The plan of a width, or of an AutoSlim network's switch; WidthError where the network has none such."""
         return self.spec.plan(width)
+
+    def dense(self, width: float) -> nn.Module:
+        """A traced network's dense form at a width: an ordinary, smaller module. UserError for a published architecture, whose
+        is `slimexport.materialize(network, width)`, WidthError for a width without statistics."""
+        plan = self.plan(width)
+        if not isinstance(self.body, GraphBody):
+            raise UserError(f"{self.spec.name}: is a published architecture. Use slimexport.materialize(network, {width}).")
+        if not self.has_statistics(plan):
+            raise WidthError(
+                f"width {width}: {self.spec.name} has no batch-norm statistics for it. Give it some: "
+                f"slimtrain.calibrate(network, [network.plan({width})], batches)."
+            )
+        return graph_dense(self, plan)
 
     @contextmanager
     def at(self, plan: ChannelPlan) -> Iterator[SlimmableNetwork]:

@@ -44,7 +44,7 @@ def _pruned(library: str, name: str) -> dict[str, Any]:
     image = torch.randn(1, 3, side, side)
     classes = int(module(image).shape[-1])
     parts: list[Any] = list(module.modules())
-    kept = [m for m in parts if isinstance(m, nn.Linear) and m.out_features == classes]
+    kept: list[nn.Module] = [m for m in parts if isinstance(m, nn.Linear) and m.out_features == classes]
     kept += [m for m in parts if isinstance(m, nn.Conv2d) and m.out_channels == classes]
     heads = {m.qkv: m.num_heads for m in parts if hasattr(m, "num_heads") and hasattr(m, "qkv")}
     heads |= {m: m.num_heads for m in parts if isinstance(m, nn.MultiheadAttention)}
