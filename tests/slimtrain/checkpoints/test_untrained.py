@@ -45,7 +45,7 @@ def test_activations_are_of_order_one_and_logits_tell_images_apart(name: str, mo
         spec = dataclasses.replace(
             spec, switches=(spec.switches[0], spec.switches[len(spec.switches) // 2], spec.switches[-1])
         )
-        monkeypatch.setattr(untrained, "published_spec", lambda name, classes: spec)
+        monkeypatch.setattr(untrained, "random_spec", lambda name: spec)
     network = untrained_network(name)
     assert network.spec == spec
     assert not network.training
