@@ -26,6 +26,7 @@ from slimtrain.base.text import table
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config, dump_config, plain
 from slimtrain.config.reading import read_config
+from slimtrain.config.rules import is_any
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
@@ -110,6 +111,8 @@ def _fitted(request: SearchRequest, processes: Processes, resume: bool) -> Searc
     """The request with the batch that the training of the network to slim can have, which is the largest of its trainings; one
     that is gone on with keeps its own. ResourceError where that does not fit."""
     config, begun = request.config, request.folder / RESOLVED
+    if is_any(config.network):  # a traced network is given, none is trained
+        return request
     if resume and begun.exists():
         return dataclasses.replace(request, config=resumed_batch(config, plain(read_config(str(begun)))))
     data = data_of(request.supernet)

@@ -57,7 +57,9 @@ def make_slimmable(
     width, and whichever between them keep statistics; for `s` the switches. `policy`: what is narrowed where there is a
     choice.
     `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of what reads them (arXiv 1908.09791,
-    sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64.
+    sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64. The network is in training or
+    evaluation mode as `module` is; in evaluation mode a width below 1.0 needs statistics first where there are batch norms
+    (`calibrate`).
 
     Raises NotExportable for a module that torch.export refuses, NotEqualError where the check fails, UserError for widths that
     make no sense.
@@ -82,7 +84,7 @@ def make_slimmable(
     spec = GraphSpec(model, family, switches, graph, groups, (switches[0], switches[-1]) if family == "us" else None)
     network = SlimmableNetwork(spec)
     load_tensors(network, tensors)
-    network.eval()
+    network.train(module.training)
     if check:
         check_equal(network, module, example)
     return network
@@ -92,8 +94,8 @@ def check_widths(widths: Sequence[float]) -> None:
     """UserError unless these are widths above 0, the widest of them 1."""
     wrong = [width for width in widths if not 0 < width <= 1]
     if wrong or not widths or max(widths) != 1:
-        found = ", ".join(map(str, widths)) or "none"
-        raise UserError(f"widths {found}: expected numbers above 0, the largest of them 1.0 (the module as it is): 0.25,1.0.")
+        given = ", ".join(map(str, widths)) or "none"
+        raise UserError(f"widths {given}: expected numbers above 0, the largest of them 1.0 (the module as it is): 0.25,1.0.")
 
 
 def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: str) -> dict[str, Tensor]:
@@ -138,9 +140,9 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
     ours = copy.deepcopy(network).double().eval()
     with ours.at(ours.spec.widest):
         pairs = list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
-    for index, (expected, found) in enumerate(pairs):
+    for index, (expected, output) in enumerate(pairs):
         scale = expected.abs().max().clamp(min=1e-30)
-        error = float((expected - found).abs().max() / scale)
+        error = float((expected - output).abs().max() / scale)
         if not error < ROUNDING:
             raise NotEqualError(
                 f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "

@@ -15,7 +15,17 @@ from tests.support.doc_examples import run_examples
 
 NAMES = [name for name in slimtrain.__all__ if name != "__version__"]
 PROMISED = {
-    *("train", "search", "read_config", "Config", "open_checkpoint", "calibrate", "evaluate", "SlimmableNetwork"),
+    *(
+        "train",
+        "search",
+        "read_config",
+        "Config",
+        "open_checkpoint",
+        "calibrate",
+        "evaluate",
+        "SlimmableNetwork",
+        "make_slimmable",
+    ),
     *("NetworkSpec", "ChannelPlan", "published_spec", "UserError"),
 }
 

@@ -202,6 +202,36 @@ class Signal(nn.Module):
         return self.head(F.adaptive_max_pool1d(x, 1).squeeze(-1))
 
 
+class Unknown(nn.Module):
+    """An operator that nobody here has a rule for, in the middle of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 24, 3), nn.Linear(24, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cummax(self.first(x), 1).values
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
+class Shuffled(nn.Module):
+    """Two units of ShuffleNet v2: half of the channels go on, the others are read, then all are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 32, 3), nn.Linear(32, CLASSES)
+        self.units = nn.ModuleList(nn.Conv2d(16, 16, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for unit in self.units:
+            kept, read = x.chunk(2, 1)
+            x = torch.cat([kept, unit(read)], 1)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(x.mean((2, 3)))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: Classifier(nn.Sequential(conv(3, 16), conv(16, 32, stride=2)), 32),
     "residual": lambda: Classifier(nn.Sequential(conv(3, 32), Residual(32), Residual(32)), 32),

@@ -1,4 +1,4 @@
-"""One network of the coverage study: exported, its groups found, its half-width network proven and written as ONNX."""
+"""One network of the coverage study: exported, its groups result, its half-width network proven and written as ONNX."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def _fill(row: Row) -> None:
         expected = _tensors(module.double()(few))
         row.full_error = _error(Program.full(traced.graph, torch.float64).run([few], tensors), expected)
         del module
-        found = Program.of(sizing, torch.float64).run([few], tensors)
-        row.half_error = _error(found, masked(sizing, [few], tensors))
+        result = Program.of(sizing, torch.float64).run([few], tensors)
+        row.half_error = _error(result, masked(sizing, [few], tensors))
         row.seconds["proof"] = round(time.perf_counter() - started, 2)
         row.proven = row.full_error < ROUNDING and row.half_error < EXACT
         if row.parameters_full > LARGE:
@@ -123,7 +123,7 @@ def _tensors(output: Any) -> list[torch.Tensor]:
     return [tensor for part in (output.values() if isinstance(output, dict) else output) for tensor in _tensors(part)]
 
 
-def _error(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+def _error(result: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     """The largest difference, of the largest value of the same output."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(result, expected, strict=True)
     return max(float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30)) for ours, theirs in pairs)

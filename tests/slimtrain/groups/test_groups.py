@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from slimtrain.graph.graph import Graph, Node, TensorType, Value
 from slimtrain.graph.labels.labelling import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.tracing.slimmed import trace
-from tests.support.user_networks import CLASSES, images, network
+from tests.support.user_networks import CLASSES, Shuffled, Unknown, images, network
 
 OUTER, INNER, FREE = Policy(), Policy("inner", "inner"), Policy("inner", "inner", "free")
 KNOWN = [
@@ -55,42 +53,12 @@ def test_what_is_pinned_says_where_and_why() -> None:
     assert "image channels" in pinned["patches.weight", 1].reason
 
 
-class Unknown(nn.Module):
-    """An operator that nobody here has a rule for, in the middle of a network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 24, 3), nn.Linear(24, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.cummax(self.first(x), 1).values
-        return self.head(F.relu(self.second(x)).mean((2, 3)))
-
-
 def test_an_operator_without_a_rule_pins_what_it_reads_and_says_so() -> None:
     torch.manual_seed(0)
     groups = find_groups(trace(Unknown(), images(2)).graph)
     assert groups.sizes == {"second": 24}
     (row,) = (row for row in groups.pinned if (row.parameter, row.dim) == ("first.weight", 0))
-    assert row.op == "cummax" and "no rule" in row.reason and "test_groups.py:" in row.place
-
-
-class Shuffled(nn.Module):
-    """Two units of ShuffleNet v2: half of the channels go on, the others are read, then all are shuffled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 32, 3), nn.Linear(32, CLASSES)
-        self.units = nn.ModuleList(nn.Conv2d(16, 16, 1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for unit in self.units:
-            kept, read = x.chunk(2, 1)
-            x = torch.cat([kept, unit(read)], 1)
-            n, c, h, w = x.shape
-            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
-        return self.head(x.mean((2, 3)))
+    assert row.op == "cummax" and "no rule" in row.reason and "user_networks.py:" in row.place
 
 
 def test_shuffles_taken_for_any_order_leave_halves_whole() -> None:

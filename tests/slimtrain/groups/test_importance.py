@@ -41,5 +41,5 @@ def test_an_ordered_network_is_the_same_network(name: str) -> None:
     sorted_ = ordered(traced.graph, groups, tensors, "l1")
     assert any(not torch.equal(sorted_[key], tensors[key]) for key in tensors)
     program = Program.full(traced.graph, torch.float64)
-    for found, expected in zip(program.run([x], sorted_), program.run([x], tensors), strict=True):
-        assert float((found - expected).abs().max() / expected.abs().max()) < 1e-12
+    for result, expected in zip(program.run([x], sorted_), program.run([x], tensors), strict=True):
+        assert float((result - expected).abs().max() / expected.abs().max()) < 1e-12

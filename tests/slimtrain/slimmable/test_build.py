@@ -46,7 +46,7 @@ def test_dense_and_slimmable_networks_have_the_same_modules_at_the_same_sizes(ar
                     elif isinstance(module, SlimLinear):
                         assert isinstance(twin, nn.Linear) and twin.in_features == module.active_in
                     elif isinstance(module, PlanNorm):
-                        assert isinstance(twin, nn.BatchNorm2d) and twin.num_features == module.active
+                        assert isinstance(twin, nn.BatchNorm2d) and twin.num_features == plan.size(module.dim)
 
 
 def module_geometry(conv: nn.Conv2d) -> tuple[object, ...]:

@@ -25,8 +25,8 @@ POLICIES = {
 EXACT = 1e-10
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def relative(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 @pytest.fixture(scope="module", params=list(NETWORKS))
@@ -43,9 +43,9 @@ def test_the_graph_computes_what_the_module_computes(traced: tuple[str, Traced])
     x = images(3, dtype=torch.float64)
     with torch.no_grad():
         expected = outputs(network(name).double()(x))
-    found = Program.full(read.graph, torch.float64).run([x], exact(read))
-    assert len(found) == len(expected)
-    assert all(relative(ours, theirs) < 1e-12 for ours, theirs in zip(found, expected, strict=True))
+    result = Program.full(read.graph, torch.float64).run([x], exact(read))
+    assert len(result) == len(expected)
+    assert all(relative(ours, theirs) < 1e-12 for ours, theirs in zip(result, expected, strict=True))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -60,9 +60,9 @@ def test_a_sliced_network_is_the_masked_one(traced: tuple[str, Traced], policy: 
     x = images(batch, dtype=torch.float64)
     for channels in (half, mixed):
         sizing = Sizing(read.graph, groups, channels)
-        found = Program.of(sizing, torch.float64).run([x], exact(read))
+        result = Program.of(sizing, torch.float64).run([x], exact(read))
         expected = masked(sizing, [x], exact(read))
-        for output, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        for output, (ours, theirs) in enumerate(zip(result, expected, strict=True)):
             kept = sizing.kept(read.graph.outputs[output])
             assert not any(positions is not None for positions in kept)  # what is given out is pinned
             assert relative(ours, theirs) < EXACT

@@ -73,8 +73,8 @@ def test_whatever_is_written_where_the_graph_computes_the_same(forward: Callable
     traced = trace(module, images(2))
     assert not any(node.kind.endswith("_") for node in traced.graph.nodes)
     for batch in (1, 3):
-        found = Program.full(traced.graph).run([images(batch)], traced.tensors)
-        assert torch.equal(found[0], module(images(batch)))
+        result = Program.full(traced.graph).run([images(batch)], traced.tensors)
+        assert torch.equal(result[0], module(images(batch)))
 
 
 def test_sizes_that_count_images_say_so() -> None:
@@ -113,5 +113,5 @@ def test_several_outputs_keep_their_order() -> None:
     module = network("upsampled")
     traced = trace(module, images(2))
     expected = outputs(module(images(2)))
-    found = Program.full(traced.graph).run([images(2)], traced.tensors)
-    assert [t.shape for t in found] == [t.shape for t in expected]
+    result = Program.full(traced.graph).run([images(2)], traced.tensors)
+    assert [t.shape for t in result] == [t.shape for t in expected]

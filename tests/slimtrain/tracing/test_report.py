@@ -11,8 +11,7 @@ from slimtrain.groups.rounding import channels_at
 from slimtrain.groups.sizes import Sizing
 from slimtrain.tracing.report import groups_report
 from slimtrain.tracing.slimmed import trace
-from tests.slimtrain.groups.test_groups import Shuffled, Unknown
-from tests.support.user_networks import images, network
+from tests.support.user_networks import Shuffled, Unknown, images, network
 
 
 def report(name: str, policy: Policy | None = None) -> str:

@@ -19,8 +19,8 @@ from slimtrain.tracing.slimmed import NotEqualError, make_slimmable, model_name
 from tests.support.user_networks import NETWORKS, images, network, outputs
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
+def relative(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).detach().abs().max() / expected.detach().abs().max())
 
 
 @pytest.fixture(scope="module", params=list(NETWORKS))
@@ -49,8 +49,8 @@ def test_a_dense_network_computes_what_the_slimmable_one_does(pair: tuple[nn.Mod
         with slimmable.at(plan), torch.no_grad():
             expected = outputs(slimmable(images(batch)))
         with torch.no_grad():
-            found = outputs(dense(images(batch)))
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+            result = outputs(dense(images(batch)))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(result, expected, strict=True))
     full = sum(p.numel() for p in slimmable.parameters())
     assert sum(p.numel() for p in dense.parameters()) < full
 

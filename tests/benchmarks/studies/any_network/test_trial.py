@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.studies.any_network import trial
-from tests.slimtrain.groups.test_groups import Shuffled, Unknown
-from tests.support.user_networks import images, network
+from tests.support.user_networks import Shuffled, Unknown, images, network
 
 
 def tried(monkeypatch: pytest.MonkeyPatch, module: nn.Module) -> trial.Row:
