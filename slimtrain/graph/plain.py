@@ -21,6 +21,7 @@ from slimtrain.graph.graph import (
     Value,
 )
 
+LARGEST = 2**24  # of one dimension: more than any network has, and labels for it still fit into memory
 KINDS = (PARAMETER, STATISTIC, CONSTANT)
 
 
@@ -85,7 +86,7 @@ def _read_type(content: Any) -> TensorType:
 
 def _size(content: Any) -> Size:
     size = _read_argument(content)
-    if not isinstance(size, Batch) and (type(size) is not int or size < 0):
+    if not isinstance(size, Batch) and (type(size) is not int or not 0 <= size <= LARGEST):
         raise ValueError(f"{size!r} is no size")
     return size
 

@@ -49,9 +49,9 @@ def graph_cost(sizing: Sizing) -> GraphCost:
 def graph_maps(sizing: Sizing) -> tuple[int, int]:
     """Elements of one image's maps that wait for the backward pass, and of the largest map that a weighted layer makes. What
     only looks at another's memory waits for nothing."""
-    made = [node for node in sizing.graph.nodes if node.kind not in VIEWS and node.outputs[0].floating]
-    largest = max((_output(sizing, node) for node in made if node.kind in MACS), default=0)
-    return sum(_output(sizing, node) for node in made), largest
+    maps = [node for node in sizing.graph.nodes if node.kind not in VIEWS and node.outputs[0].floating]
+    largest = max((_output(sizing, node) for node in maps if node.kind in MACS), default=0)
+    return sum(_output(sizing, node) for node in maps), largest
 
 
 def _shape(sizing: Sizing, value: Value) -> Shape:

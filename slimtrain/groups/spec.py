@@ -21,7 +21,7 @@ from slimtrain.models.width_spec import WidthSpec
 class GraphSpec(WidthSpec):
     """A slimmable network whose graph was read off a module. `model`: what it is called (`mobilenet_v3_small`).
 
-    `switches` and `width_range` as of any network. `classes`: the size of the last dimension of its first output.
+    `switches` and `width_range` as of any network. `classes`: the second dimension of its first output, which is one behind the images.
     """
 
     model: str
@@ -37,7 +37,8 @@ class GraphSpec(WidthSpec):
 
     @property
     def classes(self) -> int:  # type: ignore[override]
-        size = self.graph.types[self.graph.outputs[0]].shape[-1]
+        shape = self.graph.types[self.graph.outputs[0]].shape
+        size = shape[1] if len(shape) > 1 else 0
         return size if isinstance(size, int) else 0
 
     @property

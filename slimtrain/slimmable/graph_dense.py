@@ -107,13 +107,13 @@ def _fx_graph(program: Program) -> fx.Graph:
         named: Mapping[str, Any] = {name: filled(a) for name, a in operation.named.items()}
         if node.kind in CREATING:
             named = {**named, "device": graph.call_function(getattr, (first, "device"))}
-        made = graph.call_function(operation.function, tuple(filled(a) for a in positional), dict(named))
-        made.meta["module"] = node.module
+        result = graph.call_function(operation.function, tuple(filled(a) for a in positional), dict(named))
+        result.meta["module"] = node.module
         if len(node.outputs) == 1 and node.kind not in SPLITS:
-            nodes[Value(node.name)] = made
+            nodes[Value(node.name)] = result
         else:
             for index in range(len(node.outputs)):
-                nodes[Value(node.name, index)] = graph.call_function(python.getitem, (made, index))
+                nodes[Value(node.name, index)] = graph.call_function(python.getitem, (result, index))
     outputs = tuple(nodes[value] for value in ours.outputs)
     graph.output(outputs[0] if len(outputs) == 1 else outputs)
     graph.eliminate_dead_code()

@@ -40,6 +40,7 @@ class SlimmableNetwork(nn.Module):
         self.body: Body
         object.__setattr__(self, "body", body)
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
+        self._non_persistent_buffers_set = body._non_persistent_buffers_set
         # Most modules store statistics; switching plans is to touch only those that follow them.
         self.weighted: list[SlimConv2d | SlimLinear | GraphBody] = [
             m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)

@@ -156,10 +156,10 @@ class Program:
         return [values[value] for value in self.graph.outputs]
 
 
-def keep(values: dict[Value, Tensor], node: Node, made: Any) -> None:
-    """Enter what a node made among the values."""
-    if isinstance(made, tuple | list):
-        for index, output in enumerate(made):
+def keep(values: dict[Value, Tensor], node: Node, result: Any) -> None:
+    """Enter what a node gives among the values."""
+    if isinstance(result, tuple | list):
+        for index, output in enumerate(result):
             values[Value(node.name, index)] = output
     else:
-        values[Value(node.name)] = made
+        values[Value(node.name)] = result

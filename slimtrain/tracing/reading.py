@@ -158,11 +158,11 @@ class _Reader:
         outputs = tuple(_type(value) for value in ([values] if single else values))
         line = user_line(node.meta.get("stack_trace") or "")
         self.nodes.append(Node(node.name, op, converted, outputs, _module_path(node), line))
-        made = [Value(node.name, index) for index in range(len(outputs))]
-        self.known[node] = made[0] if single else made
+        results = [Value(node.name, index) for index in range(len(outputs))]
+        self.known[node] = results[0] if single else results
         if written is not None:  # whoever reads what was written to reads the result from now on
             before = self.known[written]
-            self.known |= {other: made[0] for other, known in self.known.items() if known == before}
+            self.known |= {other: results[0] for other, known in self.known.items() if known == before}
 
     def _other(self, node: fx.Node) -> None:
         """Python arithmetic on sizes, which are plain numbers here, and blocks that torch puts around some operators."""

@@ -270,8 +270,8 @@ def images(count: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Ten
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def outputs(made: Any) -> list[Tensor]:
+def outputs(result: Any) -> list[Tensor]:
     """The tensors of an output, in order."""
-    if isinstance(made, Tensor):
-        return [made]
-    return [tensor for part in (made.values() if isinstance(made, dict) else made) for tensor in outputs(part)]
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for part in (result.values() if isinstance(result, dict) else result) for tensor in outputs(part)]

@@ -58,6 +58,9 @@ class Labels:
 BATCH = 2  # images that labels are run with; ids along a batch would be the same for every image
 
 
+POLICIES = {"heads": ("outer", "inner"), "conv_groups": ("outer", "inner"), "shuffles": ("exact", "free")}
+
+
 @dataclass(frozen=True)
 class Policy:
     """What may be narrowed where there is a choice.
@@ -71,6 +74,11 @@ class Policy:
     heads: str = "outer"
     conv_groups: str = "outer"
     shuffles: str = "exact"
+
+    def __post_init__(self) -> None:
+        for name, choices in POLICIES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(choices)}")
 
 
 @dataclass(frozen=True)

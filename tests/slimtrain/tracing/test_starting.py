@@ -121,7 +121,7 @@ def test_pretrained_weights_are_loaded_and_their_channels_ordered(tmp_path: Path
     assert start is not None and start.loaded and start.line == "w.pth: weights loaded by name"
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(start.network(x), module.eval()(x), atol=1e-5)
+        assert torch.allclose(start.network.eval()(x), module.eval()(x), atol=1e-5)
     first = start.network.state_dict()["head.weight"].abs().sum(0)
     assert not torch.equal(start.network.state_dict()["stem.0.weight"], module.state_dict()["stem.0.weight"])
     assert first.shape == (32,)
