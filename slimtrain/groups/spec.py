@@ -21,7 +21,7 @@ from slimtrain.models.width_spec import WidthSpec
 class GraphSpec(WidthSpec):
     """A slimmable network whose graph was read off a module. `model`: what it is called (`mobilenet_v3_small`).
 
-    `switches` and `width_range` as of any network. `classes`: the second dimension of its first output, which is one behind the images.
+    `switches` and `width_range` as of any network. `classes`: the second dimension of its first output.
     """
 
     model: str

@@ -39,6 +39,7 @@ def masked(sizing: Sizing, images: Sequence[Tensor], tensors: Mapping[str, Tenso
             _over_what_stays(values, run, sizing, node, number)
         else:
             keep(values, node, operation(node, node.op, node.arguments, number)(values, run))
+            _without_infinities(values, run, sizing, node)
     return [values[value] for value in graph.outputs]
 
 
@@ -62,6 +63,16 @@ def _zeroed(tensor: Tensor, sizing: Sizing, value: Value, batch: int = 1) -> Ten
             kept = torch.zeros(tensor.shape[dim], dtype=torch.bool).index_fill(0, index, True)
             tensor = tensor * kept.reshape([-1 if d == dim else 1 for d in range(tensor.ndim)])
     return tensor
+
+
+def _without_infinities(values: dict[Value, Tensor], run: Run, sizing: Sizing, node: Node) -> None:
+    """Where a masked zero was divided by, what is dropped becomes zero again: infinite, it would spoil sums that weights of
+    zero keep it out of."""
+    for output in range(len(node.outputs)):
+        value = Value(node.name, output)
+        if values[value].is_floating_point() and not torch.isfinite(values[value]).all():
+            dropped = _zeroed(torch.ones_like(values[value]), sizing, value, run.batch) == 0
+            values[value] = values[value].masked_fill(dropped, 0)
 
 
 def _over_what_stays(values: dict[Value, Tensor], run: Run, sizing: Sizing, node: Node, number: torch.dtype) -> None:

@@ -18,12 +18,12 @@ from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.slicing import sliced
-from slimtrain.tracing.slimmed import trace
+from slimtrain.tracing.slimmed import rounding_of, trace
 
 # In this order, until one reaches what is asked for.
 POLICIES = (Policy(), Policy("inner"), Policy("inner", "inner"), Policy("inner", "inner", "free"))
 ENOUGH = 1 / 3  # of the MACs, at half of every group's slots
-EXACT, ROUNDING = 1e-10, 1e-12  # of the largest output: sliced against masked, and the graph against the module, in float64
+EXACT = 1e-10  # of the largest output: sliced against masked, in float64
 LARGE = 120_000_000  # parameters: beyond it one image instead of two, and no ONNX file beside the proof
 
 
@@ -92,7 +92,7 @@ def _fill(row: Row) -> None:
         result = Program.of(sizing, torch.float64).run([few], tensors)
         row.half_error = _error(result, masked(sizing, [few], tensors))
         row.seconds["proof"] = round(time.perf_counter() - started, 2)
-        row.proven = row.full_error < ROUNDING and row.half_error < EXACT
+        row.proven = row.full_error < rounding_of(traced.graph) and row.half_error < EXACT
         if row.parameters_full > LARGE:
             row.cause = "larger than what is written as ONNX here"
             return
