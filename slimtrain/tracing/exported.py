@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import traceback
@@ -48,11 +50,11 @@ def exported_program(module: nn.Module, example: Tensor) -> ExportedProgram:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without torch's warnings about what it does inside."""
+    """Without what torch warns of, logs and prints about what it does inside: its error says it all."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -65,24 +67,51 @@ def size_of(number: int) -> Size:
 
 
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*\n\s*(?P<code>[^\n]*)')
-TORCH = str(Path(torch.__file__).parent)
+# Whose frames are of no account to a user: torch's, this package's, and what is no file.
+OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 
 
 def user_line(trace: str) -> str:
-    """The innermost line of a stack trace that is not torch's own, as `resnet.py:93`; nothing where all of it is torch's."""
-    frames = [match for match in FRAME.finditer(trace) if not match["file"].startswith((TORCH, "<"))]
+    """The innermost line of a stack trace of the user's own code, as `resnet.py:93`; nothing where there is none."""
+    frames = [match for match in FRAME.finditer(trace) if not match["file"].startswith(OTHERS)]
     return f"{Path(frames[-1]['file']).name}:{frames[-1]['line']}" if frames else ""
 
 
-def export_refusal(module: nn.Module, example: Tensor, error: BaseException) -> str:
-    """What to say of a module that torch does not export: torch's reason, shortened, and the line of the module."""
-    name = type(module).__name__
-    line = user_line("".join(traceback.format_tb(error.__traceback__)))
-    reason = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
-    shape = "x".join(map(str, example.shape[1:]))
+def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
+    """What to say of a module that torch does not export: its own error where it does not take such images at all, else
+    torch's reason, shortened, with the line of the module."""
+    name, shape = type(module).__name__, "x".join(map(str, example.shape[1:]))
+    own = _own_error(module, example)
+    if own is not None:
+        return (
+            f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected images of the size that it was made "
+            "for: --image-size, --set in_channels, or another `example`."
+        )
     zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
     return (
-        f"{name}: torch cannot export it for inputs of {shape}{f', at {line}' if line else ''}: {reason[:200]}. Expected a "
-        "module whose forward pass takes one batch of images and does not depend on their values (if, for, .item() on "
-        f"them); run `torch.export.export(module, ({zeros},), strict=False)` for all that torch says."
+        f"{name}: torch cannot export it for inputs of {shape}{_at(error)}: {_reason(error)}. Expected a module whose forward "
+        "pass takes one batch of images and does not depend on their values (if, for, .item() on them); run "
+        f"`torch.export.export(module, ({zeros},), strict=False)` for all that torch says."
     )
+
+
+def _own_error(module: nn.Module, example: Tensor) -> Exception | None:
+    """What the module raises by itself for such images; None where it takes them."""
+    try:
+        with quiet(), torch.no_grad():
+            module(torch.zeros((2, *example.shape[1:]), dtype=example.dtype))
+    except Exception as error:
+        return error
+    return None
+
+
+def _at(error: Exception) -> str:
+    line = user_line("".join(traceback.format_tb(error.__traceback__)))
+    return f", at {line}" if line else ""
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the number of images that nobody gave."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    return re.sub(rf"\b{TRACING_BATCH}\b", "batch", reason)[:200].rstrip(".! ")

@@ -30,10 +30,19 @@ def test_a_branch_on_values_is_refused_with_its_line() -> None:
     assert len(message) < 900 and refusal.value.exit_code == 2
 
 
-def test_a_wrong_image_size_is_torch_s_reason() -> None:
+def test_a_wrong_image_size_is_the_module_s_own_refusal() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(NotExportable, match="reduction dim"):
+    with pytest.raises(NotExportable, match=r"does not take inputs of 3x8x8: mat1 and mat2 .*--image-size"):
         exported_program(module, torch.zeros(2, 3, 8, 8))
+
+
+def test_torch_s_own_talk_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    for module in (Branching(), nn.Sequential(nn.Flatten(), nn.Linear(12, 2))):
+        with pytest.raises(NotExportable) as refusal:
+            exported_program(module, torch.zeros(2, 3, 8, 8))
+        assert str(TRACING_BATCH) not in str(refusal.value) and ".." not in str(refusal.value)
+    captured = capfd.readouterr()
+    assert not captured.out and not captured.err
 
 
 def test_training_mode_comes_back() -> None:
