@@ -293,9 +293,14 @@ def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bo
 @main.command(context_settings=CONTEXT)
 @click.argument("model", metavar="MODEL")
 @click.option("--image-size", default="224", show_default=True, metavar="SIZE", help="Pixels: 224, or 256x192 (height first).")
-@click.option("--in-channels", default=3, show_default=True, metavar="N", help="Channels of an image.")
 @click.option(
-    "--classes", type=int, metavar="N", help="Outputs, where the model's builder takes a number.  [default: its own]"
+    "--in-channels", type=click.IntRange(1, 4096), default=3, show_default=True, metavar="N", help="Channels of an image."
+)
+@click.option(
+    "--classes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Outputs, where the model's builder takes a number.  [default: its own]",
 )
 @click.option("--widths", metavar="LIST", help="Widths whose cost is shown.  [default: 1.0,0.75,0.5,0.25]")
 @policy_options

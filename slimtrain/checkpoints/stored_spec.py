@@ -13,13 +13,23 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.graph.labels.labelling import Policy
 from slimtrain.graph.plain import from_plain, to_plain
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.spec import GraphSpec
+from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
-from slimtrain.slimmable.program import check_operators
+from slimtrain.slimmable.program import check_operators, check_types
 
-DAMAGE = (AttributeError, TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AssertionError)
+DAMAGE = (
+    AttributeError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+)
 
 
 def plain_spec(spec: WidthSpec) -> dict[str, Any]:
@@ -78,7 +88,10 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
         raise ValueError(f"family {value['family']!r}, widths {switches}")
     if ends is not None and not (len(ends) == 2 and 0 < ends[0] <= ends[1] == 1):
         raise ValueError(f"range of widths {ends}")
-    return GraphSpec(str(value["model"]), value["family"], switches, graph, groups, ends)
+    if not isinstance(value["model"], str) or not MODEL_NAME.fullmatch(value["model"]):
+        raise ValueError(f"the network's name {value['model']!r} is none: it goes into file names")
+    check_types(graph)
+    return GraphSpec(value["model"], value["family"], switches, graph, groups, ends)
 
 
 def _listed(value: Any) -> Any:

@@ -104,7 +104,7 @@ def _label(graph: Graph, run: Labelling) -> None:
     for node in graph.nodes:
         run.node = node
         for index, labels in enumerate(_labels_of(Call(run, node))):
-            run.labels[Value(node.name, index)] = _checked(run, labels, node.outputs[index])
+            run.labels[Value(node.name, index)] = _same_for_all(run, labels, node.outputs[index])
     run.node = None
     for value in graph.outputs:
         run.pin_all(run.labels[value], "the network gives it out")
@@ -113,22 +113,32 @@ def _label(graph: Graph, run: Labelling) -> None:
 def _labels_of(call: Call) -> list[Labels]:
     if not any(labels.labelled for labels in call.inputs):
         return [Labels.none(shape) for shape in call.shapes]
-    function = RULES.get(call.node.kind)
-    if function is None:
-        for labels in call.inputs:
-            call.run.pin_all(labels, f"{call.node.op} has no rule here")
-        return [Labels.none(shape) for shape in call.shapes]
-    return function(call)
+    function, reason = RULES.get(call.node.kind), f"{call.node.op} has no rule here"
+    if function is not None:
+        try:
+            labels = function(call)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            reason = f"{call.node.op} is used in a way that has no rule here"
+        else:
+            if [part.shape for part in labels] == call.shapes and all(map(_well_formed, labels)):
+                return labels
+            reason = f"{call.node.op} is used in a way that has no rule here"
+    for part in call.inputs:
+        call.run.pin_all(part, reason)
+    return [Labels.none(shape) for shape in call.shapes]
 
 
-def _checked(run: Labelling, labels: Labels, type_: TensorType) -> Labels:
-    """Labels as what follows may rely on: of the shape that the node makes, alike for every image."""
-    assert labels.shape == type_.at(BATCH), (run.node, labels.shape, type_)
+def _well_formed(labels: Labels) -> bool:
+    """Whether there are as many ids as positions."""
+    return all(axis is None or len(axis) == size for axis, size in zip(labels.axes, labels.shape, strict=True))
+
+
+def _same_for_all(run: Labelling, labels: Labels, type_: TensorType) -> Labels:
+    """Labels that are alike for every image: others are pinned."""
     axes = list(labels.axes)
     for dim, (axis, size) in enumerate(zip(axes, type_.shape, strict=True)):
         if axis is None:
             continue
-        assert len(axis) == labels.shape[dim], (run.node, dim)
         if isinstance(size, Batch):
             rows = axis.ids.reshape(BATCH, -1)
             if not (rows == rows[:1]).all():

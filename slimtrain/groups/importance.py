@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from slimtrain.graph.graph import PARAMETER, Graph, Value
+from slimtrain.graph.graph import PARAMETER, Graph, Parameter, Value
 from slimtrain.graph.pieces import FIXED, Pieces
 from slimtrain.groups.groups import Groups
 
@@ -30,14 +30,27 @@ def slot_orders(graph: Graph, groups: Groups, arrays: Mapping[str, Floats], orde
         extents = groups.dims[Value(parameter.node)]
         if parameter.kind != PARAMETER or len(extents) < 2:
             continue
+        reads = _reading_dims(graph, parameter, len(extents))
         powers = np.abs(arrays[parameter.name]) ** POWERS[order]
         for dim, extent in enumerate(extents):
-            if dim == 0 or not isinstance(extent, Pieces):  # dimension 0 of a weight is what it makes, the others it reads
+            if dim not in reads or not isinstance(extent, Pieces):
                 continue
             along = powers.sum(tuple(d for d in range(powers.ndim) if d != dim))
             for name, slots, positions in slots_along(extent):
                 np.add.at(scores[name], slots, along[positions])
     return {name: np.argsort(-score, kind="stable") for name, score in scores.items() if score.any()}
+
+
+def _reading_dims(graph: Graph, parameter: Parameter, rank: int) -> set[int]:
+    """The dimensions of a weight along which it reads: of most all but the first, which it makes."""
+    dims = set(range(1, rank))
+    for node in graph.nodes:
+        if Value(parameter.node) in node.inputs:
+            if "transpose" in node.kind or node.arguments.get("transposed"):
+                dims = {0}
+            elif node.kind in ("matmul", "mm", "bmm") and node.arguments.get("self") != Value(parameter.node):
+                dims = {rank - 2}
+    return dims
 
 
 def slots_along(extent: Pieces) -> list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:

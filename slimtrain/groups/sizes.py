@@ -166,7 +166,9 @@ def _interleaved(sizing: Sizing, node: Node) -> tuple[str, Arguments]:
 
 
 RESIZED: dict[str, Rule] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "unflatten", "view_as", "reshape_as", "_reshape_alias"), _view),
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "unflatten", "view_as", "reshape_as", "_reshape_alias", "squeeze"), _view
+    ),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"), _split),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _convolution),

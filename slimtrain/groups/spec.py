@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,8 @@ from slimtrain.groups.rounding import channels_at, slots_at
 from slimtrain.groups.sizes import Sizing
 from slimtrain.models.channels import ChannelPlan, width_name
 from slimtrain.models.width_spec import WidthSpec
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # it goes into file names
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimtrain.graph.graph import CONSTANT, Value
+from slimtrain.graph.graph import CONSTANT, PARAMETER, Value
 from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
@@ -34,32 +35,57 @@ class GraphBody(nn.Module):
         super().__init__()
         self.spec = spec
         self.of_nodes = graph_norms(spec.graph, spec.groups)
-        held = {parameter.name for norm in self.of_nodes.values() for parameter in norm.stored.values()}
+        held: dict[str, list[GraphNorm]] = {}
+        for norm in self.of_nodes.values():
+            for parameter in norm.stored.values():
+                held.setdefault(parameter.name, []).append(norm)
         # Where each parameter that no norm holds is stored: the module, and its name there.
         self.places: dict[str, tuple[nn.Module, str]] = {}
         self.nodes = {p.node: p.name for p in spec.graph.parameters if p.name not in held}
         self.norms: dict[str, PlanNorm] = {}
+        self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype], Program] = OrderedDict()
+        self.program: Program | None = None
+        self.plan = spec.widest
+        self.rounding: torch.dtype | None = None  # what the result of every operation is rounded to, where it is tried out
+        shared: dict[tuple[str, int], nn.Parameter] = {}
         for parameter in spec.graph.parameters:  # in the graph's order, which is the module's own
+            for norm in held.get(parameter.name, ()):
+                self._place_norm(norm, shared)
             if parameter.name in held:
-                self._place_norm(parameter.name.rpartition(".")[0])
                 continue
             self.places[parameter.name] = place, name = self._container(parameter.name)
             if parameter.kind == CONSTANT:  # the graph's, no weights
                 place._buffers[name] = torch.from_numpy(spec.graph.constants[parameter.name].copy())
                 place._non_persistent_buffers_set.add(name)
+                continue
+            tensor = torch.zeros(parameter.type.at(1), dtype=getattr(torch, parameter.type.dtype))
+            if parameter.kind == PARAMETER and tensor.is_floating_point():
+                place._parameters[name] = nn.Parameter(tensor)
             else:
-                tensor = torch.zeros(parameter.type.at(1), dtype=getattr(torch, parameter.type.dtype))
-                place._parameters[name] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
-        self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype], Program] = OrderedDict()
-        self.program = Program.full(spec.graph)
-        self.rounding: torch.dtype | None = None  # what the result of every operation is rounded to, where it is tried out
+                place._buffers[name] = tensor
 
-    def _place_norm(self, path: str) -> None:
-        if path not in self.norms:
-            norm = next(norm for norm in self.of_nodes.values() if norm.path == path)
-            self.norms[path] = module = _norm(self.spec, norm)
-            place, name = self._container(path)
-            place._modules[name] = module
+    def __setattr__(self, name: str, value: object) -> None:
+        """Attributes of this class are none of the tables' entries, which may have the same names."""
+        object.__setattr__(self, name, value)
+
+    def _place_norm(self, norm: GraphNorm, shared: dict[tuple[str, int], nn.Parameter]) -> None:
+        """Make a norm where it is not there yet. Scales and shifts that the user's norms share are one parameter here too."""
+        if norm.path in self.norms:
+            return
+        self.norms[norm.path] = module = _norm(self.spec, norm)
+        for entry in ("weight", "bias"):
+            owners: list[Any] = [module] if entry in module._parameters else [*module.bn.children()]  # type: ignore[union-attr]
+            for index, owner in enumerate(owners):
+                if entry in norm.stored:
+                    key = norm.stored[entry].name, index
+                    owner._parameters[entry] = shared.setdefault(key, owner._parameters[entry])
+        place, name = self._container(norm.path)
+        inside = place._modules.get(name)
+        if inside is not None:  # a norm with parts of its own
+            module._modules.update({key: part for key, part in inside._modules.items() if key not in module._modules})
+            module._parameters.update({key: part for key, part in inside._parameters.items() if key not in module._parameters})
+            self.places = {stored: (module if owner is inside else owner, key) for stored, (owner, key) in self.places.items()}
+        place._modules[name] = module
 
     def _container(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a name, made where it is not there yet, and the last part of the name. Into its tables things
@@ -101,6 +127,7 @@ class GraphBody(nn.Module):
         key = (plan, number)
         program = self.programs.pop(key, None) or Program.of(self.spec.sizing(plan), number)
         self.programs[key] = self.program = program
+        self.plan = plan
         if len(self.programs) > PROGRAMS:
             self.programs.popitem(last=False)
 
@@ -108,7 +135,7 @@ class GraphBody(nn.Module):
         """What the user's module gives: a tensor, or several."""
         values = {Value(name): x for (name, _), x in zip(self.spec.graph.inputs, images, strict=True)}
         run = Run(images[0].shape[0], self.training, images[0].device)
-        for operation in self.program.operations:
+        for operation in self.ready.operations:
             self._run(operation, values, run)
         return self._outputs(values)
 
@@ -122,7 +149,7 @@ class GraphBody(nn.Module):
             stored = [value for value in node.inputs if value.node in self.nodes]
             for value in stored:
                 name = self.nodes[value.node]
-                values[value] = self.program.sliced(name, self.stored(name))
+                values[value] = self.ready.sliced(name, self.stored(name))
             keep(values, node, operation(values, run))
             for value in stored:
                 values.pop(value, None)
@@ -133,8 +160,15 @@ class GraphBody(nn.Module):
             values.pop(value, None)
 
     def _outputs(self, values: Mapping[Value, Tensor]) -> Tensor | tuple[Tensor, ...]:
-        outputs = tuple(values[value] for value in self.spec.graph.outputs)
+        outputs = tuple(
+            values[value] if value in values else self._stored_output(value.node) for value in self.spec.graph.outputs
+        )
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _stored_output(self, node: str) -> Tensor:
+        """A stored tensor that the network gives out as it is."""
+        name = self.nodes[node]
+        return self.ready.sliced(name, self.stored(name))
 
     def stages(self) -> Iterator[Stage]:
         """The graph taken apart, a stage for every node. What passes between them are all values that are still read, and
@@ -150,19 +184,27 @@ class GraphBody(nn.Module):
     def _stage(self, index: int, given: StageInput) -> StageInput:
         values, images = dict(given.x), given.block_input
         assert images is not None
-        self._run(self.program.operations[index], values, Run(images.shape[0], self.training, images.device))
+        self._run(self.ready.operations[index], values, Run(images.shape[0], self.training, images.device))
         return StageInput(values, images)
 
+    @property
+    def ready(self) -> Program:
+        """The active plan's program, made where a copy has none yet."""
+        if self.program is None:
+            self.activate(self.plan)
+        assert self.program is not None
+        return self.program
+
     def __getstate__(self) -> dict[str, object]:
-        """Programs are made again: they are no part of what a copy or a file needs."""
-        return {**self.__dict__, "programs": OrderedDict()}
+        """Programs are made again: they hold functions, which no file does."""
+        return {**self.__dict__, "programs": OrderedDict(), "program": None}
 
 
 def _norm(spec: GraphSpec, norm: GraphNorm) -> PlanNorm:
     universal = spec.family == "us"
     module = UniversalNorm(norm.dim, spec.plans, spec.widest) if universal else SwitchableNorm(norm.dim, spec.plans)
     module.eps, module.momentum = norm.eps, norm.momentum
-    if "weight" not in norm.stored:  # no scale and shift: they stay at 1 and 0, and nothing trains them
-        for parameter in (p for name, p in module.named_parameters()):
+    for name, parameter in module.named_parameters():  # where it has no scale or shift, 1 and 0 stay, and nothing trains them
+        if name.rpartition(".")[2] not in norm.stored:
             parameter.requires_grad_(False)
     return module

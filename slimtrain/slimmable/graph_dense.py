@@ -3,6 +3,7 @@ loads where this package is not installed."""
 
 from __future__ import annotations
 
+import keyword
 import operator as python
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -40,7 +41,7 @@ def stored_tensors(network: Switching, plan: ChannelPlan) -> dict[str, Tensor]:
     body = network.body
     assert isinstance(body, GraphBody)
     with network.at(plan), torch.no_grad():
-        program = body.program
+        program = body.ready
         tensors = {name: program.sliced(name, body.stored(name)) for name in body.places}
         for norm in body.of_nodes.values():
             module = network.norms[norm.path]
@@ -63,10 +64,20 @@ def graph_dense(network: Switching, plan: ChannelPlan, dtype: torch.dtype | None
     for parameter in spec.graph.parameters:
         tensor = tensors[parameter.name].detach()
         tensor = tensor.to(number) if tensor.is_floating_point() else tensor
-        _place(root, parameter.name, tensor.clone(memory_format=torch.contiguous_format), parameter.kind == PARAMETER)
+        _place(
+            root, attribute(parameter.name), tensor.clone(memory_format=torch.contiguous_format), parameter.kind == PARAMETER
+        )
     graph = _fx_graph(Program.of(spec.sizing(plan), number))
     dense = fx.GraphModule(root, graph, class_name=f"{spec.name}_{plan.name}")
     return dense.eval()
+
+
+def attribute(name: str) -> str:
+    """A user's name as one that generated code can hold: `blocks.0.weight` stays, `in` becomes `in_`."""
+    first, *rest = name.split(".")
+    if hasattr(fx.GraphModule, first) or first in ("graph", "meta", "training"):
+        first = f"{first}_"
+    return ".".join(f"{part}_" if keyword.iskeyword(part) else part for part in (first, *rest))
 
 
 def _place(root: nn.Module, name: str, tensor: Tensor, trained: bool) -> None:
@@ -86,7 +97,7 @@ def _fx_graph(program: Program) -> fx.Graph:
     ours, graph = program.graph, fx.Graph()
     nodes: dict[Value, fx.Node] = {Value(name): graph.placeholder(name) for name, _ in ours.inputs}
     first = nodes[Value(ours.inputs[0][0])]
-    nodes |= {Value(p.node): graph.get_attr(p.name) for p in ours.parameters}
+    nodes |= {Value(p.node): graph.get_attr(attribute(p.name)) for p in ours.parameters}
     batch: list[fx.Node] = []
 
     def counted(size: Batch) -> fx.Node:

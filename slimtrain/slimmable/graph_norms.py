@@ -15,18 +15,19 @@ STORED = ("weight", "bias", "running_mean", "running_var")
 @dataclass(frozen=True)
 class GraphNorm:
     """A batch norm with statistics of its own. `path`: the user's name of it; `stored`: what it stores, by the names of
-    `STORED`, as parameters of the graph (weight and bias only where it has them)."""
+    `STORED`, as parameters of the graph (weight and bias only where it has them). `momentum`: None averages all batches
+    alike."""
 
     path: str
     dim: Pieces
     stored: Mapping[str, Parameter]
     eps: float
-    momentum: float
+    momentum: float | None
 
 
 def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
-    """Node -> norm, for every batch norm that normalizes by running statistics which it alone reads. Norms that share their
-    statistics (one module called twice) are one norm under several nodes."""
+    """Node -> norm, for every batch norm that normalizes by running statistics. Norms that share their statistics (one module
+    called twice) are one norm under several nodes; norms that share a scale or a shift alone share that."""
     readers: dict[str, set[str]] = {}
     for node in graph.nodes:
         for value in node.inputs:
@@ -40,9 +41,16 @@ def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
         (extent,) = groups.dims[Value(mean.node)]
         dim = extent if isinstance(extent, Pieces) else Pieces((Piece(FIXED, 0, _size(mean)),))
         eps, momentum = node.arguments["eps"], node.arguments["momentum"]
-        assert isinstance(eps, float | int) and isinstance(momentum, float | int)
-        norms[node.name] = GraphNorm(mean.name.rpartition(".")[0], dim, stored, float(eps), float(momentum))
+        assert isinstance(eps, float | int) and (momentum is None or isinstance(momentum, float | int))
+        norms[node.name] = GraphNorm(_path(mean.name), dim, stored, float(eps), momentum)
     return norms
+
+
+def _path(mean: str) -> str:
+    """The module that a norm's statistics are in; of statistics under another name, or in the user's own module, a name of
+    ours."""
+    place, _, name = mean.rpartition(".")
+    return place if place and name == "running_mean" else f"{mean}_norm"
 
 
 def _stored(graph: Graph, node: Node) -> dict[str, Parameter] | None:
@@ -59,8 +67,7 @@ def _stored(graph: Graph, node: Node) -> dict[str, Parameter] | None:
             return None
     kinds = {parameter.kind for name, parameter in stored.items() if name.startswith("running")}
     affine = {parameter.kind for name, parameter in stored.items() if not name.startswith("running")}
-    named = all(p.name.endswith(f".{name}") for name, p in stored.items())
-    return stored if kinds == {STATISTIC} and affine <= {PARAMETER} and named else None
+    return stored if kinds == {STATISTIC} and affine <= {PARAMETER} else None
 
 
 def _size(parameter: Parameter) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
+
+OWN = frozenset({"spec", "body", "weighted", "norms", "calibrated", "active", "training"})  # attributes, not entries
 
 
 class SlimmableNetwork(nn.Module):
@@ -37,8 +40,7 @@ class SlimmableNetwork(nn.Module):
         body = slimmable_body(spec)
         # The body runs, but what it holds is registered here: keys begin at `features`, as published. The two share their
         # tables, so that whatever replaces a tensor replaces it for both, and a user's module may have any name.
-        self.body: Body
-        object.__setattr__(self, "body", body)
+        self.body: Body = body
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         self._non_persistent_buffers_set = body._non_persistent_buffers_set
         # Most modules store statistics; switching plans is to touch only those that follow them.
@@ -52,6 +54,15 @@ class SlimmableNetwork(nn.Module):
         self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
         self.active = spec.widest
         self._activate(spec.widest)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What this class calls its own is no entry of the tables, in which a user's network may have the same names."""
+        if name not in OWN:
+            super().__setattr__(name, value)
+        elif isinstance(value, nn.Parameter):
+            self._parameters[name] = value
+        else:
+            object.__setattr__(self, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, classes], at the active plan."""

@@ -77,6 +77,9 @@ class PlanNorm(nn.Module, ABC):
                 assert stored.running_mean is not None and stored.running_var is not None
                 stored.num_batches_tracked.add_(1)
                 running = stored.running_mean, stored.running_var
+                if momentum is None:  # all batches alike
+                    momentum = 1 / float(stored.num_batches_tracked)
+            momentum = momentum or 0.0
         if self.synchronized:
             return synchronized_batch_norm(x, running, weight, bias, momentum, self.eps)
         if x.numel() == x.shape[1]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimtrain.graph.graph import Argument, Batch, Graph, Node, Value
+from slimtrain.graph.graph import Argument, Batch, Graph, Node, TensorType, Value
 from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.plan_positions import Kept, kept_of, take
 
@@ -40,6 +40,9 @@ class Operation:
 
     def __call__(self, values: dict[Value, Tensor], run: Run) -> Any:
         node = self.node
+        if node.kind == DROP_PATH:
+            x, share, mode = self.positional
+            return drop_path(values[x], share, mode == "batch") if run.training else values[x]  # type: ignore[index, arg-type]
         if node.kind in DROPOUTS:
             x, share, _ = self.positional
             return self.function(values[x], share, run.training)  # type: ignore[index]
@@ -64,18 +67,52 @@ def operator(op: str) -> Any:
     return getattr(getattr(torch.ops.aten, kind), overload or "default")
 
 
-OUTSIDE = ("from_file",)  # operators that reach beyond the tensors that they are given
+CHECKED_BATCH = 3  # images that a graph of a file is gone through with
+DROP_PATH = "drop_path"  # of ours: stochastic depth, which leaves nothing in a graph of torch's
+
+
+def drop_path(x: Tensor, share: float, together: bool) -> Tensor:
+    """Stochastic depth (arXiv 1603.09382): a `share` of images becomes 0, or of batches where they go `together`; what stays
+    is scaled, so that its mean stays."""
+    keep = 1 - share
+    size = [1 if together else x.shape[0], *[1] * (x.ndim - 1)]
+    drawn = torch.empty(size, dtype=x.dtype, device=x.device).bernoulli_(keep)
+    return x * (drawn / keep if keep else drawn)
 
 
 def check_operators(graph: Graph) -> None:
     """ValueError unless every operator of `graph` is one of torch's that computes from its arguments and changes nothing."""
     for node in graph.nodes:
+        if node.op == DROP_PATH and node.arguments.keys() == {"input", "p", "mode"}:
+            continue
         try:
             schema = operator(node.op)._schema
         except AttributeError as error:
             raise ValueError(f"{node.op} is no operator of torch {torch.__version__}") from error
-        if schema.is_mutable or node.kind in OUTSIDE or not {a.name for a in schema.arguments} >= node.arguments.keys():
+        gives = [str(part.type) for part in schema.returns]
+        computes = bool(gives) and all("Tensor" in part for part in gives) and (node.inputs or node.kind in CREATING)
+        known = {argument.name for argument in schema.arguments} >= node.arguments.keys()
+        if schema.is_mutable or not computes or not known:
             raise ValueError(f"{node.name}: {node.op} is no operator of a network")
+
+
+def check_types(graph: Graph) -> None:
+    """ValueError unless every node gives the shapes that the graph says; nothing is computed. Raises what torch does for
+    arguments that an operator cannot have."""
+    with torch.device("meta"):
+        values = {Value(name): _empty(type_) for name, type_ in graph.inputs}
+        values |= {Value(p.node): _empty(p.type) for p in graph.parameters}
+        run = Run(CHECKED_BATCH, False, torch.device("meta"))
+        for node in graph.nodes:
+            keep(values, node, operation(node, *as_traced(node))(values, run))
+            for output, type_ in enumerate(node.outputs):
+                shape = tuple(values[Value(node.name, output)].shape)
+                if shape != type_.at(CHECKED_BATCH):
+                    raise ValueError(f"{node.name} gives {list(shape)}, not {list(type_.at(CHECKED_BATCH))}")
+
+
+def _empty(type_: TensorType) -> Tensor:
+    return torch.empty(type_.at(CHECKED_BATCH), dtype=getattr(torch, type_.dtype), device="meta")
 
 
 def operation(
@@ -83,6 +120,8 @@ def operation(
 ) -> Operation:
     """`node` called as `op` with `arguments`. `number`: what the network computes in, in place of the float32 that it was
     traced in."""
+    if op == DROP_PATH:
+        return Operation(node, drop_path, tuple(arguments[name] for name in ("input", "p", "mode")), {}, tuple(drops))
     function = operator(op)
     positional: list[Any] = []
     named: dict[str, Any] = {}
@@ -90,11 +129,21 @@ def operation(
         value: Any = arguments.get(argument.name)
         if argument.name == "dtype" and isinstance(value, str):
             value = number if value == COMPUTED else getattr(torch, value)
+        if argument.name == "momentum" and value is None:
+            value = 0.0  # of a norm that averages all batches alike: in evaluation it is of no account
         if not argument.kwarg_only:
             positional.append(value)
         elif value is not None:
             named[argument.name] = value
     return Operation(node, function, tuple(positional), named, tuple(drops))
+
+
+def as_traced(node: Node) -> tuple[str, Mapping[str, Argument]]:
+    """A node's own operator and arguments. Views become reshapes: in another number format or memory layout than it was traced
+    in, an operator may lay its result out so that there is no view of it."""
+    if node.op in ("view", "_unsafe_view"):
+        return "reshape", {"self": node.arguments["self"], "shape": node.arguments["size"]}
+    return node.op, node.arguments
 
 
 def drops(graph: Graph) -> list[list[Value]]:
@@ -133,8 +182,7 @@ class Program:
     def full(graph: Graph, number: torch.dtype = torch.float32) -> Program:
         """The program of a graph as it was traced."""
         operations = [
-            operation(node, node.op, node.arguments, number, unread)
-            for node, unread in zip(graph.nodes, drops(graph), strict=True)
+            operation(node, *as_traced(node), number, unread) for node, unread in zip(graph.nodes, drops(graph), strict=True)
         ]
         return Program(graph, tuple(operations), {p.name: () for p in graph.parameters})
 

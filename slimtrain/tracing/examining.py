@@ -10,6 +10,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import as_image_size, sides
 from slimtrain.graph.labels.labelling import Policy
 from slimtrain.groups.groups import find_groups
+from slimtrain.models.spec import MAX_IMAGE_SIZE
 from slimtrain.tracing.report import WIDTHS, groups_report
 from slimtrain.tracing.slimmed import trace
 from slimtrain.tracing.sources import build_module
@@ -30,6 +31,8 @@ def examined(
         size = as_image_size(image_size)
     except ValueError as error:
         raise UserError(f"{error}.") from error
+    if max(sides(size)) > MAX_IMAGE_SIZE:
+        raise UserError(f"image size {image_size}: expected at most {MAX_IMAGE_SIZE} pixels a side.")
     module = build_module(model, classes)
     graph = trace(module, torch.zeros(2, in_channels, *sides(size))).graph
     return groups_report(model, graph, find_groups(graph, Policy(heads, conv_groups, shuffles)), widths or WIDTHS)

@@ -19,9 +19,9 @@ from torch.export import ExportedProgram
 from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import Batch, Size
 
-# Images that a module is exported with: a prime that no channel count, window or image side is a multiple of, so that every
-# size which is a multiple of it is known to count images. Nothing is computed with them, they are never touched.
-TRACING_BATCH = 1009
+# Images that a module is exported with: a prime, the first that no size of the module or its images is a multiple of, so that
+# every size which is a multiple of it is known to count images. Nothing is computed with them, they are never touched.
+BATCHES = (1009, 1013, 1019, 1021, 1031, 1033)
 
 
 class NotExportable(UserError):
@@ -37,7 +37,7 @@ def exported_program(module: nn.Module, example: Tensor) -> ExportedProgram:
     """
     training = [part for part in module.modules() if part.training]
     module.eval()
-    images = torch.empty((TRACING_BATCH, *example.shape[1:]), dtype=example.dtype)
+    images = torch.empty((_batch(module, example), *example.shape[1:]), dtype=example.dtype)
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, (images,), strict=False)
@@ -61,9 +61,15 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def size_of(number: int) -> Size:
-    """A size in an exported graph, as ours."""
-    return Batch(number // TRACING_BATCH) if number and number % TRACING_BATCH == 0 else number
+def _batch(module: nn.Module, example: Tensor) -> int:
+    tensors = [*module.parameters(), *module.buffers(), example]
+    sizes = {size for tensor in tensors for size in tensor.shape if size}
+    return next((batch for batch in BATCHES if all(size % batch for size in sizes)), BATCHES[0])
+
+
+def size_of(number: int, batch: int) -> Size:
+    """A size in a graph that was exported with `batch` images, as ours."""
+    return Batch(number // batch) if number and number % batch == 0 else number
 
 
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*\n\s*(?P<code>[^\n]*)')
@@ -84,8 +90,8 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
     own = _own_error(module, example)
     if own is not None:
         return (
-            f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected images of the size that it was made "
-            "for: --image-size, --set in_channels, or another `example`."
+            f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected a module of one batch of images; "
+            "where it takes others, say so: --image-size, --set in_channels, or another `example`."
         )
     zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
     return (
@@ -114,4 +120,4 @@ def _reason(error: Exception) -> str:
     """The first line of an error, without the number of images that nobody gave."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else type(error).__name__
-    return re.sub(rf"\b{TRACING_BATCH}\b", "batch", reason)[:200].rstrip(".! ")
+    return re.sub(rf"\b({'|'.join(map(str, BATCHES))})\b", "batch", reason)[:200].rstrip(".! ")

@@ -17,11 +17,22 @@ from slimtrain.graph.graph import Node, Value
 from slimtrain.graph.labels.reductions import REDUCTIONS
 from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.sizes import Sizing
-from slimtrain.slimmable.program import Run, keep, operation
+from slimtrain.slimmable.program import Run, as_traced, keep, operation
 
 # Operators whose result depends on how many channels there are, not only on their sum.
 OVER_CHANNELS = frozenset(
-    {*REDUCTIONS, "layer_norm", "rms_norm", "group_norm", "softmax", "_softmax", "log_softmax", "batch_norm", "instance_norm"}
+    {
+        *REDUCTIONS,
+        "layer_norm",
+        "rms_norm",
+        "group_norm",
+        "softmax",
+        "_softmax",
+        "log_softmax",
+        "batch_norm",
+        "instance_norm",
+        "scaled_dot_product_attention",
+    }
 )
 
 
@@ -38,8 +49,8 @@ def masked(sizing: Sizing, images: Sequence[Tensor], tensors: Mapping[str, Tenso
         if counts and any(sizing.slims(value) for value in node.inputs):
             _over_what_stays(values, run, sizing, node, number)
         else:
-            keep(values, node, operation(node, node.op, node.arguments, number)(values, run))
-            _without_infinities(values, run, sizing, node)
+            keep(values, node, operation(node, *as_traced(node), number)(values, run))
+            _mask(values, run, sizing, node)
     return [values[value] for value in graph.outputs]
 
 
@@ -65,12 +76,11 @@ def _zeroed(tensor: Tensor, sizing: Sizing, value: Value, batch: int = 1) -> Ten
     return tensor
 
 
-def _without_infinities(values: dict[Value, Tensor], run: Run, sizing: Sizing, node: Node) -> None:
-    """Where a masked zero was divided by, what is dropped becomes zero again: infinite, it would spoil sums that weights of
-    zero keep it out of."""
+def _mask(values: dict[Value, Tensor], run: Run, sizing: Sizing, node: Node) -> None:
+    """Zero what is dropped of a node's results: an operator may make ones of zeros (exp), or infinities (division)."""
     for output in range(len(node.outputs)):
         value = Value(node.name, output)
-        if values[value].is_floating_point() and not torch.isfinite(values[value]).all():
+        if sizing.slims(value) and values[value].is_floating_point():
             dropped = _zeroed(torch.ones_like(values[value]), sizing, value, run.batch) == 0
             values[value] = values[value].masked_fill(dropped, 0)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
-from slimtrain.graph.graph import CONSTANT, PARAMETER, STATISTIC, Argument, Graph, Node, Parameter, TensorType, Value
+from slimtrain.graph.graph import CONSTANT, PARAMETER, STATISTIC, Argument, Batch, Graph, Node, Parameter, TensorType, Value
 from slimtrain.tracing.exported import NotExportable, size_of, user_line
+
+log = logging.getLogger(__name__)
 
 IGNORED = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size")
 CASTS = ("to", "_to_copy", "type_as", "float", "half", "double", "bfloat16")
+DECOMPOSED_NORMS = ("_native_batch_norm_legit_no_training",)
 SOMETIMES_VIEWS = ("reshape", "contiguous", "to", "flatten", "dropout", "feature_dropout")
 CREATING = (
     "new_zeros",
@@ -43,12 +48,16 @@ def read_program(program: ExportedProgram) -> Traced:
     """`program` as a graph. NotExportable where it branches on values or changes memory in a way that cannot be undone."""
     try:
         return _Reader(program).read()
-    except _MemoryChanged:  # torch can undo what this reader cannot, at the price of tracing once more
-        pass
+    except _MemoryChanged as error:  # torch can undo what this reader cannot, at the price of tracing once more
+        if any("dropout" in str(node.target) for node in program.graph.nodes):
+            log.warning("%s: torch rewrites it, and leaves its dropouts out: they do not act in training", error)
     try:
         return _Reader(program.run_decompositions({})).read()
-    except _MemoryChanged as error:
-        raise NotExportable(f"the exported graph cannot be read: {error}.") from error
+    except NotExportable:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NotExportable(f"the exported graph cannot be read: {reason}.") from error
 
 
 class _MemoryChanged(Exception):
@@ -67,6 +76,13 @@ class _Reader:
     # fx node -> the fx node whose memory it shares; what was written to, and when
     memory: dict[fx.Node, fx.Node] = field(default_factory=dict)
     stale: set[fx.Node] = field(default_factory=set)
+
+    @cached_property
+    def batch(self) -> int:
+        """The images that the program was exported with."""
+        signature = self.program.graph_signature
+        placeholders = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
+        return int(placeholders[signature.user_inputs[0]].meta["val"].shape[0])
 
     def read(self) -> Traced:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
@@ -87,7 +103,7 @@ class _Reader:
         if spec.kind == InputKind.USER_INPUT:
             if not isinstance(value, Tensor):
                 raise NotExportable(f"input {node.name} is no tensor: expected a module that takes one batch of images.")
-            self.inputs.append((node.name, _type(value)))
+            self.inputs.append((node.name, self._type(value)))
         else:
             kind = {InputKind.PARAMETER: PARAMETER, InputKind.BUFFER: STATISTIC}.get(spec.kind, CONSTANT)
             tensor = self._stored(spec)
@@ -114,7 +130,10 @@ class _Reader:
 
     def _outputs(self, node: fx.Node) -> tuple[Value, ...]:
         values = []
-        for part in _flat(node.args[0]):
+        kinds = [spec.kind for spec in self.program.graph_signature.output_specs]
+        for part, kind in zip(_flat(node.args[0]), kinds, strict=True):
+            if kind != OutputKind.USER_OUTPUT:  # what the module writes to a buffer of its own
+                continue
             known = self._constant(part) if isinstance(part, fx.Node) else None
             if not isinstance(known, Value):
                 raise NotExportable("the network gives out something that is no tensor: expected tensors alone.")
@@ -134,6 +153,9 @@ class _Reader:
             return
         kind = target._schema.name.split("::")[1]
         if kind in IGNORED:
+            return
+        if kind in DECOMPOSED_NORMS:
+            self._batch_norm(node, target)
             return
         arguments: dict[str, Any] = _arguments(node, target)
         if self._computable(node, kind):
@@ -155,7 +177,7 @@ class _Reader:
         converted = {name: self._argument(value) for name, value in arguments.items()}
         values = node.meta["val"]
         single = isinstance(values, Tensor)
-        outputs = tuple(_type(value) for value in ([values] if single else values))
+        outputs = tuple(self._type(value) for value in ([values] if single else values))
         line = user_line(node.meta.get("stack_trace") or "")
         self.nodes.append(Node(node.name, op, converted, outputs, _module_path(node), line))
         results = [Value(node.name, index) for index in range(len(outputs))]
@@ -163,6 +185,16 @@ class _Reader:
         if written is not None:  # whoever reads what was written to reads the result from now on
             before = self.known[written]
             self.known |= {other: results[0] for other, known in self.known.items() if known == before}
+
+    def _batch_norm(self, node: fx.Node, target: Any) -> None:
+        """A batch norm as it is called in graphs whose views torch undid, as in others."""
+        given = {name: self._argument(value) for name, value in _arguments(node, target).items()}
+        names = ("input", "weight", "bias", "running_mean", "running_var", "momentum", "eps")
+        arguments = {name: given[name] for name in names} | {"training": False, "cudnn_enabled": False}
+        first, *_ = node.meta["val"]
+        line = user_line(node.meta.get("stack_trace") or "")
+        self.nodes.append(Node(node.name, "batch_norm", arguments, (self._type(first),), _module_path(node), line))
+        self.known[node] = [Value(node.name), None, None]
 
     def _other(self, node: fx.Node) -> None:
         """Python arithmetic on sizes, which are plain numbers here, and blocks that torch puts around some operators."""
@@ -178,7 +210,7 @@ class _Reader:
     # -- constants: what depends on no parameter and no input is computed now
 
     def _computable(self, node: fx.Node, kind: str) -> bool:
-        if node.meta.get("val") is None or any(isinstance(size_of(n), type(size_of(1009))) for n in _sizes(node.meta["val"])):
+        if node.meta.get("val") is None or any(isinstance(size_of(n, self.batch), Batch) for n in _sizes(node.meta["val"])):
             return False
         if kind in CREATING:
             return not any(isinstance(self.known[n], Value) for n in node.all_input_nodes[1:])
@@ -212,7 +244,7 @@ class _Reader:
         if isinstance(argument, list | tuple):
             return tuple(self._argument(part) for part in argument)
         if isinstance(argument, int) and not isinstance(argument, bool):
-            return size_of(argument)
+            return size_of(argument, self.batch)
         if argument is None or isinstance(argument, bool | float | str):
             return argument
         if isinstance(argument, torch.dtype):
@@ -248,6 +280,9 @@ class _Reader:
         self.stale |= {n for n, known in self.known.items() if self._root(n) is root and known != before}
         self.memory[node] = root
         return first
+
+    def _type(self, value: Tensor) -> TensorType:
+        return TensorType(tuple(size_of(int(size), self.batch) for size in value.shape), _dtype(value))
 
     def _without_unused(self, graph: Graph) -> Traced:
         """The graph without nodes and parameters that nothing reads; buffers that are no running statistics are constants."""
@@ -295,10 +330,6 @@ def _on_cpu(value: Any) -> Any:
 
 def _dtype(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
-
-
-def _type(value: Tensor) -> TensorType:
-    return TensorType(tuple(size_of(int(size)) for size in value.shape), _dtype(value))
 
 
 def _arguments(node: fx.Node, target: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,19 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
-from slimtrain.graph.graph import CONSTANT, Graph, Value
+from slimtrain.graph.graph import CONSTANT, Graph, Node, Value
 from slimtrain.graph.labels.labelling import Policy
 from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.importance import ORDERS, permutation, slot_orders
-from slimtrain.groups.spec import GraphSpec
+from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
+from slimtrain.slimmable.program import DROP_PATH
+from slimtrain.tracing.branches import kept_branches
 from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import Traced, read_program
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
+IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
 CAST = 1e-6  # where the module itself computes something in float32, whatever its own numbers
 
 
@@ -38,7 +42,27 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
     NotExportable, with the line of the user's module, where torch cannot export it.
     """
-    return read_program(exported_program(module, example))
+    with kept_branches(module) as branches:
+        traced = read_program(exported_program(module, example))
+    parts = dict(module.named_modules())
+    nodes = tuple(_branch(_averaging(node, parts.get(node.module)), branches) for node in traced.graph.nodes)
+    return Traced(dataclasses.replace(traced.graph, nodes=nodes), traced.tensors)
+
+
+def _branch(node: Node, branches: Mapping[str, tuple[float, str]]) -> Node:
+    """A recorded branch as the operator that drops it in training."""
+    if node.kind != "dropout" or node.module not in branches:
+        return node
+    share, mode = branches[node.module]
+    arguments = {"input": node.arguments["input"], "p": share, "mode": mode}
+    return dataclasses.replace(node, op=DROP_PATH, arguments=arguments)
+
+
+def _averaging(node: Node, module: nn.Module | None) -> Node:
+    """A batch norm that averages all batches alike says so: exported, its momentum is 0."""
+    if node.kind == "batch_norm" and getattr(module, "momentum", 0.0) is None:
+        return dataclasses.replace(node, arguments={**node.arguments, "momentum": None})
+    return node
 
 
 def make_slimmable(
@@ -72,6 +96,7 @@ def make_slimmable(
     ...     network(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 10])
     """
+    _check_given(module, example, family, name)
     check_widths(widths)
     if order not in ORDERS:
         raise UserError(f"order {order!r}: expected one of {', '.join(ORDERS)}.")
@@ -89,6 +114,18 @@ def make_slimmable(
     if check:
         check_equal(network, module, example)
     return network
+
+
+def _check_given(module: object, example: object, family: str, name: str) -> None:
+    """UserError for what is no module, no batch of images, no family and no name of a network."""
+    if not isinstance(module, nn.Module):
+        raise UserError(f"make_slimmable: got a {type(module).__name__}, expected a torch.nn.Module, built.")
+    if not isinstance(example, Tensor) or example.ndim < 2:
+        raise UserError(f"make_slimmable: the example is a {type(example).__name__}, expected a tensor [N, C, H, W].")
+    if family not in ("s", "us"):
+        raise UserError(f"family {family!r}: expected us (universally slimmable) or s (slimmable, at its switches).")
+    if name and not MODEL_NAME.fullmatch(name):
+        raise UserError(f"name {name!r}: goes into file names: letters, digits, - and _ only.")
 
 
 def check_widths(widths: Sequence[float]) -> None:
@@ -136,14 +173,14 @@ def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> No
 @torch.no_grad()
 def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -> None:
     """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images."""
-    images = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    reference = copy.deepcopy(module).double().eval()
-    ours = copy.deepcopy(network).double().eval()
-    with ours.at(ours.spec.widest):
-        pairs = list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
     spec = network.spec
     assert isinstance(spec, GraphSpec)
     tolerance = rounding_of(spec.graph)
+    try:
+        pairs = _both(network, module, example, torch.float64)
+    except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
+        tolerance = IN_FLOAT32
+        pairs = _both(network, module, example, torch.float32)
     for index, (expected, output) in enumerate(pairs):
         scale = expected.abs().max().clamp(min=1e-30)
         error = float((expected - output).abs().max() / scale)
@@ -152,6 +189,18 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
                 f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
                 f"what the module computes in float64, expected less than {tolerance:.0e}. Report it, with the module."
             )
+
+
+def _both(network: SlimmableNetwork, module: nn.Module, example: Tensor, number: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """The outputs of the module and of the network at its widest plan, computed in `number`, for random images; where these
+    are whole numbers, for zeros."""
+    shape = (2, *example.shape[1:])
+    images = torch.zeros(shape, dtype=example.dtype)
+    if example.is_floating_point():
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(number)
+    reference, ours = copy.deepcopy(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
+    with ours.at(ours.spec.widest):
+        return list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
 
 
 def rounding_of(graph: Graph) -> float:
@@ -172,4 +221,4 @@ def _tensors(output: object) -> list[Tensor]:
 
 def model_name(source: str | Path) -> str:
     """What a network is called whose module `source` names (`torchvision:mobilenet_v3_small`)."""
-    return str(source).rpartition(":")[2].rpartition(".")[2].replace("-", "_")
+    return re.sub(r"\W", "_", str(source).rpartition(":")[2].partition(".")[0])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import CheckpointError, ResourceError, UserError, nearest
@@ -52,6 +53,8 @@ def _from_torchvision(source: str, name: str, classes: int | None) -> nn.Module:
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if "init_weights" in inspect.signature(models.get_model_builder(name)).parameters or name in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # minutes of scipy's, and a warning
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None  # which would be downloaded
     return _module(source, lambda: models.get_model(name, weights=None, **options))
 
 
@@ -66,6 +69,9 @@ def _from_timm(source: str, name: str, classes: int | None) -> nn.Module:
 
 def _from_function(source: str, module: str, function: str, classes: int | None) -> nn.Module:
     """The working directory's files come first, as for `python -m`."""
+    if "/" in module or module.endswith(".py"):
+        name = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise UserError(f"--model {source}: expected a module's name, not its file: {name}:{function}.")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -78,8 +84,10 @@ def _from_function(source: str, module: str, function: str, classes: int | None)
             ) from error
         raise ResourceError(f"--model {source}: {module} needs {error.name}, which is not installed.") from error
     except Exception as error:
-        raise UserError(f"--model {source}: importing {module} raised {_told(error)}.") from error
+        raise UserError(f"--model {source}: importing {module} raised {_described(error)}.") from error
     builder = getattr(home, function, None)
+    if isinstance(builder, nn.Module):
+        raise UserError(f"--model {source}: {function} is a module already. Expected a function that builds one.")
     if not callable(builder):
         there = [name for name, value in vars(home).items() if callable(value) and not name.startswith("_")]
         raise UserError(
@@ -99,14 +107,14 @@ def _parameters(builder: Callable[..., Any]) -> Mapping[str, Any]:
 def _module(source: str, build: Callable[[], Any]) -> nn.Module:
     try:
         module = build()
-    except Exception as error:
-        raise UserError(f"--model {source}: building it raised {_told(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"--model {source}: building it raised {_described(error)}.") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"--model {source}: gave a {type(module).__name__}, expected a torch.nn.Module.")
     return module
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """An error of the user's code in a line, with where it was raised."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
@@ -119,6 +127,9 @@ def _told(error: BaseException) -> str:
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> str:
     """Load a state dict into a user's module: by its keys, or where these are others, by position, if every shape agrees in
     order. Which of the two, as a message says it. CheckpointError where neither fits; the module is then as it was."""
+    spoilt = [key for key, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if spoilt:
+        raise CheckpointError(f"{name}: NaN or infinite values in {some(spoilt)}. Take an earlier file: training diverged.")
     own = module.state_dict()
     keys = [key for key in own if not key.endswith("num_batches_tracked")]
     theirs = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}

@@ -12,11 +12,13 @@ from torch import nn
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.image_size import sides
+from slimtrain.base.text import count
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.config.config import Config
 from slimtrain.graph.labels.labelling import Policy
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.slimmed import make_slimmable, model_name
@@ -109,7 +111,16 @@ def _resized(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
 
 
 def _check_outputs(model: Model, network: SlimmableNetwork) -> None:
-    classes = network.spec.classes
+    spec = network.spec
+    assert isinstance(spec, GraphSpec)
+    shapes = [spec.graph.types[value].shape for value in spec.graph.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise CheckpointError(
+            f"--model {model.source}: gives {count(len(shapes), 'output')} of {', '.join(str(len(s)) for s in shapes)} "
+            "dimensions, expected one of N x classes: training here is of classifiers. Others are trained in a loop of your "
+            "own, with slimtrain.make_slimmable."
+        )
+    classes = spec.classes
     if classes != model.classes:
         raise CheckpointError(
             f"--model {model.source}: gives {classes} outputs, the data has {model.classes} classes. Expected a builder that "

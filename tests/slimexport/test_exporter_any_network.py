@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from slimexport import export, materialize, open_network
 from slimexport.request import Proof
@@ -14,7 +16,9 @@ from slimtrain.base.errors import UserError, WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.slimmed import make_slimmable
 from tests.support.user_networks import images, network
 
@@ -73,3 +77,27 @@ def test_a_width_without_statistics_is_refused_with_the_way_on(tmp_path: Path) -
     opened: Checkpoint = open_checkpoint(path)
     with pytest.raises(WidthError, match=r"slimtrain\.calibrate"):
         opened.network.dense(0.75)
+
+
+class Branch(nn.Module):
+    """A residual branch with stochastic depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 7)
+        self.drop = StochasticDepth(0.3, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        result: Tensor = self.head((x + self.drop(self.branch(x))).mean((2, 3)))
+        return result
+
+
+def test_branches_that_drop_in_training_are_nothing_in_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    result = make_slimmable(Branch().eval(), images(2), name="mine")
+    save(own_content(result, 16, STATISTICS, STATISTICS), tmp_path / "mine.pt")
+    manifest = export(tmp_path / "mine.pt", widths=[0.5, 1.0], output_dir=tmp_path / "bundle")
+    assert [artifact.verification.status for artifact in manifest.artifacts] == ["passed", "passed"]
+    spec = open_checkpoint(tmp_path / "mine.pt").spec
+    assert isinstance(spec, GraphSpec) and any(node.op == DROP_PATH for node in spec.graph.nodes)

@@ -43,10 +43,6 @@ NORMS: list[Case] = [
     *cases("batch_norm", randomized(nn.BatchNorm2d(6)), Calls(batch_normed, (6,), (6,))),
     *cases("batch_norm", randomized(nn.BatchNorm1d(6)), shape=(6,)),
     *cases(
-        "_native_batch_norm_legit_no_training",
-        Calls(lambda x, m, v: aten._native_batch_norm_legit_no_training(x, m, m, m, v.abs() + 1, 0.1, 1e-3)[0], (6,), (6,)),
-    ),
-    *cases(
         "native_batch_norm",
         Calls(lambda x, m, v: torch.native_batch_norm(x, m, None, m, v.abs() + 1, False, 0.1, 1e-3)[0], (6,), (6,)),
     ),

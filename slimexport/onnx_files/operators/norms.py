@@ -9,7 +9,7 @@ import numpy as np
 from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
 from slimtrain.graph.graph import Value
 
-BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
+BATCH_NORMS = ("batch_norm", "native_batch_norm")
 
 
 @form(*BATCH_NORMS)

@@ -13,6 +13,7 @@ from slimtrain.graph.graph import Value
 NOTHING = (
     *(
         "dropout",
+        "drop_path",
         "feature_dropout",
         "alpha_dropout",
         "feature_alpha_dropout",

@@ -90,22 +90,35 @@ def im2col(call: Call) -> list[Labels]:
     return [Labels.along(call.shape, {1: axis})]
 
 
-@rule("col2im", "pixel_shuffle")
-def to_space(call: Call) -> list[Labels]:
+@rule("col2im")
+def col2im(call: Call) -> list[Labels]:
+    return _to_space(call, 1)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(call: Call) -> list[Labels]:
+    return _to_space(call, len(call.shape) - 3)
+
+
+def _to_space(call: Call, dim: int) -> list[Labels]:
     """Several channels make one: they are tied."""
-    x, channels = call.labels("self"), call.shape[1]
-    if x.axes[1] is None:
-        return [Labels.none(call.shape)]
-    ids = x.axes[1].ids.reshape(channels, -1)
-    call.run.tie(ids, ids[:, :1])
-    return [Labels.along(call.shape, {1: Axis(ids[:, 0])})]
+    x, channels = call.labels("self"), call.shape[dim]
+    axes = {d: axis for d, axis in enumerate(x.axes) if d < dim}
+    axis = x.axes[dim]
+    if axis is not None:
+        ids = axis.ids.reshape(channels, -1)
+        call.run.tie(ids, ids[:, :1])
+        axes[dim] = Axis(ids[:, 0])
+    return [Labels.along(call.shape, axes)]
 
 
 @rule("pixel_unshuffle")
 def from_space(call: Call) -> list[Labels]:
-    x = call.labels("self")
-    axis = x.axes[1] and Axis(np.repeat(x.axes[1].ids, call.shape[1] // x.shape[1]))
-    return [Labels.along(call.shape, {1: axis})]
+    x, dim = call.labels("self"), len(call.shape) - 3
+    axes = {d: axis for d, axis in enumerate(x.axes) if d < dim}
+    axis = x.axes[dim]
+    axes[dim] = axis and Axis(np.repeat(axis.ids, call.shape[dim] // x.shape[dim]))
+    return [Labels.along(call.shape, axes)]
 
 
 @rule("channel_shuffle")

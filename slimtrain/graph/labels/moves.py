@@ -74,7 +74,11 @@ def repeat_interleave(call: Call) -> list[Labels]:
     dim = call.dim("dim", len(x.shape))
     axes = dict(enumerate(x.axes))
     axis = axes[dim]
-    axes[dim] = axis and Axis(np.repeat(axis.ids, call.shape[dim] // x.shape[dim]), axis.tied)
+    if axis is not None and not isinstance(call["repeats"], int):
+        call.run.pin(axis.ids, "its positions are repeated differently often")
+        axes[dim] = None
+    elif axis is not None:
+        axes[dim] = Axis(np.repeat(axis.ids, call.shape[dim] // x.shape[dim]), axis.tied)
     return [Labels.along(call.shape, axes)]
 
 
@@ -84,7 +88,9 @@ def _sliced(call: Call, x: Labels, dim: int, part: slice, shape: Sequence[int]) 
     axis = axes[dim]
     if axis is not None:
         step = part.step or 1
-        if step > 1:  # every step-th one: runs of `step` stay or go together
+        if step > 1 and ((part.start or 0) >= step or (part.stop is not None and part.stop < len(axis))):
+            call.run.pin(axis.ids, "a strided slice begins or ends within it")
+        elif step > 1:  # every step-th one: runs of `step` stay or go together
             whole = len(axis) // step * step
             runs = axis.ids[:whole].reshape(-1, step)
             call.run.tie(runs, runs[:, :1])
@@ -216,8 +222,8 @@ def pad(call: Call) -> list[Labels]:
         before, after = sizes[2 * index : 2 * index + 2]
         axis = axes[dim]
         if axis is not None and (before or after):
-            if call.get("mode", "constant") != "constant":
-                call.run.pin(axis.ids, "it is padded with its own positions")
+            if call.get("mode", "constant") != "constant" or min(before, after) < 0:
+                call.run.pin(axis.ids, "it is padded with its own positions, or cut off")
             inner = axis.ids[max(0, -before) : len(axis) - max(0, -after)]
             edges = [call.run.fresh(max(0, size)) for size in (before, after)]
             for edge in edges:

@@ -15,7 +15,7 @@ def _with_parameters(call: Call, x: Labels, names: tuple[str, ...]) -> Axis | No
     return call.run.match(along, PARAMETERS) if x.shape[1] > 1 else None
 
 
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "instance_norm", "native_batch_norm")
+@rule("batch_norm", "_native_batch_norm_legit", "instance_norm", "native_batch_norm")
 def batch_norm(call: Call) -> list[Labels]:
     x = call.labels("input")
     channels = _with_parameters(call, x, (*AFFINE, "running_mean", "running_var"))

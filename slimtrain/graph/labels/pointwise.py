@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.registry import Call, rule
 
@@ -9,7 +11,20 @@ UNLABELLED = "it is combined with a tensor that no parameter stands behind"
 
 
 @rule(
-    *("abs", "add", "addcdiv", "addcmul", "alias", "bernoulli", "bitwise_and", "bitwise_not", "bitwise_or", "celu", "clamp"),
+    *(
+        "drop_path",
+        "abs",
+        "add",
+        "addcdiv",
+        "addcmul",
+        "alias",
+        "bernoulli",
+        "bitwise_and",
+        "bitwise_not",
+        "bitwise_or",
+        "celu",
+        "clamp",
+    ),
     *(
         "clamp_max",
         "clamp_min",
@@ -50,18 +65,41 @@ def prelu(call: Call) -> list[Labels]:
     *("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
     *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d"),
     *("_adaptive_avg_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"),
-    *("upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "softmax", "_softmax"),
-    *("log_softmax", "_log_softmax", "softmin", "cumsum", "cumprod", "reflection_pad1d", "reflection_pad2d"),
-    *("replication_pad1d", "replication_pad2d", "sort", "lp_pool2d", "local_response_norm", "zeros_like", "ones_like"),
-    *("empty_like", "rand_like", "randn_like", "full_like", "upsample_nearest3d", "_upsample_nearest_exact2d", "glu_keep"),
+    *("upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad1d"),
+    *("reflection_pad2d", "replication_pad1d", "replication_pad2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
 )
-def keep(call: Call) -> list[Labels]:
-    """Dimensions that stay as long as they were keep their ids; one that is resized is pinned."""
+def window(call: Call) -> list[Labels]:
+    """Pools, resizes and pads run over the last dimensions, whose positions meet each other there."""
     x = call.labels("self", "input")
-    for dim, axis in enumerate(x.axes):
-        if axis is not None and any(dim >= len(shape) or shape[dim] != x.shape[dim] for shape in call.shapes):
+    over = next(int(digit) for digit in call.node.kind if digit.isdigit())
+    return _kept_but(call, x, range(max(len(x.shape) - over, 0), len(x.shape)), "a window runs over it")
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "zeros_like", "ones_like", "empty_like", "full_like")
+def keep(call: Call) -> list[Labels]:
+    """Every dimension stays what it is; what softmax sums over is what stays."""
+    return _kept_but(call, call.labels("self", "input"), (), "")
+
+
+@rule("cumsum", "cumprod", "sort")
+def ordered(call: Call) -> list[Labels]:
+    """Along one dimension every position depends on those before it."""
+    x = call.labels("self", "input")
+    return _kept_but(call, x, (call.dim("dim", len(x.shape), -1),), "its positions depend on their order")
+
+
+def _kept_but(call: Call, x: Labels, dims: Iterable[int], reason: str) -> list[Labels]:
+    """The ids of `x`, but for dimensions that are pinned: `dims`, and what is resized."""
+    axes = list(x.axes)
+    for dim, axis in enumerate(axes):
+        if axis is None:
+            continue
+        if dim in dims:
+            call.run.pin(axis.ids, reason)
+            axes[dim] = None
+        elif any(dim >= len(shape) or shape[dim] != x.shape[dim] for shape in call.shapes):
             call.run.pin(axis.ids, "it is resized")
-    return [_kept(x, shape) for shape in call.shapes]
+    return [_kept(Labels(x.shape, tuple(axes)), shape) for shape in call.shapes]
 
 
 def _kept(x: Labels, shape: tuple[int, ...]) -> Labels:

@@ -88,7 +88,9 @@ def _swapped(x: Labels) -> Labels:
 @rule("einsum")
 def einsum(call: Call) -> list[Labels]:
     run, operands = call.run, call.several("tensors")
-    inputs, _, out = str(call["equation"]).replace(" ", "").partition("->")
+    inputs, arrow, out = str(call["equation"]).replace(" ", "").partition("->")
+    if not arrow:  # then it is the letters that stand once, in their order
+        out = "..." * ("..." in inputs) + "".join(sorted(c for c in set(inputs) - set(",.") if inputs.count(c) == 1))
     terms = [_spelled(term, len(operand.shape)) for term, operand in zip(inputs.split(","), operands, strict=True)]
     letters: dict[str, list[Axis | None]] = {}
     for term, operand in zip(terms, operands, strict=True):

@@ -24,6 +24,9 @@ FEW = (
 def view(call: Call) -> list[Labels]:
     x = call.labels("self", "input")
     shape = call.shape
+    if math.prod(x.shape) != math.prod(shape) or not math.prod(shape):
+        call.run.pin_all(x, "a view of no elements, or of others")
+        return [Labels.none(shape)]
     axes: dict[int, Axis | None] = {}
     for old, new in blocks(x.shape, shape):
         labelled = [(dim, axis) for dim in old if (axis := x.axes[dim]) is not None]

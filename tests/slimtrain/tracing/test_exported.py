@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.graph.graph import Batch
-from slimtrain.tracing.exported import TRACING_BATCH, NotExportable, exported_program, size_of, user_line
+from slimtrain.tracing.exported import BATCHES, NotExportable, exported_program, size_of, user_line
 
 
 class Branching(nn.Module):
@@ -40,7 +40,7 @@ def test_torch_s_own_talk_is_not_printed(capfd: pytest.CaptureFixture[str]) -> N
     for module in (Branching(), nn.Sequential(nn.Flatten(), nn.Linear(12, 2))):
         with pytest.raises(NotExportable) as refusal:
             exported_program(module, torch.zeros(2, 3, 8, 8))
-        assert str(TRACING_BATCH) not in str(refusal.value) and ".." not in str(refusal.value)
+        assert str(BATCHES[0]) not in str(refusal.value) and ".." not in str(refusal.value)
     captured = capfd.readouterr()
     assert not captured.out and not captured.err
 
@@ -53,8 +53,14 @@ def test_training_mode_comes_back() -> None:
 
 
 def test_sizes_are_images_or_numbers() -> None:
-    assert size_of(TRACING_BATCH) == Batch(1) and size_of(64 * TRACING_BATCH) == Batch(64)
-    assert size_of(64) == 64 and size_of(0) == 0 and size_of(1) == 1
+    assert size_of(1009, 1009) == Batch(1) and size_of(64 * 1009, 1009) == Batch(64)
+    assert size_of(64, 1009) == 64 and size_of(0, 1009) == 0 and size_of(1, 1009) == 1
+
+
+def test_a_module_with_sizes_like_the_batch_is_exported_with_another_one() -> None:
+    program = exported_program(nn.Linear(1009, 2 * 1013), torch.zeros(2, 1009))
+    (image,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    assert image.meta["val"].shape[0] == 1019
 
 
 def test_the_user_s_own_line_is_the_innermost_that_is_not_torch_s() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slimtrain.graph.graph import CONSTANT, PARAMETER, STATISTIC, Batch, Value
 from slimtrain.slimmable.program import Program
-from slimtrain.tracing.exported import TRACING_BATCH
+from slimtrain.tracing.exported import BATCHES
 from slimtrain.tracing.slimmed import trace
 from tests.support.user_networks import images, network, outputs
 
@@ -82,7 +82,7 @@ def test_sizes_that_count_images_say_so() -> None:
     (name, type_), *_ = graph.inputs
     assert type_.shape == (Batch(), 3, 16, 16) and name == "x"
     assert all(n.outputs[0].shape[0] == Batch(4) for n in graph.nodes if n.kind == "softmax")
-    assert str(TRACING_BATCH) not in str([node.arguments for node in graph.nodes])
+    assert str(BATCHES[0]) not in str([node.arguments for node in graph.nodes])
 
 
 def test_stored_tensors_are_of_three_kinds() -> None:
