@@ -19,7 +19,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,23 +92,26 @@ def openvino_run(path: Path, threads: int) -> Run | None:
     return lambda images: np.asarray(compiled(images)[compiled.output(0)])
 
 
-def timed(runs: dict[str, Run], image: Images) -> dict[str, float]:
+def timed(openers: Mapping[str, Callable[[], Run]], image: Images, alone: bool = False) -> dict[str, float]:
     """Milliseconds for one image, the median over turns, of runs that take turns in a drawn order: what follows a large
-    network starts with empty caches."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
+    network starts with empty caches. `alone`: a run is opened for its turn and closed after it, so that no threads of another,
+    which spin while they wait, share its cores."""
+    samples: dict[str, list[float]] = {name: [] for name in openers}
+    runs = {} if alone else {name: opener() for name, opener in openers.items()}
     for run in runs.values():
         run(image)
-    order, drawn = list(runs), random.Random(0)  # noqa: S311 (no secret)
+    order, drawn = list(openers), random.Random(0)  # noqa: S311 (no secret)
     for _ in range(TURNS):
         drawn.shuffle(order)
         for name in order:
-            run = runs[name]
+            run = openers[name]() if alone else runs[name]
             for _ in range(UNTIMED):
                 run(image)
             started = time.perf_counter()
             for _ in range(RUNS):
                 run(image)
             samples[name].append(1e3 * (time.perf_counter() - started) / RUNS)
+            del run
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
@@ -125,10 +129,18 @@ def study(files: dict[str, Path], images: Images, threads: Sequence[int]) -> dic
             rows[name] |= {"cosine": near.cosine, "top1_agreement": near.top1_agreement, "distance": near.logit_distance}
     for runtime, opened in (("onnxruntime", onnxruntime_run), ("openvino", openvino_run)):
         for count in threads:
-            runs = {name: run for name, path in files.items() if (run := opened(path, count)) is not None}
-            for name, milliseconds in timed(runs, images[:1]).items():
+            if any(opened(path, count) is None for path in files.values()):
+                continue
+            openers = {name: partial(_opened, opened, path, count) for name, path in files.items()}
+            for name, milliseconds in timed(openers, images[:1], alone=count > 1).items():
                 rows[name].setdefault("ms", {}).setdefault(runtime, {})[str(count)] = milliseconds
     return rows
+
+
+def _opened(opened: Callable[[Path, int], Run | None], path: Path, threads: int) -> Run:
+    run = opened(path, threads)
+    assert run is not None
+    return run
 
 
 def quantized(ckpt: str, width: float | None, source: str, images: Images, folder: Path) -> dict[str, Path]:
