@@ -4,7 +4,7 @@ index maps: every position of every dimension is followed by itself)."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
 
+KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
 Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says
 
 
@@ -99,7 +100,8 @@ def _label(graph: Graph, run: Labelling) -> None:
     for parameter in graph.parameters:
         shape = parameter.type.at(BATCH)
         labelled = parameter.type.floating and len(shape) > 0
-        axes = {dim: run.fresh(size) for dim, size in enumerate(shape) if size > 1} if labelled else {}
+        dims = range(KERNEL_FROM if _has_kernel(shape) else len(shape)) if labelled else ()
+        axes = {dim: run.fresh(shape[dim]) for dim in dims if shape[dim] > 1}
         run.labels[Value(parameter.node)] = Labels.along(shape, dict(axes))
     for node in graph.nodes:
         run.node = node
@@ -108,6 +110,12 @@ def _label(graph: Graph, run: Labelling) -> None:
     run.node = None
     for value in graph.outputs:
         run.pin_all(run.labels[value], "the network gives it out")
+
+
+def _has_kernel(shape: Sequence[int]) -> bool:
+    """Whether a stored tensor is shaped as a convolution's weight is, whose last dimensions are places and no channels: they
+    get no ids, so that a view of all that an output reads still shows its channels."""
+    return len(shape) > KERNEL_FROM + 1 and max(shape[:KERNEL_FROM]) > 1
 
 
 def _labels_of(call: Call) -> list[Labels]:

@@ -49,7 +49,7 @@ def read_program(program: ExportedProgram) -> Traced:
     try:
         return _Reader(program).read()
     except _MemoryChanged as error:  # torch can undo what this reader cannot, at the price of tracing once more
-        if any("dropout" in str(node.target) for node in program.graph.nodes):
+        if any("dropout" in str(node.target) and node.args[1] for node in program.graph.nodes):
             log.warning("%s: torch rewrites it, and leaves its dropouts out: they do not act in training", error)
     try:
         return _Reader(program.run_decompositions({})).read()
