@@ -24,7 +24,7 @@ from slimtrain.tracing.slimmed import rounding_of, trace
 POLICIES = (Policy(), Policy("inner"), Policy("inner", "inner"), Policy("inner", "inner", "free"))
 ENOUGH = 1 / 3  # of the MACs, at half of every group's slots
 EXACT = 1e-10  # of the largest output: sliced against masked, in float64
-LARGE = 120_000_000  # parameters: beyond it one image instead of two, and no ONNX file beside the proof
+LARGE = 160_000_000  # parameters: beyond it one image instead of two, and no ONNX file beside the proof
 
 
 @dataclass
