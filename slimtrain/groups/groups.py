@@ -4,7 +4,7 @@ index maps: every position of every dimension is followed by itself)."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,10 +97,11 @@ def find_groups(graph: Graph, policy: Policy | None = None) -> Groups:
 def _label(graph: Graph, run: Labelling) -> None:
     for name, type_ in graph.inputs:
         run.labels[Value(name)] = Labels.none(type_.at(BATCH))
+    kernels = _kernels(graph)
     for parameter in graph.parameters:
         shape = parameter.type.at(BATCH)
         labelled = parameter.type.floating and len(shape) > 0
-        dims = range(KERNEL_FROM if _has_kernel(shape) else len(shape)) if labelled else ()
+        dims = range(KERNEL_FROM if parameter.node in kernels else len(shape)) if labelled else ()
         axes = {dim: run.fresh(shape[dim]) for dim in dims if shape[dim] > 1}
         run.labels[Value(parameter.node)] = Labels.along(shape, dict(axes))
     for node in graph.nodes:
@@ -112,10 +113,18 @@ def _label(graph: Graph, run: Labelling) -> None:
         run.pin_all(run.labels[value], "the network gives it out")
 
 
-def _has_kernel(shape: Sequence[int]) -> bool:
-    """Whether a stored tensor is shaped as a convolution's weight is, whose last dimensions are places and no channels: they
-    get no ids, so that a view of all that an output reads still shows its channels."""
-    return len(shape) > KERNEL_FROM + 1 and max(shape[:KERNEL_FROM]) > 1
+def _kernels(graph: Graph) -> set[str]:
+    """The stored tensors that become convolutions' weights, as they are or computed with. Their last dimensions are places and
+    no channels: they get no ids, so that a view of all that an output reads still shows its channels."""
+    sources = {node.name: node.inputs for node in graph.nodes}
+    pending = [node.arguments.get("weight") for node in graph.nodes if node.kind.startswith("conv")]
+    seen: set[str] = set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Value) and value.node not in seen:
+            seen.add(value.node)
+            pending += sources.get(value.node, ())
+    return {name for name in seen if name in graph.by_node and len(graph.by_node[name].type.shape) > KERNEL_FROM + 1}
 
 
 def _labels_of(call: Call) -> list[Labels]:
