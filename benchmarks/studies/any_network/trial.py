@@ -18,7 +18,7 @@ from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.slicing import sliced
-from slimtrain.tracing.slimmed import rounding_of, trace
+from slimtrain.tracing.slimmed import CAST, trace
 
 # In this order, until one reaches what is asked for.
 POLICIES = (Policy(), Policy("inner"), Policy("inner", "inner"), Policy("inner", "inner", "free"))
@@ -92,7 +92,7 @@ def _fill(row: Row) -> None:
         result = Program.of(sizing, torch.float64).run([few], tensors)
         row.half_error = _error(result, masked(sizing, [few], tensors))
         row.seconds["proof"] = round(time.perf_counter() - started, 2)
-        row.proven = row.full_error < rounding_of(traced.graph) and row.half_error < EXACT
+        row.proven = row.full_error < CAST and row.half_error < EXACT
         if row.parameters_full > LARGE:
             row.cause = "larger than what is written as ONNX here"
             return
