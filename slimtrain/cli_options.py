@@ -9,6 +9,7 @@ import click
 
 from slimtrain.config.config import Config
 from slimtrain.config.reading import TYPES
+from slimtrain.graph.policy import POLICIES
 
 Decorator = Callable[[Any], Any]  # of a command's function
 
@@ -74,26 +75,20 @@ checkpoint_options = together(
         "--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group.  [default: none]"
     ),
 )
+POLICY_TEXTS = {
+    "heads": "outer: whole attention heads go; inner: every head gets narrower.",
+    "conv_groups": "outer: whole groups of grouped convolutions go; inner: every group gets narrower.",
+    "shuffles": "free: channel shuffles may take any order; narrow networks then need training.",
+}
 policy_options = together(
-    click.option(
-        "--heads",
-        type=click.Choice(["outer", "inner"]),
-        default="outer",
-        show_default=True,
-        help="outer: whole attention heads go; inner: every head gets narrower.",
-    ),
-    click.option(
-        "--conv-groups",
-        type=click.Choice(["outer", "inner"]),
-        default="outer",
-        show_default=True,
-        help="outer: whole groups of grouped convolutions go; inner: every group gets narrower.",
-    ),
-    click.option(
-        "--shuffles",
-        type=click.Choice(["exact", "free"]),
-        default="exact",
-        show_default=True,
-        help="free: channel shuffles may take any order; narrow networks then need training.",
-    ),
+    *(
+        click.option(
+            f"--{name.replace('_', '-')}",
+            type=click.Choice(POLICIES[name]),
+            default=POLICIES[name][0],
+            show_default=True,
+            help=text,
+        )
+        for name, text in POLICY_TEXTS.items()
+    )
 )

@@ -71,7 +71,7 @@ LIGHT = {
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),
-    "slimtrain/cli.py": {"click", "numpy", "yaml"},
+    "slimtrain/cli.py": {"click", "yaml"},
     "slimtrain/data/catalog.py": set[str](),
     "slimtrain/data/image_files.py": {"numpy"},
     "slimtrain/data/images.py": {"numpy"},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, fx, nn
 
+from slimexport.onnx_files.operators.sheet import unique_name
 from slimtrain.base.image_size import ImageSize, sides
 
 OPSET = 17
@@ -107,12 +108,7 @@ class _Writer:
         return next(reversed(stack), "") if stack else ""
 
     def unique(self, name: str) -> str:
-        number, unique = 0, name
-        while unique in self.taken:
-            number += 1
-            unique = f"{name}_{number}"
-        self.taken.add(unique)
-        return unique
+        return unique_name(name, self.taken)
 
     def function_name(self, node: fx.Node, kind: str) -> str:
         path = self._path(node)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.graph.labels.labelling import Policy
 from slimtrain.graph.plain import from_plain, to_plain
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.models.registry import split_name

@@ -39,6 +39,7 @@ from slimtrain.config.rules import (
 )
 from slimtrain.costs.cost_model import COSTS
 from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER, PICTURES
+from slimtrain.graph.policy import ORDERS, POLICIES
 from slimtrain.models.normalization import imagenet_normalization
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import split_name
@@ -71,10 +72,10 @@ class Config:
     stem_stride: int = key(2, least=1, most=2)  # 1 for small images
     in_channels: int = key(0, least=0)  # of images: 1 gray, 3 color, 4 with opacity or another fourth one; 0: the data's, 3
     model: str = ""  # a module in place of the architecture: torchvision:NAME, timm:NAME or package.module:function
-    heads: str = key("outer", choices=("outer", "inner"))  # of a model's attention: whole ones go, or all get narrower
-    conv_groups: str = key("outer", choices=("outer", "inner"))  # of its grouped convolutions
-    shuffles: str = key("exact", choices=("exact", "free"))  # of its channels
-    order: str = key("l1", choices=("none", "l1", "l2"))  # of its pretrained channels, by what reads them
+    heads: str = key("outer", choices=POLICIES["heads"])  # of a model's attention: whole ones go, or all get narrower
+    conv_groups: str = key("outer", choices=POLICIES["conv_groups"])  # of its grouped convolutions
+    shuffles: str = key("exact", choices=POLICIES["shuffles"])  # of its channels
+    order: str = key("l1", choices=ORDERS)  # of its pretrained channels, by what reads them
 
     # the data
     data: str = key(FOLDER, choices=CATALOG)  # see data/catalog.py

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from slimtrain.base.image_size import ImageSize, pixels
 from slimtrain.costs.layer_shapes import network_layers
-from slimtrain.groups.costs import graph_cost
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.models.spec import published
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 
 
@@ -51,10 +49,10 @@ class CostCounter:
     """
 
     def __init__(self, spec: WidthSpec, image_size: ImageSize) -> None:
-        self._traced = spec if isinstance(spec, GraphSpec) else None
-        if self._traced is not None:
+        self._spec = spec
+        if not isinstance(spec, NetworkSpec):  # it counts itself
             return
-        layers = network_layers(published(spec, "costs"), image_size)
+        layers = network_layers(spec, image_size)
         place: dict[Dim | int, int] = {}
 
         def placed(dim: Dim | int) -> int:
@@ -68,8 +66,9 @@ class CostCounter:
         self._dims = tuple(place)
 
     def __call__(self, plan: ChannelPlan) -> Cost:
-        if self._traced is not None:
-            return Cost(*graph_cost(self._traced.sizing(plan)))
+        own = self._spec.own_cost(plan)
+        if own is not None:
+            return Cost(*own)
         channels = [plan.size(dim) for dim in self._dims]
         macs = params = activations = 0
         for out, fan_in, taps, positions in self._weighted:

@@ -38,12 +38,12 @@ class GraphCost(NamedTuple):
 
 def graph_cost(sizing: Sizing) -> GraphCost:
     """`params`: what is trained, once batch norms are folded: of a norm's scale and shift a bias stays."""
-    multiplying = [node for node in sizing.graph.nodes if node.kind in MACS]
-    macs = sum(MACS[node.kind](sizing, node) for node in multiplying)
+    weighted = node_costs(sizing)
+    macs, activations = sum(cost.macs for cost in weighted), sum(_output(sizing, cost.node) for cost in weighted)
     pools = sum(math.prod(_argument(sizing, node, "self", "input")) for node in sizing.graph.nodes if node.kind in AVERAGES)
     trained = sum(math.prod(_shape(sizing, Value(p.node))) for p in sizing.graph.parameters if p.kind == PARAMETER)
     folded = sum(math.prod(_shape(sizing, Value(p.node))) for p in sizing.graph.parameters if p.kind == STATISTIC) // 2
-    return GraphCost(macs, pools, trained - folded, sum(_output(sizing, node) for node in multiplying), len(multiplying))
+    return GraphCost(macs, pools, trained - folded, activations, len(weighted))
 
 
 def graph_maps(sizing: Sizing) -> tuple[int, int]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from slimtrain.graph.graph import STATISTIC, Batch, Graph, Node, TensorType, Value
 from slimtrain.graph.labels import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
-from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels, Policy
+from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
+from slimtrain.graph.policy import Policy
 
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
 Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says

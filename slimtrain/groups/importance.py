@@ -17,7 +17,6 @@ from slimtrain.graph.pieces import FIXED, Pieces
 from slimtrain.groups.groups import Groups
 
 Floats = NDArray[np.float64]
-ORDERS = ("none", "l1", "l2")
 POWERS = {"l1": 1, "l2": 2}
 
 

@@ -11,8 +11,9 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
 from slimtrain.graph.graph import Graph
+from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups
-from slimtrain.groups.rounding import channels_at, slots_at
+from slimtrain.groups.rounding import WHOLE, channels_at, slots_at
 from slimtrain.groups.sizes import Sizing
 from slimtrain.models.channels import ChannelPlan, width_name
 from slimtrain.models.width_spec import WidthSpec
@@ -75,6 +76,12 @@ class GraphSpec(WidthSpec):
         """One width per channel group."""
         sizes = self.groups.sizes.items()
         return ChannelPlan(name, {group: slots_at(n, width) for (group, n), width in zip(sizes, widths, strict=True)})
+
+    def own_cost(self, plan: ChannelPlan) -> tuple[int, int, int, int, int]:
+        return graph_cost(self.sizing(plan))
+
+    def counts_singly(self, group: str) -> bool:
+        return self.groups.sizes[group] < WHOLE
 
     def sizing(self, plan: ChannelPlan) -> Sizing:
         """The graph at a plan."""

@@ -59,6 +59,15 @@ class WidthSpec(ABC):
         """Groups that no width slims."""
         return frozenset()
 
+    def own_cost(self, plan: ChannelPlan) -> tuple[int, int, int, int, int] | None:
+        """What a network that counts itself says that a plan costs, as the fields of `slimtrain.costs.cost.Cost`; None of
+        others."""
+        return None
+
+    def counts_singly(self, group: str) -> bool:
+        """Whether a group has so few slots (heads, gates) that they are taken one by one."""
+        return False
+
     @property
     def not_searchable(self) -> str:
         """Why a search cannot slim it, as the reason in a message; nothing where it can."""

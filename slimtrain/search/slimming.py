@@ -16,8 +16,6 @@ from itertools import combinations
 
 from slimtrain.base.errors import UserError
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.groups.rounding import WHOLE
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import FAMILIES, WidthSpec
@@ -57,8 +55,7 @@ class Slimming:
 
     def _divisor(self, group: str) -> int:
         """What a group's channels are counted in: a user's heads and other few slots one by one."""
-        few = isinstance(self.spec, GraphSpec) and self.start.channels[group] < WHOLE
-        return 1 if few else self.divisor
+        return 1 if self.spec.counts_singly(group) else self.divisor
 
     def steps(self, plan: ChannelPlan) -> list[ChannelPlan]:
         """The plans with one group one step smaller, in wiring order; none once `plan` is the floor.

@@ -8,7 +8,7 @@ import torch
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import as_image_size, sides
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.models.spec import MAX_IMAGE_SIZE
 from slimtrain.tracing.report import WIDTHS, groups_report

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import CONSTANT, Graph, Node, Value
-from slimtrain.graph.labels.labelling import Policy
 from slimtrain.graph.pieces import Pieces
+from slimtrain.graph.policy import ORDERS, Policy
 from slimtrain.groups.groups import Groups, find_groups
-from slimtrain.groups.importance import ORDERS, permutation, slot_orders
+from slimtrain.groups.importance import permutation, slot_orders
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork

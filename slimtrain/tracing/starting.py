@@ -17,7 +17,7 @@ from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.config.config import Config
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork

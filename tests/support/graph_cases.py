@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.sizes import Sizing
 from slimtrain.tracing.exported import exported_program

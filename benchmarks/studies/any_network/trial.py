@@ -11,7 +11,7 @@ import torch
 from benchmarks.studies.any_network.modules import module_of, randomize
 from slimexport.onnx_files.graph_proof import proven
 from slimtrain.graph.graph import Graph
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.sizes import Sizing

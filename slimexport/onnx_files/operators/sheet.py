@@ -14,6 +14,16 @@ Array = NDArray[Any]
 PENDING = "%"  # begins the names that values bear until their operator is written as a whole
 
 
+def unique_name(name: str, taken: set[str]) -> str:
+    """`name`, with a number where it is taken; it is taken then."""
+    number, unique = 0, name
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    return unique
+
+
 @dataclass
 class Sheet:
     """What is written so far. `image`: the input whose first size is the batch. Equal constants are stored once."""
@@ -27,12 +37,7 @@ class Sheet:
     batch: str = ""
 
     def unique(self, name: str) -> str:
-        number, unique = 0, name
-        while unique in self.taken:
-            number += 1
-            unique = f"{name}_{number}"
-        self.taken.add(unique)
-        return unique
+        return unique_name(name, self.taken)
 
     def store(self, name: str, array: Array) -> str:
         """The initializer of an array, called `name` or nearly so."""

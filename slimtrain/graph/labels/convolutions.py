@@ -22,8 +22,7 @@ def convolution(call: Call) -> list[Labels]:
         return [Labels.none(call.shape)]
     for operand in (x, weight):
         for axis in operand.axes[2:]:
-            if axis is not None:
-                run.pin(axis.ids, KERNEL)
+            run.pin_axis(axis, KERNEL)
     w_out, w_in = (weight.axes[1], weight.axes[0]) if transposed else weight.axes[:2]
     channels, outputs = x.shape[1], call.shape[1]
     if groups == 1:
@@ -73,8 +72,7 @@ def _transposed_groups(call: Call, x: Axis | None, weight: Labels, groups: int) 
     run = call.run
     w_in, w_out = weight.axes[:2]
     per_group = call.shape[1] // groups
-    if w_out is not None:
-        run.pin(w_out.ids, "it is a channel within a group of a transposed convolution")
+    run.pin_axis(w_out, "it is a channel within a group of a transposed convolution")
     run.match([x, w_in], IMAGES)
     if x is None:
         return None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.graph.graph import Node, Value
+from slimtrain.graph.policy import Policy
 
 Ids = NDArray[np.int64]
 
@@ -58,29 +59,6 @@ class Labels:
 BATCH = 2  # images that labels are run with; ids along a batch would be the same for every image
 
 
-POLICIES = {"heads": ("outer", "inner"), "conv_groups": ("outer", "inner"), "shuffles": ("exact", "free")}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What may be narrowed where there is a choice.
-
-    `heads`: `outer` keeps heads whole and drops some, `inner` narrows every head; so for whatever a view splits.
-    `conv_groups`: `outer` drops whole groups of a grouped convolution, `inner` narrows every group. `shuffles`: `exact`
-    follows every channel, `free` takes a shuffled order for any order: narrow networks are then no sub-networks of the wide
-    one, only training gives them meaning.
-    """
-
-    heads: str = "outer"
-    conv_groups: str = "outer"
-    shuffles: str = "exact"
-
-    def __post_init__(self) -> None:
-        for name, choices in POLICIES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(choices)}")
-
-
 @dataclass(frozen=True)
 class Pin:
     """Ids that never vanish, the node at which that turned out, and why."""
@@ -120,10 +98,14 @@ class Labelling:
     def pin(self, ids: Ids, reason: str) -> None:
         self.pins.append(Pin(np.unique(ids), self.node, reason))
 
+    def pin_axis(self, axis: Axis | None, reason: str) -> None:
+        """Pin a dimension, if it has ids."""
+        if axis is not None:
+            self.pin(axis.ids, reason)
+
     def pin_all(self, labels: Labels, reason: str) -> None:
         for axis in labels.axes:
-            if axis is not None:
-                self.pin(axis.ids, reason)
+            self.pin_axis(axis, reason)
 
     def match(self, axes: Iterable[Axis | None], reason: str) -> Axis | None:
         """Dimensions that run along each other: all tied, and pinned where one of them has no ids. What the result has."""

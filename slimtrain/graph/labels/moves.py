@@ -166,9 +166,7 @@ def roll(call: Call) -> list[Labels]:
     x = call.labels("self")
     axes = dict(enumerate(x.axes))
     for dim in call["dims"] or range(len(x.shape)):
-        axis = axes[dim % len(x.shape)]
-        if axis is not None:  # by so many positions, whatever stays
-            call.run.pin(axis.ids, "it is rolled by a number of positions")
+        call.run.pin_axis(axes[dim % len(x.shape)], "it is rolled by a number of positions")  # whatever stays
     return [Labels.along(call.shape, axes)]
 
 
@@ -238,9 +236,7 @@ def index(call: Call) -> list[Labels]:
     x, shape, indices = call.labels("self"), call.shape, call["indices"]
     where = [dim for dim, part in enumerate(indices) if part is not None]
     for dim in where:
-        axis = x.axes[dim]
-        if axis is not None:
-            call.run.pin(axis.ids, ONE)
+        call.run.pin_axis(x.axes[dim], ONE)
     new = len(shape) - (len(x.shape) - len(where))
     before = [axis for dim, axis in enumerate(x.axes) if dim not in where and dim < where[0]]
     after = [axis for dim, axis in enumerate(x.axes) if dim not in where and dim > where[0]]
@@ -253,18 +249,14 @@ def index(call: Call) -> list[Labels]:
 def index_select(call: Call) -> list[Labels]:
     x = call.labels("self")
     dim = call.dim("dim", len(x.shape))
-    axis = x.axes[dim]
-    if axis is not None:
-        call.run.pin(axis.ids, ONE)
+    call.run.pin_axis(x.axes[dim], ONE)
     return [Labels.along(call.shape, {**dict(enumerate(x.axes)), dim: None})]
 
 
 @rule("embedding")
 def embedding(call: Call) -> list[Labels]:
     weight = call.labels("weight")
-    axis = weight.axes[0]
-    if axis is not None:
-        call.run.pin(axis.ids, "it is looked up by number")
+    call.run.pin_axis(weight.axes[0], "it is looked up by number")
     return [Labels.along(call.shape, {len(call.shape) - 1: weight.axes[1]})]
 
 
@@ -273,9 +265,7 @@ def unfold(call: Call) -> list[Labels]:
     """A window that slides along a dimension, as a new last one."""
     x = call.labels("self")
     dim = call.dim("dimension", len(x.shape))
-    axis = x.axes[dim]
-    if axis is not None:
-        call.run.pin(axis.ids, "a window slides along it")
+    call.run.pin_axis(x.axes[dim], "a window slides along it")
     return [Labels(call.shape, (*(None if d == dim else a for d, a in enumerate(x.axes)), None))]
 
 

@@ -23,8 +23,7 @@ def reduction(call: Call) -> list[Labels]:
         call.run.notes.add("reductions over channels")
     if call.node.kind.startswith("arg") or (len(call.shapes) > 1 and call.node.kind in ("max", "min")):
         for axis in (x.axes[dim] for dim in reduced):
-            if axis is not None:  # a position would have another number
-                call.run.pin(axis.ids, "its positions are counted")
+            call.run.pin_axis(axis, "its positions are counted")  # which would have other numbers
     if call.get("keepdim"):
         kept = tuple(None if dim in reduced else axis for dim, axis in enumerate(x.axes))
     else:

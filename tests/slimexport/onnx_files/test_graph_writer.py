@@ -15,7 +15,7 @@ from slimexport.onnx_files.graph_proof import largest_errors, proven
 from slimexport.onnx_files.graph_writer import TooLarge, write_graph
 from slimexport.onnx_files.operators.registry import NoOnnxForm
 from slimtrain.base.errors import UserError
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from tests.support.graph_cases import Calls, randomized, traced
 
 SIZE = (3, 32, 32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slimtrain.graph.graph import Graph, Node, TensorType, Value
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.tracing.slimmed import trace
 from tests.support.user_networks import CLASSES, Shuffled, Unknown, images, network

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program

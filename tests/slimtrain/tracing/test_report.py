@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.rounding import channels_at

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError, WidthError
-from slimtrain.graph.labels.labelling import Policy
+from slimtrain.graph.policy import Policy
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -129,7 +129,7 @@ def test_widths_that_make_no_sense_are_refused(widths: tuple[float, ...]) -> Non
 
 
 def test_an_unknown_order_is_refused() -> None:
-    with pytest.raises(UserError, match="none, l1, l2"):
+    with pytest.raises(UserError, match="l1, l2, none"):
         make_slimmable(network("plain"), images(2), order="best")
 
 
