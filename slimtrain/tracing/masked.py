@@ -19,6 +19,7 @@ from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Run, as_traced, keep, operation
 
+ATTENTION = "scaled_dot_product_attention"
 # Operators whose result depends on how many channels there are, not only on their sum.
 OVER_CHANNELS = frozenset(
     {
@@ -31,7 +32,6 @@ OVER_CHANNELS = frozenset(
         "log_softmax",
         "batch_norm",
         "instance_norm",
-        "scaled_dot_product_attention",
     }
 )
 
@@ -45,13 +45,19 @@ def masked(sizing: Sizing, images: Sequence[Tensor], tensors: Mapping[str, Tenso
     values |= {Value(p.node): zeroed[p.name] for p in graph.parameters}
     run = Run(images[0].shape[0], False, images[0].device)
     for node in graph.nodes:
-        counts = node.kind in OVER_CHANNELS or node.name in sizing.groups.reordered
+        counts = node.kind in OVER_CHANNELS or node.name in sizing.groups.reordered or _attends_to_channels(sizing, node)
         if counts and any(sizing.slims(value) for value in node.inputs):
             _over_what_stays(values, run, sizing, node, number)
         else:
             keep(values, node, operation(node, *as_traced(node), number)(values, run))
             _mask(values, run, sizing, node)
     return [values[value] for value in graph.outputs]
+
+
+def _attends_to_channels(sizing: Sizing, node: Node) -> bool:
+    """Whether the tokens of an attention, which its softmax sums over, are channels that the plan drops."""
+    key = node.arguments.get("key")
+    return node.kind == ATTENTION and isinstance(key, Value) and sizing.kept(key)[-2] is not None
 
 
 def _index(sizing: Sizing, value: Value, dim: int, batch: int) -> Tensor | None:

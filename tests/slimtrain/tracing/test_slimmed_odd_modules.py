@@ -56,6 +56,15 @@ def rows(x: Tensor) -> Tensor:
     return x.mean((2, 3))
 
 
+def before(x: Tensor) -> Tensor:
+    """Four heads, those of all images one behind the other."""
+    return x.view(len(x), 4, 4).permute(1, 0, 2).reshape(4 * len(x), 4)
+
+
+def back(x: Tensor, images: int) -> Tensor:
+    return x.view(4, images, 4).permute(1, 0, 2).reshape(images, 16)
+
+
 P = torch.linspace(-1, 1, 80).reshape(16, 5)
 FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Tensor]]] = {
     "einsum without an arrow": (lambda s, x: torch.einsum("bc,cd", rows(s.c(x)), s.p), {"p": P}),
@@ -75,6 +84,7 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Te
         lambda s, x: s.f(F.scaled_dot_product_attention(*[s.c(x).flatten(2)] * 3).mean(2)),
         {},
     ),
+    "heads before the images": (lambda s, x: s.f(back(before(rows(s.c(x))) * 2, len(x))), {}),
     "repeated differently often": (
         lambda s, x: s.f(rows(s.c(x)).repeat_interleave(torch.tensor([1, 3] * 8), 1, output_size=32)[:, ::2]),
         {},
