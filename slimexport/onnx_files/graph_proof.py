@@ -18,6 +18,7 @@ from slimexport.target.precision import EXACT, Difference, row_of
 from slimexport.target.verify import permitted, spread
 from slimtrain.base.errors import UserError
 from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.plan_positions import Cut
 from slimtrain.slimmable.program import Program
 
 BATCHES = 1, 3
@@ -86,7 +87,7 @@ def outputs_of(
 ) -> list[Tensor]:
     """What the graph makes of images when it is computed in `number`."""
     exact = {name: tensor.to(number) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    program = replace(Program.of(sizing, number), kept={p.name: () for p in sizing.graph.parameters})  # sliced already
+    program = replace(Program.of(sizing, number), cuts={p.name: Cut() for p in sizing.graph.parameters})  # cut already
     with torch.no_grad():
         return program.run([images.to(number)], exact)
 

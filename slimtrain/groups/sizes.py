@@ -51,6 +51,14 @@ class Sizing:
 Rule = Callable[[Sizing, Node], tuple[str, Arguments]]
 
 
+def follows_plan(node: Node, dims: Mapping[Value, tuple[Extent, ...]]) -> bool:
+    """Whether a plan decides on a node's operator or arguments. `dims`: the extents of every value's dimensions."""
+    if node.kind not in RESIZED or (RESIZED[node.kind] == _convolution and (node.arguments.get("groups") or 1) == 1):
+        return False
+    values = (*node.inputs, *(Value(node.name, output) for output in range(len(node.outputs))))
+    return any(isinstance(extent, Pieces) for value in values for extent in dims[value])
+
+
 def _input(node: Node) -> Value:
     return node.inputs[0]
 

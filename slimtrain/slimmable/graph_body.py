@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.graph.graph import CONSTANT, PARAMETER, Value
-from slimtrain.graph.pieces import Pieces
+from slimtrain.groups.order import Order, results
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_norms import GraphNorm, graph_norms
 from slimtrain.slimmable.norms import PlanNorm, SwitchableNorm, UniversalNorm
-from slimtrain.slimmable.program import Operation, Program, Run, keep
+from slimtrain.slimmable.prepared import Layout, Prepared, Slots, prepared
+from slimtrain.slimmable.program import Run
 from slimtrain.slimmable.stages import Stage, StageInput
 
 WEIGHTED = ("conv", "linear")  # the beginnings of the names of operators that multiply by a weight
 PROGRAMS = 64  # plans whose programs are kept at hand: a training step draws from a grid, and comes back to it
+NO_TENSOR = torch.empty(0)
 
 
 class Container(nn.Module):
@@ -43,8 +45,12 @@ class GraphBody(nn.Module):
         self.places: dict[str, tuple[nn.Module, str]] = {}
         self.nodes = {p.node: p.name for p in spec.graph.parameters if p.name not in held}
         self.norms: dict[str, PlanNorm] = {}
-        self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype], Program] = OrderedDict()
-        self.program: Program | None = None
+        self.layouts: dict[torch.dtype, Layout] = {}
+        self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype, torch.device], Prepared] = OrderedDict()
+        self.program: Prepared | None = None
+        self.order = Order(spec.graph, spec.groups, frozenset(self.of_nodes))
+        # What it gives: slots, or the names of stored tensors.
+        self.outputs = [self.nodes.get(value.node, self.order.slots[value]) for value in spec.graph.outputs]
         self.plan = spec.widest
         self.rounding: torch.dtype | None = None  # what the result of every operation is rounded to, where it is tried out
         shared: dict[tuple[str, int], nn.Parameter] = {}
@@ -123,72 +129,76 @@ class GraphBody(nn.Module):
         return list(weights.values())
 
     def activate(self, plan: ChannelPlan) -> None:
-        number = next((p.dtype for p in self.parameters()), torch.float32)
-        key = (plan, number)
-        program = self.programs.pop(key, None) or Program.of(self.spec.sizing(plan), number)
-        self.programs[key] = self.program = program
+        first = next(self.parameters(), NO_TENSOR)
+        key = (plan, first.dtype, first.device)
+        ready = self.programs.pop(key, None) or prepared(self._layout(first.dtype), self.spec.sizing(plan), first.device)
+        self.programs[key] = self.program = ready
         self.plan = plan
         if len(self.programs) > PROGRAMS:
             self.programs.popitem(last=False)
 
+    def _layout(self, number: torch.dtype) -> Layout:
+        """What all plans have in common, for a network of this number type."""
+        if number not in self.layouts:
+            norms = {node: self.norms[norm.path] for node, norm in self.of_nodes.items()}
+            places = {name: self._place(name) for name in self.places}
+            self.layouts[number] = Layout(self.order, norms, places, number)
+        return self.layouts[number]
+
+    def _place(self, name: str) -> tuple[dict[str, Any], str]:
+        """The table that a stored tensor is in, and its name there."""
+        place, last = self.places[name]
+        return (place._parameters if last in place._parameters else place._buffers), last
+
     def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the user's module gives: a tensor, or several."""
-        values = {Value(name): x for (name, _), x in zip(self.spec.graph.inputs, images, strict=True)}
-        run = Run(images[0].shape[0], self.training, images[0].device)
-        for operation in self.ready.operations:
-            self._run(operation, values, run)
-        return self._outputs(values)
+        slots = self._begin(*images)
+        self._run(slots, images[0], 0, len(self.spec.graph.nodes))
+        return self._outputs(slots)
 
-    def _run(self, operation: Operation, values: dict[Value, Tensor], run: Run) -> None:
-        """One operation of the active program: what it makes is entered among the values, what nothing reads then goes."""
-        node = operation.node
-        norm = self.of_nodes.get(node.name)
-        if norm is not None:
-            values[Value(node.name)] = self.norms[norm.path](values[node.inputs[0]])
-        else:
-            stored = [value for value in node.inputs if value.node in self.nodes]
-            for value in stored:
-                name = self.nodes[value.node]
-                values[value] = self.ready.sliced(name, self.stored(name))
-            keep(values, node, operation(values, run))
-            for value in stored:
-                values.pop(value, None)
-        for value in [Value(node.name, output) for output in range(len(node.outputs))] if self.rounding else ():
-            if values[value].is_floating_point():
-                values[value] = values[value].to(self.rounding).to(values[value].dtype)
-        for value in operation.drops:
-            values.pop(value, None)
+    def _begin(self, *images: Tensor) -> Slots:
+        """The slots of all values, the images in theirs, which are the first."""
+        if len(images) != len(self.spec.graph.inputs):
+            raise TypeError(f"{self.spec.name}: {len(images)} inputs, expected {len(self.spec.graph.inputs)}")
+        return [*images, *[None] * (len(self.spec.graph.types) - len(images))]
 
-    def _outputs(self, values: Mapping[Value, Tensor]) -> Tensor | tuple[Tensor, ...]:
-        outputs = tuple(
-            values[value] if value in values else self._stored_output(value.node) for value in self.spec.graph.outputs
-        )
+    def _run(self, slots: Slots, images: Tensor, begin: int, end: int) -> None:
+        """Some of the active program's steps, one after the other."""
+        run = Run(images.shape[0], self.training, images.device, torch.is_grad_enabled())
+        steps = self.ready.steps if end - begin == len(self.ready.steps) else self.ready.steps[begin:end]
+        if self.rounding is None:
+            for step in steps:
+                step(slots, run)
+            return
+        for node, step in zip(self.spec.graph.nodes[begin:end], steps, strict=True):
+            step(slots, run)
+            for slot in map(self.order.slots.__getitem__, results(node)):
+                if slots[slot] is not None and slots[slot].is_floating_point():
+                    slots[slot] = slots[slot].to(self.rounding).to(slots[slot].dtype)
+
+    def _outputs(self, slots: Slots) -> Tensor | tuple[Tensor, ...]:
+        outputs = tuple(self.sliced(out) if isinstance(out, str) else slots[out] for out in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _stored_output(self, node: str) -> Tensor:
-        """A stored tensor that the network gives out as it is."""
-        name = self.nodes[node]
-        return self.ready.sliced(name, self.stored(name))
+    def sliced(self, name: str) -> Tensor:
+        """What stays of a stored tensor that no norm holds, by the user's name."""
+        return self.ready.cuts[name](self.stored(name))
 
     def stages(self) -> Iterator[Stage]:
-        """The graph taken apart, a stage for every node. What passes between them are all values that are still read, and
-        the images."""
-        graph, dims = self.spec.graph, self.spec.groups.dims
-        yield Stage(lambda given: StageInput({Value(graph.inputs[0][0]): given.x}, given.x))
-        for index, node in enumerate(graph.nodes):
-            read = [extent for value in node.inputs if value.node in graph.by_node for extent in dims[value]]
-            groups = frozenset[str]().union(*(extent.groups for extent in read if isinstance(extent, Pieces)))
-            yield Stage(partial(self._stage, index), groups)
+        """The graph taken apart where plans can begin to differ. What passes between stages are the slots of all values."""
+        yield Stage(lambda given: StageInput(self._begin(given.x), given.x))
+        for span in self.order.spans:
+            yield Stage(partial(self._stage, span.begin, span.end), span.groups)
         yield Stage(lambda given: StageInput(self._outputs(given.x)))
 
-    def _stage(self, index: int, given: StageInput) -> StageInput:
-        values, images = dict(given.x), given.block_input
+    def _stage(self, begin: int, end: int, given: StageInput) -> StageInput:
+        slots, images = [*given.x], given.block_input
         assert images is not None
-        self._run(self.ready.operations[index], values, Run(images.shape[0], self.training, images.device))
-        return StageInput(values, images)
+        self._run(slots, images, begin, end)
+        return StageInput(slots, images)
 
     @property
-    def ready(self) -> Program:
+    def ready(self) -> Prepared:
         """The active plan's program, made where a copy has none yet."""
         if self.program is None:
             self.activate(self.plan)
@@ -197,7 +207,7 @@ class GraphBody(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         """Programs are made again: they hold functions, which no file does."""
-        return {**self.__dict__, "programs": OrderedDict(), "program": None}
+        return {**self.__dict__, "programs": OrderedDict(), "layouts": {}, "program": None}
 
 
 def _norm(spec: GraphSpec, norm: GraphNorm) -> PlanNorm:

@@ -41,8 +41,7 @@ def stored_tensors(network: Switching, plan: ChannelPlan) -> dict[str, Tensor]:
     body = network.body
     assert isinstance(body, GraphBody)
     with network.at(plan), torch.no_grad():
-        program = body.ready
-        tensors = {name: program.sliced(name, body.stored(name)) for name in body.places}
+        tensors = {name: body.sliced(name) for name in body.places}
         for norm in body.of_nodes.values():
             module = network.norms[norm.path]
             values = (*module.scale_and_shift(), *module.statistics())

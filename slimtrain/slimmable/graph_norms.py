@@ -32,6 +32,8 @@ def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
     for node in graph.nodes:
         for value in node.inputs:
             readers.setdefault(value.node, set()).add(node.kind)
+    for value in graph.outputs:
+        readers.setdefault(value.node, set()).add("output")
     norms: dict[str, GraphNorm] = {}
     for node in graph.nodes:
         stored = _stored(graph, node)

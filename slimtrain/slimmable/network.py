@@ -10,16 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError, WidthError
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
-from slimtrain.slimmable.body import Body, slimmable_body
+from slimtrain.slimmable.blocks import Network
+from slimtrain.slimmable.build import SlimmableLayers
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
 
+Body = Network | GraphBody  # a published architecture's modules, or a traced graph
 OWN = frozenset({"spec", "body", "weighted", "norms", "calibrated", "active", "training"})  # attributes, not entries
+
+
+def slimmable_body(spec: WidthSpec) -> Body:
+    """What a network of `spec` runs, with storage for its widest plan."""
+    if isinstance(spec, GraphSpec):
+        return GraphBody(spec)
+    assert isinstance(spec, NetworkSpec)
+    body = spec.build(SlimmableLayers(spec))
+    assert isinstance(body, Network)
+    return body
 
 
 class SlimmableNetwork(nn.Module):

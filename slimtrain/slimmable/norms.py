@@ -42,7 +42,7 @@ class PlanNorm(nn.Module, ABC):
         self.synchronized = False
 
     def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
-        self.kept, self.index, self.calibrated = kept_of(self.dim.positions(plan.channels)), index, calibrated
+        self.kept, self.index, self.calibrated = kept_of(self.dim, plan.channels), index, calibrated
 
     @abstractmethod
     def scale_and_shift(self) -> Statistics:
@@ -70,22 +70,35 @@ class PlanNorm(nn.Module, ABC):
             return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, self.eps)
         running, momentum = self.calibrated, self.averaging
         if momentum is None:
-            running, momentum = None, self.momentum
-            stored = self.stored()
+            stored, momentum = self.stored(), self.momentum
+            running = None
             if stored is not None:
                 assert stored.num_batches_tracked is not None
                 assert stored.running_mean is not None and stored.running_var is not None
                 stored.num_batches_tracked.add_(1)
                 running = stored.running_mean, stored.running_var
-                if momentum is None:  # all batches alike
-                    momentum = 1 / float(stored.num_batches_tracked)
-            momentum = momentum or 0.0
+                if momentum is None:
+                    return self._averaged(x, running, stored.num_batches_tracked, weight, bias)
+        return self._by_batch(x, running, weight, bias, momentum or 0.0)
+
+    def _by_batch(self, x: Tensor, running: Statistics | None, weight: Tensor, bias: Tensor, momentum: float) -> Tensor:
+        """Normalized by the batch's statistics, which `running` follows."""
         if self.synchronized:
             return synchronized_batch_norm(x, running, weight, bias, momentum, self.eps)
         if x.numel() == x.shape[1]:
             raise OneValueError(f"a map of {list(x.shape)} has one value per channel")
         mean, var = running or (None, None)
         return F.batch_norm(x, mean, var, weight, bias, True, momentum, self.eps)
+
+    def _averaged(self, x: Tensor, running: Statistics, batches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Normalized by the batch's statistics, `running` being the average of all `batches`. Their number stays
+        a tensor: torch.compile would have to stop and ask for it."""
+        own = torch.zeros_like(running[0]), torch.zeros_like(running[1])
+        result = self._by_batch(x, own, weight, bias, 1.0)
+        with torch.no_grad():
+            for average, value in zip(running, own, strict=True):
+                average.lerp_(value, (1 / batches).to(average.dtype))
+        return result
 
 
 class SwitchableNorm(PlanNorm):

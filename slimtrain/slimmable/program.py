@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, TensorType, Value
+from slimtrain.graph.pieces import Pieces
 from slimtrain.groups.sizes import Sizing
-from slimtrain.slimmable.plan_positions import Kept, kept_of, take
+from slimtrain.slimmable.plan_positions import Cut, kept_of
 
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 CREATING = ("zeros", "ones", "full", "empty", "arange", "scalar_tensor")  # on a device that nothing they read tells
 COMPUTED = "float32"  # a graph is traced in it; a network of another number type computes in its own
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a forward pass knows beside its tensors."""
+class Run(NamedTuple):
+    """What a forward pass knows beside its tensors. `gradients`: whether they may be asked for afterwards."""
 
     batch: int
     training: bool
     device: torch.device
+    gradients: bool = True
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,11 @@ def drops(graph: Graph) -> list[list[Value]]:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph at one plan. `kept`: parameter -> what stays of each of its dimensions that loses something."""
+    """A graph at one plan. `cuts`: what stays of every parameter, by its name."""
 
     graph: Graph
     operations: tuple[Operation, ...]
-    kept: Mapping[str, tuple[tuple[int, Kept], ...]]
+    cuts: Mapping[str, Cut]
 
     @staticmethod
     def of(sizing: Sizing, number: torch.dtype = torch.float32) -> Program:
@@ -172,11 +173,8 @@ class Program:
         operations = [
             operation(node, *sizing.call(node), number, unread) for node, unread in zip(graph.nodes, drops(graph), strict=True)
         ]
-        kept = {}
-        for parameter in graph.parameters:
-            positions = sizing.kept(Value(parameter.node))
-            kept[parameter.name] = tuple((dim, kept_of(p)) for dim, p in enumerate(positions) if p is not None)
-        return Program(graph, tuple(operations), kept)
+        cuts = {parameter.name: _cut(sizing, Value(parameter.node)) for parameter in graph.parameters}
+        return Program(graph, tuple(operations), cuts)
 
     @staticmethod
     def full(graph: Graph, number: torch.dtype = torch.float32) -> Program:
@@ -184,24 +182,25 @@ class Program:
         operations = [
             operation(node, *as_traced(node), number, unread) for node, unread in zip(graph.nodes, drops(graph), strict=True)
         ]
-        return Program(graph, tuple(operations), {p.name: () for p in graph.parameters})
-
-    def sliced(self, name: str, tensor: Tensor) -> Tensor:
-        """What stays of a stored tensor: a view of it where that is a leading corner."""
-        for dim, kept in self.kept[name]:
-            tensor = take(tensor, dim, kept)
-        return tensor
+        return Program(graph, tuple(operations), {p.name: Cut() for p in graph.parameters})
 
     def run(self, images: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> list[Tensor]:
         """The outputs in evaluation mode; `tensors` are full-size parameters by name."""
         values = {Value(name): x for (name, _), x in zip(self.graph.inputs, images, strict=True)}
-        values |= {Value(p.node): self.sliced(p.name, tensors[p.name]) for p in self.graph.parameters}
+        values |= {Value(p.node): self.cuts[p.name](tensors[p.name]) for p in self.graph.parameters}
         run = Run(images[0].shape[0], False, images[0].device)
         for action in self.operations:
             keep(values, action.node, action(values, run))
             for value in action.drops:
                 values.pop(value, None)
         return [values[value] for value in self.graph.outputs]
+
+
+def _cut(sizing: Sizing, value: Value) -> Cut:
+    """What stays of a stored tensor."""
+    extents, channels = sizing.groups.dims[value], sizing.channels
+    slimmed = [isinstance(extent, Pieces) and extent.active(channels) != extent.full for extent in extents]
+    return Cut.of([kept_of(e, channels) if slims else None for e, slims in zip(extents, slimmed, strict=True)])  # type: ignore[arg-type]
 
 
 def keep(values: dict[Value, Tensor], node: Node, result: Any) -> None:

@@ -13,4 +13,4 @@ from slimtrain.slimmable.program import Program
 def sliced(sizing: Sizing, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What stays of every parameter: name -> tensor, of the same memory where a leading corner stays."""
     program = Program.of(sizing)
-    return {p.name: program.sliced(p.name, tensors[p.name]) for p in sizing.graph.parameters}
+    return {p.name: program.cuts[p.name](tensors[p.name]) for p in sizing.graph.parameters}

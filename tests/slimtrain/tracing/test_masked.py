@@ -11,6 +11,7 @@ from torch import Tensor
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.sizes import Sizing
+from slimtrain.slimmable.plan_positions import Cut
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.reading import Traced
@@ -74,11 +75,9 @@ def test_a_wrong_slice_is_no_masked_network() -> None:
     groups = find_groups(read.graph)
     sizing = Sizing(read.graph, groups, {name: max(1, slots // 2) for name, slots in groups.sizes.items()})
     program = Program.of(sizing, torch.float64)
-    gaps = {name: kept for name, kept in program.kept.items() if any(not isinstance(k, slice) for _, k in kept)}
-    assert gaps  # not every dimension is a leading corner
+    assert any(cut.picked for cut in program.cuts.values())  # not every dimension is a leading corner
     front = {
-        name: tuple((dim, k if isinstance(k, slice) else slice(len(k))) for dim, k in kept)
-        for name, kept in program.kept.items()
+        name: Cut(cut.corner, tuple((d, torch.arange(len(p))) for d, p in cut.picked)) for name, cut in program.cuts.items()
     }
     x = images(2, dtype=torch.float64)
     wrong = Program(program.graph, program.operations, front).run([x], exact(read))[0]
