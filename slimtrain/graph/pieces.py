@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from slimtrain.graph.extents import Slimmed
 
-Positions = NDArray[np.int64]
+if TYPE_CHECKING:
+    from slimtrain.graph.extents import Positions
+
 FIXED = ""  # the group of what no plan slims
 
 
@@ -37,7 +39,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Pieces(Slimmed):
     """A dimension: pieces in their order. `batch`: all of it once more for every image, the images outermost."""
 
     pieces: tuple[Piece, ...]
@@ -71,6 +73,8 @@ class Pieces:
 
     def positions(self, channels: Mapping[str, int]) -> Positions:
         """Every position that stays, ascending."""
+        import numpy as np  # longer to load than all else that reads a graph
+
         return np.concatenate([np.arange(start, start + length) for start, length in self.runs(channels)] or [np.arange(0)])
 
     def kept_before(self, position: int, channels: Mapping[str, int]) -> int:
@@ -87,6 +91,8 @@ class Pieces:
 def pieces_of(groups: Sequence[str], ranks: Positions, which: Positions) -> tuple[Piece, ...]:
     """Positions as few pieces: `which[i]` is the index in `groups` of position i's group, -1 where it is fixed, `ranks[i]` its
     slot there."""
+    import numpy as np
+
     pieces: list[Piece] = []
     fixed = which < 0
     ranks = np.where(fixed, 0, ranks)

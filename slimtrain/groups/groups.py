@@ -4,11 +4,12 @@ index maps: every position of every dimension is followed by itself)."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from slimtrain.graph.extents import Dims, Extent
 from slimtrain.graph.graph import STATISTIC, Batch, Graph, Node, TensorType, Value
 from slimtrain.graph.labels import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
 from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
@@ -17,7 +18,6 @@ from slimtrain.graph.pieces import Pieces, pieces_of
 from slimtrain.graph.policy import Policy
 
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
-Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Groups:
 
     policy: Policy
     groups: tuple[Group, ...]
-    dims: Mapping[Value, tuple[Extent, ...]]
+    dims: Dims
     pinned: tuple[PinnedDim, ...] = ()
     notes: frozenset[str] = frozenset()
     reordered: frozenset[str] = frozenset()

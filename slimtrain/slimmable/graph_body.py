@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.graph.graph import CONSTANT, PARAMETER, Value
-from slimtrain.groups.order import Order, results
+from slimtrain.graph.order import Order, results
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_norms import GraphNorm, graph_norms
@@ -48,7 +48,7 @@ class GraphBody(nn.Module):
         self.layouts: dict[torch.dtype, Layout] = {}
         self.programs: OrderedDict[tuple[ChannelPlan, torch.dtype, torch.device], Prepared] = OrderedDict()
         self.program: Prepared | None = None
-        self.order = Order(spec.graph, spec.groups, frozenset(self.of_nodes))
+        self.order = Order(spec.graph, spec.dims, frozenset(self.of_nodes))
         # What it gives: slots, or the names of stored tensors.
         self.outputs = [self.nodes.get(value.node, self.order.slots[value]) for value in spec.graph.outputs]
         self.plan = spec.widest
@@ -142,7 +142,7 @@ class GraphBody(nn.Module):
         if number not in self.layouts:
             norms = {node: self.norms[norm.path] for node, norm in self.of_nodes.items()}
             places = {name: self._place(name) for name in self.places}
-            self.layouts[number] = Layout(self.order, norms, places, number)
+            self.layouts[number] = Layout(self.order, self.spec.sizing(self.spec.widest), norms, places, number)
         return self.layouts[number]
 
     def _place(self, name: str) -> tuple[dict[str, Any], str]:

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slimtrain.graph.extents import Slimmed
+from slimtrain.graph.graph import Value
 from slimtrain.graph.pieces import Pieces
-from slimtrain.models.channels import Dim
+from slimtrain.graph.sizes import Sizing
 
 Kept = slice | Tensor
 
 
-def kept_of(dim: Dim | Pieces, channels: Mapping[str, int], device: torch.device | None = None) -> Kept:
+def kept_of(dim: Slimmed, channels: Mapping[str, int], device: torch.device | None = None) -> Kept:
     """The positions of a dimension that stay under `channels` (group to active slots), as torch takes them: a slice where
     they begin at 0 without a gap."""
-    if isinstance(dim, Dim):
-        return dim.positions(channels)
-    runs = [*dim.runs(channels)]
-    if len(runs) == 1 and runs[0][0] == 0:
-        return slice(runs[0][1])
-    return torch.from_numpy(dim.positions(channels)).to(device)
+    if isinstance(dim, Pieces):
+        runs = [*dim.runs(channels)]
+        if len(runs) == 1 and runs[0][0] == 0:
+            return slice(runs[0][1])
+    positions = dim.positions(channels)
+    return positions if isinstance(positions, slice) else torch.from_numpy(positions).to(device)
 
 
 def take(tensor: Tensor, dim: int, kept: Kept) -> Tensor:
@@ -56,3 +58,14 @@ class Cut:
         for dim, positions in self.picked:
             tensor = tensor.index_select(dim, positions.to(tensor.device))
         return tensor
+
+
+def cut_of(sizing: Sizing, value: Value) -> Cut:
+    """What stays of a stored tensor at a plan."""
+    extents, kept = sizing.groups.dims[value], sizing.kept(value)
+    return Cut.of(
+        [
+            None if positions is None or not isinstance(extent, Slimmed) else kept_of(extent, sizing.channels)
+            for extent, positions in zip(extents, kept, strict=True)
+        ]
+    )

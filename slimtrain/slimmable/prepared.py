@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimtrain.graph.extents import Slimmed
 from slimtrain.graph.graph import Argument, Batch, Node, Value
-from slimtrain.graph.pieces import Pieces
-from slimtrain.groups.order import BY_RESULT, Order, results
-from slimtrain.groups.sizes import Sizing, follows_plan
+from slimtrain.graph.order import BY_RESULT, Order, results
+from slimtrain.graph.sizes import Sizing, follows_plan
 from slimtrain.slimmable.plan_positions import Cut, Kept, kept_of
 from slimtrain.slimmable.program import CREATING, DROP_PATH, DROPOUTS, Operation, Run, drop_path, operation, operator
 
@@ -75,10 +75,11 @@ class Computation:
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a graph's run no plan changes. `norms`: nodes that modules run; `places`: where every other stored tensor is, by
-    its name; `number`: what the network computes in."""
+    """What of a graph's run no plan changes. `widest`: the graph at the plan that is stored; `norms`: nodes that modules run;
+    `places`: where every other stored tensor is, by its name; `number`: what the network computes in."""
 
     order: Order
+    widest: Sizing
     norms: Mapping[str, nn.Module]
     places: Mapping[str, Place]
     number: torch.dtype
@@ -86,11 +87,10 @@ class Layout:
     @cached_property
     def fixed(self) -> list[Computation | None]:
         """The nodes that do the same at all plans; None for those that a plan decides on, and for norms."""
-        graph, groups = self.order.graph, self.order.groups
-        widest = Sizing(graph, groups, groups.sizes)
+        order = self.order
         return [
-            None if node.name in self.norms or follows_plan(node, groups.dims) else self.computation(node, widest)
-            for node in graph.nodes
+            None if node.name in self.norms or follows_plan(node, order.dims) else self.computation(node, self.widest)
+            for node in order.graph.nodes
         ]
 
     def computation(self, node: Node, sizing: Sizing) -> Computation:
@@ -99,14 +99,14 @@ class Layout:
         return Computation(_compute(self.order, action), len(node.outputs) > 1 or gives_list(action.function))
 
     @cached_property
-    def extents(self) -> tuple[list[Pieces], dict[str, list[int | None]]]:
+    def extents(self) -> tuple[list[Slimmed], dict[str, list[int | None]]]:
         """The dimensions that plans decide the size of, different ones, and which of them every stored tensor has, by its
         name."""
-        numbers: dict[Pieces, int] = {}
+        numbers: dict[Slimmed, int] = {}
         dims = {
             parameter.name: [
-                numbers.setdefault(extent, len(numbers)) if isinstance(extent, Pieces) else None
-                for extent in self.order.groups.dims[Value(parameter.node)]
+                numbers.setdefault(extent, len(numbers)) if isinstance(extent, Slimmed) else None
+                for extent in self.order.dims[Value(parameter.node)]
             ]
             for parameter in self.order.graph.parameters
             if parameter.name in self.places
@@ -117,7 +117,8 @@ class Layout:
         """What stays of every stored tensor under `channels`, by its name."""
         extents, dims = self.extents
         kept: list[Kept | None] = [
-            None if extent.active(channels) == extent.full else kept_of(extent, channels, device) for extent in extents
+            None if extent.active(channels) == extent.active(self.widest.channels) else kept_of(extent, channels, device)
+            for extent in extents
         ]
         return {name: Cut.of([None if i is None else kept[i] for i in numbers]) for name, numbers in dims.items()}
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, TensorType, Value
-from slimtrain.graph.pieces import Pieces
-from slimtrain.groups.sizes import Sizing
-from slimtrain.slimmable.plan_positions import Cut, kept_of
+from slimtrain.graph.sizes import Sizing
+from slimtrain.slimmable.plan_positions import Cut, cut_of
 
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 CREATING = ("zeros", "ones", "full", "empty", "arange", "scalar_tensor")  # on a device that nothing they read tells
@@ -173,7 +172,7 @@ class Program:
         operations = [
             operation(node, *sizing.call(node), number, unread) for node, unread in zip(graph.nodes, drops(graph), strict=True)
         ]
-        cuts = {parameter.name: _cut(sizing, Value(parameter.node)) for parameter in graph.parameters}
+        cuts = {parameter.name: cut_of(sizing, Value(parameter.node)) for parameter in graph.parameters}
         return Program(graph, tuple(operations), cuts)
 
     @staticmethod
@@ -194,13 +193,6 @@ class Program:
             for value in action.drops:
                 values.pop(value, None)
         return [values[value] for value in self.graph.outputs]
-
-
-def _cut(sizing: Sizing, value: Value) -> Cut:
-    """What stays of a stored tensor."""
-    extents, channels = sizing.groups.dims[value], sizing.channels
-    slimmed = [isinstance(extent, Pieces) and extent.active(channels) != extent.full for extent in extents]
-    return Cut.of([kept_of(e, channels) if slims else None for e, slims in zip(extents, slimmed, strict=True)])  # type: ignore[arg-type]
 
 
 def keep(values: dict[Value, Tensor], node: Node, result: Any) -> None:

@@ -12,9 +12,9 @@ from benchmarks.studies.any_network.modules import module_of, randomize
 from slimexport.onnx_files.graph_proof import proven
 from slimtrain.graph.graph import Graph
 from slimtrain.graph.policy import Policy
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups, find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.slicing import sliced

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimtrain.groups.order import IN_PLACE
+from slimtrain.graph.order import IN_PLACE
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.prepared import CHANGING, SHORT

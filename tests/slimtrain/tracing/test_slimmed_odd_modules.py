@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork

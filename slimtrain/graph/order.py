@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from slimtrain.graph.extents import Dims, Slimmed
 from slimtrain.graph.graph import Graph, Node, Value
-from slimtrain.graph.pieces import Pieces
-from slimtrain.groups.groups import Groups
 
 # Activations that can change their input in place; of the first, whose gradient needs its result alone, gradients may be asked
 # for nevertheless. The others would have to keep a copy.
@@ -30,10 +29,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which `graph` runs. `norms`: nodes that read what they store from elsewhere."""
+    """The order in which `graph` runs. `dims`: the extents of every value's dimensions; `norms`: nodes that read
+    what they store from elsewhere."""
 
     graph: Graph
-    groups: Groups
+    dims: Dims
     norms: frozenset[str]
 
     @cached_property
@@ -90,8 +90,8 @@ class Order:
         spans: list[Span] = []
         begin, seen, new = 0, frozenset[str](), frozenset[str]()
         for index, node in enumerate(self.graph.nodes):
-            extents = (extent for value in (*node.inputs, *results(node)) for extent in self.groups.dims[value])
-            groups = frozenset[str]().union(*(extent.groups for extent in extents if isinstance(extent, Pieces)))
+            extents = (extent for value in (*node.inputs, *results(node)) for extent in self.dims[value])
+            groups = frozenset[str]().union(*(extent.groups for extent in extents if isinstance(extent, Slimmed)))
             if groups - seen:
                 spans.append(Span(begin, index, new))
                 begin, new, seen = index, groups - seen, seen | groups

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimtrain.graph.graph import Value
+from slimtrain.graph.order import Order
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.order import Order
 from slimtrain.tracing.slimmed import trace
 
 
@@ -30,7 +30,7 @@ class Toy(nn.Module):
 @pytest.fixture(scope="module")
 def order() -> Order:
     graph = trace(Toy(), torch.zeros(2, 3, 4, 4)).graph
-    return Order(graph, find_groups(graph), frozenset())
+    return Order(graph, find_groups(graph).dims, frozenset())
 
 
 def test_what_is_dropped_is_read_no_more_and_nothing_is_forgotten(order: Order) -> None:
@@ -65,14 +65,14 @@ def test_what_is_given_out_stays() -> None:
             return a, F.relu(a)
 
     graph = trace(Gives(), torch.zeros(2, 3, 4, 4)).graph
-    assert not Order(graph, find_groups(graph), frozenset()).in_place
+    assert not Order(graph, find_groups(graph).dims, frozenset()).in_place
 
 
 def test_plans_first_differ_where_a_group_first_occurs(order: Order) -> None:
     assert [span.begin for span in order.spans[1:]] == [span.end for span in order.spans[:-1]]
     assert order.spans[-1].end == len(order.graph.nodes)
     groups = [group for span in order.spans for group in span.groups]
-    assert sorted(groups) == sorted(order.groups.sizes)
+    assert sorted(groups) == sorted(find_groups(order.graph).sizes)
     for span in order.spans:
         node = order.graph.nodes[span.begin]
         assert not span.groups or any(value in map(Value, order.graph.by_node) for value in node.inputs)
