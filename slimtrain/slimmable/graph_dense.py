@@ -1,5 +1,5 @@
-"""A traced network at one plan as an ordinary, smaller module: ATen operators with tensors of their own. It runs, saves and
-loads where this package is not installed."""
+"""A network at one plan as an ordinary, smaller module: `torch.nn` layers where the graph's nodes are some, ATen operators
+between them, with tensors of their own. It runs, saves and loads where this package is not installed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from slimtrain.graph.graph import PARAMETER, Argument, Batch, Value
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.dense_layers import layers_of
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.norms import PlanNorm
 from slimtrain.slimmable.program import CREATING, Program
@@ -59,15 +60,31 @@ def graph_dense(network: Switching, plan: ChannelPlan, dtype: torch.dtype | None
     spec = body.spec
     tensors = stored_tensors(network, plan)
     number = dtype or next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    root = nn.Module()
-    for parameter in spec.graph.parameters:
-        tensor = tensors[parameter.name].detach()
-        tensor = tensor.to(number) if tensor.is_floating_point() else tensor
-        _place(
-            root, attribute(parameter.name), tensor.clone(memory_format=torch.contiguous_format), parameter.kind == PARAMETER
-        )
-    graph = _fx_graph(Program.of(spec.sizing(plan), number))
+    tensors = {name: t.to(number) if t.is_floating_point() else t for name, t in tensors.items()}
+    root, sizing = nn.Module(), spec.sizing(plan)
+    layers = layers_of(sizing, tensors, body.order.in_place)
+    held = {name for layer in layers.values() for name in layer.stored.values()}
+    by_path = {layer.path: layer.module for layer in layers.values()}
+    for parameter in spec.graph.parameters:  # in the user's order
+        path = parameter.name.rpartition(".")[0]
+        if parameter.name in held and path in by_path:
+            _inside(root, attribute(path)).add_module(attribute(path).rpartition(".")[2], by_path.pop(path))
+        elif parameter.name not in held:
+            tensor = tensors[parameter.name].detach().clone(memory_format=torch.contiguous_format)
+            _place(root, attribute(parameter.name), tensor, parameter.kind == PARAMETER)
+    for path, module in by_path.items():
+        _inside(root, attribute(path)).add_module(attribute(path).rpartition(".")[2], module)
+    graph = _fx_graph(Program.of(sizing, number), {node: layer.path for node, layer in layers.items()}, held)
     dense = fx.GraphModule(root, graph, class_name=f"{spec.name}_{plan.name}")
+    dense.graph.eliminate_dead_code()
+    dense.recompile()
+    for table, ordered in (
+        (dense._modules, root._modules),
+        (dense._parameters, root._parameters),
+        (dense._buffers, root._buffers),
+    ):
+        table.clear()  # it has them in the order in which they run
+        table.update(ordered)  # type: ignore[arg-type]
     return dense.eval()
 
 
@@ -79,24 +96,30 @@ def attribute(name: str) -> str:
     return ".".join(f"{part}_" if keyword.iskeyword(part) else part for part in (first, *rest))
 
 
-def _place(root: nn.Module, name: str, tensor: Tensor, trained: bool) -> None:
-    *path, last = name.split(".")
-    for part in path:
+def _inside(root: nn.Module, name: str) -> nn.Module:
+    """The module that is to hold a name, made where it is not there yet."""
+    for part in name.split(".")[:-1]:
         if part not in root._modules:
             root.add_module(part, nn.Module())
         root = root._modules[part] or root
+    return root
+
+
+def _place(root: nn.Module, name: str, tensor: Tensor, trained: bool) -> None:
+    root, last = _inside(root, name), name.rpartition(".")[2]
     if trained and tensor.is_floating_point():
         root.register_parameter(last, nn.Parameter(tensor))
     else:
         root.register_buffer(last, tensor)
 
 
-def _fx_graph(program: Program) -> fx.Graph:
-    """The program as a graph of torch's, sizes that count images read off the first input."""
+def _fx_graph(program: Program, layers: Mapping[str, str], held: set[str]) -> fx.Graph:
+    """The program as a graph of torch's, sizes that count images read off the first input. `layers`: nodes that are modules,
+    with their paths; `held`: the parameters that these hold."""
     ours, graph = program.graph, fx.Graph()
     nodes: dict[Value, fx.Node] = {Value(name): graph.placeholder(name) for name, _ in ours.inputs}
     first = nodes[Value(ours.inputs[0][0])]
-    nodes |= {Value(p.node): graph.get_attr(attribute(p.name)) for p in ours.parameters}
+    nodes |= {Value(p.node): graph.get_attr(attribute(p.name)) for p in ours.parameters if p.name not in held}
     batch: list[fx.Node] = []
 
     def counted(size: Batch) -> fx.Node:
@@ -113,6 +136,9 @@ def _fx_graph(program: Program) -> fx.Graph:
 
     for operation in program.operations:
         node = operation.node
+        if node.name in layers:
+            nodes[Value(node.name)] = graph.call_module(attribute(layers[node.name]), (nodes[node.inputs[0]],))
+            continue
         positional = [_one_unknown(a) if node.kind in ("view", "reshape") else a for a in operation.positional]
         named: Mapping[str, Any] = {name: filled(a) for name, a in operation.named.items()}
         if node.kind in CREATING:
@@ -126,7 +152,6 @@ def _fx_graph(program: Program) -> fx.Graph:
                 nodes[Value(node.name, index)] = graph.call_function(python.getitem, (result, index))
     outputs = tuple(nodes[value] for value in ours.outputs)
     graph.output(outputs[0] if len(outputs) == 1 else outputs)
-    graph.eliminate_dead_code()
     return graph
 
 
