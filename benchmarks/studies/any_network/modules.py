@@ -60,7 +60,7 @@ def randomize(module: nn.Module, images: Tensor, seed: int = 0) -> None:
             parameter.uniform_(low, high, generator=draw)
         else:
             fan = parameter.numel() // parameter.shape[0]
-            parameter.normal_(0, 1 / math.sqrt(fan) if ends == "weight" else 0.2, generator=draw)
+            parameter.normal_(0, 1 / math.sqrt(fan) if ends.endswith("weight") else 0.2, generator=draw)
     batch_norms = [m for m in module.modules() if isinstance(m, BATCH_NORM) and m.running_mean is not None]
     for norm in batch_norms:
         norm.reset_running_stats()
