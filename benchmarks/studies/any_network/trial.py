@@ -16,9 +16,10 @@ from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program
+from slimtrain.tracing.equality import CAST
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.slicing import sliced
-from slimtrain.tracing.slimmed import CAST, trace
+from slimtrain.tracing.slimmed import trace
 
 # In this order, until one reaches what is asked for.
 POLICIES = (Policy(), Policy("inner"), Policy("inner", "inner"), Policy("inner", "inner", "free"))
