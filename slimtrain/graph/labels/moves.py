@@ -98,6 +98,8 @@ def _sliced(call: Call, x: Labels, dim: int, part: slice, shape: Sequence[int]) 
             if whole < len(axis):
                 call.run.pin(axis.ids[whole:], "a strided slice leaves it over")
         ids = axis.ids[part]
+        if len(ids) < len(axis):
+            call.run.parts.append(ids)
         if len(ids) == 1:
             call.run.pin(ids, ONE)  # it meets whole dimensions later
         axes[dim] = Axis(ids, axis.tied)
@@ -165,6 +167,7 @@ def scatter(call: Call) -> list[Labels]:
             call.run.pin_axis(other, UNLABELLED)
         else:
             axes[place] = axis
+            call.run.parts.append(axis.ids[part])
             if other is None:
                 call.run.pin(axis.ids[part], ONE if source.shape[dim] == 1 else UNLABELLED)
             else:

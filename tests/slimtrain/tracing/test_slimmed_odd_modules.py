@@ -71,6 +71,7 @@ def written_to(x: Tensor, part: Any, value: Any) -> Tensor:
     return x
 
 
+SIGNS = torch.sin, torch.cos, torch.sin, torch.tanh
 P = torch.linspace(-1, 1, 80).reshape(16, 5)
 FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Tensor]]] = {
     "einsum without an arrow": (lambda s, x: torch.einsum("bc,cd", rows(s.c(x)), s.p), {"p": P}),
@@ -81,6 +82,12 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Te
     "others written to channels": (lambda s, x: s.f(rows(written_to(s.c(x), slice(8, 16), s.c2(s.c(x))[:, :8]))), {}),
     "one written to": (lambda s, x: s.f(written_to(rows(s.c(x)), 3, lambda part: part + 1)), {}),
     "every other one written to": (lambda s, x: s.f(written_to(rows(s.c(x)), slice(None, None, 2), lambda p: p - 1)), {}),
+    "a part doubled": (lambda s, x: s.f(torch.cat([2 * (y := rows(s.c(x)))[:, :4], y[:, 4:]], 1)), {}),
+    "a part shifted": (lambda s, x: s.f(rows(torch.cat([(y := s.c(x))[:, :8].roll(1, 2), y[:, 8:]], 1) * s.c2(y))), {}),
+    "parts by several functions": (
+        lambda s, x: s.f(torch.cat([f(y) for f, y in zip(SIGNS, rows(s.c(x)).split(5, 1))], 1)),
+        {},
+    ),
     "sorted channels": (lambda s, x: s.f(rows(s.c(x)).sort(1).values), {}),
     "sums along channels": (lambda s, x: s.f(rows(s.c(x)).cumsum(1)), {}),
     "channels cut off": (lambda s, x: s.f(F.pad(rows(s.c(x)), (-8, 8))), {}),
