@@ -71,6 +71,10 @@ def written_to(x: Tensor, part: Any, value: Any) -> Tensor:
     return x
 
 
+def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return function(x)
+
+
 SIGNS = torch.sin, torch.cos, torch.sin, torch.tanh
 P = torch.linspace(-1, 1, 80).reshape(16, 5)
 FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Tensor]]] = {
