@@ -22,8 +22,10 @@ class TooSlow(Exception):
 
 
 def pruned(library: str, name: str) -> dict[str, Any]:
-    """`runs`, `parameters` (the share that stays), `seconds` of the processor, and the `cause` where it does not run. Classifiers are left as
-    they are; attention modules that say how many heads they have get what its own examples give them."""
+    """`runs`, `parameters` (the share that stays), `seconds` of the processor, and the `cause` where it does not run.
+
+    Classifiers are left as they are; attention modules that say how many heads they have get what its own examples give them.
+    """
     began = time.process_time()
     result: dict[str, Any] = {"runs": False, "parameters": None, "cause": ""}
     try:

@@ -89,7 +89,7 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Te
     "a part doubled": (lambda s, x: s.f(torch.cat([2 * (y := rows(s.c(x)))[:, :4], y[:, 4:]], 1)), {}),
     "a part shifted": (lambda s, x: s.f(rows(torch.cat([(y := s.c(x))[:, :8].roll(1, 2), y[:, 8:]], 1) * s.c2(y))), {}),
     "parts by several functions": (
-        lambda s, x: s.f(torch.cat([f(y) for f, y in zip(SIGNS, rows(s.c(x)).split(5, 1))], 1)),
+        lambda s, x: s.f(torch.cat([*map(apply, SIGNS, rows(s.c(x)).tensor_split([5, 10, 15], 1))], 1)),
         {},
     ),
     "sorted channels": (lambda s, x: s.f(rows(s.c(x)).sort(1).values), {}),
