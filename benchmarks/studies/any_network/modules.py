@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 LARGER = {"inception_v3": 299, "inception_v4": 299, "inception_resnet_v2": 299, "xception41": 299, "legacy_xception": 299}
 USUAL, MOST = 224, 256  # pixels: of torchvision's; of timm's where they leave it open
+CLASSES = 1000  # of a network whose published weights have no classifier, and which would give out what it should narrow
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -40,8 +41,10 @@ def module_of(library: str, name: str) -> tuple[nn.Module, int]:
             return module.eval(), LARGER.get(name, USUAL)
         import timm
 
-        module = timm.create_model(name, pretrained=False)
-    settings: Any = module.pretrained_cfg
+        settings: Any = timm.get_pretrained_cfg(name)
+        headless = settings is not None and settings.num_classes == 0
+        module = timm.create_model(name, pretrained=False, **({"num_classes": CLASSES} if headless else {}))
+    settings = module.pretrained_cfg
     size = settings.get("input_size", (3, USUAL, USUAL))[-1]
     size = size if settings.get("fixed_input_size") else min(size, MOST)
     return module.eval(), LARGER.get(name, size)
