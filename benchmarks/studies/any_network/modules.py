@@ -32,18 +32,20 @@ def uninitialized() -> Iterator[None]:
 
 def module_of(library: str, name: str) -> tuple[nn.Module, int]:
     """A network in evaluation mode, and the side of its images in pixels."""
+    options: dict[str, Any]
     with uninitialized():
         if library == "torchvision":
             import torchvision
 
-            options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
             module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
             return module.eval(), LARGER.get(name, USUAL)
         import timm
 
         settings: Any = timm.get_pretrained_cfg(name)
         headless = settings is not None and settings.num_classes == 0
-        module = timm.create_model(name, pretrained=False, **({"num_classes": CLASSES} if headless else {}))
+        options = {"num_classes": CLASSES} if headless else {}
+        module = timm.create_model(name, pretrained=False, **options)
     settings = module.pretrained_cfg
     size = settings.get("input_size", (3, USUAL, USUAL))[-1]
     size = size if settings.get("fixed_input_size") else min(size, MOST)
