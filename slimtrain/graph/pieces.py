@@ -93,20 +93,18 @@ def pieces_of(groups: Sequence[str], ranks: Positions, which: Positions) -> tupl
     slot there."""
     import numpy as np
 
-    pieces: list[Piece] = []
     fixed = which < 0
     ranks = np.where(fixed, 0, ranks)
     # Positions with equal slots, one behind the other, are one slot's channels; fixed ones are any number of them.
     starts = np.flatnonzero((np.diff(which, prepend=-2) != 0) | (np.diff(ranks, prepend=-1) != 0))
     lengths = np.diff(starts, append=len(which))
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        group = FIXED if fixed[start] else groups[which[start]]
-        rank = int(ranks[start])
-        last = pieces[-1] if pieces else None
-        if group == FIXED:
-            pieces.append(Piece(FIXED, 0, length))
-        elif last and last.group == group and last.repeat == length and last.start + last.count == rank:
-            pieces[-1] = Piece(group, last.start, last.count + 1, length)
-        else:
-            pieces.append(Piece(group, rank, 1, length))
-    return tuple(pieces)
+    which, ranks = which[starts], ranks[starts]
+    # A piece goes on where the next slot of its group has as many channels.
+    goes_on = (which[1:] == which[:-1]) & (which[1:] >= 0) & (lengths[1:] == lengths[:-1]) & (ranks[1:] == ranks[:-1] + 1)
+    firsts = np.flatnonzero(np.concatenate([np.ones(min(len(starts), 1), bool), ~goes_on]))
+    counts = np.diff(firsts, append=len(starts))
+    rows = np.stack([which[firsts], ranks[firsts], counts, lengths[firsts]], axis=1).tolist()
+    return tuple(
+        Piece(FIXED, 0, length) if group < 0 else Piece(groups[group], rank, count, length)
+        for group, rank, count, length in rows
+    )
