@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, Size, Value
 from slimtrain.graph.pieces import Pieces, Positions
@@ -28,15 +29,31 @@ class Sizing:
     def size(self, extent: Extent) -> Size:
         if not isinstance(extent, Pieces):
             return extent
-        active = extent.active(self.channels)
-        return Batch(active) if extent.batch else active
+        size = self._known_sizes.get(id(extent))
+        if size is None:
+            active = extent.active(self.channels)
+            self._known_sizes[id(extent)] = size = Batch(active) if extent.batch else active
+        return size
 
     def kept(self, value: Value) -> list[Positions | None]:
         """For every dimension the positions that stay, None where all do (those of one image, where it counts images)."""
-        return [
-            None if not isinstance(e, Pieces) or e.active(self.channels) == e.full else e.positions(self.channels)
-            for e in self.groups.dims[value]
-        ]
+        return [self._kept(extent) if isinstance(extent, Pieces) else None for extent in self.groups.dims[value]]
+
+    def _kept(self, extent: Pieces) -> Positions | None:
+        if id(extent) not in self._known_positions:
+            all_stay = extent.active(self.channels) == extent.full
+            self._known_positions[id(extent)] = None if all_stay else extent.positions(self.channels)
+        return self._known_positions[id(extent)]
+
+    # By the identity of an extent, which `groups` holds: most dimensions share theirs with others.
+
+    @cached_property
+    def _known_sizes(self) -> dict[int, Size]:
+        return {}
+
+    @cached_property
+    def _known_positions(self) -> dict[int, Positions | None]:
+        return {}
 
     def slims(self, value: Value) -> bool:
         """Whether anything of a value goes."""
