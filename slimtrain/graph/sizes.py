@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from slimtrain.graph.extents import Extent, HasDims, Slimmed
@@ -32,16 +33,33 @@ class Sizing:
     def size(self, extent: Extent) -> Size:
         if not isinstance(extent, Slimmed):
             return extent
-        active = extent.active(self.channels)
-        return Batch(active) if isinstance(extent, Pieces) and extent.batch else active
+        size = self._known_sizes.get(id(extent))
+        if size is None:
+            active = extent.active(self.channels)
+            size = Batch(active) if isinstance(extent, Pieces) and extent.batch else active
+            self._known_sizes[id(extent)] = size
+        return size
 
     def kept(self, value: Value) -> list[slice | Positions | None]:
         """For every dimension what stays, None where all does (of one image, where it counts images)."""
         extents, full = self.groups.dims[value], self.graph.types[value].shape
-        return [
-            None if not isinstance(e, Slimmed) or _full(e, size) == e.active(self.channels) else e.positions(self.channels)
-            for e, size in zip(extents, full, strict=True)
-        ]
+        return [self._kept(e, size) if isinstance(e, Slimmed) else None for e, size in zip(extents, full, strict=True)]
+
+    def _kept(self, extent: Slimmed, size: Size) -> slice | Positions | None:
+        if id(extent) not in self._known_positions:
+            all_stay = _full(extent, size) == extent.active(self.channels)
+            self._known_positions[id(extent)] = None if all_stay else extent.positions(self.channels)
+        return self._known_positions[id(extent)]
+
+    # By the identity of an extent, which `groups` holds: most dimensions share theirs with others.
+
+    @cached_property
+    def _known_sizes(self) -> dict[int, Size]:
+        return {}
+
+    @cached_property
+    def _known_positions(self) -> dict[int, slice | Positions | None]:
+        return {}
 
     def slims(self, value: Value) -> bool:
         """Whether anything of a value goes."""
