@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.data.noise import noise_images
+from slimtrain.graph.order import added_branches
 from slimtrain.models.published import random_spec
-from slimtrain.slimmable.blocks import Block
-from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm
 
@@ -41,16 +40,18 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 0) -> Slimmabl
         network = SlimmableNetwork(spec)
     network.to_empty(device="cpu").eval()
     with torch.no_grad():
+        for key, weight in network.body.weights.items():
+            draw = _generator(seed, key.rpartition(".")[0])
+            fan_in = math.prod(weight.shape[1:])
+            network.body.stored(key).normal_(0, math.sqrt((1 if weight.linear else 2) / fan_in), generator=draw)
+            if weight.bias is not None:
+                network.body.stored(weight.bias).normal_(0, 0.1, generator=draw)
         for path, module in network.named_modules():
-            draw = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{path}".encode()))
-            if isinstance(module, SlimConv2d):
-                module.weight.normal_(0, math.sqrt(2 / module.weight[0].numel()), generator=draw)
-            elif isinstance(module, SlimLinear):
-                module.weight.normal_(0, math.sqrt(1 / module.in_features), generator=draw)
-                module.bias.normal_(0, 0.1, generator=draw)
-            elif isinstance(getattr(module, "weight", None), nn.Parameter):  # whatever norm holds scale and shift
-                module.weight.uniform_(0.8, 1.2, generator=draw)
-                module.bias.normal_(0, 0.1, generator=draw)
+            own = dict(module.named_parameters(recurse=False))
+            if isinstance(module, PlanNorm | nn.BatchNorm2d) and own:  # whatever norm holds scale and shift
+                draw = _generator(seed, path)
+                own["weight"].uniform_(0.8, 1.2, generator=draw)
+                own["bias"].normal_(0, 0.1, generator=draw)
         for norm in branch_ends(network):
             for key, value in norm.named_parameters():
                 if key.endswith("weight"):
@@ -59,11 +60,19 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 0) -> Slimmabl
     return network
 
 
-def branch_ends(network: nn.Module) -> Iterator[nn.Module]:
-    """The last norms of branches that are added to their block's input."""
-    for module in network.modules():
-        if isinstance(module, Block):
-            yield from module.branch_ends()
+def _generator(seed: int, path: str) -> torch.Generator:
+    """Of its own for every module."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed}:{path}".encode()))
+
+
+def branch_ends(network: SlimmableNetwork) -> Iterator[nn.Module]:
+    """The last norms of branches that are added to what they were computed from."""
+    body, graph = network.body, network.spec.graph
+    for value in added_branches(graph):
+        node = graph.by_name[value.node]
+        for end in [part.node for part in node.inputs] if node.kind == "cat" else [node.name]:
+            if end in body.of_nodes:
+                yield body.norms[body.of_nodes[end].path]
 
 
 @torch.inference_mode()

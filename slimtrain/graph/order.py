@@ -3,7 +3,7 @@ in place, and where plans can begin to differ. The same for all plans."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,6 +35,9 @@ class Order:
     graph: Graph
     dims: Dims
     norms: frozenset[str]
+
+    def __deepcopy__(self, memo: object) -> Order:
+        return self  # nothing changes it
 
     @cached_property
     def slots(self) -> dict[Value, int]:
@@ -101,3 +104,28 @@ class Order:
 def results(node: Node) -> Iterator[Value]:
     """What a node makes."""
     return (Value(node.name, output) for output in range(len(node.outputs)))
+
+
+def added_branches(graph: Graph) -> Iterator[Value]:
+    """The values that are added to one that they were computed from: the ends of residual branches."""
+    places = {Value(name): -1 for name, _ in graph.inputs}
+    places |= {value: index for index, node in enumerate(graph.nodes) for value in results(node)}
+    for node in graph.nodes:
+        if node.kind == "add" and len(node.inputs) == 2 and all(value in places for value in node.inputs):
+            x, branch = sorted(node.inputs, key=places.__getitem__)
+            if _leads_to(graph, places, x, branch):
+                yield branch
+
+
+def _leads_to(graph: Graph, places: Mapping[Value, int], x: Value, end: Value) -> bool:
+    """Whether `end` was computed from `x`."""
+    waiting, seen = [end], set[Value]()
+    while waiting:
+        value = waiting.pop()
+        if value == x:
+            return value != end
+        if value in seen or places.get(value, -1) <= places[x]:
+            continue
+        seen.add(value)
+        waiting.extend(graph.nodes[places[value]].inputs)
+    return False

@@ -70,7 +70,7 @@ class NetworkSpec(WidthSpec):
         return _wired(self, image_size)
 
     @property
-    def graph(self) -> Graph:
+    def graph(self) -> Graph:  # type: ignore[override]
         """The network's graph. The sizes of its maps are those of published images; what it computes depends on none."""
         return self.wired(PUBLISHED_SIZE).graph
 

@@ -9,6 +9,9 @@ from functools import cached_property
 
 from slimtrain.base.errors import WidthError, nearest
 from slimtrain.base.image_size import ImageSize
+from slimtrain.graph.extents import Dims
+from slimtrain.graph.graph import Graph
+from slimtrain.graph.sizes import Sizing
 from slimtrain.models.channels import ChannelPlan, number_text, widest_plan, width_label
 
 FAMILIES = {"s": "slimmable", "us": "universally slimmable", "autoslim": "AutoSlim"}
@@ -26,6 +29,7 @@ class WidthSpec(ABC):
     classes: int
     in_channels: int
     width_range: tuple[float, float] | None
+    graph: Graph
 
     @property
     @abstractmethod
@@ -53,6 +57,15 @@ class WidthSpec(ABC):
     @abstractmethod
     def check_image_size(self, image_size: ImageSize) -> None:
         """UserError unless the network can take images of this size."""
+
+    @property
+    @abstractmethod
+    def dims(self) -> Dims:
+        """The extents of every value of `graph`."""
+
+    @abstractmethod
+    def sizing(self, plan: ChannelPlan) -> Sizing:
+        """The graph at a plan."""
 
     @property
     def fixed_groups(self) -> frozenset[str]:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import ABC
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from slimtrain.slimmable.stages import Stage, StageInput, groups_of, module_stage
-
 
 class Block(nn.Module, ABC):
     """A part of a network with inputs or outputs of its own to join. It says what others have to know of it."""
-
-    @abstractmethod
-    def stages(self) -> Iterator[Stage]:
-        """The block taken apart, in the order in which it runs."""
-
-    @abstractmethod
-    def branch_ends(self) -> Iterator[nn.Module]:
-        """The last norms of a branch that is added to the block's input; none where nothing is added to it."""
 
 
 class ResidualBlock(Block):
@@ -34,17 +24,6 @@ class ResidualBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.residual else self.body(x)
 
-    def stages(self) -> Iterator[Stage]:
-        if self.residual:
-            yield Stage(_keep_input)
-        yield from map(module_stage, _layers(self.body))
-        if self.residual:
-            yield Stage(_add_input)
-
-    def branch_ends(self) -> Iterator[nn.Module]:
-        if self.residual:
-            yield _layers(self.body)[-1]
-
 
 class Bottleneck(Block):
     """ResNet's block: ReLU(body(x) + shortcut(x)), the shortcut being x itself where there is none."""
@@ -57,21 +36,6 @@ class Bottleneck(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.body(x) + (x if self.shortcut is None else self.shortcut(x)))
-
-    def stages(self) -> Iterator[Stage]:
-        """The shortcut runs last: its output group is that of the body's last convolution, which thus comes first."""
-        yield Stage(_keep_input)
-        yield from map(module_stage, _layers(self.body))
-        yield Stage(self._join, frozenset() if self.shortcut is None else groups_of(self.shortcut))
-
-    def _join(self, given: StageInput) -> StageInput:
-        assert given.block_input is not None
-        shortcut = given.block_input if self.shortcut is None else self.shortcut(given.block_input)
-        return StageInput(self.relu(given.x + shortcut))
-
-    def branch_ends(self) -> Iterator[nn.Module]:
-        if self.shortcut is None:
-            yield _layers(self.body)[-1]
 
 
 class ShuffleUnit(Block):
@@ -108,14 +72,6 @@ class ShuffleUnit(Block):
             return self.relu(x + out)
         return torch.cat([self.relu(out), self.pool(x)], 1)
 
-    def stages(self) -> Iterator[Stage]:
-        """One: its layers run side by side."""
-        yield module_stage(self)
-
-    def branch_ends(self) -> Iterator[nn.Module]:
-        if self.pool is None:
-            yield from (self.get_submodule(f"c_{i}.1") for i in range(self.groups))
-
 
 class Network(nn.Module):
     """An image classifier: [N, C, H, W] normalized float images -> [N, classes] logits.
@@ -142,27 +98,3 @@ class Network(nn.Module):
     def stem(self, x: Tensor) -> Tensor:
         """All heads side by side: [N, C, H, W] -> [N, channels of all, H', W']."""
         return torch.cat([self.get_submodule(f"head_{i}")(x) for i in range(self.heads)], 1)
-
-    def stages(self) -> Iterator[Stage]:
-        """The network taken apart, in the order in which it runs."""
-        if self.heads:
-            heads = frozenset[str]().union(*(groups_of(self.get_submodule(f"head_{i}")) for i in range(self.heads)))
-            yield Stage(lambda given: StageInput(self.stem(given.x)), heads)
-        for block in self.features:
-            yield from block.stages() if isinstance(block, Block) else map(module_stage, _layers(block))
-        yield from map(module_stage, (self.pool, self.flatten, *self.classifier))
-
-
-def _layers(module: nn.Module) -> nn.Sequential:
-    """A body or a unit, which is a sequence of layers."""
-    assert isinstance(module, nn.Sequential)
-    return module
-
-
-def _keep_input(given: StageInput) -> StageInput:
-    return StageInput(given.x, given.x)
-
-
-def _add_input(given: StageInput) -> StageInput:
-    assert given.block_input is not None
-    return StageInput(given.block_input + given.x)

@@ -11,10 +11,8 @@ from torch import nn
 
 from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
-from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.blocks import Bottleneck, Network, ResidualBlock, ShuffleUnit
-from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
-from slimtrain.slimmable.norms import BN_EPS, BN_MOMENTUM, SharedNorm, SwitchableNorm, UniversalNorm
+from slimtrain.slimmable.norms import BN_EPS, BN_MOMENTUM
 
 
 class TorchLayers(Layers[nn.Module]):
@@ -55,28 +53,6 @@ class TorchLayers(Layers[nn.Module]):
     @abstractmethod
     def linear(self, inp: Dim, classes: int) -> nn.Module:
         """The classifier."""
-
-
-class SlimmableLayers(TorchLayers):
-    """The layers of the network that trains, sized for all plans of `spec`."""
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        self.plans, self.widest, self.universal = spec.plans, spec.widest, spec.family == "us"
-        self.fixed = spec.fixed_groups
-
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> nn.Module:
-        return SlimConv2d(inp, out, kernel, stride, False, self.widest)
-
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> nn.Module:
-        return SlimConv2d(dim, dim, kernel, stride, True, self.widest)
-
-    def norm(self, dim: Dim) -> nn.Module:
-        if {group for group, _ in dim.terms} <= self.fixed:
-            return SharedNorm(dim, self.widest)
-        return UniversalNorm(dim, self.plans, self.widest) if self.universal else SwitchableNorm(dim, self.plans)
-
-    def linear(self, inp: Dim, classes: int) -> nn.Module:
-        return SlimLinear(inp, classes, self.widest)
 
 
 class DenseLayers(TorchLayers):

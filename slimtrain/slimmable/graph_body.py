@@ -1,21 +1,23 @@
-"""A graph as the body of a slimmable network: its parameters under the user's names, sliced by the active plan."""
+"""A graph as the body of a slimmable network: its parameters under the network's own names, sliced by the active plan."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimtrain.graph.graph import CONSTANT, PARAMETER, Value
+from slimtrain.graph.graph import CONSTANT, PARAMETER, Node, Value
 from slimtrain.graph.order import Order, results
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.graph_norms import GraphNorm, graph_norms
-from slimtrain.slimmable.norms import PlanNorm, SwitchableNorm, UniversalNorm
+from slimtrain.slimmable.norms import PlanNorm, SharedNorm, SwitchableNorm, UniversalNorm
 from slimtrain.slimmable.prepared import Layout, Prepared, Slots, prepared
 from slimtrain.slimmable.program import Run
 from slimtrain.slimmable.stages import Stage, StageInput
@@ -23,6 +25,29 @@ from slimtrain.slimmable.stages import Stage, StageInput
 WEIGHTED = ("conv", "linear")  # the beginnings of the names of operators that multiply by a weight
 PROGRAMS = 64  # plans whose programs are kept at hand: a training step draws from a grid, and comes back to it
 NO_TENSOR = torch.empty(0)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What multiplies: the last node that reads it, its whole shape, and the name of the bias that is added."""
+
+    node: Node
+    shape: tuple[int, ...]
+    bias: str | None
+
+    @property
+    def groups(self) -> int:
+        groups = self.node.arguments.get("groups") or 1
+        assert isinstance(groups, int)
+        return groups
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups != 1 and self.shape[1] == 1
+
+    @property
+    def linear(self) -> bool:
+        return self.node.kind == "linear"
 
 
 class Container(nn.Module):
@@ -33,10 +58,10 @@ class GraphBody(nn.Module):
     """The graph of `spec`, with storage for the widest plan. In training mode dropouts drop and norms take the batch's
     statistics, as in the user's module."""
 
-    def __init__(self, spec: GraphSpec) -> None:
+    def __init__(self, spec: WidthSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.of_nodes = graph_norms(spec.graph, spec.groups)
+        self.of_nodes = graph_norms(spec.graph, spec.dims)
         held: dict[str, list[GraphNorm]] = {}
         for norm in self.of_nodes.values():
             for parameter in norm.stored.values():
@@ -114,19 +139,36 @@ class GraphBody(nn.Module):
         assert tensor is not None
         return tensor
 
-    def decayed(self) -> list[nn.Parameter]:
-        """The weights of convolutions, depthwise ones left out, and of linear layers: those that weight decay is for."""
-        graph, weights = self.spec.graph, {}
+    @cached_property
+    def weights(self) -> dict[str, Weight]:
+        """Name -> weight of a convolution or a linear layer, in the order in which they are stored."""
+        graph, readers = self.order.graph, {}
         for node in graph.nodes:
             value = node.arguments.get("weight")
             stored = self.nodes.get(value.node) if isinstance(value, Value) else None
-            if stored is None or not node.kind.startswith(WEIGHTED):
-                continue
-            shape = graph.types[value].shape  # type: ignore[index]
-            tensor = self.stored(stored)
-            if isinstance(tensor, nn.Parameter) and not (shape[1] == 1 and (node.arguments.get("groups") or 1) != 1):
-                weights[stored] = tensor
-        return list(weights.values())
+            if stored is not None and node.kind.startswith(WEIGHTED) and isinstance(self.stored(stored), nn.Parameter):
+                readers[stored] = node
+        weights = {}
+        for stored, name in self.nodes.items():
+            if name in readers:
+                bias = readers[name].arguments.get("bias")
+                shape = graph.types[Value(stored)].at(1)
+                weights[name] = Weight(readers[name], shape, self.nodes.get(bias.node) if isinstance(bias, Value) else None)
+        return weights
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Random weights as torch's own layers begin with (He et al., arXiv 1502.01852, with its gain of 1/3)."""
+        for name, weight in self.weights.items():
+            bound = 1 / math.sqrt(math.prod(weight.shape[1:]))
+            for entry in (name, weight.bias):
+                if entry is not None:
+                    self.stored(entry).uniform_(-bound, bound)
+
+    def decayed(self) -> list[nn.Parameter]:
+        """The weights of convolutions, depthwise ones left out, and of linear layers: those that weight decay is for."""
+        parameters = (self.stored(name) for name, weight in self.weights.items() if not weight.depthwise)
+        return [parameter for parameter in parameters if isinstance(parameter, nn.Parameter)]
 
     def activate(self, plan: ChannelPlan) -> None:
         first = next(self.parameters(), NO_TENSOR)
@@ -153,14 +195,14 @@ class GraphBody(nn.Module):
     def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the user's module gives: a tensor, or several."""
         slots = self._begin(*images)
-        self._run(slots, images[0], 0, len(self.spec.graph.nodes))
+        self._run(slots, images[0], 0, len(self.order.graph.nodes))
         return self._outputs(slots)
 
     def _begin(self, *images: Tensor) -> Slots:
         """The slots of all values, the images in theirs, which are the first."""
-        if len(images) != len(self.spec.graph.inputs):
-            raise TypeError(f"{self.spec.name}: {len(images)} inputs, expected {len(self.spec.graph.inputs)}")
-        return [*images, *[None] * (len(self.spec.graph.types) - len(images))]
+        if len(images) != len(self.order.graph.inputs):
+            raise TypeError(f"{self.spec.name}: {len(images)} inputs, expected {len(self.order.graph.inputs)}")
+        return [*images, *[None] * (len(self.order.graph.types) - len(images))]
 
     def _run(self, slots: Slots, images: Tensor, begin: int, end: int) -> None:
         """Some of the active program's steps, one after the other."""
@@ -170,7 +212,7 @@ class GraphBody(nn.Module):
             for step in steps:
                 step(slots, run)
             return
-        for node, step in zip(self.spec.graph.nodes[begin:end], steps, strict=True):
+        for node, step in zip(self.order.graph.nodes[begin:end], steps, strict=True):
             step(slots, run)
             for slot in map(self.order.slots.__getitem__, results(node)):
                 if slots[slot] is not None and slots[slot].is_floating_point():
@@ -192,7 +234,7 @@ class GraphBody(nn.Module):
         yield Stage(lambda given: StageInput(self._outputs(given.x)))
 
     def _stage(self, begin: int, end: int, given: StageInput) -> StageInput:
-        slots, images = [*given.x], given.block_input
+        slots, images = [*given.x], given.images
         assert images is not None
         self._run(slots, images, begin, end)
         return StageInput(slots, images)
@@ -210,9 +252,14 @@ class GraphBody(nn.Module):
         return {**self.__dict__, "programs": OrderedDict(), "layouts": {}, "program": None}
 
 
-def _norm(spec: GraphSpec, norm: GraphNorm) -> PlanNorm:
-    universal = spec.family == "us"
-    module = UniversalNorm(norm.dim, spec.plans, spec.widest) if universal else SwitchableNorm(norm.dim, spec.plans)
+def _norm(spec: WidthSpec, norm: GraphNorm) -> PlanNorm:
+    module: PlanNorm
+    if norm.dim.groups and norm.dim.groups <= spec.fixed_groups:
+        module = SharedNorm(norm.dim, spec.widest)
+    elif spec.family == "us":
+        module = UniversalNorm(norm.dim, spec.plans, spec.widest)
+    else:
+        module = SwitchableNorm(norm.dim, spec.plans)
     module.eps, module.momentum = norm.eps, norm.momentum
     for name, parameter in module.named_parameters():  # where it has no scale or shift, 1 and 0 stay, and nothing trains them
         if name.rpartition(".")[2] not in norm.stored:

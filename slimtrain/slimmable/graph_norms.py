@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from slimtrain.graph.extents import Dims, Slimmed
 from slimtrain.graph.graph import PARAMETER, STATISTIC, Graph, Node, Parameter, Value
 from slimtrain.graph.pieces import FIXED, Piece, Pieces
-from slimtrain.groups.groups import Groups
 
 STORED = ("weight", "bias", "running_mean", "running_var")
 
@@ -19,13 +19,13 @@ class GraphNorm:
     alike."""
 
     path: str
-    dim: Pieces
+    dim: Slimmed
     stored: Mapping[str, Parameter]
     eps: float
     momentum: float | None
 
 
-def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
+def graph_norms(graph: Graph, dims: Dims) -> dict[str, GraphNorm]:
     """Node -> norm, for every batch norm that normalizes by running statistics. Norms that share their statistics (one module
     called twice) are one norm under several nodes; norms that share a scale or a shift alone share that."""
     readers: dict[str, set[str]] = {}
@@ -40,8 +40,8 @@ def graph_norms(graph: Graph, groups: Groups) -> dict[str, GraphNorm]:
         if stored is None or any(readers[parameter.node] != {node.kind} for parameter in stored.values()):
             continue
         mean = stored["running_mean"]
-        (extent,) = groups.dims[Value(mean.node)]
-        dim = extent if isinstance(extent, Pieces) else Pieces((Piece(FIXED, 0, _size(mean)),))
+        (extent,) = dims[Value(mean.node)]
+        dim = extent if isinstance(extent, Slimmed) else Pieces((Piece(FIXED, 0, _size(mean)),))
         eps, momentum = node.arguments["eps"], node.arguments["momentum"]
         assert isinstance(eps, float | int) and (momentum is None or isinstance(momentum, float | int))
         norms[node.name] = GraphNorm(_path(mean.name), dim, stored, float(eps), momentum)

@@ -12,28 +12,13 @@ from torch import Tensor, nn
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
-from slimtrain.slimmable.blocks import Network
-from slimtrain.slimmable.build import SlimmableLayers
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.graph_dense import graph_dense
-from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.norms import PlanNorm, UniversalNorm
 from slimtrain.slimmable.sync_norm import Statistics
 
-Body = Network | GraphBody  # a published architecture's modules, or a traced graph
-OWN = frozenset({"spec", "body", "weighted", "norms", "calibrated", "active", "training"})  # attributes, not entries
-
-
-def slimmable_body(spec: WidthSpec) -> Body:
-    """What a network of `spec` runs, with storage for its widest plan."""
-    if isinstance(spec, GraphSpec):
-        return GraphBody(spec)
-    assert isinstance(spec, NetworkSpec)
-    body = spec.build(SlimmableLayers(spec))
-    assert isinstance(body, Network)
-    return body
+OWN = frozenset({"spec", "body", "norms", "calibrated", "active", "training"})  # attributes, not entries
 
 
 class SlimmableNetwork(nn.Module):
@@ -51,18 +36,14 @@ class SlimmableNetwork(nn.Module):
     def __init__(self, spec: WidthSpec) -> None:
         super().__init__()
         self.spec = spec
-        body = slimmable_body(spec)
+        body = GraphBody(spec)
         # The body runs, but what it holds is registered here: keys begin at `features`, as published. The two share their
         # tables, so that whatever replaces a tensor replaces it for both, and a user's module may have any name.
-        self.body: Body = body
+        self.body = body
+        if not isinstance(spec, GraphSpec):  # whose weights are the user's
+            body.reset()
         self._modules, self._parameters, self._buffers = body._modules, body._parameters, body._buffers
         self._non_persistent_buffers_set = body._non_persistent_buffers_set
-        # Most modules store statistics; switching plans is to touch only those that follow them.
-        self.weighted: list[SlimConv2d | SlimLinear | GraphBody] = [
-            m for m in self.modules() if isinstance(m, SlimConv2d | SlimLinear)
-        ]
-        if isinstance(body, GraphBody):
-            self.weighted.append(body)
         self.norms = {path: m for path, m in self.named_modules() if isinstance(m, PlanNorm)}
         # Statistics of plans that were calibrated, beside those the layout stores: plan -> norm's path -> (mean, var).
         self.calibrated: dict[ChannelPlan, dict[str, Statistics]] = {}
@@ -91,7 +72,7 @@ class SlimmableNetwork(nn.Module):
         """A traced network's dense form at a width: an ordinary, smaller module. UserError for a published architecture, whose
         is `slimexport.materialize(network, width)`, WidthError for a width without statistics."""
         plan = self.plan(width)
-        if not isinstance(self.body, GraphBody):
+        if not isinstance(self.spec, GraphSpec):
             raise UserError(f"{self.spec.name}: is a published architecture. Use slimexport.materialize(network, {width}).")
         if not self.has_statistics(plan):
             raise WidthError(
@@ -194,8 +175,7 @@ class SlimmableNetwork(nn.Module):
             raise ValueError(f"plan {plan.name} has other channel groups than this {self.spec.name}")
         index = self.spec.plans.index(plan) if plan in self.spec.plans else None
         calibrated = self.calibrated.get(plan, {})
-        for layer in self.weighted:
-            layer.activate(plan)
+        self.body.activate(plan)
         for path, norm in self.norms.items():
             norm.activate(plan, index, calibrated.get(path))
         self.active = plan

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimtrain.graph.pieces import Pieces
-from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.graph.extents import Slimmed
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.plan_positions import Kept, kept_of, take
 from slimtrain.slimmable.sync_norm import OneValueError, Statistics, synchronized_batch_norm
 
@@ -32,7 +32,7 @@ class PlanNorm(nn.Module, ABC):
     eps = BN_EPS
     momentum: Any = BN_MOMENTUM
 
-    def __init__(self, dim: Dim | Pieces, *norm: Any) -> None:
+    def __init__(self, dim: Slimmed, *norm: Any) -> None:
         super().__init__(*norm)
         self.dim = dim
         self.index: int | None = None
@@ -104,7 +104,7 @@ class PlanNorm(nn.Module, ABC):
 class SwitchableNorm(PlanNorm):
     """S and AutoSlim: one complete batch norm per switch (arXiv 1812.08928, sec. 3.2)."""
 
-    def __init__(self, dim: Dim | Pieces, plans: Sequence[ChannelPlan]) -> None:
+    def __init__(self, dim: Slimmed, plans: Sequence[ChannelPlan]) -> None:
         super().__init__(dim)
         self.bn = nn.ModuleList(nn.BatchNorm2d(plan.size(dim), BN_EPS, BN_MOMENTUM) for plan in plans)
 
@@ -123,7 +123,7 @@ class SwitchableNorm(PlanNorm):
 class UniversalNorm(PlanNorm):
     """US: scale and shift are shared and sliced, statistics are per width (arXiv 1903.05134, sec. 3.1)."""
 
-    def __init__(self, dim: Dim | Pieces, plans: Sequence[ChannelPlan], widest: ChannelPlan) -> None:
+    def __init__(self, dim: Slimmed, plans: Sequence[ChannelPlan], widest: ChannelPlan) -> None:
         super().__init__(dim)
         channels = widest.size(dim)
         self.weight = nn.Parameter(torch.ones(channels))
@@ -145,7 +145,7 @@ class SharedNorm(PlanNorm, nn.BatchNorm2d):
     """The norm of a fixed group: one for all widths in the published layout, until a plan is calibrated and brings its own
     statistics."""
 
-    def __init__(self, dim: Dim, widest: ChannelPlan) -> None:
+    def __init__(self, dim: Slimmed, widest: ChannelPlan) -> None:
         super().__init__(dim, widest.size(dim), BN_EPS, BN_MOMENTUM)
 
     def stored(self) -> nn.BatchNorm2d:

@@ -8,21 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from slimtrain.slimmable.graph_body import GraphBody
-from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 
 
 def sgd(network: SlimmableNetwork, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> torch.optim.SGD:
     """SGD with weight decay on ordinary convolutions and linear weights only: none on depthwise kernels, biases and
     norms, as published."""
-    decayed: list[torch.Tensor] = [
-        module.weight
-        for module in network.modules()
-        if isinstance(module, SlimLinear) or (isinstance(module, SlimConv2d) and not module.depthwise)
-    ]
-    if isinstance(network.body, GraphBody):
-        decayed = [*network.body.decayed()]
+    decayed = network.body.decayed()
     chosen = {id(weight) for weight in decayed}
     others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -34,13 +26,15 @@ def initialize(network: SlimmableNetwork, seed: int) -> None:
     """Random weights: He et al. (arXiv 1502.01852, fan out) for convolutions, N(0, 0.01) for the classifier, norms as
     the identity. The same for the same seed."""
     draw = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, SlimConv2d):
-            fan_out = module.out_channels * module.weight[0, 0].numel() / module.groups
-            module.weight.normal_(0, math.sqrt(2 / fan_out), generator=draw)
-        elif isinstance(module, SlimLinear):
-            module.weight.normal_(0, 0.01, generator=draw)
-            nn.init.zeros_(module.bias)
+    for name, weight in network.body.weights.items():
+        tensor = network.body.stored(name)
+        if weight.linear:
+            tensor.normal_(0, 0.01, generator=draw)
+            if weight.bias is not None:
+                nn.init.zeros_(network.body.stored(weight.bias))
+        else:
+            fan_out = weight.shape[0] * math.prod(weight.shape[2:]) / weight.groups
+            tensor.normal_(0, math.sqrt(2 / fan_out), generator=draw)
 
 
 @dataclass(frozen=True)

@@ -115,22 +115,24 @@ def test_sharing_changes_no_bit(name: str, statistics: str, channels_last: bool)
 
 
 def test_what_candidates_share_is_computed_once() -> None:
-    """Calls of every convolution: as many as candidates that differ by then, and once more where the current plan passes."""
+    """Calls of every norm: as many as candidates that differ by then, and once more where the current plan passes."""
     network = small_network(V2)
     slimming = Slimming(V2)
     candidates = slimming.steps(slimming.start)
     prefix = SharedPrefix(network)
     firsts = [prefix.first_difference(slimming.start, plan) for plan in candidates]
     calls: dict[str, int] = {}
-    for name, module in network.named_modules():
-        if module in network.weighted:
-            module.register_forward_hook(lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1}))
+    for name, module in network.norms.items():
+        module.register_forward_hook(lambda m, i, o, name=name: calls.update({name: calls.get(name, 0) + 1}))
     evaluator = Evaluator(network, TensorChunks([(noise(6, SIZE), torch.zeros(6, dtype=torch.int64))]), ALONE)
     evaluator(slimming.start, candidates)
-    weighted = [i for i, stage in enumerate(prefix.stages) if stage.groups]
-    expected = [sum(first <= i for first in firsts) + (i < max(firsts)) for i in weighted]
+    order, expected = network.body.order, []
+    for index, node in enumerate(order.graph.nodes):
+        if node.kind == "batch_norm":
+            (stage,) = (i for i, span in enumerate(order.spans, 1) if span.begin <= index < span.end)
+            expected.append(sum(first <= stage for first in firsts) + (stage < max(firsts)))
     assert list(calls.values()) == expected
-    assert sum(expected) < 0.7 * len(weighted) * len(candidates)
+    assert sum(expected) < 0.7 * len(expected) * len(candidates)
 
 
 # ------------------------------------------------------------------------------------------- the network stays as it is

@@ -22,19 +22,20 @@ def test_the_first_difference_is_where_results_begin_to_differ(spec: NetworkSpec
     slimming = Slimming(spec)
     batch = noise(2, SIZE, 3)
 
-    def outputs(plan: ChannelPlan) -> list[torch.Tensor]:
+    def outputs(plan: ChannelPlan) -> list[list[torch.Tensor]]:
         activations, given = [], StageInput(batch)
         with torch.inference_mode(), network.averaging(1.0), network.at(plan):
             for i in range(len(prefix.stages)):
                 given = prefix.run(given, i, i + 1)
-                activations.append(given.x.clone())
+                tensors = given.x if isinstance(given.x, list) else [given.x]
+                activations.append([tensor.clone() for tensor in tensors if tensor is not None])
         return activations
 
     before = outputs(slimming.start)
     for plan in slimming.steps(slimming.start)[::3]:
         first = prefix.first_difference(slimming.start, plan)
         pairs = zip(before, outputs(plan), strict=True)
-        assert next(i for i, (a, b) in enumerate(pairs) if not torch.equal(a, b)) == first
+        assert next(i for i, (a, b) in enumerate(pairs) if not all(map(torch.equal, a, b))) == first
     assert prefix.first_difference(slimming.start, slimming.start) == len(prefix.stages) - 1
 
 

@@ -1,21 +1,25 @@
-"""Traced networks taken apart into stages."""
+"""Graphs as bodies: what layers read, stages, copies."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimtrain.graph.graph import Node, Value
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.stages import StageInput
 from slimtrain.tracing.slimmed import make_slimmable
+from tests.support.run_helpers import network_of, noise
 from tests.support.user_networks import NETWORKS, images, network, outputs
 
 
@@ -65,6 +69,40 @@ def test_a_stage_with_groups_leaves_what_it_is_given() -> None:
             read, given = given, stage.run(given)
             for old, tensor in zip(before, read.x, strict=True):
                 assert old is tensor or (isinstance(old, Tensor) and torch.equal(old, tensor))
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v2", "shufflenet"])
+@pytest.mark.parametrize("width", [0.25, 0.5])
+def test_layers_read_the_leading_corners_of_their_weights(architecture: str, width: float) -> None:
+    """Of published networks: convolutions, depthwise ones channel by channel, and the classifier, on what they really read."""
+    spec = NetworkSpec(architecture, "s", (0.25, 0.5), 5)
+    slimmable, x = network_of(spec).double(), noise(2, 64).double()
+    state, plan, body = slimmable.state_dict(), spec.plan(width), slimmable.body
+    layers = 0
+    with torch.no_grad(), slimmable.at(plan):
+        slots = body._begin(x)
+        for index, node in enumerate(body.order.graph.nodes):
+            given = slots[body.order.slots[node.inputs[0]]]
+            body._run(slots, x, index, index + 1)
+            if node.kind not in ("conv2d", "linear"):
+                continue
+            layers += 1
+            result, weight = slots[body.order.slots[Value(node.name)]], state[f"{node.module}.weight"]
+            if node.kind == "linear":
+                expected = given @ weight[:, : given.shape[1]].T + state[f"{node.module}.bias"]
+            elif node.arguments["groups"] != 1:
+                parts = given.split(1, 1)
+                alone = [F.conv2d(part, weight[i : i + 1], None, *window(node)) for i, part in enumerate(parts)]
+                expected = torch.cat(alone, 1)
+            else:
+                corner = weight[: spec.sizing(plan).shape(Value(node.name))[1], : given.shape[1]]
+                expected = F.conv2d(given, corner, None, *window(node))
+            torch.testing.assert_close(result, expected, rtol=1e-11, atol=1e-11)
+    assert layers > 50
+
+
+def window(node: Node) -> list[Any]:
+    return [list(node.arguments[name]) for name in ("stride", "padding")]  # type: ignore[arg-type]
 
 
 def test_copies_and_files_run_their_own_tensors() -> None:

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from slimtrain.slimmable.rounded import rounded_network
+from slimtrain.tracing.slimmed import make_slimmable
 
 
 def test_weights_and_results_of_layers_are_rounded() -> None:
-    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    network = make_slimmable(module, torch.zeros(2, 3), order="none").double()
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -28,15 +30,14 @@ def test_weights_and_results_of_layers_are_rounded() -> None:
 
 def test_between_roundings_it_computes_in_float64_and_statistics_stay() -> None:
     """Of a network in float32, whose own sums would be rounded too."""
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
-    norm = network[1]
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
+    norm = module[1]
     assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     draw = torch.Generator().manual_seed(0)
     norm.running_mean.uniform_(-1, 1, generator=draw)
     norm.running_var.uniform_(0.5, 1, generator=draw)
-    rounded = rounded_network(network, "float16")
+    rounded = rounded_network(make_slimmable(module, torch.zeros(2, 3, 4, 4)), "float16")
     assert rounded(torch.zeros(1, 3, 4, 4, dtype=torch.float64)).dtype == torch.float64
-    buffers = dict(rounded.named_buffers())
-    assert buffers["1.running_mean"].equal(norm.running_mean.double())
-    assert buffers["1.running_var"].equal(norm.running_var.double())
+    mean, var = rounded.statistics(rounded.spec.plan(1.0))["1"]
+    assert mean.equal(norm.running_mean.double()) and var.equal(norm.running_var.double())
     assert not norm.running_mean.half().float().equal(norm.running_mean), "rounding them would be seen"

@@ -1,14 +1,16 @@
-"""A network's stages, one after the other, are the network; blocks say which of their norms end a branch."""
+"""A network's stages, one after the other, are the network; which norms end a branch."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from slimtrain.checkpoints.untrained import branch_ends
+from slimtrain.graph.graph import Value
+from slimtrain.graph.order import added_branches
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.blocks import Block
 from slimtrain.slimmable.stages import StageInput
 from tests.support.run_helpers import network_of, noise
 
@@ -26,9 +28,10 @@ def test_the_stages_one_after_the_other_are_the_network_bit_for_bit(architecture
         with torch.inference_mode(), network.at(plan):
             given = StageInput(images)
             for stage in network.body.stages():
-                before, given = given.x.clone(), stage.run(read := given)
-                if stage.groups:  # several plans may go on from here
-                    assert torch.equal(read.x, before)
+                before = [t.clone() if isinstance(t, Tensor) else t for t in given.x]
+                read, given = given, stage.run(given)
+                for old, tensor in zip(before, read.x, strict=True):  # several plans may go on from here
+                    assert old is tensor or (isinstance(old, Tensor) and torch.equal(old, tensor))
             assert torch.equal(given.x, network(images))
 
 
@@ -42,20 +45,27 @@ def test_every_group_is_in_some_stage(architecture: str) -> None:
     assert first == {spec.wiring.groups[0]}
 
 
-@pytest.mark.parametrize("architecture", ["mobilenet_v2", "resnet50", "shufflenet"])
-def test_a_block_whose_branches_end_in_nothing_hands_on_its_input(architecture: str) -> None:
-    """That is what a branch's end is: with scale and shift of 0 there, a block that adds its input adds it to nothing."""
+@pytest.mark.parametrize(("architecture", "count"), [("mobilenet_v2", 10), ("resnet50", 12), ("shufflenet", 13)])
+def test_a_branch_that_ends_in_nothing_hands_on_its_input(architecture: str, count: int) -> None:
+    """That is what a branch's end is: with scale and shift of 0 there, its sum is what it was added to."""
     network = network_of(small(architecture))
-    shapes: dict[Block, tuple[torch.Tensor, torch.Tensor]] = {}
-    added = [block for block in network.modules() if isinstance(block, Block) and list(block.branch_ends())]
-    assert 3 < len(added) < sum(isinstance(block, Block) for block in network.modules())
-    for block in added:
-        for norm in block.branch_ends():
-            for parameter in norm.parameters():
-                nn.init.zeros_(parameter)
-        block.register_forward_hook(lambda block, inputs, output: shapes.update({block: (inputs[0], output)}))
+    for norm in branch_ends(network):
+        for parameter in norm.parameters():
+            nn.init.zeros_(parameter)
+    body, sums = network.body, 0
+    ends = set(added_branches(body.order.graph))
+    images = noise(2, 64)
     with torch.inference_mode(), network.at(network.spec.plans[0]):
-        network(noise(2, 64))
-    for x, out in shapes.values():
-        assert torch.equal(out, x if architecture == "mobilenet_v2" else x.relu())
-    assert len(shapes) == len(added)
+        slots = body._begin(images)
+        for index, node in enumerate(body.order.graph.nodes):
+            before = {value: slots[body.order.slots[value]] for value in node.inputs}
+            body._run(slots, images, index, index + 1)
+            if node.kind == "add" and ends & before.keys():
+                (x,) = (
+                    before.keys() - ends
+                    if len(before.keys() - ends) == 1
+                    else (min(before, key=body.order.slots.__getitem__),)
+                )
+                assert torch.equal(slots[body.order.slots[Value(node.name)]], before[x])
+                sums += 1
+    assert sums == count

@@ -238,7 +238,7 @@ def test_stochastic_depth_drops_in_training(mode: str) -> None:
     torch.manual_seed(0)
     x = images(1).repeat(64, 1, 1, 1)
     with torch.no_grad():
-        branch = network(x) - network.body.stored("f.bias")  # type: ignore[operator]
+        branch = network(x) - network.body.stored("f.bias")
         sizes = branch.abs().sum(1)
         assert torch.allclose(network.eval()(x), module.eval()(x), atol=1e-5)
     kinds = {round(float(size / sizes.max()), 3) for size in sizes} if sizes.max() > 0 else {0.0}
@@ -266,7 +266,7 @@ def test_buffers_that_are_written_to_are_no_outputs() -> None:
     module = Counting(lambda s, x: x)
     module.register_buffer("count", torch.zeros(1))
     network = make_slimmable(module, images(2))
-    assert len(network.spec.graph.outputs) == 1  # type: ignore[attr-defined]
+    assert len(network.spec.graph.outputs) == 1
 
 
 def test_what_is_stored_can_be_given_out() -> None:
