@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -223,8 +221,3 @@ def _tensors(output: object) -> list[Tensor]:
     if isinstance(output, Mapping):
         return [tensor for part in output.values() for tensor in _tensors(part)]
     return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []
-
-
-def model_name(source: str | Path) -> str:
-    """What a network is called whose module `source` names (`torchvision:mobilenet_v3_small`)."""
-    return re.sub(r"\W", "_", str(source).rpartition(":")[2].partition(".")[0])
