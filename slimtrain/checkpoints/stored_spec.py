@@ -86,7 +86,7 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
         raise ValueError("its channel groups are others than this version finds")
     switches, ends = _tupled(value["switches"]), _tupled(value["width_range"])
     lists = _tupled(value.get("channel_lists", []))
-    if value["family"] == "autoslim":
+    if value["family"] == "autoslim" and ends is None:
         _check_lists(lists, switches, groups)
     elif value["family"] not in ("s", "us") or not switches or not all(0 < width <= 1 for width in switches) or lists:
         raise ValueError(f"family {value['family']!r}, widths {switches}")

@@ -156,7 +156,7 @@ def test_a_module_of_other_outputs_is_refused(tmp_path: Path) -> None:
 
 def test_us_any_asks_for_a_model_and_autoslim_for_another_family(tmp_path: Path) -> None:
     refused(run("train", "us_any", "--set", "data=fake", "--output-dir", tmp_path), 2, "--model torchvision:NAME")
-    refused(run("train", "autoslim_mobilenet_v2", "--model", MODEL, "--output-dir", tmp_path), 2, "network=us_any")
+    refused(run("train", "autoslim_mobilenet_v2", "--model", MODEL, "--output-dir", tmp_path), 2, "--plans DIR", "us_any")
     refused(run("train", "us_any", *words(tmp_path / "p", layout="published")), 2, "layout: own")
     refused(run("profile", "us_any", "--set", f"model={MODEL}"), 2, "slimtrain groups")
 
