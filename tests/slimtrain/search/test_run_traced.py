@@ -34,7 +34,7 @@ TARGETS = "900K,400K"
 HALF = {"stem.0": 16, "block.0.0": 8, "fc1": 5, "a.0": 8, "b.0": 24}
 
 
-def words(**changes: Any) -> list[str]:
+def words(**changes: Any) -> list[str | Path]:
     keys = {key: value for key, value in {**KEYS, **changes}.items() if value is not None}
     return [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
 
@@ -81,7 +81,15 @@ def test_a_finished_search_is_gone_on_with_and_nothing_is_done_again(searched: P
 
 def test_a_checkpoint_is_searched_without_the_module(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckpt = searched / "supernet" / "us_build.pt"
-    options = (*words(model=None), "--ckpt", ckpt, "--targets", TARGETS, "--output-dir", tmp_path / "again")
+    options: tuple[str | Path, ...] = (
+        *words(model=None),
+        "--ckpt",
+        ckpt,
+        "--targets",
+        TARGETS,
+        "--output-dir",
+        tmp_path / "again",
+    )
     with monkeypatch.context() as patch:
         patch.setattr("slimtrain.tracing.starting.build_module", lambda *args: pytest.fail("built the module"))
         refused(run("search", "us_any", *options, "--finish"), 2, f"Name it: --model {MODEL}", "--no-finish")
@@ -108,13 +116,22 @@ def test_what_is_found_is_read_where_the_module_is_not(searched: Path, tmp_path:
 
 
 def test_other_costs(searched: Path, tmp_path: Path) -> None:
-    options = (*words(model=None), "--ckpt", searched / "supernet" / "us_build.pt")
+    options: tuple[str | Path, ...] = (*words(model=None), "--ckpt", searched / "supernet" / "us_build.pt")
     done("search", "us_any", *options, "--targets", "12K", "--cost", "params", "--output-dir", tmp_path / "p")
     (content,) = plan_files(tmp_path / "p").values()
     assert content["unit"] == "parameters" and content["cost"] <= 12_000
     table = tmp_path / "t.json"
     table.write_text("{}")
-    latency = ("--cost", "latency", "--latency-table", table, "--targets", "1", "--output-dir", tmp_path / "l")
+    latency: tuple[str | Path, ...] = (
+        "--cost",
+        "latency",
+        "--latency-table",
+        table,
+        "--targets",
+        "1",
+        "--output-dir",
+        tmp_path / "l",
+    )
     refused_late(run("search", "us_any", *options, *latency), 2, "us_build was made of a module", "--cost macs")
 
 
@@ -161,7 +178,7 @@ def test_switches_begin_with_the_leading_weights_of_pretrained_ones(tmp_path: Pa
     for key, norm in start.network.norms.items():
         for number, channels in enumerate((HALF, FULL)):
             with start.network.at(start.network.plan(number + 1)):
-                size = norm.dim.active(channels)  # type: ignore[union-attr]
+                size = norm.dim.active(channels)
                 assert torch.equal(norm.scale_and_shift()[0], module.get_submodule(key).weight[:size])  # type: ignore[index]
     universal = train(make_config({"network": "us_any", **KEYS, "output_dir": str(tmp_path / "us")}, "test"))
     config, _ = planned(tmp_path, FULL, HALF, pretrained=str(universal), lr=0.0)
