@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.base.text import count
+from slimtrain.base.text import count, some
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
@@ -90,8 +90,11 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
             )
         log.info("%s: %s", name, CONVERSIONS[conversion])
     of_norms = {id(parameter) for norm in network.norms.values() for parameter in norm.parameters()} if alone else set()
+    traced = isinstance(spec, GraphSpec)
+    resized = _resized(network, source, name, reset_classifier) if traced else set()
     for path, parameter in network.named_parameters():
-        skipped = ".bn." in path or id(parameter) in of_norms or (reset_classifier and path.startswith("classifier."))
+        classifies = path in resized if traced else reset_classifier and path.startswith("classifier.")
+        skipped = ".bn." in path or id(parameter) in of_norms or classifies
         if not skipped:
             weight = theirs_by_name[path]
             parameter.copy_(weight if weight.shape == parameter.shape else for_channels(weight, spec.in_channels))
@@ -100,6 +103,29 @@ def adopt(network: SlimmableNetwork, checkpoint: Checkpoint, *, reset_classifier
             _adopt_scales(network, source, plan, source.spec.plans[0])
         if plan in source.known_plans and source.has_statistics(plan):
             adopt_norms(network, source, plan)
+
+
+def _resized(network: SlimmableNetwork, source: SlimmableNetwork, name: str, reset_classifier: bool) -> set[str]:
+    """The parameters of a user's module that another number of classes makes different, in their first dimension.
+    CheckpointError where others differ but by the channels of images, and where these do and the classifier is kept."""
+    own, theirs = ({key: p.shape for key, p in part.named_parameters()} for part in (network, source))
+    channels = source.spec.in_channels, network.spec.in_channels
+    differing = {
+        key
+        for key, shape in own.items()
+        if key in theirs
+        and shape != theirs[key]
+        and not (len(shape) == 4 and (theirs[key][1], shape[1]) == channels and theirs[key][2:] == shape[2:])
+    }
+    wrong = [key for key in sorted(differing) if not reset_classifier or own[key][1:] != theirs[key][1:]]
+    if network.spec.family == source.spec.family:  # of others norms are called otherwise
+        wrong += sorted(own.keys() ^ theirs.keys())
+    if wrong:
+        raise CheckpointError(
+            f"{name}: holds another {network.spec.name} than the module is now: {some(wrong)} differ. Take the module that it "
+            "was made of, or a file of this one."
+        )
+    return differing
 
 
 def _lists_of_one_module(spec: WidthSpec, theirs: WidthSpec) -> bool:

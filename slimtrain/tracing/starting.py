@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimtrain.base.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import sides
 from slimtrain.base.text import count
 from slimtrain.checkpoints.adopt import adopt_lists
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
-from slimtrain.config.config import Config
+from slimtrain.config.config import FROZEN, Config
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.registry import model_name
@@ -60,6 +60,11 @@ def starting(config: Config, classes: int, resumed: Mapping[str, Any] | None = N
         return Start(read_own(resumed, config.model))
     policy = Policy(config.heads, config.conv_groups, config.shuffles)
     shape = (config.in_channels, *sides(config.image_size))
+    if config.family == "autoslim" and config.taught_by == FROZEN:
+        raise UserError(
+            f"teacher is frozen: that is a copy of the full network, and an AutoSlim network of {config.model} begins with "
+            "its channel lists alone. Let its widest teach the others: --teacher inplace."
+        )
     lists = tuple(dict(zip(config.channel_groups, counts, strict=True)) for counts in config.channel_lists)
     model = Model(
         *(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed, lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.supernet import supernet_config
 from slimtrain.tracing.starting import starting
-from slimtrain.training.run import train
+from slimtrain.training.run import Run, train
 from tests.support.run_helpers import done, refused, run, same_state, tree
 from tests.support.search_helpers import refused_late, trace
 from tests.support.traced_search import FULL, SIZE, build, narrow
@@ -60,9 +61,9 @@ def test_a_module_is_trained_searched_and_what_is_found_is_trained_and_exported(
     for name, content in plans.items():
         assert list(content["channels"]) == list(FULL) and content["network"] == "us_build"
         assert content["macs"] == count(ChannelPlan(name, content["channels"])).macs <= content["target"]
-    found = open_checkpoint(searched / "found" / "autoslim_build.pt")
-    assert isinstance(found.spec, GraphSpec) and found.spec.name == "autoslim_build"
-    assert [dict(plan.channels) for plan in found.spec.plans] == [
+    trained = open_checkpoint(searched / "found" / "autoslim_build.pt")
+    assert isinstance(trained.spec, GraphSpec) and trained.spec.name == "autoslim_build"
+    assert [dict(plan.channels) for plan in trained.spec.plans] == [
         plans["macs_400K"]["channels"],
         plans["macs_900K"]["channels"],
     ]
@@ -107,12 +108,12 @@ def test_a_checkpoint_is_searched_without_the_module(searched: Path, tmp_path: P
 
 
 def test_what_is_found_is_read_where_the_module_is_not(searched: Path, tmp_path: Path) -> None:
-    found = searched / "found" / "autoslim_build.pt"
+    checkpoint = searched / "found" / "autoslim_build.pt"
     for command, rest in (("test", ()), ("calibrate", ("--output", str(tmp_path / "c.pt")))):
-        done(command, "us_any", *words(model=None), "--ckpt", found, *rest)
+        done(command, "us_any", *words(model=None), "--ckpt", checkpoint, *rest)
     assert {plan.name for plan in open_checkpoint(tmp_path / "c.pt").network.calibrated} == {"s1", "s2"}
     plan = searched / "plans" / "macs_400K.yml"  # of its universally slimmable sibling: the switch with these channels
-    assert "    1  " in done("test", "us_any", *words(model=None), "--ckpt", found, "--channels", plan).out
+    assert "    1  " in done("test", "us_any", *words(model=None), "--ckpt", checkpoint, "--channels", plan).out
 
 
 def test_other_costs(searched: Path, tmp_path: Path) -> None:
@@ -202,6 +203,37 @@ def test_plans_of_other_networks_are_refused(tmp_path: Path) -> None:
         planned(tmp_path, FULL)
     with pytest.raises(UserError, match="of which module"):
         planned(tmp_path, FULL, model="")
+
+
+def test_a_frozen_teacher_is_refused_for_it_would_be_no_full_network(tmp_path: Path) -> None:
+    config, _ = planned(tmp_path, HALF, teacher="frozen", pretrained="w.pth")
+    with pytest.raises(UserError, match=r"teacher is frozen.*--teacher inplace"):
+        starting(config, 7)
+
+
+def test_a_killed_training_of_plans_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _ = planned(tmp_path, FULL, HALF, ema=0.9, checkpoint_every=1)
+    whole = open_checkpoint(train(config)).network
+
+    class Killed(Exception):
+        pass
+
+    original = Run.train_step
+
+    def step(run: Run, batch: Any) -> Any:
+        if run.state.step == 5:
+            raise Killed
+        return original(run, batch)
+
+    part = dataclasses.replace(config, output_dir=str(tmp_path / "part"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_step", step)
+        with pytest.raises(Killed):
+            train(part)
+    monkeypatch.setattr("slimtrain.tracing.starting.build_module", lambda *args: pytest.fail("built the module again"))
+    gone_on = open_checkpoint(train(dataclasses.replace(part, resume="auto"))).network
+    assert gone_on.spec == whole.spec
+    same_state(whole.state_dict(), gone_on.state_dict())
 
 
 def test_the_network_to_slim_is_the_module_s_own_widest_and_keeps_its_start(tmp_path: Path) -> None:
