@@ -20,9 +20,9 @@ MOST_FILES, MOST_LINES = 16, 400
 # From the ground up: a folder imports folders before it. docs/design.md says what each holds.
 FLOORS = (
     "slimtrain/base",
-    "slimtrain/models",
     "slimtrain/graph",
     "slimtrain/graph/labels",
+    "slimtrain/models",
     "slimtrain/groups",
     "slimtrain/costs",
     "slimtrain/slimmable",

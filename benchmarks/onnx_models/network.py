@@ -1,95 +1,95 @@
-"""Whole networks of any plan as ONNX models with random weights, batch norms folded. No torch: the architecture's own loop
-writes the graph. Unlike an export this takes plans that no trained network has statistics for, and milliseconds.
+"""Whole networks of any plan as ONNX models with random weights, batch norms folded. No torch: read off the graph that the
+architecture's table writes. Unlike an export this takes plans that no trained network has statistics for, and milliseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from benchmarks.onnx_models.random_graph import RandomGraph, Value
+from benchmarks.onnx_models import random_graph
+from benchmarks.onnx_models.random_graph import RandomGraph
 from slimtrain.base.image_size import ImageSize
-from slimtrain.models.architecture import Layers
-from slimtrain.models.channels import ChannelPlan, Dim
+from slimtrain.graph.graph import Node, Value
+from slimtrain.graph.sizes import Sizing
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 
-GraphStep = Callable[[RandomGraph, Value], Value]
+Maps = list[random_graph.Value]
 
 
 def network_model(spec: NetworkSpec, plan: ChannelPlan, image_size: ImageSize, seed: int = 0) -> bytes:
     """The network of `plan`: input [batch, channels, height, width], output [batch, classes]."""
-    graph = RandomGraph(image_size, seed, spec.in_channels)
-    return graph.model(spec.build(_OnnxLayers(plan))(graph, graph.image))
+    graph, sizing = RandomGraph(image_size, seed, spec.in_channels), spec.sizing(plan, image_size)
+    maps = {Value(name): graph.image for name, _ in sizing.graph.inputs}
+    for node in sizing.graph.nodes:
+        sources = [maps[value] for value in node.inputs if value in maps]
+        results = FORMS[node.kind](graph, sources, _Numbers(sizing, node))
+        maps |= {Value(node.name, index): result for index, result in enumerate(results)}
+    (output,) = sizing.graph.outputs
+    return graph.model(maps[output])
 
 
-def _keep(graph: RandomGraph, value: Value) -> Value:
-    return value
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of a node at a plan."""
+
+    sizing: Sizing
+    node: Node
+
+    def argument(self, name: str) -> int:
+        """An argument, the first of two alike."""
+        value = self.node.arguments[name]
+        if isinstance(value, tuple):
+            value, _ = value
+        assert isinstance(value, int)
+        return value
+
+    def size(self, value: Value, dim: int) -> int:
+        size = self.sizing.shape(value)[dim]
+        assert isinstance(size, int)
+        return size
+
+    @property
+    def features(self) -> int:
+        """Channels that it makes."""
+        return self.size(Value(self.node.name), 1)
 
 
-class _OnnxLayers(Layers[GraphStep]):
-    """Layers that add themselves to a graph, at the size of one plan."""
+Form = Callable[[RandomGraph, Maps, _Numbers], Maps]
 
-    def __init__(self, plan: ChannelPlan) -> None:
-        self.size = plan.size
 
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> GraphStep:
-        return lambda graph, value: graph.conv(value, self.size(out), kernel, stride)
+def _conv(graph: RandomGraph, sources: Maps, numbers: _Numbers) -> Maps:
+    kernel = numbers.size(numbers.node.inputs[1], -1)
+    depthwise = numbers.argument("groups") != 1
+    return [graph.conv(sources[0], numbers.features, kernel, numbers.argument("stride"), depthwise)]
 
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> GraphStep:
-        return lambda graph, value: graph.conv(value, self.size(dim), kernel, stride, depthwise=True)
 
-    def norm(self, dim: Dim) -> GraphStep:
-        return _keep
+def _pool(operator: str, **attributes: int) -> Form:
+    def form(graph: RandomGraph, sources: Maps, numbers: _Numbers) -> Maps:
+        kernel, stride, padding = map(numbers.argument, ("kernel_size", "stride", "padding"))
+        return [graph.pool(sources[0], operator, kernel, stride, padding, **attributes)]
 
-    def relu(self) -> GraphStep:
-        return lambda graph, value: graph.activation(value, "relu")
+    return form
 
-    def relu6(self) -> GraphStep:
-        return lambda graph, value: graph.activation(value, "relu6")
 
-    def max_pool(self, kernel: int, stride: int, padding: int) -> GraphStep:
-        return lambda graph, value: graph.pool(value, "MaxPool", kernel, stride, padding)
+def _same(graph: RandomGraph, sources: Maps, numbers: _Numbers) -> Maps:
+    """Norms are folded; the global average pool is the classifier's."""
+    return sources
 
-    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> GraphStep:
-        return lambda graph, value: graph.pool(value, "AveragePool", kernel, stride, padding, count_include_pad=1)
 
-    def shuffle(self, groups: int) -> GraphStep:
-        return lambda graph, value: graph.shuffle(value, groups)
-
-    def sequential(self, modules: Sequence[GraphStep]) -> GraphStep:
-        def step(graph: RandomGraph, value: Value) -> Value:
-            for module in modules:
-                value = module(graph, value)
-            return value
-
-        return step
-
-    def block(self, body: GraphStep, residual: bool) -> GraphStep:
-        return (lambda graph, value: graph.add(value, body(graph, value))) if residual else body
-
-    def bottleneck(self, body: GraphStep, shortcut: GraphStep | None) -> GraphStep:
-        def step(graph: RandomGraph, value: Value) -> Value:
-            inner = body(graph, value)
-            return graph.activation(graph.add(inner, value if shortcut is None else shortcut(graph, value)), "relu")
-
-        return step
-
-    def shuffle_unit(
-        self, a: Sequence[GraphStep], b: GraphStep, c: Sequence[GraphStep], pool: GraphStep | None, whole: bool
-    ) -> GraphStep:
-        def step(graph: RandomGraph, value: Value) -> Value:
-            parts = [value] * len(a) if whole else graph.split(value, len(a))
-            inner = b(graph, graph.concat([layer(graph, part) for layer, part in zip(a, parts, strict=True)]))
-            outer = graph.concat([layer(graph, part) for layer, part in zip(c, graph.split(inner, len(c)), strict=True)])
-            if pool is None:
-                return graph.activation(graph.add(value, outer), "relu")
-            return graph.concat([graph.activation(outer, "relu"), pool(graph, value)])
-
-        return step
-
-    def network(self, features: Sequence[GraphStep], out: Dim, classes: int, heads: Sequence[GraphStep] = ()) -> GraphStep:
-        def step(graph: RandomGraph, value: Value) -> Value:
-            if heads:
-                value = graph.concat([head(graph, value) for head in heads])
-            return graph.linear(self.sequential(features)(graph, value), classes)
-
-        return step
+FORMS: dict[str, Form] = {
+    "conv2d": _conv,
+    "batch_norm": _same,
+    "relu": lambda graph, sources, numbers: [graph.activation(sources[0], "relu")],
+    "hardtanh": lambda graph, sources, numbers: [graph.activation(sources[0], "relu6")],
+    "max_pool2d": _pool("MaxPool"),
+    "avg_pool2d": _pool("AveragePool", count_include_pad=1),
+    "channel_shuffle": lambda graph, sources, numbers: [graph.shuffle(sources[0], numbers.argument("groups"))],
+    "chunk": lambda graph, sources, numbers: graph.split(sources[0], numbers.argument("chunks")),
+    "cat": lambda graph, sources, numbers: [graph.concat(sources)],
+    "add": lambda graph, sources, numbers: [graph.add(*sources)],
+    "adaptive_avg_pool2d": _same,
+    "flatten": _same,
+    "linear": lambda graph, sources, numbers: [graph.linear(sources[0], numbers.features)],
+}

@@ -17,7 +17,7 @@ from slimexport.target.arrays import Array
 from slimexport.target.precision import EXACT, Difference, row_of
 from slimexport.target.verify import permitted, spread
 from slimtrain.base.errors import UserError
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.program import Program
 
 BATCHES = 1, 3

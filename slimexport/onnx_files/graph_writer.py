@@ -36,7 +36,7 @@ from slimexport.onnx_files.operators.sheet import Sheet
 from slimexport.onnx_files.preparation import prepared
 from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import Batch, Graph, Size, Value
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 
 LARGEST_BYTES = 2**31 - 2**20  # of one file: protobuf holds no more
 

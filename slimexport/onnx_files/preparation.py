@@ -15,7 +15,7 @@ from slimexport.onnx_files.operators.norms import BATCH_NORMS
 from slimexport.onnx_files.operators.program import Action, Program, Stored
 from slimexport.onnx_files.operators.views import VIEWS
 from slimtrain.graph.graph import Argument, Batch, Value
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.program import operation
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

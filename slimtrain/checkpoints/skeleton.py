@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from slimtrain.graph.graph import Value
 from slimtrain.models.architecture import Architecture
-from slimtrain.models.channels import ChannelPlan, Dim, Wiring
+from slimtrain.models.channels import Dim, Wiring
 from slimtrain.models.registry import ARCHITECTURES
-from slimtrain.models.spec import IMAGE_CHANNELS
-from slimtrain.slimmable.build import DenseLayers
+from slimtrain.models.spec import IMAGE_CHANNELS, IMAGENET_CLASSES, PUBLISHED_SIZE
+from slimtrain.models.table import TableLayers, write_table
 
 ALIKE = 0.7  # share of weights in common that makes a file one of an architecture, however damaged
 Sizes = Mapping[str, int]  # a norm's path -> its channels
+WeightKind = tuple[int, ...]  # the kernel, and whether it is depthwise
 
 
 @dataclass(frozen=True)
@@ -27,33 +28,13 @@ class NormSite:
     dim: Dim
 
 
-class SkeletonLayers(DenseLayers):
-    """Dense layers that note which norm has which dimension, and which convolutions read images."""
-
-    def __init__(self, plan: ChannelPlan) -> None:
-        super().__init__(plan)
-        self.dims: dict[nn.Module, Dim] = {}
-        self.stems: set[nn.Module] = set()
-
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> nn.Module:
-        module = super().conv(inp, out, kernel, stride)
-        if inp == IMAGE_CHANNELS:
-            self.stems.add(module)
-        return module
-
-    def norm(self, dim: Dim) -> nn.Module:
-        module = super().norm(dim)
-        self.dims[module] = dim
-        return module
-
-
 @dataclass(frozen=True)
 class Skeleton:
-    """An architecture with every channel-list entry in a group of its own, as far as its structure allows. `network` is built
-    of dense layers without values; `stems` are the keys of the weights that read images."""
+    """An architecture with every channel-list entry in a group of its own, as far as its structure allows. `weights`: keys of
+    convolutions and linear layers, and what of their shape no plan changes; `stems`: the keys of those that read images."""
 
     wiring: Wiring
-    network: nn.Module
+    weights: Mapping[str, WeightKind]
     norms: tuple[NormSite, ...]
     stems: tuple[str, ...]
 
@@ -66,31 +47,31 @@ def skeleton(arch: Architecture, keys: Iterable[str] | None = None) -> Skeleton:
 @lru_cache
 def _skeleton(arch: Architecture, channel_list: tuple[int, ...]) -> Skeleton:
     wiring = arch.wire([channel_list])
-    layers = SkeletonLayers(wiring.plan("skeleton", channel_list))
-    with torch.device("meta"):
-        network = arch.build(layers, wiring, 1000)
-    norms = [NormSite(path, layers.dims[m]) for path, m in network.named_modules() if m in layers.dims]
-    stems = [f"{path}.weight" for path, m in network.named_modules() if m in layers.stems]
-    return Skeleton(wiring, network, tuple(norms), tuple(stems))
+    plan = wiring.plan("skeleton", channel_list)
+    wired = write_table(arch.build(TableLayers(), wiring, IMAGENET_CLASSES), plan, IMAGE_CHANNELS, PUBLISHED_SIZE)
+    weights, norms, stems = {}, [], []
+    for parameter in wired.graph.parameters:
+        dims, shape = wired.dims[Value(parameter.node)], parameter.type.at(1)
+        if parameter.name.endswith(".running_mean"):
+            assert isinstance(dims[0], Dim)
+            norms.append(NormSite(parameter.name.removesuffix(".running_mean"), dims[0]))
+        elif len(shape) > 1:
+            weights[parameter.name] = weight_kind(shape)
+            if dims[1] == IMAGE_CHANNELS:
+                stems.append(parameter.name)
+    return Skeleton(wiring, weights, tuple(norms), tuple(stems))
 
 
-@lru_cache
-def weight_kinds(arch: Architecture) -> dict[str, tuple[int, ...]]:
-    """Weighted layers' keys and what of their shape no plan changes: the kernel, and whether it is depthwise."""
-    layers = [(path, m) for path, m in skeleton(arch).network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return {f"{path}.weight": weight_kind(layer.weight) for path, layer in layers}
-
-
-def weight_kind(weight: Tensor) -> tuple[int, ...]:
-    return (*weight.shape[2:], int(weight.dim() == 4 and weight.shape[1] == 1))
+def weight_kind(shape: Sequence[int]) -> WeightKind:
+    return (*shape[2:], int(len(shape) == 4 and shape[1] == 1))
 
 
 def likeness(state: Mapping[str, Tensor]) -> tuple[str, float]:
     """The architecture that shares most weights with a state dict, and the share; "" and 0 where none has one in common."""
-    kinds = {key: weight_kind(t) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
+    kinds = {key: weight_kind(t.shape) for key, t in state.items() if key.endswith(".weight") and t.dim() in (2, 4)}
     best, best_score = "", 0.0
     for architecture, arch in ARCHITECTURES.items():
-        expected = weight_kinds(arch)
+        expected = skeleton(arch).weights
         score = len(kinds.items() & expected.items()) / max(len(kinds.keys() | expected.keys()), 1)
         if score > best_score:
             best, best_score = architecture, score

@@ -22,7 +22,7 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError, UserError, nearest
 from slimtrain.base.text import count, some
 from slimtrain.checkpoints.files.unpickling import WHOLE_MODULE, InertType
-from slimtrain.checkpoints.skeleton import ALIKE, likeness, weight_kinds
+from slimtrain.checkpoints.skeleton import ALIKE, likeness, skeleton
 from slimtrain.checkpoints.stored_forms import MASK, refuse_other_forms, without_counters, without_masks
 from slimtrain.models.registry import ARCHITECTURES
 
@@ -167,7 +167,7 @@ def _tables(value: Any, path: tuple[str, ...], named: bool, seen: set[int]) -> I
 
 def _known_keys() -> frozenset[str]:
     """The weighted layers' keys of all networks."""
-    return frozenset(key for arch in ARCHITECTURES.values() for key in weight_kinds(arch))
+    return frozenset(key for arch in ARCHITECTURES.values() for key in skeleton(arch).weights)
 
 
 def _words(keys: Iterable[str]) -> frozenset[str]:

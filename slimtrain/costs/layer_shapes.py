@@ -1,5 +1,5 @@
-"""Every layer of a network that costs something, with the shapes that its cost depends on. No torch: the architecture's own
-loop is run with layers that record themselves.
+"""Every layer of a published network that costs something, with the shapes that its cost depends on, read off its graph. No
+torch.
 
 Heights and widths do not depend on the plan, channels do: they are `Dim`s. MACs, parameters, activations (`cost.py`) and
 latency tables are all sums over these.
@@ -7,12 +7,13 @@ latency tables are all sums over these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 from slimtrain.base.image_size import ImageSize, pixels, sides
-from slimtrain.models.architecture import Layers
+from slimtrain.graph.extents import WiredGraph
+from slimtrain.graph.graph import Node, Value
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import NetworkSpec
 
@@ -65,7 +66,7 @@ class LayerShape:
 class AveragePool:
     """An average pool, the one before the classifier among them: the channels, and the height and width, that it reads."""
 
-    inp: Dim
+    inp: Dim | int
     size: ImageSize
 
     def elements(self, plan: ChannelPlan) -> int:
@@ -81,13 +82,26 @@ class NetworkLayers:
     pools: tuple[AveragePool, ...]
 
 
+ACTIVATIONS = {"relu": "relu", "hardtanh": "relu6"}
+AVERAGES = ("avg_pool2d", "adaptive_avg_pool2d")
+
+
 @lru_cache(maxsize=8)  # whoever counts one network's costs in one process does so in several places
 def network_layers(spec: NetworkSpec, image_size: ImageSize) -> NetworkLayers:
     """The layers of `spec`'s network for images of `image_size` pixels."""
-    record = _Record()
-    spec.build(_RecordingLayers())(image_size, "", record)
-    weighted = (LayerShape(*row, record.activations.get(row[0], "")) for row in record.weighted)
-    return NetworkLayers(tuple(weighted), tuple(record.pools))
+    wired = spec.wired(image_size)
+    activations = dict(_activations(wired))
+    weighted: list[LayerShape] = []
+    pools: list[AveragePool] = []
+    for node in wired.graph.nodes:
+        if node.kind == "conv2d":
+            weighted.append(_convolution(wired, node, activations.get(node.name, "")))
+        elif node.kind in AVERAGES:
+            pools.append(AveragePool(*_map_of(wired, node.inputs[0])))
+        elif node.kind == "linear":  # behind the global average pool
+            inp, out = (wired.dims[value][1] for value in (node.inputs[0], Value(node.name)))
+            weighted.append(LayerShape(node.module, LINEAR, 1, 1, pools[-1].size, _channels(inp), _channels(out)))
+    return NetworkLayers(tuple(weighted), tuple(pools))
 
 
 def layer_shapes(spec: NetworkSpec, image_size: ImageSize) -> tuple[LayerShape, ...]:
@@ -96,117 +110,37 @@ def layer_shapes(spec: NetworkSpec, image_size: ImageSize) -> tuple[LayerShape, 
     return network_layers(spec, image_size).weighted
 
 
-@dataclass
-class _Record:
-    """What has run so far: the first seven fields of every LayerShape, the last one by name, and the pools."""
+def _convolution(wired: WiredGraph, node: Node, activation: str) -> LayerShape:
+    inp, size = _map_of(wired, node.inputs[0])
+    out, _ = _map_of(wired, Value(node.name))
+    kind = CONV if node.arguments["groups"] == 1 else DEPTHWISE
+    (*_, kernel), strides = wired.dims[node.inputs[1]], node.arguments["stride"]
+    assert isinstance(kernel, int) and isinstance(strides, tuple) and isinstance(strides[0], int)
+    return LayerShape(node.module, kind, kernel, strides[0], size, inp, out, activation)
 
-    weighted: list[tuple[str, str, int, int, ImageSize, Dim | int, Dim | int]] = field(default_factory=list)
-    activations: dict[str, str] = field(default_factory=dict)
-    pools: list[AveragePool] = field(default_factory=list)
+
+def _activations(wired: WiredGraph) -> Iterator[tuple[str, str]]:
+    """(convolution's node, its activation): that which reads its norm directly."""
+    by_name = wired.graph.by_name
+    for node in wired.graph.nodes:
+        if node.kind in ACTIVATIONS:
+            norm = by_name[node.inputs[0].node]
+            if norm.kind == "batch_norm":
+                yield norm.inputs[0].node, ACTIVATIONS[node.kind]
 
 
-# A module: the size that it reads, its path and what has run before, to which it adds -> the size that it makes.
-ShapeRule = Callable[[ImageSize, str, _Record], ImageSize]
+def _map_of(wired: WiredGraph, value: Value) -> tuple[Dim | int, ImageSize]:
+    """Channels, and height and width, of a map."""
+    _, channels, height, width = wired.dims[value]
+    assert isinstance(height, int) and isinstance(width, int)
+    return _channels(channels), height if height == width else (height, width)
+
+
+def _channels(extent: object) -> Dim | int:
+    assert isinstance(extent, Dim | int)
+    return extent
 
 
 def _window(size: ImageSize, kernel: int, stride: int, padding: int) -> ImageSize:
     height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides(size))
     return height if height == width else (height, width)
-
-
-def _keep(size: ImageSize, path: str, record: _Record) -> ImageSize:
-    return size
-
-
-class _RecordingLayers(Layers[ShapeRule]):
-    """Layers that are functions from size to size."""
-
-    def conv(self, inp: Dim | int, out: Dim, kernel: int, stride: int = 1) -> ShapeRule:
-        return self._convolution(CONV, inp, out, kernel, stride)
-
-    def depthwise(self, dim: Dim, kernel: int, stride: int = 1) -> ShapeRule:
-        return self._convolution(DEPTHWISE, dim, dim, kernel, stride)
-
-    def _convolution(self, kind: str, inp: Dim | int, out: Dim, kernel: int, stride: int) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            record.weighted.append((path, kind, kernel, stride, size, inp, out))
-            return _window(size, kernel, stride, kernel // 2)
-
-        return rule
-
-    def norm(self, dim: Dim) -> ShapeRule:
-        return _keep
-
-    def relu(self) -> ShapeRule:
-        return self._activation("relu")
-
-    def relu6(self) -> ShapeRule:
-        return self._activation("relu6")
-
-    def _activation(self, name: str) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            layer, *_ = record.weighted[-1]
-            record.activations[layer] = name
-            return size
-
-        return rule
-
-    def max_pool(self, kernel: int, stride: int, padding: int) -> ShapeRule:
-        return lambda size, path, record: _window(size, kernel, stride, padding)
-
-    def average_pool(self, dim: Dim, kernel: int, stride: int, padding: int) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            record.pools.append(AveragePool(dim, size))
-            return _window(size, kernel, stride, padding)
-
-        return rule
-
-    def shuffle(self, groups: int) -> ShapeRule:
-        return _keep
-
-    def sequential(self, modules: Sequence[ShapeRule]) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            for index, module in enumerate(modules):
-                size = module(size, f"{path}.{index}", record)
-            return size
-
-        return rule
-
-    def block(self, body: ShapeRule, residual: bool) -> ShapeRule:
-        return lambda size, path, record: body(size, f"{path}.body", record)
-
-    def bottleneck(self, body: ShapeRule, shortcut: ShapeRule | None) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            out = body(size, f"{path}.body", record)
-            if shortcut is not None:
-                shortcut(size, f"{path}.shortcut", record)
-            return out
-
-        return rule
-
-    def shuffle_unit(
-        self, a: Sequence[ShapeRule], b: ShapeRule, c: Sequence[ShapeRule], pool: ShapeRule | None, whole: bool
-    ) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            inner = b(_side_by_side(a, size, f"{path}.a", record), f"{path}.b", record)
-            out = _side_by_side(c, inner, f"{path}.c", record)
-            if pool is not None:
-                pool(size, f"{path}.pool", record)
-            return out
-
-        return rule
-
-    def network(self, features: Sequence[ShapeRule], out: Dim, classes: int, heads: Sequence[ShapeRule] = ()) -> ShapeRule:
-        def rule(size: ImageSize, path: str, record: _Record) -> ImageSize:
-            size = _side_by_side(heads, size, "head", record)
-            size = self.sequential(features)(size, "features", record)
-            record.pools.append(AveragePool(out, size))
-            record.weighted.append(("classifier.0", LINEAR, 1, 1, size, out, classes))
-            return 1
-
-        return rule
-
-
-def _side_by_side(rules: Sequence[ShapeRule], size: ImageSize, prefix: str, record: _Record) -> ImageSize:
-    """Modules `prefix_0`, `prefix_1`, ... that all read the same size; the size they make, or `size` where there are none."""
-    return [size, *(rule(size, f"{prefix}_{index}", record) for index, rule in enumerate(rules))][-1]

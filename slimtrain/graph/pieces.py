@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from slimtrain.graph.extents import Slimmed
 
-Positions = NDArray[np.int64]
+if TYPE_CHECKING:
+    from slimtrain.graph.extents import Positions
+
 FIXED = ""  # the group of what no plan slims
 
 
@@ -37,7 +39,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Pieces(Slimmed):
     """A dimension: pieces in their order. `batch`: all of it once more for every image, the images outermost."""
 
     pieces: tuple[Piece, ...]
@@ -71,6 +73,8 @@ class Pieces:
 
     def positions(self, channels: Mapping[str, int]) -> Positions:
         """Every position that stays, ascending."""
+        import numpy as np  # longer to load than all else that reads a graph
+
         return np.concatenate([np.arange(start, start + length) for start, length in self.runs(channels)] or [np.arange(0)])
 
     def kept_before(self, position: int, channels: Mapping[str, int]) -> int:
@@ -87,20 +91,20 @@ class Pieces:
 def pieces_of(groups: Sequence[str], ranks: Positions, which: Positions) -> tuple[Piece, ...]:
     """Positions as few pieces: `which[i]` is the index in `groups` of position i's group, -1 where it is fixed, `ranks[i]` its
     slot there."""
-    pieces: list[Piece] = []
+    import numpy as np
+
     fixed = which < 0
     ranks = np.where(fixed, 0, ranks)
     # Positions with equal slots, one behind the other, are one slot's channels; fixed ones are any number of them.
     starts = np.flatnonzero((np.diff(which, prepend=-2) != 0) | (np.diff(ranks, prepend=-1) != 0))
     lengths = np.diff(starts, append=len(which))
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        group = FIXED if fixed[start] else groups[which[start]]
-        rank = int(ranks[start])
-        last = pieces[-1] if pieces else None
-        if group == FIXED:
-            pieces.append(Piece(FIXED, 0, length))
-        elif last and last.group == group and last.repeat == length and last.start + last.count == rank:
-            pieces[-1] = Piece(group, last.start, last.count + 1, length)
-        else:
-            pieces.append(Piece(group, rank, 1, length))
-    return tuple(pieces)
+    which, ranks = which[starts], ranks[starts]
+    # A piece goes on where the next slot of its group has as many channels.
+    goes_on = (which[1:] == which[:-1]) & (which[1:] >= 0) & (lengths[1:] == lengths[:-1]) & (ranks[1:] == ranks[:-1] + 1)
+    firsts = np.flatnonzero(np.concatenate([np.ones(min(len(starts), 1), bool), ~goes_on]))
+    counts = np.diff(firsts, append=len(starts))
+    rows = np.stack([which[firsts], ranks[firsts], counts, lengths[firsts]], axis=1).tolist()
+    return tuple(
+        Piece(FIXED, 0, length) if group < 0 else Piece(groups[group], rank, count, length)
+        for group, rank, count, length in rows
+    )

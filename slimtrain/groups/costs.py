@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from slimtrain.graph.graph import PARAMETER, STATISTIC, Batch, Node, Value
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 
 Shape = tuple[int, ...]
 

@@ -3,12 +3,12 @@ index maps: every position of every dimension is followed by itself)."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from slimtrain.graph.extents import Dims, Extent
 from slimtrain.graph.graph import STATISTIC, Batch, Graph, Node, TensorType, Value
 from slimtrain.graph.labels import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
 from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
@@ -17,7 +17,7 @@ from slimtrain.graph.pieces import Pieces, pieces_of
 from slimtrain.graph.policy import Policy
 
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
-Extent = int | Batch | Pieces  # the size of a dimension: fixed, per image, or as the plan says
+Places = tuple[tuple[str, int, int], ...]  # (parameter's name, dimension, positions there) that one slot occupies
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Group:
 
     name: str
     slots: int
-    dims: tuple[tuple[str, int, int], ...]
+    dims: Places
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Groups:
 
     policy: Policy
     groups: tuple[Group, ...]
-    dims: Mapping[Value, tuple[Extent, ...]]
+    dims: Dims
     pinned: tuple[PinnedDim, ...] = ()
     notes: frozenset[str] = frozenset()
     reordered: frozenset[str] = frozenset()
@@ -65,31 +65,33 @@ def find_groups(graph: Graph, policy: Policy | None = None) -> Groups:
     run = Labelling(policy or Policy())
     _label(graph, run)
     component, pins = _components(run)
-    where = _occupied(graph, run, component, pins)
-    ordered: dict[tuple[tuple[str, int, int], ...], list[int]] = defaultdict(list)
-    for slot, places in where.items():
-        ordered[tuple(sorted((name, dim, count) for (name, dim), count in places.items()))].append(slot)
-    names = _group_names(graph, ordered)
+    alike = _alike(graph, run, component, pins)
+    names = _group_names(graph, [places for places, _ in alike])
     which = np.full(len(pins), -1)
     ranks = np.zeros(len(pins), np.int64)
-    for index, slots in enumerate(ordered.values()):
+    for index, (_, slots) in enumerate(alike):
         which[slots], ranks[slots] = index, np.arange(len(slots))
+    known: dict[tuple[bytes, bool], Extent | None] = {}  # most dimensions are like others: everything along one group is
 
     def extent(axis: Axis | None, size: int | Batch) -> Extent:
         if axis is None:
             return size
-        slots = component[axis.ids]
-        if (which[slots] < 0).all():
-            return size
-        if isinstance(size, Batch):  # the same for every image, the images outermost (`_label` saw to that)
-            slots = slots[: len(slots) // BATCH]
-        return Pieces(pieces_of(names, ranks[slots], which[slots]), isinstance(size, Batch))
+        slots, batch = component[axis.ids], isinstance(size, Batch)
+        key = slots.tobytes(), batch
+        if key not in known:
+            known[key] = None
+            if (which[slots] >= 0).any():
+                if batch:  # the same for every image, the images outermost (`_label` saw to that)
+                    slots = slots[: len(slots) // BATCH]
+                known[key] = Pieces(pieces_of(names, ranks[slots], which[slots]), batch)
+        pieces = known[key]
+        return size if pieces is None else pieces
 
     dims = {
         value: tuple(extent(axis, size) for axis, size in zip(run.labels[value].axes, type_.shape, strict=True))
         for value, type_ in graph.types.items()
     }
-    groups = tuple(Group(name, len(slots), places) for name, (places, slots) in zip(names, ordered.items(), strict=True))
+    groups = tuple(Group(name, len(slots), places) for name, (places, slots) in zip(names, alike, strict=True))
     return Groups(
         run.policy, groups, dims, _pinned_dims(graph, run, component, pins), frozenset(run.notes), frozenset(run.reordered)
     )
@@ -180,10 +182,14 @@ def _components(run: Labelling) -> tuple[Ids, Ids]:
     return component, pins
 
 
-def _occupied(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> dict[int, dict[tuple[str, int], int]]:
-    """Free component -> (parameter's name, dimension) -> positions there, in order of first occurrence."""
-    where: dict[int, dict[tuple[str, int], int]] = {}
+def _alike(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> list[tuple[Places, Ids]]:
+    """The free components in groups of those that occupy the same dimensions equally often. Groups, and components within
+    them, stand in order of first occurrence."""
     used = {value.node for node in graph.nodes for value in node.inputs} | {value.node for value in graph.outputs}
+    rows: list[tuple[str, int, Ids, Ids]] = []  # a parameter's dimension: the components along it, how often each occurs
+    counted: dict[bytes, tuple[Ids, Ids]] = {}
+    kind = np.zeros(len(pins), np.int64)  # components of one kind are alike in all dimensions so far
+    new, order = np.ones(len(pins), bool), [np.zeros(0, np.int64)]
     for parameter in graph.parameters:
         if parameter.node not in used:
             continue
@@ -191,14 +197,43 @@ def _occupied(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> dict[i
             if axis is None:
                 continue
             slots = component[axis.ids]
-            free = slots[pins[slots] < 0]
-            names, starts, counts = np.unique(free, return_index=True, return_counts=True)
-            for place in np.argsort(starts, kind="stable"):
-                where.setdefault(int(names[place]), {})[parameter.name, dim] = int(counts[place])
-    return where
+            key = slots.tobytes()
+            if key not in counted:  # what occupies the same again tells nothing apart
+                counted[key] = slots, counts = _counted(slots[pins[slots] < 0])
+                _refine(kind, slots, counts)
+                order.append(slots[new[slots]])
+                new[slots] = False
+            rows.append((parameter.name, dim, *counted[key]))
+    for ids in run.parts:
+        _refine(kind, *_counted(component[ids]))
+    slots = np.concatenate(order)
+    _, firsts, inverse, sizes = np.unique(kind[slots], return_index=True, return_inverse=True, return_counts=True)
+    members = np.split(slots[np.argsort(inverse, kind="stable")], np.cumsum(sizes)[:-1]) if len(slots) else []
+    groups = [members[index] for index in np.argsort(firsts)]
+    example = np.full(len(pins), -1)  # a group's first component -> the group
+    example[[group[0] for group in groups]] = np.arange(len(groups))
+    places: list[list[tuple[str, int, int]]] = [[] for _ in groups]
+    for name, dim, slots, counts in rows:
+        indices = example[slots]
+        for index, count in zip(indices[indices >= 0].tolist(), counts[indices >= 0].tolist(), strict=True):
+            places[index].append((name, dim, count))
+    return [(tuple(sorted(places[index])), group) for index, group in enumerate(groups)]
 
 
-def _group_names(graph: Graph, ordered: Iterable[tuple[tuple[str, int, int], ...]]) -> list[str]:
+def _refine(kind: Ids, slots: Ids, counts: Ids) -> None:
+    """Tell apart what occurs differently often."""
+    _, inverse = np.unique(np.stack([kind[slots], counts]), axis=1, return_inverse=True)
+    kind[slots] = kind.max(initial=0) + 1 + inverse.reshape(-1)
+
+
+def _counted(slots: Ids) -> tuple[Ids, Ids]:
+    """Which there are, in order of first occurrence, and how often."""
+    names, starts, counts = np.unique(slots, return_index=True, return_counts=True)
+    order = np.argsort(starts)
+    return names[order], counts[order]
+
+
+def _group_names(graph: Graph, ordered: Iterable[Places]) -> list[str]:
     """A group is called after the module whose outputs it is: that of the first parameter which it occupies in dimension 0."""
     order = {parameter.name: index for index, parameter in enumerate(graph.parameters)}
     names: list[str] = []
@@ -212,18 +247,22 @@ def _group_names(graph: Graph, ordered: Iterable[tuple[tuple[str, int, int], ...
 
 def _pinned_dims(graph: Graph, run: Labelling, component: Ids, pins: Ids) -> tuple[PinnedDim, ...]:
     rows = []
+    counted: dict[bytes, list[tuple[int, int]]] = {}
     for parameter in graph.parameters:
         if parameter.kind == STATISTIC:
             continue
         for dim, axis in enumerate(run.labels[Value(parameter.node)].axes):
             if axis is None:
                 continue
-            causes, counts = np.unique(pins[component[axis.ids]], return_counts=True)
-            for cause, count in zip(causes.tolist(), counts.tolist(), strict=True):
-                if cause >= 0:
-                    pin = run.pins[cause]
-                    place, op = _place(pin.node)
-                    rows.append(PinnedDim(parameter.name, dim, count, place, op, pin.reason))
+            slots = component[axis.ids]
+            key = slots.tobytes()
+            if key not in counted:
+                causes, counts = np.unique(pins[slots], return_counts=True)
+                counted[key] = [pair for pair in zip(causes.tolist(), counts.tolist(), strict=True) if pair[0] >= 0]
+            for cause, count in counted[key]:
+                pin = run.pins[cause]
+                place, op = _place(pin.node)
+                rows.append(PinnedDim(parameter.name, dim, count, place, op, pin.reason))
     return tuple(rows)
 
 

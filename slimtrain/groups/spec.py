@@ -10,11 +10,12 @@ from functools import cached_property
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
+from slimtrain.graph.extents import Dims
 from slimtrain.graph.graph import Graph
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups
 from slimtrain.groups.rounding import WHOLE, channels_at, slots_at
-from slimtrain.groups.sizes import Sizing
 from slimtrain.models.channels import ChannelPlan, width_name
 from slimtrain.models.width_spec import WidthSpec
 
@@ -91,6 +92,11 @@ class GraphSpec(WidthSpec):
 
     def counts_singly(self, group: str) -> bool:
         return self.groups.sizes[group] < WHOLE
+
+    @property
+    def dims(self) -> Dims:
+        """The extents of every value of `graph`."""
+        return self.groups.dims
 
     def sizing(self, plan: ChannelPlan) -> Sizing:
         """The graph at a plan."""

@@ -10,10 +10,12 @@ Source of the rounding rules: arXiv 1812.08928 and 1903.05134, as pinned down by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+
+from slimtrain.graph.extents import Slimmed
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -38,7 +40,7 @@ def width_name(width: float) -> str:
 
 
 @dataclass(frozen=True)
-class Dim:
+class Dim(Slimmed):
     """A tensor dimension: a sum of groups' active channels, or an exact share of it.
 
     `Dim.of("stem")` is a whole group; `(out - inp) // 3` is a third of a difference, as ShuffleNet needs it.
@@ -59,23 +61,27 @@ class Dim:
         return Dim(self.terms, self.divisor * divisor)
 
     def active(self, channels: Mapping[str, int]) -> int:
-        """The size of this dimension under `channels` (group to active channels)."""
         return sum(sign * channels[group] for group, sign in self.terms) // self.divisor
 
     def positions(self, channels: Mapping[str, int]) -> slice:
-        """What stays of the widest dimension: its leading corner."""
+        """The leading corner."""
         return slice(self.active(channels))
+
+    @staticmethod
+    def total(parts: Sequence[Dim]) -> Dim:
+        """Dimensions one behind the other: three thirds of a group are the group."""
+        divisor = math.lcm(*(part.divisor for part in parts))
+        terms: dict[str, int] = {}
+        for part in parts:
+            for group, sign in part.terms:
+                terms[group] = terms.get(group, 0) + sign * (divisor // part.divisor)
+        left = {group: times for group, times in terms.items() if times}
+        shared = math.gcd(divisor, *left.values())
+        return Dim(tuple((group, times // shared) for group, times in left.items()), divisor // shared)
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups that it depends on."""
         return frozenset(group for group, _ in self.terms)
-
-
-class Slimmed(Protocol):
-    """A dimension that a plan decides the size of."""
-
-    def active(self, channels: Mapping[str, int]) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
+from slimtrain.graph.extents import Dims, WiredGraph
+from slimtrain.graph.graph import Graph
+from slimtrain.graph.sizes import Sizing
 from slimtrain.models.architecture import Architecture, Layers, M
 from slimtrain.models.channels import ChannelPlan, Wiring, width_name
 from slimtrain.models.registry import ARCHITECTURES
+from slimtrain.models.table import TableLayers, write_table
 from slimtrain.models.width_spec import WidthSpec
 
 IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells another number
+PUBLISHED_SIZE: ImageSize = 224  # pixels
 IMAGE_CHANNELS = 3  # red, green and blue, of the published networks
 MOST_IMAGE_CHANNELS = 16
 
@@ -59,6 +64,25 @@ class NetworkSpec(WidthSpec):
     def build(self, layers: Layers[M]) -> M:
         """The network, built of `layers`."""
         return self.arch.build(layers, self.wiring, self.classes, self.stem_stride, self.in_channels)
+
+    def wired(self, image_size: ImageSize) -> WiredGraph:
+        """The network's graph for images of `image_size` pixels."""
+        return _wired(self, image_size)
+
+    @property
+    def graph(self) -> Graph:
+        """The network's graph. The sizes of its maps are those of published images; what it computes depends on none."""
+        return self.wired(PUBLISHED_SIZE).graph
+
+    @property
+    def dims(self) -> Dims:
+        """The extents of every value of `graph`."""
+        return self.wired(PUBLISHED_SIZE).dims
+
+    def sizing(self, plan: ChannelPlan, image_size: ImageSize | None = None) -> Sizing:
+        """The graph at a plan, where sizes of maps matter for images of `image_size`."""
+        wired = self.wired(image_size or PUBLISHED_SIZE)
+        return Sizing(wired.graph, wired, plan.channels)
 
     def channel_list(self, width: float) -> tuple[int, ...]:
         """The channel list of a width (S, US) or switch number (AutoSlim)."""
@@ -115,6 +139,11 @@ class NetworkSpec(WidthSpec):
 
 
 MAX_IMAGE_SIZE = 4096
+
+
+@lru_cache(maxsize=16)  # whoever asks for one network's graph in one process does so in several places
+def _wired(spec: NetworkSpec, image_size: ImageSize) -> WiredGraph:
+    return write_table(spec.build(TableLayers()), spec.widest, spec.in_channels, image_size)
 
 
 def published(spec: WidthSpec, what: str) -> NetworkSpec:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from slimtrain.graph.pieces import Positions
+if TYPE_CHECKING:
+    from slimtrain.graph.extents import Positions
 
 Kept = slice | Tensor
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, TensorType, Value
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.plan_positions import Kept, kept_of, take
 
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")

@@ -16,7 +16,7 @@ from torch import Tensor
 from slimtrain.graph.graph import Node, Value
 from slimtrain.graph.labels.reductions import REDUCTIONS
 from slimtrain.graph.pieces import Pieces
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.program import Run, as_traced, keep, operation
 
 ATTENTION = "scaled_dot_product_attention"

@@ -9,10 +9,10 @@ from slimtrain.costs.cost import format_macs
 from slimtrain.graph.graph import Graph
 from slimtrain.graph.labels.convolutions import IMAGES, KERNEL
 from slimtrain.graph.labels.views import SHUFFLED, SPLIT
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Group, Groups
 from slimtrain.groups.rounding import channels_at
-from slimtrain.groups.sizes import Sizing
 from slimtrain.models.channels import width_label
 
 WIDTHS = (1.0, 0.75, 0.5, 0.25)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.program import Program
 
 

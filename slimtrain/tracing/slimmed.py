@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
-from slimtrain.graph.graph import CONSTANT, Graph, Node, Value
+from slimtrain.graph.graph import Graph, Node, Value
 from slimtrain.graph.pieces import Pieces
 from slimtrain.graph.policy import ORDERS, Policy
 from slimtrain.groups.groups import Groups, find_groups
@@ -21,18 +23,9 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.branches import kept_branches
+from slimtrain.tracing.equality import check_equal
 from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import Traced, read_program
-
-ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
-IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
-CAST = 1e-5  # where the module itself computes something in float32, whatever its own numbers
-
-
-class NotEqualError(UserError):
-    """A network that does not compute at its widest what the module does."""
-
-    exit_code = 1
 
 
 def trace(module: nn.Module, example: Tensor) -> Traced:
@@ -135,29 +128,49 @@ def check_widths(widths: Sequence[float]) -> None:
 
 
 def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: str) -> dict[str, Tensor]:
-    """The same network with the slots of every group in order of importance."""
-    arrays = {name: tensor.detach().double().numpy() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    """The same network with the slots of every group in order of importance, in memory of its own."""
+    arrays = {name: _array(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()}
     orders = slot_orders(graph, groups, arrays, order)
-    result = dict(tensors)
+    result = {}
+    sources: dict[Pieces, Tensor | None] = {}
     for parameter in graph.parameters:
+        given = tensor = tensors[parameter.name]
         for dim, extent in enumerate(groups.dims[Value(parameter.node)]):
-            source = permutation(extent, orders) if isinstance(extent, Pieces) else None
-            if source is not None:
-                result[parameter.name] = result[parameter.name].index_select(dim, torch.from_numpy(source))
+            if not isinstance(extent, Pieces):
+                continue
+            if extent not in sources:
+                source = permutation(extent, orders)
+                sources[extent] = None if source is None else torch.from_numpy(source)
+            index = sources[extent]
+            if index is not None:
+                tensor = tensor.index_select(dim, index)
+        result[parameter.name] = tensor.clone() if tensor is given else tensor
     return result
+
+
+def _array(tensor: Tensor) -> NDArray[np.floating[Any]]:
+    """A tensor's numbers, of a type that numpy has."""
+    tensor = tensor.detach()
+    return tensor.numpy() if tensor.dtype in (torch.float32, torch.float64) else tensor.double().numpy()
 
 
 @torch.no_grad()
 def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> None:
-    """Give a traced network the weights of the module that it was traced from, by the user's names. Every plan's norm begins
-    with the module's scale and shift; its statistics go to the widest plan, for they hold at no other."""
+    """Give a traced network the weights of the module that it was traced from, by the user's names: `tensors`, which are its
+    own from now on. Every plan's norm begins with the module's scale and shift; its statistics go to the widest plan, for
+    they hold at no other."""
     body, spec = network.body, network.spec
     assert isinstance(body, GraphBody) and isinstance(spec, GraphSpec)
     for name in body.places.keys() - spec.graph.constants.keys():
-        body.stored(name).copy_(tensors[name])
-    for norm in {norm.path: norm for norm in body.of_nodes.values()}.values():
-        for plan in spec.plans:
-            with network.at(plan):
+        stored, tensor = body.stored(name), tensors[name]
+        if stored.shape != tensor.shape or stored.dtype != tensor.dtype or not tensor.is_contiguous():
+            stored.copy_(tensor)
+        else:
+            stored.data = tensor  # without another pass through it
+    norms = {norm.path: norm for norm in body.of_nodes.values()}.values()
+    for plan in spec.plans if norms else ():
+        with network.at(plan):
+            for norm in norms:
                 target = network.norms[norm.path]
                 kept = norm.dim.positions(plan.channels)
                 for entry, tensor in zip(("weight", "bias"), target.scale_and_shift(), strict=True):
@@ -166,58 +179,3 @@ def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> No
                 if plan == spec.widest:
                     for entry, tensor in zip(RUNNING, target.statistics(), strict=True):
                         tensor.copy_(tensors[norm.stored[entry].name])
-
-
-@torch.no_grad()
-def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -> None:
-    """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images."""
-    spec = network.spec
-    assert isinstance(spec, GraphSpec)
-    tolerance = rounding_of(spec.graph)
-    try:
-        pairs = _both(network, module, example, torch.float64)
-        if _largest(pairs) >= tolerance and _largest(pairs) < CAST:  # casts that do nothing in float32 are in no graph
-            tolerance, pairs = CAST, _both(network, module, example, torch.float32)
-    except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
-        tolerance, pairs = IN_FLOAT32, _both(network, module, example, torch.float32)
-    for index, (expected, output) in enumerate(pairs):
-        error = _largest([(expected, output)])
-        if not error < tolerance:
-            raise NotEqualError(
-                f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
-                f"what the module computes in float64, expected less than {tolerance:.0e}. Report it, with the module."
-            )
-
-
-def _largest(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """The largest difference, of the largest value of the same output."""
-    errors = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30) for theirs, ours in pairs)
-    return max(map(float, errors))
-
-
-def _both(network: SlimmableNetwork, module: nn.Module, example: Tensor, number: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """The outputs of the module and of the network at its widest plan, computed in `number`, for random images; where these
-    are whole numbers, for zeros."""
-    shape = (2, *example.shape[1:])
-    images = torch.zeros(shape, dtype=example.dtype)
-    if example.is_floating_point():
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(number)
-    reference, ours = copy.deepcopy(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
-    with ours.at(ours.spec.widest):
-        return list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
-
-
-def rounding_of(graph: Graph) -> float:
-    """What a graph and its module may differ by in float64: more where the module casts to float32, or makes numbers in it."""
-    casts = any(node.kind in ("to", "arange", "linspace") for node in graph.nodes)
-    numbers = any(p.kind == CONSTANT and p.type.dtype == "float32" for p in graph.parameters)
-    return CAST if casts or numbers else ROUNDING
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """The tensors of a module's output, in the order in which torch.export lists them."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        return [tensor for part in output.values() for tensor in _tensors(part)]
-    return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []

@@ -28,9 +28,9 @@ from slimtrain.data.sampling import draw
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.calibrate import calibrate
 from tests.support.export_helpers import State, random_state, refused, run, run_onnx, small_spec, tree, write_checkpoint
+from tests.support.module_layers import DenseLayers
 
 SIZE = 64
 V1 = small_spec("us")

@@ -20,8 +20,8 @@ from slimtrain.checkpoints.layout import load_network
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from tests.support.export_helpers import State, opened, random_state, small_spec, write_checkpoint
+from tests.support.module_layers import DenseLayers
 from tests.support.specs import spec_of
 from tests.support.state_files import read_state_dict
 

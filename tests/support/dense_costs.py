@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slimtrain.costs.cost import Cost
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
+from tests.support.module_layers import DenseLayers
 
 
 def measured_cost(spec: NetworkSpec, plan: ChannelPlan, image_size: int) -> Cost:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.graph.policy import Policy
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import read_program
 from slimtrain.tracing.slicing import sliced

@@ -14,8 +14,8 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Chunk, Evaluator, TensorChunks
 from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.trace import SearchStep, Trace
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.module_layers import DenseLayers
 from tests.support.run_helpers import ALONE, network_of, noise
 from tests.support.specs import spec_of
 

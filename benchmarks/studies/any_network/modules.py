@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 LARGER = {"inception_v3": 299, "inception_v4": 299, "inception_resnet_v2": 299, "xception41": 299, "legacy_xception": 299}
 USUAL, MOST = 224, 256  # pixels: of torchvision's; of timm's where they leave it open
+CLASSES = 1000  # of a network whose published weights have no classifier, and which would give out what it should narrow
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -31,17 +32,21 @@ def uninitialized() -> Iterator[None]:
 
 def module_of(library: str, name: str) -> tuple[nn.Module, int]:
     """A network in evaluation mode, and the side of its images in pixels."""
+    options: dict[str, Any]
     with uninitialized():
         if library == "torchvision":
             import torchvision
 
-            options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
             module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
             return module.eval(), LARGER.get(name, USUAL)
         import timm
 
-        module = timm.create_model(name, pretrained=False)
-    settings: Any = module.pretrained_cfg
+        settings: Any = timm.get_pretrained_cfg(name)
+        headless = settings is not None and settings.num_classes == 0
+        options = {"num_classes": CLASSES} if headless else {}
+        module = timm.create_model(name, pretrained=False, **options)
+    settings = module.pretrained_cfg
     size = settings.get("input_size", (3, USUAL, USUAL))[-1]
     size = size if settings.get("fixed_input_size") else min(size, MOST)
     return module.eval(), LARGER.get(name, size)
@@ -60,7 +65,7 @@ def randomize(module: nn.Module, images: Tensor, seed: int = 0) -> None:
             parameter.uniform_(low, high, generator=draw)
         else:
             fan = parameter.numel() // parameter.shape[0]
-            parameter.normal_(0, 1 / math.sqrt(fan) if ends == "weight" else 0.2, generator=draw)
+            parameter.normal_(0, 1 / math.sqrt(fan) if ends.endswith("weight") else 0.2, generator=draw)
     batch_norms = [m for m in module.modules() if isinstance(m, BATCH_NORM) and m.running_mean is not None]
     for norm in batch_norms:
         norm.reset_running_stats()

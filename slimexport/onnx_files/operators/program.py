@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from slimtrain.graph.graph import Argument, Node, Size, Value, values_of
-from slimtrain.groups.sizes import Sizing
+from slimtrain.graph.sizes import Sizing
 
 
 @dataclass(frozen=True)

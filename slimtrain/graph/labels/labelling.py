@@ -72,13 +72,16 @@ class Pin:
 class Labelling:
     """The labels of all values so far, and what was tied and pinned on the way. Rules read `node`, and call the rest.
 
-    `notes`: what a report should say of the network. `reordered`: nodes whose shuffled order is taken for another one.
+    `parts`: ids that were taken out of their dimension: what is done to a part alone makes its slots others than the rest's,
+    whatever parameters they share. `notes`: what a report should say of the network. `reordered`: nodes
+    whose shuffled order is taken for another one.
     """
 
     policy: Policy
     labels: dict[Value, Labels] = field(default_factory=dict)
     ties: list[tuple[Ids, Ids]] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
+    parts: list[Ids] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     reordered: set[str] = field(default_factory=set)
     node: Node | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slimtrain.graph.labels.labelling import Axis, Labels
+from slimtrain.graph.labels.pointwise import UNLABELLED
 from slimtrain.graph.labels.registry import Call, rule
 
 ONE = "one position of it is taken by its number"
@@ -97,6 +98,8 @@ def _sliced(call: Call, x: Labels, dim: int, part: slice, shape: Sequence[int]) 
             if whole < len(axis):
                 call.run.pin(axis.ids[whole:], "a strided slice leaves it over")
         ids = axis.ids[part]
+        if len(ids) < len(axis):
+            call.run.parts.append(ids)
         if len(ids) == 1:
             call.run.pin(ids, ONE)  # it meets whole dimensions later
         axes[dim] = Axis(ids, axis.tied)
@@ -141,6 +144,40 @@ def _selected(call: Call, x: Labels, dim: int, index: int, shape: Sequence[int])
 def select(call: Call) -> list[Labels]:
     x = call.labels("self")
     return [_selected(call, x, call.dim("dim", len(x.shape)), int(call["index"]), call.shape)]
+
+
+@rule("slice_scatter", "select_scatter")
+def scatter(call: Call) -> list[Labels]:
+    """Writing into a part of a tensor: what is written takes the place of what stood there."""
+    x, source = call.labels("self"), call.labels("src")
+    dim = call.dim("dim", len(x.shape))
+    if call.node.kind == "select_scatter":
+        start = call["index"] % x.shape[dim]
+        source = Labels.along([*source.shape[:dim], 1, *source.shape[dim:]], _with_gap(source, dim))
+        part = slice(start, start + 1)
+    else:
+        part = slice(*slice(call["start"], call["end"], call["step"] or 1).indices(x.shape[dim]))
+        if part.step != 1 and x.axes[dim] is not None:
+            raise ValueError("a step takes positions of all runs")
+    axes = {}
+    for place, (axis, other) in enumerate(zip(x.axes, source.axes, strict=True)):
+        if place != dim:
+            axes[place] = call.run.match([axis, other], UNLABELLED)
+        elif axis is None:
+            call.run.pin_axis(other, UNLABELLED)
+        else:
+            axes[place] = axis
+            call.run.parts.append(axis.ids[part])
+            if other is None:
+                call.run.pin(axis.ids[part], ONE if source.shape[dim] == 1 else UNLABELLED)
+            else:
+                call.run.tie(axis.ids[part], other.ids)
+    return [Labels.along(call.shape, axes)]
+
+
+def _with_gap(labels: Labels, dim: int) -> dict[int, Axis | None]:
+    """The ids of a tensor that a dimension is put into."""
+    return {place + (place >= dim): axis for place, axis in enumerate(labels.axes)}
 
 
 @rule("unbind")

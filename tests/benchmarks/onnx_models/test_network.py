@@ -42,7 +42,7 @@ def test_a_network_computes_what_the_dense_one_does() -> None:
     import torch
     from torch import nn
 
-    from slimtrain.slimmable.build import DenseLayers
+    from tests.support.module_layers import DenseLayers
 
     for name, size, channels in (("s_shufflenet", (64, 40), 4), ("s_resnet50", 64, 3), ("us_mobilenet_v2", (36, 70), 1)):
         spec = replace(published_spec(name, classes=7), in_channels=channels)

@@ -10,8 +10,8 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.norms import norm_layout, stored_entries
 from slimtrain.checkpoints.skeleton import Sizes, skeleton
 from slimtrain.models.published import published_spec
-from slimtrain.slimmable.build import DenseLayers
 from tests.support.damaged_states import AUTOSLIM, assert_named, outcome
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED, State, identified, shaped
 
 

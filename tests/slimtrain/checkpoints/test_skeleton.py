@@ -5,19 +5,25 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from slimtrain.checkpoints.skeleton import skeleton, weight_kinds
+from slimtrain.checkpoints.skeleton import skeleton
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import empty_state, identified
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_every_norm_has_the_size_that_its_dimension_says(architecture: str) -> None:
-    bones = skeleton(ARCHITECTURES[architecture])
-    norms = {path: m.num_features for path, m in bones.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    channels = bones.wiring.plan("skeleton", ARCHITECTURES[architecture].untied_list()).channels
-    assert {norm.path: norm.dim.active(channels) for norm in bones.norms} == norms
+    arch = ARCHITECTURES[architecture]
+    bones = skeleton(arch)
+    plan = bones.wiring.plan("skeleton", arch.untied_list())
+    modules = dict(arch.build(DenseLayers(plan), bones.wiring, 1000).named_modules())
+    norms = {path: module.num_features for path, module in modules.items() if isinstance(module, nn.BatchNorm2d)}
+    assert {norm.path: norm.dim.active(plan.channels) for norm in bones.norms} == norms
+    assert [norm.path for norm in bones.norms] == list(norms)
+    stems = [f"{path}.weight" for path, m in modules.items() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
+    assert list(bones.stems) == stems
     groups = {group for norm in bones.norms for group, _ in norm.dim.terms}
     assert groups == set(bones.wiring.groups)  # a file's norms tell the count of every group
 
@@ -45,7 +51,7 @@ def test_a_state_dict_says_which_blocks_have_an_expansion(name: str) -> None:
 def test_kinds_of_weights_are_those_of_any_width(architecture: str) -> None:
     state = empty_state(NetworkSpec(architecture, "s", (0.5, 1.0)))
     weights = {key: tuple(t.shape) for key, t in state.items() if key.endswith("weight") and t.dim() > 1}
-    kinds = weight_kinds(ARCHITECTURES[architecture])
+    kinds = skeleton(ARCHITECTURES[architecture]).weights
     assert kinds.keys() == weights.keys()
     for key, shape in weights.items():
         assert kinds[key] == (*shape[2:], int(len(shape) == 4 and shape[1] == 1)), key

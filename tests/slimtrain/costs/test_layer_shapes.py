@@ -16,7 +16,7 @@ from slimtrain.costs.layer_shapes import CONV, DEPTHWISE, LINEAR, LayerShape, la
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
 
 

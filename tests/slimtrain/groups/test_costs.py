@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from slimtrain.costs.cost import CostCounter
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost, graph_maps, node_costs
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.models.published import published_spec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.slimmed import trace

@@ -12,8 +12,8 @@ from slimtrain.models.mobilenet_v2 import WiredBlock
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED, empty_state, layout
 
 

@@ -11,7 +11,7 @@ from slimtrain.base.errors import UserError, WidthError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import MAX_IMAGE_SIZE, NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import PUBLISHED
 
 US = published_spec("us_mobilenet_v1")

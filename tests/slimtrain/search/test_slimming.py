@@ -13,7 +13,7 @@ from slimtrain.costs.cost_model import format_cost
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.slimming import Slimming, changed_groups, check_targets
-from slimtrain.slimmable.build import DenseLayers
+from tests.support.module_layers import DenseLayers
 from tests.support.run_helpers import AUTO, S2
 from tests.support.search_toys import MNAS, RESNET, V1, V2, Priced
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from slimtrain.models.registry import ARCHITECTURES
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.layers import SlimConv2d, SlimLinear
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import PlanNorm, SharedNorm, SwitchableNorm, UniversalNorm
+from tests.support.module_layers import DenseLayers
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support import slimtrain_oracle as oracle
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_states import State, images, network_of, random_state
 
 Forward = Callable[[State, Sequence[int], oracle.Norm, Tensor], Tensor]

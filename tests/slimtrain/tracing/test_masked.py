@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from slimtrain.graph.policy import Policy
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.masked import masked
 from slimtrain.tracing.reading import Traced

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from slimtrain.graph.policy import Policy
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import find_groups
 from slimtrain.groups.rounding import channels_at
-from slimtrain.groups.sizes import Sizing
 from slimtrain.tracing.report import groups_report
 from slimtrain.tracing.slimmed import trace
 from tests.support.user_networks import Shuffled, Unknown, images, network

@@ -15,7 +15,8 @@ from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing import slimmed
-from slimtrain.tracing.slimmed import NotEqualError, make_slimmable
+from slimtrain.tracing.equality import NotEqualError
+from slimtrain.tracing.slimmed import make_slimmable
 from tests.support.user_networks import NETWORKS, images, network, outputs
 
 

@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
+from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.groups import find_groups
-from slimtrain.groups.sizes import Sizing
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -65,11 +65,33 @@ def back(x: Tensor, images: int) -> Tensor:
     return x.view(4, images, 4).permute(1, 0, 2).reshape(images, 16)
 
 
+def written_to(x: Tensor, part: Any, value: Any) -> Tensor:
+    x = x.clone()
+    x[:, part] = value(x[:, part]) if callable(value) else value
+    return x
+
+
+def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return function(x)
+
+
+SIGNS = torch.sin, torch.cos, torch.sin, torch.tanh
 P = torch.linspace(-1, 1, 80).reshape(16, 5)
 FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Tensor]]] = {
     "einsum without an arrow": (lambda s, x: torch.einsum("bc,cd", rows(s.c(x)), s.p), {"p": P}),
     "einsum over more": (lambda s, x: torch.einsum("bchw,ck", s.c(x), s.p), {"p": P}),
     "pools over channels": (lambda s, x: s.f(F.max_pool1d(rows(s.c(x))[:, None], 3, 1, 1)[:, 0]), {}),
+    "zeros written to channels": (lambda s, x: s.f(written_to(rows(s.c(x)), slice(0, 4), 0)), {}),
+    "channels written to": (lambda s, x: s.f(rows(written_to(s.c(x), slice(4, 8), lambda part: 2 * part))), {}),
+    "others written to channels": (lambda s, x: s.f(rows(written_to(s.c(x), slice(8, 16), s.c2(s.c(x))[:, :8]))), {}),
+    "one written to": (lambda s, x: s.f(written_to(rows(s.c(x)), 3, lambda part: part + 1)), {}),
+    "every other one written to": (lambda s, x: s.f(written_to(rows(s.c(x)), slice(None, None, 2), lambda p: p - 1)), {}),
+    "a part doubled": (lambda s, x: s.f(torch.cat([2 * (y := rows(s.c(x)))[:, :4], y[:, 4:]], 1)), {}),
+    "a part shifted": (lambda s, x: s.f(rows(torch.cat([(y := s.c(x))[:, :8].roll(1, 2), y[:, 8:]], 1) * s.c2(y))), {}),
+    "parts by several functions": (
+        lambda s, x: s.f(torch.cat([*map(apply, SIGNS, rows(s.c(x)).tensor_split([5, 10, 15], 1))], 1)),
+        {},
+    ),
     "sorted channels": (lambda s, x: s.f(rows(s.c(x)).sort(1).values), {}),
     "sums along channels": (lambda s, x: s.f(rows(s.c(x)).cumsum(1)), {}),
     "channels cut off": (lambda s, x: s.f(F.pad(rows(s.c(x)), (-8, 8))), {}),
@@ -90,6 +112,13 @@ FORWARDS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module | Te
         {},
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["zeros written to channels", "channels written to", "others written to channels"])
+def test_channels_that_are_written_to_can_go(name: str) -> None:
+    forward, parts = FORWARDS[name]
+    groups = find_groups(trace(Odd(forward, **parts).eval(), images(2)).graph)
+    assert sum(groups.sizes.values()) >= 12 and not any("has no rule" in pin.reason for pin in groups.pinned)
 
 
 @pytest.mark.parametrize("name", FORWARDS)

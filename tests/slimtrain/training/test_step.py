@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.optimizer import sgd
 from slimtrain.training.sampling import WidthSampler
 from slimtrain.training.step import Gradients, Stepper, accumulate_gradients
+from tests.support.module_layers import DenseLayers
 from tests.support.slimtrain_processes import alone
 from tests.support.slimtrain_states import State, gap, images, network_of, random_state
 from tests.support.specs import spec_of

@@ -21,8 +21,8 @@ from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.models.published import PUBLISHED, published_spec
-from slimtrain.slimmable.build import DenseLayers
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
+from tests.support.module_layers import DenseLayers
 
 IMAGE_SIZE = 64
 Layers = list[tuple[str, str, dict[str, Any]]]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from slimtrain.graph.extents import Extent, HasDims, Slimmed
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, Size, Value
-from slimtrain.graph.pieces import Pieces, Positions
-from slimtrain.groups.groups import Extent, Groups
+from slimtrain.graph.pieces import Pieces
+
+if TYPE_CHECKING:
+    from slimtrain.graph.extents import Positions
 
 Channels = Mapping[str, int]
 Arguments = dict[str, Argument]
@@ -19,23 +23,24 @@ class Sizing:
     """A graph at a plan: the sizes of all values, and every node's operator and arguments."""
 
     graph: Graph
-    groups: Groups
+    groups: HasDims
     channels: Channels
 
     def shape(self, value: Value) -> tuple[Size, ...]:
         return tuple(self.size(extent) for extent in self.groups.dims[value])
 
     def size(self, extent: Extent) -> Size:
-        if not isinstance(extent, Pieces):
+        if not isinstance(extent, Slimmed):
             return extent
         active = extent.active(self.channels)
-        return Batch(active) if extent.batch else active
+        return Batch(active) if isinstance(extent, Pieces) and extent.batch else active
 
-    def kept(self, value: Value) -> list[Positions | None]:
-        """For every dimension the positions that stay, None where all do (those of one image, where it counts images)."""
+    def kept(self, value: Value) -> list[slice | Positions | None]:
+        """For every dimension what stays, None where all does (of one image, where it counts images)."""
+        extents, full = self.groups.dims[value], self.graph.types[value].shape
         return [
-            None if not isinstance(e, Pieces) or e.active(self.channels) == e.full else e.positions(self.channels)
-            for e in self.groups.dims[value]
+            None if not isinstance(e, Slimmed) or _full(e, size) == e.active(self.channels) else e.positions(self.channels)
+            for e, size in zip(extents, full, strict=True)
         ]
 
     def slims(self, value: Value) -> bool:
@@ -46,6 +51,10 @@ class Sizing:
         """The operator and its arguments, in the order of its schema."""
         rule = RESIZED.get(node.kind)
         return rule(self, node) if rule else (node.op, dict(node.arguments))
+
+
+def _full(extent: Slimmed, size: Size) -> Size:
+    return extent.full if isinstance(extent, Pieces) else size
 
 
 Rule = Callable[[Sizing, Node], tuple[str, Arguments]]
@@ -175,9 +184,9 @@ RESIZED: dict[str, Rule] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty", "zeros", "ones", "full", "empty"), _created),
-    "slice": _slice,
+    **dict.fromkeys(("slice", "slice_scatter"), _slice),
     "narrow": _narrow,
-    "select": _select,
+    **dict.fromkeys(("select", "select_scatter"), _select),
     "group_norm": _group_norm,
     "scaled_dot_product_attention": _attention,
     "repeat_interleave": _interleaved,

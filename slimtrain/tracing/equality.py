@@ -1,0 +1,227 @@
+"""The proof that a slimmable network is the user's module: at its widest plan both give the same, in float64.
+
+It is part of making a network, so it is made cheap where that costs nothing of what it proves. Stored tensors are not copied
+as a whole: `Stored` gives each operator its float64 ones while it runs. Where no constant of the graph holds the size of the
+images, smaller ones will do, as long as every tap of every convolution still meets a place of its map: then every stored
+number still counts in the output. Whatever does not agree that way is compared once more, by copies of both in float64 and
+with images of the example's size; only that decides that a network is another one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from slimtrain.base.errors import UserError
+from slimtrain.graph.graph import CONSTANT, Argument, Graph, Node, Value
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.slimmable.network import SlimmableNetwork
+
+ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
+IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
+CAST = 1e-5  # where the module itself computes something in float32, whatever its own numbers
+MULTIPLE = 32  # smaller images have sides that are multiples of what most networks halve them to
+
+Outputs = Sequence[tuple[Tensor, Tensor]]  # of the module, of the network
+
+
+class NotEqualError(UserError):
+    """A network that does not compute at its widest what the module does."""
+
+    exit_code = 1
+
+
+@torch.no_grad()
+def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -> None:
+    """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images."""
+    spec = network.spec
+    assert isinstance(spec, GraphSpec)
+    tolerance = rounding_of(spec.graph)
+    if _agree(network, module, example, tolerance):
+        return
+    full = (2, *example.shape[1:])
+    try:
+        pairs = _of_copies(network, module, _images(example, full, torch.float64), torch.float64)
+        if _largest(pairs) >= tolerance and _largest(pairs) < CAST:  # casts that do nothing in float32 are in no graph
+            images = _images(example, full, torch.float32)
+            tolerance, pairs = CAST, _of_copies(network, module, images, torch.float32)
+    except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
+        images = _images(example, full, torch.float32)
+        tolerance, pairs = IN_FLOAT32, _of_copies(network, module, images, torch.float32)
+    for index, (expected, output) in enumerate(pairs):
+        error = _largest([(expected, output)])
+        if not error < tolerance:
+            raise NotEqualError(
+                f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
+                f"what the module computes in float64, expected less than {tolerance:.0e}. Report it, with the module."
+            )
+
+
+def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, tolerance: float) -> bool:
+    """Whether both are seen to give the same without copies of them: on a small image, or on one of the example's size."""
+    spec = network.spec
+    assert isinstance(spec, GraphSpec)
+    if any(t.dtype == torch.float64 for t in (*module.parameters(), *module.buffers())):
+        return False  # which would be the module's own, in which it might write
+    small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() else None
+    for shape in ([(1, example.shape[1], *small)] if small else []) + [(1, *example.shape[1:])]:
+        with suppress(Exception):  # of a module that takes no such images, or that cannot be run this way
+            if _largest(_of_stored(network, module, _images(example, shape, torch.float64))) < tolerance:
+                return True
+    return False
+
+
+def _largest(pairs: Outputs) -> float:
+    """The largest difference, of the largest value of the same output."""
+    errors = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30) for theirs, ours in pairs)
+    return max(map(float, errors))
+
+
+def _images(example: Tensor, shape: Sequence[int], number: torch.dtype) -> Tensor:
+    """Random images; zeros where they are whole numbers."""
+    if not example.is_floating_point():
+        return torch.zeros(shape, dtype=example.dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(number)
+
+
+def _of_stored(network: SlimmableNetwork, module: nn.Module, images: Tensor) -> Outputs:
+    """What both give in float64, while their stored tensors stay what they are."""
+    widest = network.spec.widest
+    # The plan from before comes back outside of `Stored`, in the numbers that it was active in.
+    with _evaluating(network), network.at(widest), Stored(network, torch.float64), network.at(widest):
+        output = network(images)  # first: where the graph holds the size of its images, it stops here
+    reference = _sharing(module).eval()
+    with Stored(reference, torch.float64):
+        return _pairs(reference(images), output)
+
+
+@contextmanager
+def _evaluating(network: SlimmableNetwork) -> Iterator[None]:
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype) -> Outputs:
+    """What copies of both give that hold `number`s."""
+    reference, ours = copy.deepcopy(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
+    with ours.at(ours.spec.widest):
+        return _pairs(reference(images), ours(images))
+
+
+def _pairs(theirs: object, ours: object) -> Outputs:
+    pairs = list(zip(_tensors(theirs), _tensors(ours), strict=True))
+    if any(a.shape != b.shape for a, b in pairs):
+        raise ValueError("the outputs have other shapes")
+    return pairs
+
+
+def _sharing(module: nn.Module) -> nn.Module:
+    """A copy of `module` that shares its floating-point tensors: what its forward pass keeps is none of the user's concern."""
+    shared = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+
+
+class Stored(TorchFunctionMode):
+    """Within the block every operator gets the floating-point parameters and buffers of `module` as `number`s: the module
+    runs in them without holding them."""
+
+    def __init__(self, module: nn.Module, number: torch.dtype) -> None:
+        super().__init__()
+        self.number = number
+        self.stored = {id(t) for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is DTYPE and id(args[0]) in self.stored:
+            return self.number
+        if func not in DESCRIBING:
+            args, kwargs = self._converted(args), self._converted(kwargs)
+        return func(*args, **(kwargs or {}))
+
+    def _converted(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return argument.to(self.number) if id(argument) in self.stored else argument
+        if isinstance(argument, list | tuple):
+            return type(argument)(map(self._converted, argument)) if type(argument) in (list, tuple) else argument
+        return {name: self._converted(value) for name, value in argument.items()} if isinstance(argument, dict) else argument
+
+
+DTYPE: Callable[..., Any] = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
+# What is asked of a tensor without reading its numbers.
+DESCRIBING: frozenset[Any] = frozenset(
+    {
+        *(getattr(torch.Tensor, name).__get__ for name in ("shape", "device", "ndim", "requires_grad", "layout", "is_cuda")),
+        *(torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.is_floating_point),
+    }
+)
+
+
+# -- smaller images
+
+
+def smaller(graph: Graph, sides: Sequence[int]) -> tuple[int, ...] | None:
+    """Sides of smaller images on which every tap of every convolution and pool of `graph` still meets a place of its map, in
+    proportion to those it was traced with; None where there are none."""
+    shares = [0.0] * len(sides)
+    for node in graph.nodes:
+        for dim, (reach, padding) in enumerate(_windows(graph, node, len(sides))):
+            size = graph.types[node.inputs[0]].shape[dim - len(sides)]
+            if not isinstance(size, int):
+                return None
+            if reach > 1:
+                shares[dim] = max(shares[dim], max(reach - padding, padding + 1) / size)
+    if not any(shares):
+        return None
+    small = tuple(min(side, math.ceil(side * share / MULTIPLE) * MULTIPLE) for side, share in zip(sides, shares, strict=True))
+    return small if math.prod(small) * 2 <= math.prod(sides) else None
+
+
+def _windows(graph: Graph, node: Node, dims: int) -> list[tuple[int, int]]:
+    """How far the window of a node reaches over each of the last `dims` dimensions, and how far its padding does; nothing of
+    nodes without one."""
+    if node.kind == f"conv{dims}d":
+        weight = node.arguments["weight"]
+        assert isinstance(weight, Value)
+        kernel = graph.types[weight].shape[2:]
+    elif node.kind in (f"max_pool{dims}d", f"avg_pool{dims}d"):
+        kernel = _per_dim(node.arguments["kernel_size"], dims, 1)
+    else:
+        return []
+    dilation = _per_dim(node.arguments.get("dilation"), dims, 1)
+    reach = [d * (int(k) - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]  # type: ignore[arg-type]
+    padding = node.arguments.get("padding")
+    if isinstance(padding, str):
+        return [(r, r // 2 if padding == "same" else 0) for r in reach]
+    return list(zip(reach, _per_dim(padding, dims, 0), strict=True))
+
+
+def _per_dim(argument: Argument, dims: int, otherwise: int) -> tuple[int, ...]:
+    """An argument that may stand once for all dimensions."""
+    given = argument if isinstance(argument, tuple) else (otherwise if argument is None else argument,)
+    return tuple(int(size) for size in (given * dims if len(given) == 1 else given))  # type: ignore[arg-type]
+
+
+def rounding_of(graph: Graph) -> float:
+    """What a graph and its module may differ by in float64: more where the module casts to float32, or makes numbers in it."""
+    casts = any(node.kind in ("to", "arange", "linspace") for node in graph.nodes)
+    numbers = any(p.kind == CONSTANT and p.type.dtype == "float32" for p in graph.parameters)
+    return CAST if casts or numbers else ROUNDING
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """The tensors of a module's output, in the order in which torch.export lists them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        return [tensor for part in output.values() for tensor in _tensors(part)]
+    return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []

@@ -1,0 +1,129 @@
+"""The proof that a slimmable network is the user's module: what it lets pass, and what it does not touch."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.tracing import equality
+from slimtrain.tracing.equality import NotEqualError, check_equal, smaller
+from slimtrain.tracing.slimmed import make_slimmable, trace
+from tests.support.user_networks import NETWORKS, images, network
+
+EXAMPLE = torch.zeros(2, 3, 128, 128)
+
+
+class Convolutions(nn.Module):
+    """Four halvings, and a wide kernel on the map of 8 pixels that they leave."""
+
+    scale: Tensor
+
+    def __init__(self, flat: bool = False) -> None:
+        super().__init__()
+        self.halvings = nn.Sequential(*(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise((3, 8, 8, 8, 8))))
+        self.wide = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+        self.flat = flat
+        self.head = nn.Linear(8 * 64 if flat else 8, 5)
+        self.kept: Tensor | None = None
+        self.register_buffer("scale", torch.full((1,), 0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.wide(self.halvings(x)) * self.scale
+        self.scale = self.scale * 1  # a module may keep what it computes
+        return self.head(x.flatten(1) if self.flat else x.mean((2, 3)))
+
+
+class Branching(Convolutions):
+    """It does something else with small images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.shape[-1] > 100 else -x)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The images of every comparison, without copies or by them."""
+    seen: list[tuple[int, ...]] = []
+    for name in ("_of_stored", "_of_copies"):
+        original = getattr(equality, name)
+
+        def noting(n: Any, m: Any, x: Tensor, *number: Any, compare: Any = original) -> Any:
+            seen.append(tuple(x.shape))
+            return compare(n, m, x, *number)
+
+        monkeypatch.setattr(equality, name, noting)
+    return seen
+
+
+def test_small_images_are_those_that_every_tap_still_meets(sizes: list[tuple[int, ...]]) -> None:
+    """A kernel of 5 with 2 of padding needs 3 of 8 positions: 48 of 128 pixels, as a multiple of 32."""
+    module = Convolutions()
+    assert smaller(trace(module, EXAMPLE).graph, (128, 128)) == (64, 64)
+    assert smaller(trace(module, EXAMPLE[..., :64, :64]).graph, (64, 64)) is None
+    assert smaller(trace(module, torch.zeros(2, 3, 64, 256)).graph, (64, 256)) == (64, 64)
+    make_slimmable(module, EXAMPLE)
+    assert sizes == [(1, 3, 64, 64)]
+
+
+@pytest.mark.parametrize("module", [Convolutions(flat=True), Branching()], ids=["flat", "branching"])
+def test_a_network_of_one_size_is_compared_at_that_size(module: nn.Module, sizes: list[tuple[int, ...]]) -> None:
+    make_slimmable(module, EXAMPLE)
+    assert sizes == [(1, 3, 64, 64), (1, 3, 128, 128)]
+
+
+def test_a_module_of_float64_is_compared_by_copies(sizes: list[tuple[int, ...]]) -> None:
+    make_slimmable(Convolutions().double(), EXAMPLE.double())
+    assert sizes == [(2, 3, 128, 128)]
+
+
+def weights(slimmable: SlimmableNetwork) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in slimmable.state_dict().items() if tensor.is_floating_point()}
+
+
+def test_every_tap_of_every_weight_counts() -> None:
+    """One number of all that are stored is another one: the check says so, whichever it is."""
+    module = Convolutions()
+    slimmable = make_slimmable(module, EXAMPLE)
+    for tensor in weights(slimmable).values():
+        for place in {0, tensor.numel() // 2, tensor.numel() - 1}:
+            before = float(tensor.view(-1)[place])
+            tensor.view(-1)[place] += 0.1
+            with pytest.raises(NotEqualError, match="differs"):
+                check_equal(slimmable, module, EXAMPLE)
+            tensor.view(-1)[place] = before
+    check_equal(slimmable, module, EXAMPLE)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_in_another_order_are_noticed(name: str) -> None:
+    module = network(name)
+    slimmable = make_slimmable(module, images(2))
+    with torch.no_grad():
+        changed = max(weights(slimmable).values(), key=Tensor.numel)
+        changed.copy_(changed.flip(0))
+    with pytest.raises(NotEqualError):
+        check_equal(slimmable, module, images(2))
+
+
+def test_nothing_of_the_module_or_the_network_changes() -> None:
+    module = Convolutions().train()
+    module.wide.eval()
+    before = copy.deepcopy(module)
+    slimmable = make_slimmable(module, EXAMPLE)
+    after = dict(module.state_dict())
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.state_dict().items())
+    assert all(tensor.dtype == torch.float32 for tensor in after.values())
+    assert [part.training for part in module.modules()] == [part.training for part in before.modules()]
+    assert slimmable.training and slimmable.active == slimmable.spec.widest
+    assert slimmable(EXAMPLE).dtype == torch.float32
+    with slimmable.at(slimmable.plan(0.5)):
+        check_equal(slimmable.eval(), module, EXAMPLE)
+        assert slimmable.active == slimmable.plan(0.5) and not slimmable.training
+    memory = {tensor.data_ptr() for tensor in module.state_dict().values()}
+    assert not memory & {tensor.data_ptr() for tensor in slimmable.state_dict().values()}
