@@ -21,6 +21,7 @@ from slimtrain.cli_options import (
     checkpoint_options,
     config_options,
     key_option,
+    model_option,
     policy_options,
     set_option,
     training_options,
@@ -74,7 +75,7 @@ def main() -> None:
 @config_options
 @training_options
 @click.option("--output-dir", metavar="DIR", help="Folder of the run.  [default: runs/CONFIG]")
-@key_option("--model", "A module to train: torchvision:NAME, timm:NAME, package.module:function.", metavar="MODULE")
+@model_option
 @key_option("--pretrained", "Weights to start from.", metavar="PATH", empty="random ones")
 @key_option("--weights", WEIGHTS.format("--pretrained"), key="pretrained_weights", metavar="KEY", empty=USUAL)
 @key_option(
@@ -126,6 +127,11 @@ def train(
                 settings = replace(settings, output_dir=str(beside(Path(settings.output_dir), f"_{plan or 'found'}")))
         elif plan is not None:
             raise UserError(f"--plan {plan}: of which folder? Name it: --plans DIR.")
+        elif settings.model and settings.family == "autoslim" and not settings.channel_lists:
+            raise UserError(
+                f"--model {settings.model}: an AutoSlim network of it needs channel lists, which a search finds: name its "
+                "plan files, --plans DIR, or train all widths: --set network=us_any."
+            )
     hint = f"Go on with --resume auto: {settings.output_dir} holds what was saved." if not dry_run else ""
     with messages(PROGRAM, f"interrupted. {hint}".rstrip()):
         if settings.test_only and not dry_run:
@@ -154,6 +160,8 @@ def train(
 @training_options
 @click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
 @weights_option("--ckpt")
+@model_option
+@key_option("--pretrained", "Weights to start from, of a --model.", metavar="PATH", empty="random ones")
 @click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.  [default: CONFIG's]")
 @key_option("--cost", "What targets are of: macs, params, activations or latency (ms).", key="search_cost", metavar="NAME")
 @key_option("--latency-table", "For --cost latency, by `python -m benchmarks channels`.", metavar="FILE")
@@ -188,9 +196,15 @@ def search(
       python -m slimtrain search autoslim_mobilenet_v2 --set data_dir=/data/imagenet --amp bf16
       python -m slimtrain train autoslim_mobilenet_v2 --set data_dir=/data/imagenet \
           --plans runs/autoslim_mobilenet_v2_search/plans
+      python -m slimtrain search us_any --model timm:mobilenetv4_conv_small --data-dir photos/ --set holdout=0.2 --targets 50M
     """
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
+        if options["pretrained"] and not options["model"]:
+            raise UserError(
+                f"--pretrained {options['pretrained']}: a network is trained for a search from random weights, a module from "
+                "its own. Name it: --model MODULE; to slim a network that is trained: --ckpt PATH."
+            )
         settings = read_config(config, changes, **options)
         if weights and ckpt is None:
             raise UserError(f"--weights {weights}: of which checkpoint? Name it: --ckpt PATH.")

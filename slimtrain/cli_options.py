@@ -67,6 +67,9 @@ training_options = together(
     ),
     key_option("--epochs", "Passes over the training images.", metavar="N"),
 )
+model_option = key_option(
+    "--model", "A module to train: torchvision:NAME, timm:NAME, package.module:function.", metavar="MODULE"
+)
 checkpoint_options = together(
     click.option("--ckpt", metavar="PATH", required=True, help="The checkpoint: ours or a published one.  [required]"),
     weights_option("--ckpt"),

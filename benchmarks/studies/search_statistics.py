@@ -38,7 +38,7 @@ from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import cost_model, parse_targets
 from slimtrain.models.spec import published
-from slimtrain.search.slimming import Slimming, channel_list
+from slimtrain.search.slimming import Slimming
 from slimtrain.search.trace import read_trace
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "images": {"train": len(setting.data.train), "held_out": len(setting.data.test), "test": len(setting.unseen)},
         "plans": {
             "groups": list(spec.wiring.groups),
-            "channels": [list(channel_list(spec, plan)) for plan in plans],
+            "channels": [list(spec.list_of(plan)) for plan in plans],
             "macs": [counter(plan).macs for plan in plans],
             "params": params,
         },

@@ -12,7 +12,7 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError
 from slimtrain.graph.plain import from_plain, to_plain
 from slimtrain.graph.policy import Policy
-from slimtrain.groups.groups import find_groups
+from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
@@ -40,6 +40,7 @@ def plain_spec(spec: WidthSpec) -> dict[str, Any]:
             "family": spec.family,
             "switches": list(spec.switches),
             "width_range": None if spec.width_range is None else list(spec.width_range),
+            **({"channel_lists": _listed(spec.channel_lists)} if spec.channel_lists else {}),
             "policy": asdict(spec.groups.policy),
             "groups": dict(spec.groups.sizes),
             "graph": to_plain(spec.graph),
@@ -84,14 +85,28 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
     if groups.sizes != value["groups"]:
         raise ValueError("its channel groups are others than this version finds")
     switches, ends = _tupled(value["switches"]), _tupled(value["width_range"])
-    if value["family"] not in ("s", "us") or not switches or not all(0 < width <= 1 for width in switches):
+    lists = _tupled(value.get("channel_lists", []))
+    if value["family"] == "autoslim" and ends is None:
+        _check_lists(lists, switches, groups)
+    elif value["family"] not in ("s", "us") or not switches or not all(0 < width <= 1 for width in switches) or lists:
         raise ValueError(f"family {value['family']!r}, widths {switches}")
     if ends is not None and not (len(ends) == 2 and 0 < ends[0] <= ends[1] == 1):
         raise ValueError(f"range of widths {ends}")
     if not isinstance(value["model"], str) or not MODEL_NAME.fullmatch(value["model"]):
         raise ValueError(f"the network's name {value['model']!r} is none: it goes into file names")
     check_types(graph)
-    return GraphSpec(value["model"], value["family"], switches, graph, groups, ends)
+    return GraphSpec(value["model"], value["family"], switches, graph, groups, ends, lists)
+
+
+def _check_lists(lists: Any, switches: Any, groups: Groups) -> None:
+    """ValueError unless `lists` are an AutoSlim network's, one for each of its `switches`."""
+    sizes = tuple(groups.sizes.values())
+    if not lists or switches != tuple(range(1, len(lists) + 1)):
+        raise ValueError(f"switches {switches} of {len(lists)} channel lists")
+    for counts in lists:
+        whole = len(counts) == len(sizes) and all(type(n) is int for n in counts)
+        if not whole or not all(1 <= n <= size for n, size in zip(counts, sizes, strict=True)):
+            raise ValueError(f"channel list {counts} for groups of {sizes}")
 
 
 def _listed(value: Any) -> Any:

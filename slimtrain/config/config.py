@@ -17,6 +17,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
+    check_channel_groups,
     check_channels,
     check_drawn_widths,
     check_finished_file,
@@ -42,7 +43,7 @@ from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER, PICTURES
 from slimtrain.graph.policy import ORDERS, POLICIES
 from slimtrain.models.normalization import imagenet_normalization
 from slimtrain.models.published import published_spec
-from slimtrain.models.registry import split_name
+from slimtrain.models.registry import model_name, split_name
 from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
@@ -68,6 +69,7 @@ class Config:
     switches: tuple[float, ...] = key((), family="s")  # S: the widths that are trained; as published
     width_range: tuple[float, ...] = key((), family="us")  # US: narrowest and widest; as published
     channel_lists: tuple[tuple[int, ...], ...] = key((), family="autoslim")  # one list per switch; as published
+    channel_groups: tuple[str, ...] = key((), family="autoslim")  # of a model: the group of every count in a channel list
     classes: int = key(0, least=0)  # as many as the data has
     stem_stride: int = key(2, least=1, most=2)  # 1 for small images
     in_channels: int = key(0, least=0)  # of images: 1 gray, 3 color, 4 with opacity or another fourth one; 0: the data's, 3
@@ -187,7 +189,8 @@ class Config:
             check_grow(self.grow, self._widths() if family != "autoslim" else (), self.network)
             check_grow_epochs(self.grow, self.grow_epochs, self.epochs)
         check_finished_file(self.weights, self.layout, self.stem_stride)
-        check_model(self.model, family, self.layout)
+        check_model(self.model, self.layout)
+        check_channel_groups(self.channel_groups, self.channel_lists, self._traced)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
 
@@ -207,6 +210,11 @@ class Config:
     def family(self) -> str:
         """`s`, `us` or `autoslim`."""
         return family_of(self.network)
+
+    @property
+    def network_name(self) -> str:
+        """What the network that is trained is called: `us_mobilenet_v1`, of a model `us_` and its own name."""
+        return f"{self.family}_{model_name(self.model)}" if self.model else self.network
 
     @property
     def taught_by(self) -> str:
@@ -236,8 +244,8 @@ class Config:
 
     @property
     def model_widths(self) -> tuple[float, ...]:
-        """The widths that a model's norms know, the widest the module as it is."""
-        return self._widths()
+        """The widths that a model's norms know, the widest the module as it is: that one alone of an AutoSlim network."""
+        return (1.0,) if self.family == "autoslim" else self._widths()
 
     def spec(self, classes: int) -> NetworkSpec:
         """The published architecture to train, no model. A US network's switches are the ends of its range: the only widths
@@ -246,7 +254,7 @@ class Config:
         if is_any(self.network) and not self.model:
             raise UserError(
                 f"network {self.network}: of which module? Name it: --model torchvision:NAME, timm:NAME or "
-                "package.module:function."
+                "package.module:function; for a search, one that is trained already: --ckpt PATH."
             )
         if self.model:
             raise UserError(

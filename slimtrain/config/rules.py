@@ -13,6 +13,7 @@ from slimtrain.costs.cost_model import parse_targets
 from slimtrain.data.catalog import PICTURES, opened_with
 from slimtrain.models.channels import number_text
 from slimtrain.models.registry import split_name
+from slimtrain.models.width_spec import FAMILIES
 
 WIDEST = 4  # of all widths
 
@@ -140,9 +141,10 @@ ANY = "_any"  # the end of a network's name that stands for a model's
 
 
 def family_of(network: str) -> str:
-    """The family of a network's name, which may be `us_any` or `s_any`: a module's. UserError for an unknown one."""
+    """The family of a network's name, which may be `us_any`, `s_any` or `autoslim_any`: a module's. UserError for an unknown
+    one."""
     family = network.removesuffix(ANY)
-    return family if is_any(network) and family in ("s", "us") else split_name(network)[0]
+    return family if is_any(network) and family in FAMILIES else split_name(network)[0]
 
 
 def is_any(network: str) -> bool:
@@ -150,14 +152,24 @@ def is_any(network: str) -> bool:
     return network.endswith(ANY)
 
 
-def check_model(model: str, family: str, layout: str) -> None:
+def check_model(model: str, layout: str) -> None:
     """Of a user's module in place of an architecture."""
-    if not model:
-        return
-    if family == "autoslim":
-        raise UserError(f"model {model}: is made slimmable (s_) or universally slimmable (us_). Set network=us_any.")
-    if layout == "published":
+    if model and layout == "published":
         raise UserError("layout: published is that of the published architectures. Use layout: own for a model.")
+
+
+def check_channel_groups(groups: Sequence[str], lists: Sequence[Sequence[int]], traced: bool) -> None:
+    """UserError unless a model's channel lists name their groups, and no others do."""
+    if bool(groups) != (traced and bool(lists)):
+        raise UserError(
+            f"channel_groups are {list(groups)}: they name the group of every count in a model's channel_lists, and go with "
+            "these alone. Plan files tell both: --plans DIR."
+        )
+    if len(set(groups)) != len(groups) or any(len(counts) != len(groups) for counts in lists if groups):
+        raise UserError(
+            f"channel_groups are {count(len(set(groups)), 'group')}, channel_lists have "
+            f"{', '.join(map(str, map(len, lists)))} counts: expected a count for every group, each once."
+        )
 
 
 def check_searched_network(widths: Sequence[float], share: float) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slimtrain.base.errors import UserError
@@ -26,7 +26,9 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # it goes into file name
 class GraphSpec(WidthSpec):
     """A slimmable network whose graph was read off a module. `model`: what it is called (`mobilenet_v3_small`).
 
-    `switches` and `width_range` as of any network. `classes`: the second dimension of its first output.
+    `switches` and `width_range` as of any network. `channel_lists` are AutoSlim's, one per switch: a count for every channel
+    group, in their order. Its weights have room for the whole module, whatever the lists use of it. `classes`: the second
+    dimension of its first output.
     """
 
     model: str
@@ -35,6 +37,7 @@ class GraphSpec(WidthSpec):
     graph: Graph
     groups: Groups
     width_range: tuple[float, float] | None = None
+    channel_lists: tuple[tuple[int, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,11 +61,17 @@ class GraphSpec(WidthSpec):
         return tuple(size for size in type_.shape[1:] if isinstance(size, int))
 
     def _plan(self, width: float) -> ChannelPlan:
+        if self.family == "autoslim":
+            counts = self.channel_lists[int(width) - 1]
+            return ChannelPlan(f"s{int(width)}", dict(zip(self.groups.sizes, counts, strict=True)), int(width))
         return ChannelPlan(width_name(width), channels_at(self.groups.sizes, width), float(width))
 
     @cached_property
     def widest(self) -> ChannelPlan:
         return ChannelPlan("widest", self.groups.sizes)
+
+    def list_of(self, plan: ChannelPlan) -> tuple[int, ...]:
+        return tuple(plan.channels[group] for group in self.groups.sizes)
 
     @property
     def stride(self) -> int:
@@ -106,6 +115,22 @@ class GraphSpec(WidthSpec):
                 f"image size {format_size(image_size)}: {self.name} was traced with images of {size} pixels, and its graph "
                 f"holds that size. Expected {size}; make the network slimmable again with other images to change it."
             )
+
+    def autoslim(self, lists: Sequence[Mapping[str, int]]) -> GraphSpec:
+        """The AutoSlim network of the same graph whose switches have these channels, group -> count. WidthError where a group
+        is missing, unknown or impossible, UserError where there are no lists, or two are the same."""
+        if not lists:
+            raise UserError(f"autoslim_{self.model}: there are no channel lists, a switch each. Name plan files: --plans DIR.")
+        for number, channels in enumerate(lists, 1):
+            self.check_channels(f"switch {number}", channels)
+        counts = tuple(tuple(channels[group] for group in self.groups.sizes) for channels in lists)
+        for number, own in enumerate(counts, 1):
+            if (first := counts.index(own) + 1) != number:
+                raise UserError(
+                    f"switch {number} has the channels of switch {first}. Expected each network once: leave one out."
+                )
+        numbers = tuple(range(1, len(counts) + 1))
+        return replace(self, family="autoslim", switches=numbers, width_range=None, channel_lists=counts)
 
     def describe(self) -> str:
         """In a few words: how much of it can be slimmed."""

@@ -7,7 +7,7 @@ is one of its AutoSlim sibling too: the groups are the same, but for those that 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,38 +68,37 @@ def write_plan_file(
 def read_plan_file(path: Path, spec: WidthSpec) -> ChannelPlan:
     """A plan from a YAML file: group to channels, either at the top or under `channels:` beside `network:` and
     `name:`. UserError or WidthError where it is not one of this network's."""
-    name, channels, sibling = read_channels(path, spec, f"the checkpoint is a {spec.name}")
+    name, channels, sibling = read_channels(path, spec.name, tuple(spec.widest.channels), f"the checkpoint is a {spec.name}")
     if sibling and spec.family == "autoslim" and isinstance(spec, NetworkSpec):
         channels = tied(path, channels, spec)
     return spec.plan_from_channels(name, channels)
 
 
-def read_channels(path: Path, spec: WidthSpec, ours: str) -> tuple[str, dict[str, Any], bool]:
-    """A plan file's name and channels, as they are, and whether it was made for the network's sibling.
+def read_channels(path: Path, network: str, groups: Collection[str], ours: str) -> tuple[str, dict[str, Any], bool]:
+    """A plan file's name and channels, as they are, and whether it was made for the sibling of the `network` of this name.
 
-    `ours` is what a message says of the network. UserError where the file is no plan, or none for this architecture.
+    `groups` are the network's, none where they are not known yet; `ours` is what a message says of it. UserError where the
+    file is no plan, or none for this architecture.
     """
     content = load_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a YAML mapping of channel groups to channels.")
     name, channels, sibling = path.stem, content, False
-    groups = spec.widest.channels
     if "channels" in content:
         channels = content["channels"]
         name = str(content.get("name", name))
-        planned_network = content.get("network", spec.name)
-        related: list[str] = []
-        if isinstance(spec, NetworkSpec) and spec.family in SIBLINGS:
-            related = [f"{family}_{spec.architecture}" for family in SIBLINGS]
-        sibling = planned_network != spec.name
+        planned_network = content.get("network", network)
+        family, _, own = network.partition("_")
+        related = [f"{sibling}_{own}" for sibling in SIBLINGS] if family in SIBLINGS else []
+        sibling = planned_network != network
         if sibling and planned_network not in related:
             raise WidthError(f"{path}: is a plan for {planned_network}, {ours}.")
         if not isinstance(channels, dict):
             raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
-    elif not content.keys() & groups.keys():
+    elif groups and not content.keys() & set(groups):
         first = str(next(iter(content), ""))
         raise WidthError(
-            f"{path}: names no channel group of {spec.name}{nearest(first, groups)}. Its groups are {', '.join(groups)}."
+            f"{path}: names no channel group of {network}{nearest(first, groups)}. Its groups are {', '.join(groups)}."
         )
     if not PLAN_NAME.fullmatch(name):
         raise UserError(f"{path}: the plan's name {name!r} goes into file names: letters, digits, - and _ only.")

@@ -5,6 +5,8 @@ A new architecture is its own file and a line of `ARCHITECTURES`.
 
 from __future__ import annotations
 
+import re
+
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.models.architecture import Architecture
 from slimtrain.models.mobilenet_v1 import MOBILENET_V1
@@ -38,6 +40,11 @@ def sibling(name: str, family: str) -> str:
         known = ", ".join(arch.name for arch in ARCHITECTURES.values() if family in arch.families)
         raise UserError(f"network {name}: there is no {family}_{architecture}. Architectures that have one: {known}.")
     return f"{family}_{architecture}"
+
+
+def model_name(source: str) -> str:
+    """What a network is called whose module `source` names (`torchvision:mobilenet_v3_small`)."""
+    return re.sub(r"\W", "_", source.rpartition(":")[2].partition(".")[0])
 
 
 def described_architectures() -> str:

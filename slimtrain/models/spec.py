@@ -90,6 +90,9 @@ class NetworkSpec(WidthSpec):
             return self.channel_lists[int(width) - 1]
         return self.arch.channel_list(self.family, width, self.range[1])
 
+    def list_of(self, plan: ChannelPlan) -> tuple[int, ...]:
+        return tuple(plan.channels[group] for group in self.wiring.groups)
+
     @cached_property
     def wiring(self) -> Wiring:
         widths = self.switches if self.width_range is None else (*self.width_range, *self.switches, 1.0)

@@ -21,11 +21,13 @@ class WidthSpec(ABC):
     """A slimmable network, as its widths see it.
 
     `switches` are the plans that have batch-norm statistics, in stored order: an S network's switches, the widths a US
-    network's norms know, 1 to n for AutoSlim. `width_range` is a US network's (narrowest, widest).
+    network's norms know, 1 to n for AutoSlim. `width_range` is a US network's (narrowest, widest), `channel_lists` are
+    AutoSlim's, one per switch.
     """
 
     family: str
     switches: tuple[float, ...]
+    channel_lists: tuple[tuple[int, ...], ...]
     classes: int
     in_channels: int
     width_range: tuple[float, float] | None
@@ -57,6 +59,10 @@ class WidthSpec(ABC):
     @abstractmethod
     def check_image_size(self, image_size: ImageSize) -> None:
         """UserError unless the network can take images of this size."""
+
+    @abstractmethod
+    def list_of(self, plan: ChannelPlan) -> tuple[int, ...]:
+        """A plan as an AutoSlim channel list: one count per slimmable position."""
 
     @property
     @abstractmethod

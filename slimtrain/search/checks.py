@@ -7,7 +7,8 @@ from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
-from slimtrain.models.spec import NetworkSpec, published
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.finishing import check_finish
 from slimtrain.search.request import SearchRequest
@@ -15,12 +16,12 @@ from slimtrain.search.slimming import Slimming, check_targets
 from slimtrain.training.inputs import data_of
 
 
-def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None:
+def check_request(request: SearchRequest, checkpoint: Checkpoint | None, module: WidthSpec | None = None) -> None:
     """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
-    hour of training, and before anything is moved aside."""
+    hour of training, and before anything is moved aside. `module`: what is trained of a user's, where there is one."""
     config = request.supernet
     if checkpoint is None:
-        spec: WidthSpec = config.spec(len(data_of(config).classes))
+        spec = module or config.spec(len(data_of(config).classes))
     else:
         spec = checkpoint.spec
         if isinstance(spec, NetworkSpec) and spec.stem_stride != config.stem_stride:
@@ -41,8 +42,32 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None) -> None
             )
     check_targets(request.cost(spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
     if request.config.search_finish:
-        published(spec, "search_finish")
+        if isinstance(spec, GraphSpec):
+            _check_module(spec, module, checkpoint)
         check_finish(request)
+
+
+def _check_module(spec: GraphSpec, module: WidthSpec | None, checkpoint: Checkpoint | None) -> None:
+    """UserError where what is found in a user's network cannot be trained: a checkpoint holds its graph, and not its module,
+    from whose weights a training begins."""
+    file = "" if checkpoint is None else checkpoint.file
+    if module is None:
+        known = "" if checkpoint is None else module_of(checkpoint)
+        raise UserError(
+            f"search_finish: what is found in {file} is trained from the module that it was made of, and none is named. Name "
+            f"it: --model {known or 'MODULE'}, or train later: --no-finish."
+        )
+    if (module.name, module.widest) != (spec.name, spec.widest):
+        raise UserError(
+            f"{file}: is a {spec.name} of other channel groups than the {module.name} that what is found would be trained as. "
+            "Name the module that the checkpoint was made of, with its heads, conv_groups and shuffles, or train later: "
+            "--no-finish."
+        )
+
+
+def module_of(checkpoint: Checkpoint) -> str:
+    """The name of the module that a traced network was made of, where its run says so."""
+    return str(checkpoint.settings.get("model") or "")
 
 
 def cautions(checkpoint: Checkpoint, config: Config) -> list[str]:

@@ -181,7 +181,7 @@ class Evaluator:
             with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
                 for _ in self._logits(prefix, current, wanted, images):
                     pass
-        if processes.world > 1:
+        if processes.world > 1 and network.norms:
             self._exchange(plans, own)
 
     def _exchange(self, plans: Sequence[ChannelPlan], own: range) -> None:

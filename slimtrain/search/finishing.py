@@ -37,11 +37,11 @@ from slimtrain.costs.cost_model import CostModel, format_cost
 from slimtrain.data.catalog import packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.spec import NetworkSpec, published
+from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import SearchOutcome
 from slimtrain.search.request import PLANS, SearchRequest
-from slimtrain.search.slimming import channel_list
 from slimtrain.search.supernet import with_epochs
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores
@@ -89,7 +89,7 @@ class ComparisonRow:
 
 def finish(
     request: SearchRequest,
-    spec: NetworkSpec,
+    spec: WidthSpec,
     cost: CostModel,
     outcomes: Sequence[SearchOutcome],
     processes: Processes,
@@ -107,8 +107,8 @@ def finish(
         count = CostCounter(spec, image_size)
         for width, plan in zip(widths, uniform, strict=True):  # two targets may share a width, and its file
             path = folder / UNIFORM_PLANS / f"{plan.name}.yml"
-            facts = {"stem_stride": spec.stem_stride, "width": width, "cost": cost(plan), "unit": cost.unit}
-            write_plan_file(path, spec, plan, image_size, count(plan), **facts)
+            facts = {"width": width, "cost": cost(plan), "unit": cost.unit}
+            write_plan_file(path, spec, plan, image_size, count(plan), **stem_facts(spec), **facts)
     processes.wait()
     first, second = _run(request, SEARCHED, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):
@@ -117,7 +117,7 @@ def finish(
     _, theirs = _trained(*second, processes)
     rows = []
     for outcome, width, plan in zip(outcomes, widths, uniform, strict=True):
-        own, other = ours[channel_list(spec, outcome.plan)], theirs[channel_list(spec, plan)]
+        own, other = ours[spec.list_of(outcome.plan)], theirs[spec.list_of(plan)]
         rows.append(
             ComparisonRow(
                 *(outcome.target, outcome.plan.name, outcome.cost, own.macs, own.params, own.result.top1, own.result.loss),
@@ -130,6 +130,11 @@ def finish(
         click.echo(comparison_table(rows, cost))
     processes.wait()
     return rows
+
+
+def stem_facts(spec: WidthSpec) -> dict[str, int]:
+    """What a plan file says of a published architecture beside its channels."""
+    return {"stem_stride": spec.stem_stride} if isinstance(spec, NetworkSpec) else {}
 
 
 def check_finish(request: SearchRequest) -> None:
@@ -150,10 +155,12 @@ def check_finish(request: SearchRequest) -> None:
 
 
 def _run(request: SearchRequest, name: str, plans: Path) -> tuple[Config, list[str]]:
-    """The configuration that trains a folder of plans jointly, from scratch, as the run `name`, and notes for its log."""
-    start: dict[str, Any] = {"test_only": False, "pretrained": "", "reset_classifier": False, "teacher": ""}
-    scratch = dataclasses.replace(request.final, **start, grow=(), grow_epochs=0, best_by="widest")
-    config, notes = plans_config(scratch, plans)
+    """The configuration that trains a folder of plans jointly, from scratch (a module from its pretrained weights, where it
+    has some), as the run `name`, and notes for its log."""
+    start: dict[str, Any] = {"test_only": False, "teacher": "", "grow": (), "grow_epochs": 0, "best_by": "widest"}
+    if not request.final.model:
+        start |= {"pretrained": "", "reset_classifier": False}
+    config, notes = plans_config(dataclasses.replace(request.final, **start), plans)
     config = with_epochs(config, request.config.search_train_epochs or config.epochs)
     folder = str(request.folder / name)
     return dataclasses.replace(config, output_dir=folder, resume="auto"), notes
@@ -176,7 +183,7 @@ def _check_alike(config: Config) -> None:
 
 def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], TrainedSwitch]]:
     """The checkpoint of a run, trained or gone on with where it is not finished, and its switches by channel list."""
-    path = Path(config.output_dir) / (config.weights or f"{config.network}.pt")
+    path = Path(config.output_dir) / (config.weights or f"{config.network_name}.pt")
     if not path.exists():
         if processes.first:
             click.echo(f"training {path.parent.name}")
@@ -184,12 +191,12 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
         processes.wait()  # the first process writes it last
     checkpoint = open_checkpoint(path)
     tested, results = test_checkpoint(config, processes, str(path), None, ())
-    spec = published(checkpoint.spec, "a search")
+    spec = checkpoint.spec
     count = CostCounter(spec, config.image_size)
     switches = {}
     for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):
         figures = count(plan)
-        switches[channel_list(spec, plan)] = TrainedSwitch(switch, figures.macs, figures.params, result)
+        switches[spec.list_of(plan)] = TrainedSwitch(switch, figures.macs, figures.params, result)
     return path, switches
 
 
@@ -242,7 +249,7 @@ def comparison_table(rows: Sequence[ComparisonRow], cost: CostModel) -> str:
     return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
 
 
-def nearest_width(spec: NetworkSpec, cost: CostModel, wanted: float) -> float:
+def nearest_width(spec: WidthSpec, cost: CostModel, wanted: float) -> float:
     """The width of the universally slimmable `spec` whose cost is nearest to `wanted`. Of several with the same cost, it is
     the one with the fewest digits, then the narrowest."""
     low, high = spec.range
@@ -250,6 +257,6 @@ def nearest_width(spec: NetworkSpec, cost: CostModel, wanted: float) -> float:
     return min(widths, key=lambda width: (abs(cost(spec.plan(width)) - wanted), len(str(width)), width))
 
 
-def uniform_plan(spec: NetworkSpec, width: float) -> ChannelPlan:
+def uniform_plan(spec: WidthSpec, width: float) -> ChannelPlan:
     """The plan of a width, with a name that a plan file can have: `uniform_0_35`."""
     return ChannelPlan(f"uniform_{width}".replace(".", "_"), spec.plan(width).channels)

@@ -4,20 +4,25 @@ The AutoSlim layout decides by the channel lists of all its switches where a blo
 expansion (see models/architecture.py). The search keeps such counts apart (see slimming.py). Plans from elsewhere may agree
 by chance where their network had no sum: then the trained network has one. Its channels stay those that were given, a sum
 costs nothing, and every reader of the checkpoint decides alike, so this is said and not prevented.
+
+A user's module is wired as it is, whatever the counts are. Its groups are not known before it is traced: the plan files name
+them, and the run holds them against its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.errors import UserError, WidthError, nearest
+from slimtrain.base.text import some
 from slimtrain.config.config import Config
+from slimtrain.config.rules import ANY, is_any
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.plan_file import WrittenMacs, read_channels, us_groups, written_macs
-from slimtrain.models.registry import sibling, split_name
+from slimtrain.models.registry import model_name, sibling, split_name
 from slimtrain.models.spec import IMAGENET_CLASSES, NetworkSpec
 
 SEARCHED = "the network that was searched"
@@ -34,27 +39,61 @@ class PlannedSwitch:
     written: WrittenMacs | None = None
 
 
-def read_plans(folder: Path, network: str) -> list[PlannedSwitch]:
-    """The plan files of a folder, or one file, for the AutoSlim network called `network`, by name.
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """What plan files are for: the AutoSlim network called `name`, its `groups` (none of a module, which is not traced yet),
+    and the group of every entry of a channel list."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+
+    @staticmethod
+    def published(name: str) -> PlannedNetwork:
+        """UserError for an unknown name."""
+        spec = _untied(split_name(name)[1])
+        return PlannedNetwork(name, tuple(spec.widest.channels), spec.wiring.groups)
+
+    def counts(self, path: Path, channels: Mapping[str, object]) -> tuple[int, ...]:
+        """A plan file's channels as a channel list. WidthError where they are none."""
+        if self.groups:
+            spec = _untied(split_name(self.name)[1])
+            spec.check_channels(str(path), channels)
+        for group, count in channels.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise WidthError(f"{path}: group {group} has {count!r} channels, expected a whole number from 1 on.")
+        if set(channels) != set(self.entries):
+            differing = sorted(map(str, set(channels) ^ set(self.entries)))
+            raise WidthError(
+                f"{path}: has other channel groups than the plans beside it ({some(differing)}). Expected plans of one."
+            )
+        counts: list[int] = [channels[group] for group in self.entries]  # type: ignore[misc]
+        return tuple(counts)
+
+
+def _untied(architecture: str) -> NetworkSpec:
+    """The widest network that plan files may be of."""
+    return NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
+
+
+def read_plans(folder: Path, network: PlannedNetwork) -> tuple[list[PlannedSwitch], PlannedNetwork]:
+    """The plan files of a folder, or one file, for an AutoSlim network, by name, and the network with its entries' groups.
 
     UserError where there are none, where one is of another network, or where two have the same name.
     """
-    _, architecture = split_name(network)
     if not folder.exists():
         raise UserError(f"plans {folder}: no such folder. The search writes it: `python -m slimtrain search CONFIG`.")
     files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.suffix in (".yml", ".yaml"))
     if not files:
         raise UserError(f"plans {folder}: holds no plan files (NAME.yml). Is it the `plans` folder of a search?")
-    spec = NetworkSpec(architecture, "us", (WIDEST,), width_range=(1.0, WIDEST))
     switches: dict[str, PlannedSwitch] = {}
     for path in files:
-        name, channels, _ = read_channels(path, spec, f"the configuration trains {network}")
-        spec.check_channels(str(path), channels)
+        name, channels, _ = read_channels(path, network.name, network.groups, f"the configuration trains {network.name}")
+        network = network if network.entries else dataclasses.replace(network, entries=tuple(map(str, channels)))
         if name in switches:
             raise UserError(f"{path}: another plan of {folder} is called {name!r} too. Give one of them another name.")
-        channel_list = tuple(channels[group] for group in spec.wiring.groups)
-        switches[name] = PlannedSwitch(name, channel_list, written_macs(path))
-    return list(switches.values())
+        switches[name] = PlannedSwitch(name, network.counts(path, channels), written_macs(path))
+    return list(switches.values()), network
 
 
 def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, list[str]]:
@@ -63,8 +102,13 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 
     UserError where the folder holds no plan of this architecture, or none of that name.
     """
-    network = sibling(config.network, "autoslim")
-    switches = read_plans(plans, network)
+    traced = bool(config.model) or is_any(config.network)
+    if traced and not config.model:
+        raise UserError(
+            f"plans {plans}: {config.network} is a network of which module? Name the one that was searched: --model MODULE."
+        )
+    name = f"autoslim_{model_name(config.model)}" if traced else sibling(config.network, "autoslim")
+    switches, network = read_plans(plans, PlannedNetwork(name) if traced else PlannedNetwork.published(name))
     if only:
         names = [switch.name for switch in switches]
         if only not in names:
@@ -75,15 +119,16 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
     trained = [switch for switch in switches if distinct[switch.channel_list] is switch]
     changed = dataclasses.replace(
         config,
-        network=network,
+        network=f"autoslim{ANY}" if traced else network.name,
         channel_lists=tuple(switch.channel_list for switch in trained),
+        channel_groups=network.entries if traced else (),
         switches=(),
         width_range=(),
         test_widths=(),
         nonuniform=False,
         width_step=0.0,
-        weights=config.weights if config.network == network else "",
-        best_by=config.best_by if config.network == network else "widest",
+        weights=config.weights if config.family == "autoslim" else "",
+        best_by=config.best_by if config.family == "autoslim" else "widest",
     )
     notes = [
         f"{switch.name} is the same network as {distinct[switch.channel_list].name}: it is trained once"
@@ -94,7 +139,12 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 
 
 def _ascending(switches: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
-    """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them."""
+    """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them; of a
+    module they alone can, and where they do not, all channels count."""
+    if config.model:
+        by_file = all(_known_macs(switch, config) for switch in switches)
+        sizes = {s.name: _known_macs(s, config) if by_file else sum(s.channel_list) for s in switches}
+        return sorted(switches, key=lambda switch: (sizes[switch.name], switch.name))
     _, architecture = split_name(config.network)
     classes = config.known_classes or IMAGENET_CLASSES
     spec = NetworkSpec(architecture, "us", (1.0,), classes, width_range=(1.0, 1.0), stem_stride=config.stem_stride)
@@ -119,13 +169,16 @@ def _known_macs(switch: PlannedSwitch, config: Config) -> int:
 def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
-    spec = config.spec(config.known_classes or IMAGENET_CLASSES)
-    count = CostCounter(spec, config.image_size)
-    lines = []
-    for number, (switch, plan) in enumerate(zip(switches, spec.plans, strict=True), 1):
-        macs = count(plan).macs if config.known_classes else _known_macs(switch, config)
-        lines.append(f"switch {number}: {switch.name}{f', {format_macs(macs)} MACs' if macs else ''}")
-    return [*lines, *wiring_changes(spec)]
+    known = [_known_macs(switch, config) for switch in switches]
+    spec = None if config.model else config.spec(config.known_classes or IMAGENET_CLASSES)
+    if spec is not None and config.known_classes:
+        count = CostCounter(spec, config.image_size)
+        known = [count(plan).macs for plan in spec.plans]
+    lines = [
+        f"switch {number}: {switch.name}{f', {format_macs(macs)} MACs' if macs else ''}"
+        for number, (switch, macs) in enumerate(zip(switches, known, strict=True), 1)
+    ]
+    return [*lines, *(wiring_changes(spec) if spec is not None else ())]
 
 
 def wiring_changes(spec: NetworkSpec) -> list[str]:

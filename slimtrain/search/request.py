@@ -83,11 +83,12 @@ class SearchRequest:
         """Where the found plan of this name is written."""
         return self.folder / PLANS / f"{name}.yml"
 
-    def next_command(self) -> str:
+    def next_command(self, model: str = "") -> str:
         """The command that trains what was found, with what was changed of the source: the folder's own copy of the
-        configuration where no other is known."""
+        configuration where no other is known. `model`: the module that was searched, where the checkpoint alone tells it."""
         source = self.source or str(self.folder / RESOLVED)
-        before, now = plain(read_config(source)), plain(self.final)
+        final = self.final if self.final.model else dataclasses.replace(self.final, model=model)
+        before, now = plain(read_config(source)), plain(final)
         changed = [key for key in now if now[key] != before[key] and key not in (*SEARCH_KEYS, *OWN_COURSE)]
         words = [word for key in changed for word in ("--set", f"{key}={_one_line(now[key])}")]
         return shlex.join(["python", "-m", "slimtrain", "train", source, *words, "--plans", str(self.folder / PLANS)])

@@ -33,10 +33,10 @@ from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
 from slimtrain.data.datasets import Data
 from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.plan_file import write_plan_file
-from slimtrain.models.spec import NetworkSpec, published
-from slimtrain.search.checks import cautions, check_request
+from slimtrain.models.width_spec import WidthSpec
+from slimtrain.search.checks import cautions, check_request, module_of
 from slimtrain.search.evaluator import Evaluator
-from slimtrain.search.finishing import finish
+from slimtrain.search.finishing import finish, stem_facts
 from slimtrain.search.greedy import SearchOutcome, run_search
 from slimtrain.search.held_out import HeldOut, draw_images
 from slimtrain.search.plot import plot_search
@@ -44,6 +44,7 @@ from slimtrain.search.request import SearchRequest, search_folder
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
+from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes, processes
 from slimtrain.training.fitting import fitted, fitted_for_searching, resumed_batch
 from slimtrain.training.inputs import data_of, test_transform_of
@@ -87,10 +88,11 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     With `resume` the folder's own run is gone on with, else it is moved aside. UserError and its subclasses for anything
     wrong with configuration, checkpoint, targets, data or files.
     """
-    request = _fitted(request, processes, resume)
+    module = _module(request)
+    request = _fitted(request, module, processes, resume)
     opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt, request.weights)
-    check_request(request, None if opened is None else opened[0])
-    request = _with_search_batch(request, opened, processes, resume)
+    check_request(request, None if opened is None else opened[0], module)
+    request = _with_search_batch(request, opened, module, processes, resume)
     processes.wait()  # a checkpoint may lie in the folder that is moved
     _begin(request, processes, resume)
     checkpoint, config, data = opened or _trained(request, processes, resume)
@@ -101,22 +103,32 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     if processes.first:
         click.echo(outcome_table(outcomes, cost))
     if request.config.search_finish:
-        finish(request, published(checkpoint.spec, "a search"), cost, outcomes, processes, config.image_size)
+        finish(request, checkpoint.spec, cost, outcomes, processes, config.image_size)
     elif processes.first:
-        click.echo(request.next_command())
+        click.echo(request.next_command(module_of(checkpoint)))
     return outcomes
 
 
-def _fitted(request: SearchRequest, processes: Processes, resume: bool) -> SearchRequest:
+def _module(request: SearchRequest) -> WidthSpec | None:
+    """What is trained of a user's module, where the configuration names one."""
+    config = request.supernet
+    if not config.model:
+        return None
+    classes = len(data_of(config).classes)
+    return spec_of(config, classes, starting(config, classes))
+
+
+def _fitted(request: SearchRequest, module: WidthSpec | None, processes: Processes, resume: bool) -> SearchRequest:
     """The request with the batch that the training of the network to slim can have, which is the largest of its trainings; one
     that is gone on with keeps its own. ResourceError where that does not fit."""
     config, begun = request.config, request.folder / RESOLVED
-    if is_any(config.network):  # a traced network is given, none is trained
+    if is_any(config.network) and module is None and request.ckpt is not None:  # nothing is trained
         return request
     if resume and begun.exists():
         return dataclasses.replace(request, config=resumed_batch(config, plain(read_config(str(begun)))))
     data = data_of(request.supernet)
-    fits, lines = fitted(request.supernet, request.supernet.spec(len(data.classes)), len(data.train), processes)
+    spec = module or request.supernet.spec(len(data.classes))
+    fits, lines = fitted(request.supernet, spec, len(data.train), processes)
     for line in lines if processes.first else ():
         click.echo(line)
     changed = {key: getattr(fits, key) for key in ("batch_size", "lr", "calibration_batches", "fit_batch")}
@@ -124,7 +136,11 @@ def _fitted(request: SearchRequest, processes: Processes, resume: bool) -> Searc
 
 
 def _with_search_batch(
-    request: SearchRequest, opened: tuple[Checkpoint, Config, Data] | None, processes: Processes, resume: bool
+    request: SearchRequest,
+    opened: tuple[Checkpoint, Config, Data] | None,
+    module: WidthSpec | None,
+    processes: Processes,
+    resume: bool,
 ) -> SearchRequest:
     """The request with a batch that the search in the network to slim can have; one that is gone on with keeps its own, on
     which its figures depend. ResourceError where one that was asked for does not fit."""
@@ -132,7 +148,7 @@ def _with_search_batch(
     if resume and begun.exists() and (kept := config.search_batch or read_config(str(begun)).search_batch):
         return dataclasses.replace(request, config=dataclasses.replace(config, search_batch=kept))
     data = data_of(request.supernet) if opened is None else opened[2]
-    spec = request.supernet.spec(len(data.classes)) if opened is None else opened[0].spec
+    spec = opened[0].spec if opened is not None else module or request.supernet.spec(len(data.classes))
     size = config.image_size if opened is None else opened[1].image_size
     settings = dataclasses.replace(request.supernet, image_size=size)  # whose test_batch_size nobody has fitted silently
     images = config.search_images or len(_kept_for_search(config, data.test))
@@ -216,7 +232,7 @@ def _slim(
                 outcome.plan,
                 config.image_size,
                 outcome,
-                **({"stem_stride": spec.stem_stride} if isinstance(spec, NetworkSpec) else {}),
+                **stem_facts(spec),
                 target=_whole(outcome.target),
                 cost=_whole(outcome.cost),
                 unit=cost.unit,

@@ -83,11 +83,6 @@ class Slimming:
         return next((free for free in (*below, *above) if free not in taken), None)
 
 
-def channel_list(spec: NetworkSpec, plan: ChannelPlan) -> tuple[int, ...]:
-    """A plan as an AutoSlim channel list: one count per slimmable position."""
-    return tuple(plan.channels[group] for group in spec.wiring.groups)
-
-
 def changed_groups(before: ChannelPlan, after: ChannelPlan) -> list[str]:
     """The groups that have another count, in wiring order."""
     return [group for group, count in before.channels.items() if after.channels[group] != count]

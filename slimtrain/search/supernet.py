@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
-from slimtrain.config.rules import is_any
+from slimtrain.config.rules import ANY, is_any
 from slimtrain.models.registry import sibling
 
 SUPERNET = "supernet"
@@ -42,31 +43,35 @@ def supernet_config(config: Config, folder: Path) -> Config:
     """The training of the network that the search in `folder` slims. Its test images are the ones held out of the training
     images: neither training nor search ever sees the real ones.
 
+    A module is its own widest, whatever `search_widths` says, and begins with its pretrained weights, where it has some.
+
     UserError where the architecture has no universally slimmable network, and where no images are held out.
     """
-    network = "us_any" if is_any(config.network) else sibling(config.network, "us")
-    return dataclasses.replace(
+    traced = bool(config.model) or is_any(config.network)
+    network = f"us{ANY}" if traced else sibling(config.network, "us")
+    low, high = config.search_widths
+    start: dict[str, Any] = {} if config.model else {"pretrained": "", "reset_classifier": False, "teacher": ""}
+    changed = dataclasses.replace(
         with_epochs(config, max(1, round(config.epochs * config.search_share))),
         network=network,
         switches=(),
-        width_range=config.search_widths,
+        width_range=(low, min(high, 1.0)) if traced else (low, high),
         channel_lists=(),
+        channel_groups=(),
         nonuniform=True,
         width_step=0.0,
         distill=True,
-        teacher="",
         grow=(),
         grow_epochs=0,
         holdout=sum(held_out(config)),
         test_widths=(),
         test_only=False,
         output_dir=str(folder / SUPERNET),
-        weights=f"{network}.pt",
         layout="own",
         best_by="widest",
-        pretrained="",
-        reset_classifier=False,
+        **start,
     )
+    return dataclasses.replace(changed, weights=f"{changed.network_name}.pt")
 
 
 def with_epochs(config: Config, epochs: int) -> Config:

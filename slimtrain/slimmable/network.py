@@ -170,6 +170,14 @@ class SlimmableNetwork(nn.Module):
         self._activate(self.active)
         return self
 
+    def _replicate_for_data_parallel(self) -> SlimmableNetwork:
+        """Of torch.nn.DataParallel. UserError: a copy would run the weights of this network, on this network's device."""
+        raise UserError(
+            f"{self.spec.name}: torch.nn.DataParallel copies the weights of a network, and not which plan is active, so "
+            "slimmable networks do not run in it. Take a process per GPU: torch.nn.parallel.DistributedDataParallel, or "
+            "`torchrun -m slimtrain train`."
+        )
+
     def _activate(self, plan: ChannelPlan) -> None:
         if plan.channels.keys() != self.spec.widest.channels.keys():
             raise ValueError(f"plan {plan.name} has other channel groups than this {self.spec.name}")

@@ -49,14 +49,14 @@ def combine(counts: Tensor, means: Tensor, variances: Tensor) -> Statistics:
 def synchronized_batch_norm(
     x: Tensor, running: Statistics | None, weight: Tensor, bias: Tensor, momentum: float, eps: float
 ) -> Tensor:
-    """[N, C, H, W] normalized by the statistics of all processes' images, scaled and shifted; `running` follows them.
+    """[N, C, ...] normalized by the statistics of all processes' images, scaled and shifted; `running` follows them.
 
     OneValueError, on every process alike, where a channel has one value only.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     channels = x.shape[1]
     values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    variance, mean = torch.var_mean(values, (0, 2, 3), correction=0)
+    variance, mean = torch.var_mean(values, (0, *range(2, x.ndim)), correction=0)
     count = x.numel() // channels
     own = torch.cat([mean, variance, mean.new_full((1,), count)])
     # Every process fills a row of its own: one sum gathers all of them, and can be differentiated.
@@ -73,5 +73,5 @@ def synchronized_batch_norm(
             running[1].lerp_((variance.detach() * (total / (total - 1))).to(running[1].dtype), momentum)
     scale = weight * torch.rsqrt(variance + eps)
     shift = bias - mean * scale
-    shape = (1, -1, 1, 1)
+    shape = (1, -1, *[1] * (x.ndim - 2))
     return (values * scale.view(shape) + shift.view(shape)).to(x.dtype)

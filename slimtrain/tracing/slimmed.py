@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,8 +179,3 @@ def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> No
                 if plan == spec.widest:
                     for entry, tensor in zip(RUNNING, target.statistics(), strict=True):
                         tensor.copy_(tensors[norm.stored[entry].name])
-
-
-def model_name(source: str | Path) -> str:
-    """What a network is called whose module `source` names (`torchvision:mobilenet_v3_small`)."""
-    return re.sub(r"\W", "_", str(source).rpartition(":")[2].partition(".")[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimtrain.base.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import sides
 from slimtrain.base.text import count
+from slimtrain.checkpoints.adopt import adopt_lists
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
-from slimtrain.config.config import Config
+from slimtrain.config.config import FROZEN, Config
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.registry import model_name
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.tracing.slimmed import make_slimmable, model_name
+from slimtrain.tracing.slimmed import make_slimmable
 from slimtrain.tracing.sources import build_module, load_weights
 
 
@@ -37,6 +39,7 @@ class Model:
     policy: Policy
     order: str
     seed: int
+    lists: tuple[Mapping[str, int], ...] = ()  # of an AutoSlim network: the channels of every switch, group -> count
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,15 @@ def starting(config: Config, classes: int, resumed: Mapping[str, Any] | None = N
         return Start(read_own(resumed, config.model))
     policy = Policy(config.heads, config.conv_groups, config.shuffles)
     shape = (config.in_channels, *sides(config.image_size))
-    model = Model(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed)
+    if config.family == "autoslim" and config.taught_by == FROZEN:
+        raise UserError(
+            f"teacher is frozen: that is a copy of the full network, and an AutoSlim network of {config.model} begins with "
+            "its channel lists alone. Let its widest teach the others: --teacher inplace."
+        )
+    lists = tuple(dict(zip(config.channel_groups, counts, strict=True)) for counts in config.channel_lists)
+    model = Model(
+        *(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed, lists)
+    )
     return start_of(model, config.pretrained, config.pretrained_weights or None, reset_classifier=config.reset_classifier)
 
 
@@ -87,17 +98,28 @@ def start_of(model: Model, weights: str, key: str | None = None, *, reset_classi
         if reset_classifier:
             state = {**state, **_resized(module, state)}
         line = f"{Path(weights).name}: weights loaded {load_weights(module, state, Path(weights).name)}"
+    planned = model.family == "autoslim"
     network = make_slimmable(
         module,
         torch.zeros(2, *model.shape),
         model.widths,
-        family=model.family,
+        family="us" if planned else model.family,
         name=model_name(model.source),
         policy=model.policy,
         order=model.order if foreign else "none",  # random channels have no order
     )
     _check_outputs(model, network)
-    return Start(network, foreign, line)
+    return Start(at_lists(network, model.lists) if planned else network, foreign, line)
+
+
+def at_lists(network: SlimmableNetwork, lists: Sequence[Mapping[str, int]]) -> SlimmableNetwork:
+    """The AutoSlim network whose switches are channel `lists` (group -> count) of a universally slimmable one, and begin with
+    what it has there. Errors as of `GraphSpec.autoslim`."""
+    spec = network.spec
+    assert isinstance(spec, GraphSpec)
+    planned = SlimmableNetwork(spec.autoslim(lists)).train(network.training)
+    adopt_lists(planned, network)
+    return planned
 
 
 def _resized(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -78,11 +78,6 @@ def _alike_but_for_classes(before: WidthSpec, spec: WidthSpec) -> bool:
     return isinstance(before, NetworkSpec) and dataclasses.replace(before, classes=spec.classes) == spec
 
 
-def channel_lists(spec: WidthSpec) -> tuple[tuple[int, ...], ...]:
-    """Those of an AutoSlim network, none of others."""
-    return spec.channel_lists if isinstance(spec, NetworkSpec) else ()
-
-
 def read_run(
     path: Path, content: Mapping[str, Any], config: Config, spec: WidthSpec, data: Data
 ) -> tuple[SlimmableNetwork, dict[str, Any]]:
@@ -95,7 +90,7 @@ def read_run(
     if before != spec and _alike_but_for_classes(before, spec) and not asked:
         check_data(path, content, data)
     if before != spec:
-        if channel_lists(before) != channel_lists(spec) and before.name == spec.name:
+        if before.channel_lists != spec.channel_lists and before.name == spec.name:
             raise CheckpointError(
                 f"{path}: is a {before.name} of other channel lists than those to be trained. Other plans are another run: "
                 "set resume=none, or another output_dir."

@@ -140,8 +140,9 @@ class Gradients:
         self.processes = processes
         parameters = list(network.parameters())
         self.averaged: list[Tensor] = []
-        if processes.world > 1 and not synchronized:
-            self.averaged = [b for b in network.buffers() if b.is_floating_point()]
+        if processes.world > 1 and not synchronized:  # of norms: a user's constants are the same everywhere, and stay so
+            followed = {id(b) for norm in network.norms.values() for b in norm.buffers()}
+            self.averaged = [b for b in network.buffers() if b.is_floating_point() and id(b) in followed]
         sizes = [p.numel() for p in parameters]
         statistics = sum(b.numel() for b in self.averaged)
         self.flat = torch.zeros(sum(sizes) + plans + statistics, dtype=parameters[0].dtype, device=processes.device)

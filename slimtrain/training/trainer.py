@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from slimtrain.checkpoints.adopt import adopt, adopt_norms
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import FROZEN, INPLACE, Config
 from slimtrain.data.loader import Batch
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import CompiledForward, check_compiler, check_compiling
@@ -40,6 +42,8 @@ class Trainer:
         self.network = copy.deepcopy(start) if start is not None else SlimmableNetwork(spec)
         if start is None:
             initialize(self.network, config.seed)
+        # A user's module may draw what it drops: from the seed, the step and the process.
+        self.draws = f"{config.seed}:{processes.rank}" if isinstance(spec, GraphSpec) else None
         self.network.train()
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
@@ -104,6 +108,8 @@ class Trainer:
 
     def compute(self, batch: Batch) -> Tensor:
         """The gradients of a step; the mean loss of each of its plans [plans]."""
+        if self.draws is not None:  # other images drop other things, and a resumed step drops what it would have
+            torch.manual_seed(random.Random(f"{self.draws}:{batch.step}").getrandbits(63))  # noqa: S311 (no secret)
         images = to_device(batch.images, self.device, self.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
         return self.stepper.compute(self.sampler(batch.step), images, labels, batch.total).clone()
@@ -113,6 +119,9 @@ class Trainer:
         self.stepper.apply(lr)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+            for average, current in zip(self.tested.buffers(), self.network.buffers(), strict=True):
+                if not current.is_floating_point():  # positions, tables of indices: an average of whole numbers is cut off
+                    average.copy_(current)
 
     def state(self) -> dict[str, Any]:
         """All beside the network that the next steps depend on."""

@@ -13,6 +13,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Chunk, Evaluator, TensorChunks
 from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.trace import SearchStep, Trace
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.module_layers import DenseLayers
 from tests.support.run_helpers import ALONE, network_of, noise
@@ -121,3 +122,14 @@ class Priced:
 
     def __call__(self, plan: ChannelPlan) -> float:
         return float(sum(plan.channels.values()))
+
+
+class Recorded(Trace):
+    """A trace that is kept in memory."""
+
+    def __init__(self) -> None:
+        self.steps: list[SearchStep] = []
+        self.write = False
+
+    def begin(self, identity: object) -> None:
+        self.identity = identity

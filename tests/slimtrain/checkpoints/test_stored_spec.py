@@ -14,9 +14,11 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.slimmed import make_slimmable
+from slimtrain.tracing.starting import at_lists
 from tests.support.user_networks import NETWORKS, images, network, outputs
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -93,4 +95,45 @@ def test_weights_of_another_shape_are_refused(content: dict[str, Any], tmp_path:
     edited["model"][key] = edited["model"][key][:-1]
     torch.save(edited, tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match="wrong shape"):
+        open_checkpoint(tmp_path / "net.pt")
+
+
+@pytest.fixture(scope="module")
+def planned() -> SlimmableNetwork:
+    """An AutoSlim network of two lists."""
+    before = slimmable("gate")
+    assert isinstance(before.spec, GraphSpec)
+    sizes = before.spec.groups.sizes
+    lists = [{group: max(size // part, 1) for group, size in sizes.items()} for part in (3, 1)]
+    return at_lists(before, lists)
+
+
+def test_an_autoslim_network_comes_back_with_its_lists(planned: SlimmableNetwork, tmp_path: Path) -> None:
+    save(own_content(planned, 16, MEAN, STD), tmp_path / "net.pt")
+    after = open_checkpoint(tmp_path / "net.pt").network
+    assert after.spec == planned.spec and after.spec.channel_lists == planned.spec.channel_lists != ()
+    for plan in planned.spec.plans:
+        with planned.at(plan), after.at(plan), torch.no_grad():
+            assert torch.equal(after(images(2)), planned.eval()(images(2)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("channel_lists", []),
+        ("channel_lists", [[1, 2]]),
+        ("channel_lists", [[10**6] * 3, [1] * 3]),
+        ("channel_lists", [[1.5] * 3, [1] * 3]),
+        ("channel_lists", 3),
+        ("switches", [1]),
+        ("switches", [2, 1]),
+        ("width_range", [0.5, 1.0]),
+        ("family", "us"),
+    ],
+)
+def test_edited_lists_are_refused(key: str, value: object, planned: SlimmableNetwork, tmp_path: Path) -> None:
+    edited = copy.deepcopy(own_content(planned, 16, MEAN, STD))
+    edited["network"][key] = value
+    torch.save(edited, tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match=r"net\.pt: "):
         open_checkpoint(tmp_path / "net.pt")

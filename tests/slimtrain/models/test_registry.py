@@ -6,7 +6,7 @@ import pytest
 
 from slimtrain.base.errors import UserError
 from slimtrain.models.published import PUBLISHED, published_spec
-from slimtrain.models.registry import ARCHITECTURES, described_architectures, network_names, sibling, split_name
+from slimtrain.models.registry import ARCHITECTURES, described_architectures, model_name, network_names, sibling, split_name
 from slimtrain.models.width_spec import FAMILIES
 
 
@@ -71,3 +71,8 @@ def test_a_family_that_an_architecture_lacks() -> None:
 def test_an_unknown_network_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"network 'vgg': not known\. The networks are s_mobilenet_v1, .*s_shufflenet"):
         split_name("vgg")
+
+
+def test_names_of_models() -> None:
+    assert model_name("timm:tf_efficientnet_lite0") == "tf_efficientnet_lite0"
+    assert model_name("my.package.module:build") == "build"

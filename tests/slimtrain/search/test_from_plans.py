@@ -16,7 +16,7 @@ from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import published_spec
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.from_plans import plans_config, read_plans, wiring_changes
+from slimtrain.search.from_plans import PlannedNetwork, plans_config, read_plans, wiring_changes
 from tests.support.plan_files import AUTOSLIM, V2, edited, supernet, write_plan, write_published
 from tests.support.run_helpers import config as tiny
 from tests.support.slimtrain_states import layout
@@ -98,7 +98,7 @@ def test_a_plan_of_another_network_is_refused(other: object, tmp_path: Path) -> 
     write_plan(tmp_path / "p.yml", V2, V2.plan(0.5), 224)
     edited(tmp_path / "p.yml", network=other)
     with pytest.raises(WidthError, match=f"is a plan for {other}, the configuration trains autoslim_mobilenet_v2"):
-        read_plans(tmp_path, "autoslim_mobilenet_v2")
+        read_plans(tmp_path, PlannedNetwork.published("autoslim_mobilenet_v2"))
 
 
 def test_bad_folders_of_plans(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_bad_channels(change: dict[str, Any], words: str, tmp_path: Path) -> Non
     changed = {group: count for group, count in {**channels, **change}.items() if count is not None}
     (tmp_path / "p.yml").write_text(yaml.safe_dump({"network": "us_mobilenet_v1", "name": "p", "channels": changed}))
     with pytest.raises(WidthError, match=words):
-        read_plans(tmp_path, "autoslim_mobilenet_v1")
+        read_plans(tmp_path, PlannedNetwork.published("autoslim_mobilenet_v1"))
 
 
 # ------------------------------------------------------------------------------------------------------------ wiring

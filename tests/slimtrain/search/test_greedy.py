@@ -18,23 +18,12 @@ from slimtrain.models.spec import NetworkSpec
 from slimtrain.search.evaluator import Evaluator, TensorChunks
 from slimtrain.search.greedy import CandidateScore, Option, SearchOutcome, choose, run_search
 from slimtrain.search.slimming import Slimming, changed_groups
-from slimtrain.search.trace import SearchStep, Trace
+from slimtrain.search.trace import SearchStep
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.run_helpers import ALONE
-from tests.support.search_toys import RESNET, V1, V2, ScoredBy, brute_force, evaluator, known_chunks, small_network
+from tests.support.search_toys import RESNET, V1, V2, Recorded, ScoredBy, brute_force, evaluator, known_chunks, small_network
 
 SIZE = 32
-
-
-class Recorded(Trace):
-    """A trace that is kept in memory."""
-
-    def __init__(self) -> None:
-        self.steps: list[SearchStep] = []
-        self.write = False
-
-    def begin(self, identity: object) -> None:
-        self.identity = identity
 
 
 def chosen_plans(slimming: Slimming, steps: list[SearchStep]) -> list[ChannelPlan]:

@@ -12,7 +12,7 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.cost_model import format_cost
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.search.slimming import Slimming, changed_groups, channel_list, check_targets
+from slimtrain.search.slimming import Slimming, changed_groups, check_targets
 from tests.support.module_layers import DenseLayers
 from tests.support.run_helpers import AUTO, S2
 from tests.support.search_toys import MNAS, RESNET, V1, V2, Priced
@@ -73,12 +73,10 @@ def test_every_walk_ends_at_the_floor_and_every_list_is_read_as_searched(name: s
         assert plans[-1] == slimming.floor
         for plan in plans:
             assert all(count >= narrow.channels[group] and count % 8 == 0 for group, count in plan.channels.items())
-            alone = NetworkSpec(spec.architecture, "autoslim", (1,), 1000, (channel_list(spec, plan),))
+            alone = NetworkSpec(spec.architecture, "autoslim", (1,), 1000, (spec.list_of(plan),))
             assert alone.wiring == spec.wiring
             assert alone.plan(1) == plan
-        jointly = NetworkSpec(
-            spec.architecture, "autoslim", (1, 2), 1000, (channel_list(spec, plans[-1]), channel_list(spec, plans[-1]))
-        )
+        jointly = NetworkSpec(spec.architecture, "autoslim", (1, 2), 1000, (spec.list_of(plans[-1]), spec.list_of(plans[-1])))
         assert jointly.wiring == spec.wiring
 
 
@@ -126,7 +124,7 @@ def test_a_stage_summed_in_resnet_is_one_group() -> None:
     slimming = Slimming(RESNET)
     step = next(step for step in slimming.steps(slimming.start) if changed_groups(slimming.start, step) == ["features.4"])
     positions = [i for i, group in enumerate(RESNET.wiring.groups) if group == "features.4"]
-    counts = channel_list(RESNET, step)
+    counts = RESNET.list_of(step)
     assert len(positions) == 5  # the shortcut and four blocks
     assert {counts[i] for i in positions} == {step.channels["features.4"]}
 

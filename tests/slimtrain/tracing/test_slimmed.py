@@ -16,7 +16,7 @@ from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing import slimmed
 from slimtrain.tracing.equality import NotEqualError
-from slimtrain.tracing.slimmed import make_slimmable, model_name
+from slimtrain.tracing.slimmed import make_slimmable
 from tests.support.user_networks import NETWORKS, images, network, outputs
 
 
@@ -137,8 +137,3 @@ def test_an_unknown_order_is_refused() -> None:
 def test_policies_reach_the_groups() -> None:
     slimmable = make_slimmable(network("transformer"), images(2), policy=Policy("inner"))
     assert slimmable.spec.widest.channels["block.qkv"] == 8
-
-
-def test_names_of_models() -> None:
-    assert model_name("timm:tf_efficientnet_lite0") == "tf_efficientnet_lite0"
-    assert model_name("my.package.module:build") == "build"

@@ -14,6 +14,7 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.tracing.starting import starting
 from slimtrain.training.run import train
 from tests.support.run_helpers import done, refused, run, same_state
+from tests.support.search_helpers import refused_late
 from tests.support.user_networks import conv, network
 
 MODEL = f"{__name__}:build"
@@ -39,6 +40,18 @@ class Small(nn.Module):
 
 def build(num_classes: int = 10) -> nn.Module:
     return Small(num_classes)
+
+
+def other_build(num_classes: int = 10) -> nn.Module:
+    module = Small(num_classes)
+    module.block[0] = nn.Conv2d(32, 32, 1, bias=False)
+    return module
+
+
+def gray_build(num_classes: int = 10) -> nn.Module:
+    module = Small(num_classes)
+    module.stem[0] = nn.Conv2d(1, 32, 3, 2, 1, bias=False)
+    return module
 
 
 def fixed() -> nn.Module:
@@ -149,6 +162,44 @@ def test_other_classes_need_a_new_classifier(tmp_path: Path) -> None:
     assert "weights loaded by name" in outcome.out
 
 
+def test_our_own_checkpoint_of_other_classes_needs_a_new_classifier_too(trained: Path, tmp_path: Path) -> None:
+    options = words(tmp_path / "run", pretrained=trained, classes=4)
+    refused(run("train", "us_any", *options), 2, "has 10 classes, the data has 4", "reset_classifier=true")
+    done(
+        "train",
+        "us_any",
+        *words(tmp_path / "b", pretrained=trained, classes=4, reset_classifier="true", epochs=1),
+        "--lr",
+        "0",
+    )
+    ours, theirs = (open_checkpoint(path).network.state_dict() for path in (tmp_path / "b" / "us_build.pt", trained))
+    assert ours["head.weight"].shape == (4, 32) and torch.equal(ours["stem.0.weight"], theirs["stem.0.weight"])
+    other = words(tmp_path / "c", pretrained=trained, model=f"{__name__}:other_build")
+    refused(run("train", "us_any", *other), 2, "holds a us_build, the configuration trains a us_other_build")
+
+
+def test_a_checkpoint_of_color_images_is_a_start_for_gray_ones(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.build", gray_build)
+    gray = words(tmp_path / "g", pretrained=trained, in_channels=1, epochs=1)
+    done("train", "us_any", *gray, "--lr", "0")
+    ours, theirs = (open_checkpoint(path).network.state_dict() for path in (tmp_path / "g" / "us_build.pt", trained))
+    assert torch.equal(ours["stem.0.weight"], theirs["stem.0.weight"].sum(1, keepdim=True))
+
+
+def test_a_checkpoint_of_another_module_of_the_same_name_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.build", other_build)
+    refused_late(
+        run("train", "us_any", *words(tmp_path / "c", pretrained=trained)),
+        2,
+        "another us_build than the module is now",
+        "differ",
+    )
+
+
 def test_a_module_of_other_outputs_is_refused(tmp_path: Path) -> None:
     changed = words(tmp_path / "run", model=f"{__name__}:fixed")
     refused(run("train", "us_any", *changed), 2, "gives 3 outputs, the data has 10 classes", "num_classes")
@@ -156,7 +207,7 @@ def test_a_module_of_other_outputs_is_refused(tmp_path: Path) -> None:
 
 def test_us_any_asks_for_a_model_and_autoslim_for_another_family(tmp_path: Path) -> None:
     refused(run("train", "us_any", "--set", "data=fake", "--output-dir", tmp_path), 2, "--model torchvision:NAME")
-    refused(run("train", "autoslim_mobilenet_v2", "--model", MODEL, "--output-dir", tmp_path), 2, "network=us_any")
+    refused(run("train", "autoslim_mobilenet_v2", "--model", MODEL, "--output-dir", tmp_path), 2, "--plans DIR", "us_any")
     refused(run("train", "us_any", *words(tmp_path / "p", layout="published")), 2, "layout: own")
     refused(run("profile", "us_any", "--set", f"model={MODEL}"), 2, "slimtrain groups")
 
