@@ -131,8 +131,8 @@ class GraphBody(nn.Module):
         if len(self.programs) > PROGRAMS:
             self.programs.popitem(last=False)
 
-    def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the user's module gives: a tensor, or several."""
+    def forward(self, *images: Tensor) -> Any:
+        """What the user's module gives: a tensor, or several in what they stand in."""
         values = {Value(name): x for (name, _), x in zip(self.spec.graph.inputs, images, strict=True)}
         run = Run(images[0].shape[0], self.training, images[0].device)
         for operation in self.ready.operations:
@@ -159,11 +159,11 @@ class GraphBody(nn.Module):
         for value in operation.drops:
             values.pop(value, None)
 
-    def _outputs(self, values: Mapping[Value, Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def _outputs(self, values: Mapping[Value, Tensor]) -> Any:
         outputs = tuple(
             values[value] if value in values else self._stored_output(value.node) for value in self.spec.graph.outputs
         )
-        return outputs[0] if len(outputs) == 1 else outputs
+        return self.spec.graph.given(outputs)
 
     def _stored_output(self, node: str) -> Tensor:
         """A stored tensor that the network gives out as it is."""

@@ -24,6 +24,7 @@ from slimtrain.slimmable.norms import RUNNING
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.branches import kept_branches
 from slimtrain.tracing.exported import exported_program
+from slimtrain.tracing.outputs import tensors_of
 from slimtrain.tracing.reading import Traced, read_program
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
@@ -78,13 +79,15 @@ def make_slimmable(
 ) -> SlimmableNetwork:
     """`module` as a slimmable network, its weights included: at its widest plan it computes what `module` computes.
 
-    `example`: a batch of images [N, C, H, W]; only its shape counts. `widths`: for family `us` the narrowest and the widest
-    width, and whichever between them keep statistics; for `s` the switches. `policy`: what is narrowed where there is a
-    choice.
-    `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of what reads them (arXiv 1908.09791,
-    sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64. The network is in training or
-    evaluation mode as `module` is; in evaluation mode a width below 1.0 needs statistics first where there are batch norms
-    (`calibrate`).
+    It gives what `module` gives: tensors in dictionaries (a dataclass's too), tuples (named ones too) and lists; logits
+    [N, classes] that are its only output stand alone. What they are called in files follows from keys and names: `out`.
+
+    `example`: a batch of images [N, C, H, W], of signals [N, C, L], of anything [N, ...]; only its shape counts. `widths`: for
+    family `us` the narrowest and the widest width, and whichever between them keep statistics; for `s` the switches. `policy`:
+    what is narrowed where there is a choice. `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of
+    what reads them (arXiv 1908.09791, sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64.
+    The network is in training or evaluation mode as `module` is; in evaluation mode a width below 1.0 needs statistics first
+    where there are batch norms (`calibrate`).
 
     Raises NotExportable for a module that torch.export refuses, NotEqualError where the check fails, UserError for widths that
     make no sense.
@@ -182,19 +185,22 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
             tolerance, pairs = CAST, _both(network, module, example, torch.float32)
     except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
         tolerance, pairs = IN_FLOAT32, _both(network, module, example, torch.float32)
-    for index, (expected, output) in enumerate(pairs):
+    for (result, _), (expected, output) in zip(spec.graph.results, pairs, strict=True):
         error = _largest([(expected, output)])
         if not error < tolerance:
             raise NotEqualError(
-                f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
+                f"{network.spec.name}: at its widest plan {result} differs by {error:.1e} of its largest value from "
                 f"what the module computes in float64, expected less than {tolerance:.0e}. Report it, with the module."
             )
 
 
 def _largest(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The largest difference, of the largest value of the same output."""
-    errors = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30) for theirs, ours in pairs)
-    return max(map(float, errors))
+    errors = []
+    for theirs, ours in pairs:
+        expected = theirs.double()  # it may be a mask, or numbers of classes
+        errors.append(float((ours.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+    return max(errors)
 
 
 def _both(network: SlimmableNetwork, module: nn.Module, example: Tensor, number: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -206,7 +212,7 @@ def _both(network: SlimmableNetwork, module: nn.Module, example: Tensor, number:
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(number)
     reference, ours = copy.deepcopy(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
     with ours.at(ours.spec.widest):
-        return list(zip(_tensors(reference(images)), _tensors(ours(images)), strict=True))
+        return list(zip(tensors_of(reference(images)), tensors_of(ours(images)), strict=True))
 
 
 def rounding_of(graph: Graph) -> float:
@@ -214,15 +220,6 @@ def rounding_of(graph: Graph) -> float:
     casts = any(node.kind in ("to", "arange", "linspace") for node in graph.nodes)
     numbers = any(p.kind == CONSTANT and p.type.dtype == "float32" for p in graph.parameters)
     return CAST if casts or numbers else ROUNDING
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """The tensors of a module's output, in the order in which torch.export lists them."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        return [tensor for part in output.values() for tensor in _tensors(part)]
-    return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []
 
 
 def model_name(source: str | Path) -> str:

@@ -26,6 +26,7 @@ from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_o
 from benchmarks.runners.torch.slimmable import open_slimmable
 from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
 from slimexport.target.precision import PRECISIONS, row_of
+from slimexport.target.runners import Given
 
 TYPES = {name: getattr(torch, row.torch) for name, row in PRECISIONS.items() if row.torch}
 
@@ -55,8 +56,9 @@ class TorchRunner:
         forward.check()
         return timing
 
-    def logits(self, images: Array) -> Array:
-        """float32 images [batch, C, H, W] -> float32 logits [batch, classes], by the very call that is timed."""
+    def logits(self, images: Array) -> Given:
+        """float32 images [batch, C, H, W] -> float32 logits [batch, classes], several outputs by name, by the very call that
+        is timed."""
         assert self._open is not None, "the runner is closed"
         forward = self._open[0]
         self.modes.apply()
@@ -66,9 +68,13 @@ class TorchRunner:
             target = forward.target(own)
             if target is not own:
                 target.copy_(own)
-            logits: Array = forward.call(target).to("cpu", torch.float32, copy=True).numpy()
+            given = forward.named(forward.call(target))
+            if isinstance(given, Tensor):
+                result: Given = _on_host(given)
+            else:
+                result = {name: _on_host(tensor) for name, tensor in given.items()}
         forward.check()
-        return logits
+        return result
 
     def close(self) -> None:
         """Let go of the network, and of what torch keeps for later on a GPU: other backends need it."""
@@ -76,6 +82,11 @@ class TorchRunner:
         self._closing.close()
         if self.device == CUDA:
             torch.cuda.empty_cache()
+
+
+def _on_host(tensor: Tensor) -> Array:
+    values: Array = tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True).numpy()
+    return values
 
 
 def open_eager(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:

@@ -55,6 +55,6 @@ def test_a_missing_reference_is_refused(tmp_path: Path) -> None:
 
 
 def test_probes_fill_whole_batches_and_all_are_shown() -> None:
-    probes = Probes(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
+    probes = Probes.of(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
     assert [index.tolist() for index in probes.batches(2)] == [[0, 1], [2, 0]]
     assert [index.tolist() for index in probes.batches(5)] == [[0, 1, 2, 0, 1]]
