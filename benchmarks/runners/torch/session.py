@@ -40,7 +40,7 @@ class TorchRunner:
         self, cell: Cell, options: Options, forward: Eager, stopwatch: Stopwatch, modes: Modes, closing: ExitStack
     ) -> None:
         self.cell, self.device, self.needed_bytes = cell, options.device, largest_bytes(cell)
-        self.layout = memory_format(options.device, cell.precision)
+        self.layout = memory_format(options.device, cell.precision, cell.shape is None)
         self.modes, self._closing = modes, closing
         self._open: tuple[Eager, Stopwatch] | None = (forward, stopwatch)
         settings = _settings(self.layout, options, modes)
@@ -136,14 +136,14 @@ def _open(cell: Cell, inputs: Inputs, options: Options, network: Callable[[Tenso
 @torch.inference_mode()
 def _stopwatch(cell: Cell, inputs: Inputs, options: Options) -> Stopwatch:
     """The cell's images where its network reads them, and what times it there."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     buffers = open_buffers(inputs, cell.batch, layout, options.device, options.transfers)
     return DeviceStopwatch(buffers) if options.device == CUDA else HostStopwatch(buffers)
 
 
 def _dense(way: type[Eager], cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
     """The network of an ONNX file, run in a `way` on images like these."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     network = read_dense(path, cell.precision)
     network = network.to(device=options.device, memory_format=layout)  # type: ignore[call-overload]
     with torch.inference_mode():
@@ -152,7 +152,7 @@ def _dense(way: type[Eager], cell: Cell, path: Path, options: Options, images: T
 
 def _slimmed(cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
     """The slimmable network at the cell's plan."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     network, plan = open_slimmable(cell, path.parent, options.checkpoint, options.device, layout)
     with torch.inference_mode():
         return Slimmed(network, plan, images)

@@ -12,7 +12,19 @@ from slimexport.target.manifest import dump_json
 from slimexport.target.precision import Difference, row_of
 from slimexport.target.records import to_json
 from slimexport.target.reference import Probes
-from slimexport.target.verify import compare, cosine, permitted, prove, recorded_tolerance, run_probes, spread, verdict
+from slimexport.target.verify import (
+    Pair,
+    compare,
+    compare_all,
+    cosine,
+    has_direction,
+    permitted,
+    prove,
+    recorded_tolerance,
+    run_probes,
+    spread,
+    verdict,
+)
 
 REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
 Array = NDArray[Any]
@@ -296,3 +308,34 @@ def test_the_cosine_is_of_what_tells_classes_apart() -> None:
     assert cosine(200 - reference, reference) == pytest.approx(-1)
     assert np.isnan(cosine(np.full((2, 3), 100.0), reference)), "logits without a direction have no cosine"
     assert np.isnan(cosine(reference * np.nan, reference)) and np.isnan(cosine(reference[:1], reference))
+
+
+# ---------------------------------------------------------------------------------------------------- several, of any shape
+
+
+def test_of_several_outputs_the_worst_decides_and_is_named() -> None:
+    maps = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+    probes = Probes.of(images(), REFERENCE[:2], maps, maps > 0, names=("logits", "maps", "mask"))
+
+    def pairs(**outputs: Array) -> list[Pair]:
+        given = {"logits": REFERENCE[:2], "maps": maps, "mask": maps > 0, **outputs}
+        return [Pair(part.name, given[part.name], part.values) for part in probes.expected]
+
+    exact = compare_all(pairs())
+    assert (exact.max_rel_error, exact.top1_agreement) == (0.0, 1.0)
+    wrong = compare_all(pairs(maps=maps[:, ::-1]))
+    assert wrong.output == "maps" and wrong.max_rel_error > 0.5
+    assert wrong.top1_agreement == (maps.argmax(1) == maps[:, ::-1].argmax(1)).mean()
+    assert np.isnan(compare_all(pairs(maps=maps * np.nan, logits=3 * REFERENCE[:2])).max_rel_error)
+    flipped = maps > 0
+    flipped[0, 0, 0, :2] ^= True
+    assert compare_all(pairs(mask=flipped)).max_rel_error == 2 / maps.size
+    check = verdict(compare_all(pairs(mask=flipped)), probes, "x", 1e-4)
+    assert (check.status, check.output) == ("failed", "mask")
+    assert not compare_all(pairs(maps=maps[:, :, :2])).within(1.0)
+
+
+def test_maps_without_classes_agree_in_no_class() -> None:
+    one = np.random.default_rng(0).standard_normal((2, 1, 4, 4))
+    assert compare(one, one).top1_agreement is None and has_direction(one)
+    assert cosine(one + 5, one) == pytest.approx(1) and cosine(-one, one) == pytest.approx(-1)
