@@ -28,7 +28,7 @@ from benchmarks.request import Request
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
-from slimexport.target.reference import read_reference
+from slimexport.target.reference import find_probes, read_reference
 from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
@@ -162,20 +162,19 @@ class _References:
     def __call__(self, cell: Cell) -> Reference | None:
         if cell.bundle not in self.read:
             self.read = {cell.bundle: read_reference(self.plan.folders[cell.bundle])}  # one bundle's at a time
-        arrays = self.read[cell.bundle]
-        logits = arrays.get(f"logits_{cell.plan}")
-        if logits is None or "images" not in arrays:
+        arrays, folder, manifest = self.read[cell.bundle], self.plan.folders[cell.bundle], self.plan.manifests[cell.bundle]
+        if "images" not in arrays:
             return None
-        artifacts = self.plan.manifests[cell.bundle].artifacts
-        artifact = next(artifact for artifact in artifacts if artifact.file == cell.file)
-        images, size = arrays["images"], format_size(cell.image_size)
-        if images.ndim != 4 or images.shape[1:] != cell.image_shape or logits.ndim != 2 or not 0 < len(images) == len(logits):
-            path, shapes = self.plan.folders[cell.bundle] / REFERENCE, f"{list(images.shape)} and {list(logits.shape)}"
+        probes = find_probes(folder, manifest, cell.plan, arrays)
+        if probes is None:
+            return None
+        artifact = next(artifact for artifact in manifest.artifacts if artifact.file == cell.file)
+        if probes.images.shape[1:] != cell.image_shape:
             raise BundleError(
-                f"{path}: images and logits of {cell.plan} are {shapes}, which do not fit each other and {size} px. Export "
-                "again."
+                f"{folder / REFERENCE}: its images are {list(probes.images.shape)}, which do not fit "
+                f"{format_size(cell.image_size)} px. Export again."
             )
-        return images, logits, artifact.verification.tolerance
+        return probes, artifact.verification.tolerance
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:
@@ -203,7 +202,7 @@ def _input_settings(request: Request, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _images_of(cell: Cell, seed: int = 0) -> RandomImages:
-    return RandomImages(cell.image_size, seed, channels=cell.channels)
+    return RandomImages(cell.image_size, seed, channels=cell.channels, shape=cell.shape)
 
 
 def _duration(seconds: float) -> str:

@@ -56,7 +56,9 @@ class LabeledImages:
 def labeled_images(
     source: str | Path, checkpoint: Checkpoint, preprocessing: Preprocessing, workers: int | None = None
 ) -> LabeledImages:
-    """The images of `source` for a checkpoint's networks; see `images_for`."""
+    """The images of `source` for a checkpoint's networks; see `images_for`. UserError where these do not give classes of
+    images."""
+    checkpoint.spec.check_classifier(checkpoint.file, "accuracy")
     return images_for(source, checkpoint.spec.classes, preprocessing, checkpoint.file, checkpoint.class_names, workers=workers)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.arrays import Array
 from slimexport.target.backends import BACKENDS, CPU, FORMAT_OF, TENSORRT, backend_for
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest, artifact_path, read_manifest
@@ -44,14 +44,15 @@ def verify_bundle(bundle: str | Path, backend: str = CPU) -> list[Artifact]:
 
 class OpenNetwork:
     """One file of a bundle, ready to run: float32 images [N, C, H, W], normalized as the manifest's `input` says, in, logits
-    [N, classes] out. `artifact` is its entry in the manifest. Close it, or use it in a `with` block."""
+    [N, classes] out; of a network that gives something else, its output, and of several a dictionary by name. `artifact` is
+    its entry in the manifest. Close it, or use it in a `with` block."""
 
     def __init__(self, artifact: Artifact, runner: Runner, release: Callable[[], None]) -> None:
         self.artifact, self.backend = artifact, runner.backend
         self._runner: Runner | None = runner
         self._release = release
 
-    def __call__(self, images: NDArray[np.float32]) -> Array:
+    def __call__(self, images: NDArray[np.float32]) -> Any:
         if self._runner is None:
             raise BundleError(f"{self.artifact.file}: is closed. Open it again.")
         return self._runner(np.ascontiguousarray(images, np.float32))

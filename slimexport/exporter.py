@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from slimexport.job import Job, Logits
+from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
 from slimexport.onnx_files.runner import onnx_runner
@@ -30,11 +30,13 @@ from slimexport.request import (
     Reading,
     Writing,
 )
+from slimexport.results import results_of, shape_of
 from slimexport.select import select_plans, without_weights
 from slimexport.target.arrays import Array
 from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EXACT, Precision, check_option, files_of
+from slimexport.target.reference import Expected, reference_arrays
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
@@ -44,8 +46,6 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
 from slimtrain.data.noise import noise_images
-from slimtrain.graph.graph import Batch
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
 
@@ -106,10 +106,10 @@ def export(
         )
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
-    _check_outputs(checkpoint)
+    results = results_of(checkpoint)
     count = CostCounter(checkpoint.spec, size)
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
-    preprocessing = preprocessing_of(checkpoint, size, reading.exif_orientation)
+    preprocessing = replace(preprocessing_of(checkpoint, size, reading.exif_orientation), shape=shape_of(checkpoint))
     images = _probe_images(preprocessing, proof)
     labeled = None
     if proof.accuracy_data is not None:
@@ -122,7 +122,7 @@ def export(
     ranges = None
     if calibration is not None and not writing.dry_run:
         ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
-    job = Job(checkpoint, preprocessing, count, images, files, ranges, names)
+    job = Job(checkpoint, preprocessing, count, images, files, ranges, names, results)
     writing.started(len(plans) * len(files))
     if writing.dry_run:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
@@ -131,19 +131,6 @@ def export(
     folder = Path("exports") / checkpoint.spec.name if output_dir is None else output_dir
     with BundleWriter(folder, overwrite=writing.overwrite) as bundle:
         return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
-
-
-def _check_outputs(checkpoint: Checkpoint) -> None:
-    """UserError for a traced network that gives anything but [N, classes]: bundles, runners and proofs are of classifiers."""
-    spec = checkpoint.spec
-    if isinstance(spec, GraphSpec):
-        shapes = [spec.graph.types[value].shape for value in spec.graph.outputs]
-        if len(shapes) != 1 or len(shapes[0]) != 2 or not isinstance(shapes[0][-1], int):
-            written = ", ".join("x".join("N" if isinstance(n, Batch) else str(n) for n in shape) for shape in shapes)
-            raise UserError(
-                f"{checkpoint.file}: {spec.name} gives {written}, expected one output of N x classes: bundles hold "
-                "classifiers so far. Write its ONNX files with slimexport.onnx_files.graph_writer.write_graph."
-            )
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:
@@ -172,7 +159,8 @@ def _check(proof: Proof, writing: Writing) -> None:
 def _probe_images(preprocessing: Preprocessing, proof: Proof) -> Images:
     """The images that every file is verified on: photographs, or noise."""
     if proof.images is None:
-        return noise_images(proof.probes, preprocessing.image_size, PROBE_SEED, preprocessing.channels)
+        noise = noise_images(proof.probes, preprocessing.image_size, PROBE_SEED, preprocessing.channels)
+        return noise.reshape(proof.probes, *preprocessing.input_shape)
     images = open_source(proof.images, preprocessing).some(proof.probes, "verification")
     if len(images) < 2:
         raise UserError(f"{proof.images}: at least 2 readable images are needed for verification, found {len(images)}.")
@@ -231,7 +219,7 @@ def _write(
                 check = job.verify(path, described.precision, plan, logits) if verify else described.verification
                 artifact = replace(described, sha256=digest, verification=check)
                 if check.passed:
-                    reference[f"logits_{plan.name}"] = logits
+                    reference |= dict(reference_arrays(plan.name, logits))
                     artifacts.append(artifact)
                 else:
                     bundle.remove(artifact.file)
@@ -272,7 +260,9 @@ def _tell_lost(artifacts: Sequence[Artifact]) -> None:
 
 
 @contextmanager
-def _beside(function: Callable[[ChannelPlan], Logits], plans: Sequence[ChannelPlan]) -> Iterator[list[Future[Logits]]]:
+def _beside(
+    function: Callable[[ChannelPlan], tuple[Expected, ...]], plans: Sequence[ChannelPlan]
+) -> Iterator[list[Future[tuple[Expected, ...]]]]:
     """Run `function` for each plan in a second thread, in order, while the caller does something else.
 
     torch gets one thread in each: two threads that work on different things use two cores better than two that wait

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from slimexport.dense import dense_network, traced
 from slimexport.onnx_files.calibration import Calibration
-from slimexport.onnx_files.graph import INPUT, OUTPUT, to_onnx
+from slimexport.onnx_files.graph import INPUT, to_onnx
 from slimexport.onnx_files.graph_writer import write_graph
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
@@ -30,15 +29,14 @@ from slimexport.target.manifest import (
     SKIPPED,
     Artifact,
     FileEntry,
-    Input,
     Manifest,
-    Output,
     Source,
     Verification,
 )
 from slimexport.target.precision import EXACT, Precision, row_of
-from slimexport.target.reference import Probes
-from slimexport.target.verify import compare, prove
+from slimexport.target.reference import Expected, Probes, reference_bytes
+from slimexport.target.tensors import Input, Output, Result
+from slimexport.target.verify import Pair, compare_all, prove
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.image_size import format_size
 from slimtrain.base.version import __version__
@@ -50,6 +48,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.rounded import rounded_network
+from slimtrain.tracing.outputs import tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +58,13 @@ LAYER_OVERHEAD_BYTES = (
 )
 # What a file holds beside its weights, names and shapes, for each layer: 377 to 475 bytes in all networks.
 LAYER_BYTES = 400
-Logits = NDArray[np.float64]
 
 
 @dataclass
 class Job:
     """Everything that exporting any plan of a checkpoint needs. `images` [P, channels, H, W] are what files are verified on,
-    `files` those of each plan. `class_names` are those that the files tell, by class number; none where they are not known."""
+    `files` those of each plan. `class_names` are those that the files tell, by class number; none where they are not known.
+    `results`: what the network gives."""
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
@@ -74,6 +73,7 @@ class Job:
     files: tuple[Precision, ...]
     calibration: Calibration | None = None
     class_names: tuple[str, ...] = ()
+    results: tuple[Result, ...] = ()
     rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
 
     @cached_property
@@ -156,28 +156,35 @@ class Job:
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
         overhead = sum(len(self.files) * (OVERHEAD_BYTES + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
-        return sum(weight_bytes * cost.params for cost in costs) + overhead + self.images.nbytes
+        probes = len(plans) * reference_bytes(len(self.images), self.results) + self.images.nbytes
+        return sum(weight_bytes * cost.params for cost in costs) + overhead + probes
 
-    def reference(self, plan: ChannelPlan) -> Logits:
-        """Logits [P, classes] of the slimmable network in float64: what every file is held against."""
-        logits = _logits(self.exact, plan, self.images.astype(np.float64))
-        if not np.isfinite(logits).all():
-            raise CheckpointError(
-                f"{self.checkpoint.file}: at {plan.name} the checkpoint itself computes logits that are not finite. Its "
-                "weights or statistics are damaged, take an earlier checkpoint."
-            )
-        return logits
+    def reference(self, plan: ChannelPlan) -> tuple[Expected, ...]:
+        """What the slimmable network gives in float64, logits [P, classes] or all its outputs: what every file is held
+        against."""
+        outputs = _outputs(self.exact, plan, self.images.astype(np.float64))
+        for result, values in zip(self.results, outputs, strict=True):
+            if not np.isfinite(values).all():
+                what = "logits that are" if len(outputs) == 1 else f"values of output {result.name} that are"
+                raise CheckpointError(
+                    f"{self.checkpoint.file}: at {plan.name} the checkpoint itself computes {what} not finite. Its "
+                    "weights or statistics are damaged, take an earlier checkpoint."
+                )
+        return tuple(Expected(result.name, values) for result, values in zip(self.results, outputs, strict=True))
 
-    def verify(self, path: Path, precision: str, plan: ChannelPlan, logits: Logits) -> Verification:
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]) -> Verification:
         """The verification of one file, read back from disk."""
+        probes = Probes(self.images, expected)
 
         def own_gap() -> float:
             if precision == EXACT:
-                return compare(_logits(self.checkpoint.network, plan, self.images), logits).max_rel_error
-            rounded = self._rounded(row_of(precision).number)
-            return compare(_logits(rounded, plan, self.images.astype(np.float64)), logits).max_rel_error
+                outputs = _outputs(self.checkpoint.network, plan, self.images)
+            else:
+                outputs = _outputs(self._rounded(row_of(precision).number), plan, self.images.astype(np.float64))
+            given = zip(outputs, expected, strict=True)
+            return compare_all([Pair(part.name, values, part.values) for values, part in given]).max_rel_error
 
-        return prove(onnx_runner(path, precision), Probes(self.images, logits), precision, own_gap)
+        return prove(onnx_runner(path, precision), probes, precision, own_gap)
 
     def _rounded(self, number: str) -> nn.Module:
         """The slimmable network with numbers rounded to `number`, made once. From the checkpoint's: `exact` is in use
@@ -207,8 +214,10 @@ class Job:
                 std=checkpoint.std,
                 whole=self.preprocessing.whole,
                 exif_orientation=self.preprocessing.exif_orientation,
+                shape=self.preprocessing.shape,
             ),
-            output=Output(name=OUTPUT, classes=spec.classes, class_names=self.class_names or None),
+            output=Output(name=self.results[0].name, classes=spec.classes, class_names=self.class_names or None),
+            outputs=() if spec.classifies else self.results,
             created_by={"slimexport": __version__, **_versions()},
             artifacts=tuple(artifacts),
             rejected=tuple(rejected),
@@ -233,7 +242,6 @@ def _versions() -> dict[str, str | None]:
 
 
 @torch.inference_mode()
-def _logits(network: nn.Module, plan: ChannelPlan, images: Array) -> Array:
+def _outputs(network: nn.Module, plan: ChannelPlan, images: Array) -> list[Array]:
     with network.at(plan):  # type: ignore[operator]
-        logits: Array = network(torch.from_numpy(images)).numpy()
-    return logits
+        return [tensor.numpy() for tensor in tensors_of(network(torch.from_numpy(images)))]

@@ -16,9 +16,10 @@ from slimexport.report import width_text
 from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, FORMAT_OF
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import Artifact, Input, Manifest, read_manifest
+from slimexport.target.manifest import Artifact, Manifest, read_manifest
 from slimexport.target.precision import files_of
 from slimexport.target.runners import runs_on_cpu
+from slimexport.target.tensors import Input
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
 from slimtrain.data.images import Images, Preprocessing
@@ -62,6 +63,7 @@ def predict(
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
+    check_predictable(folder, manifest)
     chosen = choose_files(folder, manifest, widths, precisions, backend)
     prepared = [prepare(Path(image), manifest.input) for image in images]
     by_image: list[list[Prediction]] = [[] for _ in images]
@@ -74,9 +76,19 @@ def predict(
                     began = time.perf_counter()
                     logits = network(pixels)
                     times.append(1e3 * (time.perf_counter() - began))
-                top = likeliest(logits[0], manifest.output.class_names)
+                top = likeliest(np.asarray(logits)[0], manifest.output.class_names)
                 predictions.append(Prediction(str(image), artifact, median(times), top))
     return [prediction for predictions in by_image for prediction in predictions]
+
+
+def check_predictable(folder: Path, manifest: Manifest) -> None:
+    """BundleError where networks take no images, or do not give classes of them."""
+    own = "run it on arrays of your own with slimexport.open_network."
+    if not manifest.classifies:
+        given = ", ".join(f"{result.name} {list(result.shape)}" for result in manifest.results)
+        raise BundleError(f"{folder}: its networks give {given}, --predict tells the classes that a classifier gives: {own}")
+    if manifest.input.shape is not None:
+        raise BundleError(f"{folder}: its networks take {list(manifest.input.shape)}, --predict reads photographs: {own}")
 
 
 def choose_files(

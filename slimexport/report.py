@@ -34,7 +34,8 @@ def entry_row(entry: FileEntry) -> list[str]:
         tolerance = "cosine nan" if check.cosine is None else f"cosine {check.cosine:.4f}"
     else:
         tolerance = f"{check.tolerance:.0e}" + (" *" if _is_widened(entry) else "")
-    return [*row, check.status, error, tolerance, f"{check.top1_agreement:.0%}", f"{check.spread:.2g}"]
+    agreement = "" if check.top1_agreement is None else f"{check.top1_agreement:.0%}"
+    return [*row, check.status, error, tolerance, agreement, f"{check.spread:.2g}"]
 
 
 def _is_widened(entry: FileEntry) -> bool:
@@ -120,17 +121,20 @@ def _reason(entry: FileEntry) -> str:
     check = entry.verification
     if check.status == UNVERIFIABLE:
         return (
-            f"{entry.name}: unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale only, so that "
-            "most defects would go unseen. Give photographs with --verify-data FOLDER (or skip the proof with --no-verify)."
+            f"{entry.name}: unverifiable, the probe images' {check.output or 'logits'} differ by {check.spread:.1e} of their "
+            "scale only, so that most defects would go unseen. Give photographs with --verify-data FOLDER, or other inputs as "
+            "a .npy file (or skip the proof with --no-verify)."
         )
     if check.least_cosine is not None:
+        its = "logits point" if check.output is None else f"output {check.output} points"
         return (
-            f"{entry.name} {entry.precision}: failed, its logits point elsewhere (cosine {check.cosine or float('nan'):.3f}, "
+            f"{entry.name} {entry.precision}: failed, its {its} elsewhere (cosine {check.cosine or float('nan'):.3f}, "
             f"expected at least {check.least_cosine}). The file was not kept. Calibrate with more images, or with "
             "--int8-calibration max."
         )
     error = check.max_rel_error
-    what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of the logits' scale"
+    scale = "the logits' scale" if check.output is None else f"the scale of output {check.output}"
+    what = "outputs that are not finite" if error is None else f"a difference of {error:.1e} of {scale}"
     gap = check.rounding_gap
     own = "" if gap is None else f" (the slimmable network itself, rounded to {entry.precision}, is off by {gap:.1e})"
     return (

@@ -18,6 +18,7 @@ from slimtrain.base.version import __version__
 if TYPE_CHECKING:
     from slimtrain.base.errors import UserError
     from slimtrain.checkpoints.checkpoint import open_checkpoint
+    from slimtrain.checkpoints.own_layout import save
     from slimtrain.config.config import Config
     from slimtrain.config.reading import read_config
     from slimtrain.models.channels import ChannelPlan
@@ -43,6 +44,7 @@ __all__ = [
     "open_checkpoint",
     "published_spec",
     "read_config",
+    "save",
     "search",
     "train",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "open_checkpoint": "slimtrain.checkpoints.checkpoint",
     "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",
+    "save": "slimtrain.checkpoints.own_layout",
     "train": "slimtrain.training.run",
 }
 

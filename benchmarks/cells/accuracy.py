@@ -13,6 +13,7 @@ from slimexport.target.backends import ONNX
 from slimexport.target.errors import MissingBackend
 from slimexport.target.manifest import artifact_path
 from slimexport.target.records import to_json
+from slimtrain.base.errors import UserError
 
 
 def with_accuracies(cells: Sequence[Cell], bundle: Bundle, source: str, workers: int | None = None) -> list[Cell]:
@@ -39,6 +40,8 @@ def _measure(
     from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
+    if not bundle.manifest.classifies or image.shape is not None:
+        raise UserError(f"{bundle.folder}: --accuracy-data is for classifiers of images, this network is none. Leave it out.")
     preprocessing = Preprocessing(image.image_size, image.mean, image.std, image.whole, image.exif_orientation)
     images = images_for(source, bundle.manifest.output.classes, preprocessing, bundle.name, workers=workers)
     files = {

@@ -31,8 +31,8 @@ class Cell:
     `bundle`: the bundle's folder, by name. `name` and `plan` as in the manifest (`us_mobilenet_v1_x0_5`, `x0_5`); `width` is
     the width, an AutoSlim switch's number, or None; `label` is how tables name it (`0.5x`, `s1`). `file`: the artifact's file;
     for torch backends the fp32 ONNX file whose network they run. `macs`, `activations` (elements that its convolutions and
-    linear layers write) and `layers` (how many of them) are per image; the latter two are None for bundles that
-    do not tell. `channels` are the images'. `accuracy`: {"top1", "images", "data"} or None.
+    linear layers write) and `layers` (how many of them) are per image; the latter two are None for bundles that do not tell.
+    `channels` are the images'; `shape` is that of an input that is no image. `accuracy`: {"top1", "images", "data"} or None.
     """
 
     bundle: str
@@ -53,11 +53,12 @@ class Cell:
     layers: int | None = None
     accuracy: Mapping[str, Any] | None = None
     channels: int = IMAGE_CHANNELS
+    shape: tuple[int, ...] | None = None
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Of one image: channels, height, width."""
-        return (self.channels, *sides(self.image_size))
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one image: channels, height, width; of another input its shape."""
+        return (self.channels, *sides(self.image_size)) if self.shape is None else self.shape
 
     @property
     def group(self) -> tuple[str, str, str, int]:
@@ -121,6 +122,8 @@ class Result:
         content = asdict(self)
         if self.cell.channels == IMAGE_CHANNELS:
             del content["cell"]["channels"]
+        if self.cell.shape is None:
+            del content["cell"]["shape"]
         return content
 
     @staticmethod
@@ -130,6 +133,8 @@ class Result:
         values = {key: content[key] for key in ("status", "reason", "settings")}
         more = {"warnings": tuple(content["warnings"]), "exit_code": content.get("exit_code", 0)}
         cell = {**content["cell"], "image_size": as_image_size(content["cell"]["image_size"])}
+        if "shape" in cell:
+            cell["shape"] = tuple(cell["shape"])
         return Result(cell=Cell(**cell), rounds=rounds, **more, **values)
 
 
@@ -165,14 +170,15 @@ class CellRunner(Protocol):
     """A cell's network, loaded, with its inputs where the backend reads them; for a `with` block.
 
     `settings` says how it runs. `run(index)` does one iteration on buffer `index` (modulo their number) and waits for its
-    end. `logits(images)` runs the same path on `images`, float32 [batch, C, H, W], and gives float logits [batch, classes].
+    end. `logits(images)` runs the same path on `images`, float32 [batch, C, H, W], and gives float logits [batch, classes],
+    or whatever the network gives: several outputs by name.
     """
 
     settings: Mapping[str, Any]
 
     def run(self, index: int) -> Timing: ...
 
-    def logits(self, images: Array) -> Array: ...
+    def logits(self, images: Array) -> Any: ...
 
     def close(self) -> None: ...
 

@@ -26,15 +26,21 @@ SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class RandomImages:
-    """Images [batch, channels, height, width], float32, standard normal, the same for the same `seed`.
+    """Images [batch, channels, height, width], or inputs of another `shape`, float32, standard normal, the same for the same
+    `seed`.
 
     `most_bytes` bounds what one batch's buffers take together; two buffers are given whatever they take.
     """
 
     def __init__(
-        self, image_size: ImageSize, seed: int = 0, most_bytes: int = 1 << 30, channels: int = IMAGE_CHANNELS
+        self,
+        image_size: ImageSize,
+        seed: int = 0,
+        most_bytes: int = 1 << 30,
+        channels: int = IMAGE_CHANNELS,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
-        self.image_shape = channels, *sides(image_size)
+        self.image_shape = shape or (channels, *sides(image_size))
         self.most_bytes = most_bytes
         self._generator = np.random.default_rng(seed)
         self._views: dict[tuple[int, int], list[Array]] = {}

@@ -163,6 +163,7 @@ def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:
         layers=artifact.layers,
         accuracy=accuracy_of(bundle.manifest, artifact),
         channels=bundle.manifest.input.channels,
+        shape=bundle.manifest.input.shape,
     )
 
 

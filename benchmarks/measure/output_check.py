@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cells.cell import Array, Cell, CellRunner, WrongOutput
+from benchmarks.cells.cell import Cell, CellRunner, WrongOutput
 from slimexport.target.precision import Direction, row_of
-from slimexport.target.verify import MIN_SPREAD, compare, cosine, has_direction, recorded_tolerance, spread
+from slimexport.target.reference import Probes
+from slimexport.target.verify import (
+    MIN_SPREAD,
+    compare,
+    cosine,
+    directed,
+    least_spread,
+    recorded_tolerance,
+    run_on_probes,
+)
 
-Reference = tuple[Array, Array, float | None]
+Reference = tuple[Probes, float | None]
 
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
-    """Compare a runner's logits with a reference: probe images [P, C, H, W], logits [P, classes], and the tolerance recorded
-    for them, or None for that of the precision. An int8 network is held to a cosine instead.
+    """Compare a runner's outputs with a reference: probes and the tolerance recorded for them, or None for that of the
+    precision. An int8 network is held to a cosine instead. Of several outputs all must be right.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
     warning where the reference proves nothing, else "". Raises WrongOutput.
     """
-    images, logits, recorded = reference
-    count = -(-len(images) // cell.batch) * cell.batch
-    places = np.arange(count) % len(images)
-    batches = [places[at : at + cell.batch] for at in range(0, count, cell.batch)]
-    outputs = np.concatenate([np.asarray(runner.logits(np.ascontiguousarray(images[chosen]))) for chosen in batches])
-    expected = logits[places]
-    if outputs.shape != expected.shape:
-        raise WrongOutput(f"its output is {list(outputs.shape)}, the bundle's reference {list(expected.shape)}. {ADVICE}")
-    if not np.isfinite(outputs).all():
-        raise WrongOutput(f"its output is not finite. {ADVICE}")
+    probes, recorded = reference
     proof = row_of(cell.precision).proof
-    if isinstance(proof, Direction) and has_direction(logits):
-        alike = cosine(outputs, expected)
-        if not alike >= proof.least_cosine:
-            raise WrongOutput(
-                f"its output has a cosine of {alike:.3f} with the reference (at least {proof.least_cosine}). {ADVICE}"
-            )
-    else:
+    names = directed(probes) if isinstance(proof, Direction) else []
+    pairs = run_on_probes(runner.logits, probes, probes.batches(cell.batch))
+    for pair in pairs:
+        its = f"its output {pair.name}" if len(pairs) > 1 else "its output"
+        shapes = list(pair.output.shape), list(pair.expected.shape)
+        if pair.output.shape != pair.expected.shape:
+            raise WrongOutput(f"{its} is {shapes[0]}, the bundle's reference {shapes[1]}. {ADVICE}")
+        if not np.isfinite(pair.output).all():
+            raise WrongOutput(f"{its} is not finite. {ADVICE}")
+        if isinstance(proof, Direction) and pair.name in names:
+            alike = cosine(pair.output, pair.expected)
+            if not alike >= proof.least_cosine:
+                raise WrongOutput(
+                    f"{its} has a cosine of {alike:.3f} with the reference (at least {proof.least_cosine}). {ADVICE}"
+                )
+            continue
         tolerance = proof.tolerance if isinstance(proof, Direction) else recorded_tolerance(proof, recorded)
-        error = compare(outputs, expected).max_rel_error
+        error = compare(pair.output, pair.expected).max_rel_error
         if not error <= tolerance:
             raise WrongOutput(
-                f"its output is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
+                f"{its} is off the bundle's reference by {error:.1e} of its scale (tolerance {tolerance:.1e}). {ADVICE}"
             )
-    if spread(logits) < MIN_SPREAD:
+    if least_spread(probes) < MIN_SPREAD:
         return "its output is not proven right: the bundle's probe images all give nearly the same. Export with --verify-data."
     return ""
 

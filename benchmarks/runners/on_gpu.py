@@ -6,8 +6,9 @@ runners differ in it only.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from benchmarks.cells.cell import Array, Cell, Inputs, Timing
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory, PinnedMemory, Stream
+from slimexport.target.runners import Given, alone
 
 MOST_BUFFERS = 256  # each has a graph or a binding of its own; of images of 224 x 224, 256 exceed every cache
 MEMORY_SHARE = 1 / 16  # of what is free: the other widths of a group are open too
@@ -32,9 +34,10 @@ def device_inputs(inputs: Inputs, batch: int, cuda: Cuda) -> list[Array]:
 
 
 class OnGpu:
-    """A cell's inputs on the device, and its output of `classes` logits; with `transfers`, page-locked memory for both.
+    """A cell's inputs on the device, and its outputs, by name of these shapes for each image; with `transfers`, page-locked
+    memory for both.
 
-    `resources` releases everything. `output`: memory for the logits where the caller has it already. Raises CudaError.
+    `resources` releases everything. `memory`: of the outputs where the caller has it already. Raises CudaError.
     """
 
     def __init__(
@@ -42,10 +45,10 @@ class OnGpu:
         stream: Stream,
         cell: Cell,
         inputs: Inputs,
-        classes: int,
+        outputs: Mapping[str, tuple[int, ...]],
         transfers: bool,
         resources: ExitStack,
-        output: DeviceMemory | None = None,
+        memory: Mapping[str, DeviceMemory] | None = None,
     ) -> None:
         cuda, enter = stream.cuda, resources.enter_context
         self.stream, self.cell, self.transfers = stream, cell, transfers
@@ -53,18 +56,29 @@ class OnGpu:
         images = device_inputs(inputs, cell.batch, cuda)
         self.inputs = [enter(cuda.memory(image.nbytes)) for image in images]
         self.first = images[0]
-        self.output = output or enter(cuda.memory(FLOAT_BYTES * cell.batch * classes))
-        self.shape = (cell.batch, classes)
-        for memory, image in zip(self.inputs, images, strict=True):
-            stream.upload(memory, image)
+        self.shapes = {name: (cell.batch, *shape) for name, shape in outputs.items()}
+        self.outputs = memory or {
+            name: enter(cuda.memory(FLOAT_BYTES * math.prod(shape))) for name, shape in self.shapes.items()
+        }
+        for place, image in zip(self.inputs, images, strict=True):
+            stream.upload(place, image)
         stream.synchronize()
         self.host_inputs: list[Array] = []
-        self.host_output = np.empty(self.shape, np.float32)
+        self.host_outputs = self._empty()
         if transfers:
             locked = [enter(cuda.pinned_memory(image.nbytes)) for image in images]
             self.host_inputs = [_filled(memory, image) for memory, image in zip(locked, images, strict=True)]
-            self.host_output = enter(cuda.pinned_memory(self.host_output.nbytes)).array(self.shape)
+            self.host_outputs = {
+                name: enter(cuda.pinned_memory(array.nbytes)).array(array.shape) for name, array in self.host_outputs.items()
+            }
         self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
+
+    def _empty(self) -> dict[str, Array]:
+        return {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
+
+    def _download(self, arrays: Mapping[str, Array]) -> None:
+        for name, memory in self.outputs.items():
+            self.stream.download(arrays[name], memory)
 
     def place(self, index: int) -> int:
         """Which buffer iteration `index` reads."""
@@ -84,7 +98,7 @@ class OnGpu:
         queued = time.perf_counter()
         end.record(stream)
         if self.transfers:
-            stream.download(self.host_output, self.output)
+            self._download(self.host_outputs)
             after.record(stream)
         stream.synchronize()
         ended = time.perf_counter()
@@ -96,15 +110,15 @@ class OnGpu:
             download=1e-3 * end.elapsed_ms(after) if self.transfers else None,
         )
 
-    def logits(self, images: Array, launch: Launch) -> Array:
+    def logits(self, images: Array, launch: Launch) -> Given:
         """What `launch`, which reads buffer 0, computes of `images`; afterwards the buffer is as it was."""
-        batch, logits = check_images(images, self.cell), np.empty(self.shape, np.float32)
+        batch, arrays = check_images(images, self.cell), self._empty()
         self.stream.upload(self.inputs[0], batch)
         launch()
-        self.stream.download(logits, self.output)
+        self._download(arrays)
         self.stream.upload(self.inputs[0], self.first)
         self.stream.synchronize()
-        return logits
+        return alone(arrays)
 
 
 def _filled(memory: PinnedMemory, images: Array) -> Array:

@@ -17,7 +17,7 @@ from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.backends import CPU
 from slimexport.target.errors import MissingBackend
 from slimexport.target.precision import row_of
-from slimexport.target.runners import PROVIDERS, onnxruntime_package, require_onnxruntime, runs_on_cpu
+from slimexport.target.runners import PROVIDERS, Given, alone, onnxruntime_package, require_onnxruntime, runs_on_cpu
 
 NO_TF32 = "CPUs have no TF32, only GPUs do."
 
@@ -77,7 +77,8 @@ class OnnxRuntimeCpu:
         self.cell = cell
         settings = session_options(options.threads)
         self.session: Any = open_session(str(path), settings, PROVIDERS[CPU])
-        self.input, self.outputs = self.session.get_inputs()[0].name, [self.session.get_outputs()[0].name]
+        self.input = self.session.get_inputs()[0].name
+        self.outputs = [output.name for output in self.session.get_outputs()]
         cache = cache_bytes()
         with reasons():
             self.buffers = inputs.buffers(cell.batch, cache)
@@ -100,11 +101,11 @@ class OnnxRuntimeCpu:
             ended = time.perf_counter()
         return Timing(wall=ended - started)
 
-    def logits(self, images: Array) -> Array:
+    def logits(self, images: Array) -> Given:
         run, feed = self.session.run, {self.input: check_images(images, self.cell)}
         with reasons(*onnxruntime_errors()):
-            (logits,) = run(self.outputs, feed)
-        return np.asarray(logits)
+            arrays = [np.asarray(array) for array in run(self.outputs, feed)]
+        return alone(dict(zip(self.outputs, arrays, strict=True)))
 
     def close(self) -> None:
         """Free the session's memory; it cannot run again."""

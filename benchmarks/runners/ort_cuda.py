@@ -23,9 +23,10 @@ from slimexport.target.backends import CUDA
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Stream
 from slimexport.target.precision import row_of
-from slimexport.target.runners import PROVIDERS, onnxruntime_package
+from slimexport.target.runners import PROVIDERS, Given, onnxruntime_package
 
 PROVIDER = "CUDAExecutionProvider"
+FLOAT = "tensor(float)"
 
 
 def cuda_provider(stream: Stream, precision: str) -> tuple[str, dict[str, str]]:
@@ -77,6 +78,20 @@ def unsynchronized() -> Any:
     return options
 
 
+def _shapes(session: Any) -> dict[str, tuple[int, ...]]:
+    """A session's outputs without the batch. NotMeasured for those that are bound to no memory here."""
+    shapes = {}
+    for result in session.get_outputs():
+        batch, *own = result.shape
+        if result.type != FLOAT or not isinstance(batch, str) or "*" in batch or not all(isinstance(n, int) for n in own):
+            raise NotMeasured(
+                f"output {result.name} is {result.type} {list(result.shape)}, expected float32 and a row for each image. "
+                "Measure it on the CPU."
+            )
+        shapes[result.name] = tuple(own)
+    return shapes
+
+
 class OnnxRuntimeCuda:
     """An ONNX file on the GPU. Raises NotMeasured and OutOfMemory."""
 
@@ -90,16 +105,17 @@ class OnnxRuntimeCuda:
             settings = strict_options(options.threads)
             resources.callback(self._forget)
             self.session: Any = open_on_stream(str(path), stream, cell.precision, settings)
-            source, result = self.session.get_inputs()[0].name, self.session.get_outputs()[0]
-            self.on_gpu = OnGpu(stream, cell, inputs, result.shape[-1], options.transfers, resources)
+            source = self.session.get_inputs()[0].name
+            self.on_gpu = OnGpu(stream, cell, inputs, _shapes(self.session), options.transfers, resources)
             without_waiting = unsynchronized()
-            shape, logits = (cell.batch, *cell.image_shape), self.on_gpu.output.address
+            shape = (cell.batch, *cell.image_shape)
             resources.callback(self._forget)  # the session goes before its stream and memory
             self.launches: list[Launch] = []
             for memory in self.on_gpu.inputs:
                 binding = self.session.io_binding()
                 binding.bind_input(source, "cuda", 0, np.float32, shape, memory.address)
-                binding.bind_output(result.name, "cuda", 0, np.float32, self.on_gpu.shape, logits)
+                for name, result in self.on_gpu.outputs.items():
+                    binding.bind_output(name, "cuda", 0, np.float32, self.on_gpu.shapes[name], result.address)
                 self.launches.append(functools.partial(self.session.run_with_iobinding, binding, without_waiting))
             self.errors = errors
             self.settings: Mapping[str, Any] = {
@@ -119,7 +135,7 @@ class OnnxRuntimeCuda:
         with reasons(*self.errors):
             return self.on_gpu.iteration(index, self.launches[self.on_gpu.place(index)])
 
-    def logits(self, images: Array) -> Array:
+    def logits(self, images: Array) -> Given:
         with reasons(*self.errors):
             return self.on_gpu.logits(images, self.launches[0])
 

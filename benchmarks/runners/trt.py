@@ -19,6 +19,7 @@ from benchmarks.runners.on_gpu import Launch, OnGpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.cuda.runtime import DeviceMemory
 from slimexport.target.errors import MissingBackend
+from slimexport.target.runners import Given
 from slimexport.target.tensorrt.engine import TensorRTRunner
 
 
@@ -32,7 +33,7 @@ class TensorRT:
             self._prepare(cell)
             tensors = self.plan.tensors
             self.on_gpu = OnGpu(
-                self.plan.stream, cell, inputs, tensors.output_shape[-1], options.transfers, resources, self.plan.output
+                self.plan.stream, cell, inputs, tensors.outputs, options.transfers, resources, self.plan.outputs
             )
             if options.cuda_graph:
                 self.launches = [self._capture(memory, resources) for memory in self.on_gpu.inputs]
@@ -99,7 +100,7 @@ class TensorRT:
         with reasons(*OF_THE_TARGET):
             return self.on_gpu.iteration(index, self._launch(self.on_gpu.place(index)))
 
-    def logits(self, images: Array) -> Array:
+    def logits(self, images: Array) -> Given:
         with reasons(*OF_THE_TARGET):
             return self.on_gpu.logits(images, self._launch(0))
 

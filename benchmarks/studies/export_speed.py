@@ -47,6 +47,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
 
     from slimexport.dense import dense_network
     from slimexport.target.precision import EXACT, TOLERANCES
+    from slimexport.target.reference import Probes
     from slimexport.target.runners import OnnxRuntimeRunner
     from slimexport.target.verify import run_probes
     from slimtrain.base.options import parse_widths
@@ -73,7 +74,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
         )
         with torch.inference_mode(), exact.at(plan):
             reference = exact(torch.from_numpy(images).double()).numpy()
-        comparison = run_probes(OnnxRuntimeRunner(path), images, reference)
+        comparison = run_probes(OnnxRuntimeRunner(path), Probes.of(images, reference))
         if not comparison.within(TOLERANCES[EXACT]):
             raise SystemExit(f"{path.name}: off by {comparison.max_rel_error}")
 

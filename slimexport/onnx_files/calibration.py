@@ -20,6 +20,7 @@ from slimexport.onnx_files.ranges import Range, activation_scales, intervals, me
 from slimexport.onnx_files.runner import run_batches
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement, Int8
+from slimexport.target.verify import has_classes
 from slimtrain.base.errors import UserError
 from slimtrain.data.images import Images, Preprocessing, open_source
 
@@ -123,7 +124,7 @@ class Calibrated:
         UserError where no method gives finite logits."""
         held = self.calibration.held
         models = {method: scheme.write(self.model, self.ranges, method) for method in self.calibration.methods}
-        tried = {method: agreement(run_batches(model, held), self.reference) for method, model in models.items()}
+        tried = {method: least_agreement(run_batches(model, held), self.reference) for method, model in models.items()}
         distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
         if not distances:
             raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
@@ -131,15 +132,33 @@ class Calibrated:
         return MethodChoice(best, models[best], tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
 
 
+def least_agreement(outputs: Sequence[Array], references: Sequence[Array]) -> Agreement | None:
+    """The worst figures of all outputs in numbers; None where one is not finite."""
+    pairs = zip(outputs, references, strict=True)
+    figures = [agreement(output, reference) for output, reference in pairs if reference.dtype.kind == "f"]
+    known = [one for one in figures if one is not None]
+    if len(known) < len(figures) or not known:
+        return None
+    return Agreement(
+        logit_distance=max(one.logit_distance for one in known),
+        top1_agreement=min((one.top1_agreement for one in known if one.top1_agreement is not None), default=None),
+        cosine=min(one.cosine for one in known),
+    )
+
+
 def agreement(logits: Array, reference: Array) -> Agreement | None:
-    """Of `logits` with `reference`, both [N, classes]; None where a logit is not finite."""
+    """Of `logits` with `reference`, both [N, classes] or of another shape; None where a number is not finite."""
     outputs, expected = logits.astype(np.float64), reference.astype(np.float64)
     if not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
         return None
     smallest = np.finfo(np.float64).tiny
+    classes = has_classes(expected.shape)
+    same = float((outputs.argmax(1) == expected.argmax(1)).mean()) if classes else None
+    if expected.ndim != 2:
+        outputs, expected = outputs.reshape(len(outputs), -1), expected.reshape(len(expected), -1)
     lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(expected, axis=1)
     return Agreement(
         logit_distance=float(np.sqrt(np.mean((outputs - expected) ** 2)) / max(np.abs(expected).max(), smallest)),
-        top1_agreement=float((outputs.argmax(1) == expected.argmax(1)).mean()),
+        top1_agreement=same,
         cosine=float(((outputs * expected).sum(1) / np.maximum(lengths, smallest)).mean()),
     )

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 from torch import Tensor
 
-from slimexport.onnx_files.graph import BATCH, INPUT, IR_VERSION, OPSET, OUTPUT
+from slimexport.onnx_files.graph import BATCH, INPUT, IR_VERSION, OPSET
 from slimexport.onnx_files.operators import (  # noqa: F401  they enter forms
     activations,
     convolutions,
@@ -50,7 +50,7 @@ class TooLarge(UserError):
 def write_graph(
     sizing: Sizing, tensors: Mapping[str, Tensor], *, name: str = "network", metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """The ONNX model of a graph at a plan: `input` [batch, C, H, W] -> `output`, or `output_0` ... where there are several.
+    """The ONNX model of a graph at a plan: `input` [batch, C, H, W] -> `output`, or what its outputs are called.
     `tensors`: its parameters at the plan, by name; float64 ones are rounded to float32 at the end.
 
     Opset 17, IR version 8, any batch. Raises NoOnnxForm, naming the node, for what has no form, TooLarge beyond 2 GB.
@@ -101,7 +101,7 @@ def input_names(graph: Graph) -> dict[str, str]:
 
 def output_names(graph: Graph) -> list[str]:
     """What a graph's outputs are called in the file."""
-    return [OUTPUT] if len(graph.outputs) == 1 else [f"{OUTPUT}_{place}" for place in range(len(graph.outputs))]
+    return [name for name, _ in graph.results]
 
 
 def _names_of(program: Program) -> dict[str, str]:

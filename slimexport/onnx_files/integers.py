@@ -67,8 +67,8 @@ class _Plan:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
-        (image,), (result,) = graph.input, graph.output
-        self.image, self.result = image.name, result.name
+        (image,) = graph.input
+        self.image, self.results = image.name, frozenset(result.name for result in graph.output)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.written: dict[str, str] = {}
         self.limits: dict[str, Interval] = {}
@@ -88,7 +88,8 @@ class _Plan:
                 integers.update(node.output)
         for node in graph.node:
             if node.op_type == "Concat" and (value := self.written.get(node.output[0])):
-                self.joined.update({name: value for name in node.input if len(readers[name]) == 1})
+                alone = {name for name in node.input if len(readers[name]) == 1 and name not in self.results}
+                self.joined.update(dict.fromkeys((name for name in node.input if name in alone), value))
 
     def is_integer(self, node: onnx.NodeProto) -> bool:
         """Whether an operator computes with integers: it is known to, and its weights are constants, nothing else is."""
@@ -103,10 +104,10 @@ class _Plan:
     def _output(self, node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> list[str]:
         """Note what an integer operator writes; the values that are integers thereby."""
         (output,) = node.output
-        if output == self.result and node.op_type == "Gemm":  # logits are floats
+        if output in self.results and node.op_type == "Gemm":  # logits are floats
             return []
         following = readers.get(output, [])
-        limit = self._limit(following[0]) if len(following) == 1 else None
+        limit = self._limit(following[0]) if len(following) == 1 and output not in self.results else None
         value = output if limit is None else following[0].output[0]
         if limit is not None:
             self.limits[value] = limit
@@ -160,7 +161,7 @@ class _Writer:
             forms = [self._form(value) for value in values]
         else:
             node.input[:] = [self.pairs.paired[name] if name in self.affines else name for name in read]
-            values = [name for name in written if name != self.plan.result]
+            values = [name for name in written if name not in self.plan.results]
             moved = node.op_type in MOVED and read[0] in self.affines
             values, forms = (values, [(self.affines[read[0]], read[0])] * len(values)) if moved else ([], [])
         # What pairs alone read goes by numbers too, and what has no weights without a name.
@@ -178,7 +179,7 @@ class _Writer:
         keeps its name."""
         joint = joint or value
         like = self.named.get(joint, "")
-        written = value if value == self.plan.result else ""
+        written = value if value in self.plan.results else ""
         self.affines[value] = form
         self.pairs.paired[value] = self.pairs.activation(name, form, like, written)
         self.named[value] = name

@@ -23,11 +23,12 @@ def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")
 
 
-def run_batches(model: onnx.ModelProto, batches: Sequence[Images]) -> Array:
-    """The logits [N, classes] of a model that is not on a disk, of all batches [n, C, H, W] after each other."""
+def run_batches(model: onnx.ModelProto, batches: Sequence[Images]) -> list[Array]:
+    """The outputs, as logits [N, classes], of a model that is not on a disk, of all batches [n, C, H, W] after each other."""
     session = cpu_session(model)
     (image,) = session.get_inputs()
-    return np.concatenate([session.run(None, {image.name: batch})[0] for batch in batches])
+    parts = [session.run(None, {image.name: batch}) for batch in batches]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def cpu_session(model: onnx.ModelProto) -> Any:

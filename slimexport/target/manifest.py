@@ -15,8 +15,8 @@ from typing import Any
 
 from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
+from slimexport.target.tensors import BATCH, Input, Output, Result
 from slimtrain.base.files import file_sha256
-from slimtrain.base.image_size import ImageSize
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -38,49 +38,12 @@ class Source(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Input(Record):
-    """Images [N, channels, height, width], less `mean`, over `std`: resized `whole`, or the center of a photograph, turned
-    first as EXIF says where `exif_orientation`. `image_size` is the side of a square, or height and width, which earlier
-    versions do not read."""
-
-    name: str
-    channels: int
-    image_size: ImageSize
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    whole: bool = False
-    exif_orientation: bool = False
-
-    def check(self) -> None:
-        """EntryError where no image can be normalized so, or only wrongly."""
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels:
-                raise EntryError(f"input.{key} has {len(values)} numbers, expected one for each of {self.channels} channels")
-        if not all(value > 0 for value in self.std):
-            raise EntryError(f"input.std is {list(self.std)}, expected numbers above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output(Record):
-    """Logits [N, classes]; `class_names` by class number, where they are known."""
-
-    name: str
-    classes: int
-    class_names: tuple[str, ...] | None = None
-
-    def check(self) -> None:
-        """EntryError where names are not one for each class."""
-        if self.class_names is not None and len(self.class_names) != self.classes:
-            raise EntryError(f"output.class_names has {len(self.class_names)} names, expected one for each of {self.classes}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class BatchFigures(Record):
     """An engine's outputs at one batch next to the reference; null where they are not finite."""
 
     batch: int
     max_rel_error: float | None
-    top1_agreement: float
+    top1_agreement: float | None
     cosine: float | None
 
 
@@ -88,7 +51,9 @@ class BatchFigures(Record):
 class Verification(Record):
     """How a file was proven, or why it was not. `max_rel_error` is the largest difference relative to the largest absolute
     reference logit, `cosine` that of the logits' directions; null where outputs were not finite. Which of `tolerance` and
-    `least_cosine` there is says which of the two decided. Engines tell all `batches`, the worst of which counts."""
+    `least_cosine` there is says which of the two decided. Engines tell all `batches`, the worst of which counts. Of several
+    outputs the worst counts too: `output` is its name. `top1_agreement` is the share of images, or of places in dense outputs,
+    whose largest class is the same; there is none of outputs that name no classes."""
 
     status: str
     backend: str | None = None
@@ -101,6 +66,7 @@ class Verification(Record):
     float32_gap: float | None = null_where(lambda check: check.tolerance is not None and check.batches is None)
     rounding_gap: float | None = None
     top1_agreement: float | None = None
+    output: str | None = None
     probes: int | None = None
     spread: float | None = None
     batches: tuple[int, ...] | None = None
@@ -167,7 +133,7 @@ class Agreement(Record):
     logit; share of images with the same largest logit; mean cosine of the angle between both."""
 
     logit_distance: float
-    top1_agreement: float
+    top1_agreement: float | None
     cosine: float
 
 
@@ -230,15 +196,28 @@ class Artifact(FileEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Record):
-    """What a bundle holds."""
+    """What a bundle holds. `outputs` are those of networks that are no classifiers of images, all of them; then `output` is
+    the first, its `classes` the second of its sizes."""
 
     schema_version: int
     source: Source
     input: Input
     output: Output
+    outputs: tuple[Result, ...] = ()
     created_by: Mapping[str, str | None]
     artifacts: tuple[Artifact, ...]
     rejected: tuple[FileEntry, ...] = ()
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """All that a network gives."""
+        usual = Result(name=self.output.name, shape=(BATCH, self.output.classes), dtype="float32")
+        return self.outputs or (usual,)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its networks give logits [N, classes] and nothing else."""
+        return not self.outputs
 
     def of_format(self, form: str) -> list[Artifact]:
         """The artifacts of one of FORMATS."""
@@ -313,6 +292,8 @@ def read_manifest(bundle: str | Path) -> Manifest:
         read = from_json(Manifest, manifest)
         read.input.check()
         read.output.check()
+        for result in read.outputs:
+            result.check()
         return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error

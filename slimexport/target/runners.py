@@ -1,11 +1,12 @@
-"""Running a bundle's files. A runner takes float32 images [N, C, H, W] and gives logits [N, classes]."""
+"""Running a bundle's files. A runner takes float32 images [N, C, H, W], or whatever the network takes, and gives logits
+[N, classes], or whatever it gives: its output, or, where there are several, each by its name."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,13 +15,20 @@ from slimexport.target.backends import CPU, CUDA
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.precision import row_of
 
+Given: TypeAlias = Any  # an Array, or of several outputs a dict[str, Array]
+
+
+def alone(outputs: dict[str, Array]) -> Given:
+    """A network's outputs as a runner gives them."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
 
 class Runner(Protocol):
     """Something that runs one network."""
 
     backend: str
 
-    def __call__(self, images: Array) -> Array: ...
+    def __call__(self, images: Array) -> Given: ...
 
 
 def onnxruntime_package() -> str:
@@ -94,10 +102,12 @@ class OnnxRuntimeRunner:
             )
         self.name = path.name
         self.input = self.session.get_inputs()[0].name
+        self.outputs = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array) -> Given:
         try:
-            return np.asarray(self.session.run(None, {self.input: images})[0])
+            arrays = [np.asarray(array) for array in self.session.run(None, {self.input: images})]
+            return alone(dict(zip(self.outputs, arrays, strict=True)))
         except Exception as error:  # as above: such as images of another size
             raise BundleError(f"{self.name}: onnxruntime does not run it ({str(error).splitlines()[0]}).") from error
 

@@ -18,8 +18,9 @@ from slimexport.target.backends import ONNX, TRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, row_of
+from slimexport.target.tensors import Result
 from slimtrain.base.files import Advice, disk_error, partial_name
-from slimtrain.base.image_size import format_size, sides
+from slimtrain.base.image_size import format_size
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,17 @@ ADVICE = Advice(
     "Nothing was changed. Free some space, or choose another folder.", "Nothing was changed. Choose another folder."
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+TYPES = {
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+    "int8": "TYPE_INT8",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
 
 
 def write_repository(
@@ -58,13 +70,14 @@ def write_repository(
     for name, artifact in model_names(bundle, manifest):
         config = model_config(bundle, manifest, artifact, name, batch)
         models.append((name, artifact_path(bundle, artifact), FILES[artifact.format], config))
+    names = manifest.output.class_names if manifest.classifies else None
     staging = partial_name(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had this one's number
         staging.mkdir()
         for name, source, file, config in models:
-            _write_model(staging / name, source, file, config, manifest.output.class_names)
+            _write_model(staging / name, source, file, config, names)
         _publish(staging, folder, overwrite)
     except OSError as error:
         raise disk_error(folder, error, ADVICE) from error
@@ -117,30 +130,37 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
 def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str, max_batch: int) -> str:
     """The text of an artifact's `config.pbtxt`. BundleError where the manifest says what cannot be."""
     plan = artifact.format == TRT
-    image, result = manifest.input.name, manifest.output.name
-    size, channels, classes = sides(manifest.input.image_size), manifest.input.channels, manifest.output.classes
-    dims = ", ".join(map(str, (channels, *size)))
-    labels = [f'label_filename: "{LABELS}"'] if manifest.output.class_names else []
+    image, results, classes = manifest.input.name, manifest.results, manifest.output.classes
+    shape = manifest.input.input_shape
+    dims = ", ".join(map(str, shape))
+    labels = [f'label_filename: "{LABELS}"'] if manifest.output.class_names and manifest.classifies else []
     smallest, best, largest = (1, min(PREFERRED, max_batch), max_batch)
     if plan:
         if artifact.engine is None:
             raise BundleError(f"{bundle / MANIFEST}: does not say what {name} was built for (engine is null). Build it again.")
         smallest, best, largest = artifact.engine.batch
-    if not (1 <= smallest <= best <= largest and min(*size, channels, classes) >= 1):
+    if not (1 <= smallest <= best <= largest and min(shape) >= 1 and (classes >= 1 or not manifest.classifies)):
         raise BundleError(
-            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {channels} channels, "
+            f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {manifest.input.channels} channels, "
             f"{format_size(manifest.input.image_size)} pixels and {classes} classes, expected positive numbers and batches in "
             "order. Export again."
         )
-    if not (NAME.fullmatch(image) and NAME.fullmatch(result)):
-        raise BundleError(f"{bundle / MANIFEST}: {image!r} and {result!r} are no names of tensors. Export again.")
+    wrong = [repr(tensor) for tensor in (image, *(result.name for result in results)) if not TENSOR.fullmatch(tensor)]
+    if wrong:
+        raise BundleError(f"{bundle / MANIFEST}: {' and '.join(wrong)} are no names of tensors. Export again.")
+    for result in results:
+        if result.rows != 1:
+            raise BundleError(
+                f"{bundle}: output {result.name} is {list(result.shape)}: Triton takes a row for each image alone. Export a "
+                "network without it."
+            )
     lines = [
         f"{MARK}, sha256 {artifact.sha256}",
         f'name: "{name}"',
         'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
         f"max_batch_size: {largest}",
         *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {dims} ]"),
-        *_block("output [", f'name: "{result}"', "data_type: TYPE_FP32", f"dims: [ {classes} ]", *labels),
+        *_outputs(results, labels),
     ]
     if largest > 1:
         sizes = ", ".join(map(str, sorted({best, largest} - {1})))
@@ -150,6 +170,19 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
     for batch in sorted({smallest, largest}):
         lines += _warmup(batch, image, dims)
     return "\n".join(lines) + "\n"
+
+
+def _outputs(results: Sequence[Result], labels: Sequence[str]) -> Iterator[str]:
+    """The outputs: a single number of each image is an array of one."""
+    yield "output ["
+    for result in results:
+        own = ", ".join(map(str, result.own_shape))
+        kind = f"data_type: {TYPES[result.dtype]}"
+        shape = [f"dims: [ {own} ]"] if own else ["dims: [ 1 ]", "reshape { shape: [ ] }"]
+        comma = "," * (result is not results[-1])
+        fields = [f'name: "{result.name}"', kind, *shape, *labels]
+        yield from ("  {", *(f"    {field}" for field in fields), f"  }}{comma}")
+    yield "]"
 
 
 def _block(opening: str, *fields: str) -> Iterator[str]:

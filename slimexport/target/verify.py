@@ -1,14 +1,14 @@
-"""Proof that a file computes what the checkpoint computes: its logits against the slimmable network's in float64.
+"""Proof that a file computes what the checkpoint computes: its outputs against the slimmable network's in float64.
 
-Differences are relative to the largest absolute reference logit (the *scale*), so one tolerance fits all networks. A
-NaN fails. Probe images that a network cannot tell apart prove nothing, whatever the difference: that is
-`unverifiable`, and not passed.
+Differences are relative to the largest absolute value of the reference's output (the *scale*), so one tolerance fits all
+networks. A NaN fails. Of several outputs all must be right. Probe images that a network cannot tell apart prove nothing,
+whatever the difference: that is `unverifiable`, and not passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, Artifact, Manifest, Verification, artifact_path
 from slimexport.target.precision import EXACT, Difference, Direction, row_of
 from slimexport.target.reference import Probes, probes_of, read_reference
-from slimexport.target.runners import OnnxRuntimeRunner, Runner, runs_on_cpu
+from slimexport.target.runners import Given, OnnxRuntimeRunner, Runner, runs_on_cpu
 
 MIN_SPREAD = 1e-2
 USUAL, FLOAT32_GAP, ROUNDING_GAP, NO_DIRECTION = "default", "float32 gap", "rounding gap", "no direction"  # of a tolerance
@@ -28,32 +28,108 @@ SPREAD_SHARE = 0.5  # a tolerance is not widened beyond this share of what sets 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Logits of a file next to the reference's. Relative to the scale; NaN where something is not finite."""
+    """Outputs of a file next to the reference's. Relative to the scale; NaN where something is not finite. Of several outputs
+    it is the worst, and `output` says which. No `top1_agreement` where outputs name no classes."""
 
     max_rel_error: float
-    top1_agreement: float
+    top1_agreement: float | None
+    output: str | None = None
 
     def within(self, tolerance: float) -> bool:
         return bool(self.max_rel_error <= tolerance)  # False for NaN
 
 
-def spread(reference: Array) -> float:
-    """How far logits [P, classes] differ between probe images, relative to their scale: the largest over classes."""
-    scale = np.abs(reference).max()
+@dataclass(frozen=True)
+class Pair:
+    """An output of a file, and what it should be, both [rows, ...]."""
+
+    name: str
+    output: Array
+    expected: Array
+
+
+def spread(reference: Array, images: int | None = None) -> float:
+    """How far outputs [P, ...] differ between probe images, relative to their scale: the largest over classes and places. The
+    rows are those of `images` images, if not one of each."""
+    values = reference.reshape(len(reference) if images is None else images, -1)
+    scale = np.abs(values).max()
     if not 0 < scale < np.inf:  # a reference of zeros, NaN or infinities tells nothing apart
         return 0.0
-    return float((reference.max(0) - reference.min(0)).max() / scale)
+    return float((values.max(0) * 1.0 - values.min(0)).max() / scale)
+
+
+def least_spread(probes: Probes) -> float:
+    """That of the output which differs least."""
+    return min(spread(part.values, len(probes.images)) for part in probes.expected)
+
+
+def least_spread_output(probes: Probes) -> str | None:
+    """Its name, where there are several."""
+    least = min(probes.expected, key=lambda part: spread(part.values, len(probes.images)))
+    return least.name if len(probes.expected) > 1 else None
+
+
+def has_classes(shape: Sequence[int]) -> bool:
+    """Whether the second size of [N, C] or [N, C, H, W] counts classes: dense outputs of one channel are numbers."""
+    return len(shape) == 2 or (len(shape) == 4 and shape[1] > 1)
 
 
 def compare(outputs: Array, reference: Array) -> Comparison:
-    """`outputs` against `reference`, both [P, classes]. Another shape counts as wholly wrong."""
+    """`outputs` against `reference`, both [P, classes] or of any other shape. Another shape counts as wholly wrong. Of whole
+    numbers, such as classes, the error is the share that differs."""
     if outputs.shape != reference.shape:
         return Comparison(float("inf"), 0.0)
+    agreement = float((outputs.argmax(1) == reference.argmax(1)).mean()) if has_classes(reference.shape) else None
+    if reference.dtype.kind != "f":
+        differs = float((outputs != reference).mean())
+        return Comparison(differs, 1 - differs)
     scale = np.abs(reference).max()
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.abs(outputs.astype(np.float64) - reference).max()
         error = 0.0 if difference == 0 else float(difference / scale)
-    return Comparison(error, float((outputs.argmax(1) == reference.argmax(1)).mean()))
+    return Comparison(error, agreement)
+
+
+def compare_all(pairs: Sequence[Pair]) -> Comparison:
+    """The worst of all outputs; of agreements the least."""
+    named = len(pairs) > 1
+    return worst([replace(compare(pair.output, pair.expected), output=pair.name if named else None) for pair in pairs])
+
+
+def worst(comparisons: Sequence[Comparison]) -> Comparison:
+    """The largest error, one that is not finite before all, and the least agreement."""
+    largest = max(comparisons, key=lambda one: (np.isnan(one.max_rel_error), one.max_rel_error))
+    agreements = [one.top1_agreement for one in comparisons if one.top1_agreement is not None]
+    return replace(largest, top1_agreement=min(agreements, default=None))
+
+
+def run_on_probes(run: Callable[[Array], Given], probes: Probes, batches: Sequence[Array]) -> list[Pair]:
+    """What `run` gives for the probe images, in batches of these indices, next to what it should, output by output."""
+    parts: list[list[Array]] = [[] for _ in probes.expected]
+    for chosen in batches:
+        given = run(np.ascontiguousarray(probes.images[chosen]))
+        for arrays, expected in zip(parts, probes.expected, strict=True):
+            arrays.append(expected.picked(_output(given, expected.name)))
+    chosen = np.concatenate(batches)
+    return [
+        Pair(expected.name, _joined(arrays), expected.of(len(probes.images), chosen))
+        for arrays, expected in zip(parts, probes.expected, strict=True)
+    ]
+
+
+def _output(given: Given, name: str) -> Array:
+    """An output by its name. BundleError where a file has no such output."""
+    if not isinstance(given, dict):
+        return np.asarray(given)
+    if name not in given:
+        raise BundleError(f"a file gives {', '.join(given)}, its manifest names {name}. Export again.")
+    return np.asarray(given[name])
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """Batches after each other; nothing where they do not fit each other, which equals no reference."""
+    alike = {array.shape[1:] for array in arrays}
+    return np.concatenate(arrays) if len(alike) == 1 and all(array.ndim for array in arrays) else np.empty(0)
 
 
 def permitted(proof: Difference, gap: float, seen: float) -> float:
@@ -73,28 +149,25 @@ def recorded_tolerance(proof: Difference, recorded: float | None) -> float:
     return max(proof.tolerance, min(recorded or 0.0, max(proof.most, exact.most)))
 
 
-def run_probes(runner: Runner, images: Array, reference: Array) -> Comparison:
+def run_probes(runner: Runner, probes: Probes) -> Comparison:
     """The worse of two runs: each probe image alone, and all in one batch."""
-    alone = compare(np.concatenate([runner(images[i : i + 1]) for i in range(len(images))]), reference)
-    together = compare(runner(images), reference)
-    errors = (alone.max_rel_error, together.max_rel_error)
-    worst = float("nan") if any(np.isnan(errors)) else max(errors)
-    return Comparison(worst, min(alone.top1_agreement, together.top1_agreement))
+    every = np.arange(len(probes.images))
+    return worst([compare_all(run_on_probes(runner, probes, batches)) for batches in (list(every[:, None]), [every])])
 
 
 def verdict(
     comparison: Comparison,
-    reference: Array,
+    probes: Probes,
     backend: str,
     tolerance: float,
     tolerance_from: str = USUAL,
     **gap: float | None,
 ) -> Verification:
     """The verification of a file that is proven by a tolerance; `gap` is what that comes from, under the manifest's key."""
-    seen = spread(reference)
+    seen, output = least_spread(probes), comparison.output
     status = PASSED if comparison.within(tolerance) else FAILED
     if status == PASSED and seen < MIN_SPREAD:
-        status = UNVERIFIABLE
+        status, output = UNVERIFIABLE, least_spread_output(probes)
     return Verification(
         status=status,
         backend=backend,
@@ -102,7 +175,8 @@ def verdict(
         tolerance=tolerance,
         tolerance_from=tolerance_from,
         top1_agreement=comparison.top1_agreement,
-        probes=len(reference),
+        output=output,
+        probes=len(probes.images),
         spread=seen,
         **gap,  # type: ignore[arg-type]
     )
@@ -114,27 +188,54 @@ def finite(value: float) -> float | None:
 
 
 def cosine(outputs: Array, reference: Array) -> float:
-    """The cosine between two sets of logits, each image's mean taken off: what all classes share decides nothing."""
+    """The cosine between two sets of outputs, what decides nothing taken off: of logits, also of every place, what all classes
+    share, of others the image's mean."""
     if outputs.shape != reference.shape or not np.isfinite(outputs).all():
         return float("nan")
-    a, b = (logits.astype(np.float64) - logits.mean(1, keepdims=True) for logits in (outputs, reference))
+    axes = _shared(reference.shape)
+    a, b = (values.astype(np.float64) - values.mean(axes, keepdims=True) for values in (outputs, reference))
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float((a * b).sum() / norms) if norms else float("nan")
 
 
-def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Direction) -> Verification:
-    """The verification of a file that is proven by its logits' direction; top-1 agreement and largest difference are told.
+def _shared(shape: Sequence[int]) -> tuple[int, ...]:
+    return (1,) if has_classes(shape) else tuple(range(1, len(shape)))
 
-    Logits of one class, or that all classes share, have no direction: then the largest difference decides."""
-    outputs = runner(images)
-    comparison = compare(outputs, reference)
-    if not has_direction(reference):
-        return verdict(comparison, reference, runner.backend, proof.tolerance, NO_DIRECTION)
-    seen = spread(reference)
-    alike = cosine(outputs, reference)
-    status = PASSED if alike >= proof.least_cosine else FAILED  # FAILED for NaN
+
+def has_direction(reference: Array) -> bool:
+    """Whether outputs [P, ...] differ from what `cosine` takes off, so that their cosine with others says something."""
+    axes = _shared(reference.shape)
+    return bool(axes) and reference.dtype.kind == "f" and bool(np.ptp(reference, axis=axes).max() > 0)
+
+
+def directed(probes: Probes) -> list[str]:
+    """The outputs that have a direction."""
+    return [part.name for part in probes.expected if has_direction(part.values)]
+
+
+def compare_directions(pairs: Sequence[Pair], names: Sequence[str]) -> tuple[float, str | None]:
+    """The least cosine of the outputs of these `names`, and, of several, whose it is; NaN where something is not finite."""
+    cosines = [(cosine(pair.output, pair.expected), pair.name) for pair in pairs if pair.name in names]
+    least, name = min(cosines, key=lambda one: (not np.isnan(one[0]), one[0]), default=(float("nan"), ""))
+    return least, name if len(pairs) > 1 else None
+
+
+def direction_verdict(runner: Runner, probes: Probes, proof: Direction) -> Verification:
+    """The verification of a file that is proven by its outputs' direction; top-1 agreement and largest difference are told.
+
+    Logits of one class, or that all classes share, and whole numbers have no direction: then the largest difference
+    decides."""
+    pairs = run_on_probes(runner, probes, [np.arange(len(probes.images))])
+    comparison, names = compare_all(pairs), directed(probes)
+    if not names:
+        return verdict(comparison, probes, runner.backend, proof.tolerance, NO_DIRECTION)
+    seen = least_spread(probes)
+    alike, output = compare_directions(pairs, names)
+    others = [pair for pair in pairs if pair.name not in names]
+    right = alike >= proof.least_cosine and (not others or compare_all(others).within(proof.tolerance))
+    status = PASSED if right else FAILED  # FAILED for NaN
     if status == PASSED and seen < MIN_SPREAD:
-        status = UNVERIFIABLE
+        status, output = UNVERIFIABLE, least_spread_output(probes)
     return Verification(
         status=status,
         backend=runner.backend,
@@ -142,14 +243,10 @@ def direction_verdict(runner: Runner, images: Array, reference: Array, proof: Di
         cosine=finite(alike),
         least_cosine=proof.least_cosine,
         top1_agreement=comparison.top1_agreement,
-        probes=len(reference),
+        output=output,
+        probes=len(probes.images),
         spread=seen,
     )
-
-
-def has_direction(reference: Array) -> bool:
-    """Whether logits [P, classes] differ between classes, so that their cosine with others says something."""
-    return bool(np.ptp(reference, axis=1).max() > 0)
 
 
 def prove(runner: Runner, probes: Probes, precision: str, own_gap: Callable[[], float]) -> Verification:
@@ -157,15 +254,15 @@ def prove(runner: Runner, probes: Probes, precision: str, own_gap: Callable[[], 
     itself is off when it is computed in the file's numbers."""
     proof = row_of(precision).proof
     if isinstance(proof, Direction):
-        return direction_verdict(runner, probes.images, probes.logits, proof)
-    comparison = run_probes(runner, probes.images, probes.logits)
+        return direction_verdict(runner, probes, proof)
+    comparison = run_probes(runner, probes)
     if not proof.factor or comparison.within(proof.tolerance):
-        return verdict(comparison, probes.logits, runner.backend, proof.tolerance)
+        return verdict(comparison, probes, runner.backend, proof.tolerance)
     gap = own_gap()
-    tolerance = permitted(proof, gap, spread(probes.logits))
+    tolerance = permitted(proof, gap, least_spread(probes))
     key = FLOAT32_GAP if row_of(precision).name == EXACT else ROUNDING_GAP
     origin = key if tolerance > proof.tolerance else USUAL
-    return verdict(comparison, probes.logits, runner.backend, tolerance, origin, **{key.replace(" ", "_"): finite(gap)})
+    return verdict(comparison, probes, runner.backend, tolerance, origin, **{key.replace(" ", "_"): finite(gap)})
 
 
 def verify_files(bundle: Path, manifest: Manifest, device: str = CPU) -> list[tuple[Artifact, Verification]]:
@@ -193,7 +290,7 @@ def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, device: str) ->
     runner = OnnxRuntimeRunner(path, device=device)
     proof, recorded = row_of(precision).proof, artifact.verification
     if isinstance(proof, Direction):
-        return direction_verdict(runner, probes.images, probes.logits, proof)
+        return direction_verdict(runner, probes, proof)
     tolerance = recorded_tolerance(proof, recorded.tolerance)
-    comparison = run_probes(runner, probes.images, probes.logits)
-    return verdict(comparison, probes.logits, runner.backend, tolerance, recorded.tolerance_from or USUAL)
+    comparison = run_probes(runner, probes)
+    return verdict(comparison, probes, runner.backend, tolerance, recorded.tolerance_from or USUAL)

@@ -10,14 +10,18 @@ The other layout is `published_layout.py`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from slimtrain.base.errors import CheckpointError
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import ImageSize, plain_size
+from slimtrain.base.text import count
 from slimtrain.base.version import __version__
+from slimtrain.checkpoints import writing
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.checkpoints.stored_spec import plain_spec, read_spec
 from slimtrain.models.channels import ChannelPlan
@@ -28,6 +32,7 @@ from slimtrain.slimmable.norms import RUNNING
 
 FORMAT = "slimtrain"
 VERSION = 1
+IMAGE_SIZE = 224  # of a published architecture, where nothing else is said
 
 
 def is_own(content: Any) -> bool:
@@ -69,6 +74,45 @@ def own_content(
     if training is not None:
         content["training"] = dict(training)
     return content
+
+
+def save(
+    network: SlimmableNetwork,
+    path: str | Path,
+    *,
+    image_size: ImageSize | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] = (),
+) -> None:
+    """Write a network that was trained in a loop of your own as a checkpoint, which `slimexport --ckpt` and `open_checkpoint`
+    read; its statistics of calibrated plans go along.
+
+    `image_size`: pixels a side, or (height, width); a traced network holds its own (default for others: 224). `mean` and
+    `std`: what inputs are normalized by, a number for each channel, for values from 0 to 1 (default: 0 and 1, as they are).
+
+    UserError for numbers that do not fit the network, and where the file cannot be written.
+
+    >>> import slimtrain
+    >>> network = slimtrain.SlimmableNetwork(slimtrain.published_spec("s_mobilenet_v1", classes=10))
+    >>> slimtrain.save(network, "mine.pt", image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> slimtrain.open_checkpoint("mine.pt").image_size
+    64
+    """
+    spec = network.spec
+    size: ImageSize = image_size if image_size is not None else getattr(spec, "image_size", IMAGE_SIZE)
+    spec.check_image_size(size)
+    numbers = {"mean": tuple(mean or [0.0] * spec.in_channels), "std": tuple(std or [1.0] * spec.in_channels)}
+    for key, values in numbers.items():
+        usable = all(math.isfinite(value) and (value > 0 or key == "mean") for value in values)
+        if len(values) != spec.in_channels or not usable:
+            raise UserError(
+                f"{key} {list(values)}: expected a number for each of the {count(spec.in_channels, 'channel')} of an input"
+                f"{', above 0' * (key == 'std')}."
+            )
+    if len(class_names) not in (0, spec.classes):
+        raise UserError(f"{len(class_names)} class names, expected one for each of {spec.classes} classes, or none.")
+    writing.save(own_content(network, size, numbers["mean"], numbers["std"], class_names), Path(path))
 
 
 def described(

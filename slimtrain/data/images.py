@@ -41,7 +41,8 @@ class Preprocessing:
     """How an image becomes a network's input: its size, mean and standard deviation per channel (0 to 1), whether images
     are resized `whole`, as small ones are, in place of cropped, and whether files are turned as their EXIF says.
 
-    Testing, calibration, accuracy, verification and int8 all do it, training without augmentation too.
+    Testing, calibration, accuracy, verification and int8 all do it, training without augmentation too. `shape`: of an input
+    that is no image, such as a signal [channels, length]; such inputs come normalized, in arrays.
     """
 
     image_size: ImageSize
@@ -49,10 +50,16 @@ class Preprocessing:
     std: tuple[float, ...]
     whole: bool = False
     exif_orientation: bool = False
+    shape: tuple[int, ...] | None = None
 
     def __call__(self, path: str | Path) -> Images:
         """[channels, height, width] of one file; OSError where it is no readable image, ImageRefused as of `open_image`."""
         return self.prepare(open_image(path, self.exif_orientation, self.channels))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return (self.channels, *sides(self.image_size)) if self.shape is None else self.shape
 
     @property
     def channels(self) -> int:
@@ -144,6 +151,12 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
     of these, is empty, or holds arrays of another form.
     """
     if packaged(source) or os.path.isdir(source):
+        if preprocessing.shape is not None:
+            shape = ", ".join(map(str, preprocessing.shape))
+            raise UserError(
+                f"{source}: holds images, the network takes inputs [{shape}]. Give normalized ones as a .npy file, float32 "
+                f"[N, {shape}]."
+            )
         check_channels(preprocessing.channels, "Give normalized images as a .npy file instead.")
     if packaged(source):
         return _packaged(CATALOG[str(source)].name, preprocessing)
@@ -158,7 +171,7 @@ def open_source(source: str | Path, preprocessing: Preprocessing) -> ImageSource
 
         return ImageSource(str(source), folders, "folders", opened)
     if source.suffix.lower() in (".npy", ".npz"):
-        array, labels = read_array(source, preprocessing.image_size, preprocessing.channels)
+        array, labels = read_array(source, preprocessing.image_size, preprocessing.channels, preprocessing.shape)
         classes = "" if labels is None else "classes"
         labels = np.zeros(len(array), np.int64) if labels is None else labels
         return ImageSource(str(source), labels, classes, lambda indices: (np.array(array[i]) for i in indices))
@@ -214,9 +227,11 @@ def _stacked(images: Iterator[Images], batch_size: int) -> Iterator[Images]:
         yield np.stack(batch)
 
 
-def read_array(path: Path, image_size: ImageSize, channels: int = 3) -> tuple[Images, Indices | None]:
-    """Normalized float32 [N, channels, height, width] of a `.npy` file, or of a `.npz` that holds nothing else but, where
-    it does, their labels: integers [N], returned beside."""
+def read_array(
+    path: Path, image_size: ImageSize, channels: int = 3, shape: tuple[int, ...] | None = None
+) -> tuple[Images, Indices | None]:
+    """Normalized float32 [N, channels, height, width], or [N, *shape] of inputs that are no images, of a `.npy` file, or of a
+    `.npz` that holds nothing else but, where it does, their labels: integers [N], returned beside."""
     labels: Indices | None = None
     try:
         loaded: Any = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
@@ -229,11 +244,11 @@ def read_array(path: Path, image_size: ImageSize, channels: int = 3) -> tuple[Im
         raise
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on a damaged file
         raise UserError(f"{path}: not a readable numpy file ({error}).") from error
-    shape = channels, *sides(image_size)
+    shape = shape or (channels, *sides(image_size))
     expected = f"normalized float32 images [N, {', '.join(map(str, shape))}]"
     if not isinstance(loaded, np.ndarray):
         raise UserError(f"{path}: holds no array, expected {expected}.")
-    if loaded.dtype != np.float32 or loaded.ndim != 4 or loaded.shape[1:] != shape or not len(loaded):
+    if loaded.dtype != np.float32 or loaded.ndim != 1 + len(shape) or loaded.shape[1:] != shape or not len(loaded):
         raise UserError(f"{path}: holds {loaded.dtype} {list(loaded.shape)}, expected {expected}.")
     for start in range(0, len(loaded), 256):
         if not np.isfinite(loaded[start : start + 256]).all():

@@ -7,13 +7,15 @@ what another made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:  # numpy takes longer to load than all else here
     from numpy.typing import NDArray
+
+from slimtrain.graph.structure import Structure, usual_structure
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,38 @@ class Parameter:
 @dataclass(frozen=True)
 class Graph:
     """A network. `inputs` and `outputs` are what it takes and gives; `nodes` stand in the order in which they run.
-    `constants`: name -> array, of the parameters that are some."""
+    `constants`: name -> array, of the parameters that are some. `structure`: what the outputs stand in, None where that is
+    nothing, or a tuple of them."""
 
     inputs: tuple[tuple[str, TensorType], ...]
     parameters: tuple[Parameter, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+    structure: Structure | None = None
     by_name: Mapping[str, Node] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+
+    @cached_property
+    def results(self) -> tuple[tuple[str, TensorType], ...]:
+        """What it gives out: names, as files have them, and types."""
+        structure = self.structure or usual_structure(len(self.outputs))
+        return tuple((name, self.types[value]) for name, value in zip(structure.names, self.outputs, strict=True))
+
+    @cached_property
+    def classifies(self) -> bool:
+        """Whether it gives logits [N, classes] and nothing else."""
+        (_, type_), *others = self.results
+        sizes = type_.shape
+        return not others and len(sizes) == 2 and sizes[0] == Batch() and isinstance(sizes[1], int) and type_.floating
+
+    def given(self, outputs: Sequence[Any]) -> Any:
+        """Outputs as the module gives them, in their dictionaries, tuples and lists. Logits of a classifier stand alone,
+        whatever they stood in: that is what trains and tests classifiers."""
+        structure = self.structure or usual_structure(len(self.outputs))
+        return outputs[0] if self.classifies else structure.filled(outputs)
 
     @cached_property
     def types(self) -> dict[Value, TensorType]:

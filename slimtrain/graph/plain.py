@@ -20,6 +20,7 @@ from slimtrain.graph.graph import (
     TensorType,
     Value,
 )
+from slimtrain.graph.structure import plain_structure, read_structure
 
 LARGEST = 2**24  # of one dimension: more than any network has, and labels for it still fit into memory
 KINDS = (PARAMETER, STATISTIC, CONSTANT)
@@ -42,6 +43,7 @@ def to_plain(graph: Graph) -> dict[str, Any]:
             for n in graph.nodes
         ],
         "outputs": [[value.node, value.output] for value in graph.outputs],
+        **({} if graph.structure is None else {"structure": plain_structure(graph.structure)}),
     }
 
 
@@ -52,7 +54,8 @@ def from_plain(content: Mapping[str, Any], constants: Mapping[str, NDArray[Any]]
     parameters = tuple(Parameter(_text(n), _text(name), _read_type(t), _kind(k)) for n, name, t, k in content["parameters"])
     nodes = tuple(_node(*row) for row in content["nodes"])
     outputs = tuple(Value(_text(name), _whole(output)) for name, output in content["outputs"])
-    graph = Graph(inputs, parameters, nodes, outputs, dict(constants))
+    structure = read_structure(content["structure"]) if "structure" in content else None
+    graph = Graph(inputs, parameters, nodes, outputs, dict(constants), structure)
     _check(graph)
     return graph
 
@@ -68,6 +71,8 @@ def _check(graph: Graph) -> None:
         there |= {Value(node.name, index) for index in range(len(node.outputs))}
     if not graph.outputs or not set(graph.outputs) <= there:
         raise ValueError("what it gives out is not there")
+    if graph.structure is not None and graph.structure.tensors != len(graph.outputs):
+        raise ValueError(f"it gives out {len(graph.outputs)} tensors, and names {graph.structure.tensors}")
     for parameter in graph.parameters:
         if parameter.kind == CONSTANT:
             array = graph.constants[parameter.name]

@@ -11,7 +11,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
 from slimtrain.graph.extents import Dims
-from slimtrain.graph.graph import Graph
+from slimtrain.graph.graph import Batch, Graph, Size
 from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups
@@ -22,13 +22,18 @@ from slimtrain.models.width_spec import WidthSpec
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # it goes into file names
 
 
+def shape_text(shape: Sequence[Size]) -> str:
+    """`Nx21x64x64`."""
+    return "x".join(("N" if n.factor == 1 else f"{n.factor}N") if isinstance(n, Batch) else str(n) for n in shape)
+
+
 @dataclass(frozen=True)
 class GraphSpec(WidthSpec):
     """A slimmable network whose graph was read off a module. `model`: what it is called (`mobilenet_v3_small`).
 
     `switches` and `width_range` as of any network. `channel_lists` are AutoSlim's, one per switch: a count for every channel
     group, in their order. Its weights have room for the whole module, whatever the lists use of it. `classes`: the second
-    dimension of its first output.
+    dimension of its first output. Its input is an image [C, H, W], a signal [C, L], a row of numbers [C], or more than that.
     """
 
     model: str
@@ -44,6 +49,19 @@ class GraphSpec(WidthSpec):
         return f"{self.family}_{self.model}"
 
     @property
+    def classifies(self) -> bool:
+        return self.graph.classifies
+
+    @property
+    def takes_images(self) -> bool:
+        return len(self.input_shape) == 3
+
+    @property
+    def gives(self) -> str:
+        """What it gives out, as messages say it: `out Nx21x64x64, aux Nx21x64x64`."""
+        return ", ".join(f"{name} {shape_text(type_.shape)}" for name, type_ in self.graph.results)
+
+    @property
     def classes(self) -> int:  # type: ignore[override]
         shape = self.graph.types[self.graph.outputs[0]].shape
         size = shape[1] if len(shape) > 1 else 0
@@ -56,7 +74,7 @@ class GraphSpec(WidthSpec):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one image: (channels, height, width)."""
+        """The shape of one input: of an image (channels, height, width)."""
         (_, type_), *_ = self.graph.inputs
         return tuple(size for size in type_.shape[1:] if isinstance(size, int))
 
@@ -104,8 +122,10 @@ class GraphSpec(WidthSpec):
 
     @property
     def image_size(self) -> ImageSize:
-        """The images that the network was traced with: its graph holds their size."""
-        return as_image_size(list(self.input_shape[-2:]))
+        """The images that the network was traced with: its graph holds their size. A signal is an image of one row, a row of
+        numbers one of one pixel."""
+        spatial = self.input_shape[1:]
+        return as_image_size([1, 1, *spatial][-2:] if len(spatial) < 2 else list(spatial[-2:]))
 
     def check_image_size(self, image_size: ImageSize) -> None:
         """UserError unless images are of the size that the network was traced with."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from slimtrain.base.errors import WidthError, nearest
+from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.image_size import ImageSize
 from slimtrain.graph.extents import Dims
 from slimtrain.graph.graph import Graph
@@ -86,6 +86,30 @@ class WidthSpec(ABC):
     def counts_singly(self, group: str) -> bool:
         """Whether a group has so few slots (heads, gates) that they are taken one by one."""
         return False
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives logits [N, classes] and nothing else."""
+        return True
+
+    @property
+    def gives(self) -> str:
+        """What it gives out, as messages say it."""
+        return f"N x {self.classes} classes"
+
+    def check_classifier(self, name: str, purpose: str) -> None:
+        """UserError, beginning with the file's `name`, unless it takes images and gives logits [N, classes]; `purpose` is what
+        needs them."""
+        own = "Others are trained and tested in a loop of your own; slimexport writes and proves their files."
+        if not self.classifies:
+            raise UserError(f"{name}: {self.name} gives {self.gives}, expected one output of N x classes for {purpose}. {own}")
+        if not self.takes_images:
+            raise UserError(f"{name}: {self.name} takes no images, expected a classifier of images for {purpose}. {own}")
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its input is [N, channels, height, width]."""
+        return True
 
     @property
     def not_searchable(self) -> str:

@@ -192,8 +192,8 @@ class GraphBody(nn.Module):
         place, last = self.places[name]
         return (place._parameters if last in place._parameters else place._buffers), last
 
-    def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the user's module gives: a tensor, or several."""
+    def forward(self, *images: Tensor) -> Any:
+        """What the user's module gives: a tensor, or several in what they stand in."""
         slots = self._begin(*images)
         self._run(slots, images[0], 0, len(self.order.graph.nodes))
         return self._outputs(slots)
@@ -218,9 +218,9 @@ class GraphBody(nn.Module):
                 if slots[slot] is not None and slots[slot].is_floating_point():
                     slots[slot] = slots[slot].to(self.rounding).to(slots[slot].dtype)
 
-    def _outputs(self, slots: Slots) -> Tensor | tuple[Tensor, ...]:
-        outputs = tuple(self.sliced(out) if isinstance(out, str) else slots[out] for out in self.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+    def _outputs(self, slots: Slots) -> Any:
+        outputs = [self.sliced(out) if isinstance(out, str) else slots[out] for out in self.outputs]
+        return self.order.graph.given(outputs)
 
     def sliced(self, name: str) -> Tensor:
         """What stays of a stored tensor that no norm holds, by the user's name."""

@@ -150,8 +150,7 @@ def _fx_graph(program: Program, layers: Mapping[str, str], held: set[str]) -> fx
         else:
             for index in range(len(node.outputs)):
                 nodes[Value(node.name, index)] = graph.call_function(python.getitem, (result, index))
-    outputs = tuple(nodes[value] for value in ours.outputs)
-    graph.output(outputs[0] if len(outputs) == 1 else outputs)
+    graph.output(ours.given([nodes[value] for value in ours.outputs]))
     return graph
 
 

@@ -60,8 +60,8 @@ class SlimmableNetwork(nn.Module):
             object.__setattr__(self, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, classes], at the active plan."""
-        logits: Tensor = self.body.forward(x)  # type: ignore[assignment]
+        """[N, C, H, W] -> [N, classes], at the active plan; of a traced network what its module gives."""
+        logits: Tensor = self.body.forward(x)
         return logits
 
     def plan(self, width: float) -> ChannelPlan:

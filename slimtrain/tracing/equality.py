@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import CONSTANT, Argument, Graph, Node, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.tracing.outputs import tensors_of
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
 IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
@@ -55,11 +56,11 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
     except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
         images = _images(example, full, torch.float32)
         tolerance, pairs = IN_FLOAT32, _of_copies(network, module, images, torch.float32)
-    for index, (expected, output) in enumerate(pairs):
+    for (result, _), (expected, output) in zip(spec.graph.results, pairs, strict=True):
         error = _largest([(expected, output)])
         if not error < tolerance:
             raise NotEqualError(
-                f"{network.spec.name}: at its widest plan output {index} differs by {error:.1e} of its largest value from "
+                f"{network.spec.name}: at its widest plan {result} differs by {error:.1e} of its largest value from "
                 f"what the module computes in float64, expected less than {tolerance:.0e}. Report it, with the module."
             )
 
@@ -80,8 +81,11 @@ def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, tolera
 
 def _largest(pairs: Outputs) -> float:
     """The largest difference, of the largest value of the same output."""
-    errors = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30) for theirs, ours in pairs)
-    return max(map(float, errors))
+    errors = []
+    for theirs, ours in pairs:
+        expected = theirs.double()  # it may be a mask, or numbers of classes
+        errors.append(float((ours.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+    return max(errors)
 
 
 def _images(example: Tensor, shape: Sequence[int], number: torch.dtype) -> Tensor:
@@ -120,7 +124,7 @@ def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, num
 
 
 def _pairs(theirs: object, ours: object) -> Outputs:
-    pairs = list(zip(_tensors(theirs), _tensors(ours), strict=True))
+    pairs = list(zip(tensors_of(theirs), tensors_of(ours), strict=True))
     if any(a.shape != b.shape for a, b in pairs):
         raise ValueError("the outputs have other shapes")
     return pairs
@@ -216,12 +220,3 @@ def rounding_of(graph: Graph) -> float:
     casts = any(node.kind in ("to", "arange", "linspace") for node in graph.nodes)
     numbers = any(p.kind == CONSTANT and p.type.dtype == "float32" for p in graph.parameters)
     return CAST if casts or numbers else ROUNDING
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """The tensors of a module's output, in the order in which torch.export lists them."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        return [tensor for part in output.values() for tensor in _tensors(part)]
-    return [tensor for part in output for tensor in _tensors(part)] if isinstance(output, list | tuple) else []

@@ -83,6 +83,9 @@ def user_line(trace: str) -> str:
     return f"{Path(frames[-1]['file']).name}:{frames[-1]['line']}" if frames else ""
 
 
+UNKNOWN_OUTPUT = re.compile(r"Found <class '(?P<type>[^']+)'> in output, which is not a known type")
+
+
 def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
     """What to say of a module that torch does not export: its own error where it does not take such images at all, else
     torch's reason, shortened, with the line of the module."""
@@ -92,6 +95,13 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
         return (
             f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected a module of one batch of images; "
             "where it takes others, say so: --image-size, --set in_channels, or another `example`."
+        )
+    unknown = UNKNOWN_OUTPUT.search(str(error))
+    if unknown is not None:
+        kind = unknown["type"].rpartition(".")[2]
+        return (
+            f"{name}: gives out a {kind}, which torch does not look into. Expected tensors in dictionaries, tuples and lists, "
+            f"or, of a dataclass, torch.export.register_dataclass({kind}) before it is exported."
         )
     zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
     return (

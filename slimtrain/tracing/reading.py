@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from slimtrain.graph.graph import CONSTANT, PARAMETER, STATISTIC, Argument, Batch, Graph, Node, Parameter, TensorType, Value
 from slimtrain.tracing.exported import NotExportable, size_of, user_line
+from slimtrain.tracing.outputs import exported_structure
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,10 @@ class _Reader:
                 self._call(node)
             else:  # the graph of a block, such as one without autocast
                 raise _MemoryChanged(f"{node.target} is a graph of its own")
-        return self._without_unused(Graph(tuple(self.inputs), tuple(self.parameters), tuple(self.nodes), outputs))
+        structure = exported_structure(self.program)
+        return self._without_unused(
+            Graph(tuple(self.inputs), tuple(self.parameters), tuple(self.nodes), outputs, structure=structure)
+        )
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
         value = node.meta["val"]
@@ -132,12 +136,17 @@ class _Reader:
         values = []
         kinds = [spec.kind for spec in self.program.graph_signature.output_specs]
         for part, kind in zip(_flat(node.args[0]), kinds, strict=True):
-            if kind != OutputKind.USER_OUTPUT:  # what the module writes to a buffer of its own
+            if kind != OutputKind.USER_OUTPUT or part is None:  # what the module writes to a buffer of its own
                 continue
             known = self._constant(part) if isinstance(part, fx.Node) else None
             if not isinstance(known, Value):
-                raise NotExportable("the network gives out something that is no tensor: expected tensors alone.")
+                raise NotExportable(
+                    f"the network gives out {part!r}, which is no tensor: expected tensors and None, in dictionaries, tuples "
+                    "and lists."
+                )
             values.append(known)
+        if not values:
+            raise NotExportable("the network gives out no tensor: expected one at least.")
         return tuple(values)
 
     def _call(self, node: fx.Node) -> None:
@@ -304,7 +313,8 @@ class _Reader:
             kind = parameter.kind if running or parameter.kind == PARAMETER else CONSTANT
             parameters.append(replace(parameter, kind=kind))
         constants = {p.name: self.tensors[p.name].numpy() for p in parameters if p.kind == CONSTANT}
-        graph = Graph(graph.inputs, tuple(parameters), tuple(reversed(kept)), graph.outputs, constants)
+        nodes = tuple(reversed(kept))
+        graph = replace(graph, parameters=tuple(parameters), nodes=nodes, constants=constants)
         return Traced(graph, {p.name: self.tensors[p.name] for p in parameters})
 
 

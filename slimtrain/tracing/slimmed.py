@@ -69,13 +69,15 @@ def make_slimmable(
 ) -> SlimmableNetwork:
     """`module` as a slimmable network, its weights included: at its widest plan it computes what `module` computes.
 
-    `example`: a batch of images [N, C, H, W]; only its shape counts. `widths`: for family `us` the narrowest and the widest
-    width, and whichever between them keep statistics; for `s` the switches. `policy`: what is narrowed where there is a
-    choice.
-    `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of what reads them (arXiv 1908.09791,
-    sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64. The network is in training or
-    evaluation mode as `module` is; in evaluation mode a width below 1.0 needs statistics first where there are batch norms
-    (`calibrate`).
+    It gives what `module` gives: tensors in dictionaries (a dataclass's too), tuples (named ones too) and lists; logits
+    [N, classes] that are its only output stand alone. What they are called in files follows from keys and names: `out`.
+
+    `example`: a batch of images [N, C, H, W], of signals [N, C, L], of anything [N, ...]; only its shape counts. `widths`: for
+    family `us` the narrowest and the widest width, and whichever between them keep statistics; for `s` the switches. `policy`:
+    what is narrowed where there is a choice. `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of
+    what reads them (arXiv 1908.09791, sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64.
+    The network is in training or evaluation mode as `module` is; in evaluation mode a width below 1.0 needs statistics first
+    where there are batch norms (`calibrate`).
 
     Raises NotExportable for a module that torch.export refuses, NotEqualError where the check fails, UserError for widths that
     make no sense.

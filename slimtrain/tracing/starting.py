@@ -12,7 +12,6 @@ from torch import nn
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import sides
-from slimtrain.base.text import count
 from slimtrain.checkpoints.adopt import adopt_lists
 from slimtrain.checkpoints.own_layout import is_own, read_own
 from slimtrain.checkpoints.reading import read_content
@@ -135,12 +134,10 @@ def _resized(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, 
 def _check_outputs(model: Model, network: SlimmableNetwork) -> None:
     spec = network.spec
     assert isinstance(spec, GraphSpec)
-    shapes = [spec.graph.types[value].shape for value in spec.graph.outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2:
+    if not spec.classifies:
         raise CheckpointError(
-            f"--model {model.source}: gives {count(len(shapes), 'output')} of {', '.join(str(len(s)) for s in shapes)} "
-            "dimensions, expected one of N x classes: training here is of classifiers. Others are trained in a loop of your "
-            "own, with slimtrain.make_slimmable."
+            f"--model {model.source}: gives {spec.gives}, expected one output of N x classes: training here is of "
+            "classifiers. Others are trained in a loop of your own, with slimtrain.make_slimmable and slimtrain.save."
         )
     classes = spec.classes
     if classes != model.classes:

@@ -116,6 +116,7 @@ def open_with_data(
     takes, and these."""
     checkpoint = open_configured(ckpt, config, network=config.network, weights=weights)
     spec = checkpoint.spec
+    spec.check_classifier(checkpoint.file, "work on labeled images")
     images: dict[str, Any] = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
     images["in_channels"] = spec.in_channels
     described = checkpoint.described or spec.in_channels != config.in_channels

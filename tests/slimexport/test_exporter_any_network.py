@@ -59,12 +59,6 @@ def test_the_manifest_s_costs_are_the_graph_s(tmp_path: Path) -> None:
     assert abs(artifact.size_bytes - 4 * artifact.params) < 5000
 
 
-def test_dense_outputs_have_no_bundle_yet_and_it_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one output of N x classes"):
-        export(checkpoint("upsampled", tmp_path), widths=[1.0], output_dir=tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
-
-
 def test_another_image_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="traced with images of 16 pixels"):
         export(checkpoint("plain", tmp_path), widths=[1.0], image_size=32, output_dir=tmp_path / "bundle")

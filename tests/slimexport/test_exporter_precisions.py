@@ -20,6 +20,7 @@ from slimexport.onnx_files.ranges import Range
 from slimexport.request import CalibrationImages
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.precision import Direction
+from slimexport.target.reference import Probes
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.verify import cosine, direction_verdict
 from slimtrain.base.errors import UserError
@@ -222,5 +223,7 @@ def test_a_nan_fails_an_int8_file() -> None:
         def __call__(self, images: Any) -> Any:
             return np.full((len(images), 3), np.nan)
 
-    verdict = direction_verdict(Broken(), np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]]), Direction())
+    verdict = direction_verdict(
+        Broken(), Probes.of(np.zeros((2, 3, 8, 8), np.float32), np.array([[1.0, 2, 3], [3, 2, 1]])), Direction()
+    )
     assert (verdict.status, verdict.cosine, verdict.max_rel_error) == ("failed", None, None)

@@ -21,6 +21,7 @@ PROMISED = {
         "read_config",
         "Config",
         "open_checkpoint",
+        "save",
         "calibrate",
         "evaluate",
         "SlimmableNetwork",

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cells.cell import Array, Cell, NotMeasured, Options
+from benchmarks.cells.cell import Cell, NotMeasured, Options
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
-from slimexport.target.reference import read_reference
+from slimexport.target.reference import Probes, read_reference
 from tests.support.bench_torch_helpers import FewImages, open_torch
 
 RANDOM = "random:us_mobilenet_v1"
@@ -30,9 +30,9 @@ class Exported:
     def cells(self, backend: str, batch: int = 2, precision: str = "fp32") -> list[Cell]:
         return plan_cells(open_bundle(self.folder), Wanted((backend,), (batch,), (precision,)))[0]
 
-    def reference(self, of: Cell) -> tuple[Array, Array, None]:
+    def reference(self, of: Cell) -> tuple[Probes, None]:
         reference = read_reference(self.folder)
-        return reference["images"], reference[f"logits_{of.plan}"], None
+        return Probes.of(reference["images"], reference[f"logits_{of.plan}"]), None
 
 
 def with_checkpoint(exported: Exported, **more: Any) -> Options:

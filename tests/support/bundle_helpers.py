@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from slimexport.target.backends import ONNX, TRT
-from slimexport.target.manifest import MANIFEST, Artifact, Engine, Input, Manifest, Output, Source, Verification, dump_manifest
+from slimexport.target.manifest import MANIFEST, Artifact, Engine, Manifest, Source, Verification, dump_manifest
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensors import Input, Output
 from slimtrain.base.files import file_sha256
 from tests.support import TESTS
 

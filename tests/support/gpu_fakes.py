@@ -138,7 +138,7 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
             return [types.SimpleNamespace(name="input", shape=list(runtime.shapes[0]))]
 
         def get_outputs(self) -> list[Any]:
-            return [types.SimpleNamespace(name="output", shape=list(runtime.shapes[1]))]
+            return [types.SimpleNamespace(name="output", shape=["batch", *runtime.shapes[1][1:]], type="tensor(float)")]
 
         def io_binding(self) -> Binding:
             return Binding()

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from benchmarks.cells.cell import NotMeasured
 from benchmarks.runners.failures import first_line
 from benchmarks.runners.torch.errors import is_out_of_memory, out_of_memory
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.tracing.outputs import tensors_of
 
 CAPTURE_WARMUP = 3  # runs before a capture: libraries allocate and choose in the first ones, which cannot be captured
 C_COMPILERS = ("gcc", "clang")  # what Triton looks for where CC names none
@@ -44,6 +46,11 @@ class Eager:
         """Where `call` reads images: they must be there when it runs."""
         return images
 
+    def named(self, given: Any) -> Tensor | dict[str, Tensor]:
+        """What `call` gave: its output, or several by name."""
+        result: Tensor | dict[str, Tensor] = given
+        return result
+
     def check(self) -> None:
         """NotMeasured where the last `call` was not what it is taken for."""
 
@@ -57,6 +64,12 @@ class Slimmed(Eager):
 
     def active(self) -> AbstractContextManager[Any]:
         return self.network.at(self.plan)
+
+    def named(self, given: Any) -> Tensor | dict[str, Tensor]:
+        if not isinstance(self.network.spec, GraphSpec):
+            return super().named(given)
+        tensors, names = tensors_of(given), [name for name, _ in self.network.spec.graph.results]
+        return tensors[0] if len(tensors) == 1 else dict(zip(names, tensors, strict=True))
 
 
 class Compiled(Eager):

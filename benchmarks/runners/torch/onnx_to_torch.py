@@ -41,8 +41,8 @@ class UnsupportedFile(UserError):
 def dense_from_onnx(path: Path) -> fx.GraphModule:
     """The network of an ONNX file that slimexport wrote, in evaluation mode, its weights in the file's type.
 
-    float32 images [N, C, H, W] -> float32 logits [N, classes]; fp16 and bf16 files cast inside. Raises UnsupportedFile, naming
-    the operator, for a file with others than slimexport writes, and for int8 files.
+    float32 images [N, C, H, W] -> float32 logits [N, classes], several outputs by name; fp16 and bf16 files cast inside.
+    Raises UnsupportedFile, naming the operator, for a file with others than slimexport writes, and for int8 files.
     """
     try:
         model = onnx.load(path)
@@ -63,8 +63,8 @@ class _Reader:
         self.readers = Counter(name for node in graph.node for name in node.input)
 
     def read(self) -> fx.GraphModule:
-        if len(self.onnx.input) != 1 or len(self.onnx.output) != 1:
-            raise self.refuse(f"has {len(self.onnx.input)} inputs and {len(self.onnx.output)} outputs, expected one of each")
+        if len(self.onnx.input) != 1 or not self.onnx.output:
+            raise self.refuse(f"has {len(self.onnx.input)} inputs and {len(self.onnx.output)} outputs, expected one input")
         nodes = list(self.onnx.node)
         self.values[self.onnx.input[0].name] = self.graph.placeholder("x")
         while nodes:
@@ -78,7 +78,8 @@ class _Reader:
             else:
                 known = ", ".join(sorted({*OPERATORS, "Reshape"}))
                 raise self.refuse(f"operator {node.op_type} has no torch form here. Known are {known}")
-        self.graph.output(self.value(self.onnx.output[0].name))
+        results = {output.name: self.value(output.name) for output in self.onnx.output}
+        self.graph.output(results if len(results) > 1 else next(iter(results.values())))
         network = fx.GraphModule(self.modules, self.graph, class_name=Path(self.file).name.split(".")[0])
         return network.eval()
 

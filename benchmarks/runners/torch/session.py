@@ -26,6 +26,7 @@ from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_o
 from benchmarks.runners.torch.slimmable import open_slimmable
 from benchmarks.runners.torch.stopwatch import DeviceStopwatch, HostStopwatch
 from slimexport.target.precision import PRECISIONS, row_of
+from slimexport.target.runners import Given
 
 TYPES = {name: getattr(torch, row.torch) for name, row in PRECISIONS.items() if row.torch}
 
@@ -39,7 +40,7 @@ class TorchRunner:
         self, cell: Cell, options: Options, forward: Eager, stopwatch: Stopwatch, modes: Modes, closing: ExitStack
     ) -> None:
         self.cell, self.device, self.needed_bytes = cell, options.device, largest_bytes(cell)
-        self.layout = memory_format(options.device, cell.precision)
+        self.layout = memory_format(options.device, cell.precision, cell.shape is None)
         self.modes, self._closing = modes, closing
         self._open: tuple[Eager, Stopwatch] | None = (forward, stopwatch)
         settings = _settings(self.layout, options, modes)
@@ -55,8 +56,9 @@ class TorchRunner:
         forward.check()
         return timing
 
-    def logits(self, images: Array) -> Array:
-        """float32 images [batch, C, H, W] -> float32 logits [batch, classes], by the very call that is timed."""
+    def logits(self, images: Array) -> Given:
+        """float32 images [batch, C, H, W] -> float32 logits [batch, classes], several outputs by name, by the very call that
+        is timed."""
         assert self._open is not None, "the runner is closed"
         forward = self._open[0]
         self.modes.apply()
@@ -66,9 +68,13 @@ class TorchRunner:
             target = forward.target(own)
             if target is not own:
                 target.copy_(own)
-            logits: Array = forward.call(target).to("cpu", torch.float32, copy=True).numpy()
+            given = forward.named(forward.call(target))
+            if isinstance(given, Tensor):
+                result: Given = _on_host(given)
+            else:
+                result = {name: _on_host(tensor) for name, tensor in given.items()}
         forward.check()
-        return logits
+        return result
 
     def close(self) -> None:
         """Let go of the network, and of what torch keeps for later on a GPU: other backends need it."""
@@ -76,6 +82,11 @@ class TorchRunner:
         self._closing.close()
         if self.device == CUDA:
             torch.cuda.empty_cache()
+
+
+def _on_host(tensor: Tensor) -> Array:
+    values: Array = tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True).numpy()
+    return values
 
 
 def open_eager(cell: Cell, path: Path, inputs: Inputs, options: Options) -> TorchRunner:
@@ -125,14 +136,14 @@ def _open(cell: Cell, inputs: Inputs, options: Options, network: Callable[[Tenso
 @torch.inference_mode()
 def _stopwatch(cell: Cell, inputs: Inputs, options: Options) -> Stopwatch:
     """The cell's images where its network reads them, and what times it there."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     buffers = open_buffers(inputs, cell.batch, layout, options.device, options.transfers)
     return DeviceStopwatch(buffers) if options.device == CUDA else HostStopwatch(buffers)
 
 
 def _dense(way: type[Eager], cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
     """The network of an ONNX file, run in a `way` on images like these."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     network = read_dense(path, cell.precision)
     network = network.to(device=options.device, memory_format=layout)  # type: ignore[call-overload]
     with torch.inference_mode():
@@ -141,7 +152,7 @@ def _dense(way: type[Eager], cell: Cell, path: Path, options: Options, images: T
 
 def _slimmed(cell: Cell, path: Path, options: Options, images: Tensor) -> Eager:
     """The slimmable network at the cell's plan."""
-    layout = memory_format(options.device, cell.precision)
+    layout = memory_format(options.device, cell.precision, cell.shape is None)
     network, plan = open_slimmable(cell, path.parent, options.checkpoint, options.device, layout)
     with torch.inference_mode():
         return Slimmed(network, plan, images)

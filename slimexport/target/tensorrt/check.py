@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
 from slimexport.target.precision import PRECISIONS, Direction
 from slimexport.target.reference import Probes
@@ -20,12 +18,15 @@ from slimexport.target.verify import (
     MIN_SPREAD,
     NO_DIRECTION,
     USUAL,
-    compare,
-    cosine,
+    Pair,
+    compare_all,
+    compare_directions,
+    directed,
     finite,
-    has_direction,
+    least_spread,
     recorded_tolerance,
-    spread,
+    run_on_probes,
+    worst,
 )
 
 COSINE_LEEWAY = 0.01  # an engine may be this much further off than its ONNX file
@@ -47,29 +48,37 @@ def check_engine(
 
     Figures that are not finite are None, and fail.
     """
-    by_batch = tuple(_figures(runner, probes, size) for size in batches)
+    names = directed(probes)
+    pairs = [run_on_probes(runner, probes, probes.batches(size)) for size in batches]
+    comparisons = [compare_all(outputs) for outputs in pairs]
+    by_batch = tuple(_figures(size, outputs, names) for size, outputs in zip(batches, pairs, strict=True))
     error = _worst(max, [figures.max_rel_error for figures in by_batch])
-    agreement = min(figures.top1_agreement for figures in by_batch)
-    seen = spread(probes.logits)
+    agreement = min((f.top1_agreement for f in by_batch if f.top1_agreement is not None), default=None)
+    seen = least_spread(probes)
     check = Verification(
         status=FAILED,
         backend=runner.backend,
         max_rel_error=error,
         top1_agreement=agreement,
+        output=worst(comparisons).output,
         probes=len(probes.images),
         spread=seen,
         batches=tuple(batches),
         by_batch=by_batch,
     )
     proof = PRECISIONS[precision].proof
-    if isinstance(proof, Direction) and not has_direction(probes.logits):
+    if isinstance(proof, Direction) and not names:
         check = replace(check, tolerance=proof.tolerance, tolerance_from=NO_DIRECTION)
         right = error is not None and error <= proof.tolerance
     elif isinstance(proof, Direction):
         alike = _worst(min, [figures.cosine for figures in by_batch])
         least, least_agreement = direction_limits(proof, source, len(probes.images))
-        check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=least_agreement)
-        right = alike is not None and alike >= least and agreement >= least_agreement - 1e-9
+        _, output = min((compare_directions(outputs, names) for outputs in pairs), key=lambda one: (one[0] == one[0], one[0]))
+        agrees = agreement is None or agreement >= least_agreement - 1e-9
+        known = None if agreement is None else least_agreement
+        check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=known, output=output)
+        others = [compare_all(rest).within(proof.tolerance) for outputs in pairs if (rest := _without(outputs, names))]
+        right = alike is not None and alike >= least and agrees and all(others)
     else:
         tolerance = recorded_tolerance(proof, source.tolerance)
         wider = tolerance > proof.tolerance
@@ -80,17 +89,18 @@ def check_engine(
     return replace(check, status=PASSED if seen >= MIN_SPREAD else UNVERIFIABLE)
 
 
-def _figures(runner: Runner, probes: Probes, size: int) -> BatchFigures:
-    """All probe images in batches of `size`, against the reference."""
-    indices = probes.batches(size)
-    outputs = np.concatenate([runner(probes.images[index]) for index in indices])
-    expected = probes.logits[np.concatenate(indices)]
-    comparison = compare(outputs, expected)
+def _without(pairs: Sequence[Pair], names: Sequence[str]) -> list[Pair]:
+    return [pair for pair in pairs if pair.name not in names]
+
+
+def _figures(size: int, pairs: Sequence[Pair], names: Sequence[str]) -> BatchFigures:
+    """All probe images in batches of `size`, against the reference; the cosine is that of the outputs of these `names`."""
+    comparison = compare_all(pairs)
     return BatchFigures(
         batch=size,
         max_rel_error=finite(comparison.max_rel_error),
         top1_agreement=comparison.top1_agreement,
-        cosine=finite(cosine(outputs, expected)),
+        cosine=finite(compare_directions(pairs, names)[0]),
     )
 
 
@@ -107,8 +117,12 @@ def why_failed(check: Verification) -> str:
     if check.max_rel_error is None or (check.least_cosine is not None and check.cosine is None):
         return "failed, outputs that are not finite, or not of the reference's shape"
     if check.least_cosine is not None:
+        of = "" if check.output is None else f" of {check.output}"
+        if check.top1_agreement is None or check.least_top1_agreement is None:
+            return f"failed, cosine{of} {check.cosine:.4f}, expected at least {check.least_cosine:.4f}"
         return (
-            f"failed, cosine {check.cosine:.4f} and top-1 agreement {check.top1_agreement:.0%}, expected at least "
+            f"failed, cosine{of} {check.cosine:.4f} and top-1 agreement {check.top1_agreement:.0%}, expected at least "
             f"{check.least_cosine:.4f} and {check.least_top1_agreement:.0%}"
         )
-    return f"failed, a difference of {check.max_rel_error:.1e} of the logits' scale, expected at most {check.tolerance:.0e}"
+    owner = "the logits' scale" if check.output is None else f"the scale of {check.output}"
+    return f"failed, a difference of {check.max_rel_error:.1e} of {owner}, expected at most {check.tolerance:.0e}"

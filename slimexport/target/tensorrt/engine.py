@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from slimexport.target.cuda.device import GpuDevice, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, check_sha256
+from slimexport.target.runners import Given, alone
 from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
 from slimexport.target.tensorrt.inspector import LayerCount, count_layers
 from slimexport.target.tensorrt.plan_header import check_plan
@@ -23,19 +25,19 @@ from slimexport.target.tensorrt.plan_header import check_plan
 
 @dataclass(frozen=True)
 class Tensors:
-    """An engine's input and output: names, shapes without the batch, and the batches that it takes."""
+    """An engine's input and outputs: names, shapes without the batch (`outputs`: by name), and the batches that it takes."""
 
     input: str
-    output: str
     image_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    outputs: Mapping[str, tuple[int, ...]]
     min_batch: int
     opt_batch: int
     max_batch: int
 
 
 class TensorRTRunner:
-    """A plan file on this machine's GPU, for a `with` block. Takes float32 images [N, C, H, W], gives float32 logits.
+    """A plan file on this machine's GPU, for a `with` block. Takes float32 images [N, C, H, W], gives float32 logits, or
+    whatever the network takes and gives: several outputs by name.
 
     More images than the engine's largest batch are run one batch after the other, fewer than its least are padded.
 
@@ -65,7 +67,9 @@ class TensorRTRunner:
             largest = self.tensors.max_batch
             self.stream = resources.enter_context(self.cuda.stream())
             self.input = resources.enter_context(self._memory(largest, self.tensors.image_shape))
-            self.output = resources.enter_context(self._memory(largest, self.tensors.output_shape))
+            self.outputs = {
+                name: resources.enter_context(self._memory(largest, shape)) for name, shape in self.tensors.outputs.items()
+            }
             self._bind()
             resources.callback(self._forget)  # the context goes before the memory that it was given
             self.resources = resources.pop_all()
@@ -93,29 +97,32 @@ class TensorRTRunner:
                 )
 
     def _tensors(self) -> Tensors:
-        """The engine's one input and one output. BundleError where it is not a network of ours."""
+        """The engine's one input, and its outputs. BundleError where it is not a network of ours."""
         engine, trt = self.engine, self.trt
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-        if len(inputs) != 1 or len(outputs) != 1:
+        if len(inputs) != 1 or not outputs:
             raise BundleError(f"{self.name}: has inputs {inputs} and outputs {outputs}, expected images and logits.")
+        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in outputs}
+        for name, shape in shapes.items():
+            if not shape or min(shape[1:], default=1) < 1:
+                raise BundleError(f"{self.name}: {name} is {list(shape)}, expected a row for each image. Run its ONNX file.")
         for name in names:
             if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
                 raise BundleError(f"{self.name}: {name} is {engine.get_tensor_dtype(name)}, expected float32. Build it again.")
         least, usual, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
         return Tensors(
             input=inputs[0],
-            output=outputs[0],
             image_shape=largest[1:],
-            output_shape=tuple(engine.get_tensor_shape(outputs[0]))[1:],
+            outputs={name: shape[1:] for name, shape in shapes.items()},
             min_batch=least[0],
             opt_batch=usual[0],
             max_batch=largest[0],
         )
 
     def _bind(self) -> None:
-        for name, memory in ((self.tensors.input, self.input), (self.tensors.output, self.output)):
+        for name, memory in ((self.tensors.input, self.input), *self.outputs.items()):
             if not self.context.set_tensor_address(name, memory.address):
                 raise BundleError(f"{self.name}: TensorRT does not take an address for {name}. Build it again.")
 
@@ -133,24 +140,27 @@ class TensorRTRunner:
             if not self.context.execute_async_v3(self.stream.address):
                 raise MissingBackend(f"{self.name}: TensorRT does not run it ({said(collected) or 'it gives no reason'}).")
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array) -> Given:
         expected = self.tensors.image_shape
-        if images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        if images.shape[1:] != expected or not len(images):
             raise BundleError(f"{self.name}: takes images [N, {', '.join(map(str, expected))}], got {list(images.shape)}.")
         largest = self.tensors.max_batch
-        return np.concatenate([self._run(images[start : start + largest]) for start in range(0, len(images), largest)])
+        parts = [self._run(images[start : start + largest]) for start in range(0, len(images), largest)]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        return alone(arrays)
 
-    def _run(self, images: Array) -> Array:
+    def _run(self, images: Array) -> dict[str, Array]:
         missing = self.tensors.min_batch - len(images)
         padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
         batch = np.ascontiguousarray(padded, np.float32)
-        logits = np.empty((len(batch), *self.tensors.output_shape), np.float32)
+        arrays = {name: np.empty((len(batch), *shape), np.float32) for name, shape in self.tensors.outputs.items()}
         self.set_batch(len(batch))
         self.stream.upload(self.input, batch)
         self.enqueue()
-        self.stream.download(logits, self.output)
+        for name, memory in self.outputs.items():
+            self.stream.download(arrays[name], memory)
         self.stream.synchronize()
-        return logits[: len(images)]
+        return {name: array[: len(images)] for name, array in arrays.items()}
 
     def device_memory_bytes(self) -> int:
         """What running the engine takes beside its inputs and outputs."""

@@ -79,6 +79,7 @@ def build_engines(
     """
     folder, settings = Path(bundle), settings or BuildSettings()
     manifest = read_manifest(folder)
+    _check_results(folder, manifest)
     reference = read_reference(folder)
     trt = require_tensorrt(AFTER)
     work = orders(folder, manifest, trt, widths, precisions)
@@ -97,6 +98,16 @@ def build_engines(
     if failures:
         raise EnginesFailed("\n".join(failures), manifest)
     return manifest
+
+
+def _check_results(folder: Path, manifest: Manifest) -> None:
+    """BundleError for outputs that engines are not run with here."""
+    for result in manifest.results:
+        if result.rows != 1 or result.dtype != "float32":
+            raise BundleError(
+                f"{folder}: its networks give {result.name}, {result.dtype} {list(result.shape)}; engines are run with "
+                "float32 outputs of one row for each image. Use its ONNX files, or export a network without that output."
+            )
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from benchmarks.cells.cell import Array, WrongOutput
 from benchmarks.measure.output_check import check_output
+from slimexport.target.reference import Probes
 from tests.support.bench_helpers import PROBES, Behaviour, FakeRunner, Machine, cell, logits_of
 
 
@@ -19,7 +22,7 @@ def check(precision: str, factor: float, batch: int = 1, tolerance: float | None
         return outputs
 
     runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
-    return check_output(runner, cell(precision=precision, batch=batch), (PROBES, logits_of(PROBES), tolerance))
+    return check_output(runner, cell(precision=precision, batch=batch), (Probes.of(PROBES, logits_of(PROBES)), tolerance))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,25 @@ def test_the_probes_fill_the_batch() -> None:
 
     runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
     five = np.random.default_rng(1).standard_normal((5, 3, 4, 4), np.float32)
-    assert check_output(runner, cell(batch=3), (five, logits_of(five), None)) == ""
+    assert check_output(runner, cell(batch=3), (Probes.of(five, logits_of(five)), None)) == ""
     np.testing.assert_array_equal(np.concatenate(seen), five[[0, 1, 2, 3, 4, 0]])
     assert [images.shape for images in seen] == [(3, 3, 4, 4)] * 2
     assert all(images.flags.c_contiguous for images in seen)
+
+
+def test_of_several_outputs_the_wrong_one_is_named() -> None:
+    maps = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+    probes = Probes.of(PROBES, logits_of(PROBES), maps, names=("logits", "maps"))
+
+    def outputs(factor: float) -> FakeRunner:
+        def logits(images: Array) -> Array:
+            given: Any = {"maps": factor * maps[: len(images)], "logits": logits_of(images)}
+            return given
+
+        return FakeRunner(Machine(), "a", Behaviour(logits=logits))
+
+    assert check_output(outputs(1), cell(batch=2), (probes, None)) == ""
+    with pytest.raises(WrongOutput, match="its output maps is off the bundle's reference"):
+        check_output(outputs(1.1), cell(batch=2), (probes, None))
+    with pytest.raises(WrongOutput, match="its output maps is not finite"):
+        check_output(outputs(float("nan")), cell(batch=2), (probes, None))

@@ -23,6 +23,7 @@ from benchmarks.cells.cell import (
 )
 from benchmarks.measure.turns import Interrupted, Method
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.reference import Probes
 from tests.support.bench_helpers import CLASSES, GIB, PROBES, Behaviour, Machine, cell, logits_of
 
 TWO_ROUNDS = Method(duration_s=1, repeats=2, warmup_s=0.25, least_iterations=1)
@@ -218,8 +219,8 @@ def test_ctrl_c_leaves_finished_groups_and_the_collector_as_they_were() -> None:
     assert gc.isenabled()
 
 
-def reference_of(cell: Cell) -> tuple[Array, Array, float | None]:
-    return PROBES, logits_of(PROBES), None
+def reference_of(cell: Cell) -> tuple[Probes, float | None]:
+    return Probes.of(PROBES, logits_of(PROBES)), None
 
 
 def test_right_outputs_are_measured_without_a_word() -> None:
@@ -255,7 +256,7 @@ def test_wrong_outputs_are_refused(logits: Callable[[Array], Array], said: str, 
 def test_probes_that_prove_nothing_are_a_warning() -> None:
     same = np.repeat(PROBES[:1], 2, 0)
     machine = machine_of()
-    (result,) = machine.measure(group("a"), TWO_ROUNDS, reference_of=lambda cell: (same, logits_of(same), None))
+    (result,) = machine.measure(group("a"), TWO_ROUNDS, reference_of=lambda cell: (Probes.of(same, logits_of(same)), None))
     assert result.status == MEASURED
     assert "not proven right" in result.warnings[0]
 

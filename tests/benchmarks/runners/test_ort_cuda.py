@@ -67,7 +67,7 @@ def test_on_cuda_inputs_rotate_on_the_device(runtime: Runtime, small: Path) -> N
     expected = [logits_of(buffer, CLASSES) for buffer in images.buffers(2, 0)]
     for index in (0, 1, 2, 3, 4, 5, 9):
         runner.run(index)
-        content = runtime.library.memory[runner.on_gpu.output.address]
+        content = runtime.library.memory[next(iter(runner.on_gpu.outputs.values())).address]
         logits = np.frombuffer(content, np.float32, 2 * CLASSES).reshape(2, CLASSES)
         np.testing.assert_allclose(logits, expected[index % 5], rtol=1e-5, atol=1e-6)
     runner.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -50,10 +51,15 @@ def calls_of(board: Machine, runner: TensorRT, index: int) -> tuple[list[str], T
     return [name.removeprefix("cuda") for name in board.library.calls if name != "cudaEventElapsedTime"], timing
 
 
+def _only(by_name: Mapping[str, Any]) -> Any:
+    (value,) = by_name.values()
+    return value
+
+
 def last_logits(runner: TensorRT, board: Machine) -> Any:
     """What lies in the output's memory."""
-    content = board.library.memory[runner.on_gpu.output.address]
-    batch = runner.on_gpu.shape[0]
+    content = board.library.memory[_only(runner.on_gpu.outputs).address]
+    batch = _only(runner.on_gpu.shapes)[0]
     return np.frombuffer(content, np.float32, batch * CLASSES).reshape(batch, CLASSES)
 
 
@@ -144,7 +150,8 @@ def test_transfers_have_columns_of_their_own(board: Machine, bundle: Path) -> No
     assert calls == [*begin, "GraphLaunch", *end, "StreamSynchronize"]
     assert timing.upload == timing.device == timing.download == pytest.approx(2e-3)
     assert runner.settings["transfers"] is True
-    np.testing.assert_allclose(runner.on_gpu.host_output, logits_of(images.buffers(2, 0)[1], CLASSES), rtol=1e-5, atol=1e-6)
+    downloaded = _only(runner.on_gpu.host_outputs)
+    np.testing.assert_allclose(downloaded, logits_of(images.buffers(2, 0)[1], CLASSES), rtol=1e-5, atol=1e-6)
     assert len(board.library.host) == 6  # five inputs and the output, page-locked
     runner.close()
     assert board.library.leaks == []
@@ -152,7 +159,8 @@ def test_transfers_have_columns_of_their_own(board: Machine, bundle: Path) -> No
 
 def test_uploads_come_from_page_locked_memory(board: Machine, bundle: Path) -> None:
     runner = opened(bundle, transfers=True)
-    assert {array.ctypes.data for array in (*runner.on_gpu.host_inputs, runner.on_gpu.host_output)} == set(board.library.host)
+    locked = (*runner.on_gpu.host_inputs, *runner.on_gpu.host_outputs.values())
+    assert {array.ctypes.data for array in locked} == set(board.library.host)
     runner.close()
 
 

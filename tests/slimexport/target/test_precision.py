@@ -121,10 +121,10 @@ def test_a_file_is_written_and_proven_as_its_row_says(name: str, tmp_path_factor
     original = folder / "exact.onnx"
     onnx.save(network(), original)
     logits = onnx_runner(original, EXACT)(probes).astype(np.float64)
-    check = prove(runner, Probes(probes, logits), name, lambda: 0.0)
+    check = prove(runner, Probes.of(probes, logits), name, lambda: 0.0)
     assert check.status == "passed"
     assert (check.least_cosine is not None) is isinstance(row.proof, Direction)
-    wrong = prove(runner, Probes(probes, -logits), name, lambda: 0.0)
+    wrong = prove(runner, Probes.of(probes, -logits), name, lambda: 0.0)
     assert wrong.status == "failed"
 
 
@@ -179,7 +179,7 @@ def test_an_engine_is_built_from_its_rows_file_and_proven(
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_is_held_to_its_rows_proof(name: str) -> None:
-    probes, proof = Probes(images(4, 0), np.eye(4, 5) * 3.0), PRECISIONS[name].proof
+    probes, proof = Probes.of(images(4, 0), np.eye(4, 5) * 3.0), PRECISIONS[name].proof
 
     class Off:
         backend = "tensorrt"
@@ -189,7 +189,7 @@ def test_an_engine_is_held_to_its_rows_proof(name: str) -> None:
 
         def __call__(self, images: np.ndarray) -> np.ndarray:
             chosen = [int(np.abs(probes.images - image).sum((1, 2, 3)).argmin()) for image in images]
-            outputs = probes.logits[chosen].copy()
+            outputs = probes.expected[0].values[chosen].copy()
             outputs[:, 4] += 3 * self.share
             return outputs
 

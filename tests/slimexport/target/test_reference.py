@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slimexport.target.errors import BundleError
-from slimexport.target.reference import Probes, read_reference
+from slimexport.target.reference import MOST_PLACES, Expected, Probes, read_reference
 
 
 def test_a_reference_reads_as_it_was_written(tmp_path: Path) -> None:
@@ -55,6 +55,24 @@ def test_a_missing_reference_is_refused(tmp_path: Path) -> None:
 
 
 def test_probes_fill_whole_batches_and_all_are_shown() -> None:
-    probes = Probes(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
+    probes = Probes.of(np.zeros((3, 3, 2, 2), np.float32), np.zeros((3, 2)))
     assert [index.tolist() for index in probes.batches(2)] == [[0, 1], [2, 0]]
     assert [index.tolist() for index in probes.batches(5)] == [[0, 1, 2, 0, 1]]
+
+
+def test_large_maps_are_kept_at_some_places_of_all_images_and_classes() -> None:
+    values = np.random.default_rng(0).standard_normal((2, 3, 70, 70))
+    whole = Expected("maps", values)
+    thin = whole.thinned()
+    assert thin.places is not None and thin.values.shape == (2, 3, MOST_PLACES, 1) and len(set(thin.places)) == MOST_PLACES
+    rows, columns = np.divmod(thin.places, 70)
+    np.testing.assert_array_equal(thin.values[..., 0], values[:, :, rows, columns])
+    np.testing.assert_array_equal(thin.picked(values), thin.values)
+    small = Expected("maps", values[:, :, :8, :8])
+    assert small.thinned() is small and small.picked(values) is values
+    assert Expected("logits", np.zeros((2, 10_000))).thinned().places is None
+
+
+def test_rows_of_an_image_go_together() -> None:
+    windows = Expected("windows", np.arange(6.0)[:, None])  # two of each image
+    assert windows.of(3, np.array([2, 0]))[:, 0].tolist() == [4, 5, 0, 1]

@@ -12,7 +12,19 @@ from slimexport.target.manifest import dump_json
 from slimexport.target.precision import Difference, row_of
 from slimexport.target.records import to_json
 from slimexport.target.reference import Probes
-from slimexport.target.verify import compare, cosine, permitted, prove, recorded_tolerance, run_probes, spread, verdict
+from slimexport.target.verify import (
+    Pair,
+    compare,
+    compare_all,
+    cosine,
+    has_direction,
+    permitted,
+    prove,
+    recorded_tolerance,
+    run_probes,
+    spread,
+    verdict,
+)
 
 REFERENCE = np.array([[1.0, -4.0, 2.0], [0.5, 3.0, -1.0]])
 Array = NDArray[Any]
@@ -48,6 +60,10 @@ class Fixed:
             return self.logits
         self.alone += 1
         return self.logits[self.alone - 1 : self.alone]
+
+
+def probes_of(reference: Array) -> Probes:
+    return Probes.of(np.zeros((len(reference), 3, 1, 1), np.float32), reference)
 
 
 def proof_of(precision: str) -> Difference:
@@ -96,7 +112,7 @@ def test_top1_agreement_is_the_share_of_images_with_the_same_largest_logit() -> 
 def test_a_single_value_that_is_not_finite_fails(bad: float) -> None:
     outputs = REFERENCE.copy()
     outputs[1, 2] = bad
-    result = verdict(compare(outputs, REFERENCE), REFERENCE, "x", 1e-2)
+    result = verdict(compare(outputs, REFERENCE), probes_of(REFERENCE), "x", 1e-2)
     assert result.status == "failed"
     assert result.max_rel_error is None
     dump_json(to_json(result))
@@ -104,7 +120,7 @@ def test_a_single_value_that_is_not_finite_fails(bad: float) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (2, 3, 1), (3, 2), (2, 0), (2,)])
 def test_another_shape_fails(shape: tuple[int, ...]) -> None:
-    result = verdict(compare(np.zeros(shape), REFERENCE), REFERENCE, "x", 1e-2)
+    result = verdict(compare(np.zeros(shape), REFERENCE), probes_of(REFERENCE), "x", 1e-2)
     assert result.status == "failed"
     assert result.top1_agreement == 0.0
     dump_json(to_json(result))
@@ -115,7 +131,7 @@ def test_a_reference_that_is_not_finite_never_passes_and_its_entry_is_still_json
     reference = REFERENCE.copy()
     reference[0, 0] = bad
     for outputs in (REFERENCE, reference):
-        result = verdict(compare(outputs, reference), reference, "x", 1e-2)
+        result = verdict(compare(outputs, reference), probes_of(reference), "x", 1e-2)
         assert result.status != "passed"
         dump_json(to_json(result))
 
@@ -123,8 +139,8 @@ def test_a_reference_that_is_not_finite_never_passes_and_its_entry_is_still_json
 def test_an_error_at_the_tolerance_passes_and_the_next_number_above_fails() -> None:
     error = compare(1.0625 * REFERENCE, REFERENCE)
     assert error.max_rel_error == 0.0625
-    assert verdict(error, REFERENCE, "x", 0.0625).status == "passed"
-    assert verdict(error, REFERENCE, "x", np.nextafter(0.0625, 0.0)).status == "failed"
+    assert verdict(error, probes_of(REFERENCE), "x", 0.0625).status == "passed"
+    assert verdict(error, probes_of(REFERENCE), "x", np.nextafter(0.0625, 0.0)).status == "failed"
 
 
 # --------------------------------------------------------------------------------------------------------- tolerance
@@ -181,7 +197,7 @@ def test_a_manifest_widens_a_tolerance_only_as_far_as_an_export_would(
 
 def test_the_entry_says_when_the_gap_made_the_tolerance() -> None:
     error = compare(1.0005 * REFERENCE, REFERENCE)
-    probes, off = Probes(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE), Fixed(1.0005 * REFERENCE)
+    probes, off = Probes.of(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE), Fixed(1.0005 * REFERENCE)
     assert error.max_rel_error == pytest.approx(5e-4)
     wide = prove(off, probes, "fp32", lambda: 5e-5)
     assert (wide.status, wide.tolerance_from, wide.float32_gap, wide.rounding_gap) == ("passed", "float32 gap", 5e-5, None)
@@ -193,7 +209,7 @@ def test_the_entry_says_when_the_gap_made_the_tolerance() -> None:
 
 
 def test_what_is_within_its_tolerance_asks_for_no_gap() -> None:
-    probes = Probes(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE)
+    probes = Probes.of(np.zeros((len(REFERENCE), 3, 1, 1), np.float32), REFERENCE)
 
     def asked() -> float:
         raise AssertionError("the gap costs a run of the network")
@@ -203,12 +219,12 @@ def test_what_is_within_its_tolerance_asks_for_no_gap() -> None:
 
 def test_logits_of_one_class_are_proven_by_their_difference() -> None:
     reference = np.array([[1.0], [-2.0], [0.5]])
-    probes = Probes(np.zeros((3, 3, 1, 1), np.float32), reference)
+    probes = Probes.of(np.zeros((3, 3, 1, 1), np.float32), reference)
     for factor, status in ((1.1, "passed"), (1.5, "failed"), (float("nan"), "failed")):
         check = prove(Fixed(factor * reference), probes, "int8", lambda: 0.0)
         assert (check.status, check.tolerance, check.tolerance_from) == (status, 0.25, "no direction")
         assert check.least_cosine is None
-    constant = prove(Fixed(np.full((3, 1), 1.0)), Probes(probes.images, np.full((3, 1), 1.0)), "int8", lambda: 0.0)
+    constant = prove(Fixed(np.full((3, 1), 1.0)), Probes.of(probes.images, np.full((3, 1), 1.0)), "int8", lambda: 0.0)
     assert constant.status == "unverifiable"
 
 
@@ -228,20 +244,20 @@ def test_logits_that_do_not_depend_on_the_image_have_no_spread() -> None:
 @pytest.mark.parametrize(("difference", "status"), [(0.0, "unverifiable"), (0.0099, "unverifiable"), (0.0101, "passed")])
 def test_probes_that_a_network_cannot_tell_apart_prove_nothing(difference: float, status: str) -> None:
     reference = np.array([[1.0, 0.5], [1.0, 0.5 + difference]])
-    result = verdict(compare(reference, reference), reference, "x", 1e-4)
+    result = verdict(compare(reference, reference), probes_of(reference), "x", 1e-4)
     assert result.status == status
     assert result.spread == pytest.approx(difference)
 
 
 def test_a_wrong_file_fails_even_where_it_could_not_have_been_proven_right() -> None:
     reference = np.ones((2, 3))
-    assert verdict(compare(2 * reference, reference), reference, "x", 1e-4).status == "failed"
+    assert verdict(compare(2 * reference, reference), probes_of(reference), "x", 1e-4).status == "failed"
 
 
 def test_all_logits_zero_is_unverifiable_and_is_not_reported_as_not_finite() -> None:
     reference = np.zeros((2, 3))
-    assert verdict(compare(reference, reference), reference, "x", 1e-4).status == "unverifiable"
-    wrong = verdict(compare(reference + 1, reference), reference, "x", 1e-4)
+    assert verdict(compare(reference, reference), probes_of(reference), "x", 1e-4).status == "unverifiable"
+    wrong = verdict(compare(reference + 1, reference), probes_of(reference), "x", 1e-4)
     assert wrong.status in ("failed", "unverifiable")
 
 
@@ -250,27 +266,27 @@ def test_all_logits_zero_is_unverifiable_and_is_not_reported_as_not_finite() -> 
 
 def test_each_image_runs_alone_and_all_run_together() -> None:
     runner = Fake(REFERENCE, REFERENCE)
-    assert run_probes(runner, images(), REFERENCE).max_rel_error == 0.0
+    assert run_probes(runner, Probes.of(images(), REFERENCE)).max_rel_error == 0.0
     assert sorted(runner.batches) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("wrong", ["alone", "together"])
 def test_the_worse_of_both_runs_counts(wrong: str) -> None:
     right = {"alone": REFERENCE, "together": REFERENCE}
-    comparison = run_probes(Fake(**{**right, wrong: 1.5 * REFERENCE}), images(), REFERENCE)
+    comparison = run_probes(Fake(**{**right, wrong: 1.5 * REFERENCE}), Probes.of(images(), REFERENCE))
     assert comparison.max_rel_error == pytest.approx(0.5)
-    swapped = run_probes(Fake(**{**right, wrong: REFERENCE[::-1]}), images(), REFERENCE)
+    swapped = run_probes(Fake(**{**right, wrong: REFERENCE[::-1]}), Probes.of(images(), REFERENCE))
     assert swapped.top1_agreement == 0.0
 
 
 @pytest.mark.parametrize("wrong", ["alone", "together"])
 def test_a_nan_in_one_of_both_runs_fails(wrong: str) -> None:
     outputs = {"alone": REFERENCE, "together": REFERENCE, wrong: REFERENCE * np.nan}
-    assert not run_probes(Fake(**outputs), images(), REFERENCE).within(1e-2)
+    assert not run_probes(Fake(**outputs), Probes.of(images(), REFERENCE)).within(1e-2)
 
 
 def test_the_entry_has_what_the_manifest_promises() -> None:
-    result = verdict(compare(REFERENCE, REFERENCE), REFERENCE, "onnxruntime-cpu", 1e-4)
+    result = verdict(compare(REFERENCE, REFERENCE), probes_of(REFERENCE), "onnxruntime-cpu", 1e-4)
     assert to_json(result) == {
         "status": "passed",
         "backend": "onnxruntime-cpu",
@@ -292,3 +308,34 @@ def test_the_cosine_is_of_what_tells_classes_apart() -> None:
     assert cosine(200 - reference, reference) == pytest.approx(-1)
     assert np.isnan(cosine(np.full((2, 3), 100.0), reference)), "logits without a direction have no cosine"
     assert np.isnan(cosine(reference * np.nan, reference)) and np.isnan(cosine(reference[:1], reference))
+
+
+# ---------------------------------------------------------------------------------------------------- several, of any shape
+
+
+def test_of_several_outputs_the_worst_decides_and_is_named() -> None:
+    maps = np.random.default_rng(0).standard_normal((2, 3, 4, 4))
+    probes = Probes.of(images(), REFERENCE[:2], maps, maps > 0, names=("logits", "maps", "mask"))
+
+    def pairs(**outputs: Array) -> list[Pair]:
+        given = {"logits": REFERENCE[:2], "maps": maps, "mask": maps > 0, **outputs}
+        return [Pair(part.name, given[part.name], part.values) for part in probes.expected]
+
+    exact = compare_all(pairs())
+    assert (exact.max_rel_error, exact.top1_agreement) == (0.0, 1.0)
+    wrong = compare_all(pairs(maps=maps[:, ::-1]))
+    assert wrong.output == "maps" and wrong.max_rel_error > 0.5
+    assert wrong.top1_agreement == (maps.argmax(1) == maps[:, ::-1].argmax(1)).mean()
+    assert np.isnan(compare_all(pairs(maps=maps * np.nan, logits=3 * REFERENCE[:2])).max_rel_error)
+    flipped = maps > 0
+    flipped[0, 0, 0, :2] ^= True
+    assert compare_all(pairs(mask=flipped)).max_rel_error == 2 / maps.size
+    check = verdict(compare_all(pairs(mask=flipped)), probes, "x", 1e-4)
+    assert (check.status, check.output) == ("failed", "mask")
+    assert not compare_all(pairs(maps=maps[:, :, :2])).within(1.0)
+
+
+def test_maps_without_classes_agree_in_no_class() -> None:
+    one = np.random.default_rng(0).standard_normal((2, 1, 4, 4))
+    assert compare(one, one).top1_agreement is None and has_direction(one)
+    assert cosine(one + 5, one) == pytest.approx(1) and cosine(-one, one) == pytest.approx(-1)

@@ -139,6 +139,9 @@ def path_refused_engines(board: Machine, folder: Path, monkeypatch: Patch) -> No
         patch.setattr(engine, "get_tensor_dtype", lambda self, name: board.trt.DataType.HALF)
         refused("expected float32")
     with monkeypatch.context() as patch:
+        patch.setattr(engine, "get_tensor_shape", lambda self, name: (-1, 5, -1))
+        refused("expected a row for each image")
+    with monkeypatch.context() as patch:
         patch.setattr(board.trt.IExecutionContext, "set_tensor_address", lambda self, name, address: False)
         refused("does not take an address")
     path.write_bytes(path.read_bytes() + b"!")

@@ -39,6 +39,6 @@ def test_int8_may_choose_another_class_for_one_image(flipped: int, status: str) 
 
     images = np.tile(np.arange(4, dtype=np.float32)[:, None, None, None], (1, 3, 2, 2))
     source = Verification(status="passed", cosine=0.999, top1_agreement=1.0)
-    check = check_engine(Fixed(), Probes(images, logits), "int8", [1, 8], source)
+    check = check_engine(Fixed(), Probes.of(images, logits), "int8", [1, 8], source)
     assert check.status == status
     assert check.top1_agreement == 1 - flipped / 4

@@ -1,0 +1,90 @@
+"""What a bundle's networks take and give, as its manifest says it: names, shapes, and how images are prepared."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from slimexport.target.records import EntryError, Record
+from slimtrain.base.image_size import ImageSize, sides
+
+BATCH = "batch"
+SIZE = re.compile(rf"(?:([1-9]\d*)\*)?{BATCH}")
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(Record):
+    """Images [N, channels, height, width], less `mean`, over `std`: resized `whole`, or the center of a photograph, turned
+    first as EXIF says where `exif_orientation`. `image_size` is the side of a square, or height and width, which earlier
+    versions do not read. `shape`: of inputs that are no images, [channels, length] of a signal or [channels] of a row of
+    numbers; those are not prepared from files."""
+
+    name: str
+    channels: int
+    image_size: ImageSize
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    whole: bool = False
+    exif_orientation: bool = False
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return (self.channels, *sides(self.image_size)) if self.shape is None else self.shape
+
+    def check(self) -> None:
+        """EntryError where no image can be normalized so, or only wrongly."""
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise EntryError(f"input.{key} has {len(values)} numbers, expected one for each of {self.channels} channels")
+        if not all(value > 0 for value in self.std):
+            raise EntryError(f"input.std is {list(self.std)}, expected numbers above 0")
+        if self.shape is not None and (len(self.shape) not in (1, 2) or self.shape[0] != self.channels or min(self.shape) < 1):
+            raise EntryError(f"input.shape is {list(self.shape)}, expected [{self.channels}] or [{self.channels}, length]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Record):
+    """Logits [N, classes]; `class_names` by class number, where they are known."""
+
+    name: str
+    classes: int
+    class_names: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """EntryError where names are not one for each class."""
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise EntryError(f"output.class_names has {len(self.class_names)} names, expected one for each of {self.classes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Record):
+    """One of a network's outputs: what files call it, and its shape, whose first size counts images: `batch`, or `4*batch`
+    where there are 4 rows of each."""
+
+    name: str
+    shape: tuple[Any, ...]
+    dtype: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image."""
+        match = SIZE.fullmatch(str(self.shape[0]))
+        assert match is not None
+        return int(match[1] or 1)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """Of a row."""
+        return tuple(self.shape[1:])
+
+    def check(self) -> None:
+        """EntryError where this is no output's shape or type."""
+        usable = all(type(size) is int and size > 0 for size in self.own_shape)
+        if not self.shape or not SIZE.fullmatch(str(self.shape[0])) or not usable:
+            raise EntryError(f"the shape of output {self.name} is {list(self.shape)}, expected [batch, sizes above 0]")
+        if self.dtype not in DTYPES:
+            raise EntryError(f"the dtype of output {self.name} is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
