@@ -16,10 +16,8 @@ import onnx
 import torch
 from torch import nn
 
-from slimexport.dense import dense_network, traced
 from slimexport.onnx_files.calibration import Calibration
-from slimexport.onnx_files.graph import INPUT, to_onnx
-from slimexport.onnx_files.graph_writer import write_graph
+from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.target.arrays import Array
@@ -43,9 +41,7 @@ from slimtrain.base.version import __version__
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.data.images import Images, Preprocessing
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.rounded import rounded_network
 from slimtrain.tracing.outputs import tensors_of
@@ -78,9 +74,7 @@ class Job:
 
     @cached_property
     def exact(self) -> nn.Module:
-        """The slimmable network in float64. Ask for it before there are threads: `traced` has to be first."""
-        if isinstance(self.checkpoint.spec, NetworkSpec):
-            traced(self.checkpoint.spec)
+        """The slimmable network in float64."""
         return copy.deepcopy(self.checkpoint.network).double()
 
     def describe(self, plan: ChannelPlan) -> Iterator[Artifact]:
@@ -102,15 +96,9 @@ class Job:
 
     def _exact(self, plan: ChannelPlan, cost: Cost, name: str) -> onnx.ModelProto:
         """The fp32 file of a plan."""
-        network, metadata = self.checkpoint.network, self._metadata(plan, cost)
-        if isinstance(network.spec, GraphSpec):
-            tensors = {
-                key: tensor.double() if tensor.is_floating_point() else tensor
-                for key, tensor in stored_tensors(network, plan).items()
-            }
-            return write_graph(network.spec.sizing(plan), tensors, name=name, metadata=metadata)
-        images = self.preprocessing
-        return to_onnx(dense_network(network, plan), images.image_size, metadata, name, images.channels)
+        network = self.checkpoint.network
+        sizing = network.spec.sizing(plan, self.preprocessing.image_size)
+        return write_graph(sizing, stored_tensors(network, plan), name=name, metadata=self._metadata(plan, cost))
 
     def _artifact(self, plan: ChannelPlan, cost: Cost, file: Precision, size_bytes: int) -> Artifact:
         """A file's entry in the manifest, as far as it is known without the file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from slimexport.onnx_files.graph import OUTPUT
 from slimexport.target.tensors import BATCH, DTYPES, Result
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint
@@ -31,8 +30,6 @@ def shape_of(checkpoint: Checkpoint) -> tuple[int, ...] | None:
 def results_of(checkpoint: Checkpoint) -> tuple[Result, ...]:
     """The network's outputs. UserError for one whose first size does not count images, or of another number type."""
     spec = checkpoint.spec
-    if not isinstance(spec, GraphSpec):
-        return (Result(name=OUTPUT, shape=(BATCH, spec.classes), dtype="float32"),)
     results = []
     for name, type_ in spec.graph.results:
         first, *own = (*type_.shape, 0)[: max(len(type_.shape), 1)]

@@ -15,7 +15,6 @@ import onnx
 from onnx import helper
 from torch import Tensor
 
-from slimexport.onnx_files.graph import BATCH, INPUT, IR_VERSION, OPSET
 from slimexport.onnx_files.operators import (  # noqa: F401  they enter forms
     activations,
     convolutions,
@@ -38,6 +37,9 @@ from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import Batch, Graph, Size, Value
 from slimtrain.graph.sizes import Sizing
 
+OPSET = 17
+IR_VERSION = 8  # TensorRT 8.6 reads no more
+INPUT, BATCH = "input", "batch"
 LARGEST_BYTES = 2**31 - 2**20  # of one file: protobuf holds no more
 
 

@@ -116,8 +116,9 @@ class GraphSpec(WidthSpec):
         """The extents of every value of `graph`."""
         return self.groups.dims
 
-    def sizing(self, plan: ChannelPlan) -> Sizing:
-        """The graph at a plan."""
+    def sizing(self, plan: ChannelPlan, image_size: ImageSize | None = None) -> Sizing:
+        """The graph at a plan, where sizes of maps matter for images of `image_size`; those that it was traced with are
+        the only ones."""
         return Sizing(self.graph, self.groups, plan.channels)
 
     @property

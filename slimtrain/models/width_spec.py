@@ -70,8 +70,8 @@ class WidthSpec(ABC):
         """The extents of every value of `graph`."""
 
     @abstractmethod
-    def sizing(self, plan: ChannelPlan) -> Sizing:
-        """The graph at a plan."""
+    def sizing(self, plan: ChannelPlan, image_size: ImageSize | None = None) -> Sizing:
+        """The graph at a plan, where sizes of maps matter for images of `image_size`."""
 
     @property
     def fixed_groups(self) -> frozenset[str]:

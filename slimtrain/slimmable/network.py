@@ -72,8 +72,6 @@ class SlimmableNetwork(nn.Module):
         """A traced network's dense form at a width: an ordinary, smaller module. UserError for a published architecture, whose
         is `slimexport.materialize(network, width)`, WidthError for a width without statistics."""
         plan = self.plan(width)
-        if not isinstance(self.spec, GraphSpec):
-            raise UserError(f"{self.spec.name}: is a published architecture. Use slimexport.materialize(network, {width}).")
         if not self.has_statistics(plan):
             raise WidthError(
                 f"width {width}: {self.spec.name} has no batch-norm statistics for it. Give it some: "

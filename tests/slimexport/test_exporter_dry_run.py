@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from slimexport import CalibrationImages, Proof, Writing, export
-from slimexport.dense import dense_network
 from slimexport.job import file_bytes
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.target.manifest import FileEntry
 from slimexport.target.precision import row_of
 from slimtrain.base.errors import BudgetError, UserError
@@ -20,6 +18,7 @@ from slimtrain.costs.cost import CostCounter
 from slimtrain.models.published import PUBLISHED
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import small_spec, write_checkpoint
+from tests.support.onnx_writing import plan_onnx
 
 DRY = Writing(dry_run=True)
 
@@ -60,7 +59,7 @@ def test_a_file_is_read_but_none_of_its_plans_is_built(tmp_path: Path, monkeypat
 def test_sizes_are_right_to_one_per_cent(name: str) -> None:
     network = untrained_network(name, classes=10)
     plan = min(network.spec.plans, key=lambda plan: plan.width or 0)
-    content = to_onnx(dense_network(network, plan), 64, {}, f"{name}_{plan.name}").SerializeToString()
+    content = plan_onnx(network, plan, 64, name=f"{name}_{plan.name}").SerializeToString()
     assert file_bytes(row_of("fp32"), CostCounter(network.spec, 64)(plan)) == pytest.approx(len(content), rel=0.01)
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from benchmarks.cells.backends import TORCH_EAGER
 from benchmarks.cells.cell import Array, Cell, Options
 from benchmarks.runners.opening import open_file
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.data.noise import noise_images
+from tests.support.onnx_writing import module_onnx
 
 SIZE = 32  # pixels
 
@@ -80,7 +80,7 @@ def tiny_network(channels: int = 8) -> nn.Sequential:
 def write_tiny(folder: Path, channels: int = 8, precision: str = "fp32", file: str = "tiny.onnx") -> nn.Sequential:
     """Write the tiny network; the network in torch, in float32."""
     network = tiny_network(channels)
-    model = to_onnx(network, SIZE, {"precision": "fp32"})
+    model = module_onnx(network, SIZE, {"precision": "fp32"})
     if precision != "fp32":
         model = to_typed(model, precision)[0]
     onnx.save(model, folder / file)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from slimexport import job
 from slimexport.cli import main
-from slimexport.onnx_files.graph import to_onnx as real_to_onnx
+from slimexport.onnx_files.graph_writer import write_graph as real_write_graph
 from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.models.spec import NetworkSpec
@@ -171,13 +171,13 @@ def conv(inp: int = 3, out: int = 3, kernel: int = 3, **options: Any) -> nn.Conv
 def corrupt(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], object], only: str = "") -> None:
     """Let every ONNX model that the export makes (`only` those whose name ends so) be changed before it is written."""
 
-    def to_onnx(*args: Any, **kwargs: Any) -> onnx.ModelProto:
-        model = real_to_onnx(*args, **kwargs)
+    def write_graph(*args: Any, **kwargs: Any) -> onnx.ModelProto:
+        model = real_write_graph(*args, **kwargs)
         if model.graph.name.endswith(only):
             change(model)
         return model
 
-    monkeypatch.setattr(job, "to_onnx", to_onnx)
+    monkeypatch.setattr(job, "write_graph", write_graph)
 
 
 def edit_weight(model: onnx.ModelProto, name: str, edit: Callable[[NDArray[Any]], object]) -> None:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement
 from tests.support.export_helpers import conv
 from tests.support.onnx_helpers import stored
+from tests.support.onnx_writing import module_onnx
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def build(network: nn.Module, size: int = 9, seed: int = 4) -> onnx.ModelProto:
             parameter.normal_(generator=draw)
             if parameter.ndim > 1:
                 parameter.mul_(parameter[0].numel() ** -0.5)
-    return to_onnx(network.eval(), size, {"precision": "fp32"})
+    return module_onnx(network, size, {"precision": "fp32"})
 
 
 def small(channels: int = 16) -> nn.Sequential:

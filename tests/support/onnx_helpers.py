@@ -11,11 +11,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from slimexport.dense import dense_network
-from slimexport.onnx_files.graph import to_onnx
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_helpers import GAIN, random_state
+from tests.support.onnx_writing import plan_onnx
 
 SIZE = 64
 # architecture -> width, and the norms' gain that keeps activations of order one (as in tests/reference/layouts)
@@ -39,7 +38,7 @@ def network_model(architecture: str, width: float = 0.0, classes: int = 10) -> o
         state[key.replace("running_var", "weight")].mul_(gain / GAIN)
     network = SlimmableNetwork(spec).eval()
     network.load_state_dict(state)
-    return to_onnx(dense_network(network, spec.plans[0]), SIZE, {"network": architecture, "precision": "fp32"})
+    return plan_onnx(network, spec.plans[0], SIZE, {"network": architecture, "precision": "fp32"})
 
 
 def logits(model: onnx.ModelProto, images: Array, optimized: bool = True) -> Array:

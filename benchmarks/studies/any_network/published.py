@@ -24,7 +24,6 @@ from slimtrain.graph.graph import Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.build import DenseLayers
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.slimmed import make_slimmable
@@ -44,16 +43,18 @@ def same_plan(network: SlimmableNetwork, read: SlimmableNetwork, plan: ChannelPl
     """The plan of a traced network at which its tensors have the sizes that the published one's have at `plan`."""
     spec = read.spec
     assert isinstance(spec, GraphSpec) and isinstance(network.spec, NetworkSpec)
-    with torch.device("meta"):
-        sizes = {name: tensor.shape for name, tensor in network.spec.build(DenseLayers(plan)).state_dict().items()}
+    published = network.spec.sizing(plan)
+    sizes = {stored.name: published.shape(Value(stored.node)) for stored in published.graph.parameters}
     channels = {}
     for group in spec.groups.groups:
         parameter, dim, positions = group.dims[0]
-        channels[group.name] = sizes[parameter][dim] // positions
+        size = sizes[parameter][dim]
+        assert isinstance(size, int)
+        channels[group.name] = size // positions
     result = ChannelPlan(plan.name, channels)
     shapes = spec.sizing(result)
     for stored in spec.graph.parameters:
-        assert shapes.shape(Value(stored.node)) == tuple(sizes[stored.name]), stored.name
+        assert shapes.shape(Value(stored.node)) == sizes[stored.name], stored.name
     return result
 
 

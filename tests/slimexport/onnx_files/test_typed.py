@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.typed import cast_twin, to_typed
 from slimexport.target.records import to_json
 from slimtrain.base.errors import UserError
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
 from tests.support.onnx_helpers import ARCHITECTURES, SIZE, Array, logits, network_model, relative, stored
+from tests.support.onnx_writing import module_onnx
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TOLERANCE = {"fp16": 1e-2, "bf16": 5e-2}  # of the logits' scale: what engines of these precisions are allowed
@@ -224,7 +224,7 @@ def build(network: nn.Module, size: int = 9) -> onnx.ModelProto:
         draw = torch.Generator().manual_seed(4)
         for parameter in network.parameters():
             parameter.normal_(generator=draw)
-    return to_onnx(network.eval(), size, {})
+    return module_onnx(network, size)
 
 
 def once(channels: int) -> nn.Conv2d:

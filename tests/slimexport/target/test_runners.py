@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, require_onnxruntime
 from tests.support.export_helpers import conv
+from tests.support.onnx_writing import module_onnx
 
 
 def test_a_runner_takes_images_and_gives_logits_of_any_batch(tmp_path: Path) -> None:
     layer = conv(3, 2, 1)
     layer.load_state_dict({"weight": torch.ones(2, 3, 1, 1), "bias": torch.tensor([0.25, -1.5])})
     network = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    (tmp_path / "x.onnx").write_bytes(to_onnx(network.eval(), 4, {}).SerializeToString())
+    (tmp_path / "x.onnx").write_bytes(module_onnx(network, 4).SerializeToString())
     runner = OnnxRuntimeRunner(tmp_path / "x.onnx")
     assert runner.backend == "onnxruntime-cpu"
     for batch in (1, 5):

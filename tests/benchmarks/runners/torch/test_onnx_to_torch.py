@@ -17,12 +17,12 @@ from torch import fx, nn
 
 from benchmarks.runners.torch.onnx_to_torch import UnsupportedFile, dense_from_onnx
 from slimexport.onnx_files.fold import fold_norms
-from slimexport.onnx_files.graph import to_onnx
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.typed import to_typed
 from slimtrain.models.published import PUBLISHED, published_spec
 from tests.support.bench_torch_helpers import gap, probes, tiny_network, torch_logits, write_tiny
 from tests.support.module_layers import DenseLayers
+from tests.support.onnx_writing import module_onnx
 
 IMAGE_SIZE = 64
 Layers = list[tuple[str, str, dict[str, Any]]]
@@ -65,7 +65,7 @@ def layers(network: fx.GraphModule) -> Layers:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_networks_come_back(name: str, tmp_path: Path) -> None:
     dense, path, images = lively(name), tmp_path / "network.onnx", probes(2, IMAGE_SIZE)
-    onnx.save(to_onnx(dense, IMAGE_SIZE, {}), path)
+    onnx.save(module_onnx(dense, IMAGE_SIZE), path)
     read = dense_from_onnx(path)
     assert layers(read) == layers(dense)
     assert not any(module.training for module in read.modules())
@@ -96,7 +96,7 @@ def test_a_norm_that_nothing_folds(tmp_path: Path) -> None:
     norm = nn.BatchNorm2d(3, eps=1e-3)
     norm.running_mean, norm.running_var = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.5, 3.0, 1.0])
     network = nn.Sequential(norm, nn.ReLU(inplace=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval()
-    onnx.save(to_onnx(network, 8, {}), tmp_path / "norm.onnx")
+    onnx.save(module_onnx(network, 8), tmp_path / "norm.onnx")
     images = probes(2, 8)
     logits = torch_logits(dense_from_onnx(tmp_path / "norm.onnx"), images)
     assert gap(logits, torch_logits(network, images)) < 1e-6
@@ -115,7 +115,7 @@ def test_activations_overwrite_only_what_nobody_else_reads(tmp_path: Path) -> No
             return self.flatten(self.pool(torch.cat([self.relu(features), self.first(left), right], 1)))
 
     network = Shared().eval()
-    onnx.save(to_onnx(network, 8, {}), tmp_path / "shared.onnx")
+    onnx.save(module_onnx(network, 8), tmp_path / "shared.onnx")
     read = dense_from_onnx(tmp_path / "shared.onnx")
     assert [module.inplace for module in read.modules() if isinstance(module, nn.ReLU)] == [False, False]
     images = probes(2, 8)
@@ -126,7 +126,7 @@ def test_activations_overwrite_only_what_nobody_else_reads(tmp_path: Path) -> No
 
 def _saved(folder: Path, *modules: nn.Module) -> Path:
     path = folder / "saved.onnx"
-    onnx.save(to_onnx(nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval(), 8, {}), path)
+    onnx.save(module_onnx(nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(1)), 8), path)
     return path
 
 
@@ -196,7 +196,7 @@ def test_only_a_channel_shuffle_is_taken_for_one(tmp_path: Path, change: Callabl
 
 def test_int8_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(1)).eval()
-    model = to_onnx(network, 16, {"precision": "fp32"})
+    model = module_onnx(network, 16, {"precision": "fp32"})
     onnx.save(quantize(model, dict.fromkeys(quantized_inputs(model), 0.1), half=False), tmp_path / "q.onnx")
     with pytest.raises(
         UnsupportedFile, match=r"q\.onnx: is an int8 file \(DequantizeLinear\); torch runs fp32, fp16 and bf16"
@@ -211,7 +211,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 
 
 def test_the_casts_of_a_typed_file_are_at_both_ends(tmp_path: Path) -> None:
-    model = to_typed(to_onnx(tiny_network(), 32, {}), "fp16")[0]
+    model = to_typed(module_onnx(tiny_network(), 32), "fp16")[0]
     onnx.save(model, tmp_path / "t.onnx")
     nodes = list(dense_from_onnx(tmp_path / "t.onnx").graph.nodes)
     kinds = [(place, node_.args[1]) for place, node_ in enumerate(nodes) if node_.op == "call_method"]

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from slimexport.dense import materialize
-from slimexport.onnx_files.graph import to_onnx
+from slimtrain.costs.cost import CostCounter
 from tests.support import TESTS
 from tests.support.export_helpers import check_onnx, opened, run_onnx
+from tests.support.onnx_writing import plan_onnx
 
 NETWORKS = {
     "s_mobilenet_v1": 4,
@@ -53,12 +53,11 @@ def exported(
 ) -> tuple[str, list[ExportedFile]]:
     name: str = request.param
     checkpoint = opened(checkpoint_path(name))
-    results = []
+    results, count = [], CostCounter(checkpoint.spec, 224)
     with np.load(TESTS / "reference" / "golden" / f"{name}.npz") as golden:
         assert len(golden.files) == len(checkpoint.spec.plans)
         for plan in checkpoint.spec.plans:
-            network = materialize(checkpoint, plan.width)
-            content = to_onnx(network, 224, {}).SerializeToString()
+            content = plan_onnx(checkpoint.network, plan, 224).SerializeToString()
             external = sum(tensor.data_location for tensor in check_onnx(content).graph.initializer)
             logits, reference = run_onnx(content, golden_images), golden[str(plan.width)]
             assert logits.dtype == np.float32 and logits.shape == reference.shape
@@ -68,7 +67,7 @@ def exported(
                     float(np.abs(logits - reference).max() / np.abs(reference).max()),
                     bool((logits.argmax(1) == reference.argmax(1)).all()),
                     len(content),
-                    sum(parameter.numel() for parameter in network.parameters()),
+                    count(plan).params,
                     external,
                 )
             )

@@ -1,7 +1,4 @@
-"""The form of an exported file: opset and IR version, names, metadata, dynamic batch, one file, the same bytes.
-
-Whether it computes the right thing is the matter of test_onnx_operators.py and test_onnx_golden.py.
-"""
+"""Files of published networks: opset and IR version, names, metadata, dynamic batch, one file, the same bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from onnx import numpy_helper
 from torch import fx, nn
 
 from slimexport.dense import materialize
-from slimexport.onnx_files.graph import to_onnx
 from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import check_onnx, opened, run_onnx
+from tests.support.onnx_writing import plan_onnx
 
 METADATA = {"network": "a", "width": "0.5", "mean": "0.1,0.2,0.3", "precision": "fp32"}
 KINDS: tuple[tuple[str, float], ...] = (
@@ -34,8 +31,9 @@ KINDS: tuple[tuple[str, float], ...] = (
 def exported(request: pytest.FixtureRequest, checkpoint_path: Callable[[str], Path]) -> tuple[fx.GraphModule, onnx.ModelProto]:
     """A dense network and its ONNX model at 64 pixels."""
     name, width = request.param
-    network = materialize(opened(checkpoint_path(name)), width)
-    return network, to_onnx(network, 64, METADATA, "some_name")
+    checkpoint = opened(checkpoint_path(name))
+    plan = checkpoint.spec.plan(width)
+    return materialize(checkpoint, width), plan_onnx(checkpoint.network, plan, 64, METADATA, "some_name")
 
 
 Exported = tuple[fx.GraphModule, onnx.ModelProto]
@@ -139,28 +137,12 @@ def test_any_batch_runs_and_each_image_counts_for_itself(exported: Exported, bat
     np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-def test_writing_twice_gives_the_same_bytes(exported: Exported) -> None:
-    network, model = exported
-    again = to_onnx(network, 64, METADATA, "some_name").SerializeToString(deterministic=True)
-    assert model.SerializeToString(deterministic=True) == again
-
-
-def test_writing_does_not_change_the_network(exported: Exported) -> None:
-    network, _ = exported
+def test_writing_twice_gives_the_same_bytes_and_does_not_change_the_network(checkpoint_path: Callable[[str], Path]) -> None:
+    network = opened(checkpoint_path("us_mobilenet_v2")).network
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    to_onnx(network, 32, {})
+    first, again = (plan_onnx(network, network.spec.plan(0.35), 64, METADATA) for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
     assert all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
-
-
-def test_a_norm_that_was_not_folded_is_written_and_gives_the_same_logits(checkpoint_path: Callable[[str], Path]) -> None:
-    checkpoint = opened(checkpoint_path("us_mobilenet_v2"))
-    images = noise_images(2, 64, 5)
-    plain = to_onnx(materialize(checkpoint, 0.35, fold=False), 64, {})
-    check_onnx(plain.SerializeToString())
-    assert sum(node.op_type == "BatchNormalization" for node in plain.graph.node) == 52
-    folded = run_onnx(to_onnx(materialize(checkpoint, 0.35), 64, {}).SerializeToString(), images)
-    logits = run_onnx(plain.SerializeToString(), images)
-    np.testing.assert_allclose(logits, folded, rtol=0, atol=2e-5 * np.abs(folded).max())
 
 
 @pytest.mark.parametrize("size", [32, 33, 50, 97])
@@ -174,7 +156,7 @@ def test_image_sizes_that_do_not_divide_by_32_run_too(checkpoint_path: Callable[
     images = noise_images(1, size, 3)
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
-    content = to_onnx(network, size, {}).SerializeToString()
+    content = plan_onnx(checkpoint.network, plan, size).SerializeToString()
     check_onnx(content)
     logits = run_onnx(content, images)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=5e-5 * np.abs(expected).max())

@@ -1,0 +1,31 @@
+"""ONNX models of small modules, and of published networks at a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from torch import nn
+
+from slimexport.onnx_files.graph_writer import write_graph
+from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.graph_dense import stored_tensors
+from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.graph_cases import traced
+
+
+def module_onnx(module: nn.Module, image_size: ImageSize, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """Of a module that takes color images."""
+    return write_graph(*traced(module.eval(), (3, *sides(image_size))), metadata=metadata)
+
+
+def plan_onnx(
+    network: SlimmableNetwork,
+    plan: ChannelPlan,
+    image_size: ImageSize,
+    metadata: Mapping[str, str] | None = None,
+    name: str = "network",
+) -> onnx.ModelProto:
+    """Of a slimmable network at a plan."""
+    return write_graph(network.spec.sizing(plan, image_size), stored_tensors(network, plan), name=name, metadata=metadata)
