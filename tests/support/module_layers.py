@@ -50,7 +50,7 @@ class ShuffleUnit(nn.Module):
         self.groups, self.whole, self.pool, self.relu = len(a), whole, pool, nn.ReLU(inplace=True)
 
     def thirds(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([self.get_submodule(f"{name}_{index}")(part) for index, part in enumerate(parts)], 1)
+        return torch.cat([self.get_submodule(f"{name}_{index}")(parts[index]) for index in range(self.groups)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [x] * self.groups if self.whole else torch.chunk(x, self.groups, 1)
