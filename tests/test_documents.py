@@ -130,6 +130,7 @@ def fill(folder: Path, checkpoint_path: Callable[[str], Path]) -> None:
     write_folders(folder / "classes", classes=1000)
     write_cifar(folder / "cifar", "cifar10")
     (folder / "mynet.py").write_text(python_of("docs/own_network.md")[0])
+    exec(python_of("docs/own_network.md")[2].replace("parser.pt", str(folder / "parser.pt")), {"__name__": "parser"})
 
 
 @pytest.fixture(scope="module")
