@@ -168,7 +168,7 @@ def _cast_ends(graph: onnx.GraphProto, kind: int) -> None:
     graph.node.extend(nodes)
     for result in results:
         graph.node.append(
-            helper.make_node("Cast", [renamed[result.name]], [result.name], name=result.name, to=TensorProto.FLOAT)
+            helper.make_node("Cast", [renamed[result.name]], [result.name], name=f"{result.name}.cast", to=TensorProto.FLOAT)
         )
 
 

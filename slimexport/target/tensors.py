@@ -10,7 +10,7 @@ from slimexport.target.records import EntryError, Record
 from slimtrain.base.image_size import ImageSize, sides
 
 BATCH = "batch"
-SIZE = re.compile(rf"(?:([1-9]\d*)\*)?{BATCH}")
+SIZE = re.compile(rf"(?:([1-9]\d{{0,8}})\*)?{BATCH}")
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 

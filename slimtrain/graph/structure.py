@@ -64,6 +64,9 @@ class Structure:
         return tuple(names)
 
 
+LONGEST_KEY = 200  # characters: keys become names in files
+
+
 def usual_structure(tensors: int) -> Structure:
     """Of so many tensors that stand in nothing: one alone, several in a tuple."""
     return Structure() if tensors == 1 else Structure(TUPLE, (Structure(),) * tensors)
@@ -77,6 +80,8 @@ def plain_structure(structure: Structure) -> list[Any]:
 def read_structure(content: Any) -> Structure:
     """The inverse of `plain_structure`. ValueError or TypeError for what is none."""
     kind, keys, parts = content
+    if not isinstance(keys, list | tuple) or any(len(str(key)) > LONGEST_KEY for key in keys):
+        raise ValueError(f"{str(keys)[:LONGEST_KEY]!r} are no keys of outputs")
     structure = Structure(kind, tuple(read_structure(part) for part in parts), tuple(keys))
     if kind not in KINDS or (structure.parts and kind in (TENSOR, NOTHING)):
         raise ValueError(f"{kind!r} is no kind of output")

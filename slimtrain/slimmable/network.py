@@ -164,6 +164,7 @@ class SlimmableNetwork(nn.Module):
         self.calibrated = {
             plan: {path: (fn(mean), fn(var)) for path, (mean, var) in statistics.items()}
             for plan, statistics in self.calibrated.items()
+            if not any(tensor.is_meta for pair in statistics.values() for tensor in map(fn, pair))  # which hold nothing
         }
         self._activate(self.active)
         return self
@@ -177,6 +178,8 @@ class SlimmableNetwork(nn.Module):
         )
 
     def _activate(self, plan: ChannelPlan) -> None:
+        if not isinstance(plan, ChannelPlan):
+            raise UserError(f"{self.spec.name}: {plan!r} is no plan. Expected one, such as network.plan(0.5).")
         if plan.channels.keys() != self.spec.widest.channels.keys():
             raise ValueError(f"plan {plan.name} has other channel groups than this {self.spec.name}")
         index = self.spec.plans.index(plan) if plan in self.spec.plans else None

@@ -81,10 +81,17 @@ def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, tolera
 
 def _largest(pairs: Outputs) -> float:
     """The largest difference, of the largest value of the same output."""
-    errors = []
+    errors = [0.0]
     for theirs, ours in pairs:
-        expected = theirs.double()  # it may be a mask, or numbers of classes
-        errors.append(float((ours.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+        expected, output = theirs.double(), ours.double()  # they may be masks, or numbers of classes
+        finite = expected.isfinite()
+        if not torch.allclose(expected[~finite], output[~finite], rtol=0, atol=0, equal_nan=True):
+            return math.inf
+        if finite.any():
+            error = float((output - expected)[finite].abs().max() / expected[finite].abs().max().clamp(min=1e-30))
+            if not math.isfinite(error):
+                return math.inf
+            errors.append(error)
     return max(errors)
 
 
@@ -118,7 +125,13 @@ def _evaluating(network: SlimmableNetwork) -> Iterator[None]:
 
 def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype) -> Outputs:
     """What copies of both give that hold `number`s."""
-    reference, ours = copy.deepcopy(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
+    try:
+        reference, ours = _sharing(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
+    except Exception as error:  # of whatever the module holds
+        raise UserError(
+            f"{network.spec.name}: the module cannot be copied ({type(error).__name__}: {error}), and the proof that the "
+            "network is the module runs a copy. Free it of what cannot be copied, or leave the proof out with check=False."
+        ) from error
     with ours.at(ours.spec.widest):
         return _pairs(reference(images), ours(images))
 
@@ -133,7 +146,10 @@ def _pairs(theirs: object, ours: object) -> Outputs:
 def _sharing(module: nn.Module) -> nn.Module:
     """A copy of `module` that shares its floating-point tensors: what its forward pass keeps is none of the user's concern."""
     shared = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+    values = [value for part in module.modules() for value in vars(part).values()]
+    kept = [value for value in values if isinstance(value, Tensor) and value.grad_fn is not None]  # of an earlier pass
+    memo = {id(tensor): tensor for tensor in shared} | {id(tensor): tensor.detach() for tensor in kept}
+    return copy.deepcopy(module, memo)
 
 
 class Stored(TorchFunctionMode):

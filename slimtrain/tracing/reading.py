@@ -182,11 +182,17 @@ class _Reader:
         if kind in CASTS:  # to whatever it is: a device is none of the graph's concern
             kind, overload = "to", "dtype"
             arguments = {"self": arguments["self"], "dtype": node.meta["val"].dtype, "non_blocking": False, "copy": False}
-        op = kind if overload == "default" else f"{kind}.{overload}"
-        converted = {name: self._argument(value) for name, value in arguments.items()}
         values = node.meta["val"]
         single = isinstance(values, Tensor)
         outputs = tuple(self._type(value) for value in ([values] if single else values))
+        if kind == "copy" and arguments["src"].meta["val"].dtype == values.dtype:
+            # What is written, as large as what it is written to: torch's own operator has no gradient.
+            kind, overload = "expand", "default"
+            arguments = {"self": arguments["src"], "size": (), "implicit": False}
+        op = kind if overload == "default" else f"{kind}.{overload}"
+        converted = {name: self._argument(value) for name, value in arguments.items()}
+        if kind == "expand" and not converted["size"]:
+            converted["size"] = outputs[0].shape
         line = user_line(node.meta.get("stack_trace") or "")
         self.nodes.append(Node(node.name, op, converted, outputs, _module_path(node), line))
         results = [Value(node.name, index) for index in range(len(outputs))]

@@ -56,6 +56,7 @@ def _averaging(node: Node, module: nn.Module | None) -> Node:
     return node
 
 
+@torch.inference_mode(False)
 def make_slimmable(
     module: nn.Module,
     example: Tensor,

@@ -14,15 +14,14 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from torch import fx, nn
+from torch import Tensor
 
 from slimexport import job
 from slimexport.dense import dense_network
-from slimexport.onnx_files.fold import fold_norms
 from slimexport.target.bundle_writer import BundleWriter
 from slimtrain.data.noise import noise_images
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.export_defects import caught, edit, export
 from tests.support.export_helpers import (
@@ -87,16 +86,12 @@ def test_the_norm_of_the_wrong_switch_is_caught(
     """Width 0.25 with the leading part of what the norms of width 0.5 hold."""
     path = write_checkpoint(tmp_path / "x.pt", small_spec(family))
 
-    def with_wrong_norms(network: SlimmableNetwork, plan: ChannelPlan) -> fx.GraphModule:
-        dense, wide = (dense_network(network, p, fold=False) for p in (plan, network.spec.plan(0.5)))
-        for name, norm in dense.named_modules():
-            if isinstance(norm, nn.BatchNorm2d) and name.startswith(which):
-                for key, tensor in wide.get_submodule(name).state_dict().items():
-                    if tensor.dim():
-                        getattr(norm, key).data.copy_(tensor[: norm.num_features])
-        return fold_norms(dense)
+    def with_wrong_norms(network: SlimmableNetwork, plan: ChannelPlan) -> dict[str, Tensor]:
+        own, wide = (stored_tensors(network, p) for p in (plan, network.spec.plan(0.5)))
+        norms = {key.rpartition(".")[0] for key in own if key.endswith("running_mean") and key.startswith(which)}
+        return {key: wide[key][: len(t)] if key.rpartition(".")[0] in norms else t for key, t in own.items()}
 
-    monkeypatch.setattr(job, "dense_network", with_wrong_norms)
+    monkeypatch.setattr(job, "stored_tensors", with_wrong_norms)
     outcome = export(path, tmp_path / "b", "--widths", "0.25")
     refused(outcome, 1, "x0_25: failed", "Nothing was written.")
     assert sorted(tree(tmp_path)) == ["x.pt"]
@@ -138,8 +133,8 @@ def test_a_missing_activation_is_caught(checkpoint: Path, tmp_path: Path, monkey
     def unclip(model: onnx.ModelProto) -> None:
         """ReLU6 becomes ReLU."""
         for tensor in model.graph.initializer:
-            if tensor.name == "relu6.max":
-                tensor.CopyFrom(numpy_helper.from_array(np.array(1e30, np.float32), "relu6.max"))
+            if tensor.raw_data == np.float32(6).tobytes():
+                tensor.raw_data = np.float32(1e30).tobytes()
 
     corrupt(monkeypatch, unclip)
     caught(export(checkpoint, tmp_path / "b", "--widths", "0.5"), tmp_path / "b")

@@ -29,7 +29,7 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a dry run builds no network")
 
     monkeypatch.setattr(SlimmableNetwork, "__init__", build)
-    monkeypatch.setattr("slimexport.job.dense_network", build)
+    monkeypatch.setattr("slimexport.job.write_graph", build)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -45,7 +45,7 @@ def test_untrained_networks_are_described_without_being_built(no_networks: None,
 
 def test_a_file_is_read_but_none_of_its_plans_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_checkpoint(tmp_path / "us.pt", small_spec("us"))
-    monkeypatch.setattr("slimexport.job.dense_network", lambda *arguments: pytest.fail("built"))
+    monkeypatch.setattr("slimexport.job.write_graph", lambda *arguments: pytest.fail("built"))
     finished: list[FileEntry] = []
     numbers: list[int] = []
     writing = Writing(dry_run=True, started=numbers.append, finished=finished.append)

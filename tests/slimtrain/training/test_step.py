@@ -331,7 +331,8 @@ def test_convolutions_run_in_the_chosen_precision() -> None:
     for amp, dtype in (("none", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         network = float32_network(spec_of(sampler))
         seen: set[torch.dtype] = set()
-        network.get_submodule("features.3.body.3").register_forward_hook(lambda m, i, out, seen=seen: seen.add(out.dtype))
+        norm = network.get_submodule("features.3.body.4")  # it reads what the convolution before it makes
+        norm.register_forward_pre_hook(lambda m, inputs, seen=seen: seen.add(inputs[0].dtype))
         stepper(network, 2, amp=amp).compute(sampler(0), images(4, 32).float(), LABELS[:4], 4)
         assert seen == {dtype}
 
