@@ -54,7 +54,8 @@ def main() -> None:
 
 def _command(arguments: argparse.Namespace) -> str:
     peer = " --peer" if arguments.peer else ""
-    return f"python -m {PROGRAM} --lists {arguments.lists} --threads {arguments.threads}{peer}"
+    only = f" --only {arguments.only}" if arguments.only else ""
+    return f"python -m {PROGRAM} --lists {arguments.lists}{only} --threads {arguments.threads}{peer}"
 
 
 def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for name in names:
             if only and name not in only:
                 continue
-            row = done.get((name_of_list, name)) or {"list": name_of_list, **tried(library, name).plain()}
+            row = dict(done.get((name_of_list, name)) or {"list": name_of_list, **tried(library, name).plain()})
             if arguments.peer and "peer" not in row:
                 row["peer"] = pruned(library, name)
             if arguments.rows is not None and row != done.get((name_of_list, name)):
