@@ -294,6 +294,9 @@ def read_manifest(bundle: str | Path) -> Manifest:
         read.output.check()
         for result in read.outputs:
             result.check()
+        names = [result.name for result in read.outputs]
+        if names and (len({read.input.name, *names}) != len(names) + 1 or names[0] != read.output.name):
+            raise EntryError(f"outputs are called {names}, expected {read.output.name!r} first, and names that differ")
         return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error

@@ -244,3 +244,14 @@ def test_other_sizes_are_damage(tmp_path: Path, stored: object) -> None:
     content["input"]["image_size"] = stored
     with pytest.raises(BundleError, match=r"input\.image_size(\[\d\])? is .*, expected a (whole number|list of 2)"):
         read_manifest(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("names", [["output", "output"], ["other"], ["output", "input"]])
+def test_outputs_have_names_of_their_own(tmp_path: Path, names: list[str]) -> None:
+    content = as_json(artifact())
+    outputs = [{"name": name, "shape": ["batch", 5], "dtype": "float32"} for name in ("output", "edges")]
+    write(tmp_path, {**content, "outputs": outputs})
+    assert [result.name for result in read_manifest(tmp_path).results] == ["output", "edges"]
+    wrong = [{**outputs[0], "name": name} for name in names]
+    with pytest.raises(BundleError, match="outputs are called"):
+        read_manifest(write(tmp_path, {**content, "outputs": wrong}))
