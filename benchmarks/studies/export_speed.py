@@ -26,8 +26,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-OPSET = 18  # the lowest that torch's exporter keeps
-
 
 def write_checkpoint(name: str, path: Path) -> None:
     """An untrained network's weights as its published file would hold them."""
@@ -45,6 +43,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
 
     import torch
 
+    from benchmarks.onnx_models.torch_export import torch_onnx
     from slimexport.dense import dense_network
     from slimexport.target.precision import EXACT, TOLERANCES
     from slimexport.target.reference import Probes
@@ -60,18 +59,7 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     for width in parse_widths(widths) or sorted(opened.spec.switches):
         plan = opened.spec.plan(width)
         path = folder / f"{plan.name}.onnx"
-        torch.onnx.export(
-            dense_network(opened.network, plan),
-            (torch.from_numpy(images),),
-            path,
-            dynamo=True,
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        torch_onnx(dense_network(opened.network, plan), torch.from_numpy(images), path)
         with torch.inference_mode(), exact.at(plan):
             reference = exact(torch.from_numpy(images).double()).numpy()
         comparison = run_probes(OnnxRuntimeRunner(path), Probes.of(images, reference))

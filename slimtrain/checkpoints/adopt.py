@@ -14,7 +14,6 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
-from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.plan_positions import take
 
@@ -141,7 +140,6 @@ def adopt_lists(network: SlimmableNetwork, source: SlimmableNetwork) -> None:
     """Give an AutoSlim network of a user's module what the universally slimmable `source` of the same graph has at its plans:
     weights, scales and shifts, and statistics, where it has some."""
     body, theirs = network.body, source.body
-    assert isinstance(body, GraphBody) and isinstance(theirs, GraphBody)
     for name in body.places:
         body.stored(name).copy_(theirs.stored(name))
     for plan in network.spec.plans:

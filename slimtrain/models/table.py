@@ -17,7 +17,7 @@ from slimtrain.models.architecture import Layers
 from slimtrain.models.channels import ChannelPlan, Dim
 
 IMAGES = "images"  # what the graph's input is called
-BN_EPS, BN_MOMENTUM = 1e-5, 0.1
+BN_EPS, BN_MOMENTUM = 1e-5, 0.1  # of every published batch norm
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ AFFINE_AND_RUNNING = ("weight", "bias", "running_mean", "running_var")
 class Switching(Protocol):
     """A slimmable network, as it is seen here."""
 
-    body: Any
+    @property
+    def body(self) -> GraphBody: ...
 
     @property
     def norms(self) -> Mapping[str, PlanNorm]: ...
@@ -40,7 +41,6 @@ def stored_tensors(network: Switching, plan: ChannelPlan) -> dict[str, Tensor]:
     LookupError where the plan has no statistics.
     """
     body = network.body
-    assert isinstance(body, GraphBody)
     with network.at(plan), torch.no_grad():
         tensors = {name: body.sliced(name) for name in body.places}
         for norm in body.of_nodes.values():
@@ -56,7 +56,6 @@ def graph_dense(network: Switching, plan: ChannelPlan, dtype: torch.dtype | None
     """The dense network of `plan`, in evaluation mode: what the user's module takes -> what it gives. `dtype` (default: the
     network's). LookupError where the plan has no statistics."""
     body = network.body
-    assert isinstance(body, GraphBody)
     spec = body.spec
     tensors = stored_tensors(network, plan)
     number = dtype or next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)

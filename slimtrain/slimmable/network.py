@@ -69,8 +69,8 @@ class SlimmableNetwork(nn.Module):
         return self.spec.plan(width)
 
     def dense(self, width: float) -> nn.Module:
-        """A traced network's dense form at a width: an ordinary, smaller module. UserError for a published architecture, whose
-        is `slimexport.materialize(network, width)`, WidthError for a width without statistics."""
+        """The dense form at a width: an ordinary, smaller module of `torch.nn` layers. WidthError for a width without
+        statistics."""
         plan = self.plan(width)
         if not self.has_statistics(plan):
             raise WidthError(

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from slimtrain.graph.extents import Slimmed
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.table import BN_EPS, BN_MOMENTUM
 from slimtrain.slimmable.plan_positions import Kept, kept_of, take
 from slimtrain.slimmable.sync_norm import OneValueError, Statistics, synchronized_batch_norm
 
-BN_EPS = 1e-5
-BN_MOMENTUM = 0.1
 AFFINE, RUNNING = ("weight", "bias"), ("running_mean", "running_var")  # entries of a batch norm in a state dict
 
 

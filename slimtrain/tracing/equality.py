@@ -108,7 +108,8 @@ def _of_stored(network: SlimmableNetwork, module: nn.Module, images: Tensor) -> 
     # The plan from before comes back outside of `Stored`, in the numbers that it was active in.
     with _evaluating(network), network.at(widest), Stored(network, torch.float64), network.at(widest):
         output = network(images)  # first: where the graph holds the size of its images, it stops here
-    reference = _sharing(module).eval()
+    shared = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    reference = _copied(module, shared).eval()
     with Stored(reference, torch.float64):
         return _pairs(reference(images), output)
 
@@ -126,7 +127,7 @@ def _evaluating(network: SlimmableNetwork) -> Iterator[None]:
 def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype) -> Outputs:
     """What copies of both give that hold `number`s."""
     try:
-        reference, ours = _sharing(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
+        reference, ours = _copied(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
     except Exception as error:  # of whatever the module holds
         raise UserError(
             f"{network.spec.name}: the module cannot be copied ({type(error).__name__}: {error}), and the proof that the "
@@ -143,9 +144,8 @@ def _pairs(theirs: object, ours: object) -> Outputs:
     return pairs
 
 
-def _sharing(module: nn.Module) -> nn.Module:
-    """A copy of `module` that shares its floating-point tensors: what its forward pass keeps is none of the user's concern."""
-    shared = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+def _copied(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
+    """A copy of `module`, in which `shared` tensors are its own: what its forward pass keeps is none of the user's concern."""
     values = [value for part in module.modules() for value in vars(part).values()]
     kept = [value for value in values if isinstance(value, Tensor) and value.grad_fn is not None]  # of an earlier pass
     memo = {id(tensor): tensor for tensor in shared} | {id(tensor): tensor.detach() for tensor in kept}

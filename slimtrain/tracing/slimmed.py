@@ -18,7 +18,6 @@ from slimtrain.graph.policy import ORDERS, Policy
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.importance import permutation, slot_orders
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
-from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
 from slimtrain.slimmable.program import DROP_PATH
@@ -163,7 +162,7 @@ def load_tensors(network: SlimmableNetwork, tensors: Mapping[str, Tensor]) -> No
     own from now on. Every plan's norm begins with the module's scale and shift; its statistics go to the widest plan, for
     they hold at no other."""
     body, spec = network.body, network.spec
-    assert isinstance(body, GraphBody) and isinstance(spec, GraphSpec)
+    assert isinstance(spec, GraphSpec)
     for name in body.places.keys() - spec.graph.constants.keys():
         stored, tensor = body.stored(name), tensors[name]
         if stored.shape != tensor.shape or stored.dtype != tensor.dtype or not tensor.is_contiguous():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from benchmarks.onnx_models.torch_export import torch_onnx
 from slimexport.onnx_files.graph_writer import write_graph
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.graph_dense import stored_tensors
@@ -21,7 +21,6 @@ NETWORKS = (
     *("densenet121", "regnet_y_400mf", "shufflenet_v2_x1_0"),
 )
 FIRST, WIDTH = 0.75, 0.5  # the width that warms up, and the further one that is measured
-OPSET = 18  # the lowest that torch's exporter keeps
 
 
 def written(name: str, rounds: int) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def written(name: str, rounds: int) -> dict[str, Any]:
         _ours(network, FIRST, path)
         ours = min(_seconds(_ours, network, WIDTH, path) for _ in range(rounds))
         our_bytes = path.stat().st_size
-        theirs = _seconds(_theirs, network.dense(WIDTH), path)
+        theirs = _seconds(torch_onnx, network.dense(WIDTH), torch.zeros(2, 3, 224, 224), path)
         their_bytes = path.stat().st_size
     return {
         "network": name,
@@ -60,18 +59,3 @@ def _ours(network: SlimmableNetwork, width: float, path: Path) -> None:
     plan, spec = network.plan(width), network.spec
     assert isinstance(spec, GraphSpec)
     path.write_bytes(write_graph(spec.sizing(plan), stored_tensors(network, plan), name=spec.name).SerializeToString())
-
-
-def _theirs(dense: nn.Module, path: Path) -> None:
-    torch.onnx.export(
-        dense,
-        (torch.zeros(2, 3, 224, 224),),
-        path,
-        dynamo=True,
-        input_names=["input"],
-        output_names=["output"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=OPSET,
-        external_data=False,
-        verbose=False,
-    )

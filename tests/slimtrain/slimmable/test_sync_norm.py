@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slimtrain.slimmable.norms import BN_EPS
+from slimtrain.models.table import BN_EPS
 from slimtrain.slimmable.sync_norm import OneValueError, combine, synchronized_batch_norm
 from slimtrain.training.distributed import Processes
 from tests.support.slimtrain_processes import in_processes

@@ -88,6 +88,20 @@ def test_modules_that_keep_what_no_copy_takes() -> None:
     make_slimmable(locked, EXAMPLE, check=False)
 
 
+def test_a_proof_by_copies_leaves_the_module_as_it_is() -> None:
+    """In float64 this module differs from its graph, in which casts to float32 are none: copies in float32 decide."""
+    module = Given(lambda s, x: s.head(s.a(x).float().relu()).float()).eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    network = make_slimmable(module, EXAMPLE, order="none", check=False)
+    plain = Given(lambda s, x: s.head(s.a(x).relu())).eval()
+    equality._of_copies(network, plain, EXAMPLE.double(), torch.float64)
+    assert {tensor.dtype for tensor in plain.state_dict().values()} == {torch.float32}
+    equality.check_equal(network, module, EXAMPLE)
+    for part in (module, network):
+        assert all(torch.equal(before[name], tensor) for name, tensor in part.state_dict().items())
+        assert {tensor.dtype for tensor in part.state_dict().values()} == {torch.float32}
+
+
 def test_a_network_made_where_nothing_is_trained_can_be() -> None:
     module = Given(lambda s, x: s.head(s.a(x).relu())).eval()
     with torch.inference_mode():
