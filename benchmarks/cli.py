@@ -13,6 +13,7 @@ import click
 from benchmarks.cells.backends import AUTO, BACKENDS
 from benchmarks.options import PERCENTILES, measuring_options
 from slimtrain.base.command import CONTEXT, Command, as_started, messages, started_as
+from slimtrain.base.process.streams import lasting_streams
 from slimtrain.base.version import __version__
 
 PROGRAM = "benchmarks"
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["--list"]:
         from benchmarks.listing import listing
 
+        lasting_streams()
         click.echo(as_started(listing()))
     elif words[:1] == ["choose"]:
         choose(words[1:], prog_name=f"{name} choose")

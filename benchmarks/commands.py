@@ -31,6 +31,7 @@ from benchmarks.measure.threads import pinned
 from benchmarks.report.analysis import analyse
 from benchmarks.report.choose import WidthChoice, as_values, choose, sentences
 from benchmarks.report.compare import compare, differences, table
+from benchmarks.report.decisions import paying
 from benchmarks.report.document import console, report
 from benchmarks.report.plots.pictures import draw
 from benchmarks.report.wording import run_notes, unmeasured_lines, warning_lines
@@ -39,6 +40,7 @@ from benchmarks.session import prepare, run
 from slimtrain.base.command import INTERRUPTED
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
+from slimtrain.base.text import utf8
 
 
 def measure_bundles(
@@ -89,7 +91,8 @@ def choose_width(
     else:
         recorded = earlier_results(results, bundle, backend, batch, given)
     choice = choose(recorded.results, budget_ms, percentile)
-    warned, doubts = warning_lines(recorded.results), run_notes(recorded)
+    groups = analyse(recorded.results, {})
+    warned, doubts = warning_lines(recorded.results), [*paying(groups), *run_notes(recorded)]
     if as_json:
         values = as_values(choice, bundle) | {"warnings": warned, "notes": doubts}
         click.echo(json.dumps({**values, "results": str(folder / RESULTS if results is None else results)}, indent=1))
@@ -101,7 +104,7 @@ def choose_width(
         for title, lines in (("warnings:", warned), ("about this run:", doubts)):
             if lines:
                 click.echo("\n".join([title, *(f"- {line}" for line in lines)]), err=True)
-    for line in unmeasured_lines(analyse(recorded.results, {})):
+    for line in unmeasured_lines(groups):
         click.echo(f"not measured: {line}", err=True)
     return INTERRUPTED if interrupted else _choice_code(choice, recorded.results)
 
@@ -147,13 +150,13 @@ def _measure(request: Request, folder: Path, reads: Sequence[Path] = ()) -> tupl
         plan = prepare(request)
         needed = [bundle.folder for bundle in request.bundles]
         needed += [Path(path) for path in (request.options.checkpoint, request.accuracy_data) if path]
-        moved = claim_folder(folder, needed, reads)
-        if moved is not None:
-            click.echo(f"{folder} held an earlier run, which is now {moved}", err=True)
-        with RoundProgress() as progress:
-            say = functools.partial(click.echo, err=True)
-            recorded, interrupted = run(request, threads, plan, folder / RESULTS, command_line(), say, progress)
-    write_csv(folder / TABLE, recorded.results)
+        with claim_folder(folder, needed, reads) as moved:
+            if moved is not None:
+                click.echo(f"{folder} held an earlier run, which is now {moved}", err=True)
+            with RoundProgress() as progress:
+                say = functools.partial(click.echo, err=True)
+                recorded, interrupted = run(request, threads, plan, folder / RESULTS, command_line(), say, progress)
+            write_csv(folder / TABLE, recorded.results)
     return recorded, interrupted
 
 
@@ -186,4 +189,4 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomically(path, (text.rstrip("\n") + "\n").encode())
+    write_atomically(path, utf8(text.rstrip("\n") + "\n"))

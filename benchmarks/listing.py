@@ -14,14 +14,20 @@ COMMANDS = {
 
 
 def scripts() -> dict[str, str]:
-    """Command to what it does: the commands above, then every script in `studies`, by its docstring's first paragraph."""
+    """Command to what it does: the commands above, then every script in `studies`, a file or a folder with a `__main__`, by
+    its docstring's first paragraph."""
     commands = dict(COMMANDS)
-    for path in sorted(STUDIES.glob("*.py")):
+    for name, path in sorted((_name(path), path) for path in (*STUDIES.glob("*.py"), *STUDIES.glob("*/__main__.py"))):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
             summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
-            commands[f"python -m benchmarks.studies.{path.stem}"] = " ".join(summary.split())
+            commands[f"python -m benchmarks.studies.{name}"] = " ".join(summary.split())
     return commands
+
+
+def _name(path: Path) -> str:
+    """What a script is called: its file, or its folder."""
+    return path.parent.name if path.stem == "__main__" else path.stem
 
 
 def listing() -> str:

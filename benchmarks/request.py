@@ -11,6 +11,7 @@ from benchmarks.cells.backends import ALL, AUTO, BACKENDS, CPU, CUDA
 from benchmarks.cells.cell import Options
 from benchmarks.cells.plan_cells import Bundle, Wanted, choose_backends, open_bundle
 from benchmarks.measure.method import Method
+from slimexport.target.backends import TENSORRT_RTX
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.errors import UserError, nearest
@@ -128,6 +129,12 @@ def check_backends(text: str) -> None:
     if text in (AUTO, ALL):
         return
     for name in map(str.strip, text.split(",")):
+        if name == TENSORRT_RTX:
+            raise UserError(
+                f"backend {name!r}: TensorRT-RTX engines are not measured here, they are built and proven. Prove them on a "
+                f"machine with their GPU: slimexport --bundle BUNDLE --verify-only --backend {name}. To measure, choose from "
+                f"{', '.join(BACKENDS)}."
+            )
         if name not in BACKENDS:
             raise UserError(f"backend {name!r}: not known{nearest(name, BACKENDS)}. Available: {', '.join(BACKENDS)}.")
 

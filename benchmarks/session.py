@@ -28,7 +28,7 @@ from benchmarks.request import Request
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
-from slimexport.target.reference import find_probes, read_reference
+from slimexport.target.reference import find_probes, logits_key, read_reference
 from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
@@ -165,7 +165,7 @@ class _References:
         arrays, folder, manifest = self.read[cell.bundle], self.plan.folders[cell.bundle], self.plan.manifests[cell.bundle]
         if "images" not in arrays:
             return None
-        probes = find_probes(folder, manifest, cell.plan, arrays)
+        probes = find_probes(folder, manifest, logits_key(cell.plan), arrays)
         if probes is None:
             return None
         artifact = next(artifact for artifact in manifest.artifacts if artifact.file == cell.file)

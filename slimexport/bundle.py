@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,22 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimexport.target.backends import BACKENDS, CPU, FORMAT_OF, TENSORRT, backend_for
+from slimexport.target.backends import BACKENDS, DEFAULT, ENGINES, FORMATS, backend_for, format_of
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest, artifact_path, read_manifest
 from slimexport.target.precision import EXACT
-from slimexport.target.runners import OnnxRuntimeRunner, Runner, runs_on_cpu
-from slimexport.target.tensorrt.engine import TensorRTRunner
-from slimexport.target.tensorrt.engines import verify_engines
-from slimexport.target.verify import verify_files
+from slimexport.target.proof.verify import verify_files
+from slimexport.target.runners import OpenRunner
+from slimexport.target.tensorrt.verification import verify_engines
+from slimexport.target.verification import PASSED, Verification
 from slimtrain.base.errors import nearest
 from slimtrain.base.text import some
 
 
-def verify_bundle(bundle: str | Path, backend: str = CPU) -> list[Artifact]:
-    """Verify a bundle's files against its `reference.npz`: its ONNX files (`backend` is `onnxruntime-cpu` or
-    `onnxruntime-cuda`), or its engines (`tensorrt`). Each comes back with the `verification` that it has now, at the tolerance
-    that the manifest records.
+def verify_bundle(bundle: str | Path, backend: str = DEFAULT) -> list[Artifact]:
+    """Verify a bundle's files against its `reference.npz`: its ONNX files (`backend` is `onnxruntime-cpu`, `onnxruntime-cuda`
+    or `openvino`), or its engines (`tensorrt`, `tensorrt-rtx`). Each comes back with the `verification` that it has now, at
+    the tolerance that the manifest records. An engine that nothing had run before is removed where it is not right.
 
     Raises BundleError for a missing, changed or unreadable file, MissingBackend where the backend cannot run here.
 
@@ -38,8 +37,17 @@ def verify_bundle(bundle: str | Path, backend: str = CPU) -> list[Artifact]:
     _check_backend(backend)
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    checks = verify_engines(folder, manifest) if backend == TENSORRT else verify_files(folder, manifest, backend)
-    return [replace(artifact, verification=verification) for artifact, verification in checks]
+    form = format_of(backend)
+    checks = verify_engines(folder, manifest, form) if form in ENGINES else verify_files(folder, manifest, backend)
+    return [_verified(artifact, verification) for artifact, verification in checks]
+
+
+def _verified(artifact: Artifact, verification: Verification) -> Artifact:
+    """The entry as it is now. An accuracy is told of the file that it was measured on, where that was not found wrong: of
+    earlier versions, which did not say on which, where the file was proven right."""
+    accuracy = artifact.own_accuracy
+    shown = accuracy is not None and (verification.passed if accuracy.sha256 else verification.status == PASSED)
+    return replace(artifact, verification=verification, accuracy=accuracy if shown else None)
 
 
 class OpenNetwork:
@@ -47,10 +55,9 @@ class OpenNetwork:
     [N, classes] out; of a network that gives something else, its output, and of several a dictionary by name. `artifact` is
     its entry in the manifest. Close it, or use it in a `with` block."""
 
-    def __init__(self, artifact: Artifact, runner: Runner, release: Callable[[], None]) -> None:
+    def __init__(self, artifact: Artifact, runner: OpenRunner) -> None:
         self.artifact, self.backend = artifact, runner.backend
-        self._runner: Runner | None = runner
-        self._release = release
+        self._runner: OpenRunner | None = runner
 
     def __call__(self, images: NDArray[np.float32]) -> Any:
         if self._runner is None:
@@ -60,8 +67,8 @@ class OpenNetwork:
     def close(self) -> None:
         """Free what it holds; nothing happens the second time."""
         if self._runner is not None:
-            self._runner = None
-            self._release()
+            runner, self._runner = self._runner, None
+            runner.close()
 
     def __enter__(self) -> OpenNetwork:
         return self
@@ -73,8 +80,8 @@ class OpenNetwork:
 def open_network(bundle: str | Path, which: str | float, precision: str = EXACT, *, backend: str | None = None) -> OpenNetwork:
     """Open one file of a bundle: by its name, or by its width (or switch number, or name of network) and `precision`.
 
-    `backend` is `onnxruntime-cpu`, `onnxruntime-cuda` or `tensorrt`; by default the format decides: ONNX files run in
-    onnxruntime on the CPU, engines in TensorRT. The file's SHA-256 is checked before it is loaded.
+    `backend` is `onnxruntime-cpu`, `onnxruntime-cuda`, `openvino`, `tensorrt`, `tensorrt-rtx`; by default the format decides:
+    ONNX files run in onnxruntime on the CPU, engines in what built them. The file's SHA-256 is checked before it is loaded.
 
     Raises BundleError for a file that is not in the bundle, missing, changed, or not run by the backend, MissingBackend
     where the backend cannot run here.
@@ -88,22 +95,16 @@ def open_network(bundle: str | Path, which: str | float, precision: str = EXACT,
     if backend is not None:
         _check_backend(backend)
     folder = Path(bundle)
-    artifact = _find(folder, read_manifest(folder), which, precision, None if backend is None else FORMAT_OF[backend])
-    if artifact.format not in FORMAT_OF.values():
-        raise BundleError(f"{artifact.file}: has format {artifact.format!r}, expected one of {', '.join(FORMAT_OF.values())}.")
-    backend = backend or backend_for(artifact.format)
-    if artifact.format != FORMAT_OF[backend]:
-        raise BundleError(f"{artifact.file}: {backend} runs {FORMAT_OF[backend]} files. Use {backend_for(artifact.format)}.")
+    artifact = _find(folder, read_manifest(folder), which, precision, None if backend is None else format_of(backend))
+    if artifact.format not in FORMATS:
+        raise BundleError(f"{artifact.file}: has format {artifact.format!r}, expected one of {', '.join(FORMATS)}.")
+    row = BACKENDS[backend or backend_for(artifact.format)]
+    if artifact.format != row.format:
+        raise BundleError(f"{artifact.file}: {row.name} runs {row.format} files. Use {backend_for(artifact.format)}.")
     path = artifact_path(folder, artifact)
-    if backend == TENSORRT:
-        engine = TensorRTRunner(path, artifact)
-        return OpenNetwork(artifact, engine, engine.close)
-    if backend == CPU and not runs_on_cpu(artifact.precision):
-        raise BundleError(
-            f"{artifact.file}: this onnxruntime's CPU has no kernels for {artifact.precision}, or wrong ones. Use another "
-            "precision or backend."
-        )
-    return OpenNetwork(artifact, OnnxRuntimeRunner(path, device=backend), lambda: None)
+    if reason := row.cannot_run(artifact.precision):
+        raise BundleError(f"{artifact.file}: {reason}. Use another precision or backend.")
+    return OpenNetwork(artifact, row.open(path, artifact))
 
 
 def _check_backend(backend: str) -> None:
@@ -117,7 +118,7 @@ def _find(folder: Path, manifest: Manifest, which: str | float, precision: str, 
         for artifact in manifest.artifacts:
             if artifact.file == which:
                 return artifact
-    for wanted in FORMAT_OF.values() if form is None else (form,):
+    for wanted in FORMATS if form is None else (form,):
         for artifact in manifest.of_format(wanted):
             if which in (artifact.width, artifact.name, manifest.plan_name(artifact)) and artifact.precision == precision:
                 return artifact

@@ -10,14 +10,14 @@ import click
 
 from slimexport import __version__
 from slimexport.options import CommandOptions, all_options
-from slimexport.target.backends import TRT
-from slimexport.target.precision import EXACT, check_option, needed_for
+from slimexport.target.backends import ENGINES
+from slimexport.target.precision import CPU, EVERY_TARGET, EXACT, check_option, needed_for, row_of
 from slimtrain.base.command import CONTEXT, Command, messages
 
 PROGRAM = "slimexport"
 
 
-@click.command(cls=Command, context_settings=CONTEXT)
+@click.command(PROGRAM, cls=Command, context_settings=CONTEXT)
 @click.version_option(__version__, message="slimexport %(version)s")
 @all_options
 def main(**options: Any) -> None:
@@ -29,6 +29,7 @@ def main(**options: Any) -> None:
       slimexport --ckpt random:us_mobilenet_v1 --widths all --dry-run
       slimexport --ckpt us_mbv1.pt --widths 0.5,1.0 --format trt --precision fp16
       slimexport --bundle exports/us_mobilenet_v1 --format trt
+      slimexport --bundle exports/us_mobilenet_v1 --format trt-rtx --targets 8.6,12.0
       slimexport --bundle exports/us_mobilenet_v1 --predict photo.jpg
 
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
@@ -36,7 +37,7 @@ def main(**options: Any) -> None:
     """
     given = CommandOptions(**options)
     kept = "what was finished is kept, nothing is half-written" if given.bundle else "nothing was written"
-    if TRT in given.formats and not given.bundle:
+    if any(form in given.formats for form in ENGINES) and not given.bundle:
         kept = "the ONNX files and engines that were finished are kept"
     with messages(PROGRAM, f"interrupted, {kept}."):
         _run(given)
@@ -50,7 +51,9 @@ def _run(options: CommandOptions) -> None:
         return
     if options.images and not options.predict:
         raise click.UsageError(f"unexpected argument {options.images[0]!r}: every value goes with an option, see --help.")
-    engines, precisions = TRT in options.chosen_formats, options.precisions
+    engines, precisions = options.engine_formats, options.precisions
+    if engines or options.targets:
+        _ = options.build_settings  # a wrong option is told before anything is written
     if options.bundle:
         if options.ckpt:
             raise click.UsageError("give --ckpt or --bundle, not both.")
@@ -67,28 +70,33 @@ def _run(options: CommandOptions) -> None:
     _make(options, precisions, engines)
 
 
-def _work_on(folder: Path, options: CommandOptions, engines: bool) -> None:
+def _work_on(folder: Path, options: CommandOptions, engines: list[str]) -> None:
     """What can be done with a bundle, without torch."""
+    if options.int8_target != EVERY_TARGET:
+        raise click.UsageError("--int8-target goes with --ckpt: it says which int8 files an export writes.")
     if not (options.verifier or engines or options.triton or options.predict):
         raise click.UsageError(
-            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt, or --triton DIR."
+            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt or trt-rtx, or --triton DIR."
         )
     from slimexport import commands
 
     if options.verifier:
         commands.verify(folder, options.verifier, options.as_json)
-    if engines:
-        commands.build(folder, options, options.engine_widths)
+    for form in engines:
+        commands.build(folder, form, options, options.engine_widths)
     if options.triton:
         commands.serve(folder, Path(options.triton), options.overwrite)
     if options.predict:
         commands.tell(folder, options)
 
 
-def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None:
+def _make(options: CommandOptions, precisions: list[str], engines: list[str]) -> None:
     """Export a checkpoint, and build its engines where they are asked for."""
     if engines:
-        _ = options.build_settings  # a wrong option is told before anything is written
+        if options.int8_target == CPU and any(row_of(name).calibrated for name in precisions):
+            raise click.UsageError(
+                "--int8-target cpu writes int8 files that TensorRT does not build engines from: leave it out, or --format."
+            )
         files = list(dict.fromkeys([EXACT, *(file for precision in precisions for file in needed_for(precision))]))
     else:
         files = precisions
@@ -98,5 +106,6 @@ def _make(options: CommandOptions, precisions: list[str], engines: bool) -> None
     from slimexport import commands
 
     folder = commands.export_bundle(options, files)
-    if engines and folder is not None:
-        commands.build(folder, options)
+    if folder is not None:
+        for form in engines:
+            commands.build(folder, form, options)

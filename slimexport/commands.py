@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from slimexport.bundle import verify_bundle
 from slimexport.options import CommandOptions
 from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
-from slimexport.target.backends import TRT
+from slimexport.target.backends import TRT_RTX, backend_for
 from slimexport.target.errors import NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
+from slimexport.target.tensorrt.check import why_failed
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.triton import write_repository
+from slimexport.target.verification import BUILT, FAILED, UNVERIFIABLE, Verification
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.text import count
 
@@ -30,25 +33,32 @@ def verify(folder: Path, backend: str, as_json: bool) -> None:
     """Run a bundle's files, and print what that proves. NotProven where some are not right."""
     artifacts = verify_bundle(folder, backend)
     click.echo(dump_json([to_json(artifact) for artifact in artifacts]) if as_json else table(artifacts))
-    failed = [artifact.file for artifact in artifacts if not artifact.verification.passed]
+    failed = [artifact for artifact in artifacts if not artifact.verification.passed]
     if failed:
-        raise NotProven(f"not proven right: {', '.join(failed)}.")
+        kept = {artifact.file for artifact in read_manifest(folder).artifacts}
+        gone = [artifact.file for artifact in failed if artifact.file not in kept]
+        removed = f"\nRemoved, as nothing had proven it before: {', '.join(gone)}." if gone else ""
+        reasons = [f"{artifact.file}: {_outcome(artifact.verification)}" for artifact in failed]
+        raise NotProven(
+            "\n".join([f"not proven right: {', '.join(artifact.file for artifact in failed)}.", *reasons]) + removed
+        )
 
 
-def build(folder: Path, options: CommandOptions, widths: list[float] | None = None) -> None:
-    """Build and verify a bundle's engines, of all widths or some, and print them."""
+def build(folder: Path, form: str, options: CommandOptions, widths: list[float] | None = None) -> None:
+    """Build and verify a bundle's engines in one format, of all widths or some, and print them."""
 
     def building(file: str) -> None:
         click.echo(f"building {file}", err=True)
 
     def finished(entry: FileEntry) -> None:
         seconds = entry.engine.build_seconds if entry.engine else 0
-        click.echo(f"{entry.verification.status}, {seconds:.1f} s", err=True)
+        click.echo(f"{_outcome(entry.verification)}, {seconds:.1f} s", err=True)
 
     precisions = options.precisions
     try:
         manifest = build_engines(
             folder,
+            form=form,
             widths=widths,
             precisions=precisions,
             settings=options.build_settings,
@@ -59,12 +69,39 @@ def build(folder: Path, options: CommandOptions, widths: list[float] | None = No
         _print(error.manifest, options.as_json)
         raise
     except ResourceError as error:
-        command = f"slimexport --bundle {folder} --format trt --precision {','.join(precisions)}"
-        raise ResourceError(f"{error}\nOn the machine that is to run the engines: {command}") from error
+        command = f"slimexport --bundle {folder} --format {form} --precision {','.join(precisions)}"
+        command += (f" --widths {click.get_current_context().params['widths']}" if widths else "") + _given_settings()
+        where = "Where it is installed" if form == TRT_RTX else "On the machine that is to run the engines"
+        raise ResourceError(f"{error}\n{where}: {command}") from error
     if options.as_json:
         _print(manifest, options.as_json)
     else:
-        click.echo(table(manifest.of_format(TRT)))
+        engines = manifest.of_format(form)
+        click.echo(table(engines))
+        if any(engine.verification.status == BUILT for engine in engines):
+            proof = f"slimexport --bundle {folder} --verify-only --backend {backend_for(form)}"
+            click.echo(f"built: not proven yet, nothing has run them; on a machine with their GPU: {proof}")
+
+
+def _outcome(check: Verification) -> str:
+    """What came of an engine. A failure is told at once: the engines after it may take hours, or be interrupted."""
+    if check.status not in (FAILED, UNVERIFIABLE):
+        return check.status
+    return f"{check.status}, {check.reason}" if check.reason else why_failed(check)
+
+
+SETTINGS = ("batch", "targets", "workspace", "opt_level", "aux_streams", "version_compatible", "hardware_compatible")
+
+
+def _given_settings() -> str:
+    """The settings of engines that the command at hand was given, for the one that it advises: ` --batch 8 --targets 8.6`."""
+    context = click.get_current_context()
+    words = []
+    for name in SETTINGS:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            words.append(f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return "".join(words)
 
 
 def serve(folder: Path, repository: Path, overwrite: bool) -> None:

@@ -18,8 +18,10 @@ from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, ope
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.ordinary import ordinary_torch
 
 
+@ordinary_torch()
 def materialize(
     checkpoint: str | Path | Checkpoint | SlimmableNetwork,
     width: float | None = None,

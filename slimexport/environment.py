@@ -10,7 +10,8 @@ from slimexport import __version__
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import onnxruntime_package, require_onnxruntime
-from slimexport.target.tensorrt import api as tensorrt
+from slimexport.target.tensorrt.api import describe as describe_library
+from slimexport.target.tensorrt.libraries import LIBRARIES, require_tensorrt
 from slimtrain.base.packages import EXTRAS, is_installed, package_of
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -21,6 +22,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "onnxruntime",
     "tensorrt",
+    "tensorrt-rtx-cu12-bindings",
     "numpy",
     "safetensors",
     "PyYAML",
@@ -61,7 +63,7 @@ def extra_lines() -> list[str]:
 
 
 def engine_lines() -> list[str]:
-    """The GPU with driver and CUDA runtime, and TensorRT. Nothing that is missing is an error here."""
+    """The GPU with driver and CUDA runtime, TensorRT and TensorRT-RTX. Nothing that is missing is an error here."""
     lines = []
     try:
         device = require_gpu()[1]
@@ -72,8 +74,9 @@ def engine_lines() -> list[str]:
         )
     except MissingBackend as error:
         lines.append(f"GPU for engines: {error}")
-    try:
-        lines.append(tensorrt.describe(tensorrt.require_tensorrt()))
-    except MissingBackend as error:
-        lines.append(f"no engines: {error}")
+    for library in LIBRARIES.values():
+        try:
+            lines.append(describe_library(require_tensorrt(library=library)))
+        except MissingBackend as error:
+            lines.append(f"no {library.engine}s: {error}")
     return lines

@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,10 +19,14 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
+from slimexport.probes.choosing import Chosen, choose
+from slimexport.probes.sources import probe_images
 from slimexport.report import rejection
 from slimexport.request import (
     AS_IT_IS,
     CALIBRATION_IMAGES,
+    MOST_PROBES,
+    PROBES,
     TO_A_NEW_FOLDER,
     USUAL_PROOF,
     CalibrationImages,
@@ -35,8 +39,8 @@ from slimexport.select import select_plans, without_weights
 from slimexport.target.arrays import Array
 from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
-from slimexport.target.precision import EXACT, Precision, check_option, files_of
-from slimexport.target.reference import Expected, reference_arrays
+from slimexport.target.precision import EVERY_TARGET, EXACT, Precision, check_option, files_of
+from slimexport.target.reference import Expected, logits_key, own_key, reference_arrays
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
@@ -44,23 +48,22 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
-from slimtrain.data.images import Images, Preprocessing, open_source, preprocessing_of
-from slimtrain.data.noise import noise_images
+from slimtrain.data.images import Preprocessing, open_source, preprocessing_of
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.ordinary import ordinary_torch
 
 if TYPE_CHECKING:
     from slimexport.accuracy import LabeledImages
 
 log = logging.getLogger(__name__)
 
-PROBE_SEED = 1  # untrained networks take their statistics from seed 0
-
 
 class VerificationFailed(FilesRejected):
     """Some files were not proven right."""
 
 
+@ordinary_torch()
 def export(
     checkpoint: str | Path | Checkpoint,
     *,
@@ -80,8 +83,9 @@ def export(
     `checkpoint` is a path, `random:NETWORK`, or an opened one. `widths` (switch numbers for AutoSlim; "all" that have
     statistics), `macs` (budgets) and `channels` (plan files) add up; none of them means all widths. `precisions` are fp32,
     fp16, bf16 and int8 (which makes three files: in integers throughout, for CPUs; with float32 around the int8 operators, for
-    TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`). `image_size` in pixels a side, or
-    (height, width) (default 224, or the configuration's). `output_dir` is the bundle's folder (default `exports/NETWORK`).
+    TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`, which may choose among them).
+    `image_size` in pixels a side, or (height, width) (default 224, or the configuration's). `output_dir` is the bundle's
+    folder (default `exports/NETWORK`).
 
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
     subclasses for anything wrong with the input, MissingBackend without onnxruntime.
@@ -93,24 +97,47 @@ def export(
     """
     files = _files(precisions, calibration)
     _check(proof, writing)
-    if not isinstance(checkpoint, Checkpoint):
-        if output_dir is not None and not writing.dry_run:
-            BundleWriter(output_dir, overwrite=writing.overwrite).check()  # before a large file is read
-        opened = without_weights(checkpoint) if writing.dry_run else None
-        checkpoint = opened or open_checkpoint(
-            checkpoint,
-            network=reading.network,
-            switches=reading.switches,
-            config=reading.config,
-            weights=reading.weights,
-        )
+    with ExitStack() as stack:
+
+        def bundle_in(folder: str | Path) -> BundleWriter | None:
+            """Where files are written, claimed at once: others are to know before they have worked. None in a dry run."""
+            return None if writing.dry_run else stack.enter_context(BundleWriter(folder, overwrite=writing.overwrite))
+
+        bundle = None if output_dir is None else bundle_in(output_dir)
+        if not isinstance(checkpoint, Checkpoint):
+            opened = without_weights(checkpoint) if writing.dry_run else None
+            checkpoint = opened or open_checkpoint(
+                checkpoint,
+                network=reading.network,
+                switches=reading.switches,
+                config=reading.config,
+                weights=reading.weights,
+            )
+        if output_dir is None:
+            bundle = bundle_in(Path("exports") / checkpoint.spec.name)
+        return _export(checkpoint, widths, macs, channels, files, image_size, reading, calibration, proof, writing, bundle)
+
+
+def _export(
+    checkpoint: Checkpoint,
+    widths: Sequence[float] | Literal["all"] | None,
+    macs: Sequence[int],
+    channels: Sequence[str | Path],
+    files: tuple[Precision, ...],
+    image_size: ImageSize | None,
+    reading: Reading,
+    calibration: CalibrationImages | None,
+    proof: Proof,
+    writing: Writing,
+    bundle: BundleWriter | None,
+) -> Manifest:
+    """`export`, of an opened checkpoint, into `bundle`; a dry run without."""
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
     results = results_of(checkpoint)
     count = CostCounter(checkpoint.spec, size)
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
     preprocessing = replace(preprocessing_of(checkpoint, size, reading.exif_orientation), shape=shape_of(checkpoint))
-    images = _probe_images(preprocessing, proof)
     labeled = None
     if proof.accuracy_data is not None:
         from slimexport.accuracy import labeled_images  # loads torchvision, a second that no other export needs
@@ -122,22 +149,24 @@ def export(
     ranges = None
     if calibration is not None and not writing.dry_run:
         ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
-    job = Job(checkpoint, preprocessing, count, images, files, ranges, names, results)
+    integers = calibration is not None and any(file.calibrated for file in files)
+    source = calibration.source if calibration is not None and integers else None
+    probes = _probe_images(checkpoint, plans, preprocessing, proof, source, writing)
+    job = Job(checkpoint, preprocessing, count, probes.images, files, ranges, names, results, probes.unreached)
     writing.started(len(plans) * len(files))
-    if writing.dry_run:
+    if bundle is None:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
             open_source(calibration.source, preprocessing)
         return _describe(job, plans, writing.finished)
-    folder = Path("exports") / checkpoint.spec.name if output_dir is None else output_dir
-    with BundleWriter(folder, overwrite=writing.overwrite) as bundle:
-        return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
+    return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:
     """The files of each plan. UserError for a precision without any, and where there is nothing to calibrate them on."""
     for precision in precisions:
         check_option(precision)
-    files = tuple(file for precision in dict.fromkeys(precisions) for file in files_of(precision))
+    target = EVERY_TARGET if calibration is None else calibration.int8_target
+    files = tuple(file for precision in dict.fromkeys(precisions) for file in files_of(precision, target))
     if calibration is None:
         for file in files:
             if file.calibrated:
@@ -156,15 +185,19 @@ def _check(proof: Proof, writing: Writing) -> None:
         require_onnxruntime()
 
 
-def _probe_images(preprocessing: Preprocessing, proof: Proof) -> Images:
-    """The images that every file is verified on: photographs, or noise."""
-    if proof.images is None:
-        noise = noise_images(proof.probes, preprocessing.image_size, PROBE_SEED, preprocessing.channels)
-        return noise.reshape(proof.probes, *preprocessing.input_shape)
-    images = open_source(proof.images, preprocessing).some(proof.probes, "verification")
-    if len(images) < 2:
-        raise UserError(f"{proof.images}: at least 2 readable images are needed for verification, found {len(images)}.")
-    return np.stack(images)
+def _probe_images(
+    checkpoint: Checkpoint,
+    plans: Sequence[ChannelPlan],
+    preprocessing: Preprocessing,
+    proof: Proof,
+    calibrated: str | Path | None,
+    writing: Writing,
+) -> Chosen:
+    """The images that every file is verified on, chosen so that they move the network's channels."""
+    images, more = probe_images(checkpoint, preprocessing, proof.probes or PROBES, proof.images, calibrated)
+    if writing.dry_run or not proof.verify:
+        return Chosen(images)
+    return choose(checkpoint.network, plans, images, more, proof.probes or MOST_PROBES)
 
 
 def _calibrate(
@@ -186,7 +219,7 @@ def _calibrate(
     if not calibrated:
         return None
     batches = source.batches(images.batch_size, images.most or INT8_IMAGES, "int8")
-    return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits))
+    return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits), images.int8_target)
 
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:
@@ -213,13 +246,19 @@ def _write(
     _ = job.exact  # before there are threads
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
-            for described, content in job.emit(plan):
+            for described, content, recorded in job.emit(plan):
                 path = bundle.write(described.file, content)
                 digest, logits = file_sha256(path), pending.result()
-                check = job.verify(path, described.precision, plan, logits) if verify else described.verification
+                check, own = described.verification, None
+                if verify:
+                    check = job.verify(path, described.precision, plan, logits, recorded)
+                if check.layers is not None and check.passed:
+                    check, own = job.own_outputs(path, described.precision, logits, check)
                 artifact = replace(described, sha256=digest, verification=check)
                 if check.passed:
-                    reference |= dict(reference_arrays(plan.name, logits))
+                    reference |= dict(reference_arrays(logits_key(plan.name), logits))
+                    if own is not None:
+                        reference |= dict(reference_arrays(own_key(plan.name, described.precision), own))
                     artifacts.append(artifact)
                 else:
                     bundle.remove(artifact.file)
@@ -231,7 +270,7 @@ def _write(
 
         runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
         accuracies = measure(runners, labeled)
-        artifacts = [replace(a, accuracy=accuracy) for a, accuracy in zip(artifacts, accuracies, strict=True)]
+        artifacts = [replace(a, accuracy=replace(own, sha256=a.sha256)) for a, own in zip(artifacts, accuracies, strict=True)]
     manifest = job.manifest(artifacts, rejected)
     publishable = bool(artifacts) and not (rejected and bundle.output.exists())
     if publishable:

@@ -18,23 +18,23 @@ from torch import nn
 
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
-from slimexport.onnx_files.runner import onnx_runner
+from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
+from slimexport.onnx_files.layer_proof.steadiness import own_outputs
+from slimexport.onnx_files.pairs import Recorded
+from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
+from slimexport.probes.reach import watching
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
-from slimexport.target.manifest import (
-    SCHEMA_VERSION,
-    SKIPPED,
-    Artifact,
-    FileEntry,
-    Manifest,
-    Source,
-    Verification,
-)
+from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest, Source
 from slimexport.target.precision import EXACT, Precision, row_of
+from slimexport.target.proof.comparing import Pair, compare_all, finite
+from slimexport.target.proof.own_outputs import own_tolerance
+from slimexport.target.proof.verify import MOST_UNREACHED, in_part, prove
 from slimexport.target.reference import Expected, Probes, reference_bytes
+from slimexport.target.runners import OnnxRuntimeRunner
 from slimexport.target.tensors import Input, Output, Result
-from slimexport.target.verify import Pair, compare_all, prove
+from slimexport.target.verification import FAILED, SKIPPED, Verification
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.image_size import format_size
 from slimtrain.base.version import __version__
@@ -43,6 +43,7 @@ from slimtrain.costs.cost import Cost, CostCounter
 from slimtrain.data.images import Images, Preprocessing
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_dense import stored_tensors
+from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.rounded import rounded_network
 from slimtrain.tracing.outputs import tensors_of
 
@@ -70,10 +71,13 @@ class Job:
     calibration: Calibration | None = None
     class_names: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()
+    unreached: float = 0.0  # share of the channels that could be moved and are not, see `probes/choosing.py`
+    bases: list[onnx.ModelProto] = field(default_factory=list)  # of the plan at hand: fp32 models that were proven right
+    exercised: dict[ChannelPlan, tuple[int, int]] = field(default_factory=dict)  # channels that the images move, and all
     rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
 
     @cached_property
-    def exact(self) -> nn.Module:
+    def exact(self) -> SlimmableNetwork:
         """The slimmable network in float64."""
         return copy.deepcopy(self.checkpoint.network).double()
 
@@ -83,16 +87,18 @@ class Job:
         for file in self.files:
             yield self._artifact(plan, cost, file, file_bytes(file, cost))
 
-    def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes]]:
-        """Of each file of a plan: its entry in the manifest, without hash and verification, and its content."""
+    def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes, Recorded | None]]:
+        """Of each file of a plan: its entry in the manifest, without hash and verification, its content, and what that is to
+        compute, if it has fewer bits than the fp32 file."""
         name, cost = f"{self.checkpoint.spec.name}_{plan.name}", self.count(plan)
+        self.bases.clear()
         original = Original(self._exact(plan, cost, name), self.calibration)
         for file in self.files:
             written = WRITERS[file.name](original)
             content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = self._artifact(plan, cost, file, len(content))
-            yield replace(artifact, rounding=written.rounding, int8=written.int8), content
+            yield replace(artifact, rounding=written.rounding, int8=written.int8), content, written.recorded
 
     def _exact(self, plan: ChannelPlan, cost: Cost, name: str) -> onnx.ModelProto:
         """The fp32 file of a plan."""
@@ -144,13 +150,17 @@ class Job:
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
         overhead = sum(len(self.files) * (OVERHEAD_BYTES + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
-        probes = len(plans) * reference_bytes(len(self.images), self.results) + self.images.nbytes
+        outputs = reference_bytes(len(self.images), self.results)  # the reference's, and what files of fewer bits give
+        probes = len(plans) * max(1, len(self.files)) * outputs + self.images.nbytes
         return sum(weight_bytes * cost.params for cost in costs) + overhead + probes
 
     def reference(self, plan: ChannelPlan) -> tuple[Expected, ...]:
         """What the slimmable network gives in float64, logits [P, classes] or all its outputs: what every file is held
         against."""
-        outputs = _outputs(self.exact, plan, self.images.astype(np.float64))
+        with watching(self.exact, len(self.images)) as watcher:
+            outputs = _outputs(self.exact, plan, self.images.astype(np.float64))
+        reach = watcher.reach()
+        self.exercised[plan] = reach.channels - reach.still(np.arange(len(self.images))), reach.channels
         for result, values in zip(self.results, outputs, strict=True):
             if not np.isfinite(values).all():
                 what = "logits that are" if len(outputs) == 1 else f"values of output {result.name} that are"
@@ -160,10 +170,52 @@ class Job:
                 )
         return tuple(Expected(result.name, values) for result, values in zip(self.results, outputs, strict=True))
 
-    def verify(self, path: Path, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]) -> Verification:
-        """The verification of one file, read back from disk."""
-        probes = Probes(self.images, expected)
+    def verify(
+        self,
+        path: Path,
+        precision: str,
+        plan: ChannelPlan,
+        expected: tuple[Expected, ...],
+        recorded: Recorded | None = None,
+    ) -> Verification:
+        """The verification of one file, read back from disk: it is near the checkpoint, and, where it has fewer bits, every
+        layer gives what was `recorded` that it is to give. It says how many channels the images did not move."""
+        check = self._verify(path, precision, plan, expected, recorded)
+        moved, channels = self.exercised[plan]
+        counted = replace(check, unexercised=channels - moved, watched=channels)
+        return in_part(counted, self.unreached > MOST_UNREACHED)
 
+    def _verify(
+        self, path: Path, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...], recorded: Recorded | None
+    ) -> Verification:
+        check = self._prove(onnx_runner(path, precision), precision, plan, expected)
+        if recorded is None or not check.passed or not computes_exactly(recorded):
+            return check
+        images = self.images
+        if self.calibration is not None and self.calibration.held:  # what int8 is made on moves channels that noise does not
+            images = np.concatenate([images, self.calibration.held[0]])
+        layers = prove_layers(onnx.load(path), recorded, images)
+        check = replace(check, layers=layers.count, worst_layer=layers.worst, layer_error=finite(layers.error))
+        if not layers.right:
+            return replace(check, status=FAILED, reason=why_wrong(layers))
+        if not any(base is recorded.base for base in self.bases):  # which the layers were held against
+            base = self._prove(model_runner(recorded.base), EXACT, plan, expected)
+            if not base.passed:
+                return replace(base, reason=f"{precision} is written from a model that is wrong")
+            self.bases.append(recorded.base)
+        return check
+
+    def own_outputs(
+        self, path: Path, precision: str, expected: tuple[Expected, ...], check: Verification
+    ) -> tuple[Verification, tuple[Expected, ...]]:
+        """What a file of fewer bits that was proven gives itself, which it is to give elsewhere too; its verification says how
+        nearly."""
+        own, moved = own_outputs(path, precision, Probes(self.images, expected))
+        return replace(check, own_tolerance=own_tolerance(row_of(precision), moved, own)), own.expected
+
+    def _prove(
+        self, runner: OnnxRuntimeRunner, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]
+    ) -> Verification:
         def own_gap() -> float:
             if precision == EXACT:
                 outputs = _outputs(self.checkpoint.network, plan, self.images)
@@ -172,7 +224,7 @@ class Job:
             given = zip(outputs, expected, strict=True)
             return compare_all([Pair(part.name, values, part.values) for values, part in given]).max_rel_error
 
-        return prove(onnx_runner(path, precision), probes, precision, own_gap)
+        return prove(runner, Probes(self.images, expected), precision, own_gap)
 
     def _rounded(self, number: str) -> nn.Module:
         """The slimmable network with numbers rounded to `number`, made once. From the checkpoint's: `exact` is in use

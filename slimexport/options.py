@@ -12,10 +12,18 @@ import click
 
 from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, check_method
 from slimexport.onnx_files.weight_bits import check_bits
-from slimexport.request import CALIBRATION_BATCH_SIZE, CALIBRATION_IMAGES, PROBES, CalibrationImages, Proof, Reading
-from slimexport.target.backends import BACKENDS, FORMATS, ONNX
-from slimexport.target.precision import EXACT, OPTIONS, files_of
-from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
+from slimexport.request import (
+    CALIBRATION_BATCH_SIZE,
+    CALIBRATION_IMAGES,
+    MOST_PROBES,
+    PROBES,
+    CalibrationImages,
+    Proof,
+    Reading,
+)
+from slimexport.target.backends import BACKENDS, DEFAULT, ENGINES, FORMATS, ONNX, TRT_RTX
+from slimexport.target.precision import EVERY_TARGET, EXACT, OPTIONS, check_int8_target, files_of
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch, parse_targets
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.image_size import ImageSize, as_image_size
 from slimtrain.base.options import ALL, parse_macs, parse_widths
@@ -52,14 +60,16 @@ all_options = group(
         "--ckpt", metavar="PATH", help="Checkpoint (.pt, .pt.zip, .safetensors), or random:NETWORK, an untrained one."
     ),
     click.option(
-        "--bundle", metavar="DIR", help="A bundle: build its engines (--format trt), verify it, serve it; needs no torch."
+        "--bundle",
+        metavar="DIR",
+        help="A bundle: build its engines (--format trt, trt-rtx), verify it, serve it; needs no torch.",
     ),
     # what is done with a bundle
     click.option("--verify-only", is_flag=True, help="With --bundle: run its files against its reference.npz."),
     click.option(
         "--backend",
         metavar="NAME",
-        help=f"What verifies a bundle, or predicts: {', '.join(BACKENDS)}.  [default: {BACKENDS[0]}]",
+        help=f"What verifies a bundle, or predicts: {', '.join(BACKENDS)}.  [default: {DEFAULT}]",
     ),
     click.option(
         "--predict",
@@ -83,7 +93,14 @@ all_options = group(
         help="A plan file: YAML, channel group to channels. Repeatable.  [default: none]",
     ),
     # as which files, and where
-    click.option("--format", "formats", metavar="LIST", default=ONNX, help=f"File formats: {', '.join(FORMATS)}."),
+    click.option(
+        "--format",
+        "formats",
+        metavar="LIST",
+        default=ONNX,
+        help=f"File formats: {', '.join(FORMATS)}. TensorRT's engines (trt) are built on the GPU that runs them, those of "
+        "TensorRT-RTX (trt-rtx) anywhere, to be verified where they run.",
+    ),
     click.option(
         "--precision",
         metavar="LIST",
@@ -108,6 +125,12 @@ all_options = group(
         metavar="METHOD",
         default=AUTO,
         help="Ranges for int8: max, percentile or auto.",
+    ),
+    click.option(
+        "--int8-target",
+        metavar="TARGET",
+        default=EVERY_TARGET,
+        help="Which int8 files are written: cpu (onnxruntime and OpenVINO on CPUs), tensorrt, or all.",
     ),
     click.option(
         "--int8-weight-bits",
@@ -135,9 +158,8 @@ all_options = group(
     click.option(
         "--probes",
         type=click.IntRange(2, 256),
-        default=PROBES,
         metavar="N",
-        help="Images to verify with.",
+        help=f"Images to verify with.  [default: {PROBES}, and up to {MOST_PROBES} where channels stand still on fewer]",
     ),
     click.option(
         "--accuracy-data",
@@ -154,6 +176,11 @@ all_options = group(
     # engines
     click.option("--batch", metavar="MIN:OPT:MAX", default=str(BatchRange()), help="Images per call of an engine."),
     click.option("--opt-level", type=int, metavar="N", default=3, help="TensorRT's effort, 0 to 5."),
+    click.option(
+        "--targets",
+        metavar="LIST",
+        help="GPUs that trt-rtx engines are for, by compute capability, as in 8.6,12.0.  [default: all from 8.0 on]",
+    ),
     click.option("--workspace", type=int, metavar="MIB", help="Limit of an engine's scratch memory.  [default: the GPU's]"),
     click.option("--aux-streams", type=int, metavar="N", help="Auxiliary streams of an engine.  [default: TensorRT's choice]"),
     click.option("--version-compatible", is_flag=True, help="Engines that later TensorRT versions load; slower."),
@@ -208,16 +235,18 @@ class CommandOptions:
     image_size: str | None
     calibration_data: str | None
     int8_calibration: str
+    int8_target: str
     int8_weight_bits: str
     calibration_batch_size: int
     calibration_images: int | None
     verify_data: str | None
-    probes: int
+    probes: int | None
     accuracy_data: str | None
     workers: int | None
     no_verify: bool
     batch: str
     opt_level: int
+    targets: str | None
     workspace: int | None
     aux_streams: int | None
     version_compatible: bool
@@ -237,6 +266,11 @@ class CommandOptions:
         return choices(self.formats, FORMATS, "format")
 
     @cached_property
+    def engine_formats(self) -> list[str]:
+        """The formats that are built from ONNX files."""
+        return [form for form in self.chosen_formats if form in ENGINES]
+
+    @cached_property
     def precisions(self) -> list[str]:
         return choices(self.precision, OPTIONS, "precision")
 
@@ -245,12 +279,12 @@ class CommandOptions:
         """What a bundle is verified by, if it is to be; with --predict, --backend alone says what predicts."""
         if not (self.verify_only or (self.backend and not self.predict)):
             return None
-        return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
+        return choices(self.backend or DEFAULT, tuple(BACKENDS), "backend")[0]
 
     @cached_property
     def predictor(self) -> str:
         """What runs the files of a bundle for --predict."""
-        return choices(self.backend or BACKENDS[0], BACKENDS, "backend")[0]
+        return choices(self.backend or DEFAULT, tuple(BACKENDS), "backend")[0]
 
     @cached_property
     def chosen_widths(self) -> list[float] | Literal["all"] | None:
@@ -299,6 +333,7 @@ class CommandOptions:
     def calibration(self) -> CalibrationImages | None:
         check_method(self.int8_calibration)
         check_bits(self.int8_weight_bits)
+        check_int8_target(self.int8_target)
         if self.calibration_data is None:
             return None
         return CalibrationImages(
@@ -307,6 +342,7 @@ class CommandOptions:
             self.int8_calibration,
             self.int8_weight_bits,
             self.calibration_images,
+            self.int8_target,
         )
 
     def check(self) -> None:
@@ -319,6 +355,13 @@ class CommandOptions:
 
     @cached_property
     def build_settings(self) -> BuildSettings:
+        if self.targets is not None and self.engine_formats != [TRT_RTX]:
+            raise click.UsageError("--targets goes with --format trt-rtx alone: trt builds for the GPU of this machine.")
+        if TRT_RTX in self.engine_formats and (self.version_compatible or self.hardware_compatible):
+            raise click.UsageError(
+                "--version-compatible and --hardware-compatible are for --format trt: trt-rtx engines run on all GPUs that "
+                "--targets names, from Ampere on by default, with the TensorRT-RTX that built them."
+            )
         return BuildSettings(
             batch=parse_batch(self.batch),
             workspace_bytes=None if self.workspace is None else self.workspace * 2**20,
@@ -326,4 +369,5 @@ class CommandOptions:
             aux_streams=self.aux_streams,
             version_compatible=self.version_compatible,
             hardware_compatible=self.hardware_compatible,
+            targets=() if self.targets is None else parse_targets(self.targets),
         )

@@ -14,14 +14,14 @@ import numpy as np
 from slimexport.bundle import open_network
 from slimexport.report import width_text
 from slimexport.target.arrays import Array
-from slimexport.target.backends import CPU, FORMAT_OF
+from slimexport.target.backends import BACKENDS, DEFAULT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest, read_manifest
 from slimexport.target.precision import files_of
-from slimexport.target.runners import runs_on_cpu
 from slimexport.target.tensors import Input
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.data.images import Images, Preprocessing
 from slimtrain.data.opening import OWN_ARRAYS, check_channels
 
@@ -53,7 +53,7 @@ def predict(
     images: Sequence[str | Path],
     widths: Sequence[float] | None = None,
     precisions: Sequence[str] = ("fp32",),
-    backend: str = CPU,
+    backend: str = DEFAULT,
 ) -> list[Prediction]:
     """Run every image, prepared as in calibration and tests, through a bundle's files of `widths` (None: all) and `precisions`
     on `backend`; image by image, in order of MACs.
@@ -76,6 +76,11 @@ def predict(
                     began = time.perf_counter()
                     logits = network(pixels)
                     times.append(1e3 * (time.perf_counter() - began))
+                if np.shape(logits) != (1, manifest.output.classes):
+                    shape = quoted(list(np.shape(logits)))
+                    raise BundleError(
+                        f"{artifact.file}: gives {shape} for an image, expected [1, {manifest.output.classes}]. Export again."
+                    )
                 top = likeliest(np.asarray(logits)[0], manifest.output.class_names)
                 predictions.append(Prediction(str(image), artifact, median(times), top))
     return [prediction for predictions in by_image for prediction in predictions]
@@ -95,9 +100,9 @@ def choose_files(
     folder: Path, manifest: Manifest, widths: Sequence[float] | None, precisions: Sequence[str], backend: str
 ) -> list[Artifact]:
     """The files to run, in order of MACs. BundleError where there is none."""
-    form = FORMAT_OF[backend]
+    row = BACKENDS[backend]
     names = {name for option in precisions for name in (option, *(file.name for file in files_of(option)))}
-    here = [a for a in manifest.of_format(form) if backend != CPU or runs_on_cpu(a.precision)]
+    here = [artifact for artifact in manifest.of_format(row.format) if not row.cannot_run(artifact.precision)]
     of_widths = [artifact for artifact in here if widths is None or artifact.width in widths]
     chosen = sorted((a for a in of_widths if a.precision in names), key=lambda artifact: artifact.macs)
     if chosen:

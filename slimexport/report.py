@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimexport.target.backends import ONNX
-from slimexport.target.manifest import UNVERIFIABLE, FileEntry, Manifest
+from slimexport.target.manifest import FileEntry, Manifest
 from slimexport.target.precision import EXACT, PRECISIONS, Difference, row_of
+from slimexport.target.proof.differences import why_apart
+from slimexport.target.proof.verify import MOST_UNREACHED
+from slimexport.target.verification import IN_PART, PASSED, UNVERIFIABLE
+from slimtrain.base.side_by_side import side_by_side
 from slimtrain.base.text import count
 from slimtrain.costs.cost import format_macs
 
@@ -33,9 +37,14 @@ def entry_row(entry: FileEntry) -> list[str]:
     if check.least_cosine is not None:
         tolerance = "cosine nan" if check.cosine is None else f"cosine {check.cosine:.4f}"
     else:
-        tolerance = f"{check.tolerance:.0e}" + (" *" if _is_widened(entry) else "")
+        tolerance = _figure(check.tolerance, ".0e") + (" *" if _is_widened(entry) else "")
     agreement = "" if check.top1_agreement is None else f"{check.top1_agreement:.0%}"
-    return [*row, check.status, error, tolerance, agreement, f"{check.spread:.2g}"]
+    return [*row, check.status, error, tolerance, agreement, _figure(check.spread, ".2g")]
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A number of a manifest, which need not tell it."""
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _is_widened(entry: FileEntry) -> bool:
@@ -43,12 +52,111 @@ def _is_widened(entry: FileEntry) -> bool:
     return entry.verification.tolerance_from not in (None, "default")
 
 
+def _check_columns(entries: Sequence[FileEntry | None]) -> list[list[str]]:
+    """What differs between the files of a format and precision, in their order; "-" where a width has none."""
+    present = [entry for entry in entries if entry is not None]
+    rows = {entry.name: entry_row(entry) for entry in present}
+    by_cosine = any(entry.verification.least_cosine is not None for entry in present)
+    columns = [["MiB", *(f"{entry.size_bytes / 2**20:.2f}" if entry else "-" for entry in entries)]]
+    if any(entry.verification.status != PASSED for entry in present):
+        columns.append([CHECK, *(entry.verification.status if entry else "-" for entry in entries)])
+    if any(entry.verification.backend is not None for entry in present):
+        cosines = [
+            "-" if entry is None or entry.verification.cosine is None else f"{entry.verification.cosine:.4f}"
+            for entry in entries
+        ]
+        errors = [rows[entry.name][ERROR_AT] if entry and len(rows[entry.name]) > ERROR_AT else "-" for entry in entries]
+        columns.append(["cosine", *cosines] if by_cosine else ["error", *errors])
+        columns.append(["agree", *(_agreement(entry) if entry else "-" for entry in entries)])
+    if any(entry.accuracy for entry in present):
+        columns.append([ACCURACY, *(f"{entry.accuracy.top1:.2%}" if entry and entry.accuracy else "-" for entry in entries)])
+    return columns
+
+
+def _agreement(entry: FileEntry) -> str:
+    agreement = entry.verification.top1_agreement
+    return "-" if agreement is None else f"{agreement:.0%}"
+
+
+def _joint_table(entries: Sequence[FileEntry]) -> list[str]:
+    """The files of several precisions, a line for each width, and what all files of a precision were held to."""
+    formats = {entry.format for entry in entries}
+    first = {entry.name: entry for entry in reversed(entries)}
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    known = [
+        ["width", *(width_text(first[name]) for name in names)],
+        ["MACs", *(format_macs(first[name].macs) for name in names)],
+        ["params", *(f"{first[name].params:,}" for name in names)],
+    ]
+    tables, held = [], []
+    for key in dict.fromkeys((entry.format, entry.precision) for entry in entries):
+        mine = {entry.name: entry for entry in entries if (entry.format, entry.precision) == key}
+        title = key[1] if len(formats) == 1 else " ".join(key)
+        tables.append((title, _check_columns([mine.get(name) for name in names])))
+        bounds = dict.fromkeys(_tolerance(entry) for entry in mine.values() if entry.verification.backend)
+        says = [" or ".join(bounds).replace(f" or {ERROR_UP_TO}", " or ")]
+        if runtimes := next(iter(mine.values())).made_for:
+            says.append(f"for {' and '.join(runtimes)}")
+        if text := "; ".join(filter(None, says)):
+            held.append(f"{title}: {text}")
+    checked = [entry for entry in entries if entry.verification.backend]
+    passed = sum(entry.verification.status == PASSED for entry in checked)
+    if passed:
+        whole = passed == len(checked) == len(entries)
+        held.insert(0, f"{f'all {passed}' if whole else f'{passed} of {len(entries)}'} files passed their check")
+    return [*side_by_side(known, tables).splitlines(), *held]
+
+
+def _tolerance(entry: FileEntry) -> str:
+    """What a file was held to: the largest error permitted, or the least cosine."""
+    check = entry.verification
+    if check.least_cosine is not None:
+        return f"cosine at least {check.least_cosine:g}"
+    return f"{ERROR_UP_TO}{_figure(check.tolerance, '.0e')}{' *' * _is_widened(entry)}"
+
+
 HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
-ACCURACY = "accuracy"
+ACCURACY, CHECK = "accuracy", "check"
+ERROR_UP_TO = "error up to "
+ERROR_AT = HEADER.index("error")
 
 
 def table(entries: Sequence[FileEntry]) -> str:
-    """All entries, a line each, under a header; numbers to the right."""
+    """All entries under a header, numbers to the right: a line for each file or, of several widths in several precisions, for
+    each width."""
+    kinds = {(entry.format, entry.precision) for entry in entries}
+    joint = len(kinds) > 1 and len({entry.name for entry in entries}) > 1
+    text = [*_joint_table(entries), *_stars(entries)] if joint else [*_list(entries), *_stars(entries), *_made_for(entries)]
+    text += _unexercised(entries)
+    measured = [entry.accuracy for entry in entries]
+    for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
+        text.append(f"accuracy: the files' top-1 on the {count(images, 'image')} of {data}")
+    return "\n".join(text)
+
+
+def _unexercised(entries: Sequence[FileEntry]) -> list[str]:
+    """How many channels no probe image moves, of the file of which these are most."""
+    shares = [
+        (check.unexercised / check.watched, check.unexercised, check.watched, _file_name(entry))
+        for entry in entries
+        if (check := entry.verification).unexercised and check.watched
+    ]
+    if not shares:
+        return []
+    share, still, watched, name = max(shares)
+    line = (
+        f"no probe image moves {still:,} of {watched:,} channels of {name} ({share:.1%}): what is wrong with these goes unseen"
+    )
+    if any(entry.verification.status == IN_PART for entry in entries):
+        line += (
+            f"; {IN_PART}: other images of the kind move more than {MOST_UNREACHED:.0%} of the channels that these do not. "
+            "Take more of them: --probes 32"
+        )
+    return [line]
+
+
+def _list(entries: Sequence[FileEntry]) -> list[str]:
+    """A line for each file."""
     rows = [entry_row(entry) for entry in entries]
     columns = max(map(len, rows), default=5)
     lines = [HEADER[:columns], *([*row, *[""] * (columns - len(row))] for row in rows)]
@@ -56,21 +164,21 @@ def table(entries: Sequence[FileEntry]) -> str:
     if set(precisions) - {EXACT}:
         for line, precision in zip(lines, ["precision", *precisions], strict=True):
             line.insert(1, precision)
+    formats = [entry.format for entry in entries]
+    if len(set(formats)) > 1:
+        for line, form in zip(lines, ["format", *formats], strict=True):
+            line.insert(1, form)
     measured = [entry.accuracy for entry in entries]
     if any(measured):
         lines[0].append(ACCURACY)
         for line, accuracy in zip(lines[1:], measured, strict=True):
             line.append(f"{accuracy.top1:.2%}" if accuracy else "")
     sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
-    text += _notes(entries)
-    for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
-        text.append(f"accuracy: the files' top-1 on the {count(images, 'image')} of {data}")
-    return "\n".join(text)
+    return ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
 
 
-def _notes(entries: Sequence[FileEntry]) -> list[str]:
-    """What is to be told of tolerances, and of who the files are for."""
+def _stars(entries: Sequence[FileEntry]) -> list[str]:
+    """What is to be told of tolerances that are not a precision's own."""
     notes = []
     for precision in dict.fromkeys(entry.precision for entry in entries if _is_widened(entry)):
         proof = row_of(precision).proof
@@ -81,9 +189,13 @@ def _notes(entries: Sequence[FileEntry]) -> list[str]:
             )
         else:
             notes.append("* of the scale: logits of one class have no direction")
-    several = {entry.precision for entry in entries if entry.format == ONNX and entry.made_for}
-    notes += [f"{row.name}: for {' and '.join(row.made_for)}" for row in PRECISIONS.values() if row.name in several]
     return notes
+
+
+def _made_for(entries: Sequence[FileEntry]) -> list[str]:
+    """Who the files are for."""
+    several = {entry.precision for entry in entries if entry.format == ONNX and entry.made_for}
+    return [f"{row.name}: for {' and '.join(row.made_for)}" for row in PRECISIONS.values() if row.name in several]
 
 
 def _rounding(precision: str) -> str:
@@ -108,12 +220,24 @@ def _reasons(entries: Sequence[FileEntry]) -> list[str]:
     by_text: dict[str, list[tuple[FileEntry, str]]] = {}
     for entry in entries:
         reason = _reason(entry)
-        by_text.setdefault(re.sub(r"\d\S*", "#", reason.replace(entry.name, "")), []).append((entry, reason))
+        text = reason.removeprefix(_file_name(entry)).replace(entry.name, "")
+        by_text.setdefault(re.sub(r"\d\S*", "#", text), []).append((entry, reason))
     lines = []
     for (_, text), *more in by_text.values():
-        names = ", ".join(entry.name for entry, _ in more)
+        names = ", ".join(_file_name(entry) for entry, _ in more)
         lines.append(f"{text} The same for {len(more)} more: {names}." if more else text)
     return lines
+
+
+def _file_name(entry: FileEntry) -> str:
+    """A network's name, and the precision of its file where that is not fp32."""
+    return entry.name if entry.precision == EXACT else f"{entry.name} {entry.precision}"
+
+
+INT8_ADVICE = (
+    "Verify with images of the kind that it was calibrated on (--verify-data; noise is far from photographs), calibrate with "
+    "more images, or with --int8-calibration max."
+)
 
 
 def _reason(entry: FileEntry) -> str:
@@ -121,16 +245,21 @@ def _reason(entry: FileEntry) -> str:
     check = entry.verification
     if check.status == UNVERIFIABLE:
         return (
-            f"{entry.name}: unverifiable, the probe images' {check.output or 'logits'} differ by {check.spread:.1e} of their "
-            "scale only, so that most defects would go unseen. Give photographs with --verify-data FOLDER, or other inputs as "
-            "a .npy file (or skip the proof with --no-verify)."
+            f"{_file_name(entry)}: unverifiable, the probe images' {check.output or 'logits'} differ by {check.spread:.1e} of "
+            "their scale only, so that most defects would go unseen. Give photographs with --verify-data FOLDER, or other "
+            "inputs as a .npy file (or skip the proof with --no-verify)."
         )
+    if check.reason is not None:
+        again = "The file was not kept. Please report this with the checkpoint's layout."
+        return f"{_file_name(entry)}: failed, {check.reason}. {again}"
+    if apart := why_apart(check):
+        return f"{_file_name(entry)}: failed, {apart}. The file was not kept. {INT8_ADVICE}"
     if check.least_cosine is not None:
         its = "logits point" if check.output is None else f"output {check.output} points"
+        cosine = "unknown" if check.cosine is None else f"{check.cosine:.3f}"
         return (
-            f"{entry.name} {entry.precision}: failed, its {its} elsewhere (cosine {check.cosine or float('nan'):.3f}, "
-            f"expected at least {check.least_cosine}). The file was not kept. Calibrate with more images, or with "
-            "--int8-calibration max."
+            f"{_file_name(entry)}: failed, its {its} elsewhere (cosine {cosine}, "
+            f"expected at least {check.least_cosine}). The file was not kept. {INT8_ADVICE}"
         )
     error = check.max_rel_error
     scale = "the logits' scale" if check.output is None else f"the scale of output {check.output}"
@@ -138,7 +267,7 @@ def _reason(entry: FileEntry) -> str:
     gap = check.rounding_gap
     own = "" if gap is None else f" (the slimmable network itself, rounded to {entry.precision}, is off by {gap:.1e})"
     return (
-        f"{entry.name}{'' if entry.precision == EXACT else f' {entry.precision}'}: failed, {what}{own}, expected at most "
+        f"{_file_name(entry)}: failed, {what}{own}, expected at most "
         f"{check.tolerance:.0e}. The file was not kept. {_advice(entry)}"
     )
 

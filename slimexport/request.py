@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slimexport.onnx_files.methods import AUTO, check_method
 from slimexport.onnx_files.weight_bits import check_bits
+from slimexport.target.precision import EVERY_TARGET, check_int8_target
 from slimtrain.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_BATCH_SIZE = 64
 CALIBRATION_IMAGES = 2048  # for statistics
-PROBES = 2
+PROBES, MOST_PROBES = 2, 16
 
 
 def _nothing(value: object) -> None:
@@ -49,9 +50,10 @@ class CalibrationImages:
     """Images that give statistics to plans without any, and scales to int8: `source` is a folder, a `.npy` or `.npz` file, or
     `digits`. `int8_method` is max, percentile, or auto: the one that agrees better with fp32 on a fifth of the images.
     `int8_weight_bits` of files for CPUs is 8, 7, or auto: 7 where this machine's CPU is an x86 without VNNI. `most` images are
-    drawn, as many of each class folder as can be (None: 2,048 for statistics, 512 for int8's scales).
+    drawn, as many of each class folder as can be (None: 2,048 for statistics, 512 for int8's scales). `int8_target` is whose
+    int8 files are written: cpu, tensorrt, or all.
 
-    UserError for another method, other bits, and for no images.
+    UserError for another method, other bits, another target, and for no images.
 
     >>> from slimexport import CalibrationImages
     >>> CalibrationImages("train/").int8_method  # export("mine.pt", widths=[0.33], calibration=CalibrationImages("train/"))
@@ -63,10 +65,12 @@ class CalibrationImages:
     int8_method: str = AUTO
     int8_weight_bits: str = AUTO
     most: int | None = None
+    int8_target: str = EVERY_TARGET
 
     def __post_init__(self) -> None:
         check_method(self.int8_method)
         check_bits(self.int8_weight_bits)
+        check_int8_target(self.int8_target)
         if self.most is not None and self.most < 1:
             raise UserError(f"calibration images {self.most}: expected at least 1.")
 
@@ -74,8 +78,9 @@ class CalibrationImages:
 @dataclass(frozen=True)
 class Proof:
     """What files are held against. `probes` images of noise, or of `images` (a folder, an array file or `digits`), are run
-    through each, unless it is not to `verify`. `accuracy_data` (`digits`, or a folder of class folders) is what every file's
-    accuracy is measured on, its images loaded by `workers` processes (None: up to 4).
+    through each, unless it is not to `verify`; None: PROBES, and as many more, up to MOST_PROBES, as it takes to move nearly
+    all channels. `accuracy_data` (`digits`, or a folder of class folders) is what every file's accuracy is measured on, its
+    images loaded by `workers` processes (None: up to 4).
 
     UserError for fewer than two probes: one cannot show that logits depend on the image.
 
@@ -86,12 +91,12 @@ class Proof:
 
     verify: bool = True
     images: str | Path | None = None
-    probes: int = PROBES
+    probes: int | None = None
     accuracy_data: str | Path | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.probes < 2:
+        if self.probes is not None and self.probes < 2:
             raise UserError(f"probes {self.probes}: at least 2 images are needed to see that logits depend on the image.")
 
 

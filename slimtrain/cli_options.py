@@ -9,7 +9,7 @@ import click
 
 from slimtrain.config.config import Config
 from slimtrain.config.reading import TYPES
-from slimtrain.graph.policy import POLICIES
+from slimtrain.graph.policy import POLICIES, POLICY_TEXTS
 
 Decorator = Callable[[Any], Any]  # of a command's function
 
@@ -57,7 +57,7 @@ config_options = together(
     key_option("--workers", "Processes that load images, up to the cores.", metavar="N"),
     key_option("--device", "auto, cpu or cuda.", metavar="NAME"),
     key_option("--amp", "none, bf16 or fp16.", metavar="FORMAT"),
-    key_option("--channels-last/--no-channels-last", "Memory layout of images and weights."),
+    key_option("--channels-last/--no-channels-last", "Memory layout of images and weights.", empty="as is faster"),
 )
 training_options = together(
     key_option(
@@ -78,11 +78,6 @@ checkpoint_options = together(
         "--channels", metavar="FILE", multiple=True, help="A plan file, for one width per channel group.  [default: none]"
     ),
 )
-POLICY_TEXTS = {
-    "heads": "outer: whole attention heads go; inner: every head gets narrower.",
-    "conv_groups": "outer: whole groups of grouped convolutions go; inner: every group gets narrower.",
-    "shuffles": "free: channel shuffles may take any order; narrow networks then need training.",
-}
 policy_options = together(
     *(
         click.option(

@@ -19,6 +19,7 @@ from benchmarks.cli import choose, measure
 from benchmarks.layers.command import command as channels
 from slimexport.cli import main as slimexport
 from slimexport.target.runners import PROVIDERS
+from slimtrain.base.packages import is_installed
 from slimtrain.cli import main as slimtrain
 from tests.support import ROOT
 from tests.support.data_sets import write_cifar, write_classes, write_folders
@@ -63,7 +64,11 @@ SUBSTITUTIONS = (
     (r"--latency-ms 5", "--latency-ms 5000"),
 )
 # Exit codes other than 0, and why.
+RTX = is_installed("tensorrt_rtx_bindings")
 CODES = {
+    "--format trt-rtx": 0 if RTX else 3,
+    "--backend tensorrt-rtx": 3 if RTX else 2,  # no GPU here; no engine was built
+    "--backend openvino": 0 if is_installed("openvino") else 3,
     "--format trt": 3,  # no TensorRT here
     "--backend onnxruntime-cuda": 3,  # no GPU here
 }
@@ -198,7 +203,7 @@ def options_of(command: click.Command) -> set[str]:
 def test_every_option_that_is_named_exists(document: str) -> None:
     known = {"--help", "--list", *(name for command in (*COMMANDS.values(), choose, channels) for name in options_of(command))}
     others = {"--shm-size", "--nproc-per-node", "--no-deps"}  # docker's, torchrun's, pip's
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks" / "studies").glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks" / "studies").rglob("*.py"))
     scripts = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', sources))
     codes = re.findall(r"`([^`]+)`", text_of(document))
     named = {name for code in codes for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)}

@@ -19,7 +19,10 @@ MOST_FILES, MOST_LINES = 16, 400
 
 # From the ground up: a folder imports folders before it. docs/design.md says what each holds.
 FLOORS = (
+    "slimtrain/base/untrusted",
+    "slimtrain/base/process",
     "slimtrain/base",
+    "slimtrain/base/folders",
     "slimtrain/graph",
     "slimtrain/graph/labels",
     "slimtrain/models",
@@ -36,10 +39,13 @@ FLOORS = (
     "slimtrain/search",
     "slimtrain",
     "slimexport/target",
+    "slimexport/target/proof",
     "slimexport/target/cuda",
     "slimexport/target/tensorrt",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
+    "slimexport/onnx_files/layer_proof",
+    "slimexport/probes",
     "slimexport",
     "benchmarks/cells",
     "benchmarks/machine",
@@ -53,12 +59,20 @@ FLOORS = (
     "benchmarks/layers",
     "benchmarks/studies/searching",
     "benchmarks/studies/any_network",
+    "benchmarks/studies/quantizing",
     "benchmarks/studies",
+    "benchmarks/studies/zoo",
+    "benchmarks/studies/consumers",
+    "benchmarks/studies/onnxruntimes",
+    "benchmarks/studies/defects",
     "benchmarks",
 )
 # What is beyond the standard library and may be loaded by importing any file of a folder. No torch in any of them.
 LIGHT = {
     "slimtrain/base": {"click", "yaml"},
+    "slimtrain/base/untrusted": set[str](),
+    "slimtrain/base/process": set[str](),
+    "slimtrain/base/folders": set[str](),
     "slimtrain/models": {"numpy", "yaml", "click"},
     "slimtrain/graph": {"numpy"},
     "slimtrain/graph/labels": {"numpy"},
@@ -66,6 +80,7 @@ LIGHT = {
     "slimtrain/costs": {"numpy", "yaml", "click"},
     "slimtrain/config": {"numpy", "yaml", "click"},
     "slimexport/target": {"numpy"},
+    "slimexport/target/proof": {"numpy"},
     "slimexport/target/cuda": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
 }
@@ -97,9 +112,12 @@ LIGHT_FILES = {
 # What of slimtrain the target side may use: a board has neither PyYAML nor torch.
 GROUND = {
     "slimtrain/__init__.py",
-    *(f"slimtrain/base/{name}.py" for name in ("__init__", "errors", "files", "image_size", "text", "version")),
+    *(f"slimtrain/base/{name}.py" for name in ("__init__", "errors", "files", "image_size", "packages", "text", "version")),
+    *(f"slimtrain/base/folders/{name}.py" for name in ("__init__", "claim", "replacing")),
+    *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "memory")),
+    *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
-OPTIONAL = {"onnxruntime", "tensorrt"}
+OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +223,7 @@ def test_what_needs_no_torch_loads_none(graph: ImportGraph) -> None:
 
 def test_it_is_true_of_a_process_that_cannot_import_torch(graph: ImportGraph) -> None:
     """What the syntax trees promise, tried: None in sys.modules makes an import fail."""
-    heavy = ("torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "safetensors", "matplotlib")
+    heavy = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "safetensors", "matplotlib")
     names = [module_name(path) for path in light_files(graph) if not path.endswith("__main__.py")]
     code = (
         "import importlib, sys\n"

@@ -6,6 +6,7 @@ The ONNX parser reads the same tiny models that onnxruntime's ceilings run, with
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -28,11 +29,11 @@ from slimexport.target.tensorrt.api import (
     logger,
     messages,
     network_flags,
-    require_tensorrt,
     said,
 )
-from slimexport.target.tensorrt.build import configure
+from slimexport.target.tensorrt.build import configure, in_thread
 from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.libraries import require_tensorrt
 
 LENGTHS = (16, 80)  # building an engine takes long for each operator
 
@@ -93,7 +94,9 @@ class WithTensorRT:
             parser = create("a parser of ONNX", trt.OnnxParser, network, logger(trt))
             config = create("a configuration", builder.create_builder_config)
             configure(trt, config, self.building, BuildSettings())
-            plan = builder.build_serialized_network(network, config) if parser.parse(model) else None
+            plan = None
+            if parser.parse(model):
+                plan = in_thread(lambda: builder.build_serialized_network(network, config), threading.Event(), stops=False)
             if plan is None:
                 why = said(collected) or "it gives no reason"
                 raise NotMeasured(f"TensorRT {trt.__version__} builds no {self.building.precision} product ({why})")

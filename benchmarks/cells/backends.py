@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.cells.cell import CellRunner, NotMeasured, Options
-from slimexport.target.backends import ONNX, TRT
+from slimexport.target import backends as target
+from slimexport.target.backends import ONNX, TRT, load
 from slimexport.target.precision import EXACT, PRECISIONS, computed_from
 
-ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt"
+ONNXRUNTIME_CPU, ONNXRUNTIME_CUDA, OPENVINO, TENSORRT = target.CPU, target.CUDA, target.OPENVINO, target.TENSORRT
 TORCH_EAGER, TORCH_COMPILE, TORCH_GRAPH = "torch-eager", "torch-compile", "torch-cuda-graph"
 SLIMMABLE = "slimmable"
 
@@ -113,12 +114,18 @@ class Backend:
         return probe
 
 
-def load(dotted: str) -> Any:
-    """What a dotted name, `module:attribute`, stands for."""
-    module, _, attribute = dotted.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
+IN_ORT = Backend(
+    name=ONNXRUNTIME_CPU,
+    title="onnxruntime",
+    packages=("onnxruntime",),
+    runner="benchmarks.runners.ort:OnnxRuntimeCpu",
+    probe="benchmarks.ceilings.onnxruntime:cpu_probe",
+    no_files="needs an ONNX file, the bundle has none{asked}",
+    device=CPU,
+    settings=("threads",),
+    auto=ALWAYS,
+    times_models=True,
+)
 EAGER = Backend(
     name=TORCH_EAGER,
     title="torch",
@@ -130,29 +137,23 @@ EAGER = Backend(
     settings=("threads", "transfers", "device"),
 )
 ROWS = (
-    Backend(
-        name=ONNXRUNTIME_CPU,
-        title="onnxruntime",
-        packages=("onnxruntime",),
-        runner="benchmarks.runners.ort:OnnxRuntimeCpu",
-        probe="benchmarks.ceilings.onnxruntime:cpu_probe",
-        no_files="needs an ONNX file, the bundle has none{asked}",
-        device=CPU,
-        settings=("threads",),
-        auto=ALWAYS,
-        times_models=True,
-    ),
-    Backend(
+    IN_ORT,
+    replace(
+        IN_ORT,
         name=ONNXRUNTIME_CUDA,
-        title="onnxruntime",
-        packages=("onnxruntime",),
         runner="benchmarks.runners.ort_cuda:OnnxRuntimeCuda",
         probe="benchmarks.ceilings.onnxruntime:cuda_probe",
-        no_files="needs an ONNX file, the bundle has none{asked}",
         device=CUDA,
         settings=("threads", "transfers"),
-        auto=ALWAYS,
-        times_models=True,
+    ),
+    replace(
+        IN_ORT,
+        name=OPENVINO,
+        title="OpenVINO",
+        packages=("openvino",),
+        runner="benchmarks.runners.openvino:OpenVINO",
+        probe="benchmarks.ceilings.openvino:cpu_probe",
+        auto=NEVER,
     ),
     Backend(
         name=TENSORRT,

@@ -14,21 +14,30 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.schema import check_end, check_run, result_of
 from benchmarks.cells.statistics import Summary, summary
 from slimtrain.base.errors import UserError
-from slimtrain.base.files import Advice, disk_error, write_atomically
+from slimtrain.base.files import Advice, disk_error, remove_partials, write_atomically
+from slimtrain.base.folders.claim import claimed
 from slimtrain.base.image_size import ImageSize, format_size
+from slimtrain.base.text import utf8
+from slimtrain.base.untrusted.json_text import JsonError, parse_json, whole_letters
+from slimtrain.base.untrusted.opening import read_text
+from slimtrain.base.untrusted.quoting import quoted, reason
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 128 << 20  # of a run: ten million samples
+MOST_LINES = 200_000
 RESULTS, TABLE, REPORT, COMPARISON = "results.jsonl", "results.csv", "report.md", "comparison.txt"
 CHOOSE = "choose"  # the folder, in a bundle's, of the runs that a width was chosen by
 WRITTEN = re.compile(rf"{'|'.join(map(re.escape, (RESULTS, TABLE, REPORT, COMPARISON)))}|(latency|throughput|pareto)_.*\.png")
@@ -114,26 +123,32 @@ def read_records(path: Path) -> Recorded:
     """
     path = path / RESULTS if path.is_dir() else path
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except FileNotFoundError as error:
         raise RecordError(f"{path}: not there. Give the {RESULTS} of an earlier run, or its folder.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error}). Give the {RESULTS} of an earlier run.") from error
+        raise RecordError(f"{path}: cannot be read ({reason(error)}). Give the {RESULTS} of an earlier run.") from error
+    if (count := text.count("\n")) > MOST_LINES:
+        raise RecordError(
+            f"{path}: has {count:,} lines, expected at most {MOST_LINES:,}. Give the {RESULTS} of an earlier run."
+        )
     lines, cut = _lines(path, text)
     if not lines or lines[0].get("kind") != "run":
         raise RecordError(f"{path}: does not begin with a run's line, so it is no {RESULTS}. Give that of an earlier run.")
     if (version := lines[0].get("schema_version")) != SCHEMA_VERSION:
         raise RecordError(
-            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Read it with the version that wrote it, or "
+            f"{path}: schema version {quoted(version)}, expected {SCHEMA_VERSION}. Read it with the version that wrote it, or "
             "measure again."
         )
+    _checked(path, 1, check_run, lines[0])
     results: dict[tuple[str, Key], Result] = {}
     end: Mapping[str, Any] | None = None
     for number, line in enumerate(lines[1:], 2):
         if line.get("kind") == "end":
+            _checked(path, number, check_end, line)
             end = line
             continue
-        result = _result(path, number, line)
+        result = _checked(path, number, _result, line)
         key = (result.cell.bundle, key_of(result.cell))
         if key in results:
             raise RecordError(
@@ -152,26 +167,34 @@ def _lines(path: Path, text: str) -> tuple[list[dict[str, Any]], bool]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
+            content = parse_json(line, f"line {number}")
+        except JsonError as error:
             if number == len(lines) and contents:  # no line end behind it
                 return contents, True
-            raise RecordError(
-                f"{path}, line {number}: is no JSON ({error.msg}). The file is damaged, take another."
-            ) from error
+            raise RecordError(f"{path}, {reason(error)}. The file is damaged, take another.") from error
         if not isinstance(content, dict):
             raise RecordError(f"{path}, line {number}: is no entry of a {RESULTS}. Give that of an earlier run.")
         contents.append(content)
     return contents, False
 
 
-def _result(path: Path, number: int, line: Mapping[str, Any]) -> Result:
+T = TypeVar("T")
+
+
+def _checked(path: Path, number: int, read: Callable[[Mapping[str, Any]], T], line: Mapping[str, Any]) -> T:
+    """A line as `read` gives it. RecordError where it holds what cannot be."""
     try:
-        if line.get("kind") != "cell":
-            raise KeyError("kind")
-        return Result.from_dict(line)
+        return read(line)
     except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path}, line {number}: is no result ({error}). The file is damaged, take another.") from error
+        raise RecordError(
+            f"{path}, line {number}: is no result ({reason(error)}). The file is damaged, take another."
+        ) from error
+
+
+def _result(line: Mapping[str, Any]) -> Result:
+    if line.get("kind") != "cell":
+        raise KeyError("kind")
+    return result_of(line)
 
 
 CELL_COLUMNS = (
@@ -196,7 +219,7 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, utf8(text.getvalue()))
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -213,28 +236,40 @@ def _row(result: Result) -> dict[str, Any]:
     return row
 
 
-def claim_folder(folder: Path, needed: Sequence[Path] = (), kept: Sequence[Path] = ()) -> Path | None:
-    """Make `folder`. One that holds a run already is renamed first, to `NAME.1`, which is returned: the last run is kept. One
-    that was kept so before is removed, and a log says so, if it holds nothing but what runs write and none of `kept`; else
-    `NAME.2` is taken, and so on. Raises RecordError where that cannot be done, as where one of the `needed` files and folders
-    would go along, and ResourceError for a full disk."""
+@contextmanager
+def claim_folder(folder: Path, needed: Sequence[Path] = (), kept: Sequence[Path] = ()) -> Iterator[Path | None]:
+    """Make `folder`, and hold it in the block. One that holds a run already is renamed first, to `NAME.1`, which is given: the
+    last run is kept. One that was kept so before is removed, and a log says so, if it holds nothing but what runs write and
+    none of `kept`; else `NAME.2` is taken, and so on. Raises RecordError where that cannot be done, as where one of the
+    `needed` files and folders would go along, UserError where another process measures into it, and ResourceError for a full
+    disk."""
     if within := [path for path in needed if path.resolve().is_relative_to(folder.resolve())]:
         raise RecordError(f"{folder}: holds {within[0]}, which this run reads. Choose another folder for results.")
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(claimed(folder, "Wait for it, or choose another --output-dir."))
+            remove_partials(folder)
+            moved = _made(folder, needed, kept)
+        except OSError as error:
+            raise disk_error(folder, error, ADVICE) from error
+        yield moved
+
+
+def _made(folder: Path, needed: Sequence[Path], kept: Sequence[Path]) -> Path | None:
+    """Make an empty folder; where the one that was there is now. OSError."""
     moved = None
-    try:
-        if (folder / RESULTS).exists():
-            if Path.cwd().is_relative_to(folder.resolve()):
-                raise RecordError(f"{folder}: holds a run, and the working folder cannot be renamed. Choose another folder.")
-            folder = folder if folder.name not in ("", "..") else folder.resolve()
-            places = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
-            place = next(path for path in places if not path.exists() or _can_go(path, [*needed, *kept]))
-            if place.exists():
-                log.info("%s: the run before the last one is removed", place)
-                shutil.rmtree(place)
-            moved = folder.rename(place)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(folder, error, ADVICE) from error
+    if (folder / RESULTS).exists():
+        if Path.cwd().is_relative_to(folder.resolve()):
+            raise RecordError(f"{folder}: holds a run, and the working folder cannot be renamed. Choose another folder.")
+        folder = folder if folder.name not in ("", "..") else folder.resolve()
+        places = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+        place = next(path for path in places if not path.exists() or _can_go(path, [*needed, *kept]))
+        if place.exists():
+            log.info("%s: the run before the last one is removed", place)
+            shutil.rmtree(place)
+        moved = folder.rename(place)
+    folder.mkdir(parents=True, exist_ok=True)
     return moved
 
 
@@ -251,9 +286,9 @@ def _can_go(folder: Path, kept: Sequence[Path]) -> bool:
 def json_line(content: Mapping[str, Any]) -> str:
     """One line of JSON. Values that JSON has no word for become null (NaN, infinities), a number (numpy's) or text (paths)."""
     try:
-        return json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain)
+        return whole_letters(json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain))
     except ValueError:  # NaN: looking for it in every sample would take longer than writing them
-        return json.dumps(_finite(content), separators=(",", ":"), allow_nan=False, default=_plain)
+        return whole_letters(json.dumps(_finite(content), separators=(",", ":"), allow_nan=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:

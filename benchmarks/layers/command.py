@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,93 +21,25 @@ from benchmarks.layers.layer_times import LayerTime
 from benchmarks.layers.model_timer import TABLE_BACKENDS, ModelTimer
 from benchmarks.layers.plots import draw
 from benchmarks.layers.run import Grid, LayerMeasurement, TimedDevice, Work, run_channels, title
+from benchmarks.layers.sources import find_network
 from benchmarks.layers.steps import sentence
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.threads import pinned
 from slimexport.target.cuda.device import device_name
-from slimexport.target.errors import BundleError
-from slimexport.target.manifest import MANIFEST, read_manifest
 from slimtrain.base.command import CONTEXT, INTERRUPTED, Command, messages
-from slimtrain.base.errors import ResourceError, UserError, nearest
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
-from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.graph_layers import GraphLayer
 from slimtrain.costs.latency_table import write_latency_table
-from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.published import published_spec
-from slimtrain.models.registry import network_names
-from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
+from slimtrain.graph.policy import POLICIES, POLICY_TEXTS
+from slimtrain.models.spec import MOST_IMAGE_CHANNELS
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
 OUTPUT = Path("measured")
-STEM_STRIDES = (2, 1)
-DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 1000, 224
-OF_THE_NETWORK = ("image_size", "in_channels", "classes", "stem_stride", "widths")  # options that say which network it is
+OF_THE_NETWORK = ("image_size", "in_channels", "classes", "stem_stride", "widths", *POLICIES)  # which network it is
 LAYER_COLUMNS = ("name", "kind", "kernel", "stride", "side")
-
-
-def find_network(
-    name: str,
-    *,
-    image_size: ImageSize | None = None,
-    in_channels: int | None = None,
-    classes: int | None = None,
-    stem_stride: int | None = None,
-    widths: tuple[float, float] | None = None,
-) -> tuple[NetworkSpec, ImageSize]:
-    """The network called `name`, or the one of a bundle's folder, and the image size. What is not given is as published, or as
-    in the bundle. `widths`: narrowest and widest of a universally slimmable network.
-
-    Raises UserError for what is neither, BundleError for a damaged bundle.
-    """
-    plan_channels: Mapping[str, int] = {}
-    macs = None
-    if name not in network_names():
-        folder = Path(name)
-        if not (folder / MANIFEST).is_file():
-            raise UserError(
-                f"{name!r}: neither a network{nearest(name, network_names())} nor a bundle's folder with a {MANIFEST}. "
-                f"The networks are {', '.join(network_names())}."
-            )
-        manifest = read_manifest(folder)
-        if not manifest.artifacts:
-            raise BundleError(f"{folder / MANIFEST}: names no files. The manifest is damaged, export again.")
-        name, size, own_classes = manifest.source.network, manifest.input.image_size, manifest.output.classes
-        image_size = size if image_size is None else image_size
-        classes = own_classes if classes is None else classes
-        own_channels = manifest.input.channels
-        in_channels = own_channels if in_channels is None else in_channels
-        plan_channels, macs = manifest.artifacts[0].channels, manifest.artifacts[0].macs
-    spec = published_spec(name, DEFAULT_CLASSES if classes is None else classes)
-    if widths is not None:
-        if spec.family != "us":
-            raise UserError(f"--range: {name} has no range of widths, it has {spec.describe_widths()}.")
-        middle = tuple(width for width in spec.switches if widths[0] < width < widths[1])
-        spec = replace(spec, switches=(widths[0], *middle, widths[1]), width_range=widths)
-    if stem_stride is None and macs is not None:
-        own = replace(spec, classes=own_classes, in_channels=own_channels)
-        stem_stride = _stem_stride(own, plan_channels, macs, size, name)
-    spec = replace(spec, stem_stride=stem_stride or STEM_STRIDES[0], in_channels=in_channels or IMAGE_CHANNELS)
-    image_size = DEFAULT_IMAGE_SIZE if image_size is None else image_size
-    spec.check_image_size(image_size)
-    return spec, image_size
-
-
-def _stem_stride(spec: NetworkSpec, channels: Mapping[str, int], macs: int, image_size: ImageSize, name: str) -> int:
-    """The stride that gives a bundle's network its MACs: the manifest does not name it."""
-    plan = ChannelPlan("bundle", channels)
-    for stride in STEM_STRIDES:
-        try:
-            if CostCounter(replace(spec, stem_stride=stride), image_size)(plan).macs == macs:
-                return stride
-        except KeyError:
-            break
-    raise UserError(
-        f"this bundle's {name} is not the published one: its channels and MACs are of another network. Name one of "
-        f"{', '.join(network_names())} instead, with --range, --classes, --in-channels and "
-        "--image-size."
-    )
 
 
 class Rows:
@@ -126,7 +57,10 @@ class Rows:
 
     def add(self, purpose: str, entry: GridEntry, time: LayerTime) -> None:
         shape = entry.layer
-        layer = [shape.name, shape.kind, shape.kernel, shape.stride, format_size(shape.size)]
+        if isinstance(shape, GraphLayer):  # `kind` says kernel and stride
+            layer: list[object] = [shape.name, shape.kind, "", "", shape.reads]
+        else:
+            layer = [shape.name, shape.kind, shape.kernel, shape.stride, format_size(shape.size)]
         self.writer.writerow((purpose, *layer, *(getattr(time, column.name) for column in fields(LayerTime))))
         self.file.flush()
         self.count += 1
@@ -185,8 +119,17 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
         raise click.BadParameter(f"{error}.") from None
 
 
+def _policy_options(decorated: Any) -> Any:
+    """What is narrowed of a module where there is a choice."""
+    for name, text in reversed(POLICY_TEXTS.items()):
+        flag, (usual, *_) = f"--{name.replace('_', '-')}", POLICIES[name]
+        said = f"Of a module. {text}  [default: {usual}]"
+        decorated = click.option(flag, name, type=click.Choice(POLICIES[name]), help=said)(decorated)
+    return decorated
+
+
 @click.command("channels", cls=Command, context_settings=CONTEXT)
-@click.argument("network", metavar="NETWORK_OR_BUNDLE")
+@click.argument("network", metavar="NETWORK")
 @click.option("--backend", type=click.Choice(TABLE_BACKENDS), default=ONNXRUNTIME_CPU, help="What runs the layers.")
 @click.option("--batch", type=click.IntRange(1), default=1, metavar="N", help="Images per run.")
 @click.option(
@@ -208,6 +151,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option(
     "--range", "widths", callback=_range, metavar="LOW:HIGH", help="Widths of a US network.  [default: as published]"
 )
+@_policy_options
 @click.option("--points", type=click.IntRange(2), default=Grid.points, metavar="N", help="Counts per dimension.")
 @click.option(
     "--unit",
@@ -237,9 +181,15 @@ def command(network: str, output_dir: Path | None, overwrite: bool, no_plots: bo
       python -m benchmarks channels us_mobilenet_v1
       python -m benchmarks channels us_mobilenet_v2 --range 0.15:1.5
       python -m benchmarks channels exports/us_mobilenet_v1 --batch 8 --unit 2 --line 48
+      python -m benchmarks channels runs/mine/us_mobilenet_v3_small.pt
+      python -m benchmarks channels timm:regnetx_002 --image-size 64 --classes 10
 
-    Writes latency_table.json, channels.csv and staircase_*.png. Needs the onnx package, no torch. No clock or power setting
-    is changed.
+    NETWORK is a published network, a bundle of one, a checkpoint, or a module: torchvision:NAME, timm:NAME,
+    package.module:function. The layers of a module are its convolutions, linear layers, products, attentions and
+    concatenations, each with all that is computed from it up to the next; measuring them needs torch.
+
+    Writes latency_table.json, channels.csv and staircase_*.png. Needs the onnx package, for published networks no torch. No
+    clock or power setting is changed.
     """
     with messages("benchmarks"):
         spec, size = find_network(network, **{name: options[name] for name in OF_THE_NETWORK})

@@ -4,6 +4,7 @@ that its MACs promise."""
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,11 @@ def draw(measured: LayerMeasurement, folder: Path) -> list[Path]:
     by_layer: dict[str, list[Staircase]] = {}
     for stairs in measured.staircases:
         by_layer.setdefault(stairs.line.entry.layer.name, []).append(stairs)
-    return [
-        save(staircase_figure(measured, staircases), folder / f"staircase_{name.replace('.', '_')}.png")
-        for name, staircases in by_layer.items()
-    ]
+    return [save(staircase_figure(measured, staircases), folder / _file_name(name)) for name, staircases in by_layer.items()]
+
+
+def _file_name(layer: str) -> str:
+    return "staircase_" + re.sub(r"\W", "_", layer) + ".png"
 
 
 def staircase_figure(measured: LayerMeasurement, staircases: Sequence[Staircase]) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.statistics import OTHER_LOAD
-from benchmarks.layers.grid import OUTPUT, GridEntry, StaircaseLine, entries, kind_of, lines, three_plans
+from benchmarks.layers.grid import OUTPUT, GridEntry, StaircaseLine, entries, lines, three_plans
 from benchmarks.layers.layer_times import LayerTime, measure_layer, models_of
 from benchmarks.layers.model_timer import REPEATS, WARMUP_S, Model, Sample, Timer
 from benchmarks.layers.steps import find_step
@@ -20,10 +20,13 @@ from benchmarks.measure.rounds import schedule
 from benchmarks.onnx_models.network import network_model
 from slimexport.target.precision import EXACT
 from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.costs.graph_layers import GraphLayer
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.latency_table import LatencyTable, NetworkShape
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 NETWORK_SHARE = 10  # a whole network is measured so many times as long as a layer
 LOADING_S = 0.03  # to write and load a model
@@ -75,7 +78,7 @@ class LayerMeasurement:
 class Work:
     """Everything that is to be measured for a network at an image size."""
 
-    def __init__(self, spec: NetworkSpec, image_size: ImageSize, grid: Grid) -> None:
+    def __init__(self, spec: WidthSpec, image_size: ImageSize, grid: Grid) -> None:
         self.spec, self.image_size, self.grid = spec, image_size, grid
         self.layers, self.of_layer, self.entries = entries(spec, image_size, grid.points)
         self.lines = lines(self.entries, grid.unit, grid.line)
@@ -84,8 +87,8 @@ class Work:
     @property
     def models(self) -> int:
         """How many models of single layers that takes."""
-        points = [*(entry.points for entry in self.entries), *(line.points for line in self.lines)]
-        return sum(map(models_of, points))
+        tables = sum(models_of(entry.models, entry.points) for entry in self.entries)
+        return tables + sum(models_of(line.entry.models, line.points) for line in self.lines)
 
     @property
     def expected_s(self) -> float:
@@ -93,6 +96,16 @@ class Work:
         turns = len(schedule(2, REPEATS)) / 2
         networks = 2 * len(self.plans) * (NETWORK_SHARE * self.grid.duration_s + turns * WARMUP_S)
         return networks + self.models * (self.grid.duration_s + turns * WARMUP_S + LOADING_S)
+
+
+def whole_model(spec: WidthSpec, plan: ChannelPlan, image_size: ImageSize) -> Model:
+    """A network of a plan, with random weights."""
+    if isinstance(spec, NetworkSpec):
+        return Model(image_size, partial(network_model, spec, plan, image_size), spec.in_channels)
+    from benchmarks.onnx_models import part
+
+    assert isinstance(spec, GraphSpec)
+    return Model(image_size, partial(part.network_model, spec, plan), spec.in_channels)
 
 
 def run_channels(
@@ -109,27 +122,24 @@ def run_channels(
     Raises NotMeasured where a model does not run, KeyboardInterrupt on Ctrl-C: what `taken` was told is then all there is.
     """
     duration_s, total = work.grid.duration_s, work.models
-    networks = {
-        plan: Model(work.image_size, partial(network_model, work.spec, plan, work.image_size), work.spec.in_channels)
-        for plan in work.plans
-    }
+    networks = {plan: whole_model(work.spec, plan, work.image_size) for plan in work.plans}
     progress("whole networks", 0, total)
     before = timer(networks, NETWORK_SHARE * duration_s)
     done = 0
     staircases = []
     for line in work.lines:
         progress(f"staircase of {line.entry.layer.name}", done, total)
-        by_point = measure_layer(timer, line.entry.layer, line.points, duration_s, partial(taken, "staircase", line.entry))
+        by_point = measure_layer(timer, line.entry.models, line.points, duration_s, partial(taken, "staircase", line.entry))
         times = tuple(by_point[point] for point in line.points)
         step = find_step(line.counts, [time.ms for time in times], [time.noise_ms for time in times])
         staircases.append(Staircase(line, times, step))
-        done += models_of(line.points)
+        done += models_of(line.entry.models, line.points)
     grids = []
     for entry in work.entries:
         progress(entry.layer.name, done, total)
-        by_point = measure_layer(timer, entry.layer, entry.points, duration_s, partial(taken, "table", entry))
+        by_point = measure_layer(timer, entry.models, entry.points, duration_s, partial(taken, "table", entry))
         grids.append(_times(entry, by_point, _steps(staircases, entry)))
-        done += models_of(entry.points)
+        done += models_of(entry.models, entry.points)
     progress("whole networks again", done, total)
     after = timer(networks, NETWORK_SHARE * duration_s)
     table = LatencyTable(
@@ -161,7 +171,7 @@ def run_channels(
 
 def _steps(staircases: Sequence[Staircase], entry: GridEntry) -> dict[str, int]:
     """The step of each axis, as seen on the layer that was measured finely for all of this kind."""
-    return {stairs.line.axis: stairs.step for stairs in staircases if kind_of(stairs.line.entry.layer) == kind_of(entry.layer)}
+    return {stairs.line.axis: stairs.step for stairs in staircases if stairs.line.entry.layer.alike == entry.layer.alike}
 
 
 def _times(entry: GridEntry, measured: Mapping[tuple[int, int], LayerTime], steps: Mapping[str, int]) -> Times:
@@ -230,6 +240,8 @@ def _notes(
 def title(stairs: Staircase) -> str:
     """A line's layer: `features.7.body.3, 1x1 at 14x14`."""
     layer = stairs.line.entry.layer
+    if isinstance(layer, GraphLayer):
+        return f"{layer.name}, {layer.kind} of {layer.reads}"
     if layer.kind == "linear":
         return f"{layer.name}, linear"
     kind = "depthwise " if layer.kind == "depthwise" else ""

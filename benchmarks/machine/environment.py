@@ -35,6 +35,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-cu12",
     "tensorrt-cu13",
+    "tensorrt-rtx-cu12-bindings",
     "nvidia-ml-py",
     "matplotlib",
 )

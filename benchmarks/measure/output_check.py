@@ -6,16 +6,10 @@ import numpy as np
 
 from benchmarks.cells.cell import Cell, CellRunner, WrongOutput
 from slimexport.target.precision import Direction, row_of
+from slimexport.target.proof.comparing import compare, cosine, directed, least_spread
+from slimexport.target.proof.running import run_on_probes
+from slimexport.target.proof.verify import MIN_SPREAD, recorded_tolerance
 from slimexport.target.reference import Probes
-from slimexport.target.verify import (
-    MIN_SPREAD,
-    compare,
-    cosine,
-    directed,
-    least_spread,
-    recorded_tolerance,
-    run_on_probes,
-)
 
 Reference = tuple[Probes, float | None]
 

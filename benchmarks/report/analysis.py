@@ -21,6 +21,8 @@ FLOORS = COMPUTE, MEMORY, LAUNCH = "compute", "memory", "launch"
 NONE = "none"
 EXPLAINS = 0.25  # of the measured time: a floor below that share does not bound it
 ACCURACY, MACS = "accuracy", "MACs"
+EVERY_FASTER = "every width is faster here than all wider ones"
+SINGLE_ROUND = "with a single round, differences between widths cannot be told from noise"
 
 
 @dataclass(frozen=True)
@@ -224,9 +226,9 @@ def _sentences(measured: Sequence[AnalysisRow]) -> list[str]:
                 said.append(f"{listed(labels, indices)} are {what} than {wide.cell.label} here ({noise})")
         left = [index for index in left if index not in slower and index not in same]
     if not said and len(measured) > 1:
-        said.append("every width is faster here than all wider ones")
+        said.append(EVERY_FASTER)
     if any(row.summary and row.summary.rounds == 1 for row in measured) and len(measured) > 1:
-        said.append("with a single round, differences between widths cannot be told from noise")
+        said.append(SINGLE_ROUND)
     return said
 
 

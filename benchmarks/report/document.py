@@ -8,18 +8,29 @@ from collections.abc import Sequence
 from benchmarks.cells.records import Recorded
 from benchmarks.machine.notes import describe
 from benchmarks.report.analysis import Group, analyse
+from benchmarks.report.decisions import decisions, single_round
 from benchmarks.report.picture_files import SHOWN, file_name
-from benchmarks.report.tables import COLUMNS, LEGEND, common_reason, escaped, markdown_table, overview, text_table
+from benchmarks.report.tables import (
+    COLUMNS,
+    common_reason,
+    escaped,
+    joint_table,
+    legend,
+    markdown_table,
+    overview,
+    short_legend,
+    text_table,
+)
 from benchmarks.report.wording import (
     backend_settings,
     ceilings_table,
+    cut_line,
     group_title,
-    in_short,
     method_lines,
     states_line,
     trust,
     unmeasured_lines,
-    verdicts,
+    unmeasured_rows,
     warning_lines,
 )
 
@@ -32,32 +43,62 @@ def report(recorded: Recorded, plots: Sequence[str] | None = None) -> str:
     parts = [f"# What every width costs: {', '.join(bundles) or 'nothing to measure'}"]
     if (recorded.end or {}).get("interrupted"):
         parts.append("**The run was interrupted: not every cell was measured.**")
-    if short := [f"{group_title(group)}: {in_short(group)}" for group in groups if len(group.measured) > 1]:
+    if warnings := before_deciding(recorded, groups):
+        parts += ["## Before deciding", _bullets(warnings)]
+    if short := decisions(groups):
         parts += ["## In short", _bullets(short)]
     for bundle in bundles:
         parts += _bundle([group for group in groups if group.key[0] == bundle], plots)
     parts += ["## Which figures to trust", _bullets(trust(recorded, groups))]
-    if warnings := warning_lines(recorded.results):
-        parts += ["Warnings:", _bullets(warnings)]
     parts += ["## How and where it was measured", *_how(recorded)]
-    parts += ["## How to read the tables", _bullets(LEGEND)]
+    if lines := legend(groups):
+        parts += ["## How to read the tables", _bullets(lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def console(recorded: Recorded) -> str:
-    """The run for a terminal of 120 columns: the tables, what they say, and how far to trust them."""
+    """The run for a terminal of 120 columns: what makes it doubtful and what it says, then a table for each bundle."""
     groups = _groups(recorded)
-    parts = ["\n".join([group_title(group), text_table(group), *_list(verdicts(group))]) for group in groups if _shown(group)]
-    if parts:
-        parts.append("\n".join(["columns:", *_list(LEGEND)]))
+    parts = []
+    tables = "\n\n".join(
+        _table_of([group for group in groups if group.key[0] == bundle and group.measured])
+        for bundle in dict.fromkeys(group.key[0] for group in groups if group.measured)
+    )
+    several = any(_is_side_by_side(group, groups) for group in groups)
+    alone = [group for group in groups if group.measured and not _is_side_by_side(group, groups)]
+    without_reasons = [group for group in groups if group not in alone]
     for title, lines in (
-        ("not measured:", unmeasured_lines(groups)),
-        ("warnings:", warning_lines(recorded.results)),
+        ("before deciding:", before_deciding(recorded, groups)),
+        ("in short:", decisions(groups)),
+        ("", [tables]),
+        ("not measured:", unmeasured_lines(groups) + unmeasured_rows(without_reasons, groups)),
+        ("columns:", (short_legend(tables) if several else []) + legend(alone)),
         ("trust:", trust(recorded, groups)),
     ):
-        if lines:
+        if title and lines:
             parts.append("\n".join([title, *_list(lines)]))
+        elif not title and tables:
+            parts.append(tables)
     return "\n\n".join(parts)
+
+
+def before_deciding(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
+    """What may make a decision wrong: a run that was cut short, cells with warnings, comparisons of a single round."""
+    cut = [recorded.note] * bool(recorded.note) + cut_line(recorded.results)
+    return cut + warning_lines(recorded.results) + single_round(groups)
+
+
+def _is_side_by_side(group: Group, groups: Sequence[Group]) -> bool:
+    """Whether its bundle has more than one measured table, which become one."""
+    return bool(group.measured) and sum(bool(other.measured) for other in groups if other.key[0] == group.key[0]) > 1
+
+
+def _table_of(groups: Sequence[Group]) -> str:
+    """The one table of a bundle, under what all its groups share."""
+    if len(groups) == 1:
+        return f"{group_title(groups[0])}\n{text_table(groups[0])}"
+    shared = [groups[0].key[place] for place in (0, 1, 2) if len({group.key[place] for group in groups}) == 1]
+    return f"{', '.join(map(str, shared))}\n{joint_table(groups)}"
 
 
 def _groups(recorded: Recorded) -> list[Group]:
@@ -82,7 +123,7 @@ def _bundle(groups: Sequence[Group], plots: Sequence[str] | None) -> list[str]:
             names = {file_name(kind, members[0]): what for kind, what in SHOWN.items()}
             parts += [f"![{what}]({name})" for name, what in names.items() if plots is None or name in plots]
         for group in members:
-            parts += [f"#### {backend}, {precision}, batch {group.key[3]}", markdown_table(group), _bullets(verdicts(group))]
+            parts += [f"#### {backend}, {precision}, batch {group.key[3]}", markdown_table(group)]
     if unmeasured := unmeasured_lines(groups):
         parts += ["### Not measured", _bullets(unmeasured)]
     return parts

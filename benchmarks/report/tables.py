@@ -8,22 +8,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cells.cell import INTERRUPTED
+from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.report.analysis import AnalysisRow, Group
+from slimtrain.base.side_by_side import MOST_COLUMNS, side_by_side
 from slimtrain.costs.cost import format_macs
 
-COLUMNS = 120
+COLUMNS = MOST_COLUMNS
 GAPS = ("  ", " ")  # between columns; the second where the first makes lines too long
 CUT = "*"  # marks a row whose measurement was interrupted
-LEGEND = (
-    "median, p90, p95, p99: latency per batch over the samples of all rounds, on GPUs by events around the network's work",
-    "wall: its median by the host's clock. H2D, D2H: copies to the GPU and back, not part of the latency",
-    "spread: highest less lowest median of a round, over the median. images: at the median",
-    "promised: the speed-up if latency followed MACs. effic.: speed-up over promised",
-    "ceiling: GMAC/s over those of a large matrix product on the same backend",
-    "bound by: what takes longest at the least, its MACs at that ceiling (compute), its bytes at the speed of a large copy "
-    "(memory; bytes are estimated, and nothing where the cache holds them all), or starting its layers (launch). floor: that "
-    "time over the median; below 25 % it bounds nothing (none)",
-)
+DOUBTFUL = "?"  # marks a median whose rounds differ too much
+SPEED_UP = "over the row of 1.00, which is 1.0x or the one with most MACs"
+LEGEND = {
+    ("median", "p90", "p95", "p99"): "latency per batch over the samples of all rounds, on GPUs by events around the "
+    "network's work",
+    ("wall",): "its median by the host's clock",
+    ("spread",): "highest less lowest median of a round, over the median",
+    ("images",): "at the median",
+    ("H2D", "D2H"): "copies to the GPU and back, not part of the latency",
+    ("speed-up",): SPEED_UP,
+    ("promised",): "the speed-up if latency followed MACs",
+    ("effic.",): "speed-up over promised",
+    ("ceiling",): "GMAC/s over those of a large matrix product on the same backend",
+    ("bound by",): "what takes longest at the least, its MACs at that ceiling (compute), its bytes at the speed of a large "
+    "copy (memory; bytes are estimated, and nothing where the cache holds them all), or starting its layers (launch)",
+    ("floor",): "that time over the median; below 25 % neither MACs nor bytes nor launches explain the time (none)",
+}
+
+
+def legend(groups: Sequence[Group]) -> list[str]:
+    """What the columns of groups' tables mean: `median, p90: ...`."""
+    shown = {column.name for group in groups if group.measured for column in _figures(group)}
+    shown |= {"bound by"} if "bound" in shown else set()
+    return [f"{', '.join(names)}: {what}" for names, what in LEGEND.items() if shown & set(names)]
 
 
 @dataclass(frozen=True)
@@ -59,15 +75,26 @@ def _milliseconds(name: str) -> Callable[[AnalysisRow], str]:
     return lambda row: significant(getattr(row.summary, name, None))
 
 
+def _top1(row: AnalysisRow) -> str:
+    return f"{row.cell.accuracy['top1']:.2%}"[:-1] if row.cell.accuracy else ""
+
+
+TOP1 = Column("top-1", "%", _top1)
+
+
 def _identity(group: Group) -> list[Column]:
     """What is known of a row that was not measured too."""
+    return _identity_of(group.rows)
+
+
+def _identity_of(rows: Sequence[AnalysisRow]) -> list[Column]:
     columns = [
         Column("width", "", lambda row: row.cell.label + CUT * (row.result.status == INTERRUPTED)),
         Column("MACs", "", lambda row: format_macs(row.cell.macs)),
         Column("params", "", lambda row: format_macs(row.cell.params)),
     ]
-    if any(row.cell.accuracy for row in group.rows):
-        columns.append(Column("top-1", "%", lambda row: f"{row.cell.accuracy['top1']:.2%}"[:-1] if row.cell.accuracy else ""))
+    if any(row.cell.accuracy for row in rows):
+        columns.append(TOP1)
     return columns
 
 
@@ -158,6 +185,66 @@ def _aligned(columns: Sequence[Texts], known: int, rows: Sequence[AnalysisRow]) 
                 reason(row), room, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
             )
     return lines
+
+
+def joint_table(groups: Sequence[Group]) -> str:
+    """The groups of one bundle as one table of plain text, a line for each width: what is known of it, then each group's
+    median, 95th percentile and speed-up under the group's name. Where that would be wider than 120 columns it goes on
+    below."""
+    rows = {row.cell.label: row for row in sorted((row for group in groups for row in group.rows), key=_size)}
+    identity = _identity_of(list(rows.values()))
+    of_groups: tuple[Column, ...] = _SHORT
+    if any(_top1(row) != _top1(rows[row.cell.label]) for group in groups for row in group.rows):  # as of other precisions
+        identity, of_groups = [column for column in identity if column is not TOP1], (TOP1, *_SHORT)
+    known = [_texts(column, list(rows.values())) for column in identity]
+    known.append(["promised", "x", *(_promised(label, groups) for label in rows)])
+    shared = {place for place in (1, 2) if len({group.key[place] for group in groups}) == 1}
+    blocks: list[tuple[str, list[Texts]]] = []
+    for group in groups:
+        mine = {row.cell.label: row for row in group.measured}
+        title = " ".join(str(group.key[place]) for place in (1, 2) if place not in shared)
+        columns = [
+            [column.name, column.unit, *(column.show(mine[label]) if label in mine else "-" for label in rows)]
+            for column in of_groups
+        ]
+        blocks.append((f"{title + ', ' if title else ''}batch {group.key[3]}", columns))
+    return side_by_side(known, blocks, COLUMNS)
+
+
+_SHORT = (
+    Column(
+        "median",
+        "ms",
+        lambda row: (
+            _milliseconds("median_ms")(row) + DOUBTFUL * (row.summary is not None and row.summary.spread > WIDE_SPREAD)
+        ),
+    ),
+    Column("p95", "ms", _milliseconds("p95_ms")),
+    Column("speed-up", "x", lambda row: _ratio(row.speedup)),
+)
+SHORT_LEGEND = {
+    "median, p95": "latency per batch over the samples of all rounds",
+    "speed-up": SPEED_UP,
+    "promised": "the speed-up if latency followed MACs",
+    DOUBTFUL: "the medians of its rounds differ by more than {spread:.0%}",
+    CUT: "interrupted, so with fewer samples",
+}
+
+
+def short_legend(text: str) -> list[str]:
+    """What the columns and marks of tables side by side mean, of those that are in their `text`."""
+    lines = [(name, what.format(spread=WIDE_SPREAD)) for name, what in SHORT_LEGEND.items()]
+    return [f"{name}: {what}" for name, what in lines if name[0] not in (DOUBTFUL, CUT) or name in text]
+
+
+def _size(row: AnalysisRow) -> tuple[int, int]:
+    return row.cell.macs, row.cell.params
+
+
+def _promised(label: str, groups: Sequence[Group]) -> str:
+    """By MACs, the same in every group that has measured both ends."""
+    promises = [row.promised for group in groups for row in group.measured if row.cell.label == label]
+    return _ratio(promises[0]) if promises else "-"
 
 
 def markdown_table(group: Group) -> str:

@@ -9,22 +9,15 @@ from typing import Any
 
 from benchmarks.cells.cell import INTERRUPTED, Result
 from benchmarks.cells.records import TABLE, Recorded
-from benchmarks.cells.statistics import WIDE_SPREAD, standard_error
 from benchmarks.machine.notes import notes
-from benchmarks.report.analysis import ACCURACY, FLOORS, NONE, AnalysisRow, Group, listed
+from benchmarks.report.analysis import FLOORS, Group, listed
 from benchmarks.report.ceilings import standing_ceilings
-from benchmarks.report.tables import common_reason, significant
+from benchmarks.report.decisions import EVERY_WIDTH
+from benchmarks.report.folding import Key, fold, places
+from benchmarks.report.tables import common_reason, reason, significant
 from slimtrain.base.text import count
 
 MOST_PLACES = MOST_LABELS = 5
-NOISY = f"noisy, rounds differ by more than {WIDE_SPREAD:.0%}: measure again before deciding"
-DOUBTS = {  # how warnings of `statistics` begin, and what verdicts say of them; noise has its own sentence
-    "throttled": "the machine was throttled",
-    "other processes": "other processes were busy",
-    "clocks unstable": "clocks were unstable",
-    "host-bound": "the GPU may have waited for the host",
-    "only ": "there were few iterations",
-}
 DURING = {  # Round.state: what is shown, and its unit
     "sm_clock_mhz": ("SM clock", "MHz"),
     "memory_clock_mhz": ("memory clock", "MHz"),
@@ -40,98 +33,63 @@ def group_title(group: Group) -> str:
     return f"{bundle}, {backend}, {precision}, batch {batch}"
 
 
-def verdicts(group: Group) -> list[str]:
-    """What a measured group says: which widths are no faster, what latency has to do with MACs, what is worth shipping."""
-    said = list(group.sentences)
-    noisy = [row for row in group.measured if row.summary and row.summary.spread > WIDE_SPREAD]
-    if noisy:
-        said.append(f"{_rows(group, noisy)}: {NOISY}")
-    said += [f"{_rows(group, rows)}: {doubt}, which the sentences above may be due to" for doubt, rows in _doubts(group)]
-    if group.reference and len(group.measured) > 1:
-        said.append(f"speed-ups are over {group.reference.cell.label}")
-    if group.rank_correlation is not None:
-        said.append(f"rank correlation of latency with MACs: {group.rank_correlation:.2f} (1: the same order)")
-    if len(group.measured) > 1:
-        against = "accuracy" if group.against == ACCURACY else "MACs (not every accuracy is known on the same images)"
-        said.append(f"Pareto front of latency against {against}: {_rows(group, group.front)}")
-        said.append(f"worth shipping here: {_rows(group, group.worth)}{_left_out(group)}")
-    if group.against == ACCURACY:
-        said.append(_accuracy_error(group.measured))
-    unbounded = [row for row in group.measured if row.bound == NONE]
-    if unbounded:
-        said.append(f"{_rows(group, unbounded)}: neither MACs nor bytes nor launches explain the time")
-    unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
-    if len(unknown) == len(FLOORS):
-        said.append("no ceiling is known for it, so nothing says what bounds it")
-    elif unknown:
-        said.append(f"the floor of {', '.join(unknown)} is not known for all: `bound by` goes by what is left")
-    return said
-
-
-def in_short(group: Group) -> str:
-    """The group in a line: what is no faster than what, and what is worth shipping."""
-    worth = [f"worth shipping: {_rows(group, group.worth)}"] if len(group.measured) > 1 else []
-    noisy = [NOISY] * any(row.summary.spread > WIDE_SPREAD for row in group.measured if row.summary)
-    doubts = [f"doubtful: {doubt}" for doubt, _ in _doubts(group)]
-    return "; ".join([*group.sentences, *worth, *noisy, *doubts])
-
-
-def _doubts(group: Group) -> list[tuple[str, list[AnalysisRow]]]:
-    """What rows' warnings put in doubt beside the spread of their rounds, and which rows."""
-    by: dict[str, list[AnalysisRow]] = {}
-    for row in group.measured:
-        for warning in row.result.warnings:
-            doubt = next((words for start, words in DOUBTS.items() if warning.startswith(start)), None)
-            if doubt is not None:
-                by.setdefault(doubt, []).append(row)
-    return list(by.items())
-
-
-def _rows(group: Group, rows: Sequence[AnalysisRow]) -> str:
-    return listed([row.cell.label for row in group.measured], [at for at, row in enumerate(group.measured) if row in rows])
-
-
-def _left_out(group: Group) -> str:
-    out = [row for row in group.front if row not in group.worth]
-    if not out:
-        return ""
-    return f" (not {_rows(group, out)}: no faster than a better one by more than noise)"
-
-
-def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
-    """How far the number of images leaves accuracies open."""
-    known = [row.cell.accuracy for row in measured if row.cell.accuracy]
-    images, data = known[0].get("images"), known[0].get("data")
-    if not images:
-        return f"accuracies are on {data}"
-    error = max(map(standard_error, known))
-    return f"accuracies are on the {count(images, 'image')} of {data}: a standard error is up to {100 * error:.1f} points"
+def _unknown_floors(groups: Sequence[Group]) -> list[str]:
+    """Where nothing, or not everything, is known that `bound by` goes by."""
+    said = []
+    for group in groups:
+        unknown = [name for name in FLOORS if any(name not in row.floors_ms for row in group.measured)]
+        if len(unknown) == len(FLOORS):
+            said.append((group.key, "no ceiling is known for it, so nothing says what bounds it"))
+        elif unknown:
+            said.append(
+                (group.key, f"the floor of {', '.join(unknown)} is not known for all: `bound by` goes by what is left")
+            )
+    return fold(said, [group.key for group in groups if group.measured])
 
 
 def warning_lines(results: Sequence[Result]) -> list[str]:
-    """The warnings, with the cells that they are of; those that differ in figures only are told once, with the first."""
-    by_text: dict[str, list[tuple[Result, str]]] = {}
+    """The warnings, the gravest first. Those that differ in figures only are told once, by the worst, with all cells that have
+    one: `0.25x, 0.5x (batch 1): noisy: ... (the worst of 2)`."""
+    by_kind: dict[str, list[tuple[Result, str]]] = {}
     for result in results:
         for warning in result.warnings:
-            by_text.setdefault(re.sub(r"\d[\d.,]*", "#", warning), []).append((result, warning))
+            by_kind.setdefault(NUMBER.sub("#", warning), []).append((result, warning))
+    kinds = sorted(by_kind, key=lambda kind: next((at for at, start in enumerate(LIGHTER) if kind.startswith(start)), -1))
     lines = []
-    for members in by_text.values():
-        (first, text), more = members[0], members[1:]
-        rest = f" The same for {len(more)} more: {_places([result for result, _ in more])}." if more else ""
-        lines.append(f"{_places([first])}: {text}{rest}")
+    for kind in kinds:
+        members = by_kind[kind]
+        worst = max((text for _, text in members), key=lambda text: float((NUMBER.search(text) or ["0"])[0].replace(",", "")))
+        more = f" (the worst of {len(members)})" if len(members) > 1 else ""
+        lines.append(f"{_cells_named([result for result, _ in members], results)}: {worst.rstrip('.')}{more}.")
     return lines
 
 
-def _places(results: Sequence[Result]) -> str:
-    """Labels, by where they were measured: `net, onnxruntime-cpu, fp32, batch 1, 0.25x, 0.5x; ...`."""
-    by: dict[str, list[str]] = {}
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+# How warnings begin that are less grave than a network's output, from the graver ones on
+LIGHTER = ("throttled", "noisy", "other processes", "only ", "clocks unstable", "host-bound")
+
+
+def _cells_named(results: Sequence[Result], every: Sequence[Result]) -> str:
+    """`every width (batch 1); 0.25x, 0.5x (batch 8)`: cells, by what of a run's tables they are."""
+    tables: dict[Key, list[str]] = {}
+    for result in every:
+        if result.rounds:
+            tables.setdefault(result.cell.group, []).append(result.cell.label)
+    labels: dict[Key, list[str]] = {}
     for result in results:
-        bundle, backend, precision, batch = result.cell.group
-        by.setdefault(f"{bundle}, {backend}, {precision}, batch {batch}", []).append(result.cell.label)
-    places = [f"{place}, {_ends(labels)}" for place, labels in by.items()]
-    if len(places) > MOST_PLACES:
-        places[MOST_PLACES:] = [f"and in {count(len(places) - MOST_PLACES, 'more table')} (all are in {TABLE})"]
-    return "; ".join(places)
+        labels.setdefault(result.cell.group, []).append(result.cell.label)
+    by_labels: dict[str, list[Key]] = {}
+    for key, mine in labels.items():
+        whole = len(mine) > 1 and set(mine) >= set(tables.get(key, ()))
+        by_labels.setdefault(EVERY_WIDTH if whole else _ends(mine), []).append(key)
+    parts = []
+    for text, keys in by_labels.items():
+        where = places(keys, list(tables) or keys)
+        parts.append(f"{text} ({where})" if where else text)
+    if len(parts) > MOST_PLACES:
+        left = list(by_labels.values())[MOST_PLACES:]
+        parts[MOST_PLACES:] = [f"and in {count(sum(map(len, left)), 'more table')} (all are in {TABLE})"]
+    return "; ".join(parts)
 
 
 def _ends(labels: Sequence[str]) -> str:
@@ -153,6 +111,17 @@ def unmeasured_lines(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
+def unmeasured_rows(groups: Sequence[Group], every: Sequence[Group]) -> list[str]:
+    """The reasons of single rows, in groups (some of `every`) of which others were measured or have other reasons."""
+    said = []
+    for group in groups:
+        if common_reason(group) is None:
+            for row in group.rows:
+                if row.summary is None:
+                    said.append((group.key, f"{row.cell.label}: {reason(row)}"))
+    return fold(said, [group.key for group in every])
+
+
 def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
     """How far the figures can be relied on, as far as the run itself knows."""
     measured = [row for group in groups for row in group.measured]
@@ -160,9 +129,6 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
     were = "was" if len(recorded.results) == 1 else "were"
     of = count(len(recorded.results), "cell")
     said = [f"{len(measured)} of {of} {were} measured, {len(measured) - len(doubtful)} without a warning"]
-    cut = [row.cell.label for row in measured if row.result.status == INTERRUPTED]
-    if cut:
-        said.append(f"interrupted, so with fewer samples (marked *): {', '.join(dict.fromkeys(cut))}")
     rounds = {row.summary.rounds for row in measured if row.summary}
     if rounds and min(rounds) > 1:
         share = 2 / comb(2 * min(rounds), min(rounds))
@@ -171,7 +137,14 @@ def trust(recorded: Recorded, groups: Sequence[Group]) -> list[str]:
             f"fast, with {min(rounds)} rounds, that happens by chance in {share:.0%} of the pairs, for one or the other"
         )
     said += dict.fromkeys(sentence for group in groups for sentence in group.exceeded)
-    return said + run_notes(recorded)
+    said += _unknown_floors(groups)
+    return said + [note for note in run_notes(recorded) if note != recorded.note]
+
+
+def cut_line(results: Sequence[Result]) -> list[str]:
+    """Which cells lack rounds, if any do."""
+    cut = [result.cell.label for result in results if result.status == INTERRUPTED and result.rounds]
+    return [f"interrupted, so with fewer samples (marked *): {', '.join(dict.fromkeys(cut))}"] if cut else []
 
 
 def run_notes(recorded: Recorded) -> list[str]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.cells.cell import NotMeasured, OutOfMemory
 from slimexport.target.cuda.runtime import CudaError
 from slimexport.target.errors import BundleError, MissingBackend
+from slimtrain.base.process.memory import in_words
 
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, since CUDA's first version
-# onnxruntime and TensorRT have neither a class nor a code for it: it is among their words only. torch has, see `torch.errors`.
-IN_WORDS = re.compile(
-    r"out of memory|outofmemory|failed to allocate|bad_alloc|alloc_failed|cudaErrorMemoryAllocation", re.IGNORECASE
-)
 OF_THE_TARGET = (BundleError, MissingBackend)  # CudaError and PlanMismatch among them
 
 
@@ -35,7 +31,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error of the CUDA runtime, onnxruntime or TensorRT tells that memory ran out."""
     if isinstance(error, CudaError):
         return error.code == CUDA_OUT_OF_MEMORY
-    return IN_WORDS.search(str(error)) is not None
+    # onnxruntime and TensorRT have neither a class nor a code for it; torch has, see `torch.errors`
+    return in_words(str(error))
 
 
 def first_line(error: BaseException) -> str:

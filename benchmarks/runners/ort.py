@@ -12,12 +12,22 @@ import numpy as np
 
 from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Timing
 from benchmarks.cells.inputs import cache_bytes
-from benchmarks.runners.failures import reasons
+from benchmarks.runners.failures import OF_THE_TARGET, reasons
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.backends import CPU
 from slimexport.target.errors import MissingBackend
+from slimexport.target.limits import Budget, memory_limited
 from slimexport.target.precision import row_of
-from slimexport.target.runners import PROVIDERS, Given, alone, onnxruntime_package, require_onnxruntime, runs_on_cpu
+from slimexport.target.runners import (
+    PROVIDERS,
+    Given,
+    alone,
+    onnxruntime_package,
+    require_onnxruntime,
+    runs_on_cpu,
+    tensor_names,
+)
+from slimtrain.base.files import library_name
 
 NO_TF32 = "CPUs have no TF32, only GPUs do."
 
@@ -76,9 +86,10 @@ class OnnxRuntimeCpu:
             raise NotMeasured(f"onnxruntime {version} runs {cell.precision} files wrongly on a CPU, or not at all.")
         self.cell = cell
         settings = session_options(options.threads)
-        self.session: Any = open_session(str(path), settings, PROVIDERS[CPU])
-        self.input = self.session.get_inputs()[0].name
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.budget = Budget(cell.macs, cell.activations, cell.size_bytes)
+        with reasons(*OF_THE_TARGET), memory_limited(self.budget.memory_bytes(0)), library_name(path) as name:
+            self.session: Any = open_session(name, settings, PROVIDERS[CPU])
+            self.input, self.outputs = tensor_names(self.session, path.name)
         cache = cache_bytes()
         with reasons():
             self.buffers = inputs.buffers(cell.batch, cache)
@@ -103,7 +114,7 @@ class OnnxRuntimeCpu:
 
     def logits(self, images: Array) -> Given:
         run, feed = self.session.run, {self.input: check_images(images, self.cell)}
-        with reasons(*onnxruntime_errors()):
+        with reasons(*onnxruntime_errors()), memory_limited(self.budget.memory_bytes(len(images))):
             arrays = [np.asarray(array) for array in run(self.outputs, feed)]
         return alone(dict(zip(self.outputs, arrays, strict=True)))
 

@@ -24,6 +24,7 @@ from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Stream
 from slimexport.target.precision import row_of
 from slimexport.target.runners import PROVIDERS, Given, onnxruntime_package
+from slimtrain.base.files import library_name
 
 PROVIDER = "CUDAExecutionProvider"
 FLOAT = "tensor(float)"
@@ -104,7 +105,8 @@ class OnnxRuntimeCuda:
             stream = resources.enter_context(cuda.stream())
             settings = strict_options(options.threads)
             resources.callback(self._forget)
-            self.session: Any = open_on_stream(str(path), stream, cell.precision, settings)
+            name = resources.enter_context(library_name(path))
+            self.session: Any = open_on_stream(name, stream, cell.precision, settings)
             source = self.session.get_inputs()[0].name
             self.on_gpu = OnGpu(stream, cell, inputs, _shapes(self.session), options.transfers, resources)
             without_waiting = unsynchronized()

@@ -23,10 +23,10 @@ from slimexport.target.backends import TRT
 from slimexport.target.cuda.device import require_gpu
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_manifest, read_manifest
 from slimexport.target.records import to_json
-from slimexport.target.tensorrt.api import require_tensorrt
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
 from slimexport.target.tensorrt.engines import EnginesFailed, build_engines
+from slimexport.target.tensorrt.libraries import require_tensorrt
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 

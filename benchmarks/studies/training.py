@@ -82,7 +82,7 @@ def measure(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.resident:
         first = next(batches)
-        images, labels = to_device(first.images, device, config.channels_last), first.labels.to(device)
+        images, labels = to_device(first.images, device, run.trainer.channels_last), first.labels.to(device)
         resident = first._replace(images=images, labels=labels)
         batches = (batch._replace(step=step) for step, batch in enumerate(chain([resident], repeat(resident))))
 

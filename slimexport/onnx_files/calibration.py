@@ -13,17 +13,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from slimexport.onnx_files.integers import integer_values, to_integers
+from slimexport.onnx_files.integers import integer_values, recorded_integers
 from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, METHODS
-from slimexport.onnx_files.quantize import quantize, quantized_inputs
+from slimexport.onnx_files.pairs import Recorded
+from slimexport.onnx_files.quantize import quantized_inputs, recorded_pairs
 from slimexport.onnx_files.ranges import Range, activation_scales, intervals, measure_ranges
 from slimexport.onnx_files.runner import run_batches
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Agreement, Int8
-from slimexport.target.verify import has_classes
+from slimexport.target.precision import EVERY_TARGET
+from slimexport.target.proof.comparing import has_classes
 from slimtrain.base.errors import UserError
 from slimtrain.data.images import Images, Preprocessing, open_source
 
+_Written = tuple[onnx.ModelProto, Recorded]
 HELD_BACK = 5  # every fifth image judges the methods
 
 
@@ -38,22 +41,23 @@ def calibration_batches(
 @dataclass(frozen=True)
 class Calibration:
     """Images [N, channels, H, W] that ranges are measured on and those that choose between methods; `method` auto, max or
-    percentile; `weight_bits` of files for CPUs, 8 or 7."""
+    percentile; `weight_bits` of files for CPUs, 8 or 7; `target`: whose files are written, one of INT8_TARGETS."""
 
     fit: list[Images]
     held: list[Images]
     method: str
     weight_bits: int = 8
+    target: str = EVERY_TARGET
 
     @staticmethod
-    def of(batches: Iterable[Images], method: str, weight_bits: int = 8) -> Calibration:
+    def of(batches: Iterable[Images], method: str, weight_bits: int = 8, target: str = EVERY_TARGET) -> Calibration:
         """Of all the images, in whose order the classes are to mix. UserError for fewer than two."""
         taken = [image for batch in batches for image in batch]
         if len(taken) < 2:
             raise UserError(f"int8 calibration: {len(taken)} image is too few, expected 2 at the very least, better hundreds.")
         held = taken[::HELD_BACK]
         fit = [image for i, image in enumerate(taken) if i % HELD_BACK]
-        return Calibration(_batched(fit), _batched(held), method, weight_bits)
+        return Calibration(_batched(fit), _batched(held), method, weight_bits, target)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -69,15 +73,15 @@ def _batched(images: list[Images], size: int = 8) -> list[Images]:
 @dataclass(frozen=True)
 class Scheme:
     """A kind of int8 model: `values` of an fp32 model are the activations whose ranges it needs, and `write` makes it of the
-    model, these ranges and the method by which they are taken."""
+    model, these ranges and the method by which they are taken, and tells what was decided."""
 
     values: Callable[[onnx.ModelProto], list[str]]
-    write: Callable[[onnx.ModelProto, Mapping[str, Range], str], onnx.ModelProto]
+    write: Callable[[onnx.ModelProto, Mapping[str, Range], str], _Written]
 
 
-def _write_symmetric(half: bool, model: onnx.ModelProto, ranges: Mapping[str, Range], method: str) -> onnx.ModelProto:
+def _write_symmetric(half: bool, model: onnx.ModelProto, ranges: Mapping[str, Range], method: str) -> _Written:
     scales = activation_scales(ranges, method)
-    return quantize(model, {name: scales[name] for name in quantized_inputs(model)}, half)
+    return recorded_pairs(model, {name: scales[name] for name in quantized_inputs(model)}, half)
 
 
 def symmetric(half: bool = False) -> Scheme:
@@ -87,16 +91,19 @@ def symmetric(half: bool = False) -> Scheme:
 
 def integers(weight_bits: int) -> Scheme:
     """For CPUs, weights of 8 or 7 bits."""
-    return Scheme(integer_values, lambda model, ranges, method: to_integers(model, intervals(ranges, method), weight_bits))
+    return Scheme(
+        integer_values, lambda model, ranges, method: recorded_integers(model, intervals(ranges, method), weight_bits)
+    )
 
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A calibration method and the `model` that it makes, how every method that was tried did on held-back images, and the
-    number of images on both sides."""
+    """A calibration method, the `model` that it makes and what was decided, how every method that was tried did on held-back
+    images, and the number of images on both sides."""
 
     method: str
     model: onnx.ModelProto
+    recorded: Recorded
     tried: Mapping[str, Agreement | None]
     images: int
     held: int
@@ -123,13 +130,13 @@ class Calibrated:
         """The method whose model's logits are nearest to the fp32 network's on the images held back; the first of equals.
         UserError where no method gives finite logits."""
         held = self.calibration.held
-        models = {method: scheme.write(self.model, self.ranges, method) for method in self.calibration.methods}
-        tried = {method: least_agreement(run_batches(model, held), self.reference) for method, model in models.items()}
+        written = {method: scheme.write(self.model, self.ranges, method) for method in self.calibration.methods}
+        tried = {method: least_agreement(run_batches(model, held), self.reference) for method, (model, _) in written.items()}
         distances = {method: result.logit_distance for method, result in tried.items() if result is not None}
         if not distances:
             raise UserError("int8: the logits of held-back calibration images are not finite. Export fp32.")
         best = min(distances, key=lambda method: distances[method])
-        return MethodChoice(best, models[best], tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
+        return MethodChoice(best, *written[best], tried, sum(map(len, self.calibration.fit)), sum(map(len, held)))
 
 
 def least_agreement(outputs: Sequence[Array], references: Sequence[Array]) -> Agreement | None:

@@ -15,7 +15,8 @@ from slimexport.onnx_files.graph_writer import write_graph
 from slimexport.onnx_files.runner import cpu_session
 from slimexport.target.arrays import Array
 from slimexport.target.precision import EXACT, Difference, row_of
-from slimexport.target.verify import permitted, spread
+from slimexport.target.proof.comparing import spread
+from slimexport.target.proof.verify import permitted
 from slimtrain.base.errors import UserError
 from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.plan_positions import Cut

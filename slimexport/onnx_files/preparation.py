@@ -3,7 +3,6 @@ layers before them, both in float64."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimexport.onnx_files.operators.norms import BATCH_NORMS
 from slimexport.onnx_files.operators.program import Action, Program, Stored
-from slimexport.onnx_files.operators.views import VIEWS
+from slimtrain.graph.folding import folded_norms
 from slimtrain.graph.graph import Argument, Batch, Value
 from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.program import operation
 
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 # Operators that make the same of an operand whether it was broadcast before or not, as long as another one is as wide.
 BROADCASTING = frozenset(
     {"add", "sub", "mul", "div", "maximum", "minimum", "where", "eq", "ne", "lt", "le", "gt", "ge", "pow"}
@@ -118,51 +115,25 @@ class _Preparation:
     # -- batch norms
 
     def folded(self, actions: Sequence[Action]) -> list[Action]:
-        outputs = self.sizing.graph.outputs
-        count = Counter(value for action in actions for value in action.inputs) + Counter(outputs)
+        layers = folded_norms(self.sizing.graph)
         makers = {action.node.name: action for action in actions}
         gone: set[str] = set()
         for action in actions:
-            if action.kind not in BATCH_NORMS or not self._by_statistics(action):
+            if action.node.name not in layers:
                 continue
-            x = action.arguments["input"]
+            layer, x = layers[action.node.name].name, action.arguments["input"]
             assert isinstance(x, Value)
-            # Between a linear layer and its norm there may be a view that leaves the channels where they are.
-            path = [x]
-            while (maker := makers.get(x.node)) and maker.kind in VIEWS and self._keeps_last(maker, action):
-                x = maker.inputs[0]
-                path.append(x)
-            maker = makers.get(path[-1].node)
-            if maker is None or any(count[value] > 1 or value in outputs for value in path):
-                continue
-            if (layer := self._with_norm(maker, action)) is None:
-                continue
-            makers[maker.node.name] = layer
-            self.same[Value(action.node.name)] = self.same.get(path[0], path[0])
+            makers[layer] = self._with_norm(makers[layer], action)
+            self.same[Value(action.node.name)] = self.same.get(x, x)
             gone.add(action.node.name)
         kept = [makers[action.node.name] for action in actions if action.node.name not in gone]
         return [replace(action, arguments=self._resolved(action.arguments)) for action in kept]
 
-    def _by_statistics(self, norm: Action) -> bool:
-        names = ("running_mean", "running_var", "weight", "bias")
-        values = [norm.arguments.get(name) for name in names]
-        stored = all(value is None or value in self.stored for value in values)
-        return stored and not norm.arguments.get("training") and None not in values[:2]
-
-    def _keeps_last(self, view: Action, norm: Action) -> bool:
-        after = self.sizing.shape(Value(norm.node.name))
-        return len(after) == 2 and self.sizing.shape(view.inputs[0])[-1] == after[-1]
-
-    def _with_norm(self, layer: Action, norm: Action) -> Action | None:
-        """A convolution or linear layer that does what its norm does too; None where that cannot be."""
+    def _with_norm(self, layer: Action, norm: Action) -> Action:
+        """A convolution or linear layer that does what its norm does too."""
         arguments = layer.arguments
         weight, bias = arguments.get("weight"), arguments.get("bias")
-        if layer.kind not in (*CONVOLUTIONS, "linear") or not isinstance(weight, Value) or weight not in self.stored:
-            return None
-        if bias is not None and (not isinstance(bias, Value) or bias not in self.stored):
-            return None
-        if layer.kind == "linear" and len(self.sizing.shape(Value(norm.node.name))) != 2:
-            return None  # dimension 1 are not its outputs
+        assert isinstance(weight, Value) and (bias is None or isinstance(bias, Value))
         mean, variance, scale, shift = (
             None if value is None else self.exact(value)
             for value in (norm.arguments[name] for name in ("running_mean", "running_var", "weight", "bias"))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import onnx
 
-from slimexport.onnx_files.pairs import Affine, PairWriter
+from slimexport.onnx_files.pairs import Affine, PairWriter, Recorded
 from slimexport.onnx_files.ranges import FLOOR, LEVELS, weight_scales
 from slimexport.onnx_files.typed import declare, to_typed
 from slimtrain.base.errors import UserError
@@ -90,6 +90,13 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
     `half`: the emission for TensorRT 10 and later, fp16 tensors and scales at opset 19, input and output float32.
     UserError where weights or activations are larger than fp16 can hold.
     """
+    return recorded_pairs(model, scales, half)[0]
+
+
+def recorded_pairs(
+    model: onnx.ModelProto, scales: Mapping[str, float], half: bool = False
+) -> tuple[onnx.ModelProto, Recorded]:
+    """The same, and what was decided."""
     large = [name for name, value in scales.items() if value * LEVELS > LARGEST_FP16]
     if half and large:
         raise UserError(
@@ -101,13 +108,17 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
     floor, kind = (FLOOR_FP16, np.float16) if half else (FLOOR, np.float32)
     writer = PairWriter(quantized.graph, lambda scale: scale.astype(kind))
     sites: dict[int, int] = dict(_sites(model.graph))
+    reads: dict[Site, float] = {}
+    weighted: set[str] = set()
     nodes = list(quantized.graph.node)
     del quantized.graph.node[:]
     for number, node in enumerate(nodes):
         name = node.input[sites[number]] if number in sites else ""
         if name in scales:
+            reads[number, sites[number]] = float(kind(np.float32(max(scales[name], floor))))
             if node.op_type in WEIGHTED:
                 weight = node.input[1]
+                weighted.add(node.output[0])
                 node.input[1] = writer.weight(weight, weight_scales(writer.weights[weight], LEVELS, floor), LEVELS)
             affine = Affine(np.float32(max(scales[name], floor)), np.int8(0))
             node.input[sites[number]] = writer.activation(name, affine)
@@ -116,4 +127,5 @@ def quantize(model: onnx.ModelProto, scales: Mapping[str, float], half: bool = F
     if half:
         quantized, _ = to_typed(quantized, "fp16")
     declare(quantized, "int8-fp16" if half else "int8", *VERSIONS[half])
-    return quantized
+    around = "float16" if half else "float32"
+    return quantized, Recorded(model, {}, writer.integers, reads, weighted, LEVELS, floor, number=around)

@@ -23,18 +23,25 @@ def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")
 
 
-def run_batches(model: onnx.ModelProto, batches: Sequence[Images]) -> list[Array]:
+def model_runner(model: onnx.ModelProto) -> OnnxRuntimeRunner:
+    """A runner of a model that is not on a disk."""
+    return OnnxRuntimeRunner(Path(model.graph.name), model.SerializeToString())
+
+
+def run_batches(model: onnx.ModelProto, batches: Sequence[Images], *, as_written: bool = False) -> list[Array]:
     """The outputs, as logits [N, classes], of a model that is not on a disk, of all batches [n, C, H, W] after each other."""
-    session = cpu_session(model)
+    session = cpu_session(model, as_written=as_written)
     (image,) = session.get_inputs()
     parts = [session.run(None, {image.name: batch}) for batch in batches]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def cpu_session(model: onnx.ModelProto) -> Any:
-    """An onnxruntime session of a model that is not on a disk."""
+def cpu_session(model: onnx.ModelProto, *, as_written: bool = False) -> Any:
+    """An onnxruntime session of a model that is not on a disk. `as_written`: operator by operator, nothing is fused."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors only
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -86,9 +86,27 @@ def to_typed(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, R
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = kind.tensor
+    if kind.tensor == TensorProto.BFLOAT16:
+        _spell_out(graph)
     _cast_ends(graph, kind.tensor)
     declare(typed, precision, kind.opset, kind.ir_version)
     return typed, Rounding(weights=count.values, underflow_to_zero=count.lost, subnormal=count.subnormal)
+
+
+def _spell_out(graph: onnx.GraphProto) -> None:
+    """HardSwish as TensorRT's parser takes it in bf16: the HardSigmoid that it is made of, times what it is of."""
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "HardSwish":
+            nodes.append(node)
+            continue
+        gate = f"{node.output[0]}.hard_sigmoid"
+        nodes += [
+            helper.make_node("HardSigmoid", [node.input[0]], [gate], f"{node.name}.hard_sigmoid", alpha=1 / 6, beta=0.5),
+            helper.make_node("Mul", [node.input[0], gate], list(node.output), node.name),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _wider(kind: NumberType) -> list[str]:

@@ -9,18 +9,21 @@ from functools import cached_property, partial
 import onnx
 
 from slimexport.onnx_files.calibration import Calibrated, Calibration, MethodChoice, integers, symmetric
+from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.typed import to_typed
 from slimexport.target.manifest import Int8, Rounding
-from slimexport.target.precision import EXACT
+from slimexport.target.precision import CPU, EVERY_TARGET, EXACT, PRECISIONS, TENSORRT
 
 FULL_BITS = 8  # of int8 weights
 
 
 @dataclass(frozen=True)
 class Written:
-    """A model, and what its entry in the manifest tells of how it was written."""
+    """A model, what it is to compute, where that has fewer bits than the fp32 model that it was written from, and what its
+    entry in the manifest tells of how it was written."""
 
     model: onnx.ModelProto
+    recorded: Recorded | None = None
     rounding: Rounding | None = None
     int8: Int8 | None = None
 
@@ -40,7 +43,9 @@ class Original:
     def calibrated(self) -> Calibrated:
         """The model with the ranges of its activations, measured once for all files."""
         assert self.calibration is not None, "calibrated files are asked for with images"
-        return Calibrated(self.model, self.calibration, (symmetric(), integers(self.weight_bits)))
+        by_target = {TENSORRT: symmetric(), CPU: integers(self.weight_bits)}
+        schemes = [scheme for target, scheme in by_target.items() if self.calibration.target in (EVERY_TARGET, target)]
+        return Calibrated(self.model, self.calibration, schemes)
 
     @cached_property
     def symmetric_choice(self) -> MethodChoice:
@@ -53,18 +58,21 @@ def _exact(original: Original) -> Written:
 
 
 def _typed(precision: str, original: Original) -> Written:
-    return Written(*to_typed(original.model, precision))
+    model, rounding = to_typed(original.model, precision)
+    return Written(model, Recorded(original.model, number=PRECISIONS[precision].number), rounding)
 
 
 def _symmetric(half: bool, original: Original) -> Written:
     choice = original.symmetric_choice
-    model = symmetric(half).write(original.model, original.calibrated.ranges, choice.method) if half else choice.model
-    return Written(model, int8=choice.described(FULL_BITS))
+    written = choice.model, choice.recorded
+    if half:
+        written = symmetric(half).write(original.model, original.calibrated.ranges, choice.method)
+    return Written(*written, int8=choice.described(FULL_BITS))
 
 
 def _integers(original: Original) -> Written:
     choice = original.calibrated.choose(integers(original.weight_bits))
-    return Written(choice.model, int8=choice.described(original.weight_bits))
+    return Written(choice.model, choice.recorded, int8=choice.described(original.weight_bits))
 
 
 WRITERS: dict[str, Callable[[Original], Written]] = {

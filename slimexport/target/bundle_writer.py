@@ -1,11 +1,12 @@
 """Writing a bundle so that nothing at its final name is unfinished: files are made in a hidden folder beside it, which
-gets the final name at the end, at once."""
+gets the final name at the end, at once. One process at a time writes a bundle."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -13,18 +14,21 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import Advice, disk_error, partial_name, write_through
+from slimtrain.base.folders.claim import claimed
+from slimtrain.base.folders.replacing import Identity, discard, identity, recover, replace_folder, sync_folder
 
 ADVICE = Advice(
     "Nothing was written. Free some space, export fewer widths, or choose another --output-dir.",
     "Choose another --output-dir.",
 )
+INSTEAD = "Wait for it, or choose another --output-dir."
 
 
 class BundleWriter:
     """A context manager around the folder in which a bundle is made. Unless `publish` was called, nothing stays.
 
-    Raises UserError for a folder that exists (without `overwrite`) or cannot be written, ResourceError for a full
-    disk.
+    Raises UserError for a folder that exists (without `overwrite`), that another process is writing, or that cannot be
+    written, ResourceError for a full disk. An interruption after `publish` says that the bundle is there.
     """
 
     def __init__(self, output: str | Path, *, overwrite: bool = False) -> None:
@@ -32,6 +36,9 @@ class BundleWriter:
         self.overwrite = overwrite
         self.staging = partial_name(self.output)
         self.created: list[Path] = []  # parents that were not there, outermost first
+        self.begun = False  # making `staging`
+        self.made: Identity | None = None
+        self.undo = ExitStack()
 
     def check(self) -> None:
         """What can be told before any work: whether the folder may be written."""
@@ -63,24 +70,40 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         self.check()
-        missing = [p for p in (self.output.parent, *self.output.parent.parents) if not p.exists()]
-        try:
-            for parent in reversed(missing):
-                parent.mkdir()
-                self.created.append(parent)
-            if self.staging.exists():  # left by a killed process that had this one's number
-                shutil.rmtree(self.staging)
-            self.staging.mkdir()
-        except OSError as error:
-            self._clean()
-            raise self._failed(error) from error
+        with ExitStack() as undo:
+            undo.callback(self._clean)
+            try:
+                for parent in reversed([p for p in (self.output.parent, *self.output.parent.parents) if not p.exists()]):
+                    parent.mkdir()
+                    self.created.append(parent)
+                if undo.enter_context(claimed(self.output, INSTEAD)):
+                    recover(self.output)
+                    self.check()  # of what came back, too
+                shutil.rmtree(self.staging, ignore_errors=True)  # left by a killed process that had this one's number
+                self.begun = True
+                self.staging.mkdir()
+                self.made = identity(self.staging)
+            except OSError as error:
+                raise self._failed(error) from error
+            self.undo = undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._clean()
+        published = self.published
+        self.undo.close()
+        if isinstance(error, KeyboardInterrupt) and published:
+            raise KeyboardInterrupt(f"interrupted, {self.output} had been written.") from error
+
+    @property
+    def published(self) -> bool:
+        """Whether what was made here has its final name."""
+        return self.made is not None and identity(self.output) == self.made
 
     def _clean(self) -> None:
-        shutil.rmtree(self.staging, ignore_errors=True)
+        if self.made is not None:  # else it is another writer's, if it is there
+            discard(self.staging, self.output)
+        elif self.begun:  # interrupted, or refused, while it was made: nothing is in it
+            shutil.rmtree(self.staging, ignore_errors=True)
         if not self.output.exists():
             for parent in reversed(self.created):
                 try:
@@ -107,24 +130,15 @@ class BundleWriter:
     def publish(self) -> None:
         """Give the bundle its final name. A bundle that was there is replaced as a whole; files in its folder that were
         not its own are kept."""
-        old = self.output.parent / f".{self.output.name}.old-{os.getpid()}"
         try:
             if not self.output.exists():
                 os.rename(self.staging, self.output)
+                sync_folder(self.output.parent)
                 return
             if not self.overwrite:
                 raise UserError(f"{self.output}: was made by another process in the meantime. Nothing was changed.")
-            kept = [p.name for p in self.output.iterdir() if p.name not in _own_files(self.output)]
-            os.rename(self.output, old)
-            try:
-                os.rename(self.staging, self.output)
-            except OSError:
-                os.rename(old, self.output)
-                raise
-            for name in kept:
-                if not (self.output / name).exists():
-                    os.rename(old / name, self.output / name)
-            shutil.rmtree(old, ignore_errors=True)
+            own = _own_files(self.output)
+            replace_folder(self.staging, self.output, [p.name for p in sorted(self.output.iterdir()) if p.name not in own])
         except OSError as error:
             raise self._failed(error) from error
 

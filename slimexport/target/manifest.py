@@ -8,20 +8,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from slimexport.target.backends import ONNX
 from slimexport.target.errors import BundleError, NotProven
-from slimexport.target.records import EntryError, Record, from_json, null_where, to_json
+from slimexport.target.onnx_scan import check_onnx
+from slimexport.target.records import (
+    Count,
+    EntryError,
+    Magnitude,
+    Name,
+    Positive,
+    Record,
+    Share,
+    Within,
+    from_json,
+    to_json,
+)
 from slimexport.target.tensors import BATCH, Input, Output, Result
+from slimexport.target.verification import Verification
 from slimtrain.base.files import file_sha256
+from slimtrain.base.folders.replacing import stepped_aside
+from slimtrain.base.untrusted.json_text import JsonError, parse_json, whole_letters
+from slimtrain.base.untrusted.opening import read_text
+from slimtrain.base.untrusted.quoting import quoted, reason
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
-PASSED, FAILED, UNVERIFIABLE, SKIPPED = "passed", "failed", "unverifiable", "skipped"
+MOST_MORE = 1 << 30  # bytes of a file beyond what the manifest says
+MOST_BYTES = 32 << 20  # of a manifest: 31 widths in five precisions take half a megabyte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,100 +51,63 @@ class Source(Record):
 
     file: str
     sha256: str | None
-    network: str
+    network: Name
     switches: tuple[float, ...] | None = None
     untrained: bool = False
     weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchFigures(Record):
-    """An engine's outputs at one batch next to the reference; null where they are not finite."""
-
-    batch: int
-    max_rel_error: float | None
-    top1_agreement: float | None
-    cosine: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification(Record):
-    """How a file was proven, or why it was not. `max_rel_error` is the largest difference relative to the largest absolute
-    reference logit, `cosine` that of the logits' directions; null where outputs were not finite. Which of `tolerance` and
-    `least_cosine` there is says which of the two decided. Engines tell all `batches`, the worst of which counts. Of several
-    outputs the worst counts too: `output` is its name. `top1_agreement` is the share of images, or of places in dense outputs,
-    whose largest class is the same; there is none of outputs that name no classes."""
-
-    status: str
-    backend: str | None = None
-    max_rel_error: float | None = null_where(lambda check: check.backend is not None)
-    cosine: float | None = null_where(lambda check: check.least_cosine is not None)
-    least_cosine: float | None = None
-    least_top1_agreement: float | None = None
-    tolerance: float | None = None
-    tolerance_from: str | None = None
-    float32_gap: float | None = null_where(lambda check: check.tolerance is not None and check.batches is None)
-    rounding_gap: float | None = None
-    top1_agreement: float | None = None
-    output: str | None = None
-    probes: int | None = None
-    spread: float | None = None
-    batches: tuple[int, ...] | None = None
-    by_batch: tuple[BatchFigures, ...] | None = None
-    reason: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the file may stay: it was proven right, or no proof was asked for."""
-        return self.status in (PASSED, SKIPPED)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Accuracy(Record):
-    """Share of right answers among `images` of the data set or folder `data`."""
+    """Share of right answers among `images` of the data set or folder `data`, by the file whose SHA-256 that is (None of
+    earlier versions, which did not tell)."""
 
-    top1: float
-    images: int
+    top1: Share
+    images: Count
     data: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(Record):
-    """What an engine was built by, for and from; `batch` is its profile's smallest, usual and largest."""
+    """What an engine was built by, for and from; `batch` is its profile's smallest, usual and largest. Of one that was built
+    without a GPU, what the GPU and its software are is null until one has run it; `targets` are the compute capabilities that
+    it was asked to be for."""
 
     tensorrt: str
-    cuda: str
+    cuda: str | None
     driver: str | None
-    driver_cuda: str
-    gpu: str
-    compute_capability: str
+    driver_cuda: str | None
+    gpu: str | None
+    compute_capability: str | None
     flags: tuple[str, ...]
-    batch: tuple[int, int, int]
-    workspace_bytes: int | None
+    batch: tuple[Positive, Positive, Positive]
+    workspace_bytes: Count | None
     optimization_level: int
     aux_streams: int | None
     version_compatible: bool
     hardware_compatible: bool
     library_tactics: bool
-    build_seconds: float
+    build_seconds: Magnitude
     timing_cache: str | None
-    plan_bytes: int
-    device_memory_bytes: int
+    plan_bytes: Count
+    device_memory_bytes: Count | None
     layers_by_precision: Mapping[str, int]
     weighted_layers_by_precision: Mapping[str, int]
     precision_used: str
     warnings: tuple[str, ...]
     onnx: str
     onnx_sha256: str
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounding(Record):
     """What a smaller number format made of `weights` weights: so many are lost (rounded to zero), so many subnormal."""
 
-    weights: int
-    underflow_to_zero: int
-    subnormal: int
+    weights: Count
+    underflow_to_zero: Count
+    subnormal: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +115,8 @@ class Agreement(Record):
     """Logits next to the fp32 network's: root mean square of the differences relative to the largest absolute fp32
     logit; share of images with the same largest logit; mean cosine of the angle between both."""
 
-    logit_distance: float
-    top1_agreement: float | None
+    logit_distance: Magnitude
+    top1_agreement: Share | None
     cosine: float
 
 
@@ -143,8 +126,8 @@ class Int8(Record):
     for one whose logits were not finite. `weight_bits`: 7 where weights use half of their range, for CPUs without VNNI."""
 
     method: str
-    images: int
-    held_back: int
+    images: Count
+    held_back: Count
     tried: Mapping[str, Agreement | None]
     weight_bits: int = 8
 
@@ -157,18 +140,18 @@ class FileEntry(Record):
     of the file, after folding. `made_for`: the runtimes that an ONNX file is for (`precision.RUNTIMES`).
     """
 
-    name: str
-    width: float | None
-    format: str
-    precision: str
-    file: str | None
+    name: Name
+    width: Annotated[float, Within(0, 1e6)] | None
+    format: Name
+    precision: Name
+    file: Name | None
     sha256: str | None
-    size_bytes: int
-    macs: int
-    params: int
-    activations: int | None = None
-    layers: int | None = None
-    channels: Mapping[str, int]
+    size_bytes: Count
+    macs: Count
+    params: Count
+    activations: Count | None = None
+    layers: Count | None = None
+    channels: Mapping[str, Positive]
     verification: Verification
     accuracy: Accuracy | None
     engine: Engine | None
@@ -181,12 +164,18 @@ class FileEntry(Record):
         """What makes an entry one of its kind."""
         return self.name, self.format, self.precision
 
+    @property
+    def own_accuracy(self) -> Accuracy | None:
+        """The accuracy, unless it was measured on another file than this entry is of."""
+        accuracy = self.accuracy
+        return accuracy if accuracy is None or accuracy.sha256 in (None, self.sha256) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact(FileEntry):
     """An entry whose file is in the bundle."""
 
-    file: str
+    file: Name
 
     def rejected(self) -> FileEntry:
         """The entry of the file that was not kept."""
@@ -241,6 +230,11 @@ class Manifest(Record):
         """This manifest with a note of what was not kept; an earlier artifact of its kind stays."""
         return replace(self, rejected=(*self._rejected_but(entry), entry))
 
+    def without(self, artifact: Artifact) -> Manifest:
+        """This manifest with an artifact among what was not kept."""
+        kept = tuple(other for other in self.artifacts if other.key != artifact.key)
+        return replace(self, artifacts=kept).with_rejected(artifact.rejected())
+
     def _rejected_but(self, entry: FileEntry) -> tuple[FileEntry, ...]:
         return tuple(old for old in self.rejected if old.key != entry.key)
 
@@ -260,7 +254,7 @@ def dump_manifest(manifest: Manifest) -> str:
 
 def dump_json(value: Any) -> str:
     """JSON as it is written here."""
-    return json.dumps(value, indent=1, allow_nan=False)
+    return whole_letters(json.dumps(value, indent=1, allow_nan=False))
 
 
 def read_manifest(bundle: str | Path) -> Manifest:
@@ -275,18 +269,23 @@ def read_manifest(bundle: str | Path) -> Manifest:
     """
     path = Path(bundle) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(path, MOST_BYTES))
     except FileNotFoundError as error:
+        if aside := stepped_aside(Path(bundle)):
+            raise BundleError(
+                f"{bundle}: not there, as the process that was replacing it was killed; the old bundle is {aside[-1]}. Rename "
+                "it, or export again."
+            ) from error
         raise BundleError(
             f"{bundle}: holds no {MANIFEST}, so it is no bundle. Give the folder that slimexport wrote."
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Export again.") from error
+    except (OSError, UnicodeDecodeError, JsonError) as error:
+        raise BundleError(f"{path}: cannot be read ({reason(error)}). Export again.") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
-            f"{path}: schema version {version!r}, expected {SCHEMA_VERSION}. Use the slimexport that wrote it, or export "
-            "again."
+            f"{path}: schema version {quoted(version)}, expected {SCHEMA_VERSION}. Use the slimexport that wrote it, or "
+            "export again."
         )
     try:
         read = from_json(Manifest, manifest)
@@ -296,26 +295,44 @@ def read_manifest(bundle: str | Path) -> Manifest:
             result.check()
         names = [result.name for result in read.outputs]
         if names and (len({read.input.name, *names}) != len(names) + 1 or names[0] != read.output.name):
-            raise EntryError(f"outputs are called {names}, expected {read.output.name!r} first, and names that differ")
+            raise EntryError(f"outputs are called {quoted(names)}, expected {read.output.name!r} first, and names that differ")
+        _check_unique(read)
         return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error
 
 
+def _check_unique(manifest: Manifest) -> None:
+    """EntryError where two artifacts are the same one."""
+    artifacts = manifest.artifacts
+    for what, keys in (("", [a.file for a in artifacts]), ("the file of ", [", ".join(a.key) for a in artifacts])):
+        if twice := [key for key, times in Counter(keys).items() if times > 1]:
+            raise EntryError(f"{what}{quoted(twice[0])} is there twice among the artifacts")
+
+
 def artifact_path(bundle: Path, artifact: Artifact) -> Path:
-    """The path of an artifact's file, once its SHA-256 is seen to be the manifest's. BundleError otherwise."""
+    """The path of an artifact's file, once its SHA-256 is seen to be the manifest's, and, of an ONNX file, that it asks for no
+    other file and runs to an end. BundleError otherwise."""
     name = artifact.file
     if Path(name).name != name:
-        raise BundleError(f"{bundle / MANIFEST}: names {name!r}, expected a file in the bundle's own folder.")
+        raise BundleError(f"{bundle / MANIFEST}: names {quoted(name)}, expected a file in the bundle's own folder.")
     path = bundle / name
     if not path.is_file():
         raise BundleError(f"{path}: named in {MANIFEST}, but not there. Copy the whole bundle, or export again.")
     check_sha256(path, artifact, "export again")
+    if artifact.format == ONNX:
+        check_onnx(path)
     return path
 
 
 def check_sha256(path: Path, artifact: Artifact, remedy: str) -> None:
-    """BundleError, which ends in `remedy`, unless the file at `path` is what an artifact's SHA-256 says."""
+    """BundleError, which ends in `remedy`, unless the file at `path` is what an artifact's SHA-256 says. A file that is larger
+    by far is not read for it."""
+    if (size := path.stat().st_size) > artifact.size_bytes + MOST_MORE:
+        raise BundleError(
+            f"{path}: is of {size:,} bytes, {MANIFEST} says {artifact.size_bytes:,}: the file was changed or damaged. Copy "
+            f"the bundle again, or {remedy}."
+        )
     digest, expected = file_sha256(path), artifact.sha256
     if expected is None:
         raise BundleError(f"{path.parent / MANIFEST}: has no SHA-256 of {path.name}. Copy the bundle again, or {remedy}.")

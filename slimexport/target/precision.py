@@ -19,6 +19,8 @@ RUNTIMES = ORT_CPU, ORT_CUDA, OPENVINO, TRT_8, TRT_10 = (
     "TensorRT 8.6",
     "TensorRT 10 and later",
 )
+EVERY_TARGET, CPU, TENSORRT = "all", "cpu", "tensorrt"
+INT8_TARGETS = {EVERY_TARGET: RUNTIMES, CPU: (ORT_CPU, OPENVINO), TENSORRT: (TRT_8, TRT_10)}  # whose int8 files are written
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,17 @@ class Difference:
 @dataclass(frozen=True)
 class Direction:
     """Proven by the cosine of the logits with the reference's: the steps are coarse by design. An engine must reach
-    `engine_cosine`, or nearly what its ONNX file did, but never less than files must. Logits without a direction, as of one
-    class, may be off by `tolerance` of their scale."""
+    `engine_cosine`, or nearly what its ONNX file did, but never less than files must. Where images differ by `least_spread`
+    of the scale, which is more than the steps do, what differs between them must be alike too (`least_difference_cosine`),
+    no more than `most_magnified` times as large or as small, and what they have in common off by no more than `most_shift`
+    of the scale. Logits without a direction, as of one class, may be off by `tolerance` of their scale."""
 
     least_cosine: float = 0.97
     engine_cosine: float = 0.99
+    least_spread: float = 0.1
+    least_difference_cosine: float = 0.5
+    most_magnified: float = 2.0
+    most_shift: float = 0.25
     tolerance: float = 0.25
 
 
@@ -62,7 +70,9 @@ class Precision:
     as flags permit (8.6), `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`:
     whether layers of an engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files
     rightly, None for none: such files are verified as their cast twin. `made_for`: of RUNTIMES, those for which its ONNX file
-    is worth taking: what others cannot run, run wrongly or run slower than fp32 is not offered to them.
+    is worth taking: what others cannot run, run wrongly or run slower than fp32 is not offered to them. `steady`: how far
+    what its file gives elsewhere may be off what it gave when it was proven, of the scale: at least, and at most, whatever
+    roundings that fall the other way change; (0, 0) where the reference's outputs say it more sharply.
     """
 
     name: str
@@ -78,6 +88,7 @@ class Precision:
     shown: bool = True
     cpu_since: tuple[int, int] | None = (0, 0)
     made_for: tuple[str, ...] = ()
+    steady: tuple[float, float] = (0.0, 0.0)
 
     @property
     def option(self) -> str:
@@ -136,6 +147,7 @@ PRECISIONS = {
             2,
             Difference(1e-2, factor=2, most=5e-2),
             item_bytes=2,
+            steady=(2e-3, 5e-2),
             made_for=(ORT_CUDA, TRT_10),
             weak=Recipe(EXACT, ("TF32", "FP16")),
             strong=Recipe("fp16", ("TF32",)),
@@ -148,6 +160,7 @@ PRECISIONS = {
             item_bytes=2,
             strong=Recipe("bf16", ("TF32",)),
             cpu_since=None,
+            steady=(1e-2, 1e-1),
             made_for=(TRT_10,),
         ),
         Precision(
@@ -158,6 +171,7 @@ PRECISIONS = {
             asked="int8",
             item_bytes=1,
             calibrated=True,
+            steady=(3e-2, 0.3),
             made_for=(ORT_CPU, OPENVINO),
         ),
         Precision(
@@ -169,6 +183,7 @@ PRECISIONS = {
             calibrated=True,
             weak=Recipe("int8", ("TF32", "FP16", "INT8")),
             strong=Recipe("int8-fp16", ("TF32",)),
+            steady=(3e-2, 0.3),
             made_for=(TRT_8,),
         ),
         Precision(
@@ -178,7 +193,8 @@ PRECISIONS = {
             Direction(),
             asked="int8",
             calibrated=True,
-            cpu_since=(1, 31),  # 1.23 is off by one step where 1.31 is not
+            cpu_since=None,  # 1.31 makes integers of fp16 biases, wrong ones where scales are small (WeightBiasQuantization)
+            steady=(3e-2, 0.3),
             made_for=(TRT_10,),
         ),
     )
@@ -197,12 +213,22 @@ def check_option(option: str, engines: bool = False) -> None:
     if option not in OPTIONS:
         raise UserError(f"precision {option!r}: not known{nearest(option, OPTIONS)}. Available: {', '.join(OPTIONS)}.")
     if not engines and not files_of(option):
-        raise UserError(f"precision {option}: is a way to compute, not to store; it is for engines: add --format trt.")
+        raise UserError(
+            f"precision {option}: is a way to compute, not to store; it is for engines: add --format trt, or trt-rtx."
+        )
 
 
-def files_of(option: str) -> tuple[Precision, ...]:
-    """The files that `--precision option` writes of a network, one for each kind of target; none of a way to compute."""
-    return tuple(row for row in PRECISIONS.values() if row.option == option and row.weight_bytes is not None)
+def files_of(option: str, int8_target: str = EVERY_TARGET) -> tuple[Precision, ...]:
+    """The files that `--precision option` writes of a network, one for each kind of target; none of a way to compute. Of
+    calibrated ones those for `int8_target`, one of INT8_TARGETS."""
+    rows = [row for row in PRECISIONS.values() if row.option == option and row.weight_bytes is not None]
+    return tuple(row for row in rows if not row.calibrated or set(row.made_for) & set(INT8_TARGETS[int8_target]))
+
+
+def check_int8_target(name: str) -> None:
+    """UserError for what is none of INT8_TARGETS."""
+    if name not in INT8_TARGETS:
+        raise UserError(f"int8 target {name!r}: not known{nearest(name, INT8_TARGETS)}. Expected {', '.join(INT8_TARGETS)}.")
 
 
 def computed_from(file: str) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""Frozen dataclasses from and to JSON objects: types are checked, keys that are not known are kept and written back."""
+"""Frozen dataclasses from and to JSON objects: types, ranges and lengths are checked, keys that are not known are kept and
+written back."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from slimtrain.base.image_size import ImageSize
+from slimtrain.base.untrusted.quoting import shortened
 
 SHOWN = 40  # characters of a wrong value that a message shows
+MOST_TEXT = 10_000  # letters of a text that does not say how many it may have
+MOST_KEY = 1000
 EXTRA = "extra"
 WORDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -22,13 +26,36 @@ class EntryError(ValueError):
     """A JSON value that is not of its key's type: which key, what was found, what was expected."""
 
 
+@dataclass(frozen=True)
+class Within:
+    """In the type of a key, `Annotated[int, Within(0, 9)]`: the numbers that it may have, both ends among them; of texts, how
+    many letters."""
+
+    least: float
+    most: float
+
+    def holds(self, value: Any) -> bool:
+        return self.least <= (len(value) if isinstance(value, str) else value) <= self.most
+
+    def __str__(self) -> str:
+        return f"from {self.least:,.16g} to {self.most:,.16g}"
+
+
+# Ranges are wide of anything that is measured, and narrow enough that no product of a few of them overflows.
+Count = Annotated[int, Within(0, 10**15)]
+Positive = Annotated[int, Within(1, 10**9)]
+Magnitude = Annotated[float, Within(0, 1e30)]
+Share = Annotated[float, Within(0, 1)]
+Name = Annotated[str, Within(1, 200)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A JSON object: fields are its keys, in the order in which they are written; `extra` holds keys that are not known.
 
     A field without a default is always there. One with a default is left out where it has it, unless it is a `null_where`
-    field whose condition holds. The types are those that `from_json` knows: str, int, float, bool, Any, another Record, a
-    tuple or a mapping by str of these, and each of them or None; and `ImageSize`.
+    field whose condition holds. The types are those that `from_json` knows: str, int, float, the same `Within`
+    something, bool, Any, another Record, a tuple or a mapping by str of these, and each of them or None; and `ImageSize`.
     """
 
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +105,7 @@ def from_json(kind: type[R], value: Any, where: str = "") -> R:
 @functools.cache
 def _types_of(kind: Any) -> dict[str, Any]:
     """The types of a record's keys."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind) if f.name != EXTRA}
 
 
@@ -89,19 +116,44 @@ def _convert(value: Any, expected: Any, where: str) -> Any:
     if alternatives >= set(typing.get_args(ImageSize)):
         return _image_size(value, where)
     (kind,) = alternatives - {type(None)}
+    kind, within = _unbounded(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Record):
         return from_json(kind, value, where)
     if origin is tuple and isinstance(value, list):
         if arguments[-1] is not Ellipsis and len(arguments) != len(value):
             raise _wrong(where, value, kind)
-        return tuple(_convert(part, arguments[0], f"{where}[{i}]") for i, part in enumerate(value))
+        return _tuple(value, arguments[0], where)
     if origin is Mapping and isinstance(value, dict):
+        if long := next((key for key in value if len(key) > MOST_KEY), None):
+            raise EntryError(f"{where or 'it'} has a key of {len(long):,} letters, expected at most {MOST_KEY:,}")
         return {key: _convert(part, arguments[1], _inside(where, key)) for key, part in value.items()}
-    return _scalar(value, expected, kind, where)
+    return _scalar(value, expected, kind, within, where)
 
 
-def _scalar(value: Any, expected: Any, kind: Any, where: str) -> Any:
+def _tuple(values: list[Any], expected: Any, where: str) -> tuple[Any, ...]:
+    if _are_numbers(values, expected):
+        return tuple(values)
+    return tuple(_convert(part, expected, f"{where}[{i}]") for i, part in enumerate(values))
+
+
+def _unbounded(kind: Any) -> tuple[Any, Within | None]:
+    """A type without its range, and that."""
+    if typing.get_origin(kind) is not Annotated:
+        return kind, None
+    plain, within = typing.get_args(kind)
+    return plain, within
+
+
+def _are_numbers(values: list[Any], expected: Any) -> bool:
+    """Whether all of a list are numbers in their range: of measurements there are millions."""
+    kind, within = _unbounded(expected)
+    if kind is not float or within is None or not values or not set(map(type, values)) <= {int, float}:
+        return False
+    return all(map(math.isfinite, values)) and within.holds(min(values)) and within.holds(max(values))
+
+
+def _scalar(value: Any, expected: Any, kind: Any, within: Within | None, where: str) -> Any:
     """A value that has no parts, of the one `kind` that its key's `expected` type leaves."""
     accepted = (int, float) if kind is float else kind
     if (
@@ -112,6 +164,13 @@ def _scalar(value: Any, expected: Any, kind: Any, where: str) -> Any:
         raise _wrong(where, value, expected)
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(where, value, expected)
+    if kind is str and within is None:
+        within = Within(0, MOST_TEXT)
+    if within is not None and not within.holds(value):
+        where = where or "it"
+        if kind is str:
+            raise EntryError(f"{where} is {_shown(value)}, of {len(str(value)):,} letters, expected {within}")
+        raise EntryError(f"{where} is {_shown(value)}, expected a number {within}")
     return value
 
 
@@ -129,13 +188,16 @@ def _alternatives(expected: Any) -> set[Any]:
 
 
 def _inside(where: str, name: str) -> str:
+    name = shortened(name)
     return f"{where}.{name}" if where else name
 
 
 def _wrong(where: str, value: Any, expected: Any) -> EntryError:
-    shown = json.dumps(value)
-    shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
-    return EntryError(f"{where or 'it'} is {shown}, expected {_described(expected)}")
+    return EntryError(f"{where or 'it'} is {_shown(value)}, expected {_described(expected)}")
+
+
+def _shown(value: Any) -> str:
+    return shortened(json.dumps(value[: SHOWN + 1] if isinstance(value, str) else value), SHOWN)
 
 
 def _described(expected: Any) -> str:
@@ -144,6 +206,7 @@ def _described(expected: Any) -> str:
     if alternatives >= set(typing.get_args(ImageSize)):
         return "a whole number or a list of 2"
     (kind,) = alternatives - {type(None)}
+    kind, _ = _unbounded(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"

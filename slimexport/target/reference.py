@@ -1,27 +1,33 @@
 """`reference.npz`: probe images, and what the slimmable network computes for them in float64.
 
-`images` float32 [P, C, H, W]; `logits_x0_5` and so on float64 [P, classes], one per plan. Of several outputs each has its own:
-`logits_x0_5.aux`. Of an output with many places, as a map of classes has, those at MOST_PLACES of them are kept, drawn once
-for all images and plans: [P, C, places, 1], and `places` (`places.aux`) says which, counted row by row.
+`images` float32 [P, C, H, W]; `logits_x0_5` and so on float64 [P, classes], one per plan; `file_x0_5.int8` and so on what a
+file of fewer bits itself gave when it was proven. Of several outputs each has its own: `logits_x0_5.aux`. Of an output with
+many places, as a map of classes has, those at MOST_PLACES of them are kept, drawn once for all images and plans:
+[P, C, places, 1], and `places` (`places.aux`) says which, counted row by row.
 """
 
 from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from slimexport.target.arrays import Array
+from slimexport.target.arrays import Array, Header, NpyError, array_in, header_in
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import REFERENCE, Artifact, Manifest
+from slimexport.target.manifest import REFERENCE, Artifact, Manifest, read_manifest
 from slimexport.target.tensors import Result
+from slimtrain.base.untrusted.quoting import quoted, reason
+from slimtrain.base.untrusted.zip_members import ZipError, open_zip
 
 MOST_PLACES = 4096
+MOST_IMAGES = 4096
+MOST_BYTES = 1 << 30  # of all arrays, unless what the manifest says asks for more
+IMAGES = "images"
+NUMBER_BYTES = 8
 SEED = 2  # that places are drawn with
 
 
@@ -83,12 +89,22 @@ class Probes:
         return list((np.arange(count * size) % len(self.images)).reshape(count, size))
 
 
-def reference_arrays(plan: str, expected: Sequence[Expected]) -> Iterator[tuple[str, Array]]:
-    """The entries of `reference.npz` that tell a plan's outputs."""
+def logits_key(plan: str) -> str:
+    """What the reference's outputs of a plan are called; of several outputs the name of each follows a dot."""
+    return f"logits_{plan}"
+
+
+def own_key(plan: str, precision: str) -> str:
+    """What the outputs of a plan's file of fewer bits itself are called, as it gave them when it was proven."""
+    return f"file_{plan}.{precision}"
+
+
+def reference_arrays(key: str, expected: Sequence[Expected]) -> Iterator[tuple[str, Array]]:
+    """The entries of `reference.npz` that tell outputs under a `key` (`logits_key`, `own_key`)."""
     for part in expected:
         thin = part.thinned()
         end = f".{part.name}" if len(expected) > 1 else ""
-        yield f"logits_{plan}{end}", thin.values
+        yield f"{key}{end}", thin.values
         if thin.places is not None:
             yield f"places{end}", thin.places
 
@@ -99,47 +115,102 @@ def reference_bytes(images: int, results: Sequence[Result]) -> int:
     for result in results:
         first, *behind = (*result.own_shape, 1)
         numbers += images * result.rows * first * min(math.prod(behind), MOST_PLACES)
-    return 8 * numbers
+    return NUMBER_BYTES * numbers
 
 
-def read_reference(bundle: Path) -> dict[str, Array]:
-    """The arrays by name. BundleError if damaged."""
+def read_reference(bundle: Path, manifest: Manifest | None = None) -> dict[str, Array]:
+    """The arrays by name, once all of their headers say what can be of the bundle's `manifest`, which is read if it is not
+    given: no member is inflated to more than that. BundleError if damaged."""
     path = bundle / REFERENCE
+    manifest = read_manifest(bundle) if manifest is None else manifest
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        with open_zip(path) as archive:
+            headers = _headers(archive, manifest)
+            return {name: _array(archive, name, header) for name, header in headers.items()}
     except FileNotFoundError as error:
         raise BundleError(f"{path}: not there, so nothing can be verified. Copy the whole bundle, or export again.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again, or export again.") from error
+    except (OSError, ZipError, NpyError) as error:
+        raise BundleError(f"{path}: cannot be read ({reason(error)}). Copy the bundle again, or export again.") from error
+
+
+def _headers(archive: zipfile.ZipFile, manifest: Manifest) -> dict[str, Header]:
+    """What every array is, by name. NpyError where one is more than a network of the manifest's has, or where all together
+    are. ZipError."""
+    results, entries = manifest.results, len(manifest.artifacts) + len(manifest.rejected)
+    headers: dict[str, Header] = {}
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        try:
+            headers[name] = header_in(archive, member)
+        except NpyError as error:
+            raise NpyError(f"{quoted(name)} {error}") from error
+    images = headers.get(IMAGES)
+    if images is None or images.dtype != np.float32 or images.shape[1:] != manifest.input.input_shape:
+        shown = "not there" if images is None else f"{images.dtype} {quoted(list(images.shape))}"
+        raise NpyError(f"its images are {shown}, expected float32 [images, {', '.join(map(str, manifest.input.input_shape))}]")
+    count = images.shape[0]
+    if not 1 <= count <= MOST_IMAGES or images.bytes > MOST_BYTES:
+        raise NpyError(f"it has {count:,} images of {images.bytes:,} bytes, expected 1 to {MOST_IMAGES:,} and fewer bytes")
+    largest = max(MOST_PLACES, *(reference_bytes(count, [result]) // NUMBER_BYTES for result in results))
+    for name, header in headers.items():
+        if name != IMAGES and math.prod(header.shape) > largest:
+            raise NpyError(f"{quoted(name)} is {quoted(list(header.shape))}, no output of {count} images is as large")
+    most = max(MOST_BYTES, images.bytes + max(entries, 1) * reference_bytes(count, results))
+    if (whole := sum(header.bytes for header in headers.values())) > most:
+        raise NpyError(f"it holds {whole:,} bytes, expected at most {most:,}")
+    return headers
+
+
+def _array(archive: zipfile.ZipFile, name: str, header: Header) -> Array:
+    try:
+        array = array_in(archive, archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.NameToInfo else name), header)
+    except NpyError as error:
+        raise NpyError(f"{quoted(name)} {error}") from error
+    if name == IMAGES and not np.isfinite(array).all():
+        raise NpyError("its images hold numbers that are not finite")
+    return array
 
 
 def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes:
     """What an artifact is verified on, from a bundle's `reference.npz`. BundleError where that holds it not."""
-    probes = find_probes(bundle, manifest, manifest.plan_name(artifact), reference)
+    key = logits_key(manifest.plan_name(artifact))
+    probes = find_probes(bundle, manifest, key, reference)
     if probes is None:
         count = len(reference["images"])
-        key = f"logits_{manifest.plan_name(artifact)}"
         raise BundleError(f"{bundle / REFERENCE}: has no {key} for {count} images. Export again.")
     return probes
 
 
-def find_probes(bundle: Path, manifest: Manifest, plan: str, reference: Mapping[str, Array]) -> Probes | None:
-    """What the files of a plan are verified on; None where `reference.npz` has nothing of it. BundleError where what it has
-    cannot be."""
+def own_probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes | None:
+    """What a file of fewer bits gave itself when it was proven; None of one for which the manifest says nothing of it.
+    BundleError where it does, and the outputs are not there."""
+    if artifact.verification.own_tolerance is None:
+        return None
+    own = find_probes(bundle, manifest, own_key(manifest.plan_name(artifact), artifact.precision), reference)
+    if own is None:
+        key = own_key(manifest.plan_name(artifact), artifact.precision)
+        raise BundleError(
+            f"{bundle / REFERENCE}: has no {key}, which the manifest tells of. Copy the bundle again, or export again."
+        )
+    return own
+
+
+def find_probes(bundle: Path, manifest: Manifest, name: str, reference: Mapping[str, Array]) -> Probes | None:
+    """What files are verified on, with the outputs called `name` (`logits_key`, `own_key`); None where `reference.npz` has
+    nothing of it. BundleError where what it has cannot be."""
     images = reference.get("images", np.empty(0))
     if images.ndim != 1 + len(manifest.input.input_shape) or images.dtype != np.float32 or not len(images):
         raise BundleError(f"{bundle / REFERENCE}: its images are {images.dtype} {list(images.shape)}. Export again.")
     results = manifest.results
     ends = [f".{result.name}" if len(results) > 1 else "" for result in results]
-    if any(f"logits_{plan}{end}" not in reference for end in ends):
+    if any(f"{name}{end}" not in reference for end in ends):
         return None
     expected = []
     for result, end in zip(results, ends, strict=True):
-        part = Expected(result.name, reference[f"logits_{plan}{end}"], reference.get(f"places{end}"))
+        part = Expected(result.name, reference[f"{name}{end}"], reference.get(f"places{end}"))
         if not _fits(part, result, len(images)):
             raise BundleError(
-                f"{bundle / REFERENCE}: logits_{plan}{end} is {list(part.values.shape)}, which does not fit {len(images)} "
+                f"{bundle / REFERENCE}: {name}{end} is {list(part.values.shape)}, which does not fit {len(images)} "
                 f"images and an output {list(result.shape)}. Export again."
             )
         expected.append(part)

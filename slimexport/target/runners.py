@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -13,8 +16,14 @@ import numpy as np
 from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, CUDA
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.limits import Budget, memory_limited, time_limited
+from slimexport.target.manifest import Artifact
 from slimexport.target.precision import row_of
+from slimtrain.base.files import library_name
+from slimtrain.base.process.memory import tells_of_memory
+from slimtrain.base.untrusted.quoting import quoted, shortened
 
+MOST_REASON = 300  # letters of what onnxruntime says
 Given: TypeAlias = Any  # an Array, or of several outputs a dict[str, Array]
 
 
@@ -31,6 +40,13 @@ class Runner(Protocol):
     def __call__(self, images: Array) -> Given: ...
 
 
+class OpenRunner(Runner, Protocol):
+    """One that holds what it runs."""
+
+    def close(self) -> None:
+        """Free what it holds; it cannot run again."""
+
+
 def onnxruntime_package() -> str:
     """What to install: the GPU build runs on CPUs too, where there is a wheel of it."""
     import platform
@@ -39,24 +55,29 @@ def onnxruntime_package() -> str:
     return "onnxruntime-gpu" if x86 and sys.platform in ("linux", "win32") else "onnxruntime"
 
 
-def require_onnxruntime() -> Any:
-    """The onnxruntime module; MissingBackend, with the command that installs it, where there is none."""
+def require_module(name: str, missing: str, broken: str) -> Any:
+    """A package's module. MissingBackend where it is not installed, which says `missing`, or does not load: what to do is in
+    `broken`."""
     try:
-        installed = importlib.util.find_spec("onnxruntime") is not None
+        installed = importlib.util.find_spec(name) is not None
     except ValueError:  # a broken entry in sys.modules
         installed = False
     if not installed:
-        raise MissingBackend(
-            f"onnxruntime is not installed, so exported files cannot be verified: pip install {onnxruntime_package()}. "
-            "Or export without proof: --no-verify."
-        )
+        raise MissingBackend(missing)
     try:
-        import onnxruntime
+        return importlib.import_module(name)
     except ImportError as error:
-        raise MissingBackend(
-            f"onnxruntime is installed but does not load ({error}). Reinstall {onnxruntime_package()}."
-        ) from error
-    return onnxruntime
+        raise MissingBackend(f"{name} is installed but does not load ({error}). {broken}") from error
+
+
+def require_onnxruntime() -> Any:
+    """The onnxruntime module; MissingBackend, with the command that installs it, where there is none."""
+    return require_module(
+        "onnxruntime",
+        missing=f"onnxruntime is not installed, so exported files cannot be verified: pip install {onnxruntime_package()}. "
+        "Or export without proof: --no-verify.",
+        broken=f"Reinstall {onnxruntime_package()}.",
+    )
 
 
 def runs_on_cpu(precision: str) -> bool:
@@ -68,21 +89,53 @@ def runs_on_cpu(precision: str) -> bool:
     return tuple(int(part) for part in version[:2]) >= since
 
 
+def lacks_on_cpu(precision: str) -> str:
+    """Why this onnxruntime runs no files of `precision` on a CPU, or nothing."""
+    return "" if runs_on_cpu(precision) else f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones"
+
+
 PROVIDERS: dict[str, list[Any]] = {
     CPU: ["CPUExecutionProvider"],
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"})],  # fp32 is fp32
 }
 
 
+NUMBERS = {f"tensor({name})" for name in ("float", "float16", "double", "bfloat16", "bool")} | {
+    f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+def tensor_names(session: Any, file: str) -> tuple[str, list[str]]:
+    """What a session's input and outputs are called. BundleError where it has not one input, of float32, or gives something
+    else than numbers."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [given.type for given in inputs] != ["tensor(float)"]:
+        takes = ", ".join(f"{given.name} {given.type}" for given in inputs)
+        raise BundleError(f"{file}: takes {quoted(takes)}, expected one input, tensor(float). Export again.")
+    if others := [output for output in outputs if output.type not in NUMBERS]:
+        raise BundleError(f"{file}: gives {quoted(others[0].name)} {quoted(others[0].type)}, expected numbers. Export again.")
+    return inputs[0].name, [output.name for output in outputs]
+
+
 class OnnxRuntimeRunner:
     """An ONNX file in onnxruntime with its default settings, as users run it, on the CPU or on a GPU (`device`).
 
     `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
-    Raises MissingBackend where CUDA is asked for and onnxruntime falls back to the CPU.
+    With a `budget`, loading and the first run of every batch size take no more than it explains. Raises BundleError for a file
+    that is no network of one input, MissingBackend where CUDA is asked for and onnxruntime falls back to the CPU.
     """
 
-    def __init__(self, path: Path, content: bytes | None = None, backend: str = "", device: str = CPU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        content: bytes | None = None,
+        backend: str = "",
+        device: str = CPU,
+        budget: Budget | None = None,
+    ) -> None:
         self.backend = backend or device
+        self.budget = budget
+        self.known: set[int] = set()  # batch sizes that ran
         onnxruntime = require_onnxruntime()
         if device == CUDA:
             onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
@@ -90,10 +143,17 @@ class OnnxRuntimeRunner:
                 onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings belong to no table
+        limited = False
         try:
-            self.session = onnxruntime.InferenceSession(content or str(path), options, providers=PROVIDERS[device])
+            with ExitStack() as limits:
+                name = limits.enter_context(library_name(path))
+                if budget is not None:
+                    limited = limits.enter_context(memory_limited(budget.memory_bytes(0)))
+                self.session: Any = onnxruntime.InferenceSession(content or name, options, providers=PROVIDERS[device])
         except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
-            raise BundleError(f"{path.name}: onnxruntime does not load it ({str(error).splitlines()[0]}).") from error
+            if limited and tells_of_memory(error):
+                raise _too_much_memory(path.name) from None  # it is the file's fault, not the machine's
+            raise BundleError(f"{path.name}: onnxruntime does not load it ({_first_line(error)}).") from error
         wanted, provider = _provider(device), self.session.get_providers()[0]
         if provider != wanted:
             raise MissingBackend(
@@ -101,15 +161,61 @@ class OnnxRuntimeRunner:
                 f"{onnxruntime_package()}, CUDA and cuDNN for it, or verify with --backend {CPU}."
             )
         self.name = path.name
-        self.input = self.session.get_inputs()[0].name
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.input, self.outputs = tensor_names(self.session, self.name)
 
     def __call__(self, images: Array) -> Given:
+        options, limited = require_onnxruntime().RunOptions(), False
         try:
-            arrays = [np.asarray(array) for array in self.session.run(None, {self.input: images})]
+            with self._limits(options, len(images)) as limited:
+                arrays = [np.asarray(array) for array in self.session.run(None, {self.input: images}, options)]
             return alone(dict(zip(self.outputs, arrays, strict=True)))
         except Exception as error:  # as above: such as images of another size
-            raise BundleError(f"{self.name}: onnxruntime does not run it ({str(error).splitlines()[0]}).") from error
+            if options.terminate and self.budget is not None:
+                seconds = self.budget.seconds(len(images))
+                raise BundleError(
+                    f"{self.name}: a run of {len(images)} took longer than {seconds:.0f} s, which its {self.budget.macs:,} "
+                    "multiply-accumulates do not explain. Export again."
+                ) from error
+            if limited and tells_of_memory(error):
+                raise _too_much_memory(self.name) from None
+            raise BundleError(f"{self.name}: onnxruntime does not run it ({_first_line(error)}).") from error
+
+    @contextmanager
+    def _limits(self, options: Any, batch: int) -> Iterator[bool]:
+        """Those of a batch size that has not run before; gives whether memory has one."""
+        if self.budget is None or batch in self.known:
+            yield False
+            return
+
+        def stop() -> None:
+            options.terminate = True
+
+        memory = memory_limited(self.budget.memory_bytes(batch))
+        with memory as limited, time_limited(stop, self.budget.seconds(batch)):
+            yield limited
+        self.known.add(batch)
+
+    def close(self) -> None:
+        """Free the session's memory; it cannot run again."""
+        self.session = None
+
+
+def open_on_cpu(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
+    """A bundle's ONNX file on the CPU."""
+    return OnnxRuntimeRunner(path, budget=Budget.of(artifact))
+
+
+def open_on_cuda(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
+    """A bundle's ONNX file on a GPU."""
+    return OnnxRuntimeRunner(path, device=CUDA)
+
+
+def _too_much_memory(name: str) -> BundleError:
+    return BundleError(f"{name}: needs more memory than its entry in the manifest explains. Export again.")
+
+
+def _first_line(error: Exception) -> str:
+    return shortened((str(error) or type(error).__name__).splitlines()[0], MOST_REASON)
 
 
 def _provider(device: str) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from slimexport.target.records import EntryError, Record
+from slimexport.target.records import EntryError, Name, Positive, Record, Within
 from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.base.untrusted.quoting import quoted
 
 BATCH = "batch"
 SIZE = re.compile(rf"(?:([1-9]\d{{0,8}})\*)?{BATCH}")
+MOST_INPUT = 2**26  # numbers of one input: an image of 4,729 x 4,729 in three colors
+MOST_OUTPUT = 2**28  # numbers of one output, for one input
+MOST_DIMENSIONS = 8
+LEAST_STD = 1e-12  # numbers that are next to nothing give infinities
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 
@@ -21,11 +27,11 @@ class Input(Record):
     versions do not read. `shape`: of inputs that are no images, [channels, length] of a signal or [channels] of a row of
     numbers; those are not prepared from files."""
 
-    name: str
-    channels: int
+    name: Name
+    channels: Positive
     image_size: ImageSize
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Annotated[float, Within(-1e6, 1e6)], ...]
+    std: tuple[Annotated[float, Within(-1e6, 1e6)], ...]
     whole: bool = False
     exif_orientation: bool = False
     shape: tuple[int, ...] | None = None
@@ -36,11 +42,15 @@ class Input(Record):
         return (self.channels, *sides(self.image_size)) if self.shape is None else self.shape
 
     def check(self) -> None:
-        """EntryError where no image can be normalized so, or only wrongly."""
+        """EntryError where no image can be normalized so, or only wrongly, or would fill the memory."""
+        if (numbers := math.prod(map(abs, self.input_shape))) > MOST_INPUT:
+            raise EntryError(
+                f"input is of {' x '.join(map(str, self.input_shape))}, {numbers:,} numbers, expected at most {MOST_INPUT:,}"
+            )
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise EntryError(f"input.{key} has {len(values)} numbers, expected one for each of {self.channels} channels")
-        if not all(value > 0 for value in self.std):
+        if not all(value >= LEAST_STD for value in self.std):
             raise EntryError(f"input.std is {list(self.std)}, expected numbers above 0")
         if self.shape is not None and (len(self.shape) not in (1, 2) or self.shape[0] != self.channels or min(self.shape) < 1):
             raise EntryError(f"input.shape is {list(self.shape)}, expected [{self.channels}] or [{self.channels}, length]")
@@ -50,8 +60,8 @@ class Input(Record):
 class Output(Record):
     """Logits [N, classes]; `class_names` by class number, where they are known."""
 
-    name: str
-    classes: int
+    name: Name
+    classes: Annotated[int, Within(0, MOST_OUTPUT)]
     class_names: tuple[str, ...] | None = None
 
     def check(self) -> None:
@@ -65,7 +75,7 @@ class Result(Record):
     """One of a network's outputs: what files call it, and its shape, whose first size counts images: `batch`, or `4*batch`
     where there are 4 rows of each."""
 
-    name: str
+    name: Name
     shape: tuple[Any, ...]
     dtype: str
 
@@ -83,8 +93,10 @@ class Result(Record):
 
     def check(self) -> None:
         """EntryError where this is no output's shape or type."""
-        usable = all(type(size) is int and size > 0 for size in self.own_shape)
+        usable = all(type(size) is int and size > 0 for size in self.own_shape) and len(self.shape) <= MOST_DIMENSIONS
         if not self.shape or not SIZE.fullmatch(str(self.shape[0])) or not usable:
-            raise EntryError(f"the shape of output {self.name} is {list(self.shape)}, expected [batch, sizes above 0]")
+            raise EntryError(f"the shape of output {self.name} is {quoted(list(self.shape))}, expected [batch, sizes above 0]")
+        if (numbers := self.rows * math.prod(self.own_shape)) > MOST_OUTPUT:
+            raise EntryError(f"output {self.name} has {numbers:,} numbers, expected at most {MOST_OUTPUT:,}")
         if self.dtype not in DTYPES:
-            raise EntryError(f"the dtype of output {self.name} is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+            raise EntryError(f"the dtype of output {self.name} is {quoted(self.dtype)}, expected one of {', '.join(DTYPES)}")

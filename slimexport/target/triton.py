@@ -12,15 +12,20 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from slimexport.target.backends import ONNX, TRT
+from slimexport.target.backends import ENGINES, ONNX, TRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.tensors import Result
 from slimtrain.base.files import Advice, disk_error, partial_name
+from slimtrain.base.folders.claim import claimed
+from slimtrain.base.folders.replacing import Identity, exchange, identity, unfinished
 from slimtrain.base.image_size import format_size
+from slimtrain.base.untrusted.opening import open_file
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +76,20 @@ def write_repository(
         config = model_config(bundle, manifest, artifact, name, batch)
         models.append((name, artifact_path(bundle, artifact), FILES[artifact.format], config))
     names = manifest.output.class_names if manifest.classifies else None
-    staging = partial_name(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had this one's number
-        staging.mkdir()
-        for name, source, file, config in models:
-            _write_model(staging / name, source, file, config, names)
-        _publish(staging, folder, overwrite)
-    except OSError as error:
-        raise disk_error(folder, error, ADVICE) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with ExitStack() as undo:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if undo.enter_context(claimed(folder, "Wait for it, or choose another folder.")):
+                for left in unfinished(folder):
+                    shutil.rmtree(left, ignore_errors=True)
+            staging = partial_name(folder)
+            undo.callback(shutil.rmtree, staging, ignore_errors=True)
+            staging.mkdir()
+            for name, source, file, config in models:
+                _write_model(staging / name, source, file, config, names)
+            _publish(staging, folder, overwrite)
+        except OSError as error:
+            raise disk_error(folder, error, ADVICE) from error
     return [name for name, *_ in models]
 
 
@@ -104,6 +111,11 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
     named: dict[str, Artifact] = {}
     for artifact in manifest.artifacts:
         name, precision, form = artifact.name, artifact.precision, artifact.format
+        if form in ENGINES and form not in FILES:
+            log.warning(
+                "%s: Triton's TensorRT does not load %s engines. Serve ONNX files or trt engines.", artifact.file, form
+            )
+            continue
         if form not in FILES:
             raise BundleError(f"{bundle / MANIFEST}: {name} has format {form!r}, expected one of {', '.join(FILES)}.")
         if form == ONNX and not row_of(precision).served:
@@ -246,23 +258,48 @@ def _publish(staging: Path, folder: Path, overwrite: bool) -> None:
     while old.name in names:
         old = old.with_name(f"{old.name}_")
     old.mkdir()
-    moves = [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name in names or _is_own(entry)]
-    moves += [(model, folder / model.name) for model in new]
-    done: list[tuple[Path, Path]] = []
+    moves = [(model, folder / model.name) for model in new]  # each is at once the new one; then the others go
+    moves += [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name not in names and _is_own(entry)]
+    begun: list[_Move] = []
     try:
-        for move in moves:
-            os.rename(*move)
-            done.append(move)
+        for source, target in moves:
+            begun.append(_Move(source, target, old / target.name, identity(source)))
+            begun[-1].do()
     except BaseException:
-        for source, target in reversed(done):
-            os.rename(target, source)
+        for move in reversed(begun):
+            move.undo()
         raise
+
+
+@dataclass(frozen=True)
+class _Move:
+    """`source`, which is `what`, gets the name of `target`. What has that gets the name of `source`, or goes `aside` where two
+    names cannot be swapped."""
+
+    source: Path
+    target: Path
+    aside: Path
+    what: Identity | None
+
+    def do(self) -> None:
+        """OSError."""
+        if os.path.lexists(self.target) and not exchange(self.source, self.target):
+            os.rename(self.target, self.aside)
+        if identity(self.target) != self.what:
+            os.rename(self.source, self.target)
+
+    def undo(self) -> None:
+        """As it was before, however far it came. OSError."""
+        if identity(self.target) == self.what and not (os.path.lexists(self.source) and exchange(self.source, self.target)):
+            os.rename(self.target, self.source)
+        if os.path.lexists(self.aside) and not os.path.lexists(self.target):
+            os.rename(self.aside, self.target)
 
 
 def _is_own(model: Path) -> bool:
     """Whether a model's folder was written here."""
     try:
-        with (model / CONFIG).open("rb") as file:
+        with open_file(model / CONFIG) as file:  # which waits for no FIFO
             return file.read(len(MARK)) == MARK.encode()
     except OSError:
         return False

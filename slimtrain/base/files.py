@@ -43,6 +43,22 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+@contextmanager
+def library_name(path: Path) -> Iterator[str]:
+    """A name for libraries that take names in UTF-8 alone, as onnxruntime and OpenVINO do, of a file whose own may be none:
+    it is good in the block, in which the library opens the file. OSError where it cannot be opened."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        yield str(path)
+
+
 def partial_name(path: Path) -> Path:
     """The hidden name, of this process, under which `path` is made."""
     return path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")

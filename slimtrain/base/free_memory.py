@@ -1,7 +1,9 @@
-"""How much memory this process may still take of the machine, or of the container that it runs in. Standard library only."""
+"""How much memory this process may still take of the machine, of the container that it runs in, or of its own limit (as of
+`ulimit -v`). Standard library only."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 GIB = 2**30
@@ -9,11 +11,14 @@ ROOT = Path("/")
 
 
 def free_memory(root: Path = ROOT) -> int | None:
-    """Bytes that are left, of the machine or of the control group, whichever has less; None where neither says.
+    """Bytes that are left, of the machine, the control group or the process's limit, whichever has least; None where nothing
+    tells.
 
     `root` is where /proc and /sys are looked for. Linux only: elsewhere nothing is known.
     """
-    known = [bytes_left for bytes_left in (_machine(root), _version_2(root), _version_1(root)) if bytes_left is not None]
+    known = [
+        bytes_left for bytes_left in (_machine(root), _version_2(root), _version_1(root), _own(root)) if bytes_left is not None
+    ]
     return max(0, min(known)) if known else None
 
 
@@ -28,6 +33,15 @@ def _machine(root: Path) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _own(root: Path) -> int | None:
+    """Of the addresses that the process may have."""
+    limits = [line.split() for line in _text(root / "proc/self/limits").splitlines() if line.startswith("Max address space")]
+    pages = _text(root / "proc/self/statm").split()
+    if not limits or not limits[0][3].isdigit() or not pages:
+        return None
+    return int(limits[0][3]) - int(pages[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _version_2(root: Path) -> int | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from slimtrain.base.untrusted.quoting import quoted
+
 ImageSize = int | tuple[int, int]
 
 EXPECTED = "pixels of a square, as in 224, or HEIGHTxWIDTH, as in 256x192"
@@ -24,7 +26,7 @@ def as_image_size(value: object) -> ImageSize:
         given = value if isinstance(value, list | tuple) else [value]
     whole = [side for side in given if isinstance(side, int) and not isinstance(side, bool) and side > 0]
     if len(whole) != len(given) or len(whole) not in (1, 2) or (len(whole) == 1 and isinstance(value, list | tuple)):
-        raise ValueError(f"image size {value!r}: expected {EXPECTED}")
+        raise ValueError(f"image size {quoted(value)}: expected {EXPECTED}")
     return whole[0] if whole[0] == whole[-1] else (whole[0], whole[1])
 
 

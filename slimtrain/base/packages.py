@@ -8,6 +8,8 @@ from dataclasses import dataclass
 DISTRIBUTION = "slimmable-deploy"
 PACKAGES = {
     "torch_pruning": "torch-pruning",
+    "tensorrt_rtx_bindings": "tensorrt-rtx-cu12-bindings",
+    "tensorrt_rtx_libs": "tensorrt-rtx-cu12-libs",
     "PIL": "pillow",
     "yaml": "PyYAML",
     "sklearn": "scikit-learn",
@@ -35,7 +37,9 @@ EXTRAS = (  # the smallest that brings a module comes first
         "train and export",
         ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL", "scipy"),
     ),
+    Extra("openvino", "run files in OpenVINO", ("openvino",)),
     Extra("trt", "build engines", ("tensorrt",)),
+    Extra("trt-rtx", "build TensorRT-RTX engines, without a GPU", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs")),
     Extra("digits", "train and test on the digits", ("sklearn",)),
     Extra("networks", "train timm's networks", ("timm",)),
     Extra("plots", "draw pictures", ("matplotlib",)),

@@ -30,6 +30,7 @@ SYNONYMS = (
     ("amp", "fp16", "half", "bf16", "mixed-precision", "precision"),
     ("format", "onnx", "trt", "tensorrt", "export", "engine", "backend"),
     ("backends", "backend", "provider", "providers", "engine"),
+    ("targets", "target", "sm", "gpu-arch", "compute-capability", "compute-capabilities"),
     ("overwrite", "force", "replace", "exist-ok", "yes"),
     ("calibration-data", "calibration", "calibrate", "calib", "calib-data", "calibration-dir"),
     ("accuracy-data", "accuracy", "eval-data", "val-data", "validation-data", "test-data", "labels", "data-dir", "data"),

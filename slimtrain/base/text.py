@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+
+from slimtrain.base.untrusted.quoting import shortened
+
+NAME = 200  # letters
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -10,6 +15,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, *rows]
     sizes = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
+
+
+def utf8(text: str) -> bytes:
+    """A text as files for people hold it: what in a file's name is no UTF-8 is an escape there."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def count(number: int, what: str, several: str = "") -> str:
@@ -25,6 +35,14 @@ def duration(seconds: float) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of `names`, for a message."""
-    shown = ", ".join(names[:4])
+    """The first few of `names`, for a message; what somebody else named at length is cut short."""
+    shown = ", ".join(shortened(name, NAME) for name in names[:4])
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown or "nothing"
+
+
+def kinds(texts: Iterable[str]) -> list[list[str]]:
+    """Texts that differ in quoted names, and in words from their first digit on only, side by side; in order of the first."""
+    by_kind: dict[str, list[str]] = {}
+    for text in texts:
+        by_kind.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|\d\S*", "#", text), []).append(text)
+    return list(by_kind.values())

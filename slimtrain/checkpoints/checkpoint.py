@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from slimtrain.base.errors import CheckpointError, UserError, WidthError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
+from slimtrain.base.untrusted.quoting import reason
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.identify import identify
 from slimtrain.checkpoints.layout import check_values, load_network
-from slimtrain.checkpoints.own_layout import is_own, read_own
+from slimtrain.checkpoints.own_layout import is_own, read_own, read_probe_images
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.checkpoints.width_labels import WidthsUnclearError
 from slimtrain.config.config import Config
 from slimtrain.config.published_config import PublishedConfig, read_published_config
+from slimtrain.config.reading import stored_settings
 from slimtrain.data.class_names import stored_class_names
 from slimtrain.models.channels import ChannelPlan, number_text, width_label
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, imagenet_normalization
@@ -27,6 +31,7 @@ from slimtrain.models.published import RANDOM
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.ordinary import ordinary_torch
 
 CALIBRATE = "Calibrate with --calibration-data FOLDER"
 
@@ -50,6 +55,7 @@ class Checkpoint:
     described: bool = False  # the file itself says which images it takes
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that trained it, where the file tells them
     weights: str | None = None
+    probe_images: Tensor | None = None  # images like those that it is for, see own_layout.py
 
     @property
     def spec(self) -> WidthSpec:
@@ -60,6 +66,7 @@ class Checkpoint:
         return self.sha256 is None
 
 
+@ordinary_torch()
 def open_checkpoint(
     source: str | Path,
     *,
@@ -106,7 +113,9 @@ def open_checkpoint(
         normalization = imagenet_normalization(spec.in_channels)
     images, recorded = (settings.image_size, *normalization), False
     if not config and isinstance(content, Mapping) and isinstance(content.get("input"), Mapping):
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # written by our own runs; it may be anything else
+        with contextlib.suppress(
+            KeyError, TypeError, ValueError, OverflowError
+        ):  # written by our own runs; it may be anything else
             images, recorded = _images(content["input"], spec.in_channels), True
     names = stored_class_names(content, spec.classes)
     loaded = load_network(spec, state)
@@ -147,12 +156,25 @@ def _open_own(
         assert isinstance(images, dict)
         image_size, mean, std = _images(images, loaded.spec.in_channels)
         names = tuple(map(str, content.get("class_names", ())))
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name}: does not say which images it takes ({error!r}). The file is damaged.") from error
-    settings = content.get("settings", {})
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path.name}: its settings are no keys and values as expected. The file is damaged.")
-    return Checkpoint(path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights)
+    except (AssertionError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path.name}: does not say which images it takes ({type(error).__name__}: {reason(error)}). The file is damaged."
+        ) from error
+    settings = checked_settings(content.get("settings", {}), path.name)
+    probes = read_probe_images(content, path.name, loaded.spec.in_channels)
+    return Checkpoint(
+        path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights, probes
+    )
+
+
+def checked_settings(settings: Any, name: str) -> dict[str, Any]:
+    """The settings of a run that one of our files holds. CheckpointError where they are none."""
+    try:
+        if not isinstance(settings, dict):
+            raise UserError(f"{name}: its settings are no keys and values as expected.")
+        return stored_settings(settings, f"{name}: its settings")
+    except UserError as error:
+        raise CheckpointError(f"{error} The file is damaged.") from error
 
 
 def open_configured(

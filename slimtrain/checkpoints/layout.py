@@ -6,11 +6,14 @@ import torch
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.text import some
+from slimtrain.base.untrusted.quoting import shortened
+from slimtrain.checkpoints.files.claims import OddTensor
 from slimtrain.checkpoints.reading import StateDict
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 
 SHOWN = 4  # tensors that a message names
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -58,10 +61,11 @@ def check_values(state: StateDict, name: str) -> None:
     bad = []
     for key, tensor in state.items():
         counter = key.endswith("num_batches_tracked")
-        if tensor.layout != torch.strided or tensor.is_meta or not (counter or tensor.dtype in FLOATS):
+        if tensor.is_meta or not (tensor.dtype in FLOATS or (counter and tensor.dtype in WHOLE)):
+            kind = tensor.kind if isinstance(tensor, OddTensor) else f"a {tensor.dtype}"
             raise CheckpointError(
-                f"{name}: {key} is a {tensor.dtype} {tensor.layout} tensor on {tensor.device}, expected plain floating-point "
-                "numbers. Save it dense, in floating point."
+                f"{name}: {shortened(key)} is {kind} tensor, expected plain floating-point numbers. Save it dense, in "
+                "floating point."
             )
         if counter:
             continue

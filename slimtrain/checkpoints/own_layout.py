@@ -2,8 +2,10 @@
 
 `own_content` gives what `writing.save` writes, `read_own` the network of what `reading.read_content` reads. A file is a
 dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`, `settings` (of the
-run that trained it, where one did), `model` (the state dict), `calibrated` (statistics of plans beside those the layout
-stores: every norm's, those of fixed groups too), and in `last.pt` `training` (what a resumed run goes on from).
+run that trained it, where one did), `probe_images` (a few that it is for, before they are normalized: uint8 [images,
+channels, height, width], of the size it was trained on; where there are any), `model` (the state dict), `calibrated`
+(statistics of plans beside those the layout stores: every norm's, those of fixed groups too), and in `last.pt` `training`
+(what a resumed run goes on from).
 
 The other layout is `published_layout.py`'s.
 """
@@ -15,15 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import ImageSize, plain_size
 from slimtrain.base.text import count
+from slimtrain.base.untrusted.quoting import quoted, reason, shortened
 from slimtrain.base.version import __version__
 from slimtrain.checkpoints import writing
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.checkpoints.stored_spec import plain_spec, read_spec
+from slimtrain.data.class_names import is_class_name
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
 from slimtrain.models.width_spec import WidthSpec
@@ -32,6 +37,7 @@ from slimtrain.slimmable.norms import RUNNING
 
 FORMAT = "slimtrain"
 VERSION = 1
+MOST_PROBES = 64  # images that a file may carry
 IMAGE_SIZE = 224  # of a published architecture, where nothing else is said
 
 
@@ -48,9 +54,11 @@ def own_content(
     class_names: Sequence[str] = (),
     training: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    probe_images: Tensor | None = None,
 ) -> dict[str, Any]:
     """The dictionary that `save` writes for `network`, its tensors on the CPU. `settings` are those of the run that trained
-    it, as plain values: how it drew its widths, which images it kept aside."""
+    it, as plain values: how it drew its widths, which images it kept aside. `probe_images`: a few images for the proof of
+    what is exported, uint8."""
     spec = network.spec
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -71,6 +79,8 @@ def own_content(
     }
     if settings:
         content["settings"] = dict(settings)
+    if probe_images is not None:
+        content["probe_images"] = probe_images
     if training is not None:
         content["training"] = dict(training)
     return content
@@ -130,8 +140,8 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     was written by a later version."""
     if content.get("version") != VERSION:
         raise CheckpointError(
-            f"{name}: has version {content.get('version')!r} of slimtrain's format, this slimtrain {__version__} reads "
-            f"{VERSION}. Take the slimtrain that wrote it ({content.get('slimtrain', 'unknown')})."
+            f"{name}: has version {quoted(content.get('version'))} of slimtrain's format, this slimtrain {__version__} reads "
+            f"{VERSION}. Take the slimtrain that wrote it ({shortened(str(content.get('slimtrain', 'unknown')))})."
         )
     state = content.get("model")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -146,30 +156,31 @@ def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
         ) from error
     check_values(state, name)
     names = content.get("class_names", [])
-    if not isinstance(names, list) or len(names) not in (0, spec.classes):
+    if not isinstance(names, list) or len(names) not in (0, spec.classes) or not all(map(is_class_name, names)):
         raise CheckpointError(f"{name}: does not name its {spec.classes} classes as expected. The file is damaged.")
     network = load_network(spec, state)
     calibrated = {}
     try:
         for entry in content.get("calibrated", ()):
             plan = _plan(spec, entry)
-            statistics = {path: (mean.float(), var.float()) for path, (mean, var) in entry["statistics"].items()}
+            pairs = entry["statistics"]
             check_values(
-                {f"{path}.{kind}": t for path, pair in statistics.items() for kind, t in zip(RUNNING, pair, strict=True)},
+                {f"{path}.{kind}": t for path, pair in pairs.items() for kind, t in zip(RUNNING, pair, strict=True)},
                 f"{name}, plan {plan.name}",
             )
+            statistics = {path: (mean.float(), var.float()) for path, (mean, var) in pairs.items()}
             calibrated[plan] = statistics
             network.set_statistics(plan, statistics)
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise CheckpointError(f"{name}: its calibrated statistics are damaged ({error}).") from error
+        raise CheckpointError(f"{name}: its calibrated statistics are damaged ({reason(error)}).") from error
     return network
 
 
 def _plan(spec: WidthSpec, entry: Mapping[str, Any]) -> ChannelPlan:
     if not PLAN_NAME.fullmatch(entry["name"]):
-        raise ValueError(f"the plan's name {entry['name']!r} is none: it goes into file names")
+        raise ValueError(f"the plan's name {quoted(entry['name'])} is none: it goes into file names")
     plan = spec.plan_from_channels(entry["name"], entry["channels"])
     width = entry["width"]
     if width is None:
@@ -177,3 +188,18 @@ def _plan(spec: WidthSpec, entry: Mapping[str, Any]) -> ChannelPlan:
     if spec.plan(width) != plan:
         raise ValueError(f"plan {plan.name} has other channels than width {width}")
     return ChannelPlan(plan.name, plan.channels, spec.plan(width).width)
+
+
+def read_probe_images(content: Mapping[str, Any], file: str, channels: int) -> Tensor | None:
+    """The images that a checkpoint carries, uint8 [images, channels, height, width]; None of one without."""
+    images = content.get("probe_images")
+    if images is None:
+        return None
+    usable = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == 4 and images.layout == torch.strided
+    if not usable or images.shape[1] != channels or not 0 < len(images) <= MOST_PROBES or not images.numel():
+        shown = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise CheckpointError(
+            f"{file}: its probe_images are {shown}, expected uint8 of at most {MOST_PROBES} images with {channels} channels. "
+            "The file is damaged."
+        )
+    return images

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.text import some
+from slimtrain.checkpoints.files.claims import OddTensor
 from slimtrain.slimmable.norms import AFFINE, RUNNING
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -27,7 +28,7 @@ def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_counter(key: str, tensor: Tensor) -> bool:
-    if tensor.numel() != 1 or tensor.dim() > 1 or tensor.is_meta or key.rpartition(".")[2] in ENTRIES:
+    if tensor.numel() != 1 or tensor.dim() > 1 or tensor.is_meta or tensor.is_complex() or key.rpartition(".")[2] in ENTRIES:
         return False
     value = float(tensor)
     return value >= 0 and value == int(value) if abs(value) < float("inf") else False
@@ -49,9 +50,13 @@ def without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
+def _is_quantized(tensor: Tensor) -> bool:
+    return isinstance(tensor, OddTensor) and "quantized" in tensor.kind
+
+
 def refuse_other_forms(state: Mapping[str, Tensor], name: str) -> None:
     """CheckpointError for weights that are quantized, or computed from others."""
-    quantized = [key for key, tensor in state.items() if tensor.is_quantized or key.rpartition(".")[2] in QUANTIZED]
+    quantized = [key for key, tensor in state.items() if _is_quantized(tensor) or key.rpartition(".")[2] in QUANTIZED]
     if quantized:
         raise CheckpointError(
             f"{name}: is of a quantized network ({some(quantized)}). Expected floating-point weights: save the state dict "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
+from slimtrain.base.untrusted.quoting import reason
 from slimtrain.graph.plain import from_plain, to_plain
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.groups import Groups, find_groups
@@ -59,7 +60,9 @@ def read_spec(value: Any, name: str) -> WidthSpec:
         spec = _graph_spec(value) if "graph" in value else _network_spec(value)
         _ = spec.plans, spec.widest
     except DAMAGE as error:
-        raise CheckpointError(f"{name}: does not describe a network that is known here ({error}). Is it damaged?") from error
+        raise CheckpointError(
+            f"{name}: does not describe a network that is known here ({reason(error)}). Is it damaged?"
+        ) from error
     return spec
 
 

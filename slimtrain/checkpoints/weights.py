@@ -15,13 +15,16 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError, nearest
 from slimtrain.base.text import count, some
-from slimtrain.checkpoints.files.unpickling import WHOLE_MODULE, InertType
+from slimtrain.base.untrusted.quoting import quoted
+from slimtrain.checkpoints.files.inert import Inert
+from slimtrain.checkpoints.files.unpickling import WHOLE_MODULE
 from slimtrain.checkpoints.skeleton import ALIKE, likeness, skeleton
 from slimtrain.checkpoints.stored_forms import MASK, refuse_other_forms, without_counters, without_masks
 from slimtrain.models.registry import ARCHITECTURES
@@ -156,23 +159,27 @@ def _tables(value: Any, path: tuple[str, ...], named: bool, seen: set[int]) -> I
     seen.add(id(value))
     if isinstance(value, Mapping):
         for key, inside in value.items():
-            yield from _tables(inside, (*path, str(key)), named and isinstance(key, str), seen)
+            if isinstance(inside, dict | list | tuple):  # of millions of numbers none is asked any further
+                yield from _tables(inside, (*path, str(key)), named and isinstance(key, str), seen)
     else:
         for number, inside in enumerate(value):
-            yield from _tables(inside, (*path, str(number)), False, seen)
+            if isinstance(inside, dict | list | tuple):
+                yield from _tables(inside, (*path, str(number)), False, seen)
 
 
 # --------------------------------------------------------------------------------------------------- what stands before keys
 
 
+@cache
 def _known_keys() -> frozenset[str]:
     """The weighted layers' keys of all networks."""
     return frozenset(key for arch in ARCHITECTURES.values() for key in skeleton(arch).weights)
 
 
-def _words(keys: Iterable[str]) -> frozenset[str]:
+@cache
+def _words() -> frozenset[str]:
     """The names that networks' keys are made of; a wrapper's is none of them."""
-    return frozenset(word for key in keys for word in key.split(".")) | {"bn"}
+    return frozenset(word for key in _known_keys() for word in key.split(".")) | {"bn"}
 
 
 def _network_tables(tensors: Mapping[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
@@ -216,7 +223,7 @@ def _missing_layers(table: Mapping[str, Tensor], rest: Mapping[str, Tensor], kno
 def _without_inner_wrappers(tensors: Mapping[str, Tensor], known: Set[str]) -> Mapping[str, Tensor]:
     """`tensors` without the names of wrappers around parts of a network, as in `features.module.0.0.weight`, where keys are a
     network's without them."""
-    words, renamed = _words(known), {}
+    words, renamed = _words(), {}
     for key, value in tensors.items():
         *path, entry = key.split(".")
         start = next((i for i, word in enumerate(path) if word in words and not word.isdigit()), len(path))
@@ -231,7 +238,7 @@ def _without_inner_wrappers(tensors: Mapping[str, Tensor], known: Set[str]) -> M
 
 def _without_common_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` without what stands before all keys, of a network that is none of ours."""
-    paths, words = [key.split(".")[:-1] for key in tensors], _words(_known_keys())
+    paths, words = [key.split(".")[:-1] for key in tensors], _words()
     length = 0
     while all(len(path) > length and path[length] == paths[0][length] for path in paths):
         if paths[0][length] in words or len(tensors) == 1:
@@ -246,15 +253,15 @@ def _nothing(content: Any, name: str) -> str:
         return WHOLE_MODULE.format(name, type(value).__name__)
     if not isinstance(content, Mapping):
         return f"{name}: holds a {type(content).__name__}, expected a state dict (name to tensor)."
-    held = ", ".join(repr(key) for key in list(content)[:5]) or "nothing"
+    held = ", ".join(quoted(key) for key in list(content)[:5]) or "nothing"
     return f"{name}: holds {held} and no tensors, expected a state dict or {{'model': state dict}}."
 
 
 def _modules(content: Any) -> Iterator[tuple[str, Any]]:
     """Pickled modules: the file's own object, or those that a table holds."""
-    if isinstance(type(content), InertType):
+    if isinstance(content, Inert):
         yield "", content
     for path, table, _ in _tables(content, (), True, set()):
         for key, value in table.items():
-            if isinstance(type(value), InertType) and "_modules" in (getattr(value, "state", None) or ()):
+            if isinstance(value, Inert) and isinstance(value.state, Mapping) and "_modules" in value.state:
                 yield ".".join((*path, str(key))), value

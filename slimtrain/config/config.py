@@ -17,6 +17,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
+    WIDEST,
     check_channel_groups,
     check_channels,
     check_drawn_widths,
@@ -44,12 +45,21 @@ from slimtrain.graph.policy import ORDERS, POLICIES
 from slimtrain.models.normalization import imagenet_normalization
 from slimtrain.models.published import published_spec
 from slimtrain.models.registry import model_name, split_name
-from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
+from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
 MODEL_RANGE, MODEL_SWITCHES = (0.25, 1.0), (0.25, 0.5, 0.75, 1.0)  # of a user's module, where the configuration names none
 STATISTICS = ("batch", "calibrated")  # of its candidates' norms
 INPLACE, FROZEN = "inplace", "frozen"  # teachers
+
+# What no run has more of: figures beyond them are mistakes, and would end a run later, in less plain words.
+EPOCHS = 10**6
+RATE = 10**4
+BATCH = 2**20  # images
+CLASSES = 2**20
+CHANNELS = 2**20
+GROUPS = 10**4
+SIDE = 2**20  # pixels
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,17 @@ class Config:
     network: str  # a name of the registry: us_mobilenet_v1
     switches: tuple[float, ...] = key((), family="s")  # S: the widths that are trained; as published
     width_range: tuple[float, ...] = key((), family="us")  # US: narrowest and widest; as published
-    channel_lists: tuple[tuple[int, ...], ...] = key((), family="autoslim")  # one list per switch; as published
-    channel_groups: tuple[str, ...] = key((), family="autoslim")  # of a model: the group of every count in a channel list
-    classes: int = key(0, least=0)  # as many as the data has
+    channel_lists: tuple[tuple[int, ...], ...] = key(
+        (), least=0, most=CHANNELS, entries=GROUPS, family="autoslim"
+    )  # one list per switch; as published
+    channel_groups: tuple[str, ...] = key(
+        (), entries=GROUPS, family="autoslim"
+    )  # of a model: the group of every count in a channel list
+    classes: int = key(0, least=0, most=CLASSES)  # as many as the data has
     stem_stride: int = key(2, least=1, most=2)  # 1 for small images
-    in_channels: int = key(0, least=0)  # of images: 1 gray, 3 color, 4 with opacity or another fourth one; 0: the data's, 3
+    in_channels: int = key(
+        0, least=0, most=MOST_IMAGE_CHANNELS
+    )  # of images: 1 gray, 3 color, 4 with opacity or another fourth one; 0: the data's, 3
     model: str = ""  # a module in place of the architecture: torchvision:NAME, timm:NAME or package.module:function
     heads: str = key("outer", choices=POLICIES["heads"])  # of a model's attention: whole ones go, or all get narrower
     conv_groups: str = key("outer", choices=POLICIES["conv_groups"])  # of its grouped convolutions
@@ -85,21 +101,24 @@ class Config:
     holdout: int | float = key(
         0, least=0
     )  # training images kept aside for testing (50,000: the AutoSlim split); below 1: share
-    image_size: ImageSize = 224  # pixels a side, or [height, width], which --set takes as 256x192
+    # pixels a side, or [height, width], which --set takes as 256x192
+    image_size: ImageSize = key(224, least=1, most=SIDE)  # noqa: RUF009 (a field)
     exif_orientation: bool = False  # turn photographs as their EXIF says; torchvision does not
     augmentation: str = key("mobile", choices=AUGMENTATIONS)  # see data/transforms.py
-    mean: tuple[float, ...] = ()  # per channel, or one number for all, of values from 0 to 1; ImageNet's
-    std: tuple[float, ...] = ()
-    workers: int = machine(4, least=0)  # processes that load images, per training process, up to its cores
-    batch_size: int = key(256, least=1)  # images per step, over all processes
-    test_batch_size: int = course(0, least=0)  # over all processes; batch_size
+    mean: tuple[float, ...] = key(
+        (), least=-1000, most=1000
+    )  # per channel, or one number for all, of values from 0 to 1; ImageNet's
+    std: tuple[float, ...] = key((), least=0, most=1000)
+    workers: int = machine(4, least=0, most=1024)  # processes that load images, per training process, up to its cores
+    batch_size: int = key(256, least=1, most=BATCH)  # images per step, over all processes
+    test_batch_size: int = course(0, least=0, most=BATCH)  # over all processes; batch_size
     fit_batch: bool = machine(False)  # take the batch_size that fits the memory and the images, where this one does not
     scale_lr: bool = machine(False)  # lr follows batch_size where that is fitted
     scratch_lr: bool = machine(False)  # lr is for random weights, nobody set it: pretrained ones begin with a tenth
     drop_last: bool = True  # leave out an epoch's last batch where it is short
 
     # the rule
-    sandwich: int = key(4, least=2)  # US: widths per step, the widest and the narrowest among them
+    sandwich: int = key(4, least=2, most=1000)  # US: widths per step, the widest and the narrowest among them
     nonuniform: bool = key(False, family="us")  # the widths drawn between are drawn for every channel group by itself
     width_step: float = key(0.0, least=0, most=1, family="us")  # draw from a grid; 0 draws from all widths
     distill: bool = False  # inplace distillation: the widest teaches the others
@@ -107,27 +126,33 @@ class Config:
     teacher_share: float = key(
         0.5, least=0, most=1
     )  # frozen: of the loss, the teacher's probabilities; the rest is the labels'
-    grow: tuple[float, ...] = ()  # the narrowest width of every stage, falling; all widths from the start
-    grow_epochs: int = course(0, least=0)  # that the stages of `grow` share evenly, later ones are the last's; all
+    grow: tuple[float, ...] = key(
+        (), least=0, most=WIDEST
+    )  # the narrowest width of every stage, falling; all widths from the start
+    grow_epochs: int = course(
+        0, least=0, most=EPOCHS
+    )  # that the stages of `grow` share evenly, later ones are the last's; all
     label_smoothing: float = key(0.0, least=0, most=0.999)
 
     # optimization
-    epochs: int = key(100, least=1)  # may grow when a run is resumed: the schedule is that of the new length from there on
-    lr: float = course(0.1, least=0)
+    epochs: int = key(
+        100, least=1, most=EPOCHS
+    )  # may grow when a run is resumed: the schedule is that of the new length from there on
+    lr: float = course(0.1, least=0, most=RATE)
     schedule: str = key("cosine", choices=("multistep", "exponential", "linear", "cosine"))
-    milestones: tuple[float, ...] = ()  # multistep: epochs at which lr is multiplied by gamma
-    gamma: float = key(0.1, least=0)  # multistep: per milestone; exponential: per epoch
-    warmup_epochs: float = course(0.0, least=0)  # lr rises linearly from 0
+    milestones: tuple[float, ...] = key((), most=EPOCHS)  # multistep: epochs at which lr is multiplied by gamma
+    gamma: float = key(0.1, least=0, most=10)  # multistep: per milestone; exponential: per epoch
+    warmup_epochs: float = course(0.0, least=0, most=EPOCHS)  # lr rises linearly from 0
     momentum: float = key(0.9, least=0, most=1)
     nesterov: bool = True
-    weight_decay: float = key(1e-4, least=0)  # of ordinary convolutions and linear weights
-    accumulate: int = course(1, least=1)  # parts that a step's batch is computed in
+    weight_decay: float = key(1e-4, least=0, most=RATE)  # of ordinary convolutions and linear weights
+    accumulate: int = course(1, least=1, most=BATCH)  # parts that a step's batch is computed in
     ema: float = key(0.0, least=0, most=0.99999999)  # decay per step of averaged weights; 0: none
     seed: int = key(0, least=0, most=2**31 - 1)
 
     # after training
     test_widths: tuple[float, ...] = course((), family="us")  # to calibrate and test, beside the ends of the range
-    calibration_batches: int = course(5, least=0)  # training batches; 0: no calibration
+    calibration_batches: int = course(5, least=0, most=EPOCHS)  # training batches; 0: no calibration
     test_every: int = course(1, least=0)  # epochs between tests; 0: at the end only
     test_only: bool = course(False)  # test `pretrained`, train nothing
 
@@ -138,29 +163,34 @@ class Config:
     latency_device: str = search("")  # latency: the device to find networks for, as the table names it; any
     search_criterion: str = search("error", choices=CRITERIA)  # error: as published
     search_statistics: str = search("batch", choices=STATISTICS)  # of a candidate's norms
-    search_widths: tuple[float, ...] = search((0.15, 1.5))  # of the network that is trained for the search, non-uniform
+    search_widths: tuple[float, ...] = search(
+        (0.15, 1.5), least=0, most=WIDEST
+    )  # of the network that is trained for the search, non-uniform
     search_share: float = search(0.15, least=0, most=10)  # of the epochs, that it is trained for
     search_holdout: int = search(0, least=0)  # training images kept aside for the search; holdout
     search_images: int = search(0, least=0)  # of these, how many measure a candidate; all
-    search_batch: int = search(0, least=0)  # images per batch of the search; test_batch_size, or batch_size, as far as it fits
-    search_cache_gib: float = search(2.0, least=0)  # opened images kept; 10,000 of 224 px take 5.6
+    search_batch: int = search(
+        0, least=0, most=BATCH
+    )  # images per batch of the search; test_batch_size, or batch_size, as far as it fits
+    search_cache_gib: float = search(2.0, least=0, most=1e6)  # opened images kept; 10,000 of 224 px take 5.6
     search_amp: str = search("auto", choices=("auto", "none", "bf16", "fp16"))  # auto: bf16 on GPUs
-    search_groups: int = search(10, least=1)  # a step takes a group's channels over this, rounded
+    search_groups: int = search(10, least=1, most=CHANNELS)  # a step takes a group's channels over this, rounded
     search_finish: bool = search(False)  # then train what was found, beside uniform widths of equal cost, and export it
-    search_train_epochs: int = search(0, least=0)  # of these trainings; as many as `epochs`
+    search_train_epochs: int = search(0, least=0, most=EPOCHS)  # of these trainings; as many as `epochs`
 
     # the machine
     device: str = machine("auto", choices=("auto", "cpu", "cuda"))
     amp: str = course("none", choices=("none", "bf16", "fp16"))
-    channels_last: bool = course(True)
+    channels_last: bool | None = course(None)  # as is faster, see slimmable/layout.py
     compile: bool = course(False)
     sync_norm: bool = course(False)  # batch statistics over all processes
-    threads: int = machine(0, least=0)  # of torch on the CPU; torch's own choice
+    threads: int = machine(0, least=0, most=1024)  # of torch on the CPU; torch's own choice
 
     # files
     output_dir: str = machine("")  # runs/CONFIG
     weights: str = course("")  # the finished checkpoint's name; NETWORK.pt
     layout: str = course("own", choices=("own", "published"))
+    probe_images: str = course("auto", choices=("auto", "yes", "no"))  # test images that the finished checkpoint carries
     checkpoint_every: int = machine(0, least=0)  # steps between checkpoints within an epoch; 0: none
     log_every: int = machine(50, least=1)  # steps between lines of progress
     best_by: str = course("widest")  # whose error best.pt follows: widest, narrowest, mean, or a width
@@ -298,7 +328,7 @@ def dump_config(config: Config) -> str:
 
 def plain(config: Config) -> dict[str, Any]:
     """Keys to plain values, tuples as lists."""
-    return {name: _listed(getattr(config, name)) for name in KEYS}
+    return {name: as_plain(getattr(config, name)) for name in KEYS}
 
 
 def run_settings(config: Config) -> dict[str, Any]:
@@ -306,5 +336,6 @@ def run_settings(config: Config) -> dict[str, Any]:
     return {name: value for name, value in plain(config).items() if not KEYS[name].may_change}
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+def as_plain(value: Any) -> Any:
+    """A key's value with lists for tuples, as files hold it."""
+    return [as_plain(v) for v in value] if isinstance(value, tuple) else value

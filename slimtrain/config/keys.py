@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.untrusted.quoting import quoted
+
+MOST = 1e9  # of numbers that nothing else limits
+LONGEST = 4096  # letters of a text: a path's
+ENTRIES = 1000  # of a list
 
 
 class Scope(Enum):
@@ -24,12 +28,15 @@ class Scope(Enum):
 
 @dataclass(frozen=True)
 class KeyRule:
-    """`choices` are all values, where there are any; `family` is that of the networks that the key is for."""
+    """`choices` are all values, where there are any; `least` and `most` limit numbers, also those in lists; `longest` the
+    letters of a text, `entries` the length of a list; `family` is that of the networks that the key is for."""
 
     scope: Scope = Scope.RUN
     choices: Collection[str] = ()
-    least: float = -math.inf
-    most: float = math.inf
+    least: float = -MOST
+    most: float = MOST
+    longest: int = LONGEST
+    entries: int = ENTRIES
     family: str = ""
 
     @property
@@ -41,12 +48,37 @@ class KeyRule:
         """UserError for a `value` that the key called `name` of a `network` cannot have."""
         if self.choices and value not in self.choices:
             expected = ", ".join(filter(None, self.choices))
-            raise UserError(f"{name} is {value!r}{nearest(str(value), self.choices)}. Expected {expected}.")
-        if self.least > -math.inf and not self.least <= value <= self.most:
-            limit = "" if self.most == math.inf else f" and at most {self.most}"
-            raise UserError(f"{name} is {value}, expected at least {self.least}{limit}.")
+            raise UserError(f"{name} is {quoted(value)}{nearest(str(value)[:LONGEST], self.choices)}. Expected {expected}.")
+        verb = "holds" if isinstance(value, tuple) else "is"
+        for part in self._parts(name, value):
+            if isinstance(part, str):
+                if len(part) > self.longest or "\0" in part:
+                    raise UserError(
+                        f"{name} {verb} {quoted(part)}, expected at most {self.longest} letters, none of them zero."
+                    )
+            elif isinstance(part, int | float) and not isinstance(part, bool) and not self.least <= part <= self.most:
+                raise UserError(f"{name} {verb} {quoted(part)}, expected {self._limits()}.")
         if self.family and value and family != self.family:
             raise UserError(f"{name} is for {self.family}_ networks, this is {network}. Leave it out.")
+
+    def _parts(self, name: str, value: Any) -> Iterator[Any]:
+        """What a value consists of. UserError for a list that is too long."""
+        if not isinstance(value, list | tuple):
+            yield value
+            return
+        if len(value) > self.entries:
+            raise UserError(f"{name} is a list of {len(value):,} entries, expected at most {self.entries:,}.")
+        for part in value:
+            yield from self._parts(name, part)
+
+    def _limits(self) -> str:
+        least = f"at least {_shown(self.least)}" if self.least > -MOST else ""
+        most = f"at most {_shown(self.most)}" if self.most < MOST or not least else ""
+        return " and ".join(filter(None, (least, most)))
+
+
+def _shown(number: float) -> str:
+    return f"{int(number)}" if number == int(number) else f"{number}"
 
 
 def key(default: Any, scope: Scope = Scope.RUN, **rules: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.config.reading import read_config
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
@@ -37,7 +38,7 @@ def published_size(value: Any, path: str | Path) -> ImageSize:
     try:
         return as_image_size(value[0] if isinstance(value, list) and len(value) == 1 else value)
     except ValueError as error:
-        raise UserError(f"{path}: image_size is {value!r}, expected {EXPECTED}.") from error
+        raise UserError(f"{path}: image_size is {quoted(value)}, expected {EXPECTED}.") from error
 
 
 def _is_width(value: Any) -> bool:
@@ -71,7 +72,7 @@ def read_published_config(path: str | Path) -> PublishedConfig:
             break  # there the switches are channel lists
         value = values.get(key) or []
         if not isinstance(value, list) or not all(_is_width(w) for w in value):
-            raise UserError(f"{path}: {key} is {value!r}, expected a list of positive widths.")
+            raise UserError(f"{path}: {key} is {quoted(value)}, expected a list of positive widths.")
         widths += [float(w) for w in value if float(w) not in widths]
     image_size = published_size(values.get("image_size", 224), path)
     if "inception" in str(values.get("data_transforms", "")):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.config.config import KEYS as OURS
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
 from slimtrain.models.published import published_network, published_spec
@@ -119,14 +120,14 @@ class _File:
         """Whether `key` is there and true; UserError where it is anything but true or false."""
         value = self.values.get(key, False)
         if not isinstance(value, bool):
-            raise self.error(f"{key} is {value!r}, expected true or false.")
+            raise self.error(f"{key} is {quoted(value)}, expected true or false.")
         return value
 
     def choice(self, key: str, known: dict[str, Any], fix: str = "") -> Any:
         """What `known` holds for the value of `key`; UserError, with the nearest name, where it holds nothing."""
         value = self.values[key]
         if not isinstance(value, str) or value not in known:
-            raise self.error(f"{key} is {value!r}{nearest(str(value), known)}. Expected {', '.join(known)}.{fix}")
+            raise self.error(f"{key} is {quoted(value)}{nearest(str(value), known)}. Expected {', '.join(known)}.{fix}")
         return known[value]
 
 
@@ -136,7 +137,7 @@ def _unknown(key: str, path: str) -> UserError:
             f"{path}: {key} is a key of our own configurations, this is a published one. Give it as --set {key}=VALUE."
         )
     known = (*PUBLISHED_KEYS, *OURS)
-    return UserError(f"{path}: key {key!r} is none of the published files' keys{nearest(str(key), known)}.")
+    return UserError(f"{path}: key {quoted(key)} is none of the published files' keys{nearest(str(key), known)}.")
 
 
 def _refuse_other_commands(file: _File) -> None:
@@ -158,11 +159,11 @@ def _network(file: _File) -> tuple[str, str]:
     try:
         family, architecture = split_name(network)
     except UserError as error:
-        raise file.error(f"model is {file.values['model']!r}: {error}") from error
+        raise file.error(f"model is {quoted(file.values['model'])}: {error}") from error
     arch = ARCHITECTURES[architecture]
     for key, value in arch.settings.items():
         if file.values.get(key, value) != value:
-            raise file.error(f"{key} is {file.values[key]!r}, but {network} has {value} {key} and no other number.")
+            raise file.error(f"{key} is {quoted(file.values[key])}, but {network} has {value} {key} and no other number.")
     file.unused |= {key for other in ARCHITECTURES.values() for key in other.published_keys} - arch.published_keys
     return network, family
 

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
 from slimtrain.base.spelling import likely_keys
-from slimtrain.base.yaml_file import load_yaml
-from slimtrain.config.config import KEYS, Config
+from slimtrain.base.untrusted.quoting import quoted, reason, shortened
+from slimtrain.base.yaml_file import load_yaml, parse_yaml
+from slimtrain.config.config import KEYS, Config, as_plain
 from slimtrain.config.published_keys import PUBLISHED_KEYS, translate
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if not equals:
-            raise UserError(f"--set {change}: expected key=value.")
+            raise UserError(f"--set {shortened(change)}: expected key=value.")
         # A published file may be changed by its own keys too; a key of both, as lr, is changed in the file.
         (values if published and (key in PUBLISHED_KEYS or key not in KEYS) else own)[key] = _parse(text, change)
         asked.add(key)
@@ -107,7 +106,7 @@ def make_config(values: Mapping[str, Any], source: str) -> Config:
     converted = {}
     for key, value in values.items():
         if key not in KEYS:
-            raise UserError(f"{source}: key {key!r} is not known{nearest_key(str(key))}.")
+            raise UserError(f"{source}: key {quoted(key)} is not known{nearest_key(shortened(str(key)))}.")
         converted[key] = _convert(key, value, source)
     if "network" not in converted:
         raise UserError(f"{source}: does not say which network to train. Expected `network: us_mobilenet_v1` or another.")
@@ -115,6 +114,13 @@ def make_config(values: Mapping[str, Any], source: str) -> Config:
         return Config(**converted)
     except UserError as error:
         raise type(error)(f"{source}: {error}") from error
+
+
+def stored_settings(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The settings of a run that a file of ours holds, as plain values, lists for tuples. UserError, naming `source`, for a
+    value that is none of its key's; keys that are not known are those of other versions, and left out."""
+    converted = {key: _convert(key, values[key], source) for key in KEYS if key in values}
+    return {key: as_plain(value) for key, value in converted.items()}
 
 
 def nearest_key(word: str) -> str:
@@ -143,9 +149,9 @@ def _read(source: str, packaged: bool) -> tuple[str, dict[str, Any]]:
 
 def _parse(text: str, change: str) -> Any:
     try:
-        return yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"--set {change}: {text!r} is not a YAML value ({' '.join(str(error).split())}).") from error
+        return parse_yaml(text) if text else ""
+    except ValueError as error:
+        raise UserError(f"--set {shortened(change)}: {quoted(text)} is not a YAML value ({reason(error)}).") from error
 
 
 def _convert(key: str, value: Any, source: str) -> Any:
@@ -155,7 +161,7 @@ def _convert(key: str, value: Any, source: str) -> Any:
         value = [item.strip() for item in value.split(",")]
     converted = _as(kind, value)
     if converted is _WRONG:
-        raise UserError(f"{source}: {key} is {value!r}, expected {_describe(kind)}.")
+        raise UserError(f"{source}: {key} is {quoted(value)}, expected {_describe(kind)}.")
     return converted
 
 
@@ -201,4 +207,5 @@ def _describe(kind: Any) -> str:
         return f"a list, each entry {_describe(typing.get_args(kind)[0])}"
     if isinstance(kind, types.UnionType):
         return " or ".join(map(_describe, typing.get_args(kind)))
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return names[kind]

@@ -8,6 +8,7 @@ from pathlib import Path
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
 from slimtrain.base.text import count
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
 from slimtrain.data.catalog import PICTURES, opened_with
@@ -42,7 +43,7 @@ def checked_size(size: object) -> ImageSize:
     try:
         return as_image_size(size)
     except ValueError as error:
-        raise UserError(f"image_size is {size!r}, expected {EXPECTED}.") from error
+        raise UserError(f"image_size is {quoted(size)}, expected {EXPECTED}.") from error
 
 
 def check_channels(channels: int) -> None:
@@ -125,7 +126,7 @@ def check_testing(test_only: bool, pretrained: str, best_by: str) -> None:
         try:
             float(best_by)
         except ValueError as error:
-            raise UserError(f"best_by is {best_by!r}, expected widest, narrowest, mean, or a width.") from error
+            raise UserError(f"best_by is {quoted(best_by)}, expected widest, narrowest, mean, or a width.") from error
 
 
 def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:

@@ -18,7 +18,6 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.base.options import UNITS, parse_number
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 
 if TYPE_CHECKING:
@@ -86,12 +85,6 @@ def cost_model(
         raise UserError("cost latency: needs a table of the device. Write one with `python -m benchmarks channels`.")
     from slimtrain.costs.latency_table import read_latency_table
 
-    if not isinstance(spec, NetworkSpec):
-        raise UserError(
-            f"cost latency: a latency table has the layers of a published architecture, and {spec.name} was made of a module. "
-            f"Search by {', '.join(COUNTED)} (--cost macs, without a table); how fast the networks found are says "
-            "`python -m benchmarks` of their files."
-        )
     return LatencyCost(read_latency_table(table_path, spec, image_size, device))
 
 

@@ -23,37 +23,72 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size, plain_size
 from slimtrain.base.text import count
+from slimtrain.base.untrusted.json_text import parse_json
+from slimtrain.base.untrusted.opening import read_text
+from slimtrain.base.untrusted.quoting import quoted, reason
+from slimtrain.costs.graph_layers import GraphLayer, graph_layers
 from slimtrain.costs.latency_grid import Axis, Times
-from slimtrain.costs.layer_shapes import DEPTHWISE, KINDS, LayerShape, layer_shapes
+from slimtrain.costs.layer_shapes import KINDS, LayerShape, layer_shapes
+from slimtrain.graph.policy import Policy
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 64 << 20  # of a table: one of 500 layers has a megabyte
+MOST = 10**9  # of any whole number of a table
+MOST_MS = 1e9
+MOST_TEXT = 1000
 KIND = "latency table"
+OF_GRAPHS = "operators"  # which layers of traced networks alone have in files
+Layer = LayerShape | GraphLayer
 
 
 class LatencyTableError(UserError):
     """A latency table that cannot be read, or is for another network, device or range of channels."""
 
 
+def layers_of(spec: WidthSpec, image_size: ImageSize) -> tuple[Layer, ...]:
+    """What a network's latency is the sum of: the weighted layers of a published architecture, all layers of a traced one.
+    UserError for a size that the network cannot take."""
+    if isinstance(spec, NetworkSpec):
+        return layer_shapes(spec, image_size)
+    assert isinstance(spec, GraphSpec)
+    spec.check_image_size(image_size)
+    return graph_layers(spec)
+
+
 @dataclass(frozen=True)
 class NetworkShape:
-    """The network that a table is for: everything that its layers' shapes depend on, but for the plan."""
+    """The network that a table is for: everything that its layers' shapes depend on, but for the plan. `stem_stride`: of a
+    published architecture; None of a traced network, whose layers say what they are."""
 
     name: str
     image_size: ImageSize
     classes: int
-    stem_stride: int
+    stem_stride: int | None
     in_channels: int = IMAGE_CHANNELS
 
     @staticmethod
-    def of(spec: NetworkSpec, image_size: ImageSize) -> NetworkShape:
-        return NetworkShape(spec.name, image_size, spec.classes, spec.stem_stride, spec.in_channels)
+    def of(spec: WidthSpec, image_size: ImageSize) -> NetworkShape:
+        stem_stride = spec.stem_stride if isinstance(spec, NetworkSpec) else None
+        return NetworkShape(spec.name, image_size, spec.classes, stem_stride, spec.in_channels)
 
     def __str__(self) -> str:
         channels = "" if self.in_channels == IMAGE_CHANNELS else f", images of {count(self.in_channels, 'channel')}"
-        size = format_size(self.image_size)
-        return f"{self.name} at {size} px, {self.classes} classes, stem stride {self.stem_stride}{channels}"
+        stem = "" if self.stem_stride is None else f", stem stride {self.stem_stride}"
+        return f"{self.name} at {format_size(self.image_size)} px, {self.classes} classes{stem}{channels}"
+
+    @property
+    def argument(self) -> str:
+        """What `python -m benchmarks channels` is given to measure it."""
+        return self.name if self.stem_stride is not None else "MODEL"
+
+    @property
+    def remark(self) -> str:
+        """What that is, behind the command."""
+        return "" if self.stem_stride is not None else " (MODEL: its checkpoint, or its module, as timm:NAME)"
 
 
 @dataclass(frozen=True)
@@ -67,7 +102,7 @@ class LatencyTable:
     precision: str
     batch: int
     threads: int | None
-    layers: tuple[LayerShape, ...]
+    layers: tuple[Layer, ...]
     of_layer: tuple[int, ...]
     times: tuple[Times, ...]
     constant_ms: float
@@ -111,25 +146,22 @@ class LatencyTable:
             ]
             raise LatencyTableError(
                 f"plan {plan}: {layer.name} has {' and '.join(wrong)}. Times beyond what was measured are not guessed: "
-                f"measure a wider range with python -m benchmarks channels {self.network.name} --range LOW:HIGH."
+                f"measure a wider range with python -m benchmarks channels {self.network.argument} --range LOW:HIGH"
+                f"{self.network.remark}."
             ) from error
 
     def describe(self) -> str:
         """`Intel Xeon, onnxruntime-cpu, fp32, batch 1`."""
         return f"{self.device['name']}, {self.backend}, {self.precision}, batch {self.batch}"
 
-    def check_network(self, spec: NetworkSpec, image_size: ImageSize) -> None:
+    def check_network(self, spec: WidthSpec, image_size: ImageSize) -> None:
         """LatencyTableError unless the table is for this network at this image size, layer by layer."""
         wanted = NetworkShape.of(spec, image_size)
-        size = format_size(image_size)
-        advice = (
-            f"Measure with python -m benchmarks channels {wanted.name} --image-size {size} --classes {wanted.classes} "
-            f"--stem-stride {wanted.stem_stride}{_more_options(spec)}."
-        )
+        advice = f"Measure with python -m benchmarks channels {wanted.argument}{_options(spec, wanted)}{wanted.remark}."
         if wanted != self.network:
             raise LatencyTableError(f"latency table for {self.network}, this is {wanted}. {advice}")
         has = {layer.name: layer for layer in self.layers}
-        needs = {layer.name: layer for layer in layer_shapes(spec, image_size)}
+        needs = {layer.name: layer for layer in layers_of(spec, image_size)}
         for name, layer in needs.items():
             if has.get(name) != layer:
                 what = "lacks" if name not in has else "has other shapes or channel groups for"
@@ -142,17 +174,27 @@ class LatencyTable:
         if self.device["name"] != name:
             raise LatencyTableError(
                 f"latency table of {self.device['name']}, this is {name}: what is slow on one is not on the other. Measure "
-                f"here with python -m benchmarks channels {self.network.name}."
+                f"here with python -m benchmarks channels {self.network.argument}{self.network.remark}."
             )
 
 
-def _more_options(spec: NetworkSpec) -> str:
-    channels = "" if spec.in_channels == IMAGE_CHANNELS else f" --in-channels {spec.in_channels}"
-    return channels + (f" --range {spec.range[0]:g}:{spec.range[1]:g}" if spec.family == "us" else "")
+def _options(spec: WidthSpec, shape: NetworkShape) -> str:
+    """The options that tell a network from others of its name."""
+    options = {"image-size": format_size(shape.image_size), "classes": shape.classes}
+    if shape.stem_stride is not None:
+        options["stem-stride"] = shape.stem_stride
+    if shape.in_channels != IMAGE_CHANNELS:
+        options["in-channels"] = shape.in_channels
+    if isinstance(spec, GraphSpec):
+        usual, policy = vars(Policy()), vars(spec.groups.policy)
+        options |= {name.replace("_", "-"): choice for name, choice in policy.items() if choice != usual[name]}
+    if spec.family == "us":
+        options["range"] = "{:g}:{:g}".format(*spec.range)
+    return "".join(f" --{name} {value}" for name, value in options.items())
 
 
 def read_latency_table(
-    path: str | Path, network: NetworkSpec | None = None, image_size: ImageSize | None = None, device: str | None = None
+    path: str | Path, network: WidthSpec | None = None, image_size: ImageSize | None = None, device: str | None = None
 ) -> LatencyTable:
     """The table in a file; with `network` and `image_size`, and with `device`, it is checked to be for these.
 
@@ -161,10 +203,11 @@ def read_latency_table(
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_text(path, MOST_BYTES))
+    except (OSError, ValueError) as error:
         raise LatencyTableError(
-            f"{path}: cannot be read as JSON ({error}). Give the latency_table.json that python -m benchmarks channels wrote."
+            f"{path}: cannot be read as JSON ({reason(error)}). Give the latency_table.json that python -m benchmarks "
+            "channels wrote."
         ) from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise LatencyTableError(
@@ -172,13 +215,13 @@ def read_latency_table(
         )
     if content.get("schema_version") != SCHEMA_VERSION:
         raise LatencyTableError(
-            f"{path}: schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}. Measure again with this "
-            "version, or read it with the one that wrote it."
+            f"{path}: schema version {quoted(content.get('schema_version'))}, expected {SCHEMA_VERSION}. Measure again with "
+            "this version, or read it with the one that wrote it."
         )
     try:
         table = _table(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        said = f"lacks {reason(error)}" if isinstance(error, KeyError) else reason(error)
         raise LatencyTableError(f"{path}: {said}. The file is damaged: measure again, or take another copy.") from error
     if network is not None:
         table.check_network(network, table.network.image_size if image_size is None else image_size)
@@ -191,9 +234,7 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     """Write a table as JSON, at once. Raises UserError where it cannot be written, ValueError for NaN in it."""
     layers = [
         {
-            **{key: getattr(layer, key) for key in ("name", "kind", "kernel", "stride")},
-            "side": plain_size(layer.size),  # so called since all were squares
-            "activation": layer.activation,
+            **_layer_content(layer),
             "input": _dim_content(layer.inp),
             "output": _dim_content(layer.out),
             "times": entry,
@@ -226,6 +267,13 @@ def write_latency_table(path: str | Path, table: LatencyTable) -> None:
     write_atomically(Path(path), (text + "\n").encode(), RUN)
 
 
+def _layer_content(layer: Layer) -> dict[str, Any]:
+    if isinstance(layer, GraphLayer):
+        return layer.content
+    content = {key: getattr(layer, key) for key in ("name", "kind", "kernel", "stride")}
+    return {**content, "side": plain_size(layer.size), "activation": layer.activation}  # `side` since all were squares
+
+
 def _network_content(network: NetworkShape) -> dict[str, Any]:
     content = {**vars(network), "image_size": plain_size(network.image_size)}
     if network.in_channels == IMAGE_CHANNELS:
@@ -242,20 +290,22 @@ def _table(content: dict[str, Any]) -> LatencyTable:
     network = NetworkShape(
         **{**content["network"], "image_size": _size(content["network"]["image_size"], "network: image_size")}
     )
-    _whole(network.in_channels, "network: in_channels")
+    _text(network.name, "network: name")
+    for key in ("in_channels", "classes", *(["stem_stride"] if network.stem_stride is not None else [])):
+        _whole(getattr(network, key), f"network: {key}")
     times = tuple(_times(number, entry) for number, entry in enumerate(content["times"]))
     layers = tuple(_layer(entry) for entry in content["layers"])
     of_layer = tuple(_whole(entry["times"], "an entry of `times`", 0) for entry in content["layers"])
     for layer, entry in zip(layers, of_layer, strict=True):
-        if entry >= len(times) or (times[entry].outputs is None) != (layer.kind == DEPTHWISE):
+        if entry >= len(times) or (times[entry].outputs is None) != layer.single:
             raise ValueError(f"layer {layer.name}: entry {entry} of `times` is not there, or not for such a layer")
-    if not content["device"]["name"]:
+    if not _text(content["device"]["name"], "device: name"):
         raise ValueError("`device` has no name")
     return LatencyTable(
         network=network,
         device=content["device"],
-        backend=str(content["backend"]),
-        precision=str(content["precision"]),
+        backend=_text(content["backend"], "backend"),
+        precision=_text(content["precision"], "precision"),
         batch=_whole(content["batch"], "batch"),
         threads=None if content["threads"] is None else _whole(content["threads"], "threads"),
         layers=layers,
@@ -263,26 +313,40 @@ def _table(content: dict[str, Any]) -> LatencyTable:
         times=times,
         constant_ms=_number(content["constant_ms"], "constant_ms"),
         factor=_number(content["factor"], "factor"),
-        settings=content["settings"],
-        environment=content["environment"],
+        settings=_mapping(content["settings"], "settings"),
+        environment=_mapping(content["environment"], "environment"),
     )
 
 
-def _layer(content: dict[str, Any]) -> LayerShape:
-    name = str(content["name"])
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: {quoted(value)}, expected an object")
+    return value
+
+
+def _layer(content: dict[str, Any]) -> Layer:
+    name = _text(content["name"], "name of a layer")
+    inp, out = (_dim(content[key], name) for key in ("input", "output"))
+    if OF_GRAPHS in content:
+        return GraphLayer.of(content, inp, out)
     if content["kind"] not in KINDS:
-        raise ValueError(f"layer {name}: kind {content['kind']!r}, expected {', '.join(KINDS)}")
+        raise ValueError(f"layer {name}: kind {quoted(content['kind'])}, expected {', '.join(KINDS)}")
     kernel, stride = (_whole(content[key], f"layer {name}: {key}") for key in ("kernel", "stride"))
     size = _size(content["side"], f"layer {name}: side")
-    inp, out = (_dim(content[key], name) for key in ("input", "output"))
     return LayerShape(name, content["kind"], kernel, stride, size, inp, out, str(content["activation"]))
 
 
 def _dim(content: Any, name: str) -> Dim | int:
     if isinstance(content, dict):
-        terms = tuple((str(group), int(sign)) for group, sign in content["groups"])
+        terms = tuple((_text(group, f"layer {name}: group"), _sign(sign, name)) for group, sign in content["groups"])
         return Dim(terms, _whole(content["divisor"], f"layer {name}: divisor"))
     return _whole(content, f"layer {name}: channels")
+
+
+def _sign(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -MOST <= value <= MOST:
+        raise ValueError(f"layer {name}: a group counts {quoted(value)}, expected a whole number")
+    return value
 
 
 def _times(number: int, content: dict[str, Any]) -> Times:
@@ -302,7 +366,7 @@ def _axis(counts: Any, step: Any, what: str) -> Axis | None:
         return None
     channels = tuple(_whole(count, f"{what}: channels") for count in counts)
     if not channels or any(a >= b for a, b in itertools.pairwise(channels)):
-        raise ValueError(f"{what}: channels {list(channels)} do not rise")
+        raise ValueError(f"{what}: channels {quoted(list(channels))} do not rise")
     return Axis(channels, _whole(step, f"{what}: step"))
 
 
@@ -313,12 +377,18 @@ def _size(value: Any, what: str) -> ImageSize:
 
 
 def _whole(value: Any, what: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what}: {value!r}, expected a whole number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise ValueError(f"{what}: {quoted(value)}, expected a whole number of at least {least}, and at most {MOST:,}")
     return value
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{what}: {value!r}, expected milliseconds of 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_MS:  # False for NaN
+        raise ValueError(f"{what}: {quoted(value)}, expected milliseconds of 0 or more, and at most {MOST_MS:,.0f}")
     return float(value)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > MOST_TEXT:
+        raise ValueError(f"{what}: {quoted(value)}, expected a text of at most {MOST_TEXT} letters")
+    return value

@@ -45,6 +45,16 @@ class LayerShape:
         return 1 if self.kind == LINEAR else pixels(_window(self.size, self.kernel, self.stride, self.kernel // 2))
 
     @property
+    def single(self) -> bool:
+        """Whether its inputs are its outputs."""
+        return self.kind == DEPTHWISE
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What layers that are computed alike have in common."""
+        return self.kind, self.kernel, self.stride
+
+    @property
     def fan_in(self) -> Dim | int:
         """The channels that one output channel reads: of a depthwise layer one."""
         return 1 if self.kind == DEPTHWISE else self.inp

@@ -6,28 +6,37 @@ for inert objects that only keep what they are given; every other name refuses t
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
+import os
 import pickle
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import some
+from slimtrain.base.untrusted.opening import MIB, open_file, read_file
+from slimtrain.base.untrusted.quoting import reason, shortened
 from slimtrain.data.catalog import DataRequest
 from slimtrain.data.folders import data_folder, entry_names
 from slimtrain.data.samples import ArraySamples
 
 SIDE = 32  # pixels
 PIXELS = 3 * SIDE * SIDE
-MAX_MEMBER = 1 << 30  # bytes, of a file in an archive; the largest published one has 155 MB
+MOST_BYTES = 256 * MIB  # of a file; the largest published one has 155 MB
+MOST_INFLATED = 512 * MIB  # of an archive; the published ones have 186 MB
+MOST_MEMBERS = 100  # files and folders of an archive; the published ones have 9
+MOST_STEPS = 1_000_000  # of a pickle; the largest published one takes 300,000
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ LAYOUTS = {
         names="fine_label_names",
     ),
 }
+Inflated = BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 Read = Callable[[str], bytes]  # the content of the file of that name
 
 
@@ -114,25 +124,68 @@ def _reader(name: str, path: Path) -> Iterator[tuple[Read, str]]:
 
 def _file(folder: Path, file: str) -> bytes:
     try:
-        return (folder / file).read_bytes()
+        return read_file(folder / file, MOST_BYTES)
     except OSError as error:
-        raise UserError(f"{folder / file}: cannot be read ({error.strerror or error}). {_AGAIN}") from error
+        raise UserError(f"{folder / file}: cannot be read ({reason(error)}). {_AGAIN}") from error
 
 
 def _unpack(archive: Path, layout: Layout) -> dict[str, bytes]:
     """The wanted files of an archive, in memory: nothing is written."""
     wanted, contents = {layout.meta, layout.test, *layout.train}, {}
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                file = Path(member.name).name
-                if member.isreg() and file in wanted and member.size < MAX_MEMBER:
+        with open_file(archive) as file, _inflated(file) as inner:
+            measured = _Measured(inner)
+            tar = tarfile.open(fileobj=measured, mode="r:")  # noqa: SIM115 (what it holds is closed above)
+            for number, member in enumerate(tar):
+                if number == MOST_MEMBERS:
+                    raise tarfile.ReadError(f"it holds more than {MOST_MEMBERS} files")
+                name = Path(member.name).name
+                if member.isreg() and not member.issparse() and name in wanted and member.size < MOST_BYTES:
                     stream = tar.extractfile(member)
                     assert stream is not None  # only for what is not a file
-                    contents[file] = stream.read()
+                    measured.at_once = MOST_BYTES
+                    contents[name] = stream.read()
+                    measured.at_once = MIB
     except Exception as error:  # tarfile and its decompressors raise a dozen kinds on damaged archives
-        raise UserError(f"{archive}: truncated or no tar archive ({error}), expected {layout.archive}. {_AGAIN}") from error
+        raise UserError(
+            f"{archive}: truncated or no tar archive ({reason(error)}), expected {layout.archive}. {_AGAIN}"
+        ) from error
     return contents
+
+
+def _inflated(file: BinaryIO) -> Inflated:
+    """An archive's bytes, of whichever kind its first ones are."""
+    kind = file.read(6)
+    file.seek(0)
+    if kind.startswith(b"\x1f\x8b"):
+        return gzip.open(file)
+    if kind.startswith(b"BZh"):
+        return bz2.open(file)
+    return lzma.open(file) if kind == b"\xfd7zXZ\0" else file
+
+
+class _Measured(io.RawIOBase):
+    """An archive's bytes as far as they are taken: `at_once` of them, and none beyond the most of all."""
+
+    def __init__(self, file: Inflated) -> None:
+        self.file, self.at_once = file, MIB
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.at_once:
+            raise tarfile.ReadError("a part of it is larger than such an archive has")
+        self._check(self.file.tell() + size)
+        return self.file.read(size)
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._check(place)
+        return self.file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def _check(self, place: int) -> None:
+        if place > MOST_INFLATED:
+            raise tarfile.ReadError(f"it inflates to more than {MOST_INFLATED // MIB} MiB")
 
 
 def _member(archive: Path, contents: dict[str, bytes], file: str) -> bytes:
@@ -179,27 +232,90 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# What published files, and those that Python 3 writes of the same, are made of: values, lists, dictionaries, `_KNOWN`.
+_STEPS = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.NONE, pickle.NEWTRUE),
+    *(pickle.NEWFALSE, pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINSTRING),
+    *(pickle.SHORT_BINSTRING, pickle.STRING, pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINBYTES),
+    *(pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.PUT, pickle.LONG),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL),
+    *(pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD, pickle.BINFLOAT),
+)
+
+
+class _Steps(dict[int, Any]):
+    """What the steps of a pickle do, so many times in all; others end it."""
+
+    def __init__(self, steps: Mapping[int, Any]) -> None:
+        super().__init__(steps)
+        self.left = MOST_STEPS
+
+    def __getitem__(self, step: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it takes more than {MOST_STEPS:,} steps")
+        return super().__getitem__(step)
+
+    def __missing__(self, step: int) -> Any:
+        raise pickle.UnpicklingError(f"its step {bytes((step,))!r} is none of CIFAR's")
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own in Python: that in C takes room for whatever numbers a file claims, and cannot be stopped.
+
+    Keys are text alone: a tuple that holds the same one twice, and so on forty times, has no end of being hashed.
+    """
+
+    stack: list[Any]
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        own = {
+            pickle.SETITEM[0]: _Unpickler.set_item,
+            pickle.SETITEMS[0]: _Unpickler.set_items,
+            pickle.DICT[0]: _Unpickler.set_dict,
+        }
+        self.dispatch = _Steps({step[0]: pickle._Unpickler.dispatch[step[0]] for step in _STEPS} | own)  # type: ignore[misc]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"it calls {module}.{name}")
         return _KNOWN[module, name]
 
+    def set_item(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        pickle._Unpickler.dispatch[pickle.SETITEM[0]](self)  # type: ignore[arg-type]
+
+    def set_items(self) -> None:
+        self._check_keys(self.stack[::2])
+        pickle._Unpickler.dispatch[pickle.SETITEMS[0]](self)  # type: ignore[arg-type]
+
+    def set_dict(self) -> None:
+        self._check_keys(self.stack[::2])
+        pickle._Unpickler.dispatch[pickle.DICT[0]](self)  # type: ignore[arg-type]
+
+    def _check_keys(self, keys: Sequence[Any]) -> None:
+        if not all(isinstance(key, str | bytes) for key in keys):
+            raise pickle.UnpicklingError("a key of it is no text")
+
 
 def _load(content: bytes, where: str) -> dict[str, Any]:
     """The dictionary of a file, keys as text; UserError where it is damaged, foreign, or would run code."""
     try:
-        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        loaded = _Unpickler(content).load()
     except Exception as error:  # pickle raises nearly everything on damaged files
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{where}: truncated, or no file of CIFAR ({reason}). {_AGAIN}") from error
+        raise UserError(
+            f"{where}: truncated, or no file of CIFAR ({type(error).__name__}: {reason(error)}). {_AGAIN}"
+        ) from error
     if not isinstance(loaded, dict):
         raise UserError(f"{where}: no file of CIFAR: holds a {type(loaded).__name__}, expected a dictionary. {_AGAIN}")
     return {_text(key): value for key, value in loaded.items()}
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """A text of a file; nothing of another value, of which no text need ever end."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 
 def _images(batch: dict[str, Any], key: str, classes: int, where: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -207,7 +323,7 @@ def _images(batch: dict[str, Any], key: str, classes: int, where: str) -> tuple[
     data, labels = batch.get("data"), batch.get(key)
     pixels = _bytes(data)
     if not isinstance(labels, list) or not labels or not all(type(label) is int for label in labels):
-        raise UserError(f"{where}: no file of CIFAR: has no list {key!r} (found {some(sorted(batch))}). {_AGAIN}")
+        raise UserError(f"{where}: no file of CIFAR: has no list {key!r} (found {shortened(some(sorted(batch)))}). {_AGAIN}")
     if pixels is None or len(pixels) != len(labels) * PIXELS:
         size = "no bytes" if pixels is None else f"{len(pixels)} bytes"
         raise UserError(f"{where}: has {size} of images, expected {PIXELS} for each of {len(labels)} labels. {_AGAIN}")

@@ -58,6 +58,15 @@ def endings() -> frozenset[str]:
     return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES)
 
 
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, whatever a file is called, in the order in which they are tried."""
+    from PIL import Image
+
+    endings()
+    return tuple(kind for kind in Image.ID if kind in Image.OPEN and kind not in NO_PICTURES)
+
+
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return not ignored(name) and os.path.splitext(name)[1].lower() in endings()

@@ -10,18 +10,23 @@ met (of 256x192, 293x219), so that the crop is 0.875 of the picture in one direc
 from __future__ import annotations
 
 import logging
+import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.base.process.memory import tells_of_memory
+from slimtrain.base.untrusted.opening import MIB, open_file
+from slimtrain.base.untrusted.quoting import printable, reason
 from slimtrain.data.catalog import CATALOG, packaged, tested_whole
 from slimtrain.data.image_files import image_files
 from slimtrain.data.opening import ImageRefused, check_channels, of_channels, open_image
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESIZE = 0.875  # crop over resized side
+ZIP = b"PK"  # what a `.npz` begins with
+MOST_INFLATED = 2048 * MIB  # beyond a file's own size
 Images = NDArray[np.float32]
 
 
@@ -202,11 +209,13 @@ def readable(files: Sequence[str | Path], preprocessing: Preprocessing) -> Itera
             image = preprocessing(path)
         except ImageRefused as error:
             failed += 1
-            log.warning("%s It is left out", error)
+            log.warning("%s", printable(f"{error} It is left out"))
             continue
         except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+            if tells_of_memory(error):
+                raise
             failed += 1
-            log.warning("%s: not a readable image (%s), left out", path, error)
+            log.warning("%s", printable(f"{path}: not a readable image ({reason(error)}), left out"))
             continue
         yield image
     if failed == len(files):
@@ -233,17 +242,19 @@ def read_array(
     """Normalized float32 [N, channels, height, width], or [N, *shape] of inputs that are no images, of a `.npy` file, or of a
     `.npz` that holds nothing else but, where it does, their labels: integers [N], returned beside."""
     labels: Indices | None = None
+    loaded: Any
     try:
-        loaded: Any = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded, labels = _images_and_labels(path, {name: loaded[name] for name in loaded.files})
+        with open_file(path) as file:
+            if file.read(len(ZIP)) == ZIP:
+                loaded, labels = _images_and_labels(path, _members(path, file))
+            else:
+                loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file.") from error
     except UserError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on a damaged file
-        raise UserError(f"{path}: not a readable numpy file ({error}).") from error
+        raise UserError(f"{path}: not a readable numpy file ({reason(error)}).") from error
     shape = shape or (channels, *sides(image_size))
     expected = f"normalized float32 images [N, {', '.join(map(str, shape))}]"
     if not isinstance(loaded, np.ndarray):
@@ -258,6 +269,37 @@ def read_array(
             f"{path}: holds {len(loaded)} images and {len(labels)} labels. Give one label for every image, or none."
         )
     return loaded, labels
+
+
+def _members(path: Path, file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays of a `.npz`: measured before they are inflated, and what their checksums say. UserError for a file that
+    becomes much larger than it is, ValueError for a damaged one."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        inflated = sum(member.file_size for member in members)
+        if inflated > size + MOST_INFLATED:
+            raise UserError(
+                f"{path}: its {size // MIB:,} MiB become {inflated // MIB:,} MiB, at most {MOST_INFLATED // MIB:,} MiB more "
+                "are inflated. Save them with numpy.savez or as .npy, which is not compressed."
+            )
+        return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array, of exactly the bytes that its header claims."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{member.filename}: of version {version[0]}.{version[1]}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or min(shape, default=0) < 0 or stream.tell() + size != member.file_size:
+            raise ValueError(f"{member.filename}: its content is not what it claims: {dtype} {list(shape)}")
+        content = stream.read(size)
+        stream.read(1)  # the end, where the checksum is looked at
+    return np.ndarray(shape, dtype, content, order="F" if fortran else "C")
 
 
 def _images_and_labels(path: Path, arrays: Mapping[str, Any]) -> tuple[Any, Indices | None]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.process.memory import tells_of_memory
 from slimtrain.data.opening import ImageRefused
 from slimtrain.data.samples import Picture, Samples
 from slimtrain.data.transforms import Transform
@@ -246,7 +247,9 @@ def _open(samples: Samples, index: int) -> Picture | None:
         return samples.image(index)
     except ImageRefused:
         raise
-    except Exception:  # Pillow's decoders raise nearly anything on a damaged file
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        if tells_of_memory(error):
+            raise
         return None
 
 

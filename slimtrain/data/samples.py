@@ -20,6 +20,7 @@ from torch import Tensor
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.text import count
+from slimtrain.base.untrusted.quoting import printable
 from slimtrain.data.opening import MODES, of_channels, open_image
 from slimtrain.data.sampling import Indices, share_by_class
 
@@ -71,10 +72,11 @@ class FileSamples:
         exif_orientation: bool = False,
         channels: int = 3,
     ) -> None:
-        """`files[i]` are the names of the files of `classes[i]`."""
+        """`files[i]` are the names of the files in the folder `classes[i]`; a class is called as its folder is, printably."""
         self.exif_orientation, self.channels = exif_orientation, channels
         encoded = [os.fsencode(name) for names in files for name in names]
-        self.folder, self.classes = str(folder), tuple(classes)
+        self.folder, self.folders = str(folder), tuple(classes)
+        self.classes = tuple(printable(name) for name in classes)
         self.labels = np.repeat(np.arange(len(files)), [len(names) for names in files])
         self.ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self.names = b"".join(encoded)
@@ -91,7 +93,7 @@ class FileSamples:
     def name(self, index: int) -> str:
         start = int(self.ends[index - 1]) if index else 0
         file = os.fsdecode(self.names[start : int(self.ends[index])])
-        return os.path.join(self.folder, self.classes[self.label(index)], file)
+        return os.path.join(self.folder, self.folders[self.label(index)], file)
 
 
 class ArraySamples:

@@ -124,15 +124,16 @@ class Graph:
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
     structure: Structure | None = None
     by_name: Mapping[str, Node] = field(init=False, repr=False, compare=False)
+    form: Structure = field(init=False, repr=False, compare=False)  # `structure`, or what None stands for
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+        object.__setattr__(self, "form", self.structure or usual_structure(len(self.outputs)))
 
     @cached_property
     def results(self) -> tuple[tuple[str, TensorType], ...]:
         """What it gives out: names, as files have them, and types."""
-        structure = self.structure or usual_structure(len(self.outputs))
-        return tuple((name, self.types[value]) for name, value in zip(structure.names, self.outputs, strict=True))
+        return tuple((name, self.types[value]) for name, value in zip(self.form.names, self.outputs, strict=True))
 
     @cached_property
     def classifies(self) -> bool:
@@ -144,8 +145,7 @@ class Graph:
     def given(self, outputs: Sequence[Any]) -> Any:
         """Outputs as the module gives them, in their dictionaries, tuples and lists. Logits of a classifier stand alone,
         whatever they stood in: that is what trains and tests classifiers."""
-        structure = self.structure or usual_structure(len(self.outputs))
-        return outputs[0] if self.classifies else structure.filled(outputs)
+        return outputs[0] if self.classifies else self.form.filled(outputs)
 
     @cached_property
     def types(self) -> dict[Value, TensorType]:

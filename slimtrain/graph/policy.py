@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 # The first of each is the default.
 POLICIES = {"heads": ("outer", "inner"), "conv_groups": ("outer", "inner"), "shuffles": ("exact", "free")}
+POLICY_TEXTS = {  # what commands say of them
+    "heads": "outer: whole attention heads go; inner: every head gets narrower.",
+    "conv_groups": "outer: whole groups of grouped convolutions go; inner: every group gets narrower.",
+    "shuffles": "free: channel shuffles may take any order; narrow networks then need training.",
+}
 ORDERS = ("l1", "l2", "none")  # by the norm of what reads a channel; as they are
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Iterator, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,13 +24,27 @@ class Structure:
     parts: tuple[Structure, ...] = ()
     keys: tuple[str | int, ...] = ()
 
+    def __post_init__(self) -> None:
+        _ = self._named  # before anything that compiles a network can meet the making of a class
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Structure, (self.kind, self.parts, self.keys)  # without the class, which no other process could import
+
+    @cached_property
+    def _named(self) -> Callable[..., tuple[Any, ...]] | None:
+        """A named tuple of its keys, if they can be names; the user's own class would have to be imported."""
+        names = [key for key in self.keys if isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)]
+        if self.kind != TUPLE or not names or len(names) < len(self.keys) or any(name.startswith("_") for name in names):
+            return None
+        return namedtuple("Outputs", names)
+
     @cached_property
     def tensors(self) -> int:
         """How many tensors there are in it."""
         return int(self.kind == TENSOR) + sum(part.tensors for part in self.parts)
 
     def filled(self, tensors: Sequence[Any]) -> Any:
-        """The structure with `tensors` in it, in their order. A named tuple comes as a tuple."""
+        """The structure with `tensors` in it, in their order. A named tuple comes as one of the same names."""
         left = iter(tensors)
         return self._filled(left)
 
@@ -38,6 +54,8 @@ class Structure:
         parts = [part._filled(left) for part in self.parts]
         if self.kind == DICTIONARY:
             return dict(zip(self.keys, parts, strict=True))
+        if self._named is not None:
+            return self._named(*parts)
         return {NOTHING: None, TUPLE: tuple(parts), LIST: parts}[self.kind]
 
     def _paths(self) -> Iterator[tuple[str | int, ...]]:

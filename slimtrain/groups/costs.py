@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from slimtrain.graph.graph import PARAMETER, STATISTIC, Batch, Node, Value
+from slimtrain.graph.folding import folded_norms
+from slimtrain.graph.graph import PARAMETER, Batch, Node, Value, values_of
 from slimtrain.graph.sizes import Sizing
 
 Shape = tuple[int, ...]
@@ -37,13 +38,26 @@ class GraphCost(NamedTuple):
 
 
 def graph_cost(sizing: Sizing) -> GraphCost:
-    """`params`: what is trained, once batch norms are folded: of a norm's scale and shift a bias stays."""
+    """`params`: what is trained, once batch norms are folded into layers: of a norm's scale and shift the layer's bias stays.
+    Norms that stand alone keep both."""
     weighted = node_costs(sizing)
     macs, activations = sum(cost.macs for cost in weighted), sum(_output(sizing, cost.node) for cost in weighted)
     pools = sum(math.prod(_argument(sizing, node, "self", "input")) for node in sizing.graph.nodes if node.kind in AVERAGES)
     trained = sum(math.prod(_shape(sizing, Value(p.node))) for p in sizing.graph.parameters if p.kind == PARAMETER)
-    folded = sum(math.prod(_shape(sizing, Value(p.node))) for p in sizing.graph.parameters if p.kind == STATISTIC) // 2
-    return GraphCost(macs, pools, trained - folded, activations, len(weighted))
+    return GraphCost(macs, pools, trained - _less_once_folded(sizing), activations, len(weighted))
+
+
+def _less_once_folded(sizing: Sizing) -> int:
+    """How many trained numbers fewer there are once batch norms are folded: their scales and shifts go, and the biases that
+    layers have; each gives a bias."""
+    graph, folded = sizing.graph, folded_norms(sizing.graph)
+    norms = [node for node in graph.nodes if node.name in folded]
+    gone = {value.node for node in norms for name in ("weight", "bias") for value in values_of(node.arguments.get(name))}
+    gone -= {value.node for node in graph.nodes if node.name not in folded for value in node.inputs}
+    gone |= {value.node for layer in folded.values() for value in values_of(layer.arguments.get("bias"))}
+    trained = [Value(p.node) for p in graph.parameters if p.kind == PARAMETER and p.node in gone]
+    means = {value for node in norms for value in values_of(node.arguments["running_mean"])}
+    return sum(math.prod(_shape(sizing, value)) for value in trained) - sum(math.prod(_shape(sizing, mean)) for mean in means)
 
 
 def graph_maps(sizing: Sizing) -> tuple[int, int]:

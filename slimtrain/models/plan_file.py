@@ -17,12 +17,15 @@ import yaml
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.image_size import ImageSize, as_image_size, plain_size
+from slimtrain.base.untrusted.quoting import quoted, shortened
 from slimtrain.base.yaml_file import load_yaml
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MOST_NAME = 100  # letters, which become part of files' names
+QUOTES = "'\""
 SIBLINGS = ("us", "autoslim")
 
 
@@ -86,22 +89,24 @@ def read_channels(path: Path, network: str, groups: Collection[str], ours: str) 
     name, channels, sibling = path.stem, content, False
     if "channels" in content:
         channels = content["channels"]
-        name = str(content.get("name", name))
+        name = shortened(str(content.get("name", name)), MOST_NAME + 1)
         planned_network = content.get("network", network)
         family, _, own = network.partition("_")
         related = [f"{sibling}_{own}" for sibling in SIBLINGS] if family in SIBLINGS else []
         sibling = planned_network != network
         if sibling and planned_network not in related:
-            raise WidthError(f"{path}: is a plan for {planned_network}, {ours}.")
+            raise WidthError(f"{path}: is a plan for {quoted(planned_network).strip(QUOTES)}, {ours}.")
         if not isinstance(channels, dict):
-            raise UserError(f"{path}: `channels` is {channels!r}, expected a mapping of channel groups to channels.")
+            raise UserError(f"{path}: `channels` is {quoted(channels)}, expected a mapping of channel groups to channels.")
     elif groups and not content.keys() & set(groups):
-        first = str(next(iter(content), ""))
+        first = shortened(str(next(iter(content), "")))
         raise WidthError(
             f"{path}: names no channel group of {network}{nearest(first, groups)}. Its groups are {', '.join(groups)}."
         )
-    if not PLAN_NAME.fullmatch(name):
-        raise UserError(f"{path}: the plan's name {name!r} goes into file names: letters, digits, - and _ only.")
+    if not PLAN_NAME.fullmatch(name) or len(name) > MOST_NAME:
+        raise UserError(
+            f"{path}: the plan's name {quoted(name)} goes into file names: letters, digits, - and _ only, {MOST_NAME} at most."
+        )
     return name, channels, sibling
 
 
@@ -115,7 +120,8 @@ def written_macs(path: Path) -> WrittenMacs | None:
         return None
     if not isinstance(macs, int) or isinstance(macs, bool) or macs < 1:
         return None
-    return WrittenMacs(macs, size, content.get("in_channels", IMAGE_CHANNELS))
+    in_channels = content.get("in_channels", IMAGE_CHANNELS)
+    return WrittenMacs(macs, size, in_channels) if type(in_channels) is int and in_channels > 0 else None
 
 
 def tied(path: Path, channels: Mapping[str, Any], spec: NetworkSpec) -> dict[str, Any]:
@@ -130,8 +136,8 @@ def tied(path: Path, channels: Mapping[str, Any], spec: NetworkSpec) -> dict[str
         name = names.get(group, group)
         if merged.setdefault(name, count) != count:
             raise WidthError(
-                f"{path}: group {group} has {count!r} channels and {name} {merged[name]!r}: this {spec.name} sums them, they "
-                "have the same number."
+                f"{path}: group {group} has {quoted(count)} channels and {name} {quoted(merged[name])}: this {spec.name} "
+                "sums them, they have the same number."
             )
     return merged
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.models.architecture import Architecture
 from slimtrain.models.mobilenet_v1 import MOBILENET_V1
 from slimtrain.models.mobilenet_v2 import MNASNET, MOBILENET_V2
@@ -28,7 +29,7 @@ def split_name(name: str) -> tuple[str, str]:
     """(family, architecture) of a network's name; UserError, with the nearest name, for an unknown one."""
     names = network_names()
     if name not in names:
-        raise UserError(f"network {name!r}: not known{nearest(name, names)}. The networks are {', '.join(names)}.")
+        raise UserError(f"network {quoted(name)}: not known{nearest(name, names)}. The networks are {', '.join(names)}.")
     family, _, architecture = name.partition("_")
     return family, architecture
 

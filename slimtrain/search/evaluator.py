@@ -28,6 +28,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.kept_memory import memory_kept
 from slimtrain.search.prefix import SharedPrefix
+from slimtrain.slimmable.layout import memory_format
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.training.distributed import Processes
@@ -158,8 +159,7 @@ class Evaluator:
         self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
         """The number and logits of every plan, in any order."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        placed = images.to(self.processes.device, memory_format=layout)
+        placed = images.to(self.processes.device, memory_format=memory_format(self.channels_last))
         if self.reuse:
             yield from prefix.sweep(current, plans, placed)
             return

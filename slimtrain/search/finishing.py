@@ -27,7 +27,7 @@ import click
 from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.image_size import ImageSize
-from slimtrain.base.text import table
+from slimtrain.base.text import table, utf8
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import MACHINE_KEYS, SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
@@ -224,7 +224,7 @@ def _write(path: Path, rows: Sequence[ComparisonRow]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in dataclasses.fields(ComparisonRow))
     writer.writerows(dataclasses.astuple(row) for row in rows)
-    write_atomically(path, text.getvalue().encode(), RUN)
+    write_atomically(path, utf8(text.getvalue()), RUN)
 
 
 def comparison_table(rows: Sequence[ComparisonRow], cost: CostModel) -> str:

@@ -44,11 +44,12 @@ from slimtrain.search.request import SearchRequest, search_folder
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
+from slimtrain.slimmable.ordinary import ordinary_torch
 from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes, processes
 from slimtrain.training.fitting import fitted, fitted_for_searching, resumed_batch
 from slimtrain.training.inputs import data_of, test_transform_of
-from slimtrain.training.resume import check_settings, move_aside
+from slimtrain.training.resume import check_settings, claimed_run, move_aside
 from slimtrain.training.run import train
 from slimtrain.training.testing import open_with_data
 
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_BATCHES = 5  # where the configuration, for networks that need none, names none
 
 
+@ordinary_torch()
 def search(
     config: Config,
     *,
@@ -94,6 +96,14 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     check_request(request, None if opened is None else opened[0], module)
     request = _with_search_batch(request, opened, module, processes, resume)
     processes.wait()  # a checkpoint may lie in the folder that is moved
+    with claimed_run(request.folder, processes):
+        return _search(request, processes, opened, resume)
+
+
+def _search(
+    request: SearchRequest, processes: Processes, opened: tuple[Checkpoint, Config, Data] | None, resume: bool
+) -> list[SearchOutcome]:
+    """What `run_whole_search` does in its folder."""
     _begin(request, processes, resume)
     checkpoint, config, data = opened or _trained(request, processes, resume)
     if request.ckpt is not None and processes.first:
@@ -208,7 +218,7 @@ def _slim(
         statistics=config.search_statistics,
         calibration=_calibration(config, data, batch) if config.search_statistics == "calibrated" else None,
         amp=_amp(config, processes),
-        channels_last=config.channels_last,
+        channels_last=bool(config.channels_last),
     )
     trace = Trace(request.folder, resume=resume, write=processes.first)
     outcomes = run_search(

@@ -13,15 +13,21 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import RUN, Advice, disk_error, write_atomically
+from slimtrain.base.untrusted.json_text import parse_json
+from slimtrain.base.untrusted.opening import read_text
+from slimtrain.base.untrusted.quoting import quoted, reason, shortened
 
 SEARCH, TRACE, CANDIDATES = "search.json", "trace.csv", "candidates.csv"
+MOST_BYTES = 64 << 20  # of a search's files: a step's line takes 200 bytes
+MOST_NUMBER = 2**63
+MOST_SHOWN = 100  # letters of what a message quotes: a SHA-256 is shown whole
 SAFE = "The steps before are safe: free some space or correct output_dir, then go on with --resume auto."
 ADVICE = Advice(SAFE, SAFE)
 
@@ -92,7 +98,10 @@ class Trace:
             raise UserError(f"{self.folder}: holds a search already. Go on with --resume auto, or choose another output_dir.")
         before = _read_identity(path)
         if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
-            listed = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed)
+            listed = ", ".join(
+                f"{shortened(key)} was {quoted(before.get(key), MOST_SHOWN)} and is {quoted(now.get(key), MOST_SHOWN)}"
+                for key in changed
+            )
             raise UserError(
                 f"{path}: belongs to another search: {listed}. A resumed search goes on as it began: undo this, or choose "
                 "another output_dir."
@@ -139,8 +148,8 @@ def _read_steps(path: Path) -> list[SearchStep]:
 
 
 def _read_identity(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError):
+        content = parse_json(read_text(path, MOST_BYTES))
         if isinstance(content, dict):
             return content
     raise UserError(f"{path}: cannot be read, so no search can go on here. Choose another output_dir.")
@@ -149,9 +158,9 @@ def _read_identity(path: Path) -> dict[str, Any]:
 def _read(path: Path, kind: type[Any]) -> list[Any]:
     """The lines of a file as values of `kind`; of a line that has no end yet nothing. UserError for any other damage."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = read_text(path, MOST_BYTES) if path.exists() else ""
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Begin anew in another output_dir.") from error
+        raise UserError(f"{path}: cannot be read ({reason(error)}). Begin anew in another output_dir.") from error
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         return []
@@ -162,14 +171,28 @@ def _read(path: Path, kind: type[Any]) -> list[Any]:
             raise ValueError("other columns than those of a search")
         values.extend(_parsed(row, kind) for row in rows)
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: is damaged behind line {len(values) + 1} ({error}). Begin anew elsewhere.") from error
+        raise UserError(
+            f"{path}: is damaged behind line {len(values) + 1} ({reason(error)}). Begin anew elsewhere."
+        ) from error
     return values
 
 
 def _parsed(row: Sequence[str], kind: type[Any]) -> Any:
-    convert = {"int": int, "float": float, "str": str}
+    convert: dict[str, Callable[[str], Any]] = {"int": _whole, "float": _number, "str": str}
     fields = dataclasses.fields(kind)
     return kind(*(convert[str(field.type)](value) for field, value in zip(fields, row, strict=True)))
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or len(text) > 20 or abs(value := int(text)) >= MOST_NUMBER:
+        raise ValueError(f"{quoted(text)} is no whole number of a search")
+    return value
+
+
+def _number(text: str) -> float:
+    if not text.isascii() or len(text) > 40:
+        raise ValueError(f"{quoted(text)} is no number of a search")
+    return float(text)  # a loss may be infinite
 
 
 def _header(kind: type[SearchStep | Candidate]) -> str:

@@ -14,9 +14,11 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.ordinary import uncast
 from slimtrain.slimmable.sync_norm import OneValueError
 
 
+@torch.inference_mode(False)  # statistics that are made within can be read where gradients are taken
 @torch.no_grad()
 def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: Iterable[Tensor]) -> int:
     """Give every plan of `plans` the statistics of `batches`, each [N, C, H, W]; the number of batches.
@@ -42,7 +44,7 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
             network.set_statistics(plan, network.blank_statistics(plan))
         for batch in batches:
             seen += 1
-            with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
+            with network.averaging(1 / seen), uncast():  # the k-th of k values moves their average by a k-th of its distance
                 for plan in plans:
                     with network.at(plan):
                         network(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -25,6 +25,7 @@ from slimtrain.slimmable.stages import Stage, StageInput
 WEIGHTED = ("conv", "linear")  # the beginnings of the names of operators that multiply by a weight
 PROGRAMS = 64  # plans whose programs are kept at hand: a training step draws from a grid, and comes back to it
 NO_TENSOR = torch.empty(0)
+Watch = Callable[[Node, Callable[[Value], Any]], None]  # a node, and what gives a value as it is then
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class GraphBody(nn.Module):
         self.outputs = [self.nodes.get(value.node, self.order.slots[value]) for value in spec.graph.outputs]
         self.plan = spec.widest
         self.rounding: torch.dtype | None = None  # what the result of every operation is rounded to, where it is tried out
+        self.watch: Watch | None = None  # called before every node, where somebody wants to see what it reads
         shared: dict[tuple[str, int], nn.Parameter] = {}
         for parameter in spec.graph.parameters:  # in the graph's order, which is the module's own
             for norm in held.get(parameter.name, ()):
@@ -208,15 +210,23 @@ class GraphBody(nn.Module):
         """Some of the active program's steps, one after the other."""
         run = Run(images.shape[0], self.training, images.device, torch.is_grad_enabled())
         steps = self.ready.steps if end - begin == len(self.ready.steps) else self.ready.steps[begin:end]
-        if self.rounding is None:
+        if self.rounding is None and self.watch is None:
             for step in steps:
                 step(slots, run)
             return
         for node, step in zip(self.order.graph.nodes[begin:end], steps, strict=True):
+            if self.watch is not None:
+                self.watch(node, partial(self._read, slots))
             step(slots, run)
+            if self.rounding is None:
+                continue
             for slot in map(self.order.slots.__getitem__, results(node)):
                 if slots[slot] is not None and slots[slot].is_floating_point():
                     slots[slot] = slots[slot].to(self.rounding).to(slots[slot].dtype)
+
+    def _read(self, slots: Slots, value: Value) -> Any:
+        """What a value is at the moment."""
+        return slots[self.order.slots[value]]
 
     def _outputs(self, slots: Slots) -> Any:
         outputs = [self.sliced(out) if isinstance(out, str) else slots[out] for out in self.outputs]
@@ -260,7 +270,8 @@ def _norm(spec: WidthSpec, norm: GraphNorm) -> PlanNorm:
         module = UniversalNorm(norm.dim, spec.plans, spec.widest)
     else:
         module = SwitchableNorm(norm.dim, spec.plans)
-    module.eps, module.momentum = norm.eps, norm.momentum
+    number = getattr(torch, norm.stored["running_mean"].type.dtype)  # the module's, whatever torch's default is
+    module.to(number).eps, module.momentum = norm.eps, norm.momentum
     for name, parameter in module.named_parameters():  # where it has no scale or shift, 1 and 0 stay, and nothing trains them
         if name.rpartition(".")[2] not in norm.stored:
             parameter.requires_grad_(False)

@@ -23,11 +23,13 @@ from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import CONSTANT, Argument, Graph, Node, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.norms import AFFINE, SwitchableNorm, UniversalNorm
 from slimtrain.tracing.outputs import tensors_of
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
 IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
 CAST = 1e-5  # where the module itself computes something in float32, whatever its own numbers
+OPEN = 0.625  # in the place of zeros: neither closes a branch whose share it is nor the other one, whose share is the rest
 MULTIPLE = 32  # smaller images have sides that are multiples of what most networks halve them to
 
 Outputs = Sequence[tuple[Tensor, Tensor]]  # of the module, of the network
@@ -49,12 +51,12 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
         return
     full = (2, *example.shape[1:])
     try:
-        pairs = _of_copies(network, module, _images(example, full, torch.float64), torch.float64)
+        pairs = _of_copies(network, module, _images(spec.graph, example, full, torch.float64), torch.float64)
         if _largest(pairs) >= tolerance and _largest(pairs) < CAST:  # casts that do nothing in float32 are in no graph
-            images = _images(example, full, torch.float32)
+            images = _images(spec.graph, example, full, torch.float32)
             tolerance, pairs = CAST, _of_copies(network, module, images, torch.float32)
     except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
-        images = _images(example, full, torch.float32)
+        images = _images(spec.graph, example, full, torch.float32)
         tolerance, pairs = IN_FLOAT32, _of_copies(network, module, images, torch.float32)
     for (result, _), (expected, output) in zip(spec.graph.results, pairs, strict=True):
         error = _largest([(expected, output)])
@@ -74,7 +76,8 @@ def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, tolera
     small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() else None
     for shape in ([(1, example.shape[1], *small)] if small else []) + [(1, *example.shape[1:])]:
         with suppress(Exception):  # of a module that takes no such images, or that cannot be run this way
-            if _largest(_of_stored(network, module, _images(example, shape, torch.float64))) < tolerance:
+            pairs = _of_stored(network, module, _images(spec.graph, example, shape, torch.float64))
+            if _says_something(pairs) and _largest(pairs) < tolerance:
                 return True
     return False
 
@@ -95,11 +98,34 @@ def _largest(pairs: Outputs) -> float:
     return max(errors)
 
 
-def _images(example: Tensor, shape: Sequence[int], number: torch.dtype) -> Tensor:
-    """Random images; zeros where they are whole numbers."""
-    if not example.is_floating_point():
-        return torch.zeros(shape, dtype=example.dtype)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(number)
+def _says_something(pairs: Outputs) -> bool:
+    """Whether every output of the module has a number that is finite."""
+    return all(bool(theirs.isfinite().any()) for theirs, _ in pairs)
+
+
+def _images(graph: Graph, example: Tensor, shape: Sequence[int], number: torch.dtype) -> Tensor:
+    """Random images; whole numbers below the sizes of what is looked up by them, or, where nothing is, the example's own."""
+    generator = torch.Generator().manual_seed(0)
+    if example.is_floating_point():
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(number)
+    if example.dtype == torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    rows = _looked_up(graph)
+    if rows:
+        return torch.randint(0, rows, shape, generator=generator).to(example.dtype)
+    return example[: shape[0]].expand(shape).clone() if example.numel() else torch.zeros(shape, dtype=example.dtype)
+
+
+def _looked_up(graph: Graph) -> int:
+    """Rows of the shortest table in which the graph looks up its input; 0 where there is none."""
+    same = {Value(name) for name, _ in graph.inputs}  # what holds the input's own numbers
+    rows = []
+    for node in graph.nodes:
+        if node.kind == "embedding" and node.arguments["indices"] in same:
+            rows.append(graph.types[node.arguments["weight"]].shape[0])  # type: ignore[index]
+        elif node.kind in ("to", "view", "reshape", "flatten", "unsqueeze", "squeeze") and node.inputs[0] in same:
+            same.add(Value(node.name))
+    return min((size for size in rows if isinstance(size, int)), default=0)
 
 
 def _of_stored(network: SlimmableNetwork, module: nn.Module, images: Tensor) -> Outputs:
@@ -124,8 +150,10 @@ def _evaluating(network: SlimmableNetwork) -> Iterator[None]:
         network.train(training)
 
 
-def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype) -> Outputs:
-    """What copies of both give that hold `number`s."""
+def _of_copies(
+    network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype, opened: bool = True
+) -> Outputs:
+    """What copies of both give that hold `number`s, with `OPEN` in the place of zeros, if they give anything finite then."""
     try:
         reference, ours = _copied(module).to(number).eval(), copy.deepcopy(network).to(number).eval()
     except Exception as error:  # of whatever the module holds
@@ -133,8 +161,11 @@ def _of_copies(network: SlimmableNetwork, module: nn.Module, images: Tensor, num
             f"{network.spec.name}: the module cannot be copied ({type(error).__name__}: {error}), and the proof that the "
             "network is the module runs a copy. Free it of what cannot be copied, or leave the proof out with check=False."
         ) from error
+    for parameter in (*zeros_of(reference), *zeros_of(ours)) if opened else ():
+        parameter.fill_(OPEN)
     with ours.at(ours.spec.widest):
-        return _pairs(reference(images), ours(images))
+        pairs = _pairs(reference(images), ours(images))
+    return pairs if not opened or _says_something(pairs) else _of_copies(network, module, images, number, opened=False)
 
 
 def _pairs(theirs: object, ours: object) -> Outputs:
@@ -154,12 +185,13 @@ def _copied(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
 
 class Stored(TorchFunctionMode):
     """Within the block every operator gets the floating-point parameters and buffers of `module` as `number`s: the module
-    runs in them without holding them."""
+    runs in them without holding them. Of parameters that are all zeros it gets `OPEN`."""
 
     def __init__(self, module: nn.Module, number: torch.dtype) -> None:
         super().__init__()
         self.number = number
         self.stored = {id(t) for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+        self.zeros = {id(t) for t in zeros_of(module) if t.is_floating_point()}
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is DTYPE and id(args[0]) in self.stored:
@@ -170,10 +202,28 @@ class Stored(TorchFunctionMode):
 
     def _converted(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
+            if id(argument) in self.zeros:
+                return torch.full_like(argument, OPEN, dtype=self.number)
             return argument.to(self.number) if id(argument) in self.stored else argument
         if isinstance(argument, list | tuple):
             return type(argument)(map(self._converted, argument)) if type(argument) in (list, tuple) else argument
         return {name: self._converted(value) for name, value in argument.items()} if isinstance(argument, dict) else argument
+
+
+def zeros_of(module: nn.Module) -> list[nn.Parameter]:
+    """Its parameters that are all zeros; of a slimmable network those that the user's module has too."""
+    own: set[int] = set()
+    if isinstance(module, SlimmableNetwork):
+        for norm in module.body.of_nodes.values():
+            target = module.norms[norm.path]
+            for holder in (target, *(target.bn if isinstance(target, SwitchableNorm | UniversalNorm) else ())):
+                own |= {id(holder._parameters.get(entry)) for entry in AFFINE if entry not in norm.stored}
+    return [parameter for parameter in module.parameters() if id(parameter) not in own and _is_zero(parameter)]
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    """Whether all its numbers are 0; most tensors' first one says no."""
+    return tensor.numel() > 0 and not tensor[(0,) * tensor.ndim] and not tensor.any()
 
 
 DTYPE: Callable[..., Any] = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]

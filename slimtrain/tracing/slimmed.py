@@ -20,6 +20,7 @@ from slimtrain.groups.importance import permutation, slot_orders
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
+from slimtrain.slimmable.ordinary import ordinary_torch
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.branches import kept_branches
 from slimtrain.tracing.equality import check_equal
@@ -55,7 +56,7 @@ def _averaging(node: Node, module: nn.Module | None) -> Node:
     return node
 
 
-@torch.inference_mode(False)
+@ordinary_torch(numbers=False)
 def make_slimmable(
     module: nn.Module,
     example: Tensor,

@@ -16,8 +16,8 @@ from slimtrain.data.datasets import Data
 from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes
 from slimtrain.training.fitting import fitted, resumed, started
-from slimtrain.training.inputs import data_of, test_transform_of, train_transform_of
-from slimtrain.training.report import describe_losses, spread_indices
+from slimtrain.training.inputs import data_of, spread_indices, test_transform_of, train_transform_of
+from slimtrain.training.report import describe_losses
 from slimtrain.training.resume import read_run, run_to_resume
 from slimtrain.training.run import NO_FEATURES, Run, open_pretrained
 from slimtrain.training.testing import open_with_data

@@ -12,6 +12,7 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.calibrate import calibrate
+from slimtrain.slimmable.layout import memory_format
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.step import autocast
@@ -110,8 +111,7 @@ def logit_spread(network: SlimmableNetwork, plans: Sequence[ChannelPlan], images
 
 def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
     """Images where they are computed with."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return images.to(device, non_blocking=True, memory_format=layout)
+    return images.to(device, non_blocking=True, memory_format=memory_format(channels_last))
 
 
 def check_followed(rule: str, plans: Sequence[ChannelPlan]) -> None:

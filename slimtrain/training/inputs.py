@@ -3,23 +3,27 @@ slimtrain.data."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
 from torch import Tensor
 
 from slimtrain.base.text import count
 from slimtrain.config.config import Config
-from slimtrain.data.catalog import tested_whole
+from slimtrain.data.catalog import packaged, tested_whole
 from slimtrain.data.datasets import Data, open_data
 from slimtrain.data.loader import Batch, test_batches, training_batches
+from slimtrain.data.samples import Samples, as_pillow
 from slimtrain.data.transforms import Transform, test_transform, train_transform
 from slimtrain.training.distributed import Processes
 
 log = logging.getLogger(__name__)
 
+PROBES = 8  # test images that an export is verified with, where noise says little
 CALIBRATION_EPOCH = 1_000_000  # images for calibration are drawn as those of an epoch that no run reaches
 
 
@@ -49,6 +53,40 @@ def test_transform_of(config: Config) -> Transform:
 
 
 test_transform_of.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
+
+
+def carried_images(config: Config, samples: Samples) -> Tensor | None:
+    """Images that a finished checkpoint carries, for the proof of what is exported: PROBES from all over a test set as the
+    network sees them, before they are normalized, uint8 [images, channels, height, width]. None where the configuration wants
+    none: by itself it takes those that everybody has, as they come with a package, and nobody's own."""
+    wanted = packaged(config.data) if config.probe_images == "auto" else config.probe_images == "yes"
+    if not wanted or config.layout != "own":
+        return None
+    transform = test_transform_of(config)
+    mean, std = _statistics(config)
+    images = []
+    for index in spread_indices(len(samples), PROBES):
+        with contextlib.suppress(Exception):  # Pillow's decoders raise nearly anything on a damaged file
+            image = transform(as_pillow(samples.image(index), config.in_channels))
+            images.append(((image * std + mean) * 255).round().clamp(0, 255).to(torch.uint8))
+    return torch.stack(images) if images else None
+
+
+def normalized(images: Tensor, config: Config) -> Tensor:
+    """Such images as the network takes them."""
+    mean, std = _statistics(config)
+    return (images / 255 - mean) / std
+
+
+def _statistics(config: Config) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of images, [channels, 1, 1]."""
+    return torch.tensor(config.mean).reshape(-1, 1, 1), torch.tensor(config.std).reshape(-1, 1, 1)
+
+
+def spread_indices(count: int, most: int) -> range:
+    """At most so many places from all over a set, which lies class by class."""
+    step = max(1, count // most)
+    return range(0, min(count, step * most), step)
 
 
 def _whole(config: Config) -> bool:

@@ -21,11 +21,11 @@ from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import TOP, Scores
+from slimtrain.training.inputs import PROBES, spread_indices
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.logbook import Clock, SummaryRow
 from slimtrain.training.sampling import WidthSampler
 
-PROBES = 8  # images that a file is verified with, where noise says nothing
 EXPORTS = Path("exports")  # where slimexport writes by default, a folder per network
 
 
@@ -147,9 +147,3 @@ def write_probes(samples: Samples, folder: Path, channels: int = 3) -> int:
             write_atomically(folder / f"{index}.png", content.getvalue(), RUN)
             written += 1
     return written
-
-
-def spread_indices(count: int, most: int) -> range:
-    """At most so many places from all over a set, which lies class by class."""
-    step = max(1, count // most)
-    return range(0, min(count, step * most), step)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,31 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.base.files import RUN, disk_error
+from slimtrain.base.folders.claim import claimed
 from slimtrain.base.text import some
-from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.base.untrusted.quoting import quoted, reason
+from slimtrain.checkpoints.checkpoint import Checkpoint, checked_settings
 from slimtrain.checkpoints.own_layout import described, is_own, own_content, read_own
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import Config, plain, run_settings
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.data.datasets import Data
+from slimtrain.data.loader import steps_per_epoch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.distributed import Processes
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.logbook import SummaryRow
+from slimtrain.training.records.saved_state import (
+    check_counts,
+    check_optimizer,
+    check_progress,
+    check_scaler,
+    check_tensors,
+)
 from slimtrain.training.trainer import Trainer
 
 AUTO = "auto"
@@ -65,6 +78,8 @@ def run_to_resume(resume: str, folder: Path, pretrained: str = "") -> tuple[Path
     began = content["training"].get("config")
     if not isinstance(began, dict):
         raise CheckpointError(f"{path}: does not say which run it belongs to. The file is damaged, take another.")
+    began = checked_settings(began, path.name)
+    content = {**content, "training": {**content["training"], "config": began}}
     if pretrained and pretrained != began.get("pretrained"):
         raise UserError(
             f"resume {resume} and pretrained {pretrained}: {path} is of a run that started from "
@@ -110,6 +125,10 @@ def check_data(path: Path, content: Mapping[str, Any], data: Data) -> None:
     """UserError where the run of a `last.pt` was on other classes or another number of images: labels are the positions of
     classes, and steps are counted in epochs of so many images. What an older version did not write is passed over."""
     names, counts = content.get("class_names") or (), content["training"].get("images", {})
+    try:
+        check_counts(counts)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its training state is damaged ({error}). Take another checkpoint.") from error
     differs = class_difference(names, data.classes) if names else ""
     now = image_counts(data)
     listed = [f"{counts[part]:,} images to {part}, now there are {now[part]:,}" for part in now if part in counts]
@@ -168,7 +187,7 @@ def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, lon
     if longer and "epochs" in changed and isinstance(before["epochs"], int) and before["epochs"] < config.epochs:
         changed.remove("epochs")
     if changed:
-        listed = ", ".join(f"{key} was {before[key]!r} and is {now[key]!r}" for key in changed)
+        listed = ", ".join(f"{key} was {quoted(before[key])} and is {quoted(now[key])}" for key in changed)
         raise UserError(
             f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
             "begin a new run with resume=none."
@@ -209,14 +228,32 @@ def restore(
     another network or damaged, UserError where settings or `data` are no longer those of its run."""
     network, training = read_run(path, content, config, trainer.network.spec, data)
     try:
+        steps = config.epochs * steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
+        _check_state(training, trainer, steps, loss_sums)
         trainer.restore(network, training)
         loss_sums.copy_(training["loss_sums"])
         state.step, state.rows, state.best = int(training["step"]), list(training["rows"]), float(training["best"])
         if training["config"].get("best_by") != config.best_by:
             state.best = math.inf  # of another width's errors
         set_generators(training["generators"], trainer.device)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its training state is damaged ({error}). Take another checkpoint.") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        what = f"no {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        raise CheckpointError(f"{path}: its training state is damaged ({what}). Take another checkpoint.") from error
+
+
+def _check_state(training: Mapping[str, Any], trainer: Trainer, steps: int, loss_sums: Tensor) -> None:
+    """ValueError or KeyError where a training state is none of a run of so many `steps` with this trainer."""
+    check_progress(training, steps)
+    own = trainer.state()
+    shapes = [tuple(p.shape) for group in trainer.optimizer.param_groups for p in group["params"]]
+    check_optimizer(training["optimizer"], own["optimizer"], shapes)
+    check_scaler(training["scaler"], own["scaler"])
+    check_tensors({"sums": training["loss_sums"]}, {"sums": loss_sums}, "its losses")
+    for part, what in (("ema", "its average"), ("teacher", "its teacher")):
+        if own.get(part) is not None:
+            check_tensors(training[part], own[part], what)
+    states, now = training["generators"], generators(trainer.device)
+    check_tensors(states, {key: now.get(key, states[key]) for key in ("cpu", *states)}, "its random states")
 
 
 def network_content(
@@ -225,18 +262,36 @@ def network_content(
     classes: Sequence[str],
     training: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    probe_images: Tensor | None = None,
 ) -> dict[str, Any]:
     """A checkpoint of our layout: a network, the images that it takes, how it was trained, and what goes on with it."""
-    return own_content(network, config.image_size, config.mean, config.std, classes, training, settings)
+    return own_content(network, config.image_size, config.mean, config.std, classes, training, settings, probe_images)
 
 
 def finished_content(
-    network: SlimmableNetwork, config: Config, classes: Sequence[str], settings: Mapping[str, Any] | None
+    network: SlimmableNetwork,
+    config: Config,
+    classes: Sequence[str],
+    settings: Mapping[str, Any] | None,
+    probe_images: Tensor | None = None,
 ) -> dict[str, Any]:
-    """A finished checkpoint, in the layout that is asked for."""
+    """A finished checkpoint, in the layout that is asked for; the published one has no place for `probe_images`."""
     if config.layout == "published":
         return published_content(network, described(config.image_size, config.mean, config.std, classes))
-    return network_content(network, config, classes, settings=settings)
+    return network_content(network, config, classes, settings=settings, probe_images=probe_images)
+
+
+@contextmanager
+def claimed_run(folder: Path, processes: Processes) -> Iterator[None]:
+    """Hold the folder of a run in the block. UserError where another run is at work in it, or it cannot be made."""
+    with ExitStack() as stack:
+        if processes.first:
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise disk_error(folder, error, RUN) from error
+            stack.enter_context(claimed(folder, "Wait for it, or choose another output_dir."))
+        yield
 
 
 def move_aside(folder: Path) -> Path | None:

@@ -31,6 +31,7 @@ from slimtrain.data.noise import noise_images
 from slimtrain.data.opening import open_image
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.ordinary import ordinary_torch
 from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.tracing.starting import Start, spec_of, starting
 from slimtrain.training import distributed
@@ -38,7 +39,7 @@ from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error, logit_spread
 from slimtrain.training.fitting import fitted, resumed, started
 from slimtrain.training.health import Health, one_value_error, smallest_part
-from slimtrain.training.inputs import RunImages, UnreadableImages, data_of, test_transform_of
+from slimtrain.training.inputs import RunImages, UnreadableImages, carried_images, data_of, normalized, test_transform_of
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.curves import draw_curves
 from slimtrain.training.records.logbook import Clock, EpochBar, Logbook
@@ -55,6 +56,7 @@ from slimtrain.training.report import (
 from slimtrain.training.resume import (
     RunState,
     check_classes,
+    claimed_run,
     finished_content,
     lengthened,
     move_aside,
@@ -69,6 +71,7 @@ from slimtrain.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 NOISE_SEED = 1  # of the images that slimexport verifies with by default
+USUAL = 2  # images that slimexport verifies with by itself
 TELLING = 0.015  # of logits' scale: what images must differ by; slimexport asks for 0.01
 NO_FEATURES = (
     "no pretrained weights: training begins with random ones, which takes many more images and epochs than a trained network "
@@ -76,6 +79,7 @@ NO_FEATURES = (
 )
 
 
+@ordinary_torch()
 def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
     """Train what `config` says, calibrate and test it, as `python -m slimtrain train` does; the finished checkpoint's path.
 
@@ -114,15 +118,16 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         lines.append(run.start_from(open_pretrained(config)))
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
-    run.begin(None if last is None else last[0])
-    if last is not None:
-        lines.append(lengthened(last[1]["training"]["config"], run.schedule, run.state.step))
-    if processes.device.type == "cpu":
-        lines.append(spinning_advice())
-    for line in filter(None, (*lines, *notes)):
-        run.logbook.say(line)
-    run.train()
-    return run.finish()
+    with claimed_run(run.folder, processes):
+        run.begin(None if last is None else last[0])
+        if last is not None:
+            lines.append(lengthened(last[1]["training"]["config"], run.schedule, run.state.step))
+        if processes.device.type == "cpu":
+            lines.append(spinning_advice())
+        for line in filter(None, (*lines, *notes)):
+            run.logbook.say(line)
+        run.train()
+        return run.finish()
 
 
 def open_pretrained(config: Config) -> Checkpoint:
@@ -258,7 +263,7 @@ class Run:
         """Scores of `plans` on the test images."""
         config = self.config
         batches = (batch.labeled for batch in self.unreadable.note_left_out(self.images.testing()))
-        scores = evaluate(network, plans, batches, self.processes, amp=config.amp, channels_last=config.channels_last)
+        scores = evaluate(network, plans, batches, self.processes, amp=config.amp, channels_last=self.trainer.channels_last)
         if not scores[0].images:
             raise UserError("there are no readable images to test with.")
         return scores
@@ -321,36 +326,53 @@ class Run:
         scores = self.test(network, plans)
         path = self.folder / (config.weights or f"{self.spec.name}.pt")
         if self.processes.first:
-            save(finished_content(network, config, self.images.data.classes, run_settings(config)), path)
+            images = carried_images(config, self.images.data.test)
+            save(finished_content(network, config, self.images.data.classes, run_settings(config), images), path)
+            if images is not None:
+                self.logbook.say(f"{path} carries {count(len(images), 'test image')} for the proof of exports (probe_images)")
         self.logbook.say(f"{path}, on {count(scores[0].images, 'test image')}\n{results_table(plans, scores)}")
         if self.unreadable.names:
             self.logbook.say(f"{count(len(self.unreadable.names), 'image')} could not be read")
         if self.processes.first:
             draw_curves(self.folder, self.state.rows, f"{self.spec.name}, {self.folder.name}")
-            self.logbook.say(export_command(path, plans, self.spec.name, config.layout, self.proof(network, plans)))
+            proof = self.proof(network, plans, images)
+            self.logbook.say(export_command(path, plans, self.spec.name, config.layout, proof))
         return path
 
-    def proof(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[str]:
-        """How `slimexport` is to verify the files of `plans`: by itself, on noise; on test images, where noise says nothing;
-        not at all, where these do not either."""
+    def proof(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan], carried: Tensor | None = None) -> list[str]:
+        """How `slimexport` is to verify the files of `plans`: by itself, on the first images that the checkpoint carries, or
+        on noise; on all of the former, or on test images, where these say nothing; not at all, where none do."""
+        if carried is None:
+            proof = self._proof_on_others(network, plans)
+        else:
+            images = normalized(carried, self.config)
+            counts = {USUAL: [], len(images): ["--probes", str(len(images))]}
+            telling = (words for most, words in counts.items() if logit_spread(network, plans, images[:most]) > TELLING)
+            proof = next(telling, None)
+        if proof is not None:
+            return proof
+        self.logbook.say(
+            "the network hardly tells images apart, so that no test of its files would show a defect: it needs more training"
+        )
+        return ["--no-verify"]
+
+    def _proof_on_others(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[str] | None:
+        """On noise, or on test images in a folder of the run; None where neither says anything."""
         config = self.config
-        noise = noise_images(2, config.image_size, NOISE_SEED, config.in_channels)
+        noise = noise_images(USUAL, config.image_size, NOISE_SEED, config.in_channels)
         if logit_spread(network, plans, torch.from_numpy(noise)) > TELLING:
             return []
         folder = self.folder / PROBE_FOLDER
         written = write_probes(self.images.data.test, folder, config.in_channels)
         transform = test_transform_of(config)
         paths = sorted(folder.glob("*.png"))
-        if written >= 2:
+        if written >= USUAL:
             images = torch.stack([transform(open_image(path, channels=config.in_channels)) for path in paths])
             if logit_spread(network, plans, images) > TELLING:
                 return ["--verify-data", str(folder), "--probes", str(written)]
-        self.logbook.say(
-            "the network hardly tells images apart, so that no test of its files would show a defect: it needs more training"
-        )
-        return ["--no-verify"]
+        return None
 
     def calibrate(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
         """Statistics of `plans` from training images, augmented as in training."""
-        options = {"channels_last": self.config.channels_last, "sync_norm": self.config.sync_norm}
+        options = {"channels_last": self.trainer.channels_last, "sync_norm": self.config.sync_norm}
         calibrate_on(network, plans, self.images.calibrating(), self.processes, **options)

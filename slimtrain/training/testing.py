@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.options import parse_widths
 from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_configured
@@ -18,6 +16,7 @@ from slimtrain.config.config import Config
 from slimtrain.data.datasets import Data
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
+from slimtrain.slimmable.layout import memory_format, takes_channels_last
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores, calibrate_on, evaluate
@@ -53,7 +52,7 @@ def test_checkpoint(
     elif missing:
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
     batches = (batch.labeled for batch in RunImages(config, data, processes).testing())
-    return plans, evaluate(network, plans, batches, processes, amp=config.amp, channels_last=config.channels_last)
+    return plans, evaluate(network, plans, batches, processes, amp=config.amp, channels_last=bool(config.channels_last))
 
 
 test_checkpoint.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
@@ -79,7 +78,8 @@ def calibrate_checkpoint(
     path = Path(output) if output else Path(ckpt).with_name(f"{Path(ckpt).name.split('.')[0]}_calibrated.pt")
     _calibrate(RunImages(config, data, processes), checkpoint.network, plans)
     if processes.first:
-        save(finished_content(checkpoint.network, config, data.classes, checkpoint.settings), path)
+        probes = checkpoint.probe_images
+        save(finished_content(checkpoint.network, config, data.classes, checkpoint.settings, probes), path)
     return path, plans
 
 
@@ -87,7 +87,7 @@ def _calibrate(images: RunImages, network: SlimmableNetwork, plans: Sequence[Cha
     config = images.config
     if images.processes.first:
         log.info("calibrating %s over %s", ", ".join(plan.name for plan in plans), images.describe_calibration())
-    options = {"channels_last": config.channels_last, "sync_norm": config.sync_norm}
+    options = {"channels_last": bool(config.channels_last), "sync_norm": config.sync_norm}
     calibrate_on(network, plans, images.calibrating(), images.processes, **options)
 
 
@@ -113,7 +113,7 @@ def open_with_data(
     config: Config, processes: Processes, ckpt: str, weights: str | None = None
 ) -> tuple[Checkpoint, Config, Data]:
     """A checkpoint (of several sets of `weights` in it the one that is named), the configuration with the images that it
-    takes, and these."""
+    takes, in the layout that they take here, and these."""
     checkpoint = open_configured(ckpt, config, network=config.network, weights=weights)
     spec = checkpoint.spec
     spec.check_classifier(checkpoint.file, "work on labeled images")
@@ -140,6 +140,6 @@ def open_with_data(
             "on the images that it was trained for."
         )
     config = fitted_for_testing(config, spec, processes)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    checkpoint.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
-    return checkpoint, config, data
+    channels_last = takes_channels_last(checkpoint.network, processes.device, config.amp, config.channels_last)
+    checkpoint.network.to(processes.device, memory_format=memory_format(channels_last))  # type: ignore[call-overload]
+    return checkpoint, dataclasses.replace(config, channels_last=channels_last), data

@@ -17,6 +17,7 @@ from slimtrain.config.config import FROZEN, INPLACE, Config
 from slimtrain.data.loader import Batch
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.width_spec import WidthSpec
+from slimtrain.slimmable.layout import memory_format, takes_channels_last
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.compiling import CompiledForward, check_compiler, check_compiling
 from slimtrain.training.distributed import Processes
@@ -34,7 +35,7 @@ class Trainer:
     ) -> None:
         """`steps` are an epoch's, by which the range of widths grows. `start`: the network to begin with, in place of one of
         `spec` with random weights."""
-        self.device, self.channels_last = processes.device, config.channels_last
+        self.device = processes.device
         synchronized = config.sync_norm and processes.world > 1
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -45,7 +46,8 @@ class Trainer:
         # A user's module may draw what it drops: from the seed, the step and the process.
         self.draws = f"{config.seed}:{processes.rank}" if isinstance(spec, GraphSpec) else None
         self.network.train()
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.channels_last = takes_channels_last(self.network, processes.device, config.amp, config.channels_last)
+        layout = memory_format(self.channels_last)
         self.network.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
         self.network.synchronize(synchronized)
         stages = Stages(config.grow, config.grow_epochs or config.epochs, steps) if config.grow else None

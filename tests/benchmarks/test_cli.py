@@ -25,7 +25,8 @@ from benchmarks.cells.records import read_records
 from benchmarks.cli import main
 from benchmarks.commands import exit_code
 from benchmarks.layers.command import command as channels
-from benchmarks.layers.command import find_network
+from benchmarks.layers.sources import find_network
+from slimtrain.base.folders.claim import claimed
 from tests.support import ROOT
 from tests.support.help_texts import silent_options
 
@@ -121,6 +122,14 @@ def test_a_second_run_moves_the_first_aside_and_is_compared_with_it(bundle: Path
     assert "within noise" in (tmp_path / "measured/us_mobilenet_v1/comparison.txt").read_text()
 
 
+def test_a_folder_that_another_run_measures_into_is_left_to_it(bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    (tmp_path / "measured").mkdir()
+    with claimed(tmp_path / "measured/us_mobilenet_v1", ""):
+        done = tool(bundle, "--batches", "1", *QUICK, "--no-plots", code=2)
+    assert "is writing there. Wait for it, or choose another --output-dir." in done.stderr
+    assert not list((tmp_path / "measured").iterdir())
+
+
 def test_a_file_that_was_changed(bundle: Path, tmp_path: Path, tool: Tool) -> None:
     file = next(bundle.glob("*x0_5.onnx"))
     file.write_bytes(file.read_bytes() + b"x")
@@ -194,7 +203,9 @@ def test_a_choice_as_json_with_its_warnings(bundle: Path, tmp_path: Path, tool: 
             line["warnings"] = ["noisy: the medians of its rounds spread over 40% (limit 10%)."]
     results.write_text("\n".join(map(json.dumps, lines)) + "\n")
     values = json.loads(tool(*words, "--results", results).stdout)
-    assert len(values["warnings"]) == 1 and "noisy" in values["warnings"][0] and "1 more" in values["warnings"][0]
+    assert (
+        len(values["warnings"]) == 1 and "noisy" in values["warnings"][0] and values["warnings"][0].startswith("every width: ")
+    )
     done = tool("choose", bundle, "--latency-ms", "10000", "--results", results)
     assert done.stderr.count("noisy") == 1 and "warnings:" in done.stderr
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.cli import main
-from benchmarks.request import MeasuringOptions, make_request, output_folder
+from benchmarks.request import MeasuringOptions, check_backends, make_request, output_folder
+from slimtrain.base.errors import UserError
 from tests.support.trt_helpers import write_bundle
 
 Capture = pytest.CaptureFixture[str]
@@ -101,3 +102,11 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert message in said and "Traceback" not in said
     assert len(said.strip().splitlines()) <= 4
     assert not (tmp_path / "measured").exists()
+
+
+def test_engines_that_nothing_here_measures_are_told_with_what_proves_them() -> None:
+    with pytest.raises(
+        UserError, match=r"'tensorrt-rtx': .* not measured here.*--verify-only --backend tensorrt-rtx"
+    ) as caught:
+        check_backends("onnxruntime-cpu, tensorrt-rtx")
+    assert "did you mean" not in str(caught.value)

@@ -15,7 +15,8 @@ from PIL import Image
 from slimexport import exporter
 from slimexport.accuracy import images_for, labeled_images
 from slimexport.onnx_files.calibration import Calibration
-from slimexport.request import CalibrationImages, Proof
+from slimexport.probes.sources import probe_images
+from slimexport.request import CalibrationImages
 from slimtrain.base.image_size import sides
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
@@ -67,7 +68,7 @@ def ways(settings: Config, photos: Path, path: Path, monkeypatch: pytest.MonkeyP
     seen["testing"] = [batch.images.numpy() for batch in run.testing()]
     seen["accuracy"] = [b.images.numpy() for b in labeled_images(photos / "val", checkpoint, preprocessing, 0).batches()]
     seen["int8"] = [*chosen.fit, *chosen.held]
-    seen["verification"] = [exporter._probe_images(preprocessing, Proof(images=photos / "val", probes=10))]
+    seen["verification"] = [probe_images(checkpoint, preprocessing, 10, photos / "val")[0]]
     return {way: np.concatenate(batches) for way, batches in seen.items()}
 
 

@@ -74,8 +74,10 @@ def test_what_cannot_be_opened_is_told(bundle: Path, tmp_path: Path) -> None:
     refused("tensorrt runs trt files. Use onnxruntime-cpu", "us_mobilenet_v1_x0_5.onnx", backend="tensorrt")
     refused("'onnxruntime-gpu': not known", 0.5, backend="onnxruntime-gpu")
     path = bundle / "us_mobilenet_v1_x0_5.onnx"
-    path.write_bytes(path.read_bytes() + b"!")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"!")
     refused("SHA-256", 0.5)
+    path.write_bytes(whole)
     edit_manifest(bundle, lambda content: content["artifacts"][1].update(sha256=file_sha256(path), precision="bf16"))
     refused("no kernels for bf16", 0.5, "bf16")
     edit_manifest(bundle, lambda content: content["artifacts"][1].update(format="torch"))

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimexport.target.bundle_writer import BundleWriter
+from slimtrain.base.folders.claim import claimed
 from tests.support.export_helpers import corrupt, export, leaves_nothing, refused, run, small_spec, tree, write_checkpoint
 
 # ---------------------------------------------------------------------------------------------------- widths and sizes
@@ -205,11 +207,34 @@ def test_an_interrupt_leaves_nothing(good: Path, out: Path, monkeypatch: pytest.
     assert list(out.iterdir()) == []
 
 
+def test_an_interrupt_after_the_last_step_tells_what_is_there(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = BundleWriter.publish
+
+    def interrupted(self: BundleWriter) -> None:
+        publish(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BundleWriter, "publish", interrupted)
+    outcome = export(good, out)
+    last = f"slimexport: interrupted, {out / 'new' / 'b'} had been written."
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (130, last)
+    assert (out / "new" / "b" / "manifest.json").exists()
+
+
+def test_a_folder_that_another_export_writes_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    words = ("--ckpt", tmp_path / "text.pt", "--output-dir", tmp_path / "b")
+    with claimed(tmp_path / "b", ""):
+        refused(run(*words), 2, f"process {os.getpid()} is writing there")
+    refused(run(*words), 2, "text.pt")
+    assert list(tmp_path.iterdir()) == [tmp_path / "text.pt"]
+
+
 def test_a_polite_kill_leaves_nothing_too(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unhandled(number: int, frame: object) -> None:
         raise AssertionError("the command did not see the signal")
 
-    corrupt(monkeypatch, lambda model: os.kill(os.getpid(), signal.SIGTERM), only="x0_5")
+    corrupt(monkeypatch, lambda model: signal.raise_signal(signal.SIGTERM), only="x0_5")
     before = signal.signal(signal.SIGTERM, unhandled)
     try:
         outcome = export(good, out)

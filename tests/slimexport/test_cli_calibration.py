@@ -243,10 +243,10 @@ def test_int8_sees_both_classes_and_as_many_images_as_are_asked_for(
     taken: list[NDArray[Any]] = []
     original = Calibration.of
 
-    def of(batches: Any, method: str, weight_bits: int) -> Calibration:
+    def of(batches: Any, *rest: Any) -> Calibration:
         batches = list(batches)
         taken.extend(batches)
-        return original(batches, method, weight_bits)
+        return original(batches, *rest)
 
     monkeypatch.setattr(Calibration, "of", staticmethod(of))
     more = ("--widths", "0.5", "--precision", "int8", "--calibration-data", two_classes, "--calibration-images", "10")

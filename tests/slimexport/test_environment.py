@@ -54,7 +54,8 @@ def test_torch_is_not_asked_and_tensorrt_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", None)
     lines = describe().splitlines()
     assert sum(line.startswith("GPU for engines: ") for line in lines) == 1
-    assert sum("TensorRT" in line and "Provider" not in line for line in lines) == 1
+    libraries = ("TensorRT ", "TensorRT-RTX ", "no engines: ", "no TensorRT-RTX engines: ")
+    assert sum(line.startswith(libraries) for line in lines) == 2
 
 
 def test_without_onnxruntime_the_command_that_installs_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

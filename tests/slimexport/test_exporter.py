@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import slimexport
 from slimexport.exporter import export
-from slimexport.request import CalibrationImages, Proof, Writing
+from slimexport.request import MOST_PROBES, CalibrationImages, Proof, Writing
 from slimexport.target.manifest import FileEntry, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
@@ -165,7 +165,7 @@ def test_macs_are_the_published_ones_less_the_average_pools(
 
 def test_the_text_is_what_earlier_versions_wrote_for_the_same_export(checkpoint: Path, tmp_path: Path) -> None:
     """But for what differs from machine to machine (versions, hashes, errors), for sizes, and for what is new: who a file is
-    made for, and int8 files for CPUs."""
+    made for, int8 files for CPUs, and the layers that were proven."""
     np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(20, 3, 32, 32)).astype(np.float32))
     export(
         checkpoint,
@@ -174,7 +174,7 @@ def test_the_text_is_what_earlier_versions_wrote_for_the_same_export(checkpoint:
         image_size=32,
         output_dir=tmp_path / "b",
         calibration=CalibrationImages(tmp_path / "images.npy"),
-        proof=Proof(accuracy_data="digits"),
+        proof=Proof(probes=2, accuracy_data="digits"),
     )
     written = json.loads((tmp_path / "b" / "manifest.json").read_text())
     sizes = {artifact["precision"]: artifact["size_bytes"] for artifact in written["artifacts"]}
@@ -185,6 +185,14 @@ def test_the_text_is_what_earlier_versions_wrote_for_the_same_export(checkpoint:
     earlier = json.loads(stored_text("exported"))
     for artifact, old in zip(written["artifacts"], earlier["artifacts"], strict=True):
         artifact["size_bytes"] = old["size_bytes"]
+        check = artifact["verification"]
+        layers = [check.pop(key, None) for key in ("layers", "worst_layer", "layer_error", "own_tolerance")]
+        assert (layers == [None] * 4) == (artifact["precision"] == "fp32")
+        apart = [check.pop(key, None) for key in ("difference_cosine", "magnitude", "shift")]
+        assert (None in apart) == ("int8" not in artifact["precision"])
+        assert check.pop("unexercised") < check.pop("watched") and check["status"] == "partly"  # on two images, as it was
+        check["status"] = "passed"
+        assert artifact["accuracy"].pop("sha256")
         if "rounding" in old:  # which counted the two bounds of ReLU6 with the weights
             old["rounding"]["weights"] -= 2
     assert masked(json.dumps(written, indent=2)) == masked(json.dumps(earlier, indent=2))
@@ -200,11 +208,12 @@ def test_the_reference_holds_probes_and_the_slimmable_networks_float64_logits(bu
     with np.load(bundle / "reference.npz") as reference:
         assert sorted(reference.files) == ["images", "logits_x0_25", "logits_x0_5"]
         images = reference["images"]
-        assert images.dtype == np.float32 and images.shape == (2, 3, SIZE, SIZE)
-        np.testing.assert_array_equal(images, noise_images(2, SIZE, 1))
+        count = len(images)
+        assert images.dtype == np.float32 and images.shape == (count, 3, SIZE, SIZE) and 2 <= count <= MOST_PROBES
+        np.testing.assert_array_equal(images[:2], noise_images(2, SIZE, 1))
         for width in (0.25, 0.5):
             logits = reference[f"logits_x{str(width).replace('.', '_')}"]
-            assert logits.dtype == np.float64 and logits.shape == (2, 10)
+            assert logits.dtype == np.float64 and logits.shape == (count, 10)
             with torch.inference_mode(), network.at(network.spec.plan(width)):
                 expected = network(torch.from_numpy(images).double()).numpy()
             np.testing.assert_allclose(logits, expected, rtol=1e-10)

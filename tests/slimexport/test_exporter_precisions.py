@@ -20,33 +20,15 @@ from slimexport.onnx_files.ranges import Range
 from slimexport.request import CalibrationImages
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.precision import Direction
+from slimexport.target.proof.comparing import cosine
+from slimexport.target.proof.verify import direction_verdict
 from slimexport.target.reference import Probes
 from slimexport.target.runners import runs_on_cpu
-from slimexport.target.verify import cosine, direction_verdict
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.checkpoints.untrained import branch_ends, take_statistics
 from slimtrain.data.noise import noise_images
-from slimtrain.models.spec import NetworkSpec
-from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.small_checkpoint import SIZE, small_checkpoint
 
-SIZE = 64
 WEIGHTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-
-
-def small() -> Checkpoint:
-    """A network of two widths whose logits depend on the image, and which coarse steps do not throw off: of a chaotic one,
-    as deep untrained networks without residual sums are, nothing would be left in int8."""
-    torch.manual_seed(0)
-    network = SlimmableNetwork(NetworkSpec("resnet50", "us", (0.125, 0.25), 10, width_range=(0.125, 0.25)))
-    torch.nn.init.normal_(network.get_parameter("classifier.0.weight"), 0, 0.2)
-    with torch.no_grad():
-        for norm in branch_ends(network):
-            for key, value in norm.named_parameters():
-                if key.endswith("weight"):
-                    value.mul_(0.25)
-    take_statistics(network.eval(), torch.from_numpy(noise_images(8, SIZE, 3)))
-    return Checkpoint("small.pt", "0" * 64, network, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +42,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     folder = tmp_path_factory.mktemp("bundle") / "b"
     manifest = export(
-        small(), precisions=["fp32", "fp16", "bf16", "int8"], calibration=CalibrationImages(images), output_dir=folder
+        small_checkpoint(),
+        precisions=["fp32", "fp16", "bf16", "int8"],
+        calibration=CalibrationImages(images),
+        output_dir=folder,
     )
     return folder, manifest
 
@@ -136,7 +121,7 @@ def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) ->
     from slimtrain.checkpoints.own_layout import own_content
     from slimtrain.checkpoints.writing import save
 
-    checkpoint = small()
+    checkpoint = small_checkpoint()
     save(own_content(checkpoint.network, SIZE, checkpoint.mean, checkpoint.std), tmp_path / "small.pt")
     options = ["--precision", "fp32,int8", "--widths", "0.125", "--calibration-data", str(images)]
     done = CliRunner().invoke(main, ["--ckpt", str(tmp_path / "small.pt"), *options, "--output-dir", str(tmp_path / "b")])
@@ -152,16 +137,37 @@ def test_the_table_names_precisions_and_cosines(images: Path, tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_int8_files_of_one_target_alone_are_what_they_are_beside_the_others(
+    target: str, bundle: tuple[Path, Manifest], images: Path, tmp_path: Path
+) -> None:
+    calibration = CalibrationImages(images, int8_target=target)
+    alone = export(small_checkpoint(), precisions=["int8"], output_dir=tmp_path / "b", calibration=calibration)
+    names = {"cpu": {"int8-cpu"}, "tensorrt": {"int8", "int8-fp16"}}[target]
+    assert {artifact.precision for artifact in alone.artifacts} == names
+    assert all(artifact.verification.passed for artifact in alone.artifacts)
+    beside = {artifact.file: artifact.size_bytes for artifact in bundle[1].artifacts}
+    assert {artifact.file: artifact.size_bytes for artifact in alone.artifacts}.items() <= beside.items()
+
+
+def test_engines_are_not_asked_for_of_int8_files_for_cpus(images: Path, tmp_path: Path) -> None:
+    options = ["--ckpt", "random:us_mobilenet_v1", "--format", "onnx,trt", "--precision", "fp16,int8", "--int8-target", "cpu"]
+    folder = tmp_path / "b"
+    done = CliRunner().invoke(main, [*options, "--calibration-data", str(images), "--output-dir", str(folder)])
+    assert done.exit_code == 2 and not folder.exists()
+    assert "--int8-target cpu writes int8 files that TensorRT does not build engines from" in done.output
+
+
 def test_what_int8_needs_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="int8 needs images"):
-        export(small(), precisions=["int8"], output_dir=tmp_path / "b")
+        export(small_checkpoint(), precisions=["int8"], output_dir=tmp_path / "b")
     with pytest.raises(UserError, match="expected auto, max or percentile"):
         CalibrationImages("digits", int8_method="entropy")
     assert not (tmp_path / "b").exists()
 
 
 def test_a_weight_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
-    checkpoint = small()
+    checkpoint = small_checkpoint()
     with torch.no_grad():
         checkpoint.network.get_parameter("classifier.0.weight")[0, 0] = 1e6
     with pytest.raises(UserError, match=r"fp16: weights of classifier\.0\.weight are larger.*bf16"):
@@ -170,7 +176,7 @@ def test_a_weight_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint = small()
+    checkpoint = small_checkpoint()
     with torch.no_grad():
         checkpoint.network.get_parameter("classifier.0.weight")[0, :5] = 1e-9
     with caplog.at_level("WARNING"):
@@ -181,7 +187,7 @@ def test_weights_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_weights_that_several_files_lose_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint = small()
+    checkpoint = small_checkpoint()
     with torch.no_grad():
         checkpoint.network.get_parameter("classifier.0.weight")[0] = 1e-9
     widths = [plan.width for plan in checkpoint.spec.plans if plan.width]
@@ -198,7 +204,7 @@ def test_int8_that_points_elsewhere_is_not_kept(images: Path, tmp_path: Path, mo
     monkeypatch.setattr(Range, "interval", lambda measured, percent: (measured.low / 50, measured.high / 50))
     with pytest.raises(VerificationFailed, match="point elsewhere"):
         export(
-            small(),
+            small_checkpoint(),
             widths=[0.25],
             precisions=["fp32", "int8"],
             calibration=CalibrationImages(images, int8_method="percentile"),

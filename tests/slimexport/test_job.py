@@ -8,11 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
+from slimexport.job import Job
+from slimexport.onnx_files.writers import WRITERS, Original
+from slimexport.results import results_of
 from slimexport.target.manifest import read_manifest
+from slimexport.target.precision import files_of
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
+from slimtrain.costs.cost import CostCounter
+from slimtrain.data.images import preprocessing_of
+from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import opened, refused, run, write_checkpoint
 
 NAMES = ("zero", "eins", "zwölf", "3", "4", "5", "6", "7", "8", "9")
@@ -81,3 +89,24 @@ def test_names_that_are_given_do_not_stand_for_folders(published: Path, tmp_path
     assert run("--ckpt", published, *SIZE, *options).code == 0
     accuracy = read_manifest(tmp_path / "b").artifacts[0].accuracy
     assert accuracy is not None and accuracy.images == 10
+
+
+def test_a_file_that_is_right_of_a_wrong_model_is_wrong(published: Path, tmp_path: Path) -> None:
+    """Its layers are held against the fp32 model that it was written from, so that this is held against the checkpoint."""
+    checkpoint = opened(published)
+    plan = checkpoint.spec.plans[0]
+    count, images = CostCounter(checkpoint.spec, 32), noise_images(2, 32)
+    files = files_of("fp32")
+    job = Job(checkpoint, preprocessing_of(checkpoint, 32), count, images, files, results=results_of(checkpoint))
+    expected = job.reference(plan)
+    ((_, content, _),) = job.emit(plan)
+    for share in (0.0, 2e-3):  # fp16 may be off by 1e-2, fp32 by 1e-4
+        model = onnx.load_from_string(content)
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name == model.graph.node[-1].input[2])
+        shifted = numpy_helper.to_array(bias) + np.float32(share * np.abs(expected[0].values).max())
+        bias.CopyFrom(numpy_helper.from_array(shifted, bias.name))
+        written = WRITERS["fp16"](Original(model))
+        onnx.save(written.model, tmp_path / "a.onnx")
+        check = job.verify(tmp_path / "a.onnx", "fp16", plan, expected, written.recorded)
+        assert check.status == ("failed" if share else "passed"), check
+        assert check.reason == ("fp16 is written from a model that is wrong" if share else None)

@@ -36,7 +36,7 @@ def test_int8_files_of_the_narrowest_width_are_at_most_0_30_of_fp32s(name: str) 
         (*files_of("fp32"), *files_of("int8")),
         Calibration.of([noise_images(2, SIZE)], "max"),
     )
-    sizes = {artifact.precision: len(content) for artifact, content in job.emit(narrowest)}
+    sizes = {artifact.precision: len(content) for artifact, content, _ in job.emit(narrowest)}
     assert {"int8", "int8-cpu", "int8-fp16"} < sizes.keys()
     shares = {precision: round(size / sizes["fp32"], 4) for precision, size in sizes.items() if precision != "fp32"}
     assert max(shares.values()) <= MOST, shares

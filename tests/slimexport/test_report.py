@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from slimexport.report import format_bytes, rejection, table
-from slimexport.target.manifest import UNVERIFIABLE, Artifact, Verification
+from slimexport.target.manifest import Artifact
+from slimexport.target.verification import UNVERIFIABLE, Verification
 from slimtrain.costs.cost import format_macs
 from tests.support.bundle_helpers import PROVEN
 from tests.support.bundle_helpers import artifact as some_artifact
@@ -88,8 +89,95 @@ def test_a_reason_that_many_files_share_is_told_once_with_their_names() -> None:
     assert lines[0].endswith("The same for 30 more: " + ", ".join(f"net_x{step}" for step in range(1, 31)) + ".")
 
 
+def test_files_of_one_network_that_share_a_reason_are_told_apart_by_their_precision() -> None:
+    blind = replace(artifact(status=UNVERIFIABLE, spread=1e-9), name="net_x1").rejected()
+    rejected = [blind, replace(blind, precision="fp16"), replace(blind, precision="int8-cpu")]
+    first, _ = rejection(some_manifest(rejected=tuple(rejected)), Path("out"), published=False).splitlines()
+    assert first.startswith("net_x1: unverifiable") and first.endswith("The same for 2 more: net_x1 fp16, net_x1 int8-cpu.")
+
+
 def test_one_file_is_and_several_are() -> None:
     reject = replace(artifact(status="failed", max_rel_error=0.1, tolerance=1e-4), name="net_x1").rejected()
     for number, words in ((1, "The other file is in out."), (2, "The other 2 files are in out.")):
         manifest = some_manifest(*[artifact()] * number, rejected=(reject,))
         assert rejection(manifest, Path("out"), published=True).splitlines()[-1] == words
+
+
+def test_files_of_several_formats_are_told_apart() -> None:
+    engine = replace(
+        artifact(), format="trt-rtx", file="us_mobilenet_v1_x0_5.rtx.plan", verification=Verification(status="built")
+    )
+    header, first, second = table([artifact(), engine]).splitlines()
+    assert header.split()[:2] == ["width", "format"]
+    assert first.split()[1] == "onnx" and second.split()[1] == "trt-rtx" and second.endswith(" built")
+
+
+def in_precisions(widths: tuple[float, ...], **checks: Verification) -> list[Artifact]:
+    """A file of each width in each precision, with its check."""
+    return [
+        some_artifact(
+            f"net_x{width}".replace(".", "_"),
+            width,
+            precision,
+            verification=check,
+            size_bytes=2**20,
+            made_for=(f"a {precision}",),
+        )
+        for width in widths
+        for precision, check in checks.items()
+    ]
+
+
+BY_COSINE = replace(PROVEN, cosine=0.98765, least_cosine=0.97, top1_agreement=0.5)
+
+
+def test_several_precisions_of_several_widths_are_one_table_with_a_line_for_each_width() -> None:
+    lines = table(in_precisions((0.25, 0.5, 1.0), fp32=PROVEN, int8=BY_COSINE)).splitlines()
+    assert lines[0].split() == ["fp32", "int8"]
+    assert lines[1].split() == ["width", "MACs", "params", "MiB", "error", "agree", "MiB", "cosine", "agree"]
+    assert lines[2].split() == ["0.25", "1K", "10", "1.00", "1.1e-06", "100%", "1.00", "0.9877", "50%"]
+    assert [line.split()[0] for line in lines[2:5]] == ["0.25", "0.5", "1.0"]
+    assert lines[5:] == [
+        "all 6 files passed their check",
+        "fp32: error up to 1e-04; for a fp32",
+        "int8: cosine at least 0.97; for a int8",
+    ]
+
+
+def test_a_file_that_failed_or_is_missing_is_seen_in_the_joint_table() -> None:
+    first, second, *rest = in_precisions((0.25, 0.5, 1.0), fp32=PROVEN, int8=BY_COSINE)
+    failed = replace(second, verification=replace(BY_COSINE, status="failed", cosine=0.5)).rejected()
+    text = table([first, failed, *rest[:-1]])
+    lines = text.splitlines()
+    assert lines[1].split()[6:] == ["MiB", "check", "cosine", "agree"]
+    assert lines[2].split()[6:] == ["1.00", "failed", "0.5000", "50%"] and lines[3].split()[7] == "passed"
+    assert lines[4].split()[6:] == ["-", "-", "-", "-"]
+    assert "4 of 5 files passed their check" in lines
+
+
+def test_a_dry_run_of_several_precisions_says_nothing_of_checks() -> None:
+    lines = table(in_precisions((0.25, 0.5), fp32=skipped(0.5).verification, fp16=skipped(0.5).verification)).splitlines()
+    assert lines[1].split() == ["width", "MACs", "params", "MiB", "check", "MiB", "check"]
+    assert lines[2].split()[4:] == ["skipped", "1.00", "skipped"]
+    assert not any("passed" in line for line in lines)
+
+
+def test_the_precisions_of_one_width_are_a_list() -> None:
+    lines = table(in_precisions((0.5,), fp32=PROVEN, int8=BY_COSINE)).splitlines()
+    assert lines[0].split()[:3] == ["width", "precision", "MACs"]
+    assert [line.split()[1] for line in lines[1:3]] == ["fp32", "int8"]
+
+
+def test_thirty_one_widths_in_six_files_fit_a_terminal() -> None:
+    widths = tuple(round(0.25 + step / 40, 3) for step in range(31))
+    checks = dict.fromkeys(("fp32", "fp16", "bf16"), PROVEN) | dict.fromkeys(("int8-cpu", "int8", "int8-fp16"), BY_COSINE)
+    lines = table(in_precisions(widths, **checks)).splitlines()
+    assert len(lines) < 80 and max(map(len, lines)) <= 120
+
+
+def test_tolerances_that_differ_between_widths_are_both_told() -> None:
+    first, *rest = in_precisions((0.25, 0.5), fp32=PROVEN, bf16=replace(PROVEN, tolerance=0.05))
+    wider = replace(first, verification=replace(PROVEN, tolerance=4e-3, tolerance_from="float32 gap"))
+    lines = table([replace(entry, made_for=()) for entry in (wider, *rest)]).splitlines()
+    assert "fp32: error up to 4e-03 * or 1e-04" in lines and "bf16: error up to 5e-02" in lines
+    assert lines[-1].startswith("* 20 times what float32 costs")

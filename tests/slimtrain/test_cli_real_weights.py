@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from slimexport import export, open_network
+from slimexport import CalibrationImages, Proof, export, open_network
 from slimexport.target.arrays import Array
+from slimexport.target.precision import files_of
+from slimexport.target.runners import OnnxRuntimeRunner
 from slimtrain.checkpoints.own_layout import own_content
 from slimtrain.checkpoints.writing import save
 from slimtrain.slimmable.calibrate import calibrate
@@ -71,3 +73,13 @@ def test_trained_weights_from_the_file_to_proven_onnx(tmp_path: Path) -> None:
         logits = np.asarray(runner(images.numpy()))
     assert logits.argmax(1).tolist() == list(top1.values())
     assert np.abs(logits - expected.numpy()).max() < 1e-4 * np.abs(expected.numpy()).max()
+    np.save(tmp_path / "photographs.npy", np.concatenate([images.numpy(), images.numpy()[..., ::-1]]))
+    calibration = CalibrationImages(tmp_path / "photographs.npy")
+    proof = Proof(images=calibration.source, probes=8)
+    output = tmp_path / "int8"
+    files = export(path, widths=[1.0], precisions=["int8"], output_dir=output, calibration=calibration, proof=proof).artifacts
+    assert {file.precision: file.verification.status for file in files} == {row.name: "passed" for row in files_of("int8")}
+    logits = np.asarray(OnnxRuntimeRunner(output / files[0].file)(images.numpy()))
+    named = [place for place, name in enumerate(photographs) if name in SHOWN]
+    assert files[0].precision == "int8-cpu"
+    assert logits.argmax(1)[named].tolist() == [list(top1.values())[place] for place in named]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from slimexport.target.backends import ONNX, TRT
-from slimexport.target.manifest import MANIFEST, Artifact, Engine, Manifest, Source, Verification, dump_manifest
+from slimexport.target.manifest import MANIFEST, Artifact, Engine, Manifest, Source, dump_manifest
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensors import Input, Output
+from slimexport.target.verification import Verification
 from slimtrain.base.files import file_sha256
 from tests.support import TESTS
+from tests.support.onnx_outlines import outline
 
 SHA256 = "0" * 64
 STORED = TESTS / "slimexport" / "target" / "manifests"  # as version 0.1.0 wrote them
@@ -112,7 +114,8 @@ def with_file(folder: Path, described: Artifact, content: bytes = b"") -> Artifa
     """The artifact, with its file in `folder`: of some content that its SHA-256 is of."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / described.file
-    path.write_bytes(content or f"content of {described.file}\0".encode() * 100)
+    some = f"content of {described.file}\0".encode() * 100
+    path.write_bytes(content or (outline(some) if described.format == ONNX else some))
     changes: dict[str, Any] = {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
     return Artifact(**{**vars(described), **changes})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,21 +31,15 @@ START_MS = 0.02
 
 def model_ms(content: bytes) -> float:
     """What a model takes: `layer_ms` and `linear_ms` of its layers, OTHER_MS of each other operator, START_MS for itself."""
-    graph = onnx.load_model_from_string(content).graph
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content), data_prop=True).graph
     weights: dict[str, NDArray[Any]] = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
-    sides = {graph.input[0].name: graph.input[0].type.tensor_type.shape.dim[2].dim_value}
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
     total = START_MS
     for node in graph.node:
-        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-        side = sides.get(node.input[0], 1)
-        if "strides" in attributes:
-            kernel, stride, pad = (attributes[key][0] for key in ("kernel_shape", "strides", "pads"))
-            side = (side + 2 * pad - kernel) // stride + 1
-        for name in node.output:
-            sides[name] = side
         if node.op_type == "Conv":
             out, per_group, kernel, _ = weights[node.input[1]].shape
-            total += layer_ms(kernel, per_group, out, attributes["group"], side**2)
+            groups = next(entry.i for entry in node.attribute if entry.name == "group")
+            total += layer_ms(kernel, per_group, out, groups, math.prod(shapes[node.output[0]][2:]))
         elif node.op_type == "Gemm":
             out, inp = weights[node.input[1]].shape
             total += linear_ms(inp, out)

@@ -208,7 +208,7 @@ def export(checkpoint: str | Path, out: Path, *more: str | Path) -> Outcome:
 
 def bundle(folder: Path, *files: str) -> dict[str, bytes]:
     """A bundle that an earlier export left."""
-    write_manifest(folder, manifest(*(artifact(file=file) for file in files)))
+    write_manifest(folder, manifest(*(artifact(Path(file).stem, file=file) for file in files)))
     for file in files:
         (folder / file).write_text(f"old {file}")
     (folder / "reference.npz").write_text("old reference")

@@ -41,10 +41,6 @@ class Case:
     shape: tuple[int, ...]
 
 
-def cases(kind: str, *calls: Function | nn.Module, shape: tuple[int, ...] = SHAPE) -> list[Case]:
-    return [Case(kind, (call if isinstance(call, nn.Module) else Calls(call)).eval(), shape) for call in calls]
-
-
 def randomized(module: nn.Module) -> nn.Module:
     """A module all of whose tensors matter: norms' scales, shifts and statistics too."""
     draw = torch.Generator().manual_seed(3)
@@ -53,6 +49,11 @@ def randomized(module: nn.Module) -> nn.Module:
             if tensor.is_floating_point():
                 tensor.uniform_(0.5, 2, generator=draw) if "var" in name else tensor.normal_(generator=draw)
     return module.eval()
+
+
+def cases(kind: str, *calls: Function | nn.Module, shape: tuple[int, ...] = SHAPE) -> list[Case]:
+    modules = [call if isinstance(call, nn.Module) else Calls(call) for call in calls]
+    return [Case(kind, randomized(module), shape) for module in modules]
 
 
 def traced(

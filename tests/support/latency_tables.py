@@ -7,22 +7,21 @@ from typing import Any
 
 from slimtrain.base.image_size import ImageSize
 from slimtrain.costs.latency_grid import Axis, Times
-from slimtrain.costs.latency_table import LatencyTable, NetworkShape
-from slimtrain.costs.layer_shapes import DEPTHWISE, LayerShape, layer_shapes
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.costs.latency_table import LatencyTable, Layer, NetworkShape, layers_of
+from slimtrain.models.width_spec import WidthSpec
 
 SIZE = 64
 
 
 def table_of(
-    spec: NetworkSpec, time: Callable[[LayerShape, int, int], float], step: int = 1, size: ImageSize = SIZE, **more: Any
+    spec: WidthSpec, time: Callable[[Any, int, int], float], step: int = 1, size: ImageSize = SIZE, **more: Any
 ) -> LatencyTable:
     """A table in which every layer has an entry of its own and takes `time`."""
-    layers = layer_shapes(spec, size)
+    layers = layers_of(spec, size)
     times = []
     for layer in layers:
         inputs, outputs = spans(spec, layer)
-        if layer.kind == DEPTHWISE:
+        if layer.single:
             times.append(Times(Axis(inputs, step), None, tuple((time(layer, c, c),) for c in inputs)))
         else:
             rows = tuple(tuple(time(layer, i, o) for o in outputs) for i in inputs)
@@ -43,7 +42,7 @@ def table_of(
     return LatencyTable(**{**values, **more})
 
 
-def spans(spec: NetworkSpec, layer: LayerShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def spans(spec: WidthSpec, layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Counts of input and output: both ends and what is a third of the way."""
     counts = []
     for dim in (layer.inp, layer.out):

@@ -1,4 +1,5 @@
-"""TensorRT in Python, one for each inventory of the real bindings: a name that a version lacks is an AttributeError.
+"""TensorRT in Python, one for each inventory of the real bindings: a name that a version lacks is an AttributeError. It is
+for what TensorRT-RTX, which is real (`tests.support.rtx`), cannot show: other versions' names, weak typing, engines that run.
 
 Builds "networks" that are JSON, `{"size": 4, "classes": 5, "precision": "fp32"}`, into plans that have a real header, and runs
 them on the memory of a `FakeCudart`: logits are a fixed function of the images (`logits_of`), with what `defect` makes of
@@ -22,15 +23,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimexport.target.tensorrt.libraries import RTX_LIBRARY, TRT_LIBRARY, Library, library_of
 from slimexport.target.tensorrt.plan_header import numbers
 from tests.support import REFERENCE
 from tests.support.cuda_fake import FakeCudart
+from tests.support.onnx_outlines import outline
 
 INVENTORIES = REFERENCE / "tensorrt_api"
 FILES = {path.name.removesuffix(".json"): path for path in INVENTORIES.glob("*.json")}
 VERSIONS = sorted(FILES, key=lambda version: [int(part) for part in version.split(".")])
+RTX = "1.7.1.116"  # of TensorRT-RTX
+FILES[RTX] = INVENTORIES / "rtx" / f"{RTX}.json"
 ENUMS = (
     "BuilderFlag",
+    "ComputeCapability",
     "DataType",
     "HardwareCompatibilityLevel",
     "LayerInformationFormat",
@@ -50,9 +56,14 @@ def inventory(version: str) -> dict[str, Any]:
     return names
 
 
+def library_named(version: str) -> Library:
+    """Which library an inventory's version is of."""
+    return RTX_LIBRARY if version == RTX else TRT_LIBRARY
+
+
 def network(precision: str = "fp32", size: int = 4, classes: int = 5, **more: Any) -> bytes:
     """What passes for an ONNX file here."""
-    return json.dumps({"precision": precision, "size": size, "classes": classes, **more}).encode()
+    return outline(json.dumps({"precision": precision, "size": size, "classes": classes, **more}).encode())
 
 
 def logits_of(images: NDArray[Any], classes: int) -> NDArray[Any]:
@@ -62,8 +73,8 @@ def logits_of(images: NDArray[Any], classes: int) -> NDArray[Any]:
 
 def description(content: bytes) -> dict[str, Any]:
     """What a network is: JSON as it stands, or what an ONNX file says, with the file."""
-    if content.startswith(b"{"):
-        described: dict[str, Any] = json.loads(content)
+    if content.startswith(outline(b"{}")[:3]):
+        described: dict[str, Any] = json.loads(content[content.index(b"{") :])
         return described
     import onnx
 
@@ -101,11 +112,9 @@ class Behaviour:
     library: FakeCudart
     defect: Callable[[NDArray[Any], int], NDArray[Any]] = lambda logits, batch: logits
     parser_errors: list[str] = field(default_factory=list)
-    builds: bool = True  # else `build_serialized_network` gives None
     build_steps: Callable[[Callable[[], bool]], bool] = lambda step: step()
     deserializes: bool = True
     has_context: bool = True
-    takes_cache: bool = True
     runs: bool = True
     layers: list[Any] | None = None  # of the inspector, else three of the plan's precision
     says: list[tuple[str, str]] = field(default_factory=list)  # (level, text) that a build logs
@@ -131,7 +140,7 @@ def fake_tensorrt(version: str, behaviour: Behaviour) -> Any:
                 behaviour.note(key)
             return super().__getattribute__(key)
 
-    module = Module("tensorrt")
+    module = Module(library_named(version).modules[0])
     members = _members(module, behaviour)
     drawing = random.Random(version)
     for name, listed in names.items():
@@ -140,7 +149,7 @@ def fake_tensorrt(version: str, behaviour: Behaviour) -> Any:
         elif name in ENUMS:
             drawn = drawing.sample(range(1, 40), len(listed))
             own = {member: Value(f"{name}.{member}", number) for member, number in zip(listed, drawn, strict=True)}
-            setattr(module, name, _restricted(name, listed, own, behaviour))
+            setattr(module, name, _restricted(name, listed, {**own, "__members__": own}, behaviour))
         elif isinstance(listed, list):
             setattr(module, name, _restricted(name, listed, members.get(name, {}), behaviour))
     module.__version__ = names["__version__"]  # type: ignore[attr-defined]
@@ -217,12 +226,12 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         finished = behaviour.build_steps(step)
         if monitor is not None:
             monitor.phase_finish("building")
-        if not finished or not behaviour.builds:
+        if not finished:
             return None
         (profile,) = config._profiles
         described = description(defined._content)
         version = (*numbers(trt.__version__), 0)[:4]
-        header = struct.pack("<II16x4B", 0x74727466, 0, *version)
+        header = struct.pack("<4sI16x4B", library_of(trt).tag, 0, *version)
         flags = sorted(config._flags)
         batches = [list(shape) for shape in profile._shapes]
         instance = trt.IHostMemory()
@@ -251,7 +260,7 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         described = description(self._content)
         instance = trt.ITensor()
         instance.name = "input"
-        instance.shape = tuple(described.get("shape", (-1, 3, described["size"], described["size"])))
+        instance.shape = (-1, 3, described["size"], described["size"])
         return instance
 
     def set_shape(self: Any, name: str, least: Any, usual: Any, largest: Any) -> None:
@@ -263,8 +272,6 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         return len(self._profiles) - 1
 
     def create_cache(self: Any, content: bytes) -> Any:
-        if not behaviour.takes_cache and content:
-            return None
         instance = trt.ITimingCache()
         instance._content = content
         return instance
@@ -278,6 +285,10 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         instance = trt.IHostMemory()
         instance._content = self._content
         return instance
+
+    def set_capability(self: Any, capability: Any, index: int) -> bool:
+        assert index < self.num_compute_capabilities
+        return capability.name != "ComputeCapability.NONE"
 
     def set_sources(self: Any, sources: int) -> bool:
         self._sources = sources
@@ -392,6 +403,7 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
             "create_timing_cache": create_cache,
             "set_timing_cache": set_cache,
             "get_timing_cache": lambda self: self._cache,
+            "set_compute_capability": set_capability,
             "get_tactic_sources": lambda self: self._sources,
             "set_tactic_sources": set_sources,
             "set_memory_pool_limit": lambda self, pool, limit: self._limits.update({pool.name: limit}),
@@ -424,4 +436,4 @@ def _flags(trt: Any, name: str) -> list[Any]:
 
 
 def inventory_of(trt: Any) -> dict[str, Any]:
-    return inventory(next(version for version in VERSIONS if inventory(version)["__version__"] == trt.__version__))
+    return inventory(next(version for version in FILES if inventory(version)["__version__"] == trt.__version__))

@@ -46,8 +46,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, version: str = "10.3.0", library: F
     library = library or FakeCudart()
     behaviour = Behaviour(library)
     trt = fake_tensorrt(version, behaviour)
-    trt.__spec__ = ModuleSpec("tensorrt", None)
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    trt.__spec__ = ModuleSpec(trt.__name__, None)
+    monkeypatch.setitem(sys.modules, trt.__name__, trt)
     monkeypatch.setattr(device, "load_cuda", lambda: Cuda(library))
     monkeypatch.setattr(device, "device_name", lambda: "NVIDIA Test GPU")
     return Machine(trt, library, behaviour)
@@ -79,9 +79,26 @@ def build(bundle: Path, **options: Any) -> Manifest:
     return build_engines(bundle, **options)
 
 
-def engines_of(bundle: Path) -> dict[str, Artifact]:
-    """The entries of a bundle's engines on disk, by file."""
-    return {artifact.file: artifact for artifact in read_manifest(bundle).of_format(TRT)}
+def engines_of(bundle: Path, form: str = TRT) -> dict[str, Artifact]:
+    """The entries of a bundle's engines of a format on disk, by file."""
+    return {artifact.file: artifact for artifact in read_manifest(bundle).of_format(form)}
+
+
+def refuses_measurements(config: Any, cache: Any, ignore_mismatch: bool) -> bool:
+    """A configuration's `set_timing_cache` that takes empty caches only, as where another GPU took the measurements."""
+    config._cache = None if cache._content else cache
+    return not cache._content
+
+
+def without_modules(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """These modules are not installed until the test ends."""
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has no GPU until the test ends."""
+    monkeypatch.setattr(device, "load_cuda", lambda: Cuda(FakeCudart(devices=0)))
 
 
 def names(folder: Path) -> set[str]:

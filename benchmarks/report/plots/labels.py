@@ -8,6 +8,7 @@ from math import dist
 from typing import TYPE_CHECKING
 
 from benchmarks.cells.cell import Cell
+from benchmarks.report.plots.geometry import Position, Segment, crosses
 from benchmarks.report.plots.style import INK, TEXT_PT
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ PLACES = (
     *((1, 1, 2, 6), (-1, -1, 2, 6), (-1, 0, 8, 0), (1, 0, 8, 0)),
 )
 MARK = 4.5  # points from a mark's middle to its edge
-Position = tuple[float, float]
-Segment = tuple[Position, Position]
 SAME_PX = 1.0  # of points that are drawn one on the other
 ROOM = 3.0  # points kept free between names
 
@@ -75,7 +74,7 @@ def place_names(
             covers = (
                 _astray(place, scale, index, middles)
                 or any(map(box.overlaps, (*marks, *taken)))
-                or any(_crosses(box, *segment) for segment in avoided)
+                or any(crosses(box.extents, *segment) for segment in avoided)
             )
             if not covers and inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
                 taken.append(box.padded(ROOM * scale))
@@ -118,17 +117,3 @@ def _square(middle: Position, half: float) -> Bbox:
 
     x, y = middle
     return Bbox([[x - half, y - half], [x + half, y + half]])
-
-
-def _crosses(box: Bbox, start: Position, end: Position) -> bool:
-    """Whether a line passes through a box (Liang and Barsky's clipping)."""
-    enter, leave = 0.0, 1.0
-    for axis, (low, high) in enumerate(((box.x0, box.x1), (box.y0, box.y1))):
-        step = end[axis] - start[axis]
-        if step == 0:
-            if not low <= start[axis] <= high:
-                return False
-            continue
-        first, second = sorted(((low - start[axis]) / step, (high - start[axis]) / step))
-        enter, leave = max(enter, first), min(leave, second)
-    return enter <= leave

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY, AnalysisRow, Group, capability
-from benchmarks.report.plots.labels import Position, Segment, order_of_importance, place_names, short_name
+from benchmarks.report.plots.geometry import Position, Segment
+from benchmarks.report.plots.labels import order_of_importance, place_names, short_name
 from benchmarks.report.plots.style import (
     GREY,
     INK,

@@ -16,6 +16,7 @@ from benchmarks.report.analysis import Group
 from slimexport.target.errors import MissingBackend
 from slimtrain.base.files import write_atomically
 from slimtrain.base.packages import install_command
+from slimtrain.base.untrusted.quoting import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,8 +41,8 @@ AROUND_INCHES = 1.7  # titles above, legend below
 SPAN_FOR_LOG = 6  # highest over lowest value, from which on an axis is logarithmic
 
 
-def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, at most three in a row. Raises MissingBackend without matplotlib."""
+def new_figure(panels: int, most_across: int = PANELS_ACROSS) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, at most `most_across` in a row. Raises MissingBackend without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
         raise MissingBackend(
             f"plots need matplotlib ({error}): {install_command('matplotlib')}. Everything else is written."
         ) from error
-    across = min(panels, PANELS_ACROSS)
+    across = min(panels, most_across)
     down = math.ceil(panels / across)
     wide, high = PANEL_INCHES[across]
     figure = Figure(figsize=(wide * across, high * down + AROUND_INCHES), dpi=DPI, layout="constrained", facecolor="white")
@@ -67,7 +68,8 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
 def titles(figure: Figure, first: str, second: str) -> None:
     """Two lines over a figure, wrapped to its width."""
     room = int(figure.get_figwidth() * 72 / (0.58 * TITLE_PT))
-    figure.suptitle(textwrap.fill(first, room) + "\n" + textwrap.fill(second, room), fontsize=TITLE_PT, color=INK)
+    text = printable(textwrap.fill(first, room) + "\n" + textwrap.fill(second, room))
+    figure.suptitle(text, fontsize=TITLE_PT, color=INK, parse_math=False)
 
 
 def label_axes(axes: Axes, x: str, y: str, title: str) -> None:
@@ -169,8 +171,8 @@ def device_name(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\((R|TM)\)|\bCPU\b|\bProcessor\b|@.*$", "", text, flags=re.IGNORECASE)).strip()
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG of few colours, the same bytes for the same figure; at once."""
+def save(figure: Figure, path: Path, colours: int = PALETTE) -> Path:
+    """Write a PNG of few `colours`, the same bytes for the same figure; at once."""
     from io import BytesIO
 
     from PIL import Image
@@ -178,7 +180,7 @@ def save(figure: Figure, path: Path) -> Path:
     figure.canvas.draw()
     pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
     content = BytesIO()
-    few = pixels.quantize(PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = pixels.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(content, format="png", optimize=True, dpi=(DPI, DPI))
     write_atomically(path, content.getvalue())
     return path

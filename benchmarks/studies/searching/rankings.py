@@ -84,7 +84,7 @@ class Setting:
             self.processes,
             statistics=way.statistics,
             calibration=calibration,
-            channels_last=self.config.channels_last,
+            channels_last=bool(self.config.channels_last),
         )
 
     def halves(self) -> list[Samples]:

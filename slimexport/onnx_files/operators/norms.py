@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from slimexport.onnx_files.operators.registry import Call, Operand, Shape, form, ints
+from slimtrain.graph.folding import BATCH_NORMS
 from slimtrain.graph.graph import Value
-
-BATCH_NORMS = ("batch_norm", "native_batch_norm")
 
 
 @form(*BATCH_NORMS)

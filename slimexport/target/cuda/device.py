@@ -48,10 +48,7 @@ def require_gpu(after: str = "") -> tuple[Cuda, GpuDevice]:
     try:
         cuda = load_cuda()
         if cuda.device_count() == 0:
-            raise MissingBackend(
-                "no GPU is visible here (CUDA_VISIBLE_DEVICES, a container without --gpus?), and engines are built on the GPU "
-                "that runs them."
-            )
+            raise MissingBackend("no GPU is visible here (CUDA_VISIBLE_DEVICES, a container without --gpus?).")
         device = _describe(cuda)
     except MissingBackend as error:
         if not after:

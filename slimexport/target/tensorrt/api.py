@@ -1,29 +1,24 @@
-"""What differs between TensorRT 8.6, 10 and 11: names that a version has or lacks, asked for with `hasattr`.
+"""What differs between TensorRT 8.6, 10, 11 and TensorRT-RTX: names that a version has or lacks, asked for with `hasattr`.
 
 Values of TensorRT's enumerations differ between versions too and are never stored. 8.6 types a network's tensors itself, as
-flags permit (weak typing); 10 and 11 are given networks whose tensors have types (strong typing), and nothing is left
+flags permit (weak typing); 10, 11 and RTX are given networks whose tensors have types (strong typing), and nothing is left
 to them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib
-import importlib.util
-import platform
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from slimexport.target.cuda.library import driver_library
 from slimexport.target.errors import MissingBackend
 from slimexport.target.precision import PRECISIONS, Precision, Recipe
-
-JETSON = Path("/etc/nv_tegra_release")
+from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.libraries import library_of, titled
+from slimtrain.base.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,42 +29,6 @@ class Emission:
     precision: str
     onnx: str
     flags: tuple[str, ...] = ()
-
-
-def install_hint() -> str:
-    """What installs TensorRT here; wheels are for one CUDA, and the driver says which one runs."""
-    if sys.platform == "linux" and platform.machine() == "aarch64" and JETSON.exists():
-        return "sudo apt install python3-libnvinfer (JetPack's; a virtual environment needs --system-site-packages)"
-    package = "tensorrt-cu12" if _driver_cuda_major() == 12 else "tensorrt-cu13"
-    return f"pip install {package} (its libraries come from NVIDIA's package index)"
-
-
-def _driver_cuda_major() -> int | None:
-    driver, version = driver_library(), ctypes.c_int()
-    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
-        return None
-    return version.value // 1000
-
-
-def require_tensorrt(after: str = "") -> Any:
-    """The tensorrt module. MissingBackend, with what installs it and then `after`, where there is none that serves."""
-    try:
-        installed = importlib.util.find_spec("tensorrt") is not None
-    except ValueError:  # a broken entry in sys.modules
-        installed = False
-    if not installed:
-        raise _missing(f"TensorRT is not installed: {install_hint()}.", after)
-    try:
-        tensorrt = importlib.import_module("tensorrt")
-    except Exception as error:  # its loader raises ImportError, OSError, RuntimeError and others for missing libraries
-        raise _missing(f"TensorRT is installed but does not load ({error}): {install_hint()}.", after) from error
-    if not hasattr(tensorrt.IBuilderConfig, "builder_optimization_level"):
-        raise _missing(f"TensorRT {tensorrt.__version__} is too old, expected 8.6 or later: {install_hint()}.", after)
-    return tensorrt
-
-
-def _missing(message: str, after: str) -> MissingBackend:
-    return MissingBackend(f"{message} {after}".rstrip())
 
 
 def strongly_typed(trt: Any) -> bool:
@@ -94,7 +53,7 @@ def emission(trt: Any, precision: str) -> Emission:
     recipe = _recipe(trt, PRECISIONS[precision])
     if recipe is None:
         raise MissingBackend(
-            f"{precision}: TensorRT {trt.__version__} builds no {precision} engines, TensorRT 10 and later do. Choose from "
+            f"{precision}: {titled(trt)} builds no {precision} engines, TensorRT 10 and later do. Choose from "
             f"{', '.join(supported(trt))}."
         )
     return Emission(precision, recipe.onnx, recipe.flags)
@@ -114,7 +73,44 @@ def describe(trt: Any) -> str:
     there = supported(trt)
     lacking = [name for name, row in PRECISIONS.items() if row.strong and name not in there]
     without = f" (no {', '.join(lacking)} before TensorRT 10)" if lacking else ""
-    return f"TensorRT {trt.__version__}: engines in {', '.join(there)}{without}"
+    anywhere = (
+        f", built without a GPU, for compute capability {', '.join(targets(trt))}" if library_of(trt).builds_anywhere else ""
+    )
+    return f"{titled(trt)}: engines in {', '.join(there)}{without}{anywhere}"
+
+
+def targets(trt: Any) -> tuple[str, ...]:
+    """The compute capabilities that engines can be built for where that is a choice, as `8.6`, ascending."""
+    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    numbers = sorted(int(name[2:]) for name in members if re.fullmatch(r"SM\d+", name))
+    return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+
+def check_settings(trt: Any, settings: BuildSettings) -> None:
+    """UserError for settings that this library does not have, before anything is built."""
+    library, known = library_of(trt), targets(trt)
+    if not library.builds_anywhere:
+        if settings.targets:
+            raise UserError(
+                f"targets {', '.join(settings.targets)}: TensorRT builds for the GPU of its machine. Leave out --targets, or "
+                "build for other GPUs with --format trt-rtx."
+            )
+        return
+    if settings.version_compatible or settings.hardware_compatible:
+        raise UserError(
+            f"{titled(trt)} builds no version-compatible or hardware-compatible engines: those of one version run on all "
+            "GPUs that --targets names, from Ampere on by default. Leave out --version-compatible and --hardware-compatible."
+        )
+    if missing := [wanted for wanted in settings.targets if wanted not in known]:
+        raise UserError(
+            f"compute capability {', '.join(missing)}: {titled(trt)} builds for {', '.join(known)}. Choose from these with "
+            "--targets, or leave it out for all from 8.0 on."
+        )
+
+
+def target(trt: Any, capability: str) -> Any:
+    """The library's name of a compute capability."""
+    return trt.ComputeCapability.__members__["SM" + capability.replace(".", "")]
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""An ONNX file in, the bytes of a TensorRT plan out. One path for TensorRT 8.6, 10 and 11; see `api`.
+"""An ONNX file in, the bytes of a TensorRT plan out. One path for TensorRT 8.6, 10, 11 and TensorRT-RTX; see
+`api`.
 
 The builder works in a second thread: Python sees Ctrl-C in the main one only, which never waits inside TensorRT.
 """
@@ -11,17 +12,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slimexport.target.errors import NotProven
-from slimexport.target.tensorrt.api import Emission, bit, create, logger, messages, network_flags, said, strongly_typed
+from slimexport.target.tensorrt.api import (
+    Emission,
+    bit,
+    create,
+    logger,
+    messages,
+    network_flags,
+    said,
+    strongly_typed,
+    target,
+)
 from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimexport.target.tensorrt.libraries import titled
 from slimexport.target.tensorrt.timing_cache import TimingCache
 
 log = logging.getLogger(__name__)
+Outcome = TypeVar("Outcome")
 
 POLL_S = 0.1
 SHOWN_ERRORS = 3
+REMEDIES = "More workspace or memory on the GPU, a smaller batch or another precision may help."
 
 
 class BuildFailed(NotProven):
@@ -30,7 +44,8 @@ class BuildFailed(NotProven):
 
 @dataclass(frozen=True)
 class Built:
-    """A plan, the flags that it was built with, how long that took, what the timing cache held, and TensorRT's warnings."""
+    """A plan, the flags that it was built with, how long that took, what the timing cache held, and TensorRT's warnings, each
+    as often as it was said."""
 
     plan: bytes
     flags: tuple[str, ...]
@@ -40,7 +55,7 @@ class Built:
 
 
 def build(trt: Any, onnx: Path, emission: Emission, settings: BuildSettings, timing_cache: TimingCache | None = None) -> Built:
-    """Build the engine of one ONNX file (input [N, C, H, W], N dynamic) on this machine's GPU.
+    """Build the engine of one ONNX file (input [N, C, H, W], N dynamic) for this machine's GPU, or for others.
 
     BuildFailed with TensorRT's own words where it reads the file not or finds no implementation; MissingBackend where it
     does not run here at all. On Ctrl-C TensorRT 10 and later stop soon, 8.6 ends its build first.
@@ -50,13 +65,13 @@ def build(trt: Any, onnx: Path, emission: Emission, settings: BuildSettings, tim
     started = time.perf_counter()
     with messages(trt) as collected:
         try:
-            plan, flags = _in_thread(
+            plan, flags = in_thread(
                 lambda: _build(trt, content, emission, settings, timing_cache, cancelled), cancelled, _stops(trt)
             )
         except BuildFailed as error:
             more = said(collected)
             raise BuildFailed(f"{onnx.name}: {error}" + (f" TensorRT says: {more}" if more else "")) from error
-        warnings = tuple(dict.fromkeys(text for level, text in collected if level == "warning"))
+        warnings = tuple(text for level, text in collected if level == "warning")
     return Built(plan, flags, time.perf_counter() - started, None if timing_cache is None else timing_cache.state, warnings)
 
 
@@ -65,13 +80,12 @@ def _stops(trt: Any) -> bool:
     return hasattr(trt, "IProgressMonitor")
 
 
-def _in_thread(
-    work: Callable[[], tuple[bytes, tuple[str, ...]]], cancelled: threading.Event, stops: bool
-) -> tuple[bytes, tuple[str, ...]]:
-    """`work()` in a second thread. On Ctrl-C `cancelled` is set, its end awaited, and KeyboardInterrupt passed on; a second
-    Ctrl-C no longer waits."""
+def in_thread(work: Callable[[], Outcome], cancelled: threading.Event, stops: bool) -> Outcome:
+    """`work()` of TensorRT's in a second thread, so that Ctrl-C is raised in none of its callbacks, where TensorRT prints it
+    and goes on. On Ctrl-C `cancelled` is set, the end of the work awaited, and KeyboardInterrupt passed on; a second Ctrl-C
+    no longer waits."""
     go, done = threading.Event(), threading.Event()
-    outcome: list[tuple[bytes, tuple[str, ...]]] = []
+    outcome: list[Outcome] = []
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -113,7 +127,7 @@ def _build(
     network = create("a network", builder.create_network, network_flags(trt))
     parser = create("a parser of ONNX", trt.OnnxParser, network, logger(trt))
     if not parser.parse(content):
-        raise BuildFailed(f"TensorRT {trt.__version__} does not read it ({_parser_errors(parser)}).")
+        raise BuildFailed(f"{titled(trt)} does not read it ({_parser_errors(parser)}).")
     config = create("a configuration", builder.create_builder_config)
     flags = configure(trt, config, emission, settings)
     profile = create("an optimization profile", builder.create_optimization_profile)
@@ -126,13 +140,14 @@ def _build(
         timing_cache.attach(config)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise BuildFailed(
-            f"TensorRT {trt.__version__} built no {emission.precision} engine of it. More workspace or memory on the GPU, a "
-            "smaller batch or another precision may help."
-        )
+        raise BuildFailed(f"{titled(trt)} built no {emission.precision} engine of it{_for(settings)}. {REMEDIES}")
     if timing_cache is not None:
         timing_cache.keep(config)
     return bytes(serialized), flags
+
+
+def _for(settings: BuildSettings) -> str:
+    return f" for compute capability {', '.join(settings.targets)}" if settings.targets else ""
 
 
 def _parser_errors(parser: Any) -> str:
@@ -166,6 +181,11 @@ def configure(trt: Any, config: Any, emission: Emission, settings: BuildSettings
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     if settings.aux_streams is not None:
         config.max_aux_streams = settings.aux_streams
+    if settings.targets:
+        config.num_compute_capabilities = len(settings.targets)
+        for index, capability in enumerate(settings.targets):
+            if not config.set_compute_capability(target(trt, capability), index):
+                raise BuildFailed(f"{titled(trt)} does not take compute capability {capability}.")
     return tuple(flags)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,12 +49,24 @@ def parse_batch(text: str) -> BatchRange:
     return BatchRange(*numbers)
 
 
+def parse_targets(text: str) -> tuple[str, ...]:
+    """`8.6,12.0`, or as `86`, `sm_86`: compute capabilities, each once, ascending. BundleError otherwise."""
+    numbers = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(?:sm_?|compute_)?(\d+)\.?(\d)", part.strip().lower())
+        if match is None:
+            raise BundleError(f"target {part.strip()!r}: expected a GPU's compute capability, as in 8.6,8.9,12.0.")
+        numbers.add((int(match[1]), int(match[2])))
+    return tuple(f"{major}.{minor}" for major, minor in sorted(numbers))
+
+
 @dataclass(frozen=True)
 class BuildSettings:
     """`workspace_bytes` limits a tactic's scratch memory (None: the device's memory), `aux_streams` the streams beside
     the caller's (None: TensorRT decides). `version_compatible` engines run on later versions, `hardware_compatible` ones
     on every GPU from Ampere on; both are slower. `library_tactics` lets TensorRT 8 and 10 use cuBLAS and cuDNN, which
-    then have to be on the target; 11 does without.
+    then have to be on the target; 11 does without. `targets` are the compute capabilities that a TensorRT-RTX engine is for,
+    as `8.6` (none: all from 8.0 on); TensorRT builds for the GPU of its machine.
 
     >>> from slimexport import BatchRange, BuildSettings
     >>> BuildSettings(batch=BatchRange(1, 1, 1), optimization_level=5).batch  # build_engines(bundle, settings=...)
@@ -67,6 +80,7 @@ class BuildSettings:
     version_compatible: bool = False
     hardware_compatible: bool = False
     library_tactics: bool = False
+    targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= MAX_LEVEL:

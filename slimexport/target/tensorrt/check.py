@@ -10,25 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from slimexport.target.manifest import FAILED, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
 from slimexport.target.precision import PRECISIONS, Direction
+from slimexport.target.proof.comparing import Pair, compare_all, compare_directions, directed, finite, least_spread, worst
+from slimexport.target.proof.differences import why_apart, worst_differences
+from slimexport.target.proof.running import run_on_probes
+from slimexport.target.proof.verify import MIN_SPREAD, NO_DIRECTION, USUAL, in_part, recorded_tolerance
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
-from slimexport.target.verify import (
-    MIN_SPREAD,
-    NO_DIRECTION,
-    USUAL,
-    Pair,
-    compare_all,
-    compare_directions,
-    directed,
-    finite,
-    least_spread,
-    recorded_tolerance,
-    run_on_probes,
-    worst,
-)
+from slimexport.target.verification import FAILED, IN_PART, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
 
+ROUNDING = 1e-9  # of a share
 COSINE_LEEWAY = 0.01  # an engine may be this much further off than its ONNX file
 NOTHING = Verification(status=SKIPPED)  # what is known of an ONNX file that is not there
 
@@ -74,11 +65,18 @@ def check_engine(
         alike = _worst(min, [figures.cosine for figures in by_batch])
         least, least_agreement = direction_limits(proof, source, len(probes.images))
         _, output = min((compare_directions(outputs, names) for outputs in pairs), key=lambda one: (one[0] == one[0], one[0]))
-        agrees = agreement is None or agreement >= least_agreement - 1e-9
+        agrees = agreement is None or agreement >= least_agreement - ROUNDING
         known = None if agreement is None else least_agreement
-        check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=known, output=output)
+        apart = worst_differences([pair for outputs in pairs for pair in outputs], names, proof)
+        check = replace(check, cosine=alike, least_cosine=least, least_top1_agreement=known, output=output, **apart.figures())
         others = [compare_all(rest).within(proof.tolerance) for outputs in pairs if (rest := _without(outputs, names))]
-        right = alike is not None and alike >= least and agrees and all(others)
+        right = (
+            alike is not None
+            and alike >= least
+            and agrees
+            and all(others)
+            and (apart.within(proof) or seen < proof.least_spread)
+        )
     else:
         tolerance = recorded_tolerance(proof, source.tolerance)
         wider = tolerance > proof.tolerance
@@ -86,7 +84,9 @@ def check_engine(
         right = error is not None and error <= tolerance
     if not right:
         return check
-    return replace(check, status=PASSED if seen >= MIN_SPREAD else UNVERIFIABLE)
+    status = PASSED if seen >= MIN_SPREAD else UNVERIFIABLE
+    proven = replace(check, status=status, unexercised=source.unexercised, watched=source.watched)
+    return in_part(proven, source.status == IN_PART)
 
 
 def _without(pairs: Sequence[Pair], names: Sequence[str]) -> list[Pair]:
@@ -116,6 +116,9 @@ def why_failed(check: Verification) -> str:
         return f"unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale only"
     if check.max_rel_error is None or (check.least_cosine is not None and check.cosine is None):
         return "failed, outputs that are not finite, or not of the reference's shape"
+    agreed, least = check.top1_agreement, check.least_top1_agreement
+    if (agreed is None or least is None or agreed >= least - ROUNDING) and (apart := why_apart(check)):
+        return f"failed, {apart}"
     if check.least_cosine is not None:
         of = "" if check.output is None else f" of {check.output}"
         if check.top1_agreement is None or check.least_top1_agreement is None:

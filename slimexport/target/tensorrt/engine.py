@@ -12,14 +12,22 @@ from typing import Any
 import numpy as np
 
 from slimexport.target.arrays import Array
-from slimexport.target.backends import TENSORRT
 from slimexport.target.cuda.device import GpuDevice, require_gpu
 from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, check_sha256
 from slimexport.target.runners import Given, alone
-from slimexport.target.tensorrt.api import create, logger, messages, require_tensorrt, said
+from slimexport.target.tensorrt.api import create, logger, messages, said
 from slimexport.target.tensorrt.inspector import LayerCount, count_layers
+from slimexport.target.tensorrt.libraries import (
+    LIBRARIES,
+    RTX_LIBRARY,
+    TRT_LIBRARY,
+    Library,
+    library_of,
+    require_tensorrt,
+    titled,
+)
 from slimexport.target.tensorrt.plan_header import check_plan
 
 
@@ -48,17 +56,17 @@ class TensorRTRunner:
     without TensorRT or a GPU, CudaError where the device fails.
     """
 
-    backend = TENSORRT
-
     def __init__(
         self, path: Path, artifact: Artifact | None = None, *, trt: Any = None, gpu: tuple[Cuda, GpuDevice] | None = None
     ) -> None:
-        self.trt = require_tensorrt() if trt is None else trt
+        self.trt = require_tensorrt(library=_library(path, artifact)) if trt is None else trt
+        library = library_of(self.trt)
+        self.backend = library.backend
         self.cuda, self.device = require_gpu() if gpu is None else gpu  # first: without a GPU, 8.6's Runtime crashes
         self.name = path.name
         record = None if artifact is None else artifact.engine
         plan = _read_plan(path, artifact)
-        check_plan(plan, path.name, record, self.trt.__version__, self.device)
+        check_plan(plan, path.name, record, self.trt.__version__, self.device, library)
         with ExitStack() as resources:
             resources.callback(self._forget)
             self._load(plan, trusted_code=record is not None and "VERSION_COMPATIBLE" in record.flags)
@@ -85,9 +93,7 @@ class TensorRTRunner:
             self.engine = self.runtime.deserialize_cuda_engine(plan)
             if self.engine is None:
                 reason = said(collected) or "it gives no reason"
-                raise BundleError(
-                    f"{self.name}: TensorRT {self.trt.__version__} does not load it ({reason}). Build it again here."
-                )
+                raise BundleError(f"{self.name}: {titled(self.trt)} does not load it ({reason}). Build it again here.")
             self.context = self.engine.create_execution_context()
             if self.context is None:
                 reason = said(collected) or "TensorRT gives no reason"
@@ -188,6 +194,13 @@ class TensorRTRunner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.resources.__exit__(kind, error, trace)
+
+
+def _library(path: Path, artifact: Artifact | None) -> Library:
+    """The library that a plan is for, by its entry or its name."""
+    if artifact is not None:
+        return LIBRARIES.get(artifact.format, TRT_LIBRARY)
+    return RTX_LIBRARY if path.name.endswith(RTX_LIBRARY.suffix) else TRT_LIBRARY
 
 
 def _read_plan(path: Path, artifact: Artifact | None) -> bytes:

@@ -4,7 +4,8 @@ The inspector's JSON has a list `Layers`. An entry is a name only (an engine bui
 object with `Name`, `LayerType`, `Inputs`, `Outputs` and more; tensors say their type in `Format/Datatype`, as `Half`,
 `Half(64,1:8,...)` or `Channel major FP16 format where channel % 8 == 0`. With a dynamic batch they say `N/A due to dynamic
 shapes`; then the type of a layer's weights tells, or its tactic's name (`sm80_xmma_fprop_implicit_gemm_i8i8_i8i32_f32...`).
-8.6 and 10 list `Bindings` beside the layers, 11 `I/O Tensors`; neither is needed here.
+8.6 and 10 list `Bindings` beside the layers, 11 `I/O Tensors`; neither is needed here. 8.6 writes control characters between
+the names of the ONNX nodes that a layer is of, as they are, which no JSON has (github.com/NVIDIA/TensorRT/issues/2779).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class LayerCount:
 def count_layers(information: str) -> LayerCount:
     """The counts from the inspector's JSON; text that is none counts nothing."""
     try:
-        parsed = json.loads(information)
+        parsed = json.loads(information, strict=False)  # with control characters in text
     except json.JSONDecodeError:
         parsed = []
     layers = parsed.get("Layers", []) if isinstance(parsed, dict) else parsed

@@ -7,26 +7,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slimexport.target.backends import ONNX, TRT
+from slimexport.target.backends import ONNX
+from slimexport.target.cuda.device import GpuDevice
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
-from slimexport.target.precision import OPTIONS, PRECISIONS, check_option, row_of
+from slimexport.target.precision import OPTIONS, PRECISIONS, TRT_8, TRT_10, check_option, row_of
 from slimexport.target.tensorrt.api import Emission, emission
+from slimexport.target.tensorrt.libraries import Library, library_of, titled
+from slimtrain.base.image_size import format_size
 
 SHOWN = 3  # networks that a message names
 
 
 @dataclass(frozen=True)
 class Order:
-    """One engine to build: from which ONNX artifact, and how."""
+    """One engine to build: from which ONNX artifact, how, and by what."""
 
     source: Artifact
     emission: Emission
+    library: Library
 
     @property
     def file(self) -> str:
-        """`NAME.plan` for fp32, `NAME.fp16.plan` and so on."""
-        return f"{self.source.name}{PRECISIONS[self.emission.precision].infix}.plan"
+        """`NAME.plan` for fp32, `NAME.fp16.plan`, `NAME.fp16.rtx.plan` and so on."""
+        return f"{self.source.name}{PRECISIONS[self.emission.precision].infix}{self.library.suffix}"
 
 
 def orders(
@@ -52,7 +56,8 @@ def orders(
     for wanted in emissions:
         if lacking := [name for name in networks if (name, wanted.onnx) not in files]:
             raise BundleError(_lacks(bundle, manifest, trt, wanted, lacking))
-    return [Order(files[name, wanted.onnx], wanted) for name in networks for wanted in emissions]
+    library = library_of(trt)
+    return [Order(files[name, wanted.onnx], wanted, library) for name in networks for wanted in emissions]
 
 
 def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: list[str]) -> str:
@@ -69,18 +74,28 @@ def _lacks(bundle: Path, manifest: Manifest, trt: Any, wanted: Emission, names: 
     command += f" --precision {','.join(exported)}"
     if any(row.calibrated for row in rows):
         command += " --calibration-data FOLDER"
+    if not manifest.input.shape:  # the checkpoint's own size may be another
+        command += f" --image-size {format_size(manifest.input.image_size)}"
+    others = [row.name for row in rows if row.calibrated and TRT_8 not in row.made_for and TRT_10 not in row.made_for]
+    unfit = f" (its {others[0]} files are for CPUs)" if others and row_of(wanted.onnx).calibrated else ""
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return (
-        f"{bundle}: lacks the {wanted.onnx} ONNX file of {shown}, which TensorRT {trt.__version__} needs for "
-        f"{wanted.precision} engines. Where the checkpoint is: {command} --output-dir {bundle} --overwrite"
+        f"{bundle}: lacks the {wanted.onnx} ONNX file of {shown}, which {titled(trt)} needs for "
+        f"{wanted.precision} engines{unfit}. Where the checkpoint is: {command} --output-dir {bundle} --overwrite"
     )
+
+
+def of_gpu(device: GpuDevice | None) -> dict[str, Any]:
+    """What an engine's record says of the GPU that runs it, and of its software; null where there is none."""
+    names = ("cuda", "driver", "driver_cuda", "gpu", "compute_capability")
+    return {name: None if device is None else getattr(device, name) for name in names}
 
 
 def entry_of(order: Order) -> Artifact:
     """An engine's entry as far as it is its ONNX file's."""
     return replace(
         order.source,
-        format=TRT,
+        format=order.library.form,
         precision=order.emission.precision,
         file=order.file,
         sha256=None,

@@ -18,11 +18,14 @@ from typing import Any
 from slimexport.target.cuda.device import GpuDevice
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
+from slimtrain.base.untrusted.opening import read_file
+from slimtrain.base.untrusted.quoting import reason
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"slimexport timing cache 1\n"
 DIGEST_BYTES = 32
+MOST_BYTES = 1 << 30
 COLD, WARM, DISCARDED = "cold", "warm", "discarded"
 
 
@@ -54,8 +57,10 @@ class TimingCache:
         content = self.read()
         if content:
             cache = config.create_timing_cache(content)
-            if cache is not None and config.set_timing_cache(cache, False):
-                self.state = WARM
+            empty = _bytes_of(config.create_timing_cache(b""))
+            held = content == empty or _bytes_of(cache) != empty  # of bytes that it cannot read TensorRT makes an empty one
+            if cache is not None and held and config.set_timing_cache(cache, False):
+                self.state = COLD if content == empty else WARM
                 return
             self._discard("TensorRT does not take it")
         cache = config.create_timing_cache(b"")
@@ -66,11 +71,11 @@ class TimingCache:
         """TensorRT's bytes; none where there is no file or it is damaged."""
         self.state = COLD
         try:
-            stored = self.path.read_bytes()
+            stored = read_file(self.path, MOST_BYTES)
         except FileNotFoundError:
             return b""
         except OSError as error:
-            log.warning("timing cache %s cannot be read (%s): builds take longer", self.path, error.strerror or error)
+            log.warning("timing cache %s cannot be read (%s): builds take longer", self.path, reason(error))
             return b""
         start = len(MAGIC) + DIGEST_BYTES
         content = stored[start:]
@@ -85,12 +90,16 @@ class TimingCache:
 
     def keep(self, config: Any) -> None:
         """Store what a build has measured."""
-        cache = config.get_timing_cache()
-        serialized = None if cache is None else cache.serialize()
-        if serialized is None:
+        content = _bytes_of(config.get_timing_cache())
+        if not content:
             return
-        content = bytes(serialized)
         try:
             write_atomically(self.path, MAGIC + hashlib.sha256(content).digest() + content)
         except UserError as error:
             log.warning("timing cache %s cannot be written (%s): the next build takes as long", self.path, error)
+
+
+def _bytes_of(cache: Any) -> bytes:
+    """What a cache of TensorRT's holds; nothing of none, or of one that cannot be written down."""
+    serialized = None if cache is None else cache.serialize()
+    return b"" if serialized is None else bytes(serialized)

@@ -8,7 +8,6 @@ elsewhere are refused. No torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,9 +16,14 @@ from typing import Any
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.text import some
+from slimtrain.base.untrusted.json_text import parse_json
+from slimtrain.base.untrusted.opening import read_text
+from slimtrain.base.untrusted.quoting import reason
 
 INDEX = ".index.json"
 USUAL = "model.safetensors.index.json"
+MOST_INDEX = 1 << 25  # bytes
+TENSORS = 100_000  # of one checkpoint
 SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
 
@@ -79,14 +83,14 @@ def _holds(shard: Any, key: str) -> bool:
 def read_index(index: Path) -> dict[str, str]:
     """An index's tensors: key -> name of its shard, which lies beside the index."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = parse_json(read_text(index, MOST_INDEX), index.name)
         weight_map = content["weight_map"]
-        if not (weight_map and all(isinstance(shard, str) for shard in weight_map.values())):
+        if not (weight_map and len(weight_map) <= TENSORS and all(isinstance(shard, str) for shard in weight_map.values())):
             raise ValueError("weight_map names no files")
     except FileNotFoundError as error:
         raise CheckpointError(f"{index}: no such file. Give the path of a checkpoint, or random:NETWORK.") from error
     except OSError as error:
-        raise CheckpointError(f"{index}: cannot be read ({error.strerror or error}).") from error
+        raise CheckpointError(f"{index}: cannot be read ({reason(error)}).") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{index.name}: is no index of a checkpoint's files. Expected a `weight_map` of tensors to files, as in {USUAL}: "

@@ -1,140 +1,179 @@
-"""torch.save files, read without running anything in them.
+"""torch.save files, read without running anything in them, and without torch's own reader.
 
-torch's own restricted unpickler (`weights_only=True`) decides what may be called. Classes that it does not know, such
-as the meter objects of published `latest_checkpoint.pt` files, become inert objects: they are never imported, they
-may be created and filled, and a call to them refuses the file. Values of the standard library and numpy that are rebuilt by a
-call (paths, dates, fractions), and members of enumerations, become inert objects too: nothing of theirs is called.
+The pickle says which values and tensors there are (`pickle_machine.py`); it is settled which of these can be (`settling.py`)
+before a storage is read; and a storage is read only where the file holds as many bytes as it says. Of zip files every member
+that is used is compared with its CRC while it is read, which torch does not. Legacy files have no checksums, nor do
+zip files that were written with `torch.serialization.set_crc32_options(False)`: of these the source's SHA-256, which is
+recorded beside what is made of them, is all that there is.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from pickle import UnpicklingError
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoints.files.pickle_scan import Scan
+from slimtrain.base.untrusted.quoting import reason
+from slimtrain.checkpoints.files.claims import Damaged, Storage, as_bytes
+from slimtrain.checkpoints.files.inert import InertType, Refused
+from slimtrain.checkpoints.files.pickle_machine import PROTOCOL, Machine, OtherProtocol, WholeModule
+from slimtrain.checkpoints.files.settling import check_claims, described, settled
+from slimtrain.checkpoints.files.zips import filled, open_zip, read_into, read_member, sole
 
-PROTOCOL = 2  # of pickle: the only one that torch's restricted unpickler reads
-LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
-NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
-PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
-# Values that pickle rebuilds by a call, by the modules that name them. The calls make inert objects, and reach nothing.
-VALUES: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("builtins",): ("complex", "frozenset", "range", "slice"),
-    ("datetime",): ("date", "datetime", "time", "timedelta", "timezone"),
-    ("decimal",): ("Decimal",),
-    ("fractions",): ("Fraction",),
-    ("ipaddress",): ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"),
-    ("pathlib", "pathlib._local"): PATHS,
-    ("time",): ("struct_time",),
-    ("types",): ("SimpleNamespace",),
-    ("uuid",): ("SafeUUID", "UUID"),
-    NUMPY: ("dtype", "ndarray", "scalar", "_reconstruct"),
-    ("numpy.random.bit_generator",): ("__pyx_unpickle_SeedSequence",),
-    ("numpy.random._pickle",): ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
-}
-INERT_CALLS = frozenset(f"{module}.{name}" for modules, names in VALUES.items() for module in modules for name in names)
-# Containers that the unpickler fills after the call: it fills no others than these.
-CONTAINERS: Mapping[str, Callable[[], Any]] = {"collections.defaultdict": OrderedDict, "collections.deque": list}
-PLAIN = (str, int, float, tuple)  # values of an enumeration's members
+log = logging.getLogger(__name__)
 
+HEADER = 3  # pickles before the object in a legacy file: magic number, protocol, system
+MAGIC = 0x1950A86A20F9469CFC6C
+DATA = "data.pkl"
+MOST_PICKLE = 1 << 28  # bytes
 
-class InertType(type):
-    """A class that stands for one named in a file. Calling it is refused, unless it rebuilds a value. `container` makes what
-    its objects are filled as, where they are."""
-
-    container: Callable[[], Any] | None = None
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.container and (cls.__name__ in CONTAINERS or not args):
-            return cls.container()
-        if cls.__name__ in INERT_CALLS or cls._may_be_enumeration(*args):
-            return object.__new__(cls)  # type: ignore[arg-type]
-        raise UnpicklingError(f"the file calls {cls.__name__}")
-
-    def _may_be_enumeration(cls, *args: Any) -> bool:
-        """Whether a call may be one of an enumeration with a member's value: of somebody's class, by how it is written."""
-        module, _, name = cls.__name__.rpartition(".")
-        foreign = bool(module) and module.split(".")[0] not in sys.stdlib_module_names
-        return foreign and name.lstrip("_")[:1].isupper() and len(args) == 1 and isinstance(args[0], PLAIN)
-
-
-def _inert(name: str, scan: Scan) -> InertType:
-    """The class that stands for `name`. Of one whose objects are filled as dictionaries or lists, plain ones are made: the
-    unpickler fills no subclasses."""
-    filled: Callable[[], Any] | None = OrderedDict if name in scan.dictionaries else list if name in scan.lists else None
-
-    def remember(self: Any, state: Any) -> None:
-        object.__setattr__(self, "state", state)
-
-    def create(cls: type, *args: Any) -> Any:
-        return filled() if filled else object.__new__(cls)
-
-    inert = InertType(name, (), {"__setstate__": remember, "__new__": create})
-    inert.container = CONTAINERS.get(name, filled)
-    return inert
-
-
-def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The pickle streams of a torch.save file, each positioned at its start."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            for member in archive.namelist():
-                if member.split("/")[-1] == "data.pkl":
-                    yield io.BytesIO(archive.read(member))
-    else:
-        file.seek(0)
-        for _ in range(LEGACY_PICKLES):
-            yield file  # each is read up to its end, where the next begins
-
-
-def _scan(file: IO[bytes], name: str) -> Scan:
-    """What a file's pickles name. CheckpointError for another protocol, and for a legacy file of a whole module."""
-    scan = Scan()
-    for stream in _pickles(file):
-        scan.read(stream)
-        if scan.whole_module:
-            raise CheckpointError(WHOLE_MODULE.format(name, "module"))
-        if other := scan.protocols - {PROTOCOL}:
-            raise CheckpointError(
-                f"{name}: written with pickle protocol {max(other)}, expected {PROTOCOL}, which torch.save uses by itself. "
-                "Save it again without pickle_protocol."
-            )
-    file.seek(0)
-    return scan
+Read = Callable[[Iterable[Storage]], dict[str, Tensor]]  # storages -> the bytes of each, by its key
 
 
 def torch_load(file: IO[bytes], name: str) -> Any:
+    """Whatever the torch.save file `file`, called `name` in messages, holds: tensors on the CPU, plain values, inert objects
+    in place of unknown classes. CheckpointError for a file that is damaged, or asks for more than that."""
+    machine = Machine()
     try:
-        # torch's own safe list comes first: an inert class under a name that is on it is never used.
-        scan = _scan(file, name)
-        with torch.serialization.safe_globals([(_inert(full, scan), full) for full in sorted(scan.names)]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
+        with torch.no_grad():
+            if file.read(2) == b"PK":
+                with open_zip(file) as archive:
+                    return _zip_content(archive, machine, name)
+            file.seek(0)
+            return _legacy_content(file, machine)
+    except (CheckpointError, MemoryError):
         raise
-    except UnpicklingError as error:
-        reason = _first_line(error.__context__ or error)
+    except WholeModule:
+        raise CheckpointError(WHOLE_MODULE.format(name, "module")) from None
+    except OtherProtocol as error:
         raise CheckpointError(
-            f"{name}: refused, because loading it would run code or needs what torch does not count as safe ({reason}). "
+            f"{name}: written with pickle protocol {error}, expected {PROTOCOL}, which torch.save uses by itself. Save it "
+            "again without pickle_protocol."
+        ) from None
+    except Refused as error:
+        raise CheckpointError(
+            f"{name}: refused, because loading it would run code or needs what is not known to be safe ({reason(error)}). "
             "Expected tensors and plain values: save the state dict alone, with torch.save(model.state_dict(), ...)."
         ) from error
-    except Exception as error:  # torch and pickle raise nearly everything on damaged files
-        raise CheckpointError(
-            f"{name}: truncated or damaged ({type(error).__name__}: {_first_line(error)}). Download or copy it again."
-        ) from error
+    except Exception as error:  # a damaged pickle or archive fails in nearly every way
+        kind = "" if isinstance(error, Damaged | EOFError) else f"{type(error).__name__}: "
+        raise CheckpointError(f"{name}: truncated or damaged ({kind}{reason(error)}). Download or copy it again.") from error
 
 
-def _first_line(error: BaseException) -> str:
-    """What a message says first; torch's goes on with the advice to load the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+def _content(value: Any, machine: Machine, read: Read) -> Any:
+    """A value that `machine` read, with its tensors out of the storages that `read` reads."""
+    for kind in machine.types.values():
+        if isinstance(kind, InertType):
+            kind.check()
+    claims = described(value)
+    check_claims(claims)
+    content = read({claim.storage.key: claim.storage for claim in claims}.values())
+    return settled(value, {claim: claim.of(_part(content[claim.storage.key], claim.storage)) for claim in claims})
+
+
+def _room(size: int) -> Tensor:
+    """So many bytes. MemoryError where there are not."""
+    try:
+        return torch.empty(size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise MemoryError(f"{size:,} bytes") from error
+
+
+def _part(content: Tensor, storage: Storage) -> Tensor:
+    """The bytes of a part of what is kept under a key."""
+    if storage.count == storage.whole:
+        return content
+    return content[storage.start * storage.elements.size :][: storage.count * storage.elements.size].clone()
+
+
+# -------------------------------------------------------------------------------------------------------------- zip files
+
+
+def _zip_content(archive: zipfile.ZipFile, machine: Machine, name: str) -> Any:
+    members = archive.namelist()
+    pickled = sole(archive, next(member for member in members if member.split("/")[-1] == DATA))
+    folder = pickled.filename.removesuffix(DATA)
+    checked = any(member.CRC for member in archive.infolist())
+    if not checked:
+        log.info("%s: was written without checksums (set_crc32_options), its SHA-256 is what there is", name)
+    value = machine.read(io.BytesIO(read_member(archive, pickled, MOST_PICKLE, checked)))
+    order = sys.byteorder
+    if f"{folder}byteorder" in members:
+        order = read_member(archive, sole(archive, f"{folder}byteorder"), 16, checked).decode()  # type: ignore[assignment]
+
+    def read(storages: Iterable[Storage]) -> dict[str, Tensor]:
+        content = {}
+        for storage in storages:
+            member, size = sole(archive, f"{folder}data/{storage.key}"), storage.whole * storage.elements.size
+            if member.file_size != size:
+                raise Damaged(f"{member.filename} holds {member.file_size:,} bytes, {size:,} are named")
+            content[storage.key] = _room(size)
+            read_into(archive, member, as_bytes(content[storage.key]), checked)
+            if order != sys.byteorder:
+                _swap(content[storage.key], storage)
+        return content
+
+    return _content(value, machine, read)
+
+
+def _swap(content: Tensor, storage: Storage) -> None:
+    """The other order of an element's bytes."""
+    plain = storage.elements.plain
+    size = storage.elements.size // (2 if plain is not None and plain.is_complex else 1)
+    array = content.numpy()
+    array[:] = np.ascontiguousarray(array.reshape(-1, size)[:, ::-1]).reshape(-1)
+
+
+# ----------------------------------------------------------------------------------------------------------- legacy files
+
+
+def _legacy_content(file: IO[bytes], machine: Machine) -> Any:
+    magic, _, system = (machine.read(file) for _ in range(HEADER))
+    if magic != MAGIC:
+        raise Damaged("it does not begin as torch.save files do")
+    value = machine.read(file)
+    keys = machine.read(file)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Damaged("its storages have no keys")
+    start = file.tell()
+    left = file.seek(0, io.SEEK_END) - start
+    file.seek(start)
+    little = not isinstance(system, dict) or system.get("little_endian", True) is True
+
+    def read(storages: Iterable[Storage]) -> dict[str, Tensor]:
+        nonlocal left
+        content, wanted = {}, {storage.key: storage for storage in storages}
+        for key in keys:
+            if key not in machine.storages or key in content:
+                raise Damaged("a storage that nothing refers to, or that comes twice")
+            size = machine.storages[key]
+            count = int.from_bytes(file.read(8), "little" if little else "big")
+            left -= 8 + size
+            storage = wanted.get(key)
+            if left < 0 or (storage and count != storage.whole):
+                raise Damaged(
+                    f"storage {key} has {count:,} elements and {max(left + size, 0):,} bytes, {size:,} bytes are named"
+                )
+            content[key] = _room(size if storage else 0)
+            if storage is None:
+                file.seek(size, io.SEEK_CUR)
+            elif not filled(file, as_bytes(content[key])):
+                raise EOFError("it ends early")
+            elif little != (sys.byteorder == "little"):
+                _swap(content[key], storage)
+        if missing := wanted.keys() - content.keys():
+            raise Damaged(f"storages are missing: {', '.join(sorted(missing)[:4])}")
+        return content
+
+    return _content(value, machine, read)
 
 
 WHOLE_MODULE = (

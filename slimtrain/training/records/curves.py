@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimtrain.base.files import RUN, write_atomically
+from slimtrain.base.untrusted.quoting import printable
 from slimtrain.config.run_folder import CURVES, SUMMARY
 from slimtrain.models.channels import number_text
 from slimtrain.training.records.logbook import SummaryRow
@@ -35,7 +36,7 @@ def draw_curves(folder: Path, rows: Sequence[SummaryRow], title: str) -> Path | 
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     plans = sorted({(float(row["width"]), str(row["plan"])) for row in rows}, reverse=True)
     for number, (width, plan) in enumerate(plans):
         own = [row for row in rows if row["plan"] == plan]

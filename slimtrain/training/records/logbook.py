@@ -16,7 +16,7 @@ import click
 
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import RUN, write_atomically
-from slimtrain.base.text import duration
+from slimtrain.base.text import duration, utf8
 from slimtrain.config.run_folder import BOARD, LOG, SUMMARY
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Logbook:
         with _above_bars():
             click.echo(text)
         try:
-            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            with (self.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         except OSError as error:  # a line less is no reason to stop: checkpoints say what cannot be saved
             log.warning("%s: cannot be written (%s)", self.folder / LOG, error.strerror or error)
@@ -58,7 +58,7 @@ class Logbook:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.folder / SUMMARY, text.getvalue().encode(), RUN)
+        write_atomically(self.folder / SUMMARY, utf8(text.getvalue()), RUN)
         if self.board is not None:
             for row in rows:
                 if row["step"] == step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from tests.support.bench_helpers import cell, result
 ENVIRONMENT = {"cpu": "Fast One", "cores": 2}
 RESULTS = [
     result([[1.5, 1.25], [1.125]], cell("net_x1_0", accuracy={"top1": 0.5, "images": 360, "data": "digits"}), gpu=True),
-    result([[2.0]], cell("net_x0_5", width=0.5), warnings=("noisy, very", "only 1 iterations"), states=[{"power_w": 71.5}]),
+    result(
+        [[2.0]], cell("net_x0_5", width=0.5), warnings=("noisy, very", "only 1 iterations"), states=[{"power_w": [71.5, 71.5]}]
+    ),
     Result(cell("net_x0_5", batch=8), NOT_MEASURED, 'no "plan",\nnowhere', settings={"threads": 1}),
 ]
 
@@ -34,6 +36,21 @@ def written(path: Path, results: list[Result] = RESULTS, end: bool = True) -> Pa
         if end:
             records.end({"cpu": "Fast One"}, 12.5)
     return path
+
+
+def claim(folder: Path, kept: Sequence[Path] = ()) -> Path | None:
+    """Claim a folder, and let it go."""
+    with claim_folder(folder, kept=kept) as moved:
+        return moved
+
+
+def test_what_a_killed_run_had_begun_is_not_kept_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "measured"
+    folder.mkdir()
+    written(folder / "results.jsonl")
+    (folder / ".report.md.partial-17").write_text("half a rep")
+    moved = claim(folder)
+    assert moved is not None and [path.name for path in moved.iterdir()] == ["results.jsonl"]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -95,7 +112,9 @@ def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     environment = {"load": float("nan"), "deep": [{"power_w": float("inf")}], "path": Path("a"), "cores": np.int64(2)}
     with Records(path) as records:
-        records.run("benchmarks", {**environment, "array": np.array([1.5, np.nan])}, {}, {"gmac_per_s": np.float32(2.5)})
+        records.run(
+            "benchmarks", {**environment, "array": np.array([1.5, np.nan])}, {}, {"cpu fp32": {"macs_per_s": np.float32(2.5)}}
+        )
         records.add(RESULTS[0])
         with pytest.raises(TypeError, match="object"):
             records.end({"what": object()}, 1.0)
@@ -103,7 +122,7 @@ def test_values_that_json_has_no_word_for(tmp_path: Path) -> None:
     recorded = read_records(path)
     expected = {"load": None, "deep": [{"power_w": None}], "path": "a", "cores": 2, "array": [1.5, None]}
     assert recorded.run["environment"] == expected
-    assert recorded.run["ceilings"] == {"gmac_per_s": 2.5}
+    assert recorded.run["ceilings"] == {"cpu fp32": {"macs_per_s": 2.5}}
     assert recorded.results == (RESULTS[0],)
 
 
@@ -134,7 +153,10 @@ def without(line: str, key: str) -> str:
         (edited(lambda lines: [*lines[:2], lines[2][:50], *lines[3:]]), "line 3: is no JSON"),
         (edited(lambda lines: [*lines, lines[1]]), "line 6: net_x1_0 is there twice"),
         (edited(lambda lines: [*lines, lines[0]]), "line 6: is no result"),
-        (edited(lambda lines: [lines[0], without(lines[1], "rounds")]), r"line 2: is no result \('rounds'\)"),
+        (
+            edited(lambda lines: [lines[0], without(lines[1], "rounds")]),
+            r"line 2: is no result \(rounds is missing, expected a list\)",
+        ),
         (edited(lambda lines: [lines[0], lines[1].replace('"macs"', '"flops"')]), "line 2: is no result"),
     ],
 )
@@ -214,8 +236,8 @@ def test_a_table_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_folder_is_made(tmp_path: Path) -> None:
-    assert claim_folder(tmp_path / "a/b") is None
-    assert claim_folder(tmp_path / "a/b") is None  # holds no run: used as it is
+    assert claim(tmp_path / "a/b") is None
+    assert claim(tmp_path / "a/b") is None  # holds no run: used as it is
     assert (tmp_path / "a/b").is_dir()
 
 
@@ -223,7 +245,7 @@ def test_the_last_run_is_kept_and_no_more(tmp_path: Path, caplog: pytest.LogCapt
     folder = tmp_path / "out"
     caplog.set_level("INFO")
     for run in range(4):
-        moved = claim_folder(folder)
+        moved = claim(folder)
         assert moved == (tmp_path / "out.1" if run else None)
         for name in ("results.jsonl", "results.csv", "report.md", "comparison.txt", "latency_net_cpu.png"):
             (folder / name).write_text(str(run))
@@ -240,7 +262,7 @@ def test_a_folder_that_holds_anything_else_is_never_removed(tmp_path: Path, fore
         parent.mkdir(exist_ok=True)
         (parent / "results.jsonl").write_text("")
     kept.write_text("mine")
-    assert claim_folder(folder) == tmp_path / "out.2"
+    assert claim(folder) == tmp_path / "out.2"
     assert kept.read_text() == "mine"
 
 
@@ -249,7 +271,7 @@ def test_a_run_that_is_read_is_not_removed(tmp_path: Path) -> None:
     for parent in (folder, baseline.parent):
         parent.mkdir()
         (parent / "results.jsonl").write_text("")
-    assert claim_folder(folder, kept=[baseline]) == tmp_path / "out.2"
+    assert claim(folder, kept=[baseline]) == tmp_path / "out.2"
     assert baseline.exists()
 
 
@@ -259,14 +281,14 @@ def test_what_is_no_run_or_a_link_keeps_its_name(tmp_path: Path) -> None:
         (tmp_path / name / "results.jsonl").write_text("")
     (tmp_path / "out.1").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "out.2").mkdir()
-    assert claim_folder(tmp_path / "out") == tmp_path / "out.3"
+    assert claim(tmp_path / "out") == tmp_path / "out.3"
 
 
 def test_the_working_folder_is_not_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results.jsonl").write_text("")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecordError, match="cannot be renamed"):
-        claim_folder(Path())
+        claim(Path())
 
 
 @pytest.mark.parametrize(("number", "kind", "code"), [(errno.ENOSPC, ResourceError, 3), (errno.EACCES, UserError, 2)])
@@ -278,14 +300,14 @@ def test_a_folder_that_cannot_be_made_is_one_message(
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(kind, match=str(tmp_path / "out")) as caught:
-        claim_folder(tmp_path / "out")
+        claim(tmp_path / "out")
     assert caught.value.exit_code == code
 
 
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="File exists"):
-        claim_folder(tmp_path / "out")
+        claim(tmp_path / "out")
 
 
 def test_cells_of_other_images_come_back_and_those_of_square_color_images_are_written_as_before(tmp_path: Path) -> None:
@@ -314,5 +336,5 @@ def test_a_cell_with_a_size_that_is_none_is_damage(tmp_path: Path, size: object)
     entry = json.loads(lines[1])
     entry["cell"]["image_size"] = size
     (tmp_path / "results.jsonl").write_text("\n".join([lines[0], json.dumps(entry), ""]))
-    with pytest.raises(RecordError, match=r"line 2: is no result \(image size"):
+    with pytest.raises(RecordError, match=r"line 2: is no result \((cell\.image_size|image size)"):
         read_records(tmp_path)

@@ -15,13 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.layers import command as channels
-from benchmarks.layers.command import command, find_network, require_onnx
+from benchmarks.layers.command import command, require_onnx
 from benchmarks.layers.run import TimedDevice
+from benchmarks.layers.sources import find_network
 from slimexport.target.records import to_json
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.costs.cost import CostCounter
 from slimtrain.costs.latency_table import read_latency_table
 from slimtrain.models.published import published_spec
+from slimtrain.models.spec import NetworkSpec
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact, as_json
 from tests.support.channel_fakes import FormulaTimer
@@ -171,9 +173,10 @@ def test_a_folder_that_cannot_be_written_is_told(call: Call, tmp_path: Path) -> 
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_a_bundle_says_what_it_is(tmp_path: Path, stem_stride: int) -> None:
     spec, size = find_network(str(manifest_of(tmp_path / "b", stem_stride)))
+    assert isinstance(spec, NetworkSpec)
     assert (spec.name, spec.classes, spec.stem_stride, size) == ("us_mobilenet_v1", 10, stem_stride, 32)
     spec, size = find_network(str(tmp_path / "b"), image_size=64, widths=(0.1, 1.2))
-    assert size == 64 and spec.range == (0.1, 1.2) and spec.stem_stride == stem_stride
+    assert isinstance(spec, NetworkSpec) and size == 64 and spec.range == (0.1, 1.2) and spec.stem_stride == stem_stride
     assert spec.switches[0] == 0.1 and spec.switches[-1] == 1.2
 
 
@@ -236,3 +239,20 @@ def test_a_network_of_other_images_is_measured(call: Call, tmp_path: Path) -> No
 def test_a_size_that_is_none(call: Call, size: str) -> None:
     done = call("us_mobilenet_v1", "--image-size", size)
     assert done.exit_code == 2 and "expected pixels of a square, as in 224, or HEIGHTxWIDTH" in done.output
+
+
+def test_a_module_s_layers_are_measured(call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    words = ["tests.support.traced_search:build", "--image-size", "16", "--points", "2", "--unit", "4", "--line", "4"]
+    done = call(*words, "--output-dir", str(out))
+    assert done.exit_code == 0, done.output
+    spec, size = find_network(words[0], image_size=16)
+    table = read_latency_table(out / "latency_table.json", spec, size, "a formula")
+    assert table.cost_ms(spec.plan(0.25)) < table.cost_ms(spec.widest)
+    assert "us_build at 16 px" in done.stderr and "conv2d 3x3 of Nx32x8x8: " in done.stdout
+    with (out / "channels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["name"] for row in rows if row["purpose"] == "table"} >= {"stem.0", "fc1", "fc2", "cat", "head"}
+    pictures = sorted(path.stem for path in out.glob("*.png"))
+    assert pictures and set(pictures) <= {f"staircase_{layer.name.replace('.', '_')}" for layer in table.layers}

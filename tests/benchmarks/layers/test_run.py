@@ -10,6 +10,7 @@ import pytest
 from benchmarks.layers.grid import INPUT, OUTPUT
 from benchmarks.layers.run import WHOLE, Grid, LayerMeasurement, TimedDevice, Work, fit_line, run_channels
 from benchmarks.onnx_models.network import network_model
+from slimtrain.costs.layer_shapes import LayerShape
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.spec import NetworkSpec
 from tests.support.channel_fakes import FormulaTimer, layer_ms, model_ms
@@ -41,6 +42,7 @@ def test_the_table_holds_each_layer_s_own_time(measured: LayerMeasurement) -> No
     table = measured.table
     plan = SMALL.plan(0.5)
     for layer, ms in zip(table.layers, table.layers_ms(plan), strict=True):
+        assert isinstance(layer, LayerShape)
         if layer.kind == "linear":
             continue
         inp, out = plan.size(layer.inp), plan.size(layer.out)
@@ -53,7 +55,7 @@ def test_steps_are_found_and_used(measured: LayerMeasurement) -> None:
     assert steps == {("conv", INPUT): 16, ("conv", OUTPUT): 16, ("depthwise", INPUT): 16, ("linear", INPUT): 32}
     table = measured.table
     for layer, entry in zip(table.layers, table.of_layer, strict=True):
-        if layer.kernel == 1 and layer.kind == "conv":
+        if layer.alike == ("conv", 1, 1):
             outputs = table.times[entry].outputs
             assert outputs is not None and (table.times[entry].inputs.step, outputs.step) == (16, 16)
 

@@ -5,45 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from benchmarks.cells.cell import Result, Round
 from benchmarks.cells.statistics import warnings
 from benchmarks.report.analysis import analyse
 from benchmarks.report.wording import (
-    DOUBTS,
+    LIGHTER,
     backend_settings,
     ceilings_table,
-    in_short,
     method_lines,
     states_line,
     trust,
     unmeasured_lines,
-    verdicts,
+    unmeasured_rows,
     warning_lines,
 )
 from tests.support.shown_results import cell, failed, noisy, recorded, steady
 
 
-def test_verdicts_name_what_is_unknown() -> None:
+def test_trust_names_what_is_unknown() -> None:
     old = [
         steady(cell(label, macs, activations=None, layers=None), time, time)
         for label, macs, time in (("0.5x", 10_000, 1), ("1.0x", 40_000, 2))
     ]
-    (group,) = analyse(old, {"onnxruntime-cpu fp32": {"macs_per_s": 1e9, "bytes_per_s": 1e9, "seconds_per_operator": 1e-6}})
-    said = verdicts(group)
+    run = recorded(old)
+    known = {"onnxruntime-cpu fp32": {"macs_per_s": 1e9, "bytes_per_s": 1e9, "seconds_per_operator": 1e-6}}
+    said = trust(run, analyse(old, known))
     assert "the floor of memory, launch is not known for all: `bound by` goes by what is left" in said
-    (unknown,) = analyse(old, {})
-    assert "no ceiling is known for it, so nothing says what bounds it" in verdicts(unknown)
-    assert "0.5x and 1.0x: neither MACs nor bytes nor launches explain the time" in said
-    assert "Pareto front of latency against MACs (not every accuracy is known on the same images): 0.5x and 1.0x" in said
+    assert "no ceiling is known for it, so nothing says what bounds it" in trust(run, analyse(old, {}))
 
 
-def test_verdicts_of_noise_and_of_a_low_ceiling() -> None:
+def test_a_ceiling_that_was_exceeded_is_told_once() -> None:
     results = [steady(cell("0.5x", 10_000), 1.0, 1.2), steady(cell("1.0x", 40_000), 2.0, 2.1)]
     (group,) = analyse(results, {"onnxruntime-cpu fp32": {"macs_per_s": 1e7}})
-    said = verdicts(group)
-    assert "0.5x: noisy, rounds differ by more than 10%: measure again before deciding" in said
     run = recorded(results * 2)
     assert [line for line in trust(run, [group, group]) if "too low" in line] == list(group.exceeded)
     assert group.exceeded[0].startswith("onnxruntime-cpu fp32: 1.0x at batch 1 is 1.9")
@@ -58,26 +51,19 @@ def test_an_exceeded_ceiling_is_no_figure_of_the_table() -> None:
     assert table[1][1] == "0.100" and missing == []
 
 
-@pytest.mark.parametrize(("start", "doubt"), DOUBTS.items())
-def test_verdicts_carry_the_doubts_of_their_rows(start: str, doubt: str) -> None:
-    results = [
-        steady(cell(label, macs), time, time) for label, macs, time in (("0.5x", 10, 1), ("0.75x", 20, 2), ("1.0x", 40, 3))
-    ]
-    (sure,) = analyse(results, {})
-    assert not any(doubt in line for line in [*verdicts(sure), in_short(sure)])
-    doubtful = [replace(one, warnings=(f"{start} and so on",)) for one in results[:2]]
-    (group,) = analyse([*doubtful, results[2]], {})
-    assert f"0.5x and 0.75x: {doubt}, which the sentences above may be due to" in verdicts(group)
-    assert in_short(group).endswith(f"doubtful: {doubt}")
-
-
-def test_the_doubts_are_how_warnings_begin() -> None:
-    """Of results that bring all of them about."""
+def test_the_gravest_warning_comes_first() -> None:
+    """Of results that bring all of them about, and of a network whose output is not known to be right."""
     slow = Round(
         {"wall": [1.0] * 5, "device": [1.0, 2.0, 1.0, 2.0, 1.0], "enqueue": [1.0] * 5}, {"throttle": ["heat"], "other_load": 2}
     )
+    drifted = replace(slow, samples_ms={kind: [3 * value for value in values] for kind, values in slow.samples_ms.items()})
     texts = warnings(Result(cell("1.0x", 10), "measured", rounds=(slow,)))
-    assert all(any(text.startswith(start) for text in texts) for start in DOUBTS)
+    texts += warnings(Result(cell("1.0x", 10), "measured", rounds=(slow, drifted)))[1:2]
+    result = replace(steady(cell("1.0x", 10), 1.0), warnings=(*texts, "its output was not checked"))
+    lines = warning_lines([result])
+    assert [next((at for at, start in enumerate(LIGHTER) if line.startswith(f"1.0x: {start}")), -1) for line in lines] == [
+        *range(-1, len(LIGHTER))
+    ]
 
 
 def test_one_is_not_many() -> None:
@@ -89,25 +75,34 @@ def test_one_is_not_many() -> None:
     assert "at least 1 iteration per cell, over 1 round in which" in method_lines({"method": method})[0]
 
 
-def test_accuracies_come_with_their_error() -> None:
-    known = {"top1": 0.9, "images": 100, "data": "photos"}
-    (group,) = analyse([steady(cell("1.0x", 10, accuracy=known), 1, 1)], {})
-    assert "accuracies are on the 100 images of photos: a standard error is up to 3.0 points" in verdicts(group)
-
-
-def test_warnings_that_differ_in_figures_are_told_once() -> None:
+def test_warnings_that_differ_in_figures_are_told_once_by_the_worst() -> None:
     def warned(label: str, batch: int, text: str) -> Result:
         return replace(steady(cell(label, 10, batch=batch), 1.0), warnings=(text,))
 
-    many = [warned(f"0.{digit}x", batch, f"noisy: spread over {digit}%.") for batch in range(1, 9) for digit in range(2, 5)]
-    lines = warning_lines([*many, warned("1.0x", 1, "throttled (heat).")])
-    assert len(lines) == 2
-    assert lines[0].startswith("net, onnxruntime-cpu, fp32, batch 1, 0.2x: noisy: spread over 2%. The same for 23 more: ")
-    assert "batch 1, 0.3x, 0.4x; net, onnxruntime-cpu, fp32, batch 2, 0.2x, 0.3x, 0.4x; " in lines[0]
-    assert lines[0].endswith("and in 3 more tables (all are in results.csv).")
-    assert lines[1] == "net, onnxruntime-cpu, fp32, batch 1, 1.0x: throttled (heat)."
+    calm = [steady(cell("1.0x", 20, batch=batch), 1.0) for batch in (2, 3)]
+    many = [warned(f"0.{digit}x", batch, f"noisy: spread over {batch}{digit}%.") for batch in (1, 2, 3) for digit in (2, 3)]
+    hot = warned("1.0x", 1, "throttled (heat).")
+    lines = warning_lines([*many, hot, *calm])
+    assert lines == [
+        "1.0x (batch 1): throttled (heat).",
+        "0.2x, 0.3x: noisy: spread over 33% (the worst of 6).",
+    ]
     (line,) = warning_lines([warned(f"0.{number}x", 1, "noisy.") for number in range(10, 41)])
-    assert line.endswith("The same for 30 more: net, onnxruntime-cpu, fp32, batch 1, 30 from 0.11x to 0.40x.")
+    assert line == "every width: noisy (the worst of 31)."
+    (line,) = warning_lines(
+        [*(warned(f"0.{number}x", 1, "noisy.") for number in range(10, 40)), steady(cell("1.0x", 20), 1.0)]
+    )
+    assert line == "30 from 0.10x to 0.39x: noisy (the worst of 30)."
+
+
+def test_of_many_places_some_are_named() -> None:
+    results = []
+    for batch in range(1, 10):
+        noisy = replace(steady(cell(f"0.{batch}x", 10, batch=batch), 1.0), warnings=("noisy.",))
+        results += [noisy, steady(cell("1.0x", 20, batch=batch), 1.0)]
+    (line,) = warning_lines(results)
+    assert line.startswith("0.1x (batch 1); 0.2x (batch 2); ")
+    assert line.endswith("0.5x (batch 5); and in 4 more tables (all are in results.csv): noisy (the worst of 9).")
 
 
 def test_groups_without_a_figure_are_told_by_reason() -> None:
@@ -116,6 +111,14 @@ def test_groups_without_a_figure_are_told_by_reason() -> None:
         "net, onnxruntime-cpu, fp32, batch 1, 8 (1.0x): not measured: a",
         "net, onnxruntime-cpu, fp32, batch 32 (1.0x): not measured: b",
     ]
+
+
+def test_single_rows_without_a_figure_are_told_too() -> None:
+    results = [failed(cell("0.5x", 10, batch=batch), "no room") for batch in (1, 8)]
+    results += [steady(cell("1.0x", 20, batch=batch), 1.0) for batch in (1, 8, 32)]
+    groups = analyse([*results, failed(cell("1.0x", 20, batch=64), "no")], {})
+    assert unmeasured_rows(groups, groups) == ["batch 1, 8: 0.5x: not measured: no room"]
+    assert unmeasured_lines(groups) == ["net, onnxruntime-cpu, fp32, batch 64 (1.0x): not measured: no"]
 
 
 def test_settings_that_differ_are_ranges() -> None:

@@ -20,10 +20,10 @@ from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.graph import Graph
 from slimexport.target.manifest import read_manifest
 from slimexport.target.precision import TOLERANCES
+from slimexport.target.proof.comparing import compare
 from slimexport.target.reference import read_reference
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engines import build_engines
-from slimexport.target.verify import compare
 from tests.support.bench_helpers import cell
 from tests.support.gpu_fakes import Images
 

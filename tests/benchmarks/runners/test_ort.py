@@ -17,8 +17,8 @@ from benchmarks.runners import ort
 from benchmarks.runners.ort import onnxruntime_errors, open_session
 from slimexport.target.errors import MissingBackend
 from slimexport.target.precision import TOLERANCES
+from slimexport.target.proof.comparing import compare
 from slimexport.target.reference import read_reference
-from slimexport.target.verify import compare
 from tests.support.bench_exports import IMAGE_SIZE, cpu_cell, opened
 from tests.support.gpu_fakes import Images
 

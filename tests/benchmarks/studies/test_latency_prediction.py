@@ -158,6 +158,16 @@ def test_a_table_of_another_device_is_refused(table: LatencyTable, tmp_path: Pat
         latency_prediction.run(arguments(table=tmp_path / "t.json"))
 
 
+def test_a_module_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_prediction, "ModelTimer", lambda backend, batch, threads: FormulaTimer())
+    monkeypatch.setattr(latency_prediction, "this_device", lambda *settings: TimedDevice("a formula", *settings))
+    result = latency_prediction.run(arguments(network="tests.support.traced_search:build", image_size=16, points=3))
+    assert result["network"]["name"] == "us_build" and len(result["networks"]) >= 2 + 4
+    assert result["table"]["mean_absolute_error"] < 0.1  # of steps that three counts do not show
+    for row in result["networks"]:
+        assert row["macs"] > 0 and set(row["channels"]) == {"stem.0", "block.0.0", "fc1", "a.0", "b.0"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["--network", "us_mobilnet_v1"], "did you mean"), (["--table", "absent.json"], "absent.json: cannot be read")],

@@ -46,16 +46,17 @@ def test_every_way_is_told_apart_and_written_down(
     pretrained.main()
     full, *arms = configs
     assert (full.network, full.switches, full.epochs, full.seed) == ("s_mobilenet_v1", (0.5,), 12, 3)
-    assert [arm.epochs for arm in arms] == [12, 4, 4, 4, 4] and {arm.batch_size for arm in configs} == {16}
+    assert [arm.epochs for arm in arms] == [12, 4, 4, 4, 4, 4] and {arm.batch_size for arm in configs} == {16}
     assert {(arm.network, arm.width_range, arm.seed) for arm in arms} == {("us_mobilenet_v1", (0.125, 0.5), 3)}
-    assert [arm.taught_by for arm in arms] == ["inplace", "inplace", "inplace", "frozen", "frozen"]
-    assert [arm.grow for arm in arms] == [()] * 4 + [(0.375, 0.25, 0.125)]
-    assert [bool(arm.pretrained) for arm in arms] == [False, False, True, True, True]
+    assert [arm.taught_by for arm in arms] == ["inplace", "inplace", "inplace", "frozen", "frozen", "frozen"]
+    assert [arm.grow for arm in arms] == [()] * 4 + [(0.375, 0.25, 0.125), (0.25, 0.125)]
+    assert [arm.warmup_epochs for arm in arms] == [1] * 5 + [0] and arms[-1].lr == arms[0].lr == 0.025
+    assert [bool(arm.pretrained) for arm in arms] == [False, False, True, True, True, True]
     content = json.loads((tmp_path / "result.json").read_text())
     assert list(content["seeds"]["digits"]["3"]) == ["full", *pretrained.ARMS]
     assert "--epochs 12 --widest 0.5 --set batch_size=16" in content["command"] and content["environment"]
     shown = capsys.readouterr().out.splitlines()
-    assert [line[:18].strip() for line in shown[-6:]] == ["digits", *pretrained.ARMS]
+    assert [line[:18].strip() for line in shown[-7:]] == ["digits", *pretrained.ARMS]
 
 
 def test_a_network_is_trained_at_full_width_and_then_at_all(tmp_path: Path) -> None:

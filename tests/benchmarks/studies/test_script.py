@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,14 @@ from slimtrain.base.errors import UserError
 from tests.support.export_helpers import python
 
 NAMES = [command.rpartition(".")[2] for command in scripts() if command.startswith("python -m benchmarks.studies.")]
+
+
+def module_of(name: str) -> str:
+    """Where a script's `main` is: in its file, or in the `__main__` of its folder."""
+    module = f"benchmarks.studies.{name}"
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    return f"{module}.__main__" if spec.submodule_search_locations else module
 
 
 def test_results_are_written_where_somebody_wants_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,13 +59,14 @@ def test_without_torch_scripts_show_their_help_and_say_what_to_install(tmp_path:
     code = """
 import contextlib, importlib, io, json
 outcomes = {}
-for name in json.loads(sys.argv[1]):
+modules = json.loads(sys.argv[1])
+for name in modules:
     for words in (["--help"], ["nowhere"], ["--ckpt", "none"], []):
         out = io.StringIO()
         sys.argv = [name, *words]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                importlib.import_module(f"benchmarks.studies.{name}").main()
+                importlib.import_module(modules[name]).main()
             code = 0
         except SystemExit as error:
             code = error.code
@@ -66,7 +76,12 @@ for name in json.loads(sys.argv[1]):
 print(json.dumps(outcomes))
 """
     names = [name for name in NAMES if name not in ("networks", "search_seeds")]  # which run commands that say so
-    done = python(code, json.dumps(names), without=("torch", "torchvision", "onnx", "onnxruntime"), cwd=tmp_path)
+    done = python(
+        code,
+        json.dumps({name: module_of(name) for name in names}),
+        without=("torch", "torchvision", "onnx", "onnxruntime"),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)
     assert {key: code for key, (code, _) in outcomes.items() if code not in (0, 2, 3)} == {}
@@ -80,7 +95,7 @@ print(json.dumps(outcomes))
 def test_every_script_shows_its_own_description(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = importlib.import_module(f"benchmarks.studies.{name}")
+    module = importlib.import_module(module_of(name))
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as ended:
         module.main()

@@ -208,10 +208,10 @@ def test_a_model_that_ends_in_a_convolution_keeps_its_results_name(tmp_path: Pat
 
 
 def test_unknown_operators_stay_float_between_integers(tmp_path: Path) -> None:
-    """A sigmoid has no integer form here; what reads it is quantized again."""
+    """A hyperbolic tangent has no integer form here; what reads it is quantized again."""
     model = build(nn.Sequential(conv(3, 16), nn.ReLU(), conv(16, 8)))
     nodes = list(model.graph.node)
-    nodes[1].CopyFrom(onnx.helper.make_node("Sigmoid", list(nodes[1].input), list(nodes[1].output), name="1"))
+    nodes[1].CopyFrom(onnx.helper.make_node("Tanh", list(nodes[1].input), list(nodes[1].output), name="1"))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     assert integer_values(model) == ["input", "1", "0", "output"]
@@ -219,6 +219,152 @@ def test_unknown_operators_stay_float_between_integers(tmp_path: Path) -> None:
     onnx.checker.check_model(ours.SerializeToString(), full_check=True)
     assert optimized(ours, tmp_path)["QLinearConv"] == 2
     assert near(ours, model, images()) < 0.02
+
+
+def as_integers(x: Array, form: Affine) -> Array:
+    """Numbers as uint8 holds them, in numpy, float64."""
+    integers = np.clip(np.rint(x / float(form.scale)) + int(form.zero), 0, 255)
+    return (integers - int(form.zero)) * float(form.scale)
+
+
+def test_a_hard_swish_runs_in_integers_and_computes_what_they_compute(tmp_path: Path) -> None:
+    """Next to a simulation in numpy; the gate is cut off at 0 and at 1, which both occur."""
+    network = nn.Sequential(conv(3, 16), nn.Hardswish(), conv(16, 8))
+    model = build(network)
+    x = 6 * images()
+    ranges = measure_ranges(model, [x], integer_values(model))
+    assert list(ranges) == ["input", "0", "1", "output"], "a gate's interval is known"
+    taken = intervals(ranges, "max")
+    ours = to_integers(model, taken)
+    first, _, last = network
+    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+
+    def convolved(values: Array, layer: nn.Conv2d) -> Array:
+        weight, bias = simulated_weights(layer, 127), layer.bias
+        assert bias is not None
+        result = nn.functional.conv2d(torch.from_numpy(values), weight, bias.double(), layer.stride, layer.padding)
+        return np.asarray(result.detach())
+
+    values = as_integers(convolved(as_integers(x.astype(np.float64), affine(taken["input"])), first), affine(taken["0"]))
+    gate = as_integers(np.clip(values / 6 + 0.5, 0, 1), affine((0.0, 1.0)))
+    assert (gate == 0).any() and (gate > 1 - 1e-6).any()
+    values = as_integers(values * gate, affine(taken["1"]))
+    expected = as_integers(convolved(values, last), affine(taken["output"]))
+    step = float(affine(taken["output"]).scale)
+    assert np.abs(written_out(ours, x) - expected).max() < 3 * step
+    assert np.abs(logits(ours, x) - expected).max() < 3 * step
+    operators = optimized(ours, tmp_path)
+    assert not (FLOATS | {"HardSigmoid", "Mul"}) & operators.keys(), operators
+    assert (operators["QLinearConv"], operators["QLinearAdd"], operators["QLinearMul"]) == (2, 1, 1)
+    assert (operators["QuantizeLinear"], operators["DequantizeLinear"]) == (1, 1)
+
+
+@pytest.mark.parametrize("gate", [nn.Sigmoid(), nn.Hardsigmoid()])
+def test_gates_of_channels_run_in_integers(gate: nn.Module, tmp_path: Path) -> None:
+    def gated(self: Any, x: torch.Tensor) -> torch.Tensor:
+        x = self.start(x)
+        return self.last(x * self.gate(self.inner(self.pool(x))))
+
+    parts = {"start": conv(3, 16), "pool": nn.AdaptiveAvgPool2d(1), "inner": nn.Conv2d(16, 16, 1), "last": conv(16, 8)}
+    model = build(Wired(gated, **parts, gate=gate))
+    ours = quantized(model, images(16))
+    operators = optimized(ours, tmp_path)
+    assert not (FLOATS | {"HardSigmoid", "Sigmoid", "Mul"}) & operators.keys(), operators
+    assert operators["QLinearMul"] == 1 and operators["DequantizeLinear"] == 1, "none is left over"
+    assert near(ours, model, images()) < 0.02
+
+
+class Block(nn.Module):
+    """As of a transformer, on places of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.norm, self.wide, self.narrow = conv(3, 16), nn.LayerNorm(16), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.start(x).flatten(2).transpose(1, 2)
+        for _ in range(2):
+            x = x + self.narrow(nn.functional.gelu(self.wide(self.norm(x))))
+        return torch.as_tensor(self.last(x.mean(1)))
+
+
+def test_linear_layers_of_transformers_read_integers_and_give_floats(tmp_path: Path) -> None:
+    model = build(Block())
+    ours = quantized(model, images(16))
+    onnx.checker.check_model(ours, full_check=True)
+    operators = optimized(ours, tmp_path)
+    assert operators["MatMulIntegerToFloat"] == 4 and "QLinearAdd" not in operators and "MatMul" not in operators
+    assert near(ours, model, images()) < 0.01
+    assert finite(agreement(logits(ours, images()), written_out(ours, images()))).logit_distance < 0.01
+
+
+def test_the_weights_of_a_matrix_have_a_scale_for_each_column() -> None:
+    """Columns of very different size, one of them all zero: each is as exact as its own largest weight lets it be."""
+    columns = np.array([100.0, 1.0, 0.01, 0.0], np.float32)
+    values = np.random.default_rng(2).normal(size=(9, 4)).astype(np.float32) * columns
+    model = build(nn.Sequential(conv(3, 4)))
+    model.graph.initializer.append(numpy_helper.from_array(values, "matrix"))
+    del model.graph.node[:]
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["input", "matrix"], ["output"], name="product"))
+    ours = quantized(model, images(16))
+    x = as_integers(
+        images().astype(np.float64), affine(intervals(measure_ranges(model, [images(16)], ["input"]), "max")["input"])
+    )
+    steps = np.maximum(np.abs(values).max(0) / 127, 1e-6)
+    expected = x @ (np.rint(values / steps) * steps)
+    scale = np.abs(expected).max((0, 1, 2)) + 1e-30
+    assert (np.abs(logits(ours, images()) - expected).max((0, 1, 2)) < 1e-4 * scale).all()
+    assert (np.abs(expected - x @ values.astype(np.float64)).max((0, 1, 2))[:3] < 0.02 * scale[:3]).all()
+
+
+def test_a_norm_by_itself_is_exact_but_for_its_activations(tmp_path: Path) -> None:
+    """As in DenseNet: norm, then ReLU, then a convolution. One weight per channel has no rounding, whatever its scale."""
+
+    def normed(self: Any, x: torch.Tensor) -> torch.Tensor:
+        x = self.start(x)
+        return self.last(self.relu(self.norm(x)) + x)
+
+    parts = {"start": conv(3, 16), "norm": nn.BatchNorm2d(16), "relu": nn.ReLU(), "last": conv(16, 8)}
+    model = build(Wired(normed, **parts))
+    assert "BatchNormalization" in {node.op_type for node in model.graph.node}
+    ours = quantized(model, images(16))
+    operators = optimized(ours, tmp_path)
+    assert not (FLOATS | {"BatchNormalization"}) & operators.keys(), operators
+    assert near(ours, model, images()) < 0.02
+
+
+def test_results_are_told_as_floats_and_read_on() -> None:
+    """Features that a network gives out and goes on from, moved ones among them; a last gate is no integer either."""
+
+    class Features(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.pool, self.second = conv(3, 16), nn.MaxPool2d(2), conv(16, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            pooled = self.pool(self.start(x).relu())
+            return pooled, torch.sigmoid(self.second(pooled))
+
+    model = build(Features())
+    ours = quantized(model, images(16))
+    onnx.checker.check_model(ours, full_check=True)
+    assert [result.name for result in ours.graph.output] == [result.name for result in model.graph.output]
+    writers = {node.output[0]: node.op_type for node in ours.graph.node}
+    assert [writers[result.name] for result in ours.graph.output] == ["MaxPool", "Sigmoid"]
+    session, exact = (onnxruntime.InferenceSession(one.SerializeToString()) for one in (ours, model))
+    for a, b in zip(session.run(None, {"input": images()}), exact.run(None, {"input": images()}), strict=True):
+        assert np.abs(a - b).max() < 0.05 * np.abs(b).max()
+
+
+def test_images_that_are_moved_first_become_integers_where_a_layer_reads_them() -> None:
+    def moved(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.first(torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2]], 1))
+
+    model = build(Wired(moved, first=nn.Conv2d(6, 8, 3)), size=8)
+    ours = quantized(model, images(16, 8))
+    onnx.checker.check_model(ours, full_check=True)
+    assert near(ours, model, images(4, 8)) < 0.02
 
 
 def test_names_of_the_network_are_not_taken() -> None:

@@ -30,6 +30,7 @@ def test_weights_and_biases_become_integers_once(graph: onnx.GraphProto) -> None
     bias, other = writer.bias("b", steps), writer.bias("b", 2 * steps)
     assert writer.bias("b", steps.copy()) == bias != other
     writer.graph.node.append(onnx.helper.make_node("Gemm", ["x", name, bias], ["y"]))
+    writer.graph.node.append(onnx.helper.make_node("Gemm", ["x", name, other], ["again"]))
     writer.finish()
     stored = arrays(graph)
     by_name = {node.output[0]: [stored[key] for key in node.input] for node in graph.node if node.op_type != "Gemm"}

@@ -22,6 +22,7 @@ from slimtrain.data.noise import noise_images
 from tests.support.export_helpers import Wired, conv
 from tests.support.onnx_helpers import ARCHITECTURES, SIZE, Array, logits, network_model, relative, stored
 from tests.support.onnx_writing import module_onnx
+from tests.support.rtx import small_onnx
 
 KINDS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 TOLERANCE = {"fp16": 1e-2, "bf16": 5e-2}  # of the logits' scale: what engines of these precisions are allowed
@@ -301,3 +302,17 @@ def test_no_optimization_removes_the_twins_rounding(precision: str) -> None:
         assert relative(logits(twin, images, optimized), expected) <= 1e-6
     assert relative(logits(summing(), images), expected) > 1e-5
     assert {tensor.data_type for tensor in twin.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def test_hard_swish_in_bf16_is_the_product_that_it_stands_for() -> None:
+    """TensorRT's parser takes HardSwish of fp32 and fp16 only."""
+    model = small_onnx(operator="HardSwish")
+    half, _ = to_typed(model, "fp16")
+    brief, _ = to_typed(model, "bf16")
+    assert [node.op_type for node in half.graph.node].count("HardSwish") == 1
+    onnx.checker.check_model(brief, full_check=True)
+    kinds = [node.op_type for node in brief.graph.node]
+    assert "HardSwish" not in kinds and kinds.count("HardSigmoid") == kinds.count("Mul") == 1
+    images = noise_images(3, 32, 1)
+    twin = cast_twin(brief)
+    assert relative(logits(twin, images), logits(model, images)) < 2e-2

@@ -11,7 +11,10 @@ from typing import Any, NoReturn
 import pytest
 
 from slimexport.target.bundle_writer import BundleWriter
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import read_manifest
 from slimtrain.base.errors import UserError
+from slimtrain.base.folders import replacing
 from tests.support.export_helpers import bundle, fill, tree
 
 
@@ -212,8 +215,73 @@ def test_a_rename_that_fails_brings_the_old_bundle_back(tmp_path: Path, monkeypa
             raise OSError(errno.EIO, "Input/output error")
         real(source, target)
 
+    monkeypatch.setattr(replacing, "exchange", lambda first, second: False)
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(UserError, match="Input/output error"):
         make(tmp_path / "b", "x.onnx", overwrite=True)
     assert tree(tmp_path / "b") == before
     assert hidden(tmp_path) == []
+
+
+def test_a_bundle_that_had_stepped_aside_is_told_and_comes_back(tmp_path: Path) -> None:
+    """A process was killed between two renames, on a system that swaps no names."""
+    before = bundle(tmp_path / "b", "x.onnx")
+    (tmp_path / "b").rename(tmp_path / ".b.old-123")
+    with pytest.raises(BundleError, match=rf"not there, .* was killed; the old bundle is {tmp_path}/\.b\.old-123\. Rename it"):
+        read_manifest(tmp_path / "b")
+    with pytest.raises(UserError, match="exists"):
+        make(tmp_path / "b", "y.onnx")
+    assert tree(tmp_path / "b") == before
+    make(tmp_path / "b", "y.onnx", overwrite=True)
+    assert "y.onnx" in tree(tmp_path / "b") and hidden(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------------- two at once
+
+
+def test_a_second_writer_is_told_at_its_start_and_disturbs_nothing(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "b") as writer:
+        fill(writer, "x.onnx")
+        for overwrite in (False, True):
+            with (
+                pytest.raises(UserError, match=r"is writing there\. Wait for it"),
+                BundleWriter(tmp_path / "b", overwrite=overwrite),
+            ):
+                pass
+        writer.publish()
+    assert sorted(tree(tmp_path)) == ["b/x.onnx"]
+
+
+def test_what_killed_writers_left_is_cleaned_away_and_that_of_living_ones_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".b.partial-1").mkdir()
+    (tmp_path / ".b.partial-1" / "half.onnx").write_text("half")
+    with BundleWriter(tmp_path / "c") as other:
+        make(tmp_path / "b", "x.onnx")
+        assert other.staging.exists()
+    assert sorted(tree(tmp_path)) == ["b/x.onnx"]
+
+
+def test_interrupted_after_its_end_it_says_what_is_there(tmp_path: Path) -> None:
+    def interrupted(output: Path, *files: str, overwrite: bool = False, publishes: bool = True) -> None:
+        with BundleWriter(output, overwrite=overwrite) as writer:
+            fill(writer, *files)
+            if publishes:
+                writer.publish()
+            raise KeyboardInterrupt
+
+    for overwrite in (False, True):
+        with pytest.raises(KeyboardInterrupt, match=rf"^interrupted, {tmp_path}/b had been written\.$"):
+            interrupted(tmp_path / "b", "x.onnx", "manifest.json", overwrite=overwrite)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        interrupted(tmp_path / "c", "x.onnx", publishes=False)
+    assert sorted(tree(tmp_path)) == ["b/manifest.json", "b/x.onnx"]
+
+
+def test_an_interruption_as_the_hidden_folder_was_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slimexport.target.bundle_writer.identity", interrupted)
+    with pytest.raises(KeyboardInterrupt), BundleWriter(tmp_path / "b"):
+        pass
+    assert not list(tmp_path.glob(".b.partial-*"))

@@ -21,6 +21,7 @@ from slimexport.target.records import to_json
 from slimtrain.base.files import file_sha256
 from slimtrain.base.image_size import ImageSize
 from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
+from tests.support.onnx_outlines import outline
 
 INT8 = Int8(method="max", images=1, held_back=1, tried={"max": None})
 
@@ -106,7 +107,7 @@ def test_a_wrong_type_is_told_with_its_key_wherever_it_is(tmp_path: Path) -> Non
         ("macs", True, "artifacts[0].macs is true, expected a whole number"),
         ("macs", 1.5, "artifacts[0].macs is 1.5, expected a whole number"),
         ("width", "wide", 'artifacts[0].width is "wide", expected a number or null'),
-        ("width", float("nan"), "artifacts[0].width is NaN, expected a number or null"),
+        ("width", float("nan"), "NaN is no number of JSON"),
         ("file", None, "artifacts[0].file is null, expected text"),
         ("channels", {"stem": "8"}, 'artifacts[0].channels.stem is "8", expected a whole number'),
         ("channels", [8], "artifacts[0].channels is [8], expected an object"),
@@ -196,10 +197,10 @@ def test_another_schema_is_refused(tmp_path: Path, content: Any) -> None:
 
 
 def test_a_file_is_handed_out_only_if_it_is_the_one_that_was_written(tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").write_bytes(b"content")
-    described = artifact(file="x.onnx", sha256=hashlib.sha256(b"content").hexdigest())
+    (tmp_path / "x.onnx").write_bytes(outline(b"content"))
+    described = artifact(file="x.onnx", sha256=hashlib.sha256(outline(b"content")).hexdigest())
     assert artifact_path(tmp_path, described) == tmp_path / "x.onnx"
-    (tmp_path / "x.onnx").write_bytes(b"contenT")
+    (tmp_path / "x.onnx").write_bytes(outline(b"contenT"))
     with pytest.raises(BundleError, match=r"SHA-256 is .* says .* changed or"):
         artifact_path(tmp_path, described)
     with pytest.raises(BundleError, match=r"has no SHA-256 of x\.onnx"):
@@ -207,6 +208,14 @@ def test_a_file_is_handed_out_only_if_it_is_the_one_that_was_written(tmp_path: P
     (tmp_path / "x.onnx").unlink()
     with pytest.raises(BundleError, match="not there"):
         artifact_path(tmp_path, described)
+
+
+def test_a_file_that_is_larger_by_far_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "x.onnx").open("wb") as file:
+        file.truncate(3 << 30)
+    monkeypatch.setattr("slimexport.target.manifest.file_sha256", lambda path: pytest.fail("was read"))
+    with pytest.raises(BundleError, match=r"is of 3,221,225,472 bytes, manifest\.json says 10"):
+        artifact_path(tmp_path, artifact(file="x.onnx"))
 
 
 @pytest.mark.parametrize("name", ["../x.onnx", "/etc/passwd", "sub/x.onnx", "", ".", ".."])
@@ -217,6 +226,66 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path, name: str) -
     described = artifact(file=name, sha256=hashlib.sha256(b"content").hexdigest())
     with pytest.raises(BundleError):
         artifact_path(tmp_path / "bundle", described)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        (("artifacts", 0, "macs"), -1, "macs is -1, expected a number from 0 to"),
+        (
+            ("artifacts", 0, "params"),
+            10**18,
+            "params is 1000000000000000000, expected a number from 0 to 1,000,000,000,000,000",
+        ),
+        (("artifacts", 0, "width"), 1e308, "width is 1e+308, expected a number from 0 to 1,000,000"),
+        (("artifacts", 0, "name"), "n" * 100_000, "of 100,000 letters, expected from 1 to 200"),
+        (("artifacts", 0, "verification", "reason"), "n" * 100_000, "of 100,000 letters, expected from 0 to 10,000"),
+        (("artifacts", 0, "channels"), {"c" * 100_000: 1}, "channels has a key of 100,000 letters"),
+        (("input", "image_size"), 10**9, "expected at most 67,108,864"),
+        (("input", "image_size"), [10**9, 1], "expected at most 67,108,864"),
+        (("output", "classes"), 10**12, "classes is 1000000000000, expected a number from 0 to"),
+        (
+            ("outputs",),
+            [{"name": "output", "shape": ["batch", 10**9, 10**9], "dtype": "float32"}],
+            "expected at most 268,435,456",
+        ),
+        (
+            ("outputs",),
+            [{"name": "output", "shape": ["batch", *[1] * 64], "dtype": "float32"}],
+            "expected [batch, sizes above 0]",
+        ),
+        (("artifacts", 1), None, "'net_x0_5.onnx' is there twice among the artifacts"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(tmp_path: Path, at: tuple[Any, ...], value: Any, said: str) -> None:
+    content = as_json(artifact())
+    if at == ("artifacts", 1):
+        content["artifacts"].append(content["artifacts"][0])
+    else:
+        part = functools.reduce(lambda inner, key: inner[key], at[:-1], content)
+        part[at[-1]] = value
+    with pytest.raises(BundleError) as caught:
+        read_manifest(write(tmp_path, content))
+    assert said in str(caught.value) and len(str(caught.value)) < 350
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("9" * 5000, "out of range"),
+        ("[" * 200_000, "nested deeper"),
+        ("[" * 3000 + "]" * 3000, "nested deeper"),
+        ('{"a":' * 100 + "1" + "}" * 100, "nested deeper"),
+        ('"\\ud800"', "half a letter"),
+        ("1e999", "out of range"),
+    ],
+)
+def test_json_that_no_version_wrote_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    text = json.dumps({**as_json(artifact()), "extra": "HERE"}).replace('"HERE"', value)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=said) as caught:
+        read_manifest(tmp_path)
+    assert len(str(caught.value)) < 350
 
 
 def test_names_of_classes_are_one_for_each(tmp_path: Path) -> None:

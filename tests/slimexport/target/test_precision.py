@@ -15,7 +15,7 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.report import table
-from slimexport.target.manifest import Verification
+from slimexport.request import CalibrationImages
 from slimexport.target.precision import (
     EXACT,
     OPTIONS,
@@ -30,13 +30,14 @@ from slimexport.target.precision import (
     needed_for,
     row_of,
 )
+from slimexport.target.proof.verify import prove
 from slimexport.target.reference import Probes
 from slimexport.target.runners import runs_on_cpu
 from slimexport.target.tensorrt.api import emission, strongly_typed, supported
 from slimexport.target.tensorrt.check import check_engine
 from slimexport.target.tensorrt.inspector import LayerCount
 from slimexport.target.triton import model_names
-from slimexport.target.verify import prove
+from slimexport.target.verification import Verification
 from slimtrain.base.errors import UserError
 from tests.support.bundle_helpers import artifact, manifest
 from tests.support.trt_fake import VERSIONS
@@ -134,6 +135,20 @@ def test_what_an_option_writes_and_needs(option: str) -> None:
     assert [row.name for row in files_of(option)] == expected
     needed = {"tf32": ("fp32",), "fp16": ("fp32", "fp16")}.get(option, (option,))
     assert needed_for(option) == needed
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("all", ["int8-cpu", "int8", "int8-fp16"]), ("cpu", ["int8-cpu"]), ("tensorrt", ["int8", "int8-fp16"])],
+)
+def test_int8_files_of_one_target(target: str, expected: list[str]) -> None:
+    assert [row.name for row in files_of("int8", target)] == expected
+    assert [row.name for row in files_of("fp16", target)] == ["fp16"], "others are for all"
+
+
+def test_an_unknown_int8_target_is_told_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"int8 target 'cpus': not known.*cpu.*Expected all, cpu, tensorrt\."):
+        CalibrationImages("digits", int8_target="cpus")
 
 
 def test_what_is_not_offered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

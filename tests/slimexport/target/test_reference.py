@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from slimexport.target import reference
 from slimexport.target.errors import BundleError
 from slimexport.target.reference import MOST_PLACES, Expected, Probes, read_reference
+from tests.support.bundle_helpers import artifact, manifest, write_manifest
 
 
 def test_a_reference_reads_as_it_was_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
     images, logits = np.zeros((2, 3, 4, 4), np.float32), np.ones((2, 5))
     np.savez(tmp_path / "reference.npz", images=images, logits_x0_5=logits)
-    reference = read_reference(tmp_path)
-    assert sorted(reference) == ["images", "logits_x0_5"]
-    assert reference["images"].dtype == np.float32 and reference["logits_x0_5"].dtype == np.float64
+    arrays = read_reference(tmp_path)
+    assert sorted(arrays) == ["images", "logits_x0_5"]
+    assert arrays["images"].dtype == np.float32 and arrays["logits_x0_5"].dtype == np.float64
 
 
 def whole_reference() -> bytes:
     with io.BytesIO() as buffer:
-        np.savez(buffer, images=np.arange(3000.0))
+        np.savez(buffer, images=np.arange(2880, dtype=np.float32).reshape(60, 3, 4, 4))
         return buffer.getvalue()
 
 
@@ -44,12 +48,54 @@ def flipped_reference() -> bytes:
     ids=["empty", "text", "cut at the end", "cut early", "one bit changed", "pickled objects"],
 )
 def test_a_damaged_reference_is_refused(tmp_path: Path, content: bytes) -> None:
+    write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
     (tmp_path / "reference.npz").write_bytes(content)
     with pytest.raises(BundleError, match=r"reference\.npz"):
         read_reference(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"logits_x0_5": np.ones((2, 5))}, "its images are not there"),
+        (
+            {"images": np.zeros((2, 3, 5, 4), np.float32)},
+            r"its images are float32 \[2, 3, 5, 4\], expected float32 \[images, 3, 4, 4",
+        ),
+        ({"images": np.zeros((2, 3, 4, 4))}, "its images are float64"),
+        ({"images": np.zeros((0, 3, 4, 4), np.float32)}, "it has 0 images"),
+        ({"images": np.full((2, 3, 4, 4), np.nan, np.float32)}, "not finite"),
+        (
+            {"images": np.zeros((2, 3, 4, 4), np.float32), "logits_x0_5": np.ones((3000, 5))},
+            "no output of 2 images is as large",
+        ),
+        (
+            {"images": np.zeros((2, 3, 4, 4), np.float32), "extra": np.ones((1, 10**6), bool)},
+            "no output of 2 images is as large",
+        ),
+        ({"images": np.zeros((2, 3, 4, 4), np.float32), "logits_x0_5": np.array(["a"])}, "no array of plain numbers"),
+    ],
+)
+def test_arrays_are_what_the_manifest_says(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
+    np.savez_compressed(tmp_path / "reference.npz", **arrays)
+    with pytest.raises(BundleError, match=said) as caught:
+        read_reference(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_member_that_is_too_large_is_never_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of zeros that says to be 3 GiB of images, in a file of some kilobytes."""
+    write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
+    monkeypatch.setattr(reference, "MOST_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "reference.npz", images=np.zeros((6000, 3, 4, 4), np.float32))
+    monkeypatch.setattr(reference, "array_in", lambda *args: pytest.fail("was inflated"))
+    with pytest.raises(BundleError, match="it has 6,000 images of 1,152,128 bytes"):
+        read_reference(tmp_path)
+
+
 def test_a_missing_reference_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, manifest(artifact()))
     with pytest.raises(BundleError, match="nothing can be verified"):
         read_reference(tmp_path)
 

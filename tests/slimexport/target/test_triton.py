@@ -23,6 +23,7 @@ from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.folders import replacing
 from tests.support.bundle_helpers import artifact, with_file
 from tests.support.bundle_helpers import engine as some_engine
 from tests.support.bundle_helpers import manifest as some_manifest
@@ -466,26 +467,43 @@ def test_overwriting_replaces_what_was_written_here_and_keeps_the_models_of_othe
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs there")
+def test_no_model_of_others_is_waited_for(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "models" / "theirs").mkdir()
+    os.mkfifo(tmp_path / "models" / "theirs" / "config.pbtxt")
+    write_repository(tmp_path / "bundle", manifest(entry(tmp_path / "bundle")), tmp_path / "models", overwrite=True)
+    assert (tmp_path / "models" / "theirs" / "config.pbtxt").is_fifo()
+
+
 def test_a_new_repository_may_be_made_with_overwrite(tmp_path: Path) -> None:
     assert set(written(tmp_path, overwrite=True)) == {"net_x0_5/config.pbtxt", "net_x0_5/1/model.onnx"}
 
 
-@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize(("swaps", "failing"), [*((True, i) for i in range(3)), *((False, i) for i in range(4))])
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
 def test_an_interrupted_replacement_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool, failing: int, error: BaseException
 ) -> None:
     bundle = tmp_path / "bundle"
     before = written(tmp_path, entry(bundle, name="old"), entry(bundle))
     artifacts = [entry(bundle), entry(bundle, name="new")]
-    rename, calls = os.rename, iter(range(100))
+    rename, exchange, calls = os.rename, replacing.exchange, iter(range(100))
 
     def failing_rename(source: Path, target: Path) -> None:
         if next(calls) == failing:
             raise error
         rename(source, target)
 
+    def failing_exchange(source: Path, target: Path) -> bool:
+        if not swaps:
+            return False
+        if next(calls) == failing:
+            raise error
+        return exchange(source, target)
+
     monkeypatch.setattr(os, "rename", failing_rename)
+    monkeypatch.setattr(triton, "exchange", failing_exchange)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
         written(tmp_path, *artifacts, overwrite=True)
     assert tree(tmp_path / "models") == before

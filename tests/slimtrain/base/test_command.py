@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -87,8 +86,8 @@ def test_a_polite_kill_is_ctrl_c_and_the_former_handler_comes_back() -> None:
     handled: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
     try:
-        assert run(lambda: os.kill(os.getpid(), signal.SIGTERM)).exit_code == 130
-        os.kill(os.getpid(), signal.SIGTERM)
+        assert run(lambda: signal.raise_signal(signal.SIGTERM)).exit_code == 130
+        signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handled == [signal.SIGTERM]
@@ -98,7 +97,7 @@ def test_a_polite_kill_is_ctrl_c_and_the_former_handler_comes_back() -> None:
 def test_a_signal_in_a_destructor_ends_the_command_too(number: int) -> None:
     class Ended:
         def __del__(self) -> None:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             time.sleep(0)
 
     def action() -> None:
@@ -127,3 +126,37 @@ def test_a_script_that_is_no_click_command_ends_alike(
     with pytest.raises(SystemExit) as caught, script_messages("study"):
         raise error
     assert caught.value.code == code and capsys.readouterr().err == line
+
+
+def caused(error: UserError, cause: BaseException) -> UserError:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: Unable to allocate 3 GiB"),
+        caused(UserError("a.pt: cannot be read."), MemoryError("Unable to allocate 3 GiB")),
+    ],
+)
+def test_too_little_memory_is_a_lack_of_the_environment(error: BaseException) -> None:
+    result = run(fails(error))
+    assert result.exit_code == 3 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("tool: too little memory (") and "Unable to allocate 3 GiB" in result.stderr
+
+
+def test_a_command_says_what_takes_less_memory() -> None:
+    @click.command("train")
+    def command() -> None:
+        with messages("slimtrain"):
+            raise MemoryError
+
+    result = CliRunner().invoke(command, [])
+    assert "too little memory for train (MemoryError)." in result.stderr and "a smaller --batch-size" in result.stderr
+
+
+def test_what_already_says_it_stays() -> None:
+    result = run(fails(caused(ResourceError("the GPU has no room."), MemoryError())))
+    assert (result.exit_code, result.stderr) == (3, "tool: the GPU has no room.\n")

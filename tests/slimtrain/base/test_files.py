@@ -17,6 +17,7 @@ from slimtrain.base.files import (
     Advice,
     disk_error,
     file_sha256,
+    library_name,
     partial_file,
     remove_partials,
     replace_both,
@@ -157,3 +158,12 @@ def test_a_digest_is_that_of_the_whole_content(tmp_path: Path, size: int) -> Non
 def test_what_a_failed_write_is_to_the_user(code: int, advice: Advice, error: type[UserError], message: str) -> None:
     refusal = disk_error(Path("x"), OSError(code, os.strerror(code)), advice, "5 MiB")
     assert type(refusal) is error and str(refusal) == message
+
+
+def test_a_name_for_libraries_is_good_whatever_the_files_own(tmp_path: Path) -> None:
+    for name in (b"plain", "ü中".encode(), b"\xff\xfe"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(name)
+        with library_name(path) as given:
+            assert Path(given).read_bytes() == name and given.encode()
+    assert given.startswith("/proc/self/fd/") and not os.path.exists(given)

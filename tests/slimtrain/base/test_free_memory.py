@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from slimtrain.base.free_memory import GIB, free_memory, gib
@@ -60,3 +61,10 @@ def test_here_it_is_known_and_less_than_all() -> None:
     free = free_memory()
     assert free is None or 0 < free < 2**45
     assert gib(3 * GIB // 2) == "1.5 GiB"
+
+
+def test_the_limit_of_a_process(tmp_path: Path) -> None:
+    limits = "Limit                     Soft Limit    Hard Limit    Units\nMax address space         {}   unlimited   bytes\n"
+    files = {**MEMINFO, "proc/self/statm": f"{GIB // os.sysconf('SC_PAGE_SIZE')} 5 5 5 0 5 0\n"}
+    assert free_memory(machine(tmp_path, {**files, "proc/self/limits": limits.format(3 * GIB)})) == 2 * GIB
+    assert free_memory(machine(tmp_path, {**files, "proc/self/limits": limits.format("unlimited")})) == 16 * GIB

@@ -59,4 +59,4 @@ def test_what_is_installed_is_found_without_loading_it(monkeypatch: pytest.Monke
 
 
 def test_a_module_of_no_extra_leads_to_its_package() -> None:
-    assert install_command("openvino.runtime") == "pip install openvino"
+    assert install_command("pynvml.smi") == "pip install pynvml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimtrain.base.text import count, duration, some, table
+from slimtrain.base.text import count, duration, kinds, some, table
 
 
 def test_tables_are_aligned_to_the_right() -> None:
@@ -40,3 +40,14 @@ def test_of_many_names_the_first_few_are_shown() -> None:
     assert some([]) == "nothing"
     assert some(["a", "b", "c", "d"]) == "a, b, c, d"
     assert some(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
+
+
+def test_texts_that_differ_in_names_and_numbers_only_are_of_one_kind() -> None:
+    texts = ["'a' has 3", "net_x0_5.onnx: no", "'b c' has 41", 'other "d"', "net_x1_0.onnx: no", "'a' had 3"]
+    assert kinds(texts) == [
+        ["'a' has 3", "'b c' has 41"],
+        ["net_x0_5.onnx: no", "net_x1_0.onnx: no"],
+        ['other "d"'],
+        ["'a' had 3"],
+    ]
+    assert kinds([]) == []

@@ -4,6 +4,7 @@ does it and then succeeds. A new message that advises something is missed in the
 from __future__ import annotations
 
 import ast
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ ADVICE = re.compile(
 # A part of each message -> the tests that follow it: of this file, or of another one.
 FOLLOWED = {
     "Give the path of a checkpoint, or random:NETWORK": "test_a_missing_file",
+    "Give the path of a checkpoint.": "test_what_is_no_file",
     "Download or copy it again": "test_a_damaged_file",
     "the download went wrong": "test_a_damaged_file",
     "run `git lfs pull`": "test_a_damaged_file",
@@ -151,6 +153,14 @@ def test_every_message_that_advises_something_is_followed() -> None:
 def test_a_missing_file(path: Path) -> None:
     assert "random:NETWORK" in refusal(path)
     assert open_checkpoint("random:s_mobilenet_v1").spec.name == "s_mobilenet_v1"
+
+
+def test_what_is_no_file(path: Path, state: State) -> None:
+    os.mkfifo(path)
+    assert "Give the path of a checkpoint" in refusal(path)
+    path.unlink()
+    torch.save(state, path)
+    assert opens(path)
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "web page", "pointer", "zip", "safetensors"])

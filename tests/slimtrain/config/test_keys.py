@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,14 @@ from slimtrain.base.errors import UserError
 from slimtrain.config import Config
 from slimtrain.config.config import KEYS, MACHINE_KEYS, SEARCH_KEYS, run_settings
 from slimtrain.config.keys import KeyRule, Scope, keys_of
+from slimtrain.config.reading import TYPES, make_config, read_config
+
+
+def numbers_of(kind: Any) -> tuple[Any, ...]:
+    """The types that a key's values consist of."""
+    inner = typing.get_args(kind)
+    return tuple(part for one in inner for part in numbers_of(one)) if inner else (kind,)
+
 
 # What a run is: a resumed one keeps to all of it, so its result does not depend on where it was interrupted.
 A_RUN = """
@@ -52,3 +62,28 @@ def test_a_finished_checkpoint_takes_no_name_of_the_runs_own(name: str) -> None:
     with pytest.raises(UserError, match=f"weights is {name!r}, (a name that a run uses otherwise|expected a file name)"):
         Config("us_mobilenet_v1", weights=name)
     assert Config("us_mobilenet_v1", weights=f"my_{Path(name).stem}.pt")
+
+
+NUMBERS = [name for name in KEYS if {int, float} & set(numbers_of(TYPES[name]))]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_limits(name: str) -> None:
+    """None of them is one that a later step cannot hold: as a Python float, in a tensor's size, as seconds or bytes."""
+    for value in ("1e308", "-1e308", str(10**18), str(-(10**18)), ".nan", ".inf", "1e400"):
+        for text in (value, f"[{value}]", f"[[{value}]]"):
+            with pytest.raises(UserError, match=name):
+                read_config("digits", [f"{name}={text}"])
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if str in numbers_of(TYPES[name])])
+def test_every_text_has_a_length(name: str) -> None:
+    with pytest.raises(UserError, match=name) as caught:
+        read_config("digits", [f"{name}={'x' * 100_000}"])
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if "tuple" in str(TYPES[name])])
+def test_every_list_has_a_length(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        make_config({"network": "us_mobilenet_v1", name: [[1] if name == "channel_lists" else "1"] * 12_000}, "here")

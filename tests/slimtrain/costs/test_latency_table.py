@@ -201,10 +201,10 @@ WRONG = [
     ("schema_version", 2, "schema version 2, expected 1"),
     ("kind", "manifest", "is no latency table"),
     ("constant_ms", -0.1, "constant_ms: -0.1, expected milliseconds of 0 or more"),
-    ("constant_ms", math.nan, "constant_ms: nan"),
-    ("factor", math.inf, "factor: inf"),
+    ("constant_ms", math.nan, "NaN is no number"),
+    ("factor", math.inf, "Infinity is no number"),
     ("times/3/ms/0/0", -1e-6, "entry 3 of `times`: -1e-06"),
-    ("times/3/ms/0/0", math.nan, "entry 3 of `times`: nan"),
+    ("times/3/ms/0/0", math.nan, "NaN is no number"),
     ("times/3/ms/0/0", None, "entry 3 of `times`: None"),
     ("times/3/ms/0/0", True, "entry 3 of `times`: True"),
     ("times/2/ms/0", ..., "entry 2 of `times`: `ms` has not 3 x 3 entries"),
@@ -329,3 +329,26 @@ def test_tables_are_read_without_torch_and_benchmarks(content: dict[str, Any], t
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True\n", done.stderr
+
+
+OLD = """{"schema_version": 1, "kind": "latency table", "network": {"name": "us_mobilenet_v1", "image_size": 64, "classes": 10,
+"stem_stride": 2}, "device": {"name": "a CPU"}, "backend": "onnxruntime-cpu", "precision": "fp32", "batch": 1, "threads": 2,
+"constant_ms": 0.5, "factor": 2.0, "settings": {}, "environment": {}, "layers": [
+{"name": "features.0.0", "kind": "conv", "kernel": 3, "stride": 2, "side": 64, "activation": "relu6", "input": 3,
+ "output": {"groups": [["features.0", 1]], "divisor": 1}, "times": 0},
+{"name": "features.1.body.0", "kind": "depthwise", "kernel": 3, "stride": 1, "side": 32, "activation": "relu6",
+ "input": {"groups": [["features.0", 1]], "divisor": 1}, "output": {"groups": [["features.0", 1]], "divisor": 1}, "times": 1}],
+"times": [{"grid": {"input": [3], "output": [8, 32]}, "step": {"input": 1, "output": 8}, "ms": [[1.0, 4.0]]},
+{"grid": {"input": [8, 32], "output": null}, "step": {"input": 1, "output": null}, "ms": [[1.0], [2.0]]}]}"""
+
+
+def test_files_of_published_networks_are_as_they_were(content: dict[str, Any], tmp_path: Path) -> None:
+    """What earlier versions wrote is read, and what is written has their keys and no others."""
+    (tmp_path / "old.json").write_text(OLD)
+    table = read_latency_table(tmp_path / "old.json")
+    assert table.cost_ms(ChannelPlan("p", {"features.0": 24})) == pytest.approx(0.5 + 2 * (1 + 3 * 2 / 3 + 1 + 2 / 3))
+    write_latency_table(tmp_path / "new.json", table)
+    assert json.loads((tmp_path / "new.json").read_text()) == json.loads(OLD)
+    old = json.loads(OLD)
+    assert content.keys() == old.keys() and content["network"].keys() == old["network"].keys()
+    assert [list(layer) for layer in content["layers"]] == [list(old["layers"][0])] * len(content["layers"])

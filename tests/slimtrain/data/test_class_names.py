@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,38 @@ def test_names_that_a_checkpoint_holds(content: dict[str, object]) -> None:
 )
 def test_what_is_no_names_gives_none(content: object) -> None:
     assert stored_class_names(content, 3) == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b'{"' + b"9" * 5000 + b'": "a"}',
+        b"a" * 2_000_000,
+        b'["\\ud800"]',
+        b'["a", NaN]',
+        b"a\x1b[2Jb\n",
+        b"[" + b"1" * 6000 + b"]",
+    ],
+    ids=["nested", "number", "long", "half a letter", "NaN", "control", "digits"],
+)
+def test_hostile_names_are_refused_in_short(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        read_class_names(tmp_path / "names")
+    assert len(str(caught.value)) < 700 and str(caught.value).isprintable()
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "names")
+    with pytest.raises(UserError, match="is a FIFO"):
+        read_class_names(tmp_path / "names")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(UserError, match=r"is 1024\.0 MiB, expected at most 16\.0 MiB"):
+        read_class_names(tmp_path / "large")
+
+
+def test_stored_names_that_cannot_be_shown_are_none() -> None:
+    for name in ("a\x1b[2J", "a\nb", "", "a" * 2000, 1):
+        assert stored_class_names({"classes": ["a", name]}, 2) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, sides
-from slimtrain.data.images import Preprocessing
+from slimtrain.data import images
+from slimtrain.data.images import Preprocessing, read_array
 from slimtrain.models.normalization import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD, imagenet_normalization
 
 STANDARD = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
@@ -123,3 +126,42 @@ def test_small_images_are_resized_whole_to_any_shape(channels: int, tmp_path: Pa
     expected = np.stack([np.asarray(F.resize(plane, [16, 24]), np.float64) for plane in planes]) / 255
     expected = (expected - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
     np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5)
+
+
+def bomb(path: Path, content: bytes, name: str = "images.npy", method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    text = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+
+
+def test_archives_are_measured_before_they_are_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_INFLATED", 1 << 20)
+    path = bomb(tmp_path / "a.npz", header((1, 3, 1024, 1024)) + bytes(3 << 22))
+    with pytest.raises(UserError, match=r"a\.npz: its 0 MiB become 12 MiB, at most 1 MiB more are inflated\. Save them with"):
+        read_array(path, 1024)
+
+
+def test_an_array_is_no_larger_than_its_file(tmp_path: Path) -> None:
+    """A header that claims terabytes asks for none of them."""
+    for content in (header((1 << 30, 3, 32, 32)), header((-1, 3, 32, 32)), header((4, 3, 32, 32)) + bytes(9)):
+        with pytest.raises(
+            UserError, match=r"a\.npz: not a readable numpy file \(images\.npy: its content is not what it claims"
+        ):
+            read_array(bomb(tmp_path / "a.npz", content), 32)
+    (tmp_path / "a.npy").write_bytes(header((1 << 30, 3, 32, 32)))
+    with pytest.raises(UserError, match=r"a\.npy: not a readable numpy file"):
+        read_array(tmp_path / "a.npy", 32)
+
+
+def test_a_flipped_bit_of_a_stored_array_is_seen(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "a.npz", header((1, 3, 8, 8)) + bytes(768), method=zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        read_array(path, 8)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slimtrain.base.errors import UserError
-from slimtrain.data.samples import ArraySamples, as_pillow, hold_out
+from slimtrain.data.samples import ArraySamples, FileSamples, as_pillow, hold_out
 from tests.support.data_samples import labels
 
 
@@ -56,3 +58,10 @@ def test_arrays_as_pictures() -> None:
     pixels = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(1, 3, 4, 5)
     picture = as_pillow(ArraySamples(pixels, np.zeros(1), "x").image(0))
     assert picture.mode == "RGB" and np.array_equal(np.asarray(picture), pixels[0].transpose(1, 2, 0))
+
+
+def test_a_class_whose_folder_is_no_text_is_known_by_what_can_be_printed(tmp_path: Path) -> None:
+    folder = os.fsdecode(b"b\xff\x1b")
+    samples = FileSamples(tmp_path, ["a", folder], [["1.png"], ["2.png"]])
+    assert samples.classes == ("a", r"b\udcff\x1b")
+    assert os.fsencode(samples.name(1)) == os.fsencode(tmp_path) + b"/b\xff\x1b/2.png"

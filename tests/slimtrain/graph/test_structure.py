@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -53,7 +54,12 @@ def test_tensors_are_called_by_their_keys(structure: Structure, names: list[str]
 def test_a_structure_is_filled_in_order() -> None:
     assert NESTED.tensors == 3
     assert NESTED.filled(["a", "b", "c"]) == {"maps": ["a", "b"], "loss": None, "head": {"box": "c"}}
-    assert Structure(TUPLE, (TENSOR, Structure(NOTHING)), ("x", "y")).filled(["a"]) == ("a", None)
+    pair = Structure(TUPLE, (TENSOR, Structure(NOTHING)), ("x", "y"))
+    for structure in (pair, pickle.loads(pickle.dumps(pair))):
+        filled = structure.filled(["a"])
+        assert filled == ("a", None) and (filled.x, filled.y) == ("a", None)
+    for keys in (("x", "class"), ("x", "_y"), ("x", 0), ("x", "a b")):
+        assert type(Structure(TUPLE, (TENSOR, TENSOR), keys).filled(["a", "b"])) is tuple
 
 
 @pytest.mark.parametrize("structure", [TENSOR, NESTED, dictionary(1, "b"), Structure(DICTIONARY)], ids=str)

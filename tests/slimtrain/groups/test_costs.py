@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from slimtrain.costs.cost import CostCounter
 from slimtrain.graph.sizes import Sizing
@@ -42,6 +43,28 @@ def test_a_depthwise_convolution_reads_one_channel() -> None:
 def test_maps_are_counted_without_views() -> None:
     total, largest = graph_maps(sizing("plain"))
     assert largest == 16 * 256 and total == 3 * 16 * 256 + 3 * 32 * 64 + 32 + CLASSES
+
+
+class Normed(nn.Module):
+    """Norms behind a convolution with a bias, behind one without, without scale and shift, and behind an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biased = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+        self.plain = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8))
+        self.unscaled = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8, affine=False))
+        self.alone, self.head = nn.BatchNorm2d(8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.alone(self.unscaled(self.plain(self.biased(x))).relu()).mean((2, 3)))
+
+
+def test_parameters_of_norms_that_are_folded_and_of_one_that_is_not() -> None:
+    """A convolution has its weights and one bias, whichever way it got it; the norm that stands alone keeps both."""
+    graph = trace(Normed().eval(), images(2)).graph
+    groups = find_groups(graph)
+    cost = graph_cost(Sizing(graph, groups, groups.sizes))
+    assert cost.params == (3 * 8 + 8) + 2 * (8 * 8 + 8) + 2 * 8 + (8 * CLASSES + CLASSES)
 
 
 @pytest.mark.parametrize("name", ["us_mobilenet_v1", "us_mobilenet_v2", "us_resnet50"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.folders.claim import claimed
 from slimtrain.config.reading import read_config
 from slimtrain.costs.training_memory import testing_memory as memory_of_tests
 from slimtrain.search.run import search
@@ -41,6 +42,13 @@ def test_a_checkpoint_and_a_folder_may_be_named(tmp_path: Path) -> None:
     (first, second) = search(config, ckpt=ckpt, output_dir=tmp_path / "here")
     assert first.parent == second.parent == tmp_path / "here" / "plans"
     assert not (tmp_path / "here" / "supernet").exists()
+
+
+def test_a_folder_that_another_search_is_at_work_in_is_left_to_it(tmp_path: Path) -> None:
+    config = read_config(str(search_file(tmp_path / "tiny.yml", output_dir=str(tmp_path / "run"))))
+    with claimed(tmp_path / "run_search", ""), pytest.raises(UserError, match="is writing there"):
+        search(config)
+    assert not (tmp_path / "run_search").exists()
 
 
 def test_what_is_no_search(tmp_path: Path) -> None:

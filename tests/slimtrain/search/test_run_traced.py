@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from slimtrain.base.errors import UserError, WidthError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.reading import make_config, read_config
 from slimtrain.costs.cost import CostCounter
+from slimtrain.costs.latency_table import write_latency_table
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.supernet import supernet_config
 from slimtrain.tracing.starting import starting
 from slimtrain.training.run import Run, train
+from tests.support.latency_tables import table_of
 from tests.support.run_helpers import done, refused, run, same_state, tree
 from tests.support.search_helpers import refused_late, trace
 from tests.support.traced_search import FULL, SIZE, build, narrow
@@ -121,19 +124,30 @@ def test_other_costs(searched: Path, tmp_path: Path) -> None:
     done("search", "us_any", *options, "--targets", "12K", "--cost", "params", "--output-dir", tmp_path / "p")
     (content,) = plan_files(tmp_path / "p").values()
     assert content["unit"] == "parameters" and content["cost"] <= 12_000
-    table = tmp_path / "t.json"
-    table.write_text("{}")
-    latency: tuple[str | Path, ...] = (
-        "--cost",
-        "latency",
-        "--latency-table",
-        table,
-        "--targets",
-        "1",
-        "--output-dir",
-        tmp_path / "l",
+
+
+def test_a_latency(searched: Path, tmp_path: Path) -> None:
+    """From a table of the network's layers: of the checkpoint's, and before training of the module's."""
+    spec = open_checkpoint(searched / "supernet" / "us_build.pt").spec
+    table = table_of(spec, lambda layer, inp, out: 1e-3 * (inp if layer.single else 2 * inp + out), size=SIZE)
+    write_latency_table(tmp_path / "t.json", table)
+    low, high = table.cost_ms(spec.plan(0.25)), table.cost_ms(spec.widest)
+    latency: list[str | Path] = ["--cost", "latency", "--latency-table", tmp_path / "t.json", "--latency-device", "a CPU"]
+    target = f"{(low + high) / 2:.3f}"
+    options = (*words(model=None), "--ckpt", searched / "supernet" / "us_build.pt", *latency, "--targets", target)
+    assert "latencies are those of a CPU" in done("search", "us_any", *options, "--output-dir", tmp_path / "s").out
+    (content,) = plan_files(tmp_path / "s").values()
+    assert content["unit"] == "ms"
+    assert content["cost"] == table.cost_ms(ChannelPlan("p", content["channels"])) <= float(target)
+    other = (*words(conv_groups="inner", heads="inner", image_size=32), *latency, "--targets", target)
+    message = "us_build at 16 px, 7 classes, this is us_build at 32 px"
+    advice = (
+        "channels MODEL --image-size 32 --classes 7 --heads inner --conv-groups inner --range 0.25:1 (MODEL: its checkpoint"
     )
-    refused_late(run("search", "us_any", *options, *latency), 2, "us_build was made of a module", "--cost macs")
+    refused_late(run("search", "us_any", *other), 2, message, advice)
+    content = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps({**content, "layers": content["layers"][:-1]}))
+    refused_late(run("search", "us_any", *options), 2, "latency table for us_build at 16 px, 7 classes: lacks the layer head")
 
 
 # -------------------------------------------------------------------------------------------- plans of a module, trained

@@ -301,3 +301,16 @@ def test_two_processes_find_what_one_does(whole: Whole, tmp_path: Path) -> None:
     assert in_processes(2, searched_together, tmp_path, True) == [expected] * 2
     assert rows(tmp_path, TRACE) == rows(folder, TRACE)
     assert rows(tmp_path, CANDIDATES) == rows(folder, CANDIDATES)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "1" * 30, "x" * 200_000, "٣", "1.5"])
+def test_numbers_that_no_search_writes_are_told_short(tmp_path: Path, value: str) -> None:
+    trace = Trace(tmp_path)
+    trace.begin({"a": 1})
+    trace.add(
+        SearchStep(1, "g", 10, 8, 1.5, 1.2, 100, 10, 1.0, 2.0, 0.1, 0.2, 10, 2, 0.5), [Candidate(1, "g", 10, 8, 1, 1, 1, 1)]
+    )
+    (tmp_path / TRACE).write_text((tmp_path / TRACE).read_text().replace(",100,10,", f",{value},10,"))
+    with pytest.raises(UserError, match="is damaged behind line 1") as caught:
+        read_trace(tmp_path)
+    assert len(str(caught.value)) < 500

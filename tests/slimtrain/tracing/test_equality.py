@@ -100,6 +100,86 @@ def test_every_tap_of_every_weight_counts() -> None:
     check_equal(slimmable, module, EXAMPLE)
 
 
+class Closed(nn.Module):
+    """Zeros close a branch and the head, as published recipes have it; nothing of the network counts in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 5)
+        for zeros in (self.norm.weight, self.head.weight):
+            nn.init.zeros_(zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head((x + self.norm(self.branch(x))).mean((2, 3)))
+
+
+class Blend(nn.Module):
+    """Two branches share the output by a number that is zero at first; what one has of it the other has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(((1 - self.share) * self.one(x) + self.share * self.other(x)).mean((2, 3)))
+
+
+class Tokens(nn.Module):
+    """Words, looked up through another view of their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.inner, self.head = nn.Embedding(11, 8), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        words = self.words(tokens.flatten(1).long())
+        return self.head(self.inner(words).relu().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "example"),
+    [
+        (Closed(), torch.zeros(2, 3, 8, 8)),
+        (Blend(), torch.zeros(2, 3, 8, 8)),
+        (Tokens(), torch.zeros(2, 3, 4, dtype=torch.int32)),
+    ],
+    ids=["closed", "blend", "tokens"],
+)
+def test_what_zeros_hide_is_compared(module: nn.Module, example: Tensor) -> None:
+    slimmable = make_slimmable(module, example)
+    for name, tensor in weights(slimmable).items():
+        if tensor.any() and "running" not in name:
+            before = float(tensor.view(-1)[-1])
+            tensor.view(-1)[-1] += 0.1
+            with pytest.raises(NotEqualError, match="differs"):
+                check_equal(slimmable, module, example)
+            tensor.view(-1)[-1] = before
+    check_equal(slimmable, module, example)
+
+
+class Logarithm(nn.Module):
+    """Of a number that may be zero and not much more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head, self.shift = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), nn.Parameter(torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x).mean((2, 3)) + torch.log(0.5 - self.shift))
+
+
+def test_what_gives_nothing_finite_without_its_zeros_is_compared_with_them() -> None:
+    module = Logarithm()
+    slimmable = make_slimmable(module, EXAMPLE)
+    with torch.no_grad():
+        weights(slimmable)["stem.weight"].view(-1)[-1] += 0.1
+    with pytest.raises(NotEqualError, match="differs"):
+        check_equal(slimmable, module, EXAMPLE)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_in_another_order_are_noticed(name: str) -> None:
     module = network(name)

@@ -73,12 +73,17 @@ def test_a_network_gives_what_its_module_gives(case: str, tmp_path: Path) -> Non
         wanted = expected(Gives.forward(_raw(module), x))
         leaves, form = pytree.tree_flatten(wanted)
         for given in (network(x), again(x), network.dense(1.0)(x)):
-            own, own_form = pytree.tree_flatten(given)
+            if case == "named tuple":
+                assert list(given._fields) == names and given.boxes is given[0]
+            own, own_form = pytree.tree_flatten(tuple(given) if case == "named tuple" else given)
             assert own_form == form
             for left, right in zip(own, leaves, strict=True):
                 assert left is right is None or torch.allclose(left.float(), right.float(), atol=1e-5)
+        if case == "named tuple":
+            compiled = torch.compile(network, fullgraph=True, backend="eager")
+            assert list(compiled(x)._fields) == names
         half = network.dense(0.5)(x)
-        assert pytree.tree_structure(half) == form
+        assert pytree.tree_structure(tuple(half) if case == "named tuple" else half) == form
 
 
 def _raw(module: torch.nn.Module) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 
     folder = tmp_path / "part"
     with monkeypatch.context() as patch:
-        original = train.__globals__["Run"].train_step
+        original = inspect.unwrap(train).__globals__["Run"].train_step
 
         def step(self: object, batch: object) -> object:
             if self.state.step == 5:  # type: ignore[attr-defined]

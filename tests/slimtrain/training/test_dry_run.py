@@ -16,7 +16,7 @@ from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config
 from slimtrain.config.reading import config_names, read_config
 from slimtrain.training.dry_run import OPENED, dry_run
-from slimtrain.training.report import spread_indices
+from slimtrain.training.inputs import spread_indices
 from slimtrain.training.run import Run, train
 from slimtrain.training.testing import test_checkpoint as checkpoint_tested
 from tests.support.run_helpers import ALONE, config, network_of, tree

@@ -72,7 +72,18 @@ def test_a_plan_without_a_width_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_learning_rate_that_blows_up_is_exit_code_1(tmp_path: Path) -> None:
     file = config_file(tmp_path / "tiny.yml", epochs=30)
-    outcome = run("train", file, "--set", "lr=1e30", "--set", "nesterov=false", "--output-dir", tmp_path / "run")
+    outcome = run(
+        "train",
+        file,
+        "--set",
+        "lr=10000",
+        "--set",
+        "nesterov=false",
+        "--set",
+        "weight_decay=1",
+        "--output-dir",
+        tmp_path / "run",
+    )
     assert outcome.code == 1 and "expected a finite number. Training stopped." in outcome.err
     assert "Traceback" not in outcome.err and "slimexport" not in outcome.out
 

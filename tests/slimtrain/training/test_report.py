@@ -19,8 +19,8 @@ from slimtrain.data.fake import FakeSamples
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.training import run as run_module
 from slimtrain.training.evaluate import Scores, logit_spread
-from slimtrain.training.inputs import data_of
-from slimtrain.training.report import describe_run, export_command, results_table, spread_indices, write_probes
+from slimtrain.training.inputs import carried_images, data_of, spread_indices
+from slimtrain.training.report import describe_run, export_command, results_table, write_probes
 from slimtrain.training.run import Run, train
 from tests.support.run_helpers import ALONE, S2, US1, command, config, network_of, noise
 
@@ -117,6 +117,27 @@ def test_how_its_files_are_verified(
     finished = Run(settings, ALONE, data_of(settings))
     proof = finished.proof(finished.trainer.network, PLANS)
     assert proof == [str(tmp_path / "my run" / "probes") if word == "PROBES" else word for word in expected] and not left
+
+
+@pytest.mark.parametrize(
+    ("spreads", "expected"),
+    [([0.5], []), ([0.001, 0.3], ["--probes", "8"]), ([0.001, 0.002], ["--no-verify"])],
+)
+def test_how_they_are_verified_on_images_that_the_checkpoint_carries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spreads: list[float], expected: list[str]
+) -> None:
+    left, counts = list(spreads), []
+
+    def spread(network: object, plans: object, images: torch.Tensor) -> float:
+        counts.append(len(images))
+        return left.pop(0)
+
+    monkeypatch.setattr(run_module, "logit_spread", spread)
+    settings = config(tmp_path / "run", epochs=1, probe_images="yes")
+    finished = Run(settings, ALONE, data_of(settings))
+    carried = carried_images(settings, finished.images.data.test)
+    assert carried is not None and finished.proof(finished.trainer.network, PLANS, carried) == expected
+    assert not left and counts == [2, 8][: len(spreads)] and not (tmp_path / "run" / "probes").exists()
 
 
 def test_the_line_works_where_noise_says_nothing(

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.folders.claim import claimed
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import Config
 from slimtrain.config.reading import read_config
@@ -418,6 +419,18 @@ def test_a_second_run_moves_the_first_aside(tmp_path: Path, capsys: pytest.Captu
     assert tree(tmp_path / "run.1") == before
     assert f"{tmp_path}/run held a run already: it is now {tmp_path}/run.1" in capsys.readouterr().out
     assert sorted(tree(tmp_path / "run")) == sorted(before)
+
+
+def test_a_folder_that_another_run_is_at_work_in_is_left_to_it(tmp_path: Path) -> None:
+    settings = config(tmp_path / "run", epochs=1, calibration_batches=0, test_widths=[])
+    train(settings, ALONE)
+    before = tree(tmp_path)
+    with (
+        claimed(tmp_path / "run", ""),
+        pytest.raises(UserError, match=r"is writing there\. Wait for it, or choose another output_dir"),
+    ):
+        train(settings, ALONE)
+    assert tree(tmp_path) == before
 
 
 def test_evaluating_leaves_no_trace_on_training(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from benchmarks.report.plots.labels import _crosses, order_of_importance, place_names
+from benchmarks.report.plots.labels import order_of_importance, place_names
 from benchmarks.report.plots.style import freeze, new_figure
 
 
@@ -56,18 +56,3 @@ def test_a_name_begins_nearest_to_its_own_point_however_close_they_lie(slope: fl
         y = {"bottom": box.y0, "center": (box.y0 + box.y1) / 2, "top": box.y1}[text.get_verticalalignment()]
         distances = np.hypot(*(pixels - (x, y)).T)
         assert distances[index] <= distances.min() + 3  # boxes are a pixel or two larger than their letters
-
-
-def test_lines_through_boxes() -> None:
-    from matplotlib.transforms import Bbox
-
-    box = Bbox([[1, 1], [3, 2]])
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        start, end = random.uniform(0, 4, (2, 2))
-        along = start + np.linspace(0, 1, 2001)[:, None] * (end - start)
-        inside = bool(((along > (1, 1)) & (along < (3, 2))).all(axis=1).any())
-        grazes = bool((np.abs(along - (1, 1)).min() < 1e-2) or (np.abs(along - (3, 2)).min() < 1e-2))
-        assert grazes or bool(_crosses(box, tuple(start), tuple(end))) is inside
-    assert _crosses(box, (2, 0), (2, 4)) and not _crosses(box, (0.5, 0), (0.5, 4))
-    assert _crosses(box, (2, 1.5), (2, 1.5)) and not _crosses(box, (5, 5), (5, 5))

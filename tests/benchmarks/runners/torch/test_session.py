@@ -44,9 +44,9 @@ def test_fp16_files_run_in_fp16(exported: Exported) -> None:
     assert cell_.file.endswith(".fp16.onnx")
     runner = open_torch(cell_, exported.folder, FewImages(), Options())
     probes, _ = exported.reference(cell_)
-    logits = runner.logits(probes.images)
+    logits = runner.logits(probes.images[:2])
     assert logits.dtype == np.float32
-    assert 1e-4 < gap(logits, probes.expected[0].values) < 3e-2  # not in fp32, and not wrong
+    assert 1e-4 < gap(logits, probes.expected[0].values[:2]) < 3e-2  # not in fp32, and not wrong
     runner.close()
 
 

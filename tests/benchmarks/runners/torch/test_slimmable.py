@@ -111,7 +111,7 @@ def test_a_plan_without_statistics(exported: Exported, tmp_path: Path) -> None:
     ("change", "message"),
     [
         (
-            lambda manifest: [artifact.update(name="another") for artifact in manifest["artifacts"]],
+            lambda manifest: [artifact.update(name=f"another_{i}") for i, artifact in enumerate(manifest["artifacts"])],
             "gives no channels for us_mobilenet_v1_x0_25",
         ),
         (

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import platform
-import sys
-from importlib.machinery import ModuleSpec
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +10,22 @@ import pytest
 from slimexport.environment import engine_lines
 from slimexport.target.errors import MissingBackend
 from slimexport.target.tensorrt import api as tensorrt_api
-from slimexport.target.tensorrt.api import create, emission, logger, messages, require_tensorrt, said, supported
-from tests.support.cuda_fake import FakeCudart
-from tests.support.trt_fake import VERSIONS
-from tests.support.trt_helpers import machine
+from slimexport.target.tensorrt.api import (
+    check_settings,
+    create,
+    emission,
+    logger,
+    messages,
+    said,
+    supported,
+    target,
+    targets,
+)
+from slimexport.target.tensorrt.build_settings import BuildSettings
+from slimtrain.base.errors import UserError
+from tests.support.rtx import require_rtx
+from tests.support.trt_fake import RTX, VERSIONS, inventory
+from tests.support.trt_helpers import machine, without_gpu, without_modules
 
 OLD, *NEW = VERSIONS
 
@@ -57,75 +64,6 @@ def test_the_environment_says_what_each_version_builds(monkeypatch: pytest.Monke
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ no TensorRT
-
-
-def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "tensorrt" else find(name, *rest))
-
-
-class Driver:
-    """A driver's library that knows one CUDA version."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-    def cuDriverGetVersion(self, target: Any) -> int:  # as the driver calls it
-        target._obj.value = self.version
-        return 0
-
-
-@pytest.mark.parametrize(
-    ("driver", "package"), [(None, "tensorrt-cu13"), (Driver(12080), "tensorrt-cu12"), (Driver(13000), "tensorrt-cu13")]
-)
-def test_without_tensorrt_its_package_for_this_driver_is_named(
-    monkeypatch: pytest.MonkeyPatch, driver: Driver | None, package: str
-) -> None:
-    without_tensorrt(monkeypatch)
-    monkeypatch.setattr(tensorrt_api, "driver_library", lambda: driver)
-    with pytest.raises(MissingBackend) as caught:
-        require_tensorrt("The ONNX files are written; run again with --format trt.")
-    assert caught.value.exit_code == 3
-    assert str(caught.value) == (
-        f"TensorRT is not installed: pip install {package} (its libraries come from NVIDIA's package index). The ONNX files "
-        "are written; run again with --format trt."
-    )
-
-
-def test_on_a_jetson_it_comes_with_jetpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(tensorrt_api, "JETSON", tmp_path)
-    assert "apt install python3-libnvinfer" in tensorrt_api.install_hint()
-
-
-def test_a_tensorrt_that_does_not_load_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(ModuleType):
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(name)
-
-    module = Broken("tensorrt")
-    module.__spec__ = ModuleSpec("tensorrt", None)
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-
-    def fails(name: str) -> Any:
-        raise OSError("libnvinfer.so.10: cannot open shared object file")
-
-    monkeypatch.setattr(importlib, "import_module", fails)
-    with pytest.raises(MissingBackend, match=r"installed but does not load \(libnvinfer\.so\.10: cannot open"):
-        require_tensorrt()
-
-
-def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = ModuleType("tensorrt")
-    module.__spec__, module.__version__, module.IBuilderConfig = ModuleSpec("tensorrt", None), "8.5.3", object
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    with pytest.raises(MissingBackend, match=r"TensorRT 8\.5\.3 is too old, expected 8\.6 or later"):
-        require_tensorrt()
-
-
 # ------------------------------------------------------------------------------------------------------------ logger
 
 
@@ -158,14 +96,55 @@ def test_what_tensorrt_fails_to_make_is_an_error_of_the_environment() -> None:
 def test_what_a_machine_has_is_told_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, "8.6.0")
     monkeypatch.setattr("slimexport.target.cuda.device.DRIVER_FILES", ())
-    gpu, tensorrt = engine_lines()
+    gpu, tensorrt, _ = engine_lines()
     assert gpu == "GPU for engines: NVIDIA Test GPU (sm_90, 0 GiB), CUDA runtime 12.4, the driver runs CUDA up to 12.8"
     assert tensorrt.startswith("TensorRT 8.6.0: engines in fp32,")
 
 
 def test_what_a_machine_lacks_is_told_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, library=FakeCudart(devices=0))
-    without_tensorrt(monkeypatch)
-    gpu, tensorrt = engine_lines()
+    without_gpu(monkeypatch)
+    without_modules(monkeypatch, "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+    gpu, tensorrt, rtx = engine_lines()
     assert gpu.startswith("GPU for engines: no GPU is visible here")
     assert tensorrt.startswith("no engines: TensorRT is not installed: pip install tensorrt")
+    assert rtx.startswith("no TensorRT-RTX engines: TensorRT-RTX is not installed: pip install 'slimmable-deploy[trt-rtx]'")
+
+
+# ---------------------------------------------------------------------------------------------------------------- RTX
+
+
+def test_the_real_rtx_builds_every_precision_for_every_generation() -> None:
+    trt = require_rtx()
+    assert tensorrt_api.describe(trt) == (
+        f"TensorRT-RTX {trt.__version__}: engines in fp32, tf32, fp16, bf16, int8, built without a GPU, for compute "
+        f"capability {', '.join(targets(trt))}"
+    )
+    assert {"7.5", "8.6", "8.9", "12.0"} <= set(targets(trt))
+    assert all(target(trt, capability).name == "SM" + capability.replace(".", "") for capability in targets(trt))
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "message"),
+    [
+        ("11.4.0", {"targets": ("8.6",)}, r"targets 8\.6: TensorRT builds for the GPU of its machine.*--format trt-rtx"),
+        (RTX, {"targets": ("8.6", "9.0")}, r"compute capability 9\.0: TensorRT-RTX \S+ builds for 7\.5, 8\.0, 8\.6"),
+        (RTX, {"version_compatible": True}, "builds no version-compatible or hardware-compatible engines"),
+        (RTX, {"hardware_compatible": True}, "builds no version-compatible or hardware-compatible engines"),
+    ],
+)
+def test_settings_that_a_library_lacks_are_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, settings: dict[str, Any], message: str
+) -> None:
+    trt = machine(monkeypatch, version).trt
+    with pytest.raises(UserError, match=message) as caught:
+        check_settings(trt, BuildSettings(**settings))
+    assert caught.value.exit_code == 2
+
+
+def test_the_inventory_of_rtx_is_what_it_has() -> None:
+    trt = require_rtx()
+    if trt.__version__ != RTX:
+        pytest.skip(f"the inventory is of {RTX}")
+    classes = {name: members for name, members in inventory(RTX).items() if isinstance(members, list)}
+    named = [(getattr(trt, name), member) for name, listed in classes.items() for member in listed]
+    assert len(classes) > 100 and [member for owner, member in named if not hasattr(owner, member)] == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,35 @@ import pytest
 from slimexport.environment import engine_lines
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import read_manifest
-from slimexport.target.tensorrt import api, timing_cache
+from slimexport.target.tensorrt import api, libraries, timing_cache
 from slimexport.target.tensorrt import build as building
 from slimexport.target.tensorrt import engine as loading
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
-from slimexport.target.tensorrt.engines import EnginesFailed, verify_engines
-from slimtrain.base.files import file_sha256
+from slimexport.target.tensorrt.engines import EnginesFailed
+from slimexport.target.tensorrt.verification import verify_engines
+from slimtrain.base.errors import UserError
 from tests.support.code_lines import function_lines, lines_run
-from tests.support.trt_fake import VERSIONS, inventory
-from tests.support.trt_helpers import SIZE, Machine, build, edit_manifest, engines_of, machine, write_bundle
+from tests.support.trt_fake import RTX, VERSIONS, inventory
+from tests.support.trt_helpers import (
+    SIZE,
+    Machine,
+    build,
+    engines_of,
+    machine,
+    refuses_measurements,
+    without_gpu,
+    write_bundle,
+)
 
 FILES = ("fp32", "fp16", "bf16", "int8", "int8-fp16")
-TOUCHING = (api, building, loading, timing_cache)  # these alone hold TensorRT's objects
-OF_PACKAGES = (api.install_hint, api._driver_cuda_major, timing_cache.cache_folder)  # nothing of TensorRT's is in these
+TOUCHING = (api, libraries, building, loading, timing_cache)  # these alone hold TensorRT's objects
+OF_PACKAGES = (  # nothing of TensorRT's is in these
+    libraries.install_hint,
+    libraries.repair_hint,
+    libraries._driver_cuda_major,
+    timing_cache.cache_folder,
+)
 Patch = pytest.MonkeyPatch
 
 
@@ -57,6 +71,29 @@ def path_all_precisions(board: Machine, folder: Path, monkeypatch: Patch) -> Non
         with pytest.raises(BundleError, match="does not take 9 images"):
             runner.set_batch(9)
     runner.close()
+
+
+def path_of_rtx(board: Machine, folder: Path, monkeypatch: Patch) -> None:
+    bundle = write_bundle(folder / "b", FILES, (0.5,))
+    options: dict[str, Any] = {"form": "trt-rtx", "precisions": api.supported(board.trt)}
+    for targets in (("8.6", "12.0"), ("9.9",), ()):
+        with monkeypatch.context() as patch, contextlib.suppress(UserError):  # of what it does not build for
+            without_gpu(patch)
+            build(bundle, settings=BuildSettings(BatchRange(2, 2, 3), targets=targets), **options)
+    with pytest.raises(UserError, match="version-compatible"):
+        build(bundle, settings=BuildSettings(version_compatible=True), **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(board.trt.IBuilderConfig, "set_compute_capability", lambda self, capability, index: False)
+        with pytest.raises(EnginesFailed, match=r"does not take compute capability 8\.6"):
+            build(bundle, settings=BuildSettings(targets=("8.6",)), **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(board.trt.Builder, "build_serialized_network", lambda self, network, config: None)
+        with pytest.raises(EnginesFailed, match=r"engine of it for compute capability 8\.6"):
+            build(bundle, settings=BuildSettings(targets=("8.6",)), **options)
+    assert len(verify_engines(bundle, read_manifest(bundle), "trt-rtx")) == len(options["precisions"])
+    with TensorRTRunner(bundle / "net_x0_5.rtx.plan") as runner:
+        assert len(runner(np.zeros((1, 3, SIZE, SIZE), np.float32))) == 1
+    assert "built without a GPU" in engine_lines()[2]
 
 
 def path_a_precision_that_is_not_built(board: Machine, folder: Path, monkeypatch: Patch) -> None:
@@ -80,19 +117,18 @@ def path_refused_builds(board: Machine, folder: Path, monkeypatch: Patch) -> Non
     with monkeypatch.context() as patch:
         patch.setattr(board.trt.OnnxParser, "parse", lambda self, content: False)
         refused("it gives no reason")
-    board.behaviour.builds = False
-    refused("built no fp32 engine")
-    board.behaviour.builds = True
+    with monkeypatch.context() as patch:
+        patch.setattr(board.trt.Builder, "build_serialized_network", lambda self, network, config: None)
+        refused("built no fp32 engine")
     with monkeypatch.context() as patch:
         patch.setattr(network, "num_inputs", 2)
         refused("has 2 inputs")
     with monkeypatch.context() as patch:
         patch.setattr(config, "add_optimization_profile", lambda self, profile: -1)
         refused("does not take the batch range")
-    path = bundle / "net_x0_5.onnx"
-    path.write_bytes(path.read_bytes().replace(b"{", b'{"shape": [1, 3, 4, 4], ', 1))
-    edit_manifest(bundle, lambda content: content["artifacts"][0].update(sha256=file_sha256(path)))
-    refused("expected a dynamic batch")
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "get_input", lambda self, index: SimpleNamespace(name="input", shape=(1, 3, SIZE, SIZE)))
+        refused("expected a dynamic batch")
 
 
 def path_interrupted_builds(board: Machine, folder: Path, monkeypatch: Patch) -> None:
@@ -101,7 +137,7 @@ def path_interrupted_builds(board: Machine, folder: Path, monkeypatch: Patch) ->
 
     def interrupted(step: Callable[[], bool]) -> bool:
         threading.Event().wait(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         threading.Event().wait(0.05)
         return step()
 
@@ -163,9 +199,9 @@ def path_timing_caches(board: Machine, folder: Path, monkeypatch: Patch) -> None
     (cache,) = (folder / "cache").iterdir()
     cache.write_bytes(cache.read_bytes()[:-1])
     assert state() == "discarded"
-    board.behaviour.takes_cache = False
-    assert state() == "discarded"
-    board.behaviour.takes_cache = True
+    with monkeypatch.context() as patch:
+        patch.setattr(board.trt.IBuilderConfig, "set_timing_cache", refuses_measurements)
+        assert state() == "discarded"
     with monkeypatch.context() as patch:
         patch.setattr(board.trt.IBuilderConfig, "create_timing_cache", lambda self, content: None)
         patch.setattr(board.trt.IBuilderConfig, "get_timing_cache", lambda self: None)
@@ -178,7 +214,7 @@ def path_timing_caches(board: Machine, folder: Path, monkeypatch: Patch) -> None
 def path_tensorrts_that_do_not_serve(board: Machine, folder: Path, monkeypatch: Patch) -> None:
     def refused(message: str) -> None:
         with pytest.raises(MissingBackend, match=message):
-            api.require_tensorrt()
+            libraries.require_tensorrt()
 
     old: Any = ModuleType("tensorrt")
     old.__spec__, old.__version__, old.IBuilderConfig = ModuleSpec("tensorrt", None), "8.5.3", object
@@ -204,9 +240,12 @@ def path_tensorrts_that_do_not_serve(board: Machine, folder: Path, monkeypatch: 
         patch.setattr(board.trt.Builder, "__init__", null)
         with pytest.raises(MissingBackend, match="cannot make a builder"):
             build(folder / "b")
+    with pytest.raises(UserError, match="Leave out --targets"):
+        build(folder / "b", settings=BuildSettings(targets=("8.6",)))
 
 
-PATHS = [value for name, value in list(globals().items()) if name.startswith("path_")]
+PATHS = [value for name, value in list(globals().items()) if name.startswith("path_") and value is not path_of_rtx]
+DRIVEN = [*((version, path) for version in VERSIONS for path in PATHS), (RTX, path_of_rtx)]
 
 
 @contextlib.contextmanager
@@ -217,8 +256,7 @@ def board_of(version: str) -> Iterator[tuple[Machine, Patch]]:
         assert board.library.leaks == []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize(("version", "path"), DRIVEN, ids=lambda value: getattr(value, "__name__", value))
 def test_a_path_asks_no_version_for_what_it_lacks(version: str, path: Callable[..., None], tmp_path: Path) -> None:
     with board_of(version) as (board, monkeypatch):
         path(board, tmp_path, monkeypatch)
@@ -230,13 +268,12 @@ def test_no_line_is_left_out_and_other_modules_ask_for_the_version_only(tmp_path
     reached: set[tuple[str, str]] = set()
     asking: dict[str, set[str]] = {}
     with lines_run(*TOUCHING) as seen:
-        for version in VERSIONS:
-            for path in PATHS:
-                with board_of(version) as (board, monkeypatch):
-                    path(board, tmp_path / version / path.__name__, monkeypatch)
-                reached |= board.behaviour.mentioned
-                for asker, names in board.behaviour.asked_by.items():
-                    asking.setdefault(asker, set()).update(names)
+        for version, path in DRIVEN:
+            with board_of(version) as (board, monkeypatch):
+                path(board, tmp_path / version / path.__name__, monkeypatch)
+            reached |= board.behaviour.mentioned
+            for asker, names in board.behaviour.asked_by.items():
+                asking.setdefault(asker, set()).update(names)
     for module in TOUCHING:
         left_out = function_lines(module, but=OF_PACKAGES) - seen[module.__name__]
         assert not left_out, f"{module.__file__}: no path runs the lines {sorted(left_out)}"

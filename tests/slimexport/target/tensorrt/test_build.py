@@ -1,21 +1,25 @@
-"""ONNX to plan, on stand-ins for five versions: settings, what TensorRT refuses, interruptions."""
+"""ONNX to plan: on stand-ins how each version is asked, and with NVIDIA's own parser and builder, TensorRT-RTX, all else."""
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from slimexport.target.errors import BundleError
+from slimexport.target.tensorrt import build as building
 from slimexport.target.tensorrt.api import Emission, emission
-from slimexport.target.tensorrt.build import BuildFailed, Built, build
-from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch
+from slimexport.target.tensorrt.build import BuildFailed, Built, build, configure, monitor, own_tactics
+from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch, parse_targets
+from slimexport.target.tensorrt.libraries import RTX_LIBRARY
 from slimexport.target.tensorrt.plan_header import read_header, same_version
+from tests.support.rtx import SIZE, require_rtx, small_onnx, written
 from tests.support.trt_fake import VERSIONS, network
 from tests.support.trt_helpers import SETTINGS, Machine, machine
 
@@ -33,11 +37,6 @@ def built_from(
 @pytest.fixture(params=VERSIONS)
 def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine(monkeypatch, request.param)
-
-
-@pytest.fixture
-def newest(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return machine(monkeypatch, VERSIONS[-1])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
@@ -86,67 +85,125 @@ def test_tactics_of_other_libraries_are_off_unless_asked_for(board: Machine, tmp
     assert on[-2:] == ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
 
 
-def test_a_file_that_the_parser_refuses_is_told_in_its_words(board: Machine, tmp_path: Path) -> None:
-    board.behaviour.parser_errors = ["no importer\nfor RoiPool", "b", "c", "d"]
-    where = "node 7" if board.trt.__version__ == "8.6.0" else "Conv stem"
+# ------------------------------------------------------------------------------------------- NVIDIA's own, without a GPU
+
+
+def built_for_real(folder: Path, model: onnx.ModelProto, settings: BuildSettings = SETTINGS, **options: Any) -> Built:
+    trt = require_rtx()
+    return build(trt, written(folder, model), FP32, settings, **options)
+
+
+def test_an_engine_of_the_real_builder_has_a_header_of_its_version(tmp_path: Path) -> None:
+    built = built_for_real(tmp_path, small_onnx())
+    assert read_header(built.plan, "x", RTX_LIBRARY).tensorrt == require_rtx().__version__
+    assert (built.flags, built.warnings, built.timing_cache) == (("STRONGLY_TYPED",), (), None)
+    with pytest.raises(BundleError, match=r"x: is a TensorRT-RTX plan, expected one of TensorRT\. Run it with tensorrt-rtx"):
+        read_header(built.plan, "x")
+
+
+def test_settings_reach_the_real_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = require_rtx()
+    kept: list[Any] = []
+
+    def keeping(trt: Any, config: Any, wanted: Emission, settings: BuildSettings) -> tuple[str, ...]:
+        kept.append(config)
+        return configure(trt, config, wanted, settings)
+
+    monkeypatch.setattr(building, "configure", keeping)
+    settings = BuildSettings(BatchRange(2, 3, 5), 1 << 26, 1, 2, targets=("8.6", "12.0"))
+    built_for_real(tmp_path, small_onnx(), settings)
+    (config,) = kept
+    assert (config.builder_optimization_level, config.max_aux_streams, config.num_optimization_profiles) == (1, 2, 1)
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
+    assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    chosen = [config.get_compute_capability(index) for index in range(config.num_compute_capabilities)]
+    assert chosen == [trt.ComputeCapability.SM86, trt.ComputeCapability.SM120]
+    assert config.get_tactic_sources() == own_tactics(trt, config.get_tactic_sources()) != 0
+
+
+def test_a_capability_that_the_library_does_not_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = require_rtx()
+    monkeypatch.setattr(building, "target", lambda trt, capability: trt.ComputeCapability.NONE)
+    with pytest.raises(BuildFailed, match=r"TensorRT-RTX \S+ does not take compute capability 8\.6"):
+        built_for_real(tmp_path, small_onnx(), BuildSettings(targets=("8.6",)))
+    assert trt.ComputeCapability.NONE.name == "NONE"
+
+
+def test_a_file_that_the_parser_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as caught:
-        built_from(board, tmp_path)
+        built_for_real(tmp_path, small_onnx(operator="RoiPool"))
     assert caught.value.exit_code == 1
-    assert str(caught.value) == (
-        f"net_x0_5.onnx: TensorRT {board.trt.__version__} does not read it ({where}: no importer for RoiPool; {where}: b; "
-        f"{where}: c)."
-    )
+    assert re.match(r"net_x0_5\.onnx: TensorRT-RTX \S+ does not read it \(RoiPool act: .*Plugin not found", str(caught.value))
 
 
-def test_a_builder_that_gives_nothing_is_an_error_with_what_it_said(board: Machine, tmp_path: Path) -> None:
-    board.behaviour.builds = False
-    board.behaviour.says = [("WARNING", "slow"), ("ERROR", "could not find any\nimplementation")]
-    with pytest.raises(BuildFailed, match=r"built no fp32 engine of it.* TensorRT says: could not find any implementation$"):
-        built_from(board, tmp_path)
+def test_a_file_that_is_cut_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, small_onnx())
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(BuildFailed, match=r"net_x0_5\.onnx: TensorRT-RTX \S+ does not read it \("):
+        build(require_rtx(), path, FP32, SETTINGS)
 
 
-def test_warnings_are_recorded_once(newest: Machine, tmp_path: Path) -> None:
-    newest.behaviour.says = [("WARNING", "a"), ("WARNING", "b"), ("WARNING", "a"), ("INFO", "c")]
-    assert built_from(newest, tmp_path).warnings == ("a", "b")
+def test_too_small_a_workspace_is_an_error_with_what_it_said(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match=r"built no fp32 engine of it\. More workspace .* TensorRT says: .*workspace limit"):
+        built_for_real(tmp_path, small_onnx(64), BuildSettings(workspace_bytes=1))
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (-1, 3, -1, -1), (-1, 3)])
-def test_a_network_of_another_input_is_refused(newest: Machine, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(BuildFailed, match="expected a dynamic batch of images of one size"):
-        built_from(newest, tmp_path, shape=shape)
+@pytest.mark.parametrize(("size", "batch"), [(SIZE, 1), (SIZE, 4)])
+def test_a_network_of_another_input_is_refused(size: int, batch: int, tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match=rf"its input is \({batch}, 3, 32, 32\), expected a dynamic batch of images"):
+        built_for_real(tmp_path, small_onnx(size=size, batch=batch))
 
 
-def test_an_unexpected_failure_passes_through_the_thread(newest: Machine, tmp_path: Path) -> None:
-    def fails(step: Callable[[], bool]) -> bool:
-        raise ZeroDivisionError
-
-    newest.behaviour.build_steps = fails
+def test_an_unexpected_failure_passes_through_the_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "configure", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        built_from(newest, tmp_path)
+        built_for_real(tmp_path, small_onnx())
 
 
 # -------------------------------------------------------------------------------------------------------- interruption
 
 
 def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_ends_a_build_where_tensorrt_can_be_stopped(newest: Machine, tmp_path: Path) -> None:
-    steps = []
+def test_ctrl_c_ends_a_build_where_tensorrt_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the real builder has begun: it tells its steps, and asks after each whether it is to go on."""
+    steps: list[bool] = []
 
-    def long(step: Callable[[], bool]) -> bool:
-        interrupt()
-        while step():
-            steps.append(1)
-            threading.Event().wait(0.01)
-        steps.append(0)
-        return False
+    def interrupting(trt: Any, cancelled: threading.Event) -> Any:
+        real = monitor(trt, cancelled)
 
-    newest.behaviour.build_steps = long
+        class Interrupting(type(real)):  # type: ignore[misc]
+            def step_complete(self, phase_name: str, step: int) -> bool:
+                if not steps:
+                    interrupt()
+                    cancelled.wait(5)
+                steps.append(bool(super().step_complete(phase_name, step)))
+                return steps[-1]
+
+        return Interrupting()
+
+    monkeypatch.setattr(building, "monitor", interrupting)
     with pytest.raises(KeyboardInterrupt):
-        built_from(newest, tmp_path)
-    assert steps[-1] == 0 and len(steps) < 1000
+        built_for_real(tmp_path, small_onnx())
+    assert steps and not any(steps)
+
+
+def test_a_build_that_is_left_alone_tells_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases: list[str] = []
+
+    def listening(trt: Any, cancelled: threading.Event) -> Any:
+        class Listening(type(monitor(trt, cancelled))):  # type: ignore[misc]
+            def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+                phases.append(phase_name)
+
+        return Listening()
+
+    monkeypatch.setattr(building, "monitor", listening)
+    assert built_for_real(tmp_path, small_onnx()).plan
+    assert phases[0] == "Building engine"
 
 
 def test_ctrl_c_waits_for_a_build_that_cannot_be_stopped(
@@ -168,6 +225,17 @@ def test_ctrl_c_waits_for_a_build_that_cannot_be_stopped(
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize("text", ["8.6,12.0", "86,120", "sm_120, SM86,8.6", "compute_86,12.0"])
+def test_targets_are_read(text: str) -> None:
+    assert parse_targets(text) == ("8.6", "12.0")
+
+
+@pytest.mark.parametrize("text", ["", "8", "8.6,", "ampere", "8.6.1", "-8.6"])
+def test_impossible_targets_are_refused(text: str) -> None:
+    with pytest.raises(BundleError, match=r"target .*expected a GPU's compute capability, as in 8\.6,8\.9,12\.0"):
+        parse_targets(text)
 
 
 @pytest.mark.parametrize(("text", "sizes"), [("1:8:32", (1, 8, 32)), ("4", (4,)), ("1:1:2", (1, 2))])

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target.manifest import Verification
 from slimexport.target.precision import Direction
 from slimexport.target.reference import Probes
 from slimexport.target.tensorrt.check import NOTHING, check_engine, direction_limits
+from slimexport.target.verification import Verification
 
 
 def test_an_int8_engine_is_held_to_what_its_file_reached() -> None:

@@ -12,7 +12,8 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_manifest
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
 from slimexport.target.tensorrt.engine import TensorRTRunner
-from slimexport.target.tensorrt.engines import build_engines, verify_engines
+from slimexport.target.tensorrt.engines import build_engines
+from slimexport.target.tensorrt.verification import verify_engines
 from tests.support.export_helpers import run, write_checkpoint
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.gpu]

@@ -75,6 +75,12 @@ def test_all_layers_are_counted_and_those_with_weights_apart(rest: dict[str, Any
     assert count.weighted == {"fp16": 2, "fp32": 1}
 
 
+def test_control_characters_in_text_are_read() -> None:
+    """As in the `Metadata` of TensorRT 8.6, between the names of ONNX nodes."""
+    layer = json.dumps(conv("Half", Metadata="[ONNX Layer: /a/Conv?[ONNX Layer: /a/Relu"))
+    assert count_layers(f'{{"Layers": [{layer}]}}'.replace("?", "\x1f\x1e\n")).weighted == {"fp16": 1}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "3", '{"Layers": null}', '{"Layers": "x"}'])
 def test_text_that_is_no_list_of_layers_counts_nothing(text: str) -> None:
     assert count_layers(text) == LayerCount({}, {})

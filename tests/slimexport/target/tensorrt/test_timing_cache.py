@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slimexport.target.cuda.device import GpuDevice
+from slimexport.target.tensorrt.api import emission, logger
+from slimexport.target.tensorrt.build import build as build_plan
+from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
+from tests.support.rtx import require_rtx, small_onnx, written
 from tests.support.trt_fake import VERSIONS
-from tests.support.trt_helpers import Machine, build, engines_of, machine, write_bundle
+from tests.support.trt_helpers import Machine, build, engines_of, machine, refuses_measurements, write_bundle
 
 DEVICE = GpuDevice("NVIDIA H200", "9.0", "12.4", "12.8", None, 1)
 
@@ -88,14 +94,21 @@ def test_a_damaged_file_is_discarded_with_a_notice(
 
 
 def test_a_file_that_tensorrt_refuses_is_discarded_too(
-    board: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    board: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = write_bundle(tmp_path / "b", widths=(0.5,))
     build(bundle)
-    board.behaviour.takes_cache = False
+    monkeypatch.setattr(board.trt.IBuilderConfig, "set_timing_cache", refuses_measurements)
     build(bundle)
     assert states(bundle) == ["discarded"]
     assert "TensorRT does not take it" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs there")
+def test_a_cache_that_is_no_file_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(tmp_path / "x.timing")
+    assert TimingCache(tmp_path / "x.timing").read() == b""
+    assert "is a FIFO" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_no_build(
@@ -136,3 +149,50 @@ def test_the_users_cache_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
     assert cache_folder() == tmp_path / "Local" / "slimexport"
+
+
+# ------------------------------------------------------------------------------------------------ NVIDIA's own, without a GPU
+
+
+def real_config() -> Any:
+    """A configuration of TensorRT-RTX, whose caches stay empty; it is kept alive by what it is of."""
+    trt = require_rtx()
+    builder = trt.Builder(logger(trt))
+    return builder, builder.create_builder_config()
+
+
+def stored_as(path: Path, content: bytes) -> TimingCache:
+    """A cache whose file is whole, and holds `content` as TensorRT's."""
+    path.write_bytes(MAGIC + hashlib.sha256(content).digest() + content)
+    return TimingCache(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*no-ops in TensorRT-RTX:DeprecationWarning")
+def test_bytes_that_tensorrt_cannot_read_are_discarded_though_it_makes_a_cache_of_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes back empty, with a warning in TensorRT's log only."""
+    builder, config = real_config()
+    path = tmp_path / "x.timing"
+    cache = TimingCache(path)
+    cache.attach(config)
+    cache.keep(config)
+    assert cache.state == "cold" and path.exists()
+    cache.attach(config)
+    assert cache.state == "cold"  # nothing had been measured
+    whole = path.read_bytes()[len(MAGIC) + 32 :]
+    for content in (b"garbage" * 100, whole[:-3], whole + b"more", whole[:8] + bytes([whole[8] ^ 255]) + whole[9:]):
+        caplog.clear()
+        cache = stored_as(path, content)
+        cache.attach(config)
+        assert cache.state == "discarded"
+        assert f"timing cache {path} is discarded, TensorRT does not take it" in caplog.text
+        assert config.get_timing_cache() is not None
+    assert builder is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*no-ops in TensorRT-RTX:DeprecationWarning")
+def test_a_real_build_takes_and_keeps_a_cache(tmp_path: Path) -> None:
+    trt, cache = require_rtx(), TimingCache(tmp_path / "x.timing")
+    built = build_plan(trt, written(tmp_path, small_onnx()), emission(trt, "fp32"), BuildSettings(), cache)
+    assert built.timing_cache == "cold" and cache.path.read_bytes().startswith(MAGIC)

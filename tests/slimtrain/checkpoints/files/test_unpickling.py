@@ -16,7 +16,6 @@ import time
 import types
 import typing
 import uuid
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ import pytest
 import torch
 
 from slimtrain.base.errors import CheckpointError
-from slimtrain.checkpoints.files.unpickling import InertType
+from slimtrain.checkpoints.files.inert import InertType
 from slimtrain.checkpoints.reading import read_content
+from tests.support.state_files import rewrite
 
 
 class Stage(enum.Enum):
@@ -150,12 +150,3 @@ def test_calls_that_only_look_like_values_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="would run code") as caught:
             read_content(path)
         assert last in str(caught.value)
-
-
-def rewrite(path: Path, pickled: bytes) -> None:
-    """Put another pickle into a torch.save file."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, pickled if name.endswith("data.pkl") else data)

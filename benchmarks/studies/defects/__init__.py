@@ -1,0 +1,1 @@
+"""Single defects in exported files, and whether the proof of an export catches them."""

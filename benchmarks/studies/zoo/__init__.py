@@ -1,0 +1,1 @@
+"""The published networks in one picture, error against latency and MACs: the command is in `__main__`."""

@@ -1,0 +1,63 @@
+"""Probe images that move a network's channels: some that are there anyway, and of others those that move most of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimexport.probes.reach import Reach, joined, reach_of
+from slimexport.target.arrays import Array
+from slimtrain.data.images import Images
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.slimmable.network import SlimmableNetwork
+
+STILL = 0.01  # share of the channels that may be moved by no probe image
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Probe images, and the share of the channels that they leave standing still though others, which were not taken, move
+    them, at the worst of the plans that were looked at."""
+
+    images: Images
+    unreached: float = 0.0
+
+
+def choose(
+    network: SlimmableNetwork, plans: Sequence[ChannelPlan], images: Images, more: Callable[[], Images], most: int
+) -> Chosen:
+    """`images`, [N, ...] of at least two, and as many of `more` as it takes until at most STILL of the channels stand still at
+    the widest and the narrowest of the `plans`, or there are `most`. `more` is asked only where there are too many."""
+    ends = list(dict.fromkeys((max(plans, key=_size), min(plans, key=_size))))
+    if not any(_too_many(reach_of(network, plan, images), np.arange(len(images))) for plan in ends):
+        return Chosen(images)
+    pool = np.concatenate([images, more()])
+    reaches = [reach_of(network, plan, pool) for plan in ends]
+    chosen = greedy(joined(reaches), list(range(len(images))), most)
+    every = np.arange(len(pool))
+    shares = [(reach.still(np.array(chosen)) - reach.still(every)) / reach.channels for reach in reaches]
+    return Chosen(np.ascontiguousarray(pool[chosen]), max(shares))
+
+
+def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:
+    """`chosen` images, and then one after the other the one that moves most of the channels that stand still, as long as too
+    many do."""
+    chosen = list(chosen)
+    while len(chosen) < most and _too_many(reach, np.array(chosen)):
+        low, high = reach.low[chosen].min(0), reach.high[chosen].max(0)
+        moved = reach.moved(np.minimum(low, reach.low), np.maximum(high, reach.high)).sum(1)
+        best = int(moved.argmax())
+        if moved[best] <= reach.moved(low, high).sum():
+            break
+        chosen.append(best)
+    return chosen
+
+
+def _too_many(reach: Reach, images: Array) -> bool:
+    return reach.still(images) > STILL * reach.channels
+
+
+def _size(plan: ChannelPlan) -> int:
+    return sum(plan.channels.values())

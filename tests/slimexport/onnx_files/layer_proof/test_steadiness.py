@@ -1,0 +1,52 @@
+"""What a file gives and how far roundings move it, against sessions of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+
+from slimexport.onnx_files.layer_proof.steadiness import own_outputs
+from slimexport.target.reference import Probes
+
+DRAW = np.random.default_rng(2)
+IMAGES = DRAW.normal(size=(4, 3, 2, 2)).astype(np.float32)
+
+
+def _file(path: Path, step: float) -> Path:
+    """A network that rounds what it sees to multiples of `step`."""
+    weights = numpy_helper.from_array(DRAW.normal(size=(12, 5)).astype(np.float32), "weights")
+    size = numpy_helper.from_array(np.asarray(step, np.float32), "step")
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("Div", ["flat", "step"], ["steps"]),
+        helper.make_node("Round", ["steps"], ["rounded"]),
+        helper.make_node("Mul", ["rounded", "step"], ["back"]),
+        helper.make_node("MatMul", ["back", "weights"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rounds",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 2, 2])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 5])],
+        [weights, size],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    save(model, path)
+    return path
+
+
+def test_it_is_what_a_session_gives_and_moves_where_values_lie_between_steps(tmp_path: Path) -> None:
+    path = _file(tmp_path / "file.onnx", 1e-3)
+    given = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"input": IMAGES})[0]
+    own, moved = own_outputs(path, "int8", Probes.of(IMAGES, given.astype(np.float64)))
+    np.testing.assert_array_equal(own.expected[0].values, given)
+    assert 1e-5 < moved < 1e-2
+
+
+@pytest.mark.parametrize(("precision", "most"), [("int8", 1e-3), ("fp16", 5e-3)])
+def test_a_network_without_roundings_moves_as_its_images_do(precision: str, most: float, tmp_path: Path) -> None:
+    path = _file(tmp_path / "file.onnx", 1e-7)
+    _, moved = own_outputs(path, precision, Probes.of(IMAGES, np.zeros((4, 5))))
+    assert 0 < moved < most

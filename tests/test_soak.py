@@ -1,0 +1,146 @@
+"""The long tests begin, count and judge: a few of each mode. What they show at length: benchmarks/results/robustness.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from slimtrain.base.errors import ResourceError, UserError
+from tests.soak import exporting, hostile
+from tests.soak.hurting import judged_fault, judged_kill
+from tests.soak.kinds.kind import Case, WrongResultError
+from tests.soak.kinds.registry import KINDS
+from tests.soak.outcomes import REFUSED, RIGHT, WRONG, Outcome, of_error
+from tests.soak.processes import Ended, Job
+from tests.soak.results import class_of, joined
+from tests.support import ROOT
+
+
+def soak(*words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.soak WORDS`."""
+    command = [sys.executable, "-m", "tests.soak", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_damaged_files_are_tried_counted_and_joined(tmp_path: Path) -> None:
+    path = tmp_path / "robustness.json"
+    for kinds in ("search traces,images", "search traces"):
+        done = soak("fuzz", "--kinds", kinds, "--count", "8", "--workers", "1", "--commands", "0", "--output", str(path))
+        assert "Traceback" not in done.stderr, done.stderr
+    first, second = json.loads(path.read_text())["runs"]
+    assert [one["class"] for one in first["classes"]] == ["file: images"], "the traces' figures are those of the last run"
+    assert second["command"].startswith("python -m tests.soak fuzz --kinds") and second["environment"]["cores"]
+    for one in (*first["classes"], *second["classes"]):
+        assert one["tried"] == 8 == one["refused"] + one["right"] + one["wrong"]
+        assert one["refused"], one
+    assert done.returncode == int(any(one["wrong"] for one in second["classes"]))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the calls that fail are a C program's")
+@pytest.mark.parametrize("mode", ["kill", "faults"])
+def test_commands_are_hurt(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "r.json"
+    done = soak(mode, "--scenarios", "serving", "--count", "6", "--workers", "1", "--output", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = json.loads(path.read_text())["runs"]
+    (figures,) = run["classes"]
+    assert figures["tried"] == 6 and figures["wrong"] == 0 and figures["calls"] > 10
+    assert figures["refused"] >= 2, "some of them came through to the command"
+
+
+def test_what_a_process_holds_is_seen_to_grow(tmp_path: Path) -> None:
+    def held(number: int, **changes: Any) -> exporting.Held:
+        usual = {"memory_mib": 500.0, "files": 9, "threads": 3, "temporary": 0, "same": True, "hidden": 0}
+        return exporting.Held(number, **{**usual, **changes})
+
+    whole = [held(number) for number in range(1, 41)]
+    assert {one.outcome for one in exporting.judged(whole)} == {RIGHT}
+    for changes, word in (({"memory_mib": 520.0}, "memory"), ({"files": 10}, "files"), ({"same": False}, "another")):
+        (*_, last) = exporting.judged([*whole, held(41, **changes)])
+        assert (last.outcome, last.what) == (WRONG, word)
+
+
+def test_exports_in_one_process_are_equal(tmp_path: Path) -> None:
+    from slimtrain.checkpoints.own_layout import own_content
+    from slimtrain.checkpoints.writing import save
+    from tests.support.run_helpers import US1, calibrated_network
+
+    save(own_content(calibrated_network(US1), exporting.SIZE, (0.5,) * 3, (0.25,) * 3), tmp_path / "own.pt")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "e").mkdir()
+    held = list(exporting.export_often(2, tmp_path / "own.pt", tmp_path / "e", tmp_path / "t"))
+    assert [(one.exports, one.same, one.hidden) for one in held] == [(1, True, 0), (2, True, 0)]
+
+
+def test_a_case_follows_from_its_seed(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, "text", {"b": None}], "c": {"d": [True]}}
+    damaged = [repr(hostile.damaged_value(Random(seed), value, 2)) for seed in range(50)]
+    assert damaged == [repr(hostile.damaged_value(Random(seed), value, 2)) for seed in range(50)]
+    assert len(set(damaged)) > 40 and repr(value) not in damaged[:1]
+    assert value == {"a": [1, 2.5, "text", {"b": None}], "c": {"d": [True]}}, "the whole one is left alone"
+    content = bytes(range(256)) * 8
+    assert len({hostile.damaged_bytes(Random(seed), content) for seed in range(50)}) > 40
+
+
+def test_what_an_error_means() -> None:
+    def caught(error: BaseException, cause: BaseException | None = None) -> tuple[str, str]:
+        try:
+            raise error from cause
+        except BaseException as raised:
+            return of_error(raised)
+
+    assert caught(UserError("no")) == (REFUSED, "")
+    assert caught(ResourceError("no"), ValueError("other")) == (REFUSED, "")
+    assert caught(UserError("cannot be read"), MemoryError())[0] == WRONG
+    assert caught(UserError(" "))[0] == WRONG
+    assert caught(WrongResultError("3 is 4")) == (WRONG, "result")
+    outcome, what = caught(KeyError("x"))
+    assert outcome == WRONG and what.startswith("traceback: KeyError at test_soak.py:")
+
+
+def test_how_a_hurt_command_is_judged() -> None:
+    def ended(code: int, said: str = "slimexport: interrupted.") -> Ended:
+        return Ended(code, said, 3, 0.1, False)
+
+    killed, polite = Job((), "", value=9), Job((), "", value=15)
+    assert judged_kill(ended(-9), "", killed) == (REFUSED, "")
+    assert judged_kill(ended(0), "", polite) == (RIGHT, "")
+    assert judged_kill(ended(130), "", polite) == (REFUSED, "")
+    assert judged_kill(ended(1), "", polite)[0] == judged_kill(ended(130, "Traceback"), "", polite)[0] == WRONG
+    assert judged_kill(ended(0), "no bundle", polite) == (WRONG, "no bundle")
+    full, denied = Job((), "", value=28), Job((), "", value=13)
+    assert judged_fault(ended(3), "", full) == judged_fault(ended(2), "", denied) == (REFUSED, "")
+    assert judged_fault(ended(2), "", full)[0] == judged_fault(ended(3), "", denied)[0] == WRONG
+    assert judged_fault(ended(2, ""), "", denied)[0] == WRONG
+
+
+def test_a_class_takes_the_place_of_the_one_before() -> None:
+    def run(mode: str, *names: str) -> dict[str, Any]:
+        return {"mode": mode, "classes": [class_of(name, [Outcome(name, 0, WRONG, "hang")], "") for name in names]}
+
+    content = joined(joined(joined({}, run("fuzz", "a", "b")), run("kill", "a")), run("fuzz", "b"))
+    assert [(one["mode"], [c["class"] for c in one["classes"]]) for one in content["runs"]] == [
+        ("fuzz", ["a"]),
+        ("kill", ["a"]),
+        ("fuzz", ["b"]),
+    ]
+    assert content["runs"][0]["classes"][0]["wrong"] == 1
+
+
+def test_every_kind_says_what_is_right() -> None:
+    assert len(KINDS) == 15
+    for kind in KINDS.values():
+        assert kind.right and callable(kind.judge)
+    assert Case(Path("x"), "bytes").checked is False
+
+
+def test_none_of_it_is_collected_or_installed() -> None:
+    inside = [path.name for path in (ROOT / "tests" / "soak").rglob("*.py")]
+    assert len(inside) > 10 and not [name for name in inside if name.startswith("test_")]
