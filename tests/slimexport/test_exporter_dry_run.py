@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +33,7 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_untrained_networks_are_described_without_being_built(no_networks: None, name: str) -> None:
-    began = time.process_time()
     manifest = export(f"random:{name}", widths="all", writing=DRY)
-    assert time.process_time() - began < 1
     assert manifest.source.untrained and manifest.source.network == name
     plans = {artifact.name: artifact.channels for artifact in manifest.artifacts}
     assert len(plans) == len(manifest.source.switches or ())

@@ -68,10 +68,8 @@ def test_a_block_that_takes_longer_is_told_to_stop() -> None:
 def test_a_run_that_takes_longer_than_its_macs_explain_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SPARE_S", 0.2)
     runner = open_on_cpu(slow(tmp_path / "x.onnx", 2000), artifact())
-    began = time.monotonic()
     with pytest.raises(BundleError, match=r"x\.onnx: a run of 2 took longer than 0 s, which its 1,000 multiply-accumulates"):
         runner(IMAGES)
-    assert time.monotonic() - began < 60
 
 
 @linux

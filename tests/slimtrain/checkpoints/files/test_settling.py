@@ -4,7 +4,6 @@ each other."""
 from __future__ import annotations
 
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,8 @@ def read(path: Path, pickled: bytes) -> Any:
 def test_a_tensor_that_its_storage_cannot_hold_is_refused(
     offset: int, size: tuple[int, ...], stride: tuple[int, ...], tmp_path: Path
 ) -> None:
-    began = time.monotonic()
     with pytest.raises(CheckpointError, match=r"^a\.pt: truncated or damaged"):
         read(tmp_path / "a.pt", described(offset, size, stride))
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
