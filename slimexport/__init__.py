@@ -9,6 +9,7 @@ And without torch, where the networks run:
     slimexport.verify_bundle("exports/us_mobilenet_v1")             # its files, proven again
     slimexport.build_engines("exports/us_mobilenet_v1")             # TensorRT engines beside them
     slimexport.open_network("exports/us_mobilenet_v1", 0.5)         # runs one: numpy in, numpy out
+    slimexport.Runtime("exports/us_mobilenet_v1", slo_ms=50)        # serves all: a width for every batch, as the load leaves time
 
 The names in `__all__` are public: these functions, and the values that group their less common arguments. Everything else is
 internal, and may change. Importing this loads nothing; torch is loaded by `export` and `materialize` alone.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from slimexport.exporter import export
     from slimexport.request import CalibrationImages, Proof, Reading, Writing
     from slimexport.target.manifest import read_manifest
+    from slimexport.target.serving.runtime import Runtime
     from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings
     from slimexport.target.tensorrt.engines import build_engines
 
@@ -36,6 +38,7 @@ __all__ = [
     "CalibrationImages",
     "Proof",
     "Reading",
+    "Runtime",
     "Writing",
     "__version__",
     "build_engines",
@@ -53,6 +56,7 @@ HOMES = {
     **dict.fromkeys(("CalibrationImages", "Proof", "Reading", "Writing"), "slimexport.request"),
     **dict.fromkeys(("open_network", "verify_bundle"), "slimexport.bundle"),
     "read_manifest": "slimexport.target.manifest",
+    "Runtime": "slimexport.target.serving.runtime",
     **dict.fromkeys(("BatchRange", "BuildSettings"), "slimexport.target.tensorrt.build_settings"),
     "build_engines": "slimexport.target.tensorrt.engines",
 }

@@ -42,6 +42,7 @@ FLOORS = (
     "slimexport/target/proof",
     "slimexport/target/cuda",
     "slimexport/target/tensorrt",
+    "slimexport/target/serving",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
@@ -83,6 +84,7 @@ LIGHT = {
     "slimexport/target/proof": {"numpy"},
     "slimexport/target/cuda": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
+    "slimexport/target/serving": {"numpy"},
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),

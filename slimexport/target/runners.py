@@ -121,7 +121,7 @@ class OnnxRuntimeRunner:
     """An ONNX file in onnxruntime with its default settings, as users run it, on the CPU or on a GPU (`device`).
 
     `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
-    With a `budget`, loading and the first run of every batch size take no more than it explains. Raises BundleError for a file
+    `threads`: of a run on the CPU, by default what onnxruntime takes. With a `budget`, loading and the first run of every batch size take no more than it explains. Raises BundleError for a file
     that is no network of one input, MissingBackend where CUDA is asked for and onnxruntime falls back to the CPU.
     """
 
@@ -132,6 +132,7 @@ class OnnxRuntimeRunner:
         backend: str = "",
         device: str = CPU,
         budget: Budget | None = None,
+        threads: int | None = None,
     ) -> None:
         self.backend = backend or device
         self.budget = budget
@@ -143,6 +144,8 @@ class OnnxRuntimeRunner:
                 onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings belong to no table
+        if threads is not None:
+            options.intra_op_num_threads = threads
         limited = False
         try:
             with ExitStack() as limits:

@@ -1,0 +1,62 @@
+"""Latencies as they are now: the table that was measured at the start, corrected by every run since.
+
+A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off by
+a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises a factor
+by `step * percentile`, one that did not lowers it by `step * (1 - percentile)`, which stands still where so many runs take
+less (stochastic approximation of a quantile, Robbins and Monro 1951).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slimexport.target.serving.policy import Latencies
+
+COMMON_STEP = 0.1
+OWN_STEP = 0.02
+LEAST, MOST = 0.05, 100.0
+
+
+class Corrected:
+    """`table` at a `percentile` (0.95), and what was seen since. One thread changes it."""
+
+    def __init__(self, table: Latencies, percentile: float) -> None:
+        self.table, self.percentile = table, percentile
+        self._common = 1.0
+        self._own = [1.0] * len(table.widths)
+        self._now = table
+
+    def seen(self, width: int, images: int, ms: float) -> None:
+        """A run of a width took so long."""
+        expected = self.table.of(width, images)
+        if not (0 < ms < float("inf") and expected > 0):
+            return
+        ratio = ms / expected
+        self._own[width] = self._moved(self._own[width], ratio / self._common, OWN_STEP)
+        self._common = self._moved(self._common, ratio / self._own[width], COMMON_STEP)
+        self._now = replace(
+            self.table,
+            ms=tuple(
+                tuple(value * self._common * own for value in row) for row, own in zip(self.table.ms, self._own, strict=True)
+            ),
+        )
+
+    def _moved(self, factor: float, ratio: float, step: float) -> float:
+        direction = self.percentile if ratio > factor else self.percentile - 1
+        return min(MOST, max(LEAST, factor * (1 + step * direction)))
+
+    def now(self) -> Latencies:
+        """The latencies as they are now."""
+        return self._now
+
+    def without(self, width: int) -> Corrected:
+        """The same of the other widths."""
+        keep = [index for index in range(len(self.table.widths)) if index != width]
+        table = replace(
+            self.table,
+            widths=tuple(self.table.widths[index] for index in keep),
+            ms=tuple(self.table.ms[index] for index in keep),
+        )
+        other = Corrected(table, self.percentile)
+        other._common, other._own = self._common, [self._own[index] for index in keep]
+        return other

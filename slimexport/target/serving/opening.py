@@ -1,0 +1,107 @@
+"""The files of a bundle that a runtime serves, opened: which of them, on which backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimexport.target.arrays import Array
+from slimexport.target.backends import BACKENDS, CPU, ENGINES, ONNX, backend_for
+from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.manifest import Artifact, Manifest, artifact_path
+from slimexport.target.runners import Given, OnnxRuntimeRunner, OpenRunner
+from slimexport.target.verification import PASSED
+from slimtrain.base.errors import nearest
+from slimtrain.base.text import some
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that runs: `label` is what policies, metrics and options call its width."""
+
+    label: str
+    artifact: Artifact
+    runner: OpenRunner
+
+    def __call__(self, images: Array) -> Given:
+        return self.runner(images)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Its share of right answers, where the manifest knows it of this very file."""
+        accuracy = self.artifact.own_accuracy
+        return None if accuracy is None else accuracy.top1
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The fewest images of a run and the most, of an engine's profile; of other files any number."""
+        engine = self.artifact.engine
+        return (1, 2**31) if engine is None else (1, engine.batch[2])
+
+
+def label_of(artifact: Artifact, manifest: Manifest) -> str:
+    """`0.25`, an AutoSlim switch's number, or the plan's name."""
+    return manifest.plan_name(artifact) if artifact.width is None else f"{artifact.width:g}"
+
+
+def choose_backend(manifest: Manifest, backend: str | None) -> str:
+    """`backend`, or by default what runs the bundle's engines, where that is here, else onnxruntime on the CPU."""
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise BundleError(f"backend {backend!r}: not known{nearest(backend, BACKENDS)}. Available: {', '.join(BACKENDS)}.")
+        return backend
+    for form in ENGINES:
+        engines = [artifact for artifact in manifest.of_format(form) if artifact.verification.status == PASSED]
+        if not engines:
+            continue
+        name = backend_for(form)
+        try:
+            from slimexport.target.cuda.device import require_gpu
+            from slimexport.target.tensorrt.libraries import LIBRARIES, require_tensorrt
+
+            require_tensorrt(library=LIBRARIES[form])
+            require_gpu()
+        except MissingBackend as error:
+            log.info("%s engines are not served: %s", form, error)
+            continue
+        return name
+    return CPU
+
+
+def files_of(
+    folder: Path, manifest: Manifest, backend: str, precision: str, widths: Sequence[float | str] | None
+) -> list[Artifact]:
+    """The artifacts that could be served, or those of `widths`, from the fewest multiply-accumulates to the most. BundleError
+    where there is none, or a width is not among them."""
+    row = BACKENDS[backend]
+    if reason := row.cannot_run(precision):
+        raise BundleError(f"{folder}: {precision} files are not served: {reason}. Use another precision or backend.")
+    known = [artifact for artifact in manifest.of_format(row.format) if artifact.precision == precision]
+    if not known:
+        there = dict.fromkeys(f"{artifact.precision} ({artifact.format})" for artifact in manifest.artifacts)
+        raise BundleError(
+            f"{folder}: holds no {precision} file that {backend} runs, it has {', '.join(there) or 'none'}. Choose with "
+            "--precision and --backend, or export what is missing."
+        )
+    known.sort(key=lambda artifact: (artifact.macs, artifact.params))
+    if widths is None:
+        return known
+    labels = {label_of(artifact, manifest): artifact for artifact in known}
+    wanted = {text if isinstance(text, str) else f"{text:g}" for text in widths}
+    if missing := [label for label in wanted if label not in labels]:
+        raise BundleError(f"{folder}: holds no width {missing[0]} in {precision}. It has {some(list(labels))}.")
+    return [artifact for label, artifact in labels.items() if label in wanted]
+
+
+def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str, threads: int | None) -> OpenFile:
+    """One of them, its SHA-256 checked, ready to run. BundleError where it is not what the manifest says or does not load."""
+    path = artifact_path(folder, artifact)
+    if backend == CPU and artifact.format == ONNX:
+        runner: OpenRunner = OnnxRuntimeRunner(path, threads=threads)
+    else:
+        runner = BACKENDS[backend].open(path, artifact)
+    return OpenFile(label_of(artifact, manifest), artifact, runner)
