@@ -15,7 +15,7 @@ from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
 from slimexport.target.backends import TRT_RTX, backend_for
-from slimexport.target.errors import NotProven
+from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
@@ -30,7 +30,8 @@ UNTRAINED = "an untrained network: its weights are random, its outputs mean noth
 
 
 def verify(folder: Path, backend: str, as_json: bool) -> None:
-    """Run a bundle's files, and print what that proves. NotProven where some are not right."""
+    """Run a bundle's files, and print what that proves. NotProven where some are not right, BundleError where these are files
+    that did not run: changed, missing, or none that load."""
     artifacts = verify_bundle(folder, backend)
     click.echo(dump_json([to_json(artifact) for artifact in artifacts]) if as_json else table(artifacts))
     failed = [artifact for artifact in artifacts if not artifact.verification.passed]
@@ -39,9 +40,9 @@ def verify(folder: Path, backend: str, as_json: bool) -> None:
         gone = [artifact.file for artifact in failed if artifact.file not in kept]
         removed = f"\nRemoved, as nothing had proven it before: {', '.join(gone)}." if gone else ""
         reasons = [f"{artifact.file}: {_outcome(artifact.verification)}" for artifact in failed]
-        raise NotProven(
-            "\n".join([f"not proven right: {', '.join(artifact.file for artifact in failed)}.", *reasons]) + removed
-        )
+        checks = [artifact.verification for artifact in failed]
+        kind = BundleError if all(check.status == FAILED and not check.backend for check in checks) else NotProven
+        raise kind("\n".join([f"not proven right: {', '.join(artifact.file for artifact in failed)}.", *reasons]) + removed)
 
 
 def build(folder: Path, form: str, options: CommandOptions, widths: list[float] | None = None) -> None:

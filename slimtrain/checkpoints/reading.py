@@ -17,10 +17,11 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError, ResourceError
 from slimtrain.base.untrusted.opening import NotAFile, open_file
 from slimtrain.base.untrusted.quoting import reason, shortened
+from slimtrain.base.untrusted.zip_members import OtherMethod, read_member
 from slimtrain.checkpoints.files.safetensors_file import MOST_HEADER, read_safetensors
 from slimtrain.checkpoints.files.shards import WEIGHT_SUFFIXES, index_of, read_shards
 from slimtrain.checkpoints.files.unpickling import torch_load
-from slimtrain.checkpoints.files.zips import ZipBomb, open_zip, read_member
+from slimtrain.checkpoints.files.zips import ZipBomb, open_zip
 
 StateDict = Mapping[str, Tensor]  # bare key -> tensor
 ZIPS = 2  # around each other
@@ -103,13 +104,13 @@ def _read_zip(file: IO[bytes], name: str, zips: int) -> Any:
                 if len(inside) != 1 or not zips:
                     listed = shortened(", ".join(m.filename for m in members[:5]), 200) or "nothing"
                     raise CheckpointError(f"{name}: a zip archive holding {listed}. Expected exactly one checkpoint in it.")
-                content = read_member(archive, inside[0], inside[0].file_size)
+                content = read_member(archive, inside[0], inside[0].file_size, any_method=True)
                 return _read(io.BytesIO(content), f"{name}/{shortened(inside[0].filename, 200)}", zips - 1)
     except (CheckpointError, MemoryError):
         raise
     except ZipBomb as error:
         raise CheckpointError(f"{name}: is refused: {error}. If it is a checkpoint, unzip it first.") from error
-    except RuntimeError as error:  # encrypted, or a compression that this Python lacks
+    except OtherMethod as error:
         raise CheckpointError(f"{name}: the zip archive cannot be opened ({reason(error)}). Unzip it first.") from error
     except Exception as error:  # zipfile and its decompressors raise a dozen kinds on damaged archives
         raise CheckpointError(

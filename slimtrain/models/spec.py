@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from slimtrain.base.errors import UserError
+from slimtrain.base.errors import UserError, WidthError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.graph.extents import Dims, WiredGraph
 from slimtrain.graph.graph import Graph
@@ -21,6 +21,7 @@ IMAGENET_CLASSES = 1000  # of the published networks, and where nothing tells an
 PUBLISHED_SIZE: ImageSize = 224  # pixels
 IMAGE_CHANNELS = 3  # red, green and blue, of the published networks
 MOST_IMAGE_CHANNELS = 16
+WIDTH_STEPS = 40  # to 1.0, in which advice on a width is given
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,17 @@ class NetworkSpec(WidthSpec):
         return Sizing(wired.graph, wired, plan.channels)
 
     def channel_list(self, width: float) -> tuple[int, ...]:
-        """The channel list of a width (S, US) or switch number (AutoSlim)."""
+        """The channel list of a width (S, US) or switch number (AutoSlim). WidthError where a layer would have no channels."""
         if self.family == "autoslim":
             return self.channel_lists[int(width) - 1]
-        return self.arch.channel_list(self.family, width, self.range[1])
+        counts = self.arch.channel_list(self.family, width, self.range[1])
+        if min(counts) < 1:
+            steps = (step / WIDTH_STEPS for step in range(1, WIDTH_STEPS + 1))
+            least = next(step for step in steps if min(self.arch.channel_list(self.family, step, self.range[1])) > 0)
+            raise WidthError(
+                f"width {width:g}: leaves a layer of {self.arch.title} without channels. Choose {least:g} or more."
+            )
+        return counts
 
     def list_of(self, plan: ChannelPlan) -> tuple[int, ...]:
         return tuple(plan.channels[group] for group in self.wiring.groups)

@@ -140,19 +140,27 @@ def prove(runner: Runner, probes: Probes, precision: str, own_gap: Callable[[], 
 
 def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[tuple[Artifact, Verification]]:
     """Verify every ONNX file of a bundle against its `reference.npz`, at the tolerances that its manifest records, in
-    `backend`, one of those that run such files.
+    `backend`, one of those that run such files. One that is missing, changed or does not load is not proven, with the reason.
 
-    Raises BundleError for a missing, changed or unreadable file, MissingBackend where the backend cannot run here.
+    Raises BundleError where no file loads, with the first reason, and for a reference that is missing or damaged;
+    MissingBackend where the backend cannot run here.
     """
     reference = read_reference(bundle)
-    results = []
+    results: list[tuple[Artifact, Verification]] = []
+    refusals: list[BundleError] = []
     for artifact in manifest.of_format(ONNX):
         probes = probes_of(bundle, manifest, artifact, reference)
         own = own_probes_of(bundle, manifest, artifact, reference)
-        path = artifact_path(bundle, artifact)
-        results.append((artifact, _verify_onnx(path, artifact, probes, own, backend)))
+        try:
+            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, backend)
+        except BundleError as error:  # says nothing of the files after it
+            refusals.append(error)
+            check = Verification(status=FAILED, reason=str(error))
+        results.append((artifact, check))
     if not results:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to verify.")
+    if len(refusals) == len(results):
+        raise refusals[0]
     return results
 
 

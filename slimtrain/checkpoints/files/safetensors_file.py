@@ -16,10 +16,10 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.untrusted.quoting import quoted, reason
+from slimtrain.base.untrusted.zip_members import filled
 from slimtrain.checkpoints.files.claims import DIMENSIONS, LARGEST, Damaged, as_bytes, odd_tensor
 from slimtrain.checkpoints.files.settling import KEY
 from slimtrain.checkpoints.files.shards import TENSORS
-from slimtrain.checkpoints.files.zips import filled
 
 MOST_HEADER = 1 << 25  # bytes: some 200,000 tensors
 METADATA = "__metadata__"

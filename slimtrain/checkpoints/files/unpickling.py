@@ -22,11 +22,12 @@ from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.untrusted.quoting import reason
+from slimtrain.base.untrusted.zip_members import ZipError, filled, read_into, read_member
 from slimtrain.checkpoints.files.claims import Damaged, Storage, as_bytes
 from slimtrain.checkpoints.files.inert import InertType, Refused
 from slimtrain.checkpoints.files.pickle_machine import PROTOCOL, Machine, OtherProtocol, WholeModule
 from slimtrain.checkpoints.files.settling import check_claims, described, settled
-from slimtrain.checkpoints.files.zips import filled, open_zip, read_into, read_member, sole
+from slimtrain.checkpoints.files.zips import open_zip, sole
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def torch_load(file: IO[bytes], name: str) -> Any:
             "Expected tensors and plain values: save the state dict alone, with torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:  # a damaged pickle or archive fails in nearly every way
-        kind = "" if isinstance(error, Damaged | EOFError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, Damaged | EOFError | ZipError) else f"{type(error).__name__}: "
         raise CheckpointError(f"{name}: truncated or damaged ({kind}{reason(error)}). Download or copy it again.") from error
 
 

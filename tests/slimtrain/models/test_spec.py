@@ -146,3 +146,9 @@ def test_every_width_of_a_range_has_a_plan_even_where_sums_appear_by_rounding() 
 def test_s_mobilenet_v2_also_takes_fixed_tail_into_account_when_widths_pass_one() -> None:
     spec = NetworkSpec("mobilenet_v2", "s", (0.5, 1.5))
     assert [plan.channels["features.18"] for plan in spec.plans] == [1920, 1920]
+
+
+def test_a_width_that_leaves_a_layer_without_channels_is_told_with_one_that_does_not() -> None:
+    with pytest.raises(WidthError, match=r"width 0\.1: leaves a layer of ShuffleNet without channels\. Choose 0\.125 or more"):
+        _ = NetworkSpec("shufflenet", "s", (0.1, 1.0)).plans
+    assert min(NetworkSpec("shufflenet", "s", (0.125, 1.0)).plans[0].channels.values()) == 3
