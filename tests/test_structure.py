@@ -116,7 +116,7 @@ GROUND = {
     "slimtrain/__init__.py",
     *(f"slimtrain/base/{name}.py" for name in ("__init__", "errors", "files", "image_size", "packages", "text", "version")),
     *(f"slimtrain/base/folders/{name}.py" for name in ("__init__", "claim", "replacing")),
-    *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "memory")),
+    *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "leaving", "memory")),
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
 OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}

@@ -15,6 +15,7 @@ from benchmarks.cells.cell import Array, Cell, Inputs, NotMeasured, Options, Tim
 from benchmarks.cells.inputs import cache_bytes
 from benchmarks.runners.failures import OF_THE_TARGET, reasons
 from benchmarks.runners.images import check_images, input_settings
+from slimexport.target.limits import Budget, FirstRuns
 from slimexport.target.openvino import compile_file, hint_of, layers_by_number, reason, require_openvino
 from slimexport.target.runners import Given, alone
 
@@ -54,7 +55,9 @@ class OpenVINO:
     def __init__(self, cell: Cell, path: Path, inputs: Inputs, options: Options) -> None:
         with reasons(*OF_THE_TARGET):
             version = require_openvino().__version__
-            self.compiled: Any = compile_file(path, cell.precision, compile_settings(options.threads), cell.batch)
+            self.first = FirstRuns(path.name, Budget(cell.macs, cell.activations, cell.size_bytes))
+            settings = compile_settings(options.threads)
+            self.compiled: Any = self.first.load(lambda: compile_file(path, cell.precision, settings, cell.batch))
         self.cell = cell
         self.outputs = [output.any_name for output in self.compiled.outputs]
         self.request: Any = self.compiled.create_infer_request()
@@ -88,9 +91,10 @@ class OpenVINO:
         return Timing(wall=ended - started)
 
     def logits(self, images: Array) -> Given:
-        batch = check_images(images, self.cell)
-        with readable():
-            given = self.request.infer({0: shared_tensor(batch)}, share_inputs=True)
+        batch, request = check_images(images, self.cell), self.request
+        with reasons(*OF_THE_TARGET), readable():
+            feed = {0: shared_tensor(batch)}
+            given = self.first.run(len(batch), lambda: request.infer(feed, share_inputs=True), request.cancel)
             arrays = [np.asarray(given[index]) for index in range(len(self.outputs))]
         return alone(dict(zip(self.outputs, arrays, strict=True)))
 

@@ -16,7 +16,7 @@ from benchmarks.runners.failures import OF_THE_TARGET, reasons
 from benchmarks.runners.images import check_images, input_settings
 from slimexport.target.backends import CPU
 from slimexport.target.errors import MissingBackend
-from slimexport.target.limits import Budget, memory_limited
+from slimexport.target.limits import Budget, FirstRuns
 from slimexport.target.precision import row_of
 from slimexport.target.runners import (
     PROVIDERS,
@@ -86,9 +86,9 @@ class OnnxRuntimeCpu:
             raise NotMeasured(f"onnxruntime {version} runs {cell.precision} files wrongly on a CPU, or not at all.")
         self.cell = cell
         settings = session_options(options.threads)
-        self.budget = Budget(cell.macs, cell.activations, cell.size_bytes)
-        with reasons(*OF_THE_TARGET), memory_limited(self.budget.memory_bytes(0)), library_name(path) as name:
-            self.session: Any = open_session(name, settings, PROVIDERS[CPU])
+        self.first = FirstRuns(path.name, Budget(cell.macs, cell.activations, cell.size_bytes))
+        with reasons(*OF_THE_TARGET), library_name(path) as name:
+            self.session: Any = self.first.load(lambda: open_session(name, settings, PROVIDERS[CPU]))
             self.input, self.outputs = tensor_names(self.session, path.name)
         cache = cache_bytes()
         with reasons():
@@ -114,9 +114,9 @@ class OnnxRuntimeCpu:
 
     def logits(self, images: Array) -> Given:
         run, feed = self.session.run, {self.input: check_images(images, self.cell)}
-        with reasons(*onnxruntime_errors()), memory_limited(self.budget.memory_bytes(len(images))):
-            arrays = [np.asarray(array) for array in run(self.outputs, feed)]
-        return alone(dict(zip(self.outputs, arrays, strict=True)))
+        with reasons(*onnxruntime_errors(), *OF_THE_TARGET):
+            given = self.first.run(len(images), lambda: run(self.outputs, feed))
+        return alone(dict(zip(self.outputs, map(np.asarray, given), strict=True)))
 
     def close(self) -> None:
         """Free the session's memory; it cannot run again."""

@@ -6,8 +6,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -16,11 +14,10 @@ import numpy as np
 from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, CUDA
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.limits import Budget, memory_limited, time_limited
+from slimexport.target.limits import Budget, FirstRuns
 from slimexport.target.manifest import Artifact
 from slimexport.target.precision import row_of
 from slimtrain.base.files import library_name
-from slimtrain.base.process.memory import tells_of_memory
 from slimtrain.base.untrusted.quoting import quoted, shortened
 
 MOST_REASON = 300  # letters of what onnxruntime says
@@ -135,8 +132,8 @@ class OnnxRuntimeRunner:
         threads: int | None = None,
     ) -> None:
         self.backend = backend or device
-        self.budget = budget
-        self.known: set[int] = set()  # batch sizes that ran
+        self.name = path.name
+        self._first = FirstRuns(self.name, budget)
         onnxruntime = require_onnxruntime()
         if device == CUDA:
             onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
@@ -146,16 +143,14 @@ class OnnxRuntimeRunner:
         options.log_severity_level = 3  # errors only: warnings belong to no table
         if threads is not None:
             options.intra_op_num_threads = threads
-        limited = False
         try:
-            with ExitStack() as limits:
-                name = limits.enter_context(library_name(path))
-                if budget is not None:
-                    limited = limits.enter_context(memory_limited(budget.memory_bytes(0)))
-                self.session: Any = onnxruntime.InferenceSession(content or name, options, providers=PROVIDERS[device])
+            with library_name(path) as name:
+                self.session: Any = self._first.load(
+                    lambda: onnxruntime.InferenceSession(content or name, options, providers=PROVIDERS[device])
+                )
+        except BundleError:
+            raise
         except Exception as error:  # onnxruntime has a dozen exception types, all derived from Exception alone
-            if limited and tells_of_memory(error):
-                raise _too_much_memory(path.name) from None  # it is the file's fault, not the machine's
             raise BundleError(f"{path.name}: onnxruntime does not load it ({_first_line(error)}).") from error
         wanted, provider = _provider(device), self.session.get_providers()[0]
         if provider != wanted:
@@ -163,40 +158,21 @@ class OnnxRuntimeRunner:
                 f"{device}: onnxruntime could not load {wanted} and would use {provider} in its place. Install "
                 f"{onnxruntime_package()}, CUDA and cuDNN for it, or verify with --backend {CPU}."
             )
-        self.name = path.name
         self.input, self.outputs = tensor_names(self.session, self.name)
 
     def __call__(self, images: Array) -> Given:
-        options, limited = require_onnxruntime().RunOptions(), False
-        try:
-            with self._limits(options, len(images)) as limited:
-                arrays = [np.asarray(array) for array in self.session.run(None, {self.input: images}, options)]
-            return alone(dict(zip(self.outputs, arrays, strict=True)))
-        except Exception as error:  # as above: such as images of another size
-            if options.terminate and self.budget is not None:
-                seconds = self.budget.seconds(len(images))
-                raise BundleError(
-                    f"{self.name}: a run of {len(images)} took longer than {seconds:.0f} s, which its {self.budget.macs:,} "
-                    "multiply-accumulates do not explain. Export again."
-                ) from error
-            if limited and tells_of_memory(error):
-                raise _too_much_memory(self.name) from None
-            raise BundleError(f"{self.name}: onnxruntime does not run it ({_first_line(error)}).") from error
-
-    @contextmanager
-    def _limits(self, options: Any, batch: int) -> Iterator[bool]:
-        """Those of a batch size that has not run before; gives whether memory has one."""
-        if self.budget is None or batch in self.known:
-            yield False
-            return
+        options, session = require_onnxruntime().RunOptions(), self.session
 
         def stop() -> None:
             options.terminate = True
 
-        memory = memory_limited(self.budget.memory_bytes(batch))
-        with memory as limited, time_limited(stop, self.budget.seconds(batch)):
-            yield limited
-        self.known.add(batch)
+        try:
+            given = self._first.run(len(images), lambda: session.run(None, {self.input: images}, options), stop)
+            return alone(dict(zip(self.outputs, map(np.asarray, given), strict=True)))
+        except BundleError:
+            raise
+        except Exception as error:  # as above: such as images of another size
+            raise BundleError(f"{self.name}: onnxruntime does not run it ({_first_line(error)}).") from error
 
     def close(self) -> None:
         """Free the session's memory; it cannot run again."""
@@ -210,11 +186,7 @@ def open_on_cpu(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
 
 def open_on_cuda(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
     """A bundle's ONNX file on a GPU."""
-    return OnnxRuntimeRunner(path, device=CUDA)
-
-
-def _too_much_memory(name: str) -> BundleError:
-    return BundleError(f"{name}: needs more memory than its entry in the manifest explains. Export again.")
+    return OnnxRuntimeRunner(path, device=CUDA, budget=Budget.of(artifact))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.free_memory import free_memory, gib
 from slimtrain.base.interruption import interruptible
 from slimtrain.base.packages import install_command
+from slimtrain.base.process.leaving import end_without_them
 from slimtrain.base.process.memory import lack_of_memory
 from slimtrain.base.process.streams import lasting_streams
 from slimtrain.base.process.utf8 import begin_in_utf8
@@ -64,7 +65,11 @@ class Command(click.Command):
     def main(self, *arguments: Any, **options: Any) -> Any:
         begin_in_utf8(SCRIPTS.values(), OWN_PACKAGES)
         lasting_streams()
-        return super().main(*arguments, **options)
+        try:
+            return super().main(*arguments, **options)
+        except SystemExit as end:
+            end_without_them(end.code)
+            raise
 
     def get_help(self, ctx: click.Context) -> str:
         return as_started(super().get_help(ctx))

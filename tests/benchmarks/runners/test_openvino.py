@@ -109,7 +109,7 @@ def test_what_openvino_raises_is_a_reason_in_one_line(exported: Path, said: str,
     def fail(feed: Any, share_inputs: bool) -> None:
         raise RuntimeError(said)
 
-    runner.request = SimpleNamespace(infer=fail)
+    runner.request = SimpleNamespace(infer=fail, cancel=lambda: None)
     for call in (lambda: runner.run(0), lambda: runner.logits(np.zeros((2, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32))):
         with pytest.raises(NotMeasured) as caught:
             call()

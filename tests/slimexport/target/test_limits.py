@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,23 @@ import pytest
 from onnx import TensorProto, helper
 
 from slimexport.target import limits
+from slimexport.target.backends import CPU, OPENVINO
 from slimexport.target.errors import BundleError
-from slimexport.target.limits import Budget, memory_limited, time_limited
+from slimexport.target.limits import Budget, TimeUp, in_time, memory_limited
+from slimexport.target.openvino import open_in_openvino
 from slimexport.target.runners import OnnxRuntimeRunner, open_on_cpu
+from slimtrain.base.process.leaving import left_behind
+from tests.support import ROOT
 from tests.support.bundle_helpers import artifact
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """What a test left behind ends before the next one."""
+    yield
+    for thread in left_behind():
+        thread.join()
+
 
 IMAGES = np.ones((2, 3), np.float32)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no such limits there")
@@ -35,9 +49,8 @@ def network(path: Path, nodes: list[Any], weights: dict[str, Any], **types: Any)
     return path
 
 
-def slow(path: Path, layers: int) -> Path:
+def slow(path: Path, layers: int, size: int = 1500) -> Path:
     """Products of large matrices, one after the other."""
-    size = 1500
     nodes = [helper.make_node("Expand", ["column", "shape"], ["y0"])]
     nodes += [helper.make_node("MatMul", [f"y{at}", f"y{at}"], [f"y{at + 1}"]) for at in range(layers)]
     nodes += [helper.make_node("ReduceMax", [f"y{layers}"], ["most"], keepdims=0)]
@@ -54,22 +67,73 @@ def test_what_a_manifest_explains() -> None:
     assert Budget(1, 10**15, 10**15).memory_bytes(10**6) == 8 << 30
 
 
-def test_a_block_that_takes_longer_is_told_to_stop() -> None:
-    stopped = threading.Event()
-    with time_limited(stopped.set, 0.01):
-        assert stopped.wait(5)
-    other = threading.Event()
-    with time_limited(other.set, 0.05):
-        pass
-    time.sleep(0.1)
-    assert not other.is_set()
+def test_work_that_takes_longer_is_told_to_stop_and_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STOPPING_S", 0.01)
+    stopped, over = threading.Event(), threading.Event()
+    with pytest.raises(TimeUp):
+        in_time(lambda: over.wait(60), 0.01, stopped.set)
+    assert stopped.is_set()
+    over.set()
+    assert in_time(lambda: 7, 60, stopped.clear) == 7 and stopped.is_set()
+    with pytest.raises(KeyError, match="what"):
+        in_time(lambda: dict[str, int]()["what"], 60, stopped.clear)
 
 
-def test_a_run_that_takes_longer_than_its_macs_explain_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("opener", [open_on_cpu, open_in_openvino])
+def test_a_run_that_takes_longer_than_its_macs_explain_is_stopped(
+    opener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many operators, which onnxruntime can stop between; and one alone, which nothing stops."""
+    if opener is open_in_openvino:
+        pytest.importorskip("openvino")
+    for path in (slow(tmp_path / "x.onnx", 2000), slow(tmp_path / "y.onnx", 1, size=9000)):
+        monkeypatch.setattr(limits, "SPARE_S", 60.0)
+        runner = opener(path, artifact())
+        monkeypatch.setattr(limits, "SPARE_S", 0.2)
+        with pytest.raises(BundleError, match=rf"{path.name}: a run of 2 took longer than 0 s, which its 1,000 multiply-acc"):
+            runner(IMAGES)
+
+
+@pytest.mark.parametrize("backend", [CPU, OPENVINO])
+def test_a_command_ends_though_a_file_does_not(backend: str, tmp_path: Path) -> None:
+    """A thread that is left behind in an operator keeps no process, nor its exit code."""
+    if backend == OPENVINO:
+        pytest.importorskip("openvino")
+    path = slow(tmp_path / "y.onnx", 1, size=9000)
+    code = (
+        "import importlib, sys, numpy\n"
+        "from pathlib import Path\n"
+        "from slimexport.target import limits\n"
+        "from tests.support.bundle_helpers import artifact\n"
+        "entry = artifact()\n"
+        "import click\n"
+        "from slimtrain.base.command import Command, messages\n"
+        "runner = importlib.import_module('slimexport.target.backends').BACKENDS[sys.argv[2]].open(Path(sys.argv[1]), entry)\n"
+        "limits.SPARE_S = 0.2\n"
+        "@click.command(cls=Command)\n"
+        "def main():\n"
+        "    with messages('it'):\n        runner(numpy.ones((2, 3), numpy.float32))\n"
+        "main([])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, path, backend], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+    )
+    assert (ran.returncode, "it: y.onnx: a run of 2 took longer than 0 s" in ran.stderr) == (2, True), ran
+
+
+def test_loading_is_limited_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is constant is computed where a file is loaded."""
+    size = 9000
+    nodes = [
+        helper.make_node("Expand", ["one", "shape"], ["y"]),
+        helper.make_node("MatMul", ["y", "y"], ["z"]),
+        helper.make_node("ReduceMax", ["z"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["input", "most"], ["output"]),
+    ]
+    path = network(tmp_path / "x.onnx", nodes, {"one": np.ones((1, 1), np.float32), "shape": np.array([size, size])})
     monkeypatch.setattr(limits, "SPARE_S", 0.2)
-    runner = open_on_cpu(slow(tmp_path / "x.onnx", 2000), artifact())
-    with pytest.raises(BundleError, match=r"x\.onnx: a run of 2 took longer than 0 s, which its 1,000 multiply-accumulates"):
-        runner(IMAGES)
+    with pytest.raises(BundleError, match=r"x\.onnx: loading it took longer than 0 s"):
+        open_on_cpu(path, artifact())
 
 
 @linux

@@ -92,22 +92,24 @@ def test_a_file_gives_what_onnxruntime_gives_at_any_batch(exported: Path, batch:
 
 
 @pytest.mark.parametrize(
-    ("precision", "hint", "number"),
+    ("precision", "hint", "numbers"),
     [
-        *(("fp32", "f32", "f32"), ("fp16", "f16", "f16"), ("bf16", "bf16", "bf16")),
-        *(("int8-cpu", "f32", "u8"), ("int8", "f32", "i8"), ("int8-fp16", "f32", "i8")),
+        *(("fp32", "f32", {"f32"}), ("fp16", "f16", {"f16"}), ("bf16", "bf16", {"bf16"})),
+        *(("int8-cpu", "f32", {"u8"}), ("int8", "f32", {"i8", "u8"}), ("int8-fp16", "f32", {"i8", "u8"})),
     ],
 )
-def test_layers_compute_in_the_numbers_that_are_the_files(exported: Path, precision: str, hint: str, number: str) -> None:
-    """Without a hint, OpenVINO takes bfloat16 for fp32 files where the CPU multiplies it."""
+def test_layers_compute_in_the_numbers_that_are_the_files(
+    exported: Path, precision: str, hint: str, numbers: set[str]
+) -> None:
+    """Without a hint, OpenVINO takes bfloat16 for fp32 files where the CPU multiplies it, and for fp16 files where it does not
+    multiply float16. Whether signed int8 stays signed depends on the CPU."""
+    if {"f16": "FP16", "bf16": "BF16"}.get(hint, "FP32") not in CAPABILITIES:
+        hint, numbers = "f32", {"f32"}
     assert hint_of(precision) == hint
     layers = layers_by_number(compile_file(exported / f"{NAME}.{precision}.onnx".replace(".fp32", ""), precision, {}))
-    missing = {"f16": "FP16", "bf16": "BF16"}.get(number)
-    if missing is not None and missing not in CAPABILITIES:
-        number = "f32"
-    assert max(layers, key=layers.__getitem__) == number
+    assert max(layers, key=layers.__getitem__) in numbers
     assert sum(layers.values()) == 28  # MobileNet v1's convolutions and its classifier
-    assert (layers == {number: 28}) == (precision not in ("int8", "int8-fp16"))
+    assert (len(layers) == 1) == (precision not in ("int8", "int8-fp16"))
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08", "half", "ends"])
