@@ -123,7 +123,7 @@ def test_a_command_ends_though_a_file_does_not(backend: str, tmp_path: Path) -> 
 
 def test_loading_is_limited_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is constant is computed where a file is loaded."""
-    size = 9000
+    size = 6000
     nodes = [
         helper.make_node("Expand", ["one", "shape"], ["y"]),
         helper.make_node("MatMul", ["y", "y"], ["z"]),
