@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from slimexport.target.arrays import Array
 from slimexport.target.serving.policy import Latencies
-from slimexport.target.timings.figures import HIGH, Figures, Timings, figures_of, percentile
 
-PERCENTILE = HIGH
+if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
+    from slimexport.target.arrays import Array
+    from slimexport.target.timings import Samples
+
+PERCENTILE = 0.95
 WITHIN_S = 8.0
 MOST_RUNS = 40
 CHECKS = 2  # further runs of a batch whose latency is known; of the smallest one more
 OFF = 1.5  # times that a run may be faster or slower than what is known
 BATCHES = (1, 2, 4, 8, 16, 32)
 
-Compute = Callable[[Array], object]
+Compute: TypeAlias = "Callable[[Array], object]"
 Clock = Callable[[], float]  # seconds
 
 
@@ -55,8 +59,8 @@ def sample(
     slo_ms: float,
     within_s: float = WITHIN_S,
     clock: Clock = time.perf_counter,
-) -> Timings:
-    """The figures of `widths` at `batches`, by label and batch.
+) -> Samples:
+    """Milliseconds that runs of `widths` at `batches` took, by label and batch.
 
     Of a width, batches beyond the first that takes longer than `slo_ms` are not run: no policy chooses them. Nor are those
     that would end after `within_s` seconds, were they to cost as much an image as the one before. Widths take turns, so that
@@ -80,15 +84,18 @@ def sample(
     for compute, batch, times in itertools.chain.from_iterable(itertools.repeat(turns, MOST_RUNS - 1)):
         if clock() + times[0] / 1e3 <= end:
             times.append(time_run(compute, most[:batch], clock))
-    return {
-        name: {batch: figures_of(times) for batch, times in row.items()}
-        for (name, _), row in zip(widths, samples, strict=True)
-    }
+    return {name: row for (name, _), row in zip(widths, samples, strict=True)}
 
 
-def latencies_of(names: Sequence[str], timings: Timings, batches: Sequence[int], slo_ms: float) -> Latencies:
-    """The table of policies: the high figure of every width at the `batches` that are of use."""
-    return table(names, [{batch: row.high_ms for batch, row in timings[name].items()} for name in names], batches, slo_ms)
+def latencies_of(names: Sequence[str], samples: Samples, batches: Sequence[int], slo_ms: float) -> Latencies:
+    """The table of policies: the percentile of every width's runs at the `batches` that are of use."""
+    return table(names, [{batch: percentile(ms) for batch, ms in samples[name].items()} for name in names], batches, slo_ms)
+
+
+def percentile(samples: Sequence[float], share: float = PERCENTILE) -> float:
+    """The smallest sample that at least `share` of them do not exceed; of few the longest."""
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def table(names: Sequence[str], rows: Sequence[Mapping[int, float]], batches: Sequence[int], slo_ms: float) -> Latencies:
@@ -106,23 +113,23 @@ def table(names: Sequence[str], rows: Sequence[Mapping[int, float]], batches: Se
     )
 
 
-def covers(row: Mapping[int, Figures], batches: Sequence[int], slo_ms: float) -> bool:
+def covers(row: Mapping[int, Sequence[float]], batches: Sequence[int], slo_ms: float) -> bool:
     """Whether what is known of a width is what `sample` would measure: all batches, or up to one that takes longer."""
-    return set(batches) <= set(row) or (bool(row) and row[max(row)].usual_ms > slo_ms)
+    return set(batches) <= set(row) or (bool(row) and percentile(row[max(row)], 0.5) > slo_ms)
 
 
 def farthest(
-    widths: Sequence[tuple[str, Compute]], shape: Sequence[int], timings: Timings, clock: Clock = time.perf_counter
+    widths: Sequence[tuple[str, Compute]], shape: Sequence[int], samples: Samples, clock: Clock = time.perf_counter
 ) -> tuple[str, float]:
-    """The width whose runs are the farthest from its usual figures, and how many times as long they take: the median over its
-    batches of the quickest of a few. Every batch has run once then."""
-    most = images_of(shape, max(batch for row in timings.values() for batch in row))
+    """The width whose runs are the farthest from what they usually took, and how many times as long they take: the median over
+    its batches of the quickest of a few. Every batch has run once then."""
+    most = images_of(shape, max(batch for row in samples.values() for batch in row))
     off: list[tuple[str, float]] = []
     for name, compute in widths:
         ratios: list[float] = []
-        for batch, figures in sorted(timings[name].items()):
+        for batch, ms in sorted(samples[name].items()):
             compute(most[:batch])
             runs = CHECKS + (not ratios)
-            ratios.append(min(time_run(compute, most[:batch], clock) for _ in range(runs)) / figures.usual_ms)
+            ratios.append(min(time_run(compute, most[:batch], clock) for _ in range(runs)) / percentile(ms, 0.5))
         off.append((name, percentile(ratios, 0.5)))
     return max(off, key=lambda of_width: max(of_width[1], 1 / max(of_width[1], 1e-9)))

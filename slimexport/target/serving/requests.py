@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from slimexport.target.arrays import Array
-from slimexport.target.serving.answer import Answer
-from slimexport.target.serving.errors import RequestError
-from slimtrain.base.untrusted.quoting import quoted
-
-MOST_MS = 3_600_000.0
+if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
+    from slimexport.target.arrays import Array
+    from slimexport.target.serving.answer import Answer
 
 
-class Pending(Future[Answer]):
+class Pending(Future["Answer"]):
     """A future that tells, once, when it is cancelled: what waits is counted, and its images are held no longer."""
 
     on_cancel: Callable[[], object] | None = None
@@ -135,27 +130,3 @@ class Waiting:
         size = self._sizes.pop(number, 0)
         self.images -= size
         return size > 0
-
-
-def checked_images(image: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
-    """Images [N, *shape] of what was sent, and whether it is one that came alone. RequestError for what is neither."""
-    wanted = ", ".join(map(str, shape))
-    try:
-        images = np.asarray(image)
-    except ValueError as error:  # lists of different lengths
-        raise RequestError(f"an input that is no array ({error}), expected float32 [{wanted}] or [N, {wanted}].") from error
-    if images.dtype != np.float32:
-        raise RequestError(f"an input of {images.dtype}, expected float32, normalized as the manifest's input says.")
-    single = images.ndim == len(shape)
-    batch = images[None] if single else images
-    if batch.shape[1:] != shape or not len(batch):
-        raise RequestError(f"an input of shape {list(images.shape)}, expected [{wanted}] or [N, {wanted}].")
-    return np.ascontiguousarray(batch), single
-
-
-def checked_ms(ms: float, what: str) -> float:
-    """RequestError unless they are above 0, up to an hour."""
-    number = ms if isinstance(ms, int | float | np.integer | np.floating) and not isinstance(ms, bool) else math.nan
-    if not 0 < number <= MOST_MS:
-        raise RequestError(f"{what} {quoted(ms)}: expected milliseconds above 0, up to an hour.")
-    return float(number)

@@ -26,12 +26,12 @@ from slimexport.target.runners import Given, OnnxRuntimeRunner
 from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
+from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed, checked_images, checked_ms
 from slimexport.target.serving.lane import Job, Lane
 from slimexport.target.serving.measuring import PERCENTILE
 from slimexport.target.serving.opening import OpenFile, accuracy_of
 from slimexport.target.serving.policy import DEFAULT, FIXED, Latencies, Policy
-from slimexport.target.serving.requests import Request, checked_images, checked_ms
+from slimexport.target.serving.requests import Request
 from slimexport.target.serving.scheduling import LATE, REFUSE, Scheduler, policy_of
 from slimexport.target.serving.starting import Start
 from slimexport.target.serving.watching import OnDisk, Watcher
@@ -109,24 +109,15 @@ class Runtime:
         if hang_s is not None and not (hang_s > 0 and math.isfinite(hang_s)):
             raise UserError(f"hang_s {hang_s!r}: expected seconds above 0.")
         if isinstance(policy, str) and not policy.startswith(f"{FIXED}:"):
-            policy_of(policy, ())  # known before anything is opened
+            _known(policy, ())  # before anything is opened
         self._slo_ms = checked_ms(slo_ms, "slo_ms")
         self.queue, self.hang_s = queue, HANG_S if hang_s is None else float(hang_s)
         self.bundle = Path(bundle)
         self._on_disk = OnDisk(self.bundle)
         self.manifest: Manifest = read_manifest(self.bundle)
         self._shape, self._results = tuple(self.manifest.input.input_shape), self.manifest.results
-        files, latencies = Start(
-            self.bundle,
-            self.manifest,
-            self._slo_ms,
-            widths,
-            precision,
-            backend,
-            batches,
-            None if profile is None else Path(profile),
-            threads,
-        ).open()
+        start = Start(self.bundle, self.manifest, self._slo_ms, widths, precision, backend, batches, profile, threads)
+        files, latencies = start.open()
         try:
             self._serve(files, latencies, policy, late)
         except BaseException:
@@ -137,7 +128,7 @@ class Runtime:
     def _serve(self, files: list[OpenFile], latencies: Latencies, policy: str | Policy, late: str) -> None:
         """Begin, with what was opened."""
         self._began = time.perf_counter()
-        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), policy, late)
+        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), _known(policy, latencies.widths), late)
         self.backend = files[0].runner.backend
         self.widths = tuple(
             WidthInfo(file.label, file.artifact.width, file.artifact.name, accuracy_of(file.artifact)) for file in files
@@ -348,7 +339,7 @@ class Runtime:
     @policy.setter
     def policy(self, policy: str | Policy) -> None:
         with self._changed:
-            self._scheduler.policy = policy
+            self._scheduler.policy = _known(policy, self._scheduler.latencies.widths)
 
     def stats(self) -> Snapshot:
         """Counts since it began, and what is now."""
@@ -397,3 +388,12 @@ class Runtime:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _known(policy: str | Policy, widths: Sequence[str]) -> str | Policy:
+    """UserError for a name that is none, or of a width that is not open."""
+    try:
+        policy_of(policy, widths)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return policy

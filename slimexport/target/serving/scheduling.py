@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from slimexport.target.serving.correcting import Corrected
 from slimexport.target.serving.policy import FIXED, NAMES, Choice, Latencies, Policy, drain, named_policy
 from slimexport.target.serving.requests import Request, Waiting
-from slimtrain.base.errors import UserError
-from slimtrain.base.untrusted.quoting import quoted
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class Scheduler:
 
     @property
     def policy(self) -> str | Policy:
-        """As it was set. UserError, when it is, for a name that is none, or of a width that is not open."""
+        """As it was set. ValueError, when it is, for a name that is none, or of a width that is not open."""
         return self._policy
 
     @policy.setter
@@ -61,13 +59,13 @@ class Scheduler:
         the narrowest."""
         self.corrected = self.corrected.without(width)
         labels = self.latencies.widths
-        kind, _, fixed = self._policy.partition(":") if isinstance(self._policy, str) else ("", "", "")
-        if kind == FIXED and fixed not in labels:
-            narrower = [label for label in labels if self._every.index(label) < self._every.index(fixed)]
+        if isinstance(self._policy, str) and not _is_open(self._policy, labels):
+            out = next(number for number, label in enumerate(self._every) if _is_open(self._policy, [label]))
+            narrower = [label for label in labels if self._every.index(label) < out]
             instead = (narrower or labels[:1])[-1]
-            log.warning("policy %s: width %s serves in the place of %s, which is out", self._policy, instead, fixed)
+            log.warning("policy %s: width %s serves in the place of %s, which is out", self._policy, instead, self._every[out])
             self._choose_by = policy_of(f"{FIXED}:{instead}", labels)
-        elif kind:
+        else:
             self._choose_by = policy_of(self._policy, labels)
 
     @property
@@ -115,12 +113,17 @@ class Scheduler:
 
 
 def policy_of(policy: str | Policy, widths: Sequence[str]) -> Policy:
-    """A policy's function. UserError for a name that is none, or of a width that is not among `widths`."""
+    """A policy's function. ValueError for a name that is none, or of a width that is not among `widths`."""
     if callable(policy):
         return policy
     if not isinstance(policy, str):
-        raise UserError(f"policy {quoted(policy)}: expected one of {', '.join(NAMES)}, or a function.")
+        raise ValueError(f"policy {policy!r}: expected one of {', '.join(NAMES)}, or a function.")
+    return named_policy(policy, widths)
+
+
+def _is_open(policy: str, widths: Sequence[str]) -> bool:
     try:
-        return named_policy(policy, widths)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        named_policy(policy, widths)
+    except ValueError:
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,17 @@ from pathlib import Path
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
 from slimexport.target.serving.choosing import MOST_OPEN, Candidate, front, halving, spread
-from slimexport.target.serving.measuring import BATCHES, OFF, covers, farthest, images_of, latencies_of, sample, time_run
+from slimexport.target.serving.measuring import (
+    BATCHES,
+    OFF,
+    covers,
+    farthest,
+    images_of,
+    latencies_of,
+    percentile,
+    sample,
+    time_run,
+)
 from slimexport.target.serving.opening import (
     MOST_IMAGES,
     OpenFile,
@@ -25,7 +35,7 @@ from slimexport.target.serving.opening import (
     version_of,
 )
 from slimexport.target.serving.policy import Latencies
-from slimexport.target.timings.figures import Figures, Timings, figures_of
+from slimexport.target.timings import Samples
 from slimexport.target.timings.kept import Key, keep, read_kept
 from slimexport.target.timings.recorded import ProfileError, Served, recorded
 from slimtrain.base.text import some
@@ -48,7 +58,7 @@ class Start:
     precision: str = "fp32"
     backend: str | None = None
     batches: Sequence[int] | None = None
-    profile: Path | None = None
+    profile: str | Path | None = None
     threads: int | None = None
 
     def open(self) -> tuple[list[OpenFile], Latencies]:
@@ -57,7 +67,7 @@ class Start:
         began = time.perf_counter()
         backend = choose_backend(self.manifest, self.backend)
         artifacts = files_of(self.folder, self.manifest, backend, self.precision, self.widths)
-        known = None if self.profile is None else self._profile(self.profile, artifacts, backend)
+        known = None if self.profile is None else self._profile(Path(self.profile), artifacts, backend)
         if known is not None:
             artifacts = [artifact for artifact in artifacts if self._label(artifact) in known]
         sizes = self._sizes(artifacts, known)
@@ -68,9 +78,9 @@ class Start:
             for artifact in artifacts:
                 files.append(self._open(artifact, backend))
                 undo.callback(files[-1].runner.close)
-            timings = self._timings(files, backend, sizes, known, START_S - (time.perf_counter() - began))
+            samples = self._samples(files, backend, sizes, known, START_S - (time.perf_counter() - began))
             undo.pop_all()
-        return files, latencies_of([file.label for file in files], timings, sizes, self.slo_ms)
+        return files, latencies_of([file.label for file in files], samples, sizes, self.slo_ms)
 
     def _label(self, artifact: Artifact) -> str:
         return label_of(artifact, self.manifest)
@@ -80,7 +90,7 @@ class Start:
 
     # ------------------------------------------------------------------------------------------------------- latencies
 
-    def _profile(self, profile: Path, artifacts: Sequence[Artifact], backend: str) -> Timings:
+    def _profile(self, profile: Path, artifacts: Sequence[Artifact], backend: str) -> Samples:
         """What the file knows of the artifacts; of widths that were asked for it knows all."""
         names = {artifact.name: self._label(artifact) for artifact in artifacts}
         served = Served(self.manifest.source.network, self.precision, backend, tuple(self.manifest.input.input_shape), names)
@@ -92,7 +102,7 @@ class Start:
             log.info("%s, which is not served", lacks)
         return known
 
-    def _sizes(self, artifacts: Sequence[Artifact], known: Timings | None) -> list[int]:
+    def _sizes(self, artifacts: Sequence[Artifact], known: Samples | None) -> list[int]:
         """The batches whose latencies are in the table: those that the user chose, of a profile those that it has of every
         width, by default powers of two, as far as engines take them."""
         most = min((artifact.engine.batch[2] for artifact in artifacts if artifact.engine is not None), default=MOST_IMAGES)
@@ -113,15 +123,15 @@ class Start:
             )
         return shared
 
-    def _timings(
-        self, files: Sequence[OpenFile], backend: str, sizes: Sequence[int], known: Timings | None, within_s: float
-    ) -> Timings:
+    def _samples(
+        self, files: Sequence[OpenFile], backend: str, sizes: Sequence[int], known: Samples | None, within_s: float
+    ) -> Samples:
         """Of a profile, as they are; of an earlier start, where a few runs do not tell otherwise; or measured now."""
         widths = [(file.label, file) for file in files]
         shape = self.manifest.input.input_shape
         if known is not None:
             of_profile = {file.label: {size: known[file.label][size] for size in sizes} for file in files}
-            label, times = farthest(widths, shape, {file.label: self._smallest(of_profile[file.label]) for file in files})
+            label, times = farthest(widths, shape, {label: {sizes[0]: row[sizes[0]]} for label, row in of_profile.items()})
             if not 1 / OFF <= times <= OFF:
                 log.warning(
                     "%s: width %s takes %.2f times as long here. What is served corrects the table", self.profile, label, times
@@ -133,13 +143,9 @@ class Start:
             if 1 / OFF <= times <= OFF:
                 return kept
             log.info("width %s takes %.2f times as long as when it was measured: all are measured anew", label, times)
-        timings = sample(widths, shape, sizes, self.slo_ms, max(LEAST_S, within_s))
-        keep(key, timings)
-        return timings
-
-    @staticmethod
-    def _smallest(row: Mapping[int, Figures]) -> dict[int, Figures]:
-        return {min(row): row[min(row)]}
+        samples = sample(widths, shape, sizes, self.slo_ms, max(LEAST_S, within_s))
+        keep(key, samples)
+        return samples
 
     def _key(self, artifacts: Sequence[Artifact], backend: str, sizes: Sequence[int]) -> Key:
         return Key(
@@ -153,9 +159,9 @@ class Start:
 
     # ---------------------------------------------------------------------------------------------------------- widths
 
-    def _worth_opening(self, artifacts: Sequence[Artifact], backend: str, known: Timings | None) -> list[Artifact]:
+    def _worth_opening(self, artifacts: Sequence[Artifact], backend: str, known: Samples | None) -> list[Artifact]:
         """A few that spread best over the Pareto front of latency and accuracy."""
-        ms = {label: row[min(row)].usual_ms for label, row in (known or self._looked_at(artifacts, backend)).items()}
+        ms = {label: percentile(row[min(row)], 0.5) for label, row in (known or self._looked_at(artifacts, backend)).items()}
         candidates = [
             Candidate(artifact, ms[self._label(artifact)], accuracy_of(artifact))
             for artifact in artifacts
@@ -163,11 +169,11 @@ class Start:
         ]
         return [candidate.artifact for candidate in spread(front(candidates))]
 
-    def _looked_at(self, artifacts: Sequence[Artifact], backend: str) -> Timings:
+    def _looked_at(self, artifacts: Sequence[Artifact], backend: str) -> Samples:
         """What one image takes: of all, or, where that takes long, of as many as there is time for, the ends first."""
         began = time.perf_counter()
         image = images_of(self.manifest.input.input_shape, 1)
-        looks: dict[str, dict[int, Figures]] = {}
+        looks: dict[str, dict[int, list[float]]] = {}
         key = self._key(artifacts, backend, [1])
         if (kept := read_kept(key)) is not None:
             return kept
@@ -178,7 +184,7 @@ class Start:
             file = self._open(artifact, backend)
             try:
                 file(image)
-                looks[file.label] = {1: figures_of([time_run(file, image) for _ in range(LOOKS)])}
+                looks[file.label] = {1: [time_run(file, image) for _ in range(LOOKS)]}
             finally:
                 file.runner.close()
         keep(key, looks)

@@ -15,10 +15,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from slimexport.target.records import EntryError, Record, from_json, to_json
+from slimexport.target.records import EntryError, Record, Within, from_json, to_json
+from slimexport.target.timings import Samples
 from slimexport.target.timings.cache_folder import cache_folder
-from slimexport.target.timings.figures import Figures, Timings
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.base.untrusted.json_text import JsonError, parse_json
@@ -55,37 +56,40 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptTimings(Record):
-    """What a file holds: the key as one text, and figures by label and batch."""
+class KeptSamples(Record):
+    """What a file holds: the key as one text, and milliseconds by label and batch."""
 
     of: str
-    timings: Mapping[str, Mapping[str, Figures]]
+    samples_ms: Mapping[str, Mapping[str, tuple[Annotated[float, Within(1e-6, 1e9)], ...]]]
 
 
-def read_kept(key: Key) -> Timings | None:
-    """The timings that were kept under a key; None where there are none that can be read."""
+def read_kept(key: Key) -> Samples | None:
+    """The samples that were kept under a key; None where there are none that can be read."""
     path = key.path()
     try:
-        kept = from_json(KeptTimings, parse_json(read_text(path, MOST_BYTES)))
-        if kept.of != key.as_json() or set(kept.timings) != set(key.files):
+        kept = from_json(KeptSamples, parse_json(read_text(path, MOST_BYTES)))
+        if kept.of != key.as_json() or set(kept.samples_ms) != set(key.files):
             raise EntryError("it is of something else")
-        timings = {label: {int(batch): figures for batch, figures in row.items()} for label, row in kept.timings.items()}
-        if not all(row and set(row) <= set(key.batches) for row in timings.values()):
+        samples = {label: {int(batch): times for batch, times in row.items()} for label, row in kept.samples_ms.items()}
+        if not all(row and set(row) <= set(key.batches) and all(row.values()) for row in samples.values()):
             raise EntryError("it has other batches")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, JsonError, ValueError) as error:
         log.warning("latencies kept in %s are not used (%s): they are measured anew", path, reason(error))
         return None
-    return timings
+    return samples
 
 
-def keep(key: Key, timings: Timings) -> None:
-    """Keep timings under a key, in place of those that were there."""
+def keep(key: Key, samples: Samples) -> None:
+    """Keep samples under a key, in place of those that were there."""
     path = key.path()
-    rows = {label: {str(batch): figures for batch, figures in row.items()} for label, row in timings.items()}
+    rows = {
+        label: {str(batch): tuple(round(ms, 6) for ms in times) for batch, times in row.items()}
+        for label, row in samples.items()
+    }
     try:
-        write_atomically(path, (json.dumps(to_json(KeptTimings(of=key.as_json(), timings=rows)), indent=1) + "\n").encode())
+        write_atomically(path, (json.dumps(to_json(KeptSamples(of=key.as_json(), samples_ms=rows))) + "\n").encode())
     except UserError as error:
         log.warning("latencies are not kept (%s): the next start measures anew", error)
         return

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from slimexport.target.records import EntryError, Name, Positive, Record, from_json
-from slimexport.target.timings.figures import Figures, Milliseconds, Timings, figures_of
+from slimexport.target.records import EntryError, Name, Positive, Record, Within, from_json
+from slimexport.target.timings import Samples
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.base.text import some
@@ -34,7 +34,7 @@ class ProfileError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundEntry(Record):
-    samples_ms: Mapping[str, tuple[Milliseconds, ...]]
+    samples_ms: Mapping[str, tuple[Annotated[float, Within(1e-6, 1e9)], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,11 @@ class Served:
     names: Mapping[str, str]
 
 
-def recorded(path: Path, served: Served) -> Timings:
-    """The figures of those of the networks that a `results.jsonl`, or the folder that holds one, knows on this backend, by
+def recorded(path: Path, served: Served) -> Samples:
+    """The samples of those of the networks that a `results.jsonl`, or the folder that holds one, knows on this backend, by
     label and batch. ProfileError for a file that is no such one, or knows none of them."""
     path = path / RESULTS if path.is_dir() else path
-    timings: dict[str, dict[int, Figures]] = {}
+    known: dict[str, dict[int, Sequence[float]]] = {}
     for number, line in _cells(path):
         try:
             entry = from_json(CellLine, line)
@@ -86,20 +86,20 @@ def recorded(path: Path, served: Served) -> Timings:
         wanted = (served.network, served.precision, served.backend, served.input_shape)
         if (cell.network, cell.precision, cell.backend, cell.input_shape) != wanted or cell.name not in served.names:
             continue
-        of_width = timings.setdefault(served.names[cell.name], {})
+        of_width = known.setdefault(served.names[cell.name], {})
         samples = _samples(entry)
         if samples and cell.batch in of_width:
             raise ProfileError(
                 f"{path}, line {number}: {cell.name} is there twice at batch {cell.batch}. Take joined runs apart."
             )
         if samples:
-            of_width[cell.batch] = figures_of(samples)
-    if not (timings := {label: row for label, row in timings.items() if row}):
+            of_width[cell.batch] = samples
+    if not (known := {label: row for label, row in known.items() if row}):
         raise ProfileError(
             f"{path}: holds no latency of {some(list(served.names))} in {served.precision} on {served.backend}. Measure the "
             f"bundle: python -m benchmarks BUNDLE --backends {served.backend}. Or leave --profile out."
         )
-    return timings
+    return known
 
 
 def _cells(path: Path) -> list[tuple[int, dict[str, Any]]]:

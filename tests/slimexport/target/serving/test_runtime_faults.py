@@ -339,7 +339,12 @@ def test_nothing_is_lost_and_nothing_answered_twice(
     """Eight threads submit, and one closes in between."""
     ends: Counter[int] = Counter()
     served = Runtime(bundle, queue=queue, batches=[1, 4])
-    closing = threading.Thread(target=lambda: (wait_until(lambda: served.stats().submitted > 300), served.close(drain)))
+
+    def close() -> None:
+        wait_until(lambda: served.stats().submitted > 300)
+        served.close(drain)
+
+    closing = threading.Thread(target=close)
     closing.start()
     futures, refusals = submitted_by_threads(served, 8, 100, deadline_ms)
     closing.join(PATIENCE_S)
