@@ -78,11 +78,15 @@ class Scheduler:
         quickest = min(latencies.of(width, request.size) for width in range(len(latencies.widths)))
         return 1e3 * (request.due_s - now_s) < quickest + OVERHEAD_MS
 
+    def refuses(self, request: Request, now_s: float) -> bool:
+        """Whether a request is not served any more."""
+        return self.late == REFUSE and self.hopeless(request, now_s)
+
     def next(self, now_s: float) -> tuple[Run | None, Sequence[Request]]:
         """The run that is to begin now, None where nothing waits; and the requests that are refused, as they would be late."""
         late: list[Request] = []
         while (head := self.waiting.head()) is not None:
-            if self.late == SERVE or not self.hopeless(head, now_s):
+            if not self.refuses(head, now_s):
                 break
             if (taken := self.waiting.take_head()) is not None:
                 late.append(taken)
