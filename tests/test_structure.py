@@ -41,6 +41,7 @@ FLOORS = (
     "slimexport/target",
     "slimexport/target/proof",
     "slimexport/target/cuda",
+    "slimexport/target/timings",
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
     "slimexport/onnx_files/operators",
@@ -83,6 +84,7 @@ LIGHT = {
     "slimexport/target": {"numpy"},
     "slimexport/target/proof": {"numpy"},
     "slimexport/target/cuda": {"numpy"},
+    "slimexport/target/timings": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
 }

@@ -6,11 +6,12 @@ The runtime holds one under a lock; a simulation holds one beside a clock of its
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.policy import Choice, Latencies, Policy, drain
+from slimexport.target.serving.policy import FIXED, NAMES, POLICIES, Choice, Latencies, Policy, drain, named_policy
 from slimexport.target.serving.requests import Request, Waiting
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,39 @@ class Run:
 
 
 class Scheduler:
-    """`late`: whether a request that cannot meet its deadline is refused, or served at the narrowest width."""
+    """`policy`: a name, or a function. `late`: whether a request that cannot meet its deadline is refused, or served at the
+    narrowest width."""
 
-    def __init__(self, corrected: Corrected, policy: Policy, late: str = REFUSE) -> None:
-        self.corrected, self.policy, self.late = corrected, policy, late
+    def __init__(self, corrected: Corrected, policy: str | Policy, late: str = REFUSE) -> None:
+        self.corrected, self.late = corrected, late
         self.waiting = Waiting()
+        self._every = corrected.now().widths  # those that are out too
+        self.policy = policy
+
+    @property
+    def policy(self) -> str | Policy:
+        """As it was set. ValueError, when it is, for a name that is none, or of a width that is not open."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str | Policy) -> None:
+        self._choose_by = policy_of(policy, self.latencies.widths)
+        self._policy: str | Policy = policy
         self._complained = False
+
+    def take_out(self, width: int) -> None:
+        """Choose among the other widths. In the place of a fixed one that is out serves the widest that is not wider, or else
+        the narrowest."""
+        self.corrected = self.corrected.without(width)
+        labels = self.latencies.widths
+        if isinstance(self._policy, str) and not _is_open(self._policy, labels):
+            out = next(number for number, label in enumerate(self._every) if _is_open(self._policy, [label]))
+            narrower = [label for label in labels if self._every.index(label) < out]
+            instead = (narrower or labels[:1])[-1]
+            log.warning("policy %s: width %s serves in the place of %s, which is out", self._policy, instead, self._every[out])
+            self._choose_by = policy_of(f"{FIXED}:{instead}", labels)
+        else:
+            self._choose_by = policy_of(self._policy, labels)
 
     @property
     def latencies(self) -> Latencies:
@@ -50,31 +78,65 @@ class Scheduler:
         quickest = min(latencies.of(width, request.size) for width in range(len(latencies.widths)))
         return 1e3 * (request.due_s - now_s) < quickest + OVERHEAD_MS
 
+    def refuses(self, request: Request, now_s: float) -> bool:
+        """Whether a request is not served any more."""
+        return self.late == REFUSE and self.hopeless(request, now_s)
+
     def next(self, now_s: float) -> tuple[Run | None, Sequence[Request]]:
         """The run that is to begin now, None where nothing waits; and the requests that are refused, as they would be late."""
         late: list[Request] = []
         while (head := self.waiting.head()) is not None:
-            if self.late == SERVE or not self.hopeless(head, now_s):
+            if not self.refuses(head, now_s):
                 break
             if (taken := self.waiting.take_head()) is not None:
                 late.append(taken)
         if head is None:
             return None, late
         slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
-        choice = self._choose(slack_ms)
+        choice = self._late_choice() if self.late == SERVE and self.hopeless(head, now_s) else self._choose(slack_ms)
+        width = self._for_whole(head, choice, slack_ms) if head.size > choice.batch else choice.width
         requests = tuple(self.waiting.take(choice.batch))
-        return (Run(choice.width, requests, slack_ms) if requests else None), late
+        return (Run(width, requests, slack_ms) if requests else None), late
+
+    def _for_whole(self, head: Request, choice: Choice, slack_ms: float) -> int:
+        """The width of a run of a request that has more images than the policy, which counts images, means to run: of drain
+        and slackfit the widest up to the chosen one that is in time with all of them."""
+        if not isinstance(self._policy, str) or self._policy not in POLICIES:
+            return choice.width
+        latencies = self.latencies
+        return next((width for width in range(choice.width, 0, -1) if latencies.of(width, head.size) <= slack_ms), 0)
 
     def _choose(self, slack_ms: float) -> Choice:
         """The policy's choice, or, where a user's own fails, which is said once, that of `drain`."""
         latencies, waiting = self.latencies, self.waiting.images
         try:
-            width, batch = self.policy(waiting, slack_ms, latencies)
-            if not (0 <= width < len(latencies.widths) and 1 <= batch):
+            width, batch = map(operator.index, self._choose_by(waiting, slack_ms, latencies))
+            if not (0 <= width < len(latencies.widths) and batch >= 1):
                 raise ValueError(f"chose width {width} of {len(latencies.widths)} and a batch of {batch}")
+            return Choice(width, min(batch, latencies.largest))
         except Exception as error:  # a user's function: a service goes on
             if not self._complained:
                 log.exception("the policy failed (%s); drain is used where it does", error)
                 self._complained = True
             return drain(waiting, slack_ms, latencies)
-        return Choice(int(width), min(int(batch), latencies.largest))
+
+    def _late_choice(self) -> Choice:
+        """Of a head that is late whatever is done: the narrowest, with as many as it takes, so that fewer will be."""
+        return Choice(0, min(self.waiting.images, self.latencies.largest))
+
+
+def policy_of(policy: str | Policy, widths: Sequence[str]) -> Policy:
+    """A policy's function. ValueError for a name that is none, or of a width that is not among `widths`."""
+    if callable(policy):
+        return policy
+    if not isinstance(policy, str):
+        raise ValueError(f"policy {policy!r}: expected one of {', '.join(NAMES)}, or a function.")
+    return named_policy(policy, widths)
+
+
+def _is_open(policy: str, widths: Sequence[str]) -> bool:
+    try:
+        named_policy(policy, widths)
+    except ValueError:
+        return False
+    return True
