@@ -23,6 +23,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_leave_this_process_running() -> Iterator[None]:
+    """A command that a test runs in this process does not end it for a thread that another test left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slimtrain.base.command.end_without_them", lambda code: None)
+        yield
+
+
 PUBLISHED = (
     "s_mobilenet_v1",
     "s_mobilenet_v2",
