@@ -50,7 +50,7 @@ def is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _client(url: str) -> Any:
+def open_client(url: str) -> Any:
     """Triton's client for a URL, of a server or of a model of it; to be closed by the caller. ResourceError without it."""
     try:
         from tritonclient.http import aio
@@ -95,7 +95,7 @@ def _model_name(url: str) -> str:
 
 
 async def _metadata(url: str, name: str) -> dict[str, Any]:
-    client = _client(url)
+    client = open_client(url)
     try:
         metadata = await client.get_model_metadata(name)
     except Exception as error:  # the client's own, and those of the library below it
@@ -120,7 +120,7 @@ async def _play(url: str, model: Model, times_s: Array, images: Sequence[Array],
         tensor = InferInput(model.input, [1, *image.shape], "FP32")
         tensor.set_data_from_numpy(image[None], binary_data=True)
         inputs.append([tensor])
-    book, client = Book(times_s), _client(url)
+    book, client = Book(times_s), open_client(url)
     running: set[asyncio.Task[None]] = set()
     try:
         began = time.perf_counter() + LEAD_S
