@@ -25,7 +25,9 @@ from slimtrain.base.command import CONTEXT, Command, messages
     metavar="SHARE",
     help="Of the widest network's capacity, measured first.  [default: 1.2, a file's own]",
 )
-@click.option("--rate", type=float, metavar="N", help="Requests per second, in place of --load; needed for a URL.")
+@click.option(
+    "--rate", type=float, metavar="N", help="Requests per second, in place of --load; needed for a URL.  [default: none]"
+)
 @click.option("--cv2", type=float, default=CV2, metavar="X", help="Of bursts: squared coefficient of variation of intervals.")
 @click.option("--seconds", type=float, metavar="S", help="Of the trace.  [default: 30, a file's own]")
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of trace and images.")

@@ -57,7 +57,7 @@ def held(at_s: float) -> Held:
 
 
 def growth(looks: Sequence[Held]) -> dict[str, float]:
-    """By how much the most that was held in the last third exceeds the most in the third before, once all has settled."""
+    """By how much the most that was held in the second half exceeds the most in the first, once all has settled."""
     settled = [look for look in looks if look.at_s >= SETTLED * looks[-1].at_s]
     middle = len(settled) // 2
     earlier, later = settled[:middle], settled[middle:]

@@ -20,13 +20,14 @@ def test_a_trace_is_ascending_within_its_time_and_the_same_for_a_seed(kind: str)
     assert np.array_equal(trace.times_s, draw(kind, RATE, SECONDS, seed=3, cv2=8.0).times_s)
     assert trace.rate == len(trace) / SECONDS and trace.as_dict()["requests"] == len(trace)
     if kind != STEADY:
-        assert not np.array_equal(trace.times_s[:100], draw(kind, RATE, SECONDS, seed=4, cv2=8.0).times_s[:100])
+        other = draw(kind, RATE, SECONDS, seed=4, cv2=8.0)
+        assert not np.array_equal(trace.times_s[:100], other.times_s[:100])
 
 
 @pytest.mark.parametrize(("kind", "cv2"), [(POISSON, 1.0), (BURSTY, 4.0), (BURSTY, 8.0), (STEP, 1.0)])
 def test_the_mean_rate_over_many_seeds_is_the_asked_one(kind: str, cv2: float) -> None:
     """Counts of a renewal process have a variance of about cv2 times their mean, so the mean of 300 traces is known to
-    sqrt(cv2 rate seconds / 300); short traces would show a beginning that is none of the process's own."""
+    the root of cv2 rate seconds / 300; short traces would show a beginning that is none of the process's own."""
     seconds, seeds = 0.5, 300
     counts = [len(draw(kind, RATE, seconds, seed, cv2)) for seed in range(seeds)]
     expected = RATE * seconds
@@ -116,7 +117,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, said: st
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not there. Give one of steady"):
+    with pytest.raises(UserError, match=r"not there\. Give one of steady"):
         read_trace(tmp_path / "none.txt")
     with pytest.raises(UserError, match="is a folder"):
         read_trace(tmp_path)
