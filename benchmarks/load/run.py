@@ -19,19 +19,18 @@ from benchmarks.load.capacity import capacity_of
 from benchmarks.load.comparing import PolicyRun, compare
 from benchmarks.load.over_http import is_url
 from benchmarks.load.records import LoadRecords
-from benchmarks.load.services import AS_SERVED, LocalService, RemoteService, checked_policies, width_of
+from benchmarks.load.services import AS_SERVED, LocalService, RemoteService, checked_policies, names_of, width_of
 from benchmarks.load.traces import CV2, KINDS, Trace, draw, read_trace
 from benchmarks.load.wording import console, notes
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.report.plots.style import device_name
-from benchmarks.request import OUTPUT, split_names
 from slimexport.target.serving.policy import DEFAULT
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.base.text import count, duration
 
 LOAD, SECONDS = 1.2, 30.0  # where nothing else is asked for
-FOLDER = "load"
+OUTPUT, FOLDER = Path("measured"), "load"
 MOST_SLO_MS = 60_000.0
 Say = Callable[[str], None]
 
@@ -117,7 +116,7 @@ def opened(asked: Asked) -> tuple[LocalService | RemoteService, list[str]]:
     if asked.remote:
         return RemoteService(asked.target, asked.slo_ms, asked.seed), [AS_SERVED]
     policies = checked_policies(asked.policies or DEFAULT)
-    widths = None if asked.widths is None else [width_of(text) for text in split_names(asked.widths)]
+    widths = None if asked.widths is None else [width_of(text) for text in names_of(asked.widths)]
     options = {name: getattr(asked, name) for name in ("precision", "backend", "threads", "late", "queue")}
     if asked.profile is not None:
         options["profile"] = asked.profile

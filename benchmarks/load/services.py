@@ -110,9 +110,14 @@ def width_of(text: str) -> float | str:
         return text
 
 
+def names_of(text: str) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def checked_policies(text: str) -> list[str]:
     """The policies of a comma-separated list. UserError for a name that is none, and for one that is there twice."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_of(text)
     if not names:
         raise UserError(f"--policies {text!r}: expected some of {', '.join(NAMES)}.")
     for name in names:

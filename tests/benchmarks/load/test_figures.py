@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from benchmarks.load.figures import PolicyFigures, WidthFacts, beaten, faults, f
 FACTS = (WidthFacts("0.5", 0.5, 0.6), WidthFacts("1", 1.0, 0.8))
 
 
-def samples(latencies: dict[str, list[float]], late: int = 0, failed: int = 0, lost: int = 0, send_ms: float = 0.1) -> Samples:
+def samples(
+    latencies: Mapping[str, Sequence[float]], late: int = 0, failed: int = 0, lost: int = 0, send_ms: float = 0.1
+) -> Samples:
     ends = [(label, ms) for label, values in latencies.items() for ms in values]
     book = Book(np.arange(len(ends) + late + failed + lost, dtype=np.float64))
     for number, (label, ms) in enumerate(ends):

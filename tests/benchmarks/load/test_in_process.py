@@ -23,12 +23,14 @@ def test_an_open_loop_waits_for_no_answer() -> None:
     runtime = FakeRuntime(lambda number, deadline_ms: None)
     times = np.array([0.0, 0.01, 0.01, 0.5])
 
-    def last(number: int, deadline_ms: float) -> None:
-        if number == 3:
-            for place, future in enumerate(runtime.futures):
-                future.set_result(answer_of(computed_ms=float(place)))
+    def at_last(number: int, deadline_ms: float) -> Answer | None:
+        if number < 3:
+            return None
+        for future in runtime.futures:
+            future.set_result(answer_of())
+        return answer_of()
 
-    runtime.on_submit = lambda number, deadline_ms: last(number, deadline_ms) or (answer_of() if number == 3 else None)
+    runtime.on_submit = at_last
     samples = play(runtime, times, IMAGES, 1000.0, clock=clock, sleep=clock.sleep)
     assert samples.of(ANSWERED).all() and np.allclose(samples.latency_ms, [500, 490, 490, 0])
     assert np.allclose(samples.late_ms, 0) and sum(clock.slept) == pytest.approx(0.5 + LEAD_S)

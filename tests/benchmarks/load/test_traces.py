@@ -26,8 +26,8 @@ def test_a_trace_is_ascending_within_its_time_and_the_same_for_a_seed(kind: str)
 
 @pytest.mark.parametrize(("kind", "cv2"), [(POISSON, 1.0), (BURSTY, 4.0), (BURSTY, 8.0), (STEP, 1.0)])
 def test_the_mean_rate_over_many_seeds_is_the_asked_one(kind: str, cv2: float) -> None:
-    """Counts of a renewal process have a variance of about cv2 times their mean, so the mean of 300 traces is known to
-    the root of cv2 rate seconds / 300; short traces would show a beginning that is none of the process's own."""
+    """The variance of a renewal process's counts is about cv2 times their mean, so the mean of 300 traces is known to the
+    root of cv2 rate seconds / 300; short traces would show a beginning that is none of the process's own."""
     seconds, seeds = 0.5, 300
     counts = [len(draw(kind, RATE, seconds, seed, cv2)) for seed in range(seeds)]
     expected = RATE * seconds
@@ -47,7 +47,7 @@ def test_intervals_of_bursts_have_the_variation(cv2: float) -> None:
 
 
 def test_a_third_of_a_bursty_trace_is_poisson() -> None:
-    """Counts in long windows have the variance of both parts together, which is additive: 1/3 and CV2 times 2/3 of the mean."""
+    """Counts in long windows have the variance of both parts together, which is additive: 1/3 and CV2 2/3 of the mean."""
     times = bursty(RATE, 4000.0, 8.0, np.random.default_rng(2))
     counts = np.histogram(times, np.arange(0, 4001, 4.0))[0]
     assert counts.mean() == pytest.approx(4 * RATE, rel=0.02)

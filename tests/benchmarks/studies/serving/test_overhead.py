@@ -50,7 +50,7 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     python = folder / "python"
     python.write_text(f"#!{sys.executable}\nimport signal, sys, time\n{script}\n")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(overhead.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
 
 
 def test_the_address_is_what_the_server_prints(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
