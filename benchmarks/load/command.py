@@ -33,6 +33,7 @@ from slimtrain.base.command import CONTEXT, Command, messages
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Of trace and images.")
 @click.option("--policies", metavar="LIST", help=f"Some of {', '.join(NAMES)}, compared in this run.  [default: {DEFAULT}]")
 @click.option("--repeats", type=click.IntRange(1), default=1, metavar="N", help="Rounds, policies forth and back.")
+@click.option("--images", type=click.IntRange(1), default=1, metavar="N", help="In a request.")
 @click.option("--widths", metavar="LIST", help="That are open.  [default: five that spread best]")
 @click.option("--precision", default="fp32", metavar="NAME", help="Of the files.")
 @click.option("--backend", metavar="NAME", help="What runs them.  [default: the bundle's engines, or onnxruntime-cpu]")

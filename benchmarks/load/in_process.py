@@ -36,10 +36,12 @@ class Submitting(Protocol):
     def submit(self, image: Array, deadline_ms: float | None = None) -> Future[Answer]: ...
 
 
-def images_of(shape: Sequence[int], seed: int, count: int = IMAGES) -> list[Array]:
-    """Noise in the form of a network's inputs; requests take turns with them."""
+def images_of(shape: Sequence[int], seed: int, count: int = IMAGES, together: int = 1) -> list[Array]:
+    """Noise in the form of a network's inputs, of `shape`; so many `together` have one more dimension. Requests take turns
+    with them."""
     draw = np.random.default_rng([seed, 2])
-    return [draw.standard_normal(tuple(shape), dtype=np.float32) for _ in range(count)]
+    whole = tuple(shape) if together == 1 else (together, *shape)
+    return [draw.standard_normal(whole, dtype=np.float32) for _ in range(count)]
 
 
 def play(

@@ -117,8 +117,9 @@ async def _play(url: str, model: Model, times_s: Array, images: Sequence[Array],
 
     inputs = []
     for image in images:
-        tensor = InferInput(model.input, [1, *image.shape], "FP32")
-        tensor.set_data_from_numpy(image[None], binary_data=True)
+        batch = image if image.ndim > len(model.shape) else image[None]
+        tensor = InferInput(model.input, list(batch.shape), "FP32")
+        tensor.set_data_from_numpy(batch, binary_data=True)
         inputs.append([tensor])
     book, client = Book(times_s), open_client(url)
     running: set[asyncio.Task[None]] = set()

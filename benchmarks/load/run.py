@@ -49,6 +49,7 @@ class Asked:
     seed: int = 0
     policies: str | None = None
     repeats: int = 1
+    images: int = 1
     widths: str | None = None
     precision: str = "fp32"
     backend: str | None = None
@@ -114,18 +115,18 @@ class Compared:
 def opened(asked: Asked) -> tuple[LocalService | RemoteService, list[str]]:
     """The service, and the policies that are compared on it. UserError."""
     if asked.remote:
-        return RemoteService(asked.target, asked.slo_ms, asked.seed), [AS_SERVED]
+        return RemoteService(asked.target, asked.slo_ms, asked.seed, asked.images), [AS_SERVED]
     policies = checked_policies(asked.policies or DEFAULT)
     widths = None if asked.widths is None else [width_of(text) for text in names_of(asked.widths)]
     options = {name: getattr(asked, name) for name in ("precision", "backend", "threads", "late", "queue")}
     if asked.profile is not None:
         options["profile"] = asked.profile
-    return LocalService(Path(asked.target), widths, asked.slo_ms, asked.seed, **options), policies
+    return LocalService(Path(asked.target), widths, asked.slo_ms, asked.seed, asked.images, **options), policies
 
 
 def trace_of(asked: Asked, capacity: float | None) -> Trace:
-    """The trace that is asked for, where the widest network has a capacity. UserError."""
-    rate = asked.rate
+    """The trace that is asked for, where the widest network has a capacity, in images per second. UserError."""
+    rate, capacity = asked.rate, None if capacity is None else capacity / asked.images
     if asked.trace not in KINDS:
         if asked.load is not None and capacity is not None:
             rate = asked.load * capacity
@@ -146,7 +147,7 @@ def measure(asked: Asked, path: Path | None, say: Say, command: str) -> Compared
     trace = trace_of(asked, capacity)
     settings = _settings(asked, service, capacity, trace)
     name = service.opened.network if isinstance(service, LocalService) else service.model.name
-    say(_expected(trace, policies, asked.repeats, capacity))
+    say(_expected(trace, asked, len(policies), capacity))
     began = time.monotonic()
 
     def run(records: LoadRecords | None) -> list[PolicyRun]:
@@ -188,13 +189,20 @@ def _settings(asked: Asked, service: LocalService | RemoteService, capacity: flo
     return {"options": options, "service": of_service, "capacity": capacity, "trace": trace.as_dict()}
 
 
-def _expected(trace: Trace, policies: Sequence[str], repeats: int, capacity: float | None) -> str:
-    share = "" if capacity is None else f", {trace.rate / capacity:.2f} of the widest's {capacity:.0f} images per second"
-    runs = count(len(policies) * repeats, "run")
+def _expected(trace: Trace, asked: Asked, policies: int, capacity: float | None) -> str:
+    share = (
+        "" if capacity is None else f", {_share(trace, asked, capacity):.2f} of the widest's {capacity:.0f} images per second"
+    )
+    runs = count(policies * asked.repeats, "run")
     return (
         f"{trace.kind}: {count(len(trace), 'request')} at {trace.rate:.1f} per second{share}; {runs} of "
         f"{duration(trace.seconds)}, and the opening"
     )
+
+
+def _share(trace: Trace, asked: Asked, capacity: float) -> float:
+    """What was drawn, of the capacity."""
+    return trace.rate * asked.images / capacity
 
 
 def load(asked: Asked, as_json: Path | None, output_dir: Path | None, with_plots: bool) -> int:
@@ -229,7 +237,8 @@ def _plot(compared: Compared, asked: Asked, folder: Path, with_plots: bool, say:
     """The picture's name, if it was drawn."""
     if not with_plots:
         return []
-    share = "" if compared.capacity is None else f" ({compared.trace.rate / compared.capacity:.2f} of the widest's capacity)"
+    capacity = compared.capacity
+    share = "" if capacity is None else f" ({_share(compared.trace, asked, capacity):.2f} of the widest's capacity)"
     first = f"{compared.name} under load: {compared.trace.kind}, {compared.trace.rate:.0f} requests per second{share}"
     second = f"deadline {asked.slo_ms:g} ms, on {device_name(str(compared.environment.get('cpu') or 'this machine'))}"
     try:

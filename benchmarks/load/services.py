@@ -40,18 +40,22 @@ class LocalService:
     """A bundle in this process. A policy `fixed:WIDTH` has a runtime with that width alone, as a server without slimmable
     networks has; all others have the same widths, those of the first opening."""
 
-    def __init__(self, bundle: Path, widths: Sequence[float | str] | None, slo_ms: float, seed: int, **options: Any) -> None:
+    def __init__(
+        self, bundle: Path, widths: Sequence[float | str] | None, slo_ms: float, seed: int, images: int = 1, **options: Any
+    ) -> None:
         self.bundle, self.slo_ms, self.options = bundle, slo_ms, options
         self._facts: dict[str, WidthFacts] = {}
         with self._runtime(widths, DEFAULT) as runtime:
             labels = tuple(info.label for info in runtime.widths)
-            self.images = images_of(runtime.manifest.input.input_shape, seed)
-            latencies = runtime.latencies
+            latencies, shape = runtime.latencies, runtime.manifest.input.input_shape
+            if images > latencies.largest:
+                raise UserError(f"--images {images}: a run takes {latencies.largest} at most. Send fewer in a request.")
+            self.images = images_of(shape, seed, together=images)
             self.opened = Opened(
                 runtime.manifest.source.network,
                 runtime.backend,
                 labels,
-                median_times(runtime, labels[-1], self.images[0]),
+                median_times(runtime, labels[-1], images_of(shape, seed, 1)[0]),
                 {
                     label: dict(zip(latencies.batches, row, strict=True))
                     for label, row in zip(latencies.widths, latencies.ms, strict=True)
@@ -81,10 +85,10 @@ class LocalService:
 class RemoteService:
     """A model of a server. Its policy is its own."""
 
-    def __init__(self, url: str, slo_ms: float, seed: int) -> None:
+    def __init__(self, url: str, slo_ms: float, seed: int, images: int = 1) -> None:
         self.url, self.slo_ms = url, slo_ms
         self.model = over_http.model_of(url)
-        self.images = images_of(self.model.shape, seed)
+        self.images = images_of(self.model.shape, seed, together=images)
 
     @property
     def facts(self) -> tuple[tuple[WidthFacts, ...], str | None]:

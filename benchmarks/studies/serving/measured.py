@@ -27,10 +27,10 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         networks = {}
         if arguments.only != "digits":
             bundle = published_bundle(folder, arguments.bundle)
-            networks["published"] = network(bundle, arguments.slo_ms, arguments)
+            networks["published"] = network(bundle, arguments, images=1)
         if arguments.only != "published":
             bundle = digits_bundle(folder, arguments.digits)
-            networks["digits"] = network(bundle, arguments.digits_slo_ms, arguments)
+            networks["digits"] = network(bundle, arguments, images=arguments.digits_images)
     return {
         "command": command_line("benchmarks.studies.serving"),
         "environment": before,
@@ -39,9 +39,10 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def network(bundle: Path, slo_ms: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One network on all traces."""
-    service = LocalService(bundle, None, slo_ms, arguments.seed)
+def network(bundle: Path, arguments: argparse.Namespace, images: int) -> dict[str, Any]:
+    """One network on all traces, with so many images in a request."""
+    slo_ms = arguments.slo_ms
+    service = LocalService(bundle, None, slo_ms, arguments.seed, images)
     capacity = capacity_of(service.opened.widest_ms)
     policies = [*(f"{FIXED}:{label}" for label in reversed(service.opened.labels)), *reversed(POLICIES)]
     print(
@@ -50,7 +51,7 @@ def network(bundle: Path, slo_ms: float, arguments: argparse.Namespace) -> dict[
     by_setting: dict[Setting, list[PolicyFigures]] = {}
     traces = []
     for setting in SETTINGS:
-        trace = draw(setting.kind, setting.load * capacity, arguments.seconds, arguments.seed, setting.cv2)
+        trace = draw(setting.kind, setting.load * capacity / images, arguments.seconds, arguments.seed, setting.cv2)
         traces.append(trace.as_dict())
         runs = compare(service.play, policies, trace, slo_ms, lambda: service.facts[0], arguments.repeats)
         by_setting[setting] = [run.figures for run in runs]
@@ -63,6 +64,7 @@ def network(bundle: Path, slo_ms: float, arguments: argparse.Namespace) -> dict[
     return {
         "bundle": bundle.name,
         "slo_ms": slo_ms,
+        "images": images,
         "capacity": capacity,
         "accuracies": service.facts[1],
         "latencies_ms": service.opened.latencies_ms,

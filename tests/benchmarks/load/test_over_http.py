@@ -58,6 +58,19 @@ def test_requests_are_bytes_with_a_deadline_and_answers_tell_their_width() -> No
 
 
 @needs_client
+def test_requests_of_several_images() -> None:
+    shapes: list[list[int]] = []
+
+    def responding(number: int, header: Mapping[str, Any], content: bytes) -> tuple[int, Mapping[str, Any]]:
+        shapes.append(header["inputs"][0]["shape"])
+        return 200, ANSWER
+
+    with protocol_server(responding) as url:
+        play(url, model_of(url), spaced(1), images_of((3, 4, 4), 0, 1, together=6), 60_000.0)
+    assert shapes == [[6, 3, 4, 4]]
+
+
+@needs_client
 def test_no_request_waits_for_the_answer_of_another() -> None:
     """The server answers none before it has all of them."""
     everyone = threading.Barrier(12, timeout=60.0)

@@ -124,6 +124,8 @@ def test_how_much_is_sent() -> None:
     assert trace_of(Asked("b", trace="steady", seconds=10.0), 100.0).rate == pytest.approx(120.0)
     assert trace_of(Asked("b", trace="steady", load=0.5, seconds=10.0), 100.0).rate == pytest.approx(50.0)
     assert trace_of(Asked("b", trace="steady", rate=7.0, seconds=10.0), 100.0).rate == pytest.approx(7.0)
+    several = Asked("b", trace="steady", load=0.5, seconds=10.0, images=5)
+    assert trace_of(several, 100.0).rate == pytest.approx(10.0), "of the capacity in images"
     assert trace_of(Asked("b", trace="steady"), 100.0).seconds == running.SECONDS
 
 

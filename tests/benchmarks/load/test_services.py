@@ -42,6 +42,14 @@ def test_every_request_is_answered_by_the_width_of_its_policy(service: LocalServ
     assert set(samples.labels) == labels
 
 
+def test_requests_of_several_images(two_widths: Path) -> None:
+    service = LocalService(two_widths, [0.25], LONG_MS, seed=0, images=4)
+    samples = service.play("drain", np.zeros(2))
+    assert service.images[0].shape == (4, 3, 32, 32) and samples.in_time(LONG_MS).all() and (samples.batch >= 4).all()
+    with pytest.raises(UserError, match="--images 64: a run takes"):
+        LocalService(two_widths, [0.25], LONG_MS, seed=0, images=64)
+
+
 def test_a_width_that_the_bundle_lacks_is_refused(service: LocalService) -> None:
     with pytest.raises(UserError, match=r"holds no width 0\.7"):
         service.play("fixed:0.7", np.zeros(1))

@@ -34,7 +34,7 @@ def test_a_simulation_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("words", "said"),
     [
         (("soak", "--minutes", "0"), "--minutes 0: expected a number above 0"),
-        (("figures", "--digits-slo-ms", "nan"), "--digits-slo-ms nan"),
+        (("figures", "--slo-ms", "nan"), "--slo-ms nan"),
         (("simulation", "--results", "none"), "none: not there"),
         (("everything",), "invalid choice"),
     ],
