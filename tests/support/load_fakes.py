@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from slimexport.target.arrays import Array
+from slimexport.target.serving import measuring
 from slimexport.target.serving.answer import Answer
 
 
@@ -58,6 +61,12 @@ class FakeRuntime:
 
 def answer_of(name: str = "0.5", batch: int = 1, queued_ms: float = 1.0, computed_ms: float = 2.0) -> Answer:
     return Answer(np.zeros(3, np.float32), float(name), name, batch, queued_ms, computed_ms)
+
+
+def start_quickly(patch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Runtimes measure little when they are opened, and keep it in a folder of the test's own."""
+    patch.setattr(measuring, "MOST_RUNS", 3)
+    patch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 METADATA = {

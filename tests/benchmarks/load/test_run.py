@@ -13,9 +13,8 @@ from benchmarks.load import run as running
 from benchmarks.load.command import command
 from benchmarks.load.run import Asked, trace_of
 from benchmarks.load.services import AS_SERVED
-from slimexport.target.serving import measuring
 from slimtrain.base.errors import UserError
-from tests.support.load_fakes import protocol_server
+from tests.support.load_fakes import protocol_server, start_quickly
 from tests.support.outcomes import Outcome, outcome_of
 
 LONG = ["--slo-ms", "30000"]  # a deadline that a loaded machine meets
@@ -24,7 +23,7 @@ LONG = ["--slo-ms", "30000"]  # a deadline that a loaded machine meets
 @pytest.fixture(autouse=True)
 def here(hasty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+    start_quickly(monkeypatch, tmp_path)
 
 
 def load(*words: object, code: int = 0) -> Outcome:

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from benchmarks.load.services import LocalService, checked_policies, fixed_width, width_of
-from slimexport.target.serving import measuring
 from slimtrain.base.errors import UserError
+from tests.support.load_fakes import start_quickly
 
 LONG_MS = 30_000.0  # a deadline that a loaded machine meets
 
 
 @pytest.fixture(scope="module")
-def service(two_widths: Path) -> LocalService:
+def service(two_widths: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalService:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+        start_quickly(patch, tmp_path_factory.mktemp("cache"))
         return LocalService(two_widths, None, LONG_MS, seed=0)
 
 
 @pytest.fixture(autouse=True)
-def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A start measures little."""
-    monkeypatch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+    start_quickly(monkeypatch, tmp_path)
 
 
 def test_the_first_opening_says_what_there_is(service: LocalService) -> None:

@@ -11,12 +11,12 @@ import pytest
 from benchmarks.cells.records import json_line
 from benchmarks.studies.serving import measured
 from benchmarks.studies.serving.questions import SETTINGS
-from slimexport.target.serving import measuring
+from tests.support.load_fakes import start_quickly
 
 
-def test_every_trace_is_run_on_every_policy(two_widths: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trace_is_run_on_every_policy(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of the capacity for a moment: figures of a loaded machine mean nothing, their form does."""
-    monkeypatch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+    start_quickly(monkeypatch, tmp_path)
     monkeypatch.setattr(measured, "capacity_of", lambda times: 80.0)
     arguments = argparse.Namespace(seed=0, seconds=0.4, repeats=1, slo_ms=30_000.0)
     given = json.loads(json_line(measured.network(two_widths, arguments, images=2)))

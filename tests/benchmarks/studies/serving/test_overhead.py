@@ -12,10 +12,9 @@ import pytest
 
 from benchmarks.studies.serving import overhead
 from benchmarks.studies.serving.overhead import WARM_UP, http_ms, in_process_ms, server
-from slimexport.target.serving import measuring
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import CommandError
-from tests.support.load_fakes import FakeRuntime, answer_of, protocol_server
+from tests.support.load_fakes import FakeRuntime, answer_of, protocol_server, start_quickly
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +30,8 @@ def test_the_network_s_own_time_is_taken_off() -> None:
     assert taken[0] < 0, "a minute that it did not take"
 
 
-def test_a_runtime_is_asked_one_by_one(two_widths: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+def test_a_runtime_is_asked_one_by_one(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_quickly(monkeypatch, tmp_path)
     with Runtime(two_widths, widths=[0.25]) as runtime:
         taken = in_process_ms(runtime, 0.1)
         assert runtime.stats().answered == len(taken) + WARM_UP and (taken > 0).all() and np.isfinite(taken).all()

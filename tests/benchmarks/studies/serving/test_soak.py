@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.serving.soak import MOST_GROWTH_MIB, Answers, Held, grows, growth, held, soak
-from slimexport.target.serving import measuring
 from slimexport.target.serving.runtime import Runtime, WidthInfo
-from tests.support.load_fakes import answer_of
+from tests.support.load_fakes import answer_of, start_quickly
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -62,9 +61,9 @@ def test_an_answer_of_another_image_is_wrong() -> None:
 
 
 @LINUX
-def test_a_soak_of_a_moment(two_widths: Path, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_soak_of_a_moment(two_widths: Path, tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a loaded machine meets; a fiftieth of the capacity, which may be thousands a second."""
-    monkeypatch.setattr(measuring, "MOST_RUNS", measuring.LEAST_RUNS)
+    start_quickly(monkeypatch, tmp_path)
     given = soak(two_widths, seconds=1.0, load=0.02, slo_ms=30_000.0, seed=0)
     assert given["answers"] == {"lost": 0, "doubled": 0, "wrong": 0, "failed": 0}
     assert given["figures"]["attainment"] == 1.0 and given["figures"]["requests"] == given["trace"]["requests"]
