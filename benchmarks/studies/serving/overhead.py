@@ -8,6 +8,7 @@ request waited and ran in the server, as its answer says it.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import subprocess
 import sys
@@ -70,13 +71,25 @@ def in_process_ms(runtime: Runtime, seconds: float) -> Array:
     """Milliseconds beside the network, a request each."""
     images = images_of(runtime.manifest.input.input_shape, 0)
     taken: list[float] = []
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends or len(taken) <= WARM_UP:
+    pace = _Pace(seconds)
+    while pace.goes_on(len(taken)):
         began = time.perf_counter()
         answer = runtime.submit(images[len(taken) % len(images)], DEADLINE_MS).result()
         taken.append(1e3 * (time.perf_counter() - began) - answer.computed_ms)
         time.sleep(PAUSE_S)
     return np.array(taken[WARM_UP:])
+
+
+class _Pace:
+    """WARM_UP requests, and then so many seconds of them, one at the least."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.ends = seconds, math.inf
+
+    def goes_on(self, done: int) -> bool:
+        if done == WARM_UP:
+            self.ends = time.perf_counter() + self.seconds
+        return done <= WARM_UP or time.perf_counter() < self.ends
 
 
 def http_ms(url: str, seconds: float) -> Array:
@@ -91,8 +104,8 @@ async def _http_ms(url: str, name: str, tensor: str, images: Sequence[Array], se
     client = open_client(url)
     taken: list[float] = []
     try:
-        ends = time.perf_counter() + seconds
-        while time.perf_counter() < ends or len(taken) <= WARM_UP:
+        pace = _Pace(seconds)
+        while pace.goes_on(len(taken)):
             image = images[len(taken) % len(images)]
             began = time.perf_counter()
             given = InferInput(tensor, [1, *image.shape], "FP32")
