@@ -17,9 +17,8 @@ from benchmarks.cells.cell import Array
 from benchmarks.load.book import FAILED, FULL, LATE, Book, Samples
 from benchmarks.load.figures import WidthFacts
 from slimexport.target.serving.answer import Answer
-from slimexport.target.serving.errors import Late, QueueFull
+from slimexport.target.serving.errors import Closed, Late, QueueFull
 from slimexport.target.serving.runtime import WidthInfo
-from slimtrain.base.errors import UserError
 
 LEAD_S = 0.05  # from the start of a run to its first second
 LEAST_DEADLINE_MS = 1e-3  # of a request that is sent after its deadline: the runtime refuses it
@@ -56,7 +55,8 @@ def play(
 ) -> Samples:
     """Send request i at `times_s[i]` with image i, modulo their number, due `slo_ms` after that time; what became of each.
 
-    `on_answer` is given the number and the answer of each that was answered, in the thread that hands it over."""
+    `on_answer` is given the number and the answer of each that was answered, in the thread that hands it over. Raises
+    RequestError for images that the runtime does not take."""
     book = Book(times_s)
     began = clock() + LEAD_S
 
@@ -70,7 +70,7 @@ def play(
             future = runtime.submit(images[number % len(images)], max(LEAST_DEADLINE_MS, slo_ms - late_ms))
         except QueueFull:
             book.refused(number, FULL)
-        except UserError:  # a runtime that is closed, or without a width
+        except Closed:  # or without a width
             book.refused(number, FAILED)
         else:
             future.add_done_callback(_Noting(book, number, due, clock, on_answer))

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.load.book import ANSWERED, FAILED, FULL, LATE, LOST, OUTCOMES
 from benchmarks.load.in_process import LEAD_S, LEAST_DEADLINE_MS, facts_of, images_of, play
 from slimexport.target.serving.answer import Answer
-from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed
+from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
 from slimexport.target.serving.runtime import WidthInfo
 from tests.support.load_fakes import Clock, FakeRuntime, answer_of
 
@@ -59,6 +59,13 @@ def test_every_end_has_its_name() -> None:
     samples = play(runtime, np.arange(6.0), IMAGES, 50.0, clock=clock, sleep=clock.sleep, grace_s=-0.05)
     assert [OUTCOMES[place] for place in samples.outcome] == [ANSWERED, FULL, FAILED, LATE, FAILED, LOST]
     assert (samples.labels, samples.batch[0], samples.queued_ms[0], samples.computed_ms[0]) == (("1",), 4, 1.0, 2.0)
+
+
+def test_images_that_nobody_takes_end_the_run() -> None:
+    clock = Clock()
+    runtime = FakeRuntime(lambda number, deadline_ms: RequestError("64 images: a run takes 32 at most"))
+    with pytest.raises(RequestError, match="takes 32 at most"):
+        play(runtime, np.zeros(1), IMAGES, 50.0, clock=clock, sleep=clock.sleep)
 
 
 def test_answers_are_shown_to_who_wants_to_see_them_and_not_kept() -> None:
