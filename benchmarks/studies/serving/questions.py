@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -41,12 +42,16 @@ SETTINGS = (
 
 def answers(by_setting: Mapping[Setting, Sequence[PolicyFigures]], policy: str = DEFAULT) -> dict[str, Any]:
     """Of a policy: its least attainment in a judged trace; which fixed widths have more attainment and more accuracy, trace by
-    trace; and by how much its mean accuracy over the judged traces beats that of the best fixed width, of those that serve
+    trace, and which of them by more than noise; and by how much its mean accuracy over the judged traces beats that of the best fixed width, of those that serve
     ATTAINMENT in every one of them, None where none does or an accuracy is not known."""
     judged = {setting: rows for setting, rows in by_setting.items() if setting.judged}
     own = {setting: _row(rows, policy) for setting, rows in by_setting.items()}
     beaten_by = {
         setting.title: [better.policy for better in beaten(own[setting], [row for row in rows if _is_fixed(row)])]
+        for setting, rows in by_setting.items()
+    }
+    clearly = {
+        setting.title: [row.policy for row in rows if row.policy in beaten_by[setting.title] and _clear(row, own[setting])]
         for setting, rows in by_setting.items()
     }
     means = {name: _mean(judged, name) for name in _fixed_in_all(judged)}
@@ -59,6 +64,7 @@ def answers(by_setting: Mapping[Setting, Sequence[PolicyFigures]], policy: str =
         "least_attainment": least,
         "attains": least >= ATTAINMENT,
         "beaten_by": beaten_by,
+        "clearly_beaten_by": clearly,
         "mean_accuracy": mine,
         "best_fixed": None if best is None else best[1],
         "best_fixed_accuracy": None if best is None else best[0],
@@ -72,7 +78,8 @@ def said(given: Mapping[str, Any]) -> list[str]:
     lines = [f"{given['policy']}: at least {100 * given['least_attainment']:.2f} % in time in every judged trace"]
     for title, names in given["beaten_by"].items():
         if names:
-            lines.append(f"{title}: {', '.join(names)} served more in time, and more accurately")
+            clear = "" if given["clearly_beaten_by"][title] else ", by no more than noise"
+            lines.append(f"{title}: {', '.join(names)} served more in time, and more accurately{clear}")
     if given["gain"] is None:
         lines.append(f"no fixed width serves {100 * ATTAINMENT:g} % in time in all of them, or accuracies are not known")
     else:
@@ -93,6 +100,13 @@ def shown(by_setting: Mapping[Setting, Sequence[PolicyFigures]]) -> str:
         cells = [_row(by_setting[setting], policy) for setting in settings]
         rows.append([policy, *(f"{100 * of.attainment:.2f} {_percent(of.mean_accuracy)}" for of in cells)])
     return table(["policy", *(setting.title for setting in settings)], rows)
+
+
+def _clear(better: PolicyFigures, other: PolicyFigures) -> bool:
+    """Whether an attainment is higher by more than two standard errors of the difference of two shares."""
+    share = (better.attainment * better.requests + other.attainment * other.requests) / (better.requests + other.requests)
+    error = math.sqrt(share * (1 - share) * (1 / better.requests + 1 / other.requests))
+    return better.attainment - other.attainment > 2 * error
 
 
 def _percent(value: float | None) -> str:

@@ -51,7 +51,15 @@ def test_the_best_fixed_width_is_one_that_serves_enough_in_every_judged_trace() 
 
 def test_a_width_that_is_better_in_both_is_told_in_every_trace() -> None:
     assert answers(FIGURES)["beaten_by"] == {"steady 0.6": ["fixed:1"], "bursty 2.4, CV2 8": [], "poisson 0.6": []}
-    assert "steady 0.6: fixed:1 served more in time, and more accurately" in said(answers(FIGURES))
+    assert "steady 0.6: fixed:1 served more in time, and more accurately, by no more than noise" in said(answers(FIGURES))
+
+
+def test_one_request_of_a_thousand_is_noise_and_ten_are_not() -> None:
+    for attainment, clearly in ((0.999, []), (0.99, ["fixed:1"])):
+        figures = {FIRST: [row("fixed:1", 1.0, 0.72), row("drain", attainment, 0.71)]}
+        given = answers(figures)
+        assert given["beaten_by"] == {"steady 0.6": ["fixed:1"]} and given["clearly_beaten_by"] == {"steady 0.6": clearly}
+    assert said(given)[1].endswith("more accurately")
 
 
 def test_no_width_that_serves_enough_leaves_it_open() -> None:
