@@ -42,8 +42,8 @@ SETTINGS = (
 
 def answers(by_setting: Mapping[Setting, Sequence[PolicyFigures]], policy: str = DEFAULT) -> dict[str, Any]:
     """Of a policy: its least attainment in a judged trace; which fixed widths have more attainment and more accuracy, trace by
-    trace, and which of them by more than noise; and by how much its mean accuracy over the judged traces beats that of the best fixed width, of those that serve
-    ATTAINMENT in every one of them, None where none does or an accuracy is not known."""
+    trace, and which of them by more than noise; and by how much its mean accuracy over the judged traces beats that of the
+    best fixed width, of those that serve ATTAINMENT in every one of them, None where none does or an accuracy is not known."""
     judged = {setting: rows for setting, rows in by_setting.items() if setting.judged}
     own = {setting: _row(rows, policy) for setting, rows in by_setting.items()}
     beaten_by = {
