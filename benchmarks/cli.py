@@ -40,6 +40,7 @@ def measure(
       python -m benchmarks exports/us_mobilenet_v1 --baseline measured/us_mobilenet_v1/results.jsonl
       python -m benchmarks choose exports/us_mobilenet_v1 --latency-ms 5 --batch 8
       python -m benchmarks channels us_mobilenet_v1
+      python -m benchmarks load exports/us_mobilenet_v1 --slo-ms 50
       python -m benchmarks --list
 
     Writes results.jsonl (raw samples), results.csv, report.md and plots. No clock or power setting is changed.
@@ -96,7 +97,7 @@ def choose(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m benchmarks`, or `slimbench`: `choose` and `channels` are commands, everything else is measured."""
+    """`python -m benchmarks`, or `slimbench`: `choose`, `channels` and `load` are commands, everything else is measured."""
     name = started_as(PROGRAM)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--list"]:
@@ -110,5 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with messages(PROGRAM):
             from benchmarks.layers.command import command  # needs PyYAML, which measuring bundles does not
         command(words[1:], prog_name=f"{name} channels")
+    elif words[:1] == ["load"]:
+        from benchmarks.load.command import command as load
+
+        load(words[1:], prog_name=f"{name} load")
     else:
         measure(words, prog_name=name)

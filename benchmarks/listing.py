@@ -10,6 +10,7 @@ COMMANDS = {
     "python -m benchmarks BUNDLE...": "What every width of a bundle costs on this device, next to its MACs.",
     "python -m benchmarks choose BUNDLE --latency-ms 5": "The widest, or most accurate, width within a latency budget.",
     "python -m benchmarks channels NETWORK": "Where latency steps as channels shrink; writes the latency table.",
+    "python -m benchmarks load BUNDLE_OR_URL": "How a served bundle keeps deadlines under load, at what accuracy.",
 }
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks.cells.inputs import assumed_cache
 from benchmarks.cli import choose, measure
 from benchmarks.layers.command import command as channels
+from benchmarks.load.command import command as load
 from slimexport.cli import main as slimexport
 from slimexport.target.runners import PROVIDERS
 from slimtrain.base.packages import is_installed
@@ -62,6 +63,7 @@ SUBSTITUTIONS = (
     (r"^slimbench channels (\S+)", rf"slimbench channels \1 {CHANNELS}"),
     (r"^(slimbench (?:choose )?exports.*)", rf"\1 {MEASURED}"),
     (r"--latency-ms 5", "--latency-ms 5000"),
+    (r"^(slimbench load .*)--load 1.2", r"\1--rate 20 --seconds 0.5"),
 )
 # Exit codes other than 0, and why.
 RTX = is_installed("tensorrt_rtx_bindings")
@@ -73,6 +75,7 @@ CODES = {
     "--backend onnxruntime-cuda": 3,  # no GPU here
 }
 COMMANDS: dict[str, click.Command] = {"slimtrain": slimtrain, "slimexport": slimexport, "slimbench": measure}
+PARTS: dict[str, click.Command] = {"choose": choose, "channels": channels, "load": load}  # of slimbench
 INLINE = re.compile(r"`((?:slimtrain|slimexport|slimbench)(?: [^`]+)+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -105,8 +108,8 @@ def substituted(line: str) -> list[str]:
 def run(words: list[str]) -> Outcome:
     """A command in this process."""
     name, *arguments = words
-    if name == "slimbench" and arguments[0] in ("choose", "channels"):
-        return outcome_of({"choose": choose, "channels": channels}[arguments[0]], f"slimbench {arguments[0]}", *arguments[1:])
+    if name == "slimbench" and arguments[0] in PARTS:
+        return outcome_of(PARTS[arguments[0]], f"slimbench {arguments[0]}", *arguments[1:])
     if name == "slimbench" and arguments == ["--list"]:
         from benchmarks.listing import listing
 
@@ -201,7 +204,7 @@ def options_of(command: click.Command) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_option_that_is_named_exists(document: str) -> None:
-    known = {"--help", "--list", *(name for command in (*COMMANDS.values(), choose, channels) for name in options_of(command))}
+    known = {"--help", "--list", *(name for command in (*COMMANDS.values(), *PARTS.values()) for name in options_of(command))}
     others = {"--shm-size", "--nproc-per-node", "--no-deps"}  # docker's, torchrun's, pip's
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks" / "studies").rglob("*.py"))
     scripts = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', sources))

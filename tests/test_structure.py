@@ -59,6 +59,7 @@ FLOORS = (
     "benchmarks/report",
     "benchmarks/report/plots",
     "benchmarks/layers",
+    "benchmarks/load",
     "benchmarks/studies/searching",
     "benchmarks/studies/any_network",
     "benchmarks/studies/quantizing",
@@ -67,6 +68,7 @@ FLOORS = (
     "benchmarks/studies/consumers",
     "benchmarks/studies/onnxruntimes",
     "benchmarks/studies/defects",
+    "benchmarks/studies/serving",
     "benchmarks",
 )
 # What is beyond the standard library and may be loaded by importing any file of a folder. No torch in any of them.

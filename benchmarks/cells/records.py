@@ -40,7 +40,9 @@ MOST_BYTES = 128 << 20  # of a run: ten million samples
 MOST_LINES = 200_000
 RESULTS, TABLE, REPORT, COMPARISON = "results.jsonl", "results.csv", "report.md", "comparison.txt"
 CHOOSE = "choose"  # the folder, in a bundle's, of the runs that a width was chosen by
-WRITTEN = re.compile(rf"{'|'.join(map(re.escape, (RESULTS, TABLE, REPORT, COMPARISON)))}|(latency|throughput|pareto)_.*\.png")
+WRITTEN = re.compile(
+    rf"{'|'.join(map(re.escape, (RESULTS, TABLE, REPORT, COMPARISON)))}|(latency|throughput|pareto)_.*\.png|load\.png"
+)
 ADVICE = Advice("What was measured before stays. Free some space and run again.", "Choose another folder.")
 
 

@@ -37,6 +37,7 @@ LESS = {  # what takes less memory, by the name of a command
     "slimexport": "Take fewer --widths at a time, a smaller --calibration-batch-size, fewer --probes or --workers.",
     "benchmarks": "Take fewer --widths at a time, smaller --batches, or fewer --threads.",
     "choose": "Take fewer --widths at a time, a smaller --batch, or fewer --threads.",
+    "load": "Take fewer --widths or --seconds, or a smaller --rate.",
     "channels": "Take a smaller --batch or --image-size, or fewer --threads.",
 }
 

@@ -298,7 +298,7 @@ def test_help_needs_no_torch_and_no_onnxruntime(tmp_path: Path) -> None:
     for module in ("torch", "onnxruntime", "onnx", "matplotlib"):
         (tmp_path / "block" / f"{module}.py").write_text("raise ImportError('not here')")
     path = f"{tmp_path / 'block'}{os.pathsep}{ROOT}"
-    for words in (["--help"], ["choose", "--help"], ["channels", "--help"], ["--version"], ["--list"]):
+    for words in (["--help"], ["choose", "--help"], ["channels", "--help"], ["load", "--help"], ["--version"], ["--list"]):
         run(*words, cwd=tmp_path, PYTHONPATH=path)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.cells.cell import Cell, Result
+from benchmarks.cells.published_errors import published_error
 from benchmarks.cells.statistics import summary
 from benchmarks.report.analysis import listed
-from benchmarks.studies.zoo.errors import published_error
 
 # How networks are called where people read: the architecture's name with the family's before it
 ARCHITECTURES = {

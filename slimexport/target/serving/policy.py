@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 NEAR = 1.1  # batches that take at most so many times the best one's time for all that waits are as good: the smallest is taken
+SHARE = 0.8  # drain: of the slack that a run may take where not all that waits can be served in time; the rest is for noise
 FILL = 0.8  # slackfit: latencies within this share of the longest that fits are one bucket
 
 
@@ -80,13 +81,14 @@ def drain(waiting: int, slack_ms: float, latencies: Latencies) -> Choice:
     """The widest that serves all that waits before the most urgent of it is due; the narrowest where none does.
 
     Of batches that take about as long for all of it the smallest is taken: the sooner a run ends, the sooner what came
-    meanwhile is looked at.
+    meanwhile is looked at. Where no width serves all of it the batch uses a share of the slack only: otherwise every run would
+    be one that is late if it takes any longer than the table says.
     """
     for width in range(len(latencies.widths) - 1, -1, -1):
         batch, total = _quickest(width, waiting, latencies)
         if total <= slack_ms:
             return Choice(width, batch)
-    return Choice(0, _largest_within(0, waiting, slack_ms, latencies))
+    return Choice(0, _largest_within(0, waiting, SHARE * slack_ms, latencies))
 
 
 def slackfit(waiting: int, slack_ms: float, latencies: Latencies) -> Choice:
@@ -112,15 +114,24 @@ NAMES = (*POLICIES, f"{FIXED}:WIDTH")
 
 
 def named_policy(name: str, widths: Sequence[str]) -> Policy:
-    """A policy by its name: one of `POLICIES`, or `fixed:0.5` for one of `widths`. ValueError otherwise."""
+    """A policy by its name: one of `POLICIES`, or `fixed:0.5` for one of `widths`, also as another text of that number, as is
+    1.0 of 1. ValueError otherwise."""
     if name in POLICIES:
         return POLICIES[name]
     kind, _, width = name.partition(":")
-    if kind == FIXED and width in widths:
-        return fixed(list(widths).index(width))
+    if kind == FIXED and (places := [index for index, label in enumerate(widths) if _same(label, width)]):
+        return fixed(places[0])
     if kind == FIXED:
         raise ValueError(f"policy {name!r}: width {width or 'none'!r} is not open. Open are {', '.join(widths)}.")
     raise ValueError(f"policy {name!r}: not known. Available: {', '.join(NAMES)}.")
+
+
+def _same(label: str, width: str) -> bool:
+    """Whether two texts name one width."""
+    try:
+        return label == width or float(label) == float(width)
+    except ValueError:  # a plan's name
+        return False
 
 
 def _useful(waiting: int, latencies: Latencies) -> list[int]:

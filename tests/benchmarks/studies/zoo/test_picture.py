@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
+from benchmarks.cells.published_errors import ERRORS
 from benchmarks.report.plots.style import COLOURS
-from benchmarks.studies.zoo.errors import ERRORS
 from benchmarks.studies.zoo.front import Point, joint_front
 from benchmarks.studies.zoo.picture import BEATEN, COLOUR, FORM, WORTH, kind_of, zoo_figure
 from slimtrain.costs.cost import CostCounter

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.studies.zoo.errors import ERRORS, published_error
+from benchmarks.cells.published_errors import ERRORS, published_error
 from slimtrain.base.errors import UserError
 from slimtrain.models.published import PUBLISHED, published_spec
 from tests.support import REFERENCE

@@ -1,0 +1,1 @@
+"""A bundle under load: the figures that serving is judged by."""

@@ -1,0 +1,148 @@
+"""What a request costs beside its network while nothing else is there: one at a time, with pauses, in process and over HTTP.
+
+In process: from before `submit` until `result` is back in the thread that waits, less the time that the run took. Over HTTP:
+from before the request is made until its answer is read, by Triton's client with tensors as bytes, less the time that the
+request waited and ran in the server, as its answer says it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells.cell import Array
+from benchmarks.load.in_process import images_of
+from benchmarks.load.over_http import model_of, open_client
+from benchmarks.machine.environment import command_line, environment
+from benchmarks.studies.serving.bundles import published_bundle
+from slimexport.target.manifest import read_manifest
+from slimexport.target.serving.runtime import Runtime
+from slimtrain.base.errors import CommandError
+
+WIDTHS = "0.25,1.0"
+PAUSE_S = 0.01  # after an answer
+WARM_UP = 50  # requests that are not counted
+DEADLINE_MS = 10_000.0
+LIMITS = {"in_process_p50_ms": 0.15, "in_process_p99_ms": 1.0, "http_p50_ms": 1.5}
+STOP_S = 30.0
+LISTENS = re.compile(r"http://\S+:\d+")
+
+
+def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
+    """Both ways, `seconds` each; printed, and given as plain values."""
+    before = environment()
+    with tempfile.TemporaryDirectory() as name:
+        bundle = published_bundle(Path(name), given, WIDTHS)
+        with Runtime(bundle) as runtime:
+            in_process = in_process_ms(runtime, seconds)
+        with server(bundle) as url:
+            over_http = http_ms(url, seconds)
+    figures = {
+        "in_process_p50_ms": float(np.percentile(in_process, 50)),
+        "in_process_p99_ms": float(np.percentile(in_process, 99)),
+        "http_p50_ms": float(np.percentile(over_http, 50)),
+        "http_p99_ms": float(np.percentile(over_http, 99)),
+    }
+    for name, value in figures.items():
+        limit = f", expected at most {LIMITS[name]:g}" if name in LIMITS else ""
+        print(f"{name}: {value:.3f}{limit}")
+    return {
+        "command": command_line("benchmarks.studies.serving"),
+        "environment": before,
+        "figures": figures,
+        "limits": LIMITS,
+        "holds": {name: figures[name] <= limit for name, limit in LIMITS.items()},
+        "samples_ms": {"in_process": np.round(in_process, 4).tolist(), "http": np.round(over_http, 4).tolist()},
+    }
+
+
+def in_process_ms(runtime: Runtime, seconds: float) -> Array:
+    """Milliseconds beside the network, a request each."""
+    images = images_of(runtime.manifest.input.input_shape, 0)
+    taken: list[float] = []
+    pace = _Pace(seconds)
+    while pace.goes_on(len(taken)):
+        began = time.perf_counter()
+        answer = runtime.submit(images[len(taken) % len(images)], DEADLINE_MS).result()
+        taken.append(1e3 * (time.perf_counter() - began) - answer.computed_ms)
+        time.sleep(PAUSE_S)
+    return np.array(taken[WARM_UP:])
+
+
+class _Pace:
+    """WARM_UP requests, and then so many seconds of them, one at the least."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.ends = seconds, math.inf
+
+    def goes_on(self, done: int) -> bool:
+        if done == WARM_UP:
+            self.ends = time.perf_counter() + self.seconds
+        return done <= WARM_UP or time.perf_counter() < self.ends
+
+
+def http_ms(url: str, seconds: float) -> Array:
+    """The same of a server's model at `url`."""
+    model = model_of(url)
+    return asyncio.run(_http_ms(url, model.name, model.input, images_of(model.shape, 0), seconds))
+
+
+async def _http_ms(url: str, name: str, tensor: str, images: Sequence[Array], seconds: float) -> Array:
+    from tritonclient.http import InferInput
+
+    client = open_client(url)
+    taken: list[float] = []
+    try:
+        pace = _Pace(seconds)
+        while pace.goes_on(len(taken)):
+            image = images[len(taken) % len(images)]
+            began = time.perf_counter()
+            given = InferInput(tensor, [1, *image.shape], "FP32")
+            given.set_data_from_numpy(image[None], binary_data=True)
+            result = await client.infer(name, [given], timeout=round(1e3 * DEADLINE_MS))
+            np.asarray(result.as_numpy(result.get_response()["outputs"][0]["name"]))
+            whole = 1e3 * (time.perf_counter() - began)
+            said = result.get_response()["parameters"]
+            taken.append(whole - float(said["queued_ms"]) - float(said["computed_ms"]))
+            await asyncio.sleep(PAUSE_S)
+    finally:
+        await client.close()
+    return np.array(taken[WARM_UP:])
+
+
+@contextmanager
+def server(bundle: Path) -> Iterator[str]:
+    """A bundle's `slimexport --serve` in a process of its own: its model's address. CommandError where it does not begin."""
+    words = [sys.executable, "-m", "slimexport", "--bundle", str(bundle), "--serve", "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        heard: list[str] = []
+        address = None
+        for line in process.stdout:
+            heard.append(line)
+            if (address := LISTENS.search(line)) is not None:
+                break
+        if address is None:
+            raise CommandError(f"slimexport --serve did not begin:\n{''.join(heard).strip()}", process.wait() or 1)
+        yield f"{address[0]}/v2/models/{read_manifest(bundle).source.network}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
