@@ -43,6 +43,7 @@ FLOORS = (
     "slimexport/target/cuda",
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
+    "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
@@ -85,6 +86,7 @@ LIGHT = {
     "slimexport/target/cuda": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
+    "slimexport/target/serving/triton": {"numpy"},
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from slimexport.target import triton
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest, read_manifest
 from slimexport.target.records import to_json
+from slimexport.target.serving.triton import repository
+from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.build_settings import BuildSettings
-from slimexport.target.triton import write_repository
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.folders import replacing
 from tests.support.bundle_helpers import artifact, with_file
@@ -503,7 +503,7 @@ def test_an_interrupted_replacement_is_undone(
         return exchange(source, target)
 
     monkeypatch.setattr(os, "rename", failing_rename)
-    monkeypatch.setattr(triton, "exchange", failing_exchange)
+    monkeypatch.setattr(repository, "exchange", failing_exchange)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
         written(tmp_path, *artifacts, overwrite=True)
     assert tree(tmp_path / "models") == before
@@ -524,7 +524,7 @@ def test_a_failure_on_the_way_leaves_nothing(
         if "second" in str(path):
             raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(triton, "_flush", flush)
+    monkeypatch.setattr(repository, "_flush", flush)
     with pytest.raises(expected) as caught:
         written(tmp_path, *artifacts)
     assert part in str(caught.value) and caught.value.exit_code == code  # type: ignore[attr-defined]
@@ -538,7 +538,7 @@ def test_a_repository_made_by_another_process_meanwhile_is_not_touched(
         (tmp_path / "models").mkdir()
         (tmp_path / "models" / "theirs").write_text("theirs")
 
-    monkeypatch.setattr(triton, "_flush", flush)
+    monkeypatch.setattr(repository, "_flush", flush)
     with pytest.raises(BundleError, match="made by another process"):
         written(tmp_path)
     assert tree(tmp_path / "models") == {"theirs": b"theirs"}
