@@ -121,7 +121,7 @@ GROUND = {
     *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "memory")),
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
-OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}
+OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
 
 
 @pytest.fixture(scope="module")
