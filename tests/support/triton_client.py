@@ -2,8 +2,8 @@
 goes to another.
 
 python triton_client.py ADDRESS REQUESTS.npz ANSWERS.npz, with the arrays `model` (a name), `images` [N, C, H, W], and of every
-burst b: `size_b`, requests of one image that are sent at once, of the images in turn, and `timeout_b` in microseconds. Of every
-burst come back `outputs_b` [size, classes], `widths_b` (texts) and `errors_b` (texts, "" of an answer).
+burst b: `size_b`, requests of one image that are sent at once, of the images in turn, and `timeout_b` in microseconds. Of
+every burst come back `outputs_b` [size, classes], `widths_b` (texts) and `errors_b` (texts, "" of an answer).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def burst(client: Any, model: str, images: Any, size: int, timeout: int) -> tupl
 def main(address: str, requests: str, answers: str) -> None:
     with np.load(requests) as given:
         asked = dict(given)
-    given_back = {}
+    given_back: dict[str, Any] = {}
     client = InferenceServerClient(address)
     for number in range(sum(name.startswith("size_") for name in asked)):
         size, timeout = int(asked[f"size_{number}"]), int(asked[f"timeout_{number}"])

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ class Running:
         asked = {f"size_{number}": size for number, (size, _) in enumerate(bursts)}
         asked |= {f"timeout_{number}": timeout for number, (_, timeout) in enumerate(bursts)}
         requests, answers = self.folder / "requests.npz", self.folder / "answers.npz"
-        np.savez(requests, model=np.array(model), images=self.images, **{key: np.array(v) for key, v in asked.items()})
+        arrays: dict[str, Any] = {"model": np.array(model), "images": self.images, **asked}
+        np.savez(requests, **arrays)
         client = ROOT / "tests" / "support" / "triton_client.py"
         done = subprocess.run(
             [self.environment.python, client, self.server.grpc, requests, answers],

@@ -163,13 +163,16 @@ def test_the_most_urgent_is_served_first(opened: Open) -> None:
     first = Request(images(), 1)
     model.execute([first])
     assert gate.began.wait(LIMIT_S)
-    requests = {name: Request(images(4), timeout_us) for name, timeout_us in (("later", 2**40), ("urgent", 10**6))}
-    for name, request in requests.items():
-        send = request.send
-        request.send = lambda *a, n=name, s=send, **o: (order.append(n), s(*a, **o))[1]  # type: ignore[method-assign, misc]
-    model.execute(list(requests.values()))
+
+    class Ordered(Request):
+        def send(self, response: Any, flags: int) -> None:
+            order.append("urgent" if self.timeout() == 10**6 else "later")
+            super().send(response, flags)
+
+    requests = [Ordered(images(4), 2**40), Ordered(images(4), 10**6)]
+    model.execute(requests)
     gate.open()
-    for request in requests.values():
+    for request in requests:
         request.result()
     assert order == ["urgent", "later"]
 
