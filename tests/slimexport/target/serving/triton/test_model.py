@@ -248,6 +248,24 @@ def test_a_run_that_fails_is_that_of_its_batch_alone(opened: Open, backend: Back
     assert request.result()[0] == "0.25"
 
 
+def test_a_width_that_fails_again_and_again_is_taken_out(opened: Open, backend: Backend) -> None:
+    model = opened(SLOW, slo_ms="1800000")
+
+    def failing(given: NDArray[Any]) -> Any:
+        raise RuntimeError("out of order")
+
+    failing.label = "1"  # type: ignore[attr-defined]
+    model._widths[-1] = failing
+    for _ in range(3):
+        request = Request(images())
+        model.execute([request])
+        assert "width 1 failed" in request.refusal()[1]
+    request = Request(images())
+    model.execute([request])
+    assert request.result()[0] == "0.5", "the widest that is left"
+    assert [line for line in backend.log if line.startswith("width 1 is taken out")]
+
+
 def test_an_answer_that_the_server_does_not_take_stops_nothing(opened: Open, backend: Backend) -> None:
     model = opened(SLOW, late="serve")
 
