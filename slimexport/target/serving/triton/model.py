@@ -12,6 +12,7 @@ are not decoupled too). The policy thus sees all that waits. What it cannot know
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -115,11 +116,12 @@ class Asked(Request):
 
 class Counters:
     """What the server's metrics tell of a model, beside its own: images by the width that computed them, requests by what
-    became of them. Nothing where its metrics are off."""
+    became of them. Nothing where its metrics are off; no request fails for them."""
 
     OUTCOMES = ("in_time", "late", "refused", "failed")
 
     def __init__(self, backend: Any, model: str, widths: Sequence[str]) -> None:
+        self._error = backend.TritonModelException
         self._metrics: dict[str, Any] = {}
         self._families = []  # which own their metrics
         for name, label, values, text in (
@@ -129,7 +131,7 @@ class Counters:
             try:
                 family = backend.MetricFamily(name=name, description=text, kind=backend.MetricFamily.COUNTER)
                 metrics = {value: family.Metric(labels={"model": model, label: value}) for value in values}
-            except backend.TritonModelException as error:
+            except self._error as error:
                 backend.Logger.log_warn(f"{model}: no metrics of its own ({error})")
                 return
             self._families.append(family)
@@ -138,7 +140,8 @@ class Counters:
     def add(self, label: str, value: str, count: int) -> None:
         metric = self._metrics.get(f"{label}:{value}")
         if metric is not None and count:
-            metric.increment(count)
+            with contextlib.suppress(self._error):
+                metric.increment(count)
 
 
 class TritonPythonModel:
@@ -242,7 +245,7 @@ class TritonPythonModel:
         began = time.perf_counter()
         width = self._widths[run.width]
         try:
-            outputs = width(np.concatenate([request.images for request in run.requests]))
+            answers = self._answers(run, width)
         except Exception as error:  # onnxruntime's derive from nothing else: it is that of this batch, and of no other
             for request in run.requests:
                 message = f"width {width.label} failed on a batch of {run.images}: {error}"
@@ -251,19 +254,27 @@ class TritonPythonModel:
             self._failed(run.width)
             return
         self._failures[width.label] = 0
-        start = in_time = 0
-        for request in run.requests:
-            rows = slice(start, start + request.size)
-            start = rows.stop
-            tensors = [self._backend.Tensor(name, array[rows]) for name, array in outputs.items()]
-            label = np.full((request.size, 1), width.label, dtype=object)
-            self._send(_sender(request), output_tensors=[*tensors, self._backend.Tensor(WIDTH, label)])
+        in_time = 0
+        for request, tensors in zip(run.requests, answers, strict=True):
+            self._send(_sender(request), output_tensors=tensors)
             in_time += time.perf_counter() <= request.due_s
         with self._changed:
             self._scheduler.corrected.seen(run.width, run.images, 1e3 * (time.perf_counter() - began))
         self._counters.add("width", width.label, run.images)
         self._counters.add("outcome", "in_time", in_time)
         self._counters.add("outcome", "late", len(run.requests) - in_time)
+
+    def _answers(self, run: Run, width: Width) -> list[list[Any]]:
+        """The tensors of every request's answer."""
+        outputs = width(np.concatenate([request.images for request in run.requests]))
+        answers, start = [], 0
+        for request in run.requests:
+            rows = slice(start, start + request.size)
+            start = rows.stop
+            label = np.full((request.size, 1), width.label, dtype=object)
+            tensors = [self._backend.Tensor(name, array[rows]) for name, array in outputs.items()]
+            answers.append([*tensors, self._backend.Tensor(WIDTH, label)])
+        return answers
 
     def _failed(self, number: int) -> None:
         """Take a width out that fails again and again, while others are left."""
