@@ -1,7 +1,7 @@
 """A Triton model that holds several widths of a network and chooses one for every batch.
 
 A model repository gets a copy of this file, `1/model.py`, with copies of what it imports beside it (`adaptive`), so that the
-server's Python needs numpy and onnxruntime only.
+server's Python needs numpy and onnxruntime only (of engines TensorRT and a CUDA runtime).
 
 Triton's Python backend tells neither how many requests wait in the server nor since when. What `execute` is still computing
 holds back whatever comes meanwhile, out of its sight. So `execute` only moves requests into a queue of its own, and returns
@@ -13,7 +13,6 @@ are not decoupled too). The policy thus sees all that waits. What it cannot know
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import threading
@@ -31,8 +30,8 @@ from slimexport.target.serving.measuring import PERCENTILE, measure
 from slimexport.target.serving.policy import named_policy
 from slimexport.target.serving.requests import Request
 from slimexport.target.serving.scheduling import LATE, Run, Scheduler
+from slimexport.target.serving.triton.widths import WIDTHS, Width, open_width
 
-WIDTHS = "widths.json"
 WIDTH = "width"  # the output that says which was used
 WITHIN_S = 5.0  # what measuring may take
 FAILURES = 3  # in a row take a width out
@@ -75,36 +74,6 @@ def _number(texts: Mapping[str, str], key: str, kind: Any, least: float) -> Any:
     if not least <= value < math.inf:
         raise ValueError(f"parameter {key} is {texts.get(key)!r}, expected a number of at least {least:g}.")
     return value
-
-
-class Width:
-    """A file in onnxruntime on the CPU: images [N, ...] -> its outputs, by name. `label`: what policies call it."""
-
-    def __init__(self, folder: Path, entry: Mapping[str, Any], threads: int) -> None:
-        """ValueError where the file is not the one that was written."""
-        import onnxruntime
-
-        path = folder / entry["file"]
-        content = path.read_bytes()  # what is checked is what is run
-        if (digest := hashlib.sha256(content).hexdigest()) != entry["sha256"]:
-            raise ValueError(
-                f"{path}: SHA-256 is {digest[:12]}..., {WIDTHS} says {entry['sha256'][:12]}...: the file was changed or "
-                "damaged. Write the model again: slimexport --triton DIR --adaptive --overwrite."
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.label = str(entry["label"])
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, images: Any) -> dict[str, Any]:
-        outputs = dict(zip(self._outputs, self._session.run(None, {self._input: images}), strict=True))
-        for name, rows in outputs.items():
-            if len(rows) != len(images):
-                raise ValueError(f"{name} has {len(rows)} rows for {len(images)} images")
-        return outputs
 
 
 @dataclass(eq=False)
@@ -161,7 +130,7 @@ class TritonPythonModel:
         (tensor,) = config["input"]
         self._input, self._shape = str(tensor["name"]), tuple(int(size) for size in tensor["dims"])
         self._settings = settings
-        self._widths = [Width(folder, entry, settings.threads) for entry in stored["widths"]]
+        self._widths = [open_width(folder, entry, settings.threads) for entry in stored["widths"]]
         most = max(1, int(config["max_batch_size"]))
         batches = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
         widths = [(width.label, width) for width in self._widths]
@@ -203,6 +172,8 @@ class TritonPythonModel:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        for width in self._widths:
+            width.close()
         self._widths = []
         del self._counters
 
@@ -246,7 +217,7 @@ class TritonPythonModel:
         width = self._widths[run.width]
         try:
             answers = self._answers(run, width)
-        except Exception as error:  # onnxruntime's derive from nothing else: it is that of this batch, and of no other
+        except Exception as error:  # a library's may derive from nothing else: it is that of this batch alone
             for request in run.requests:
                 message = f"width {width.label} failed on a batch of {run.images}: {error}"
                 self._send(_sender(request), error=self._backend.TritonError(message, self._backend.TritonError.INTERNAL))

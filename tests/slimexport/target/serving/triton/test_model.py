@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slimexport.target.serving.policy import Latencies
 from slimexport.target.serving.triton.adaptive import write_adaptive
+from slimexport.target.serving.triton.widths import Width
 from tests.support.served_widths import CLASSES, NETWORK, SHAPE, bundle_of, logits
 from tests.support.triton_backend import LIMIT_S, NAME, Backend, Request, arguments, model_module
 
@@ -81,8 +82,7 @@ class Gate:
             assert self._open.wait(LIMIT_S)
             return width(given)
 
-        run.label = width.label  # type: ignore[attr-defined]
-        return run
+        return Width(width.label, run)
 
     def open(self) -> None:
         self._open.set()
@@ -235,8 +235,7 @@ def test_a_run_that_fails_is_that_of_its_batch_alone(opened: Open, backend: Back
     def failing(given: NDArray[Any]) -> Any:
         raise RuntimeError("out of order")
 
-    failing.label = "0.25"  # type: ignore[attr-defined]
-    model._widths[0] = failing
+    model._widths[0] = Width("0.25", failing)
     requests = [Request(images()), Request(images())]
     model.execute(requests)
     for request in requests:
@@ -254,8 +253,7 @@ def test_a_width_that_fails_again_and_again_is_taken_out(opened: Open, backend: 
     def failing(given: NDArray[Any]) -> Any:
         raise RuntimeError("out of order")
 
-    failing.label = "1"  # type: ignore[attr-defined]
-    model._widths[-1] = failing
+    model._widths[-1] = Width("1", failing)
     for _ in range(3):
         request = Request(images())
         model.execute([request])
