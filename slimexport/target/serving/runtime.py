@@ -79,8 +79,8 @@ class Runtime:
 
     >>> import numpy, slimexport
     >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir="mobilenet")
-    >>> with slimexport.Runtime("mobilenet", slo_ms=1000) as runtime:
-    ...     answer = runtime.submit(numpy.zeros((3, 32, 32), numpy.float32)).result()
+    >>> with slimexport.Runtime("mobilenet", slo_ms=20) as runtime:
+    ...     answer = runtime.submit(numpy.zeros((3, 32, 32), numpy.float32), deadline_ms=60_000).result()
     >>> answer.output.shape, answer.width
     ((1000,), 0.5)
     """
