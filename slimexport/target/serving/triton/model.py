@@ -13,6 +13,7 @@ are not decoupled too). The policy thus sees all that waits. What it cannot know
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import threading
@@ -36,6 +37,8 @@ WIDTH = "width"  # the output that says which was used
 WITHIN_S = 5.0  # what measuring may take
 FAILURES = 3  # in a row take a width out
 MOST_TIMEOUT_MS = 3_600_000.0
+OUTCOMES = ANSWERED, FAILED = ("answered", "failed")
+REASONS = TOO_LATE, FULL, INVALID = ("late", "full", "invalid")
 
 
 @dataclass(frozen=True)
@@ -84,30 +87,32 @@ class Asked(Request):
 
 
 class Counters:
-    """What the server's metrics tell of a model, beside its own: images by the width that computed them, requests by what
-    became of them. Nothing where its metrics are off; no request fails for them."""
-
-    OUTCOMES = ("in_time", "late", "refused", "failed")
+    """What the server's metrics tell of a model, beside its own: those of `--serve`, with the model's name. Nothing where its
+    metrics are off; no request fails for them."""
 
     def __init__(self, backend: Any, model: str, widths: Sequence[str]) -> None:
         self._error = backend.TritonModelException
-        self._metrics: dict[str, Any] = {}
+        self._metrics: dict[tuple[str, ...], Any] = {}
         self._families = []  # which own their metrics
-        for name, label, values, text in (
-            ("slimexport_images_total", "width", widths, "Images computed, by width"),
-            ("slimexport_requests_total", "outcome", self.OUTCOMES, "Requests by outcome"),
+        for name, text, labels, values in (
+            ("images", "Images answered.", ("width",), [(width,) for width in widths]),
+            ("requests", "Requests by outcome.", ("width", "outcome"), list(itertools.product(widths, OUTCOMES))),
+            ("refused", "Requests that were not taken.", ("reason",), [(reason,) for reason in REASONS]),
+            ("deadline_misses", "Refused as late, or answered late.", (), [()]),
         ):
             try:
-                family = backend.MetricFamily(name=name, description=text, kind=backend.MetricFamily.COUNTER)
-                metrics = {value: family.Metric(labels={"model": model, label: value}) for value in values}
+                kind = backend.MetricFamily.COUNTER
+                family = backend.MetricFamily(name=f"slimexport_{name}_total", description=text, kind=kind)
+                for row in values:
+                    named = dict(zip(labels, row, strict=True))
+                    self._metrics[(name, *row)] = family.Metric(labels={"model": model, **named})
             except self._error as error:
                 backend.Logger.log_warn(f"{model}: no metrics of its own ({error})")
                 return
             self._families.append(family)
-            self._metrics |= {f"{label}:{value}": metric for value, metric in metrics.items()}
 
-    def add(self, label: str, value: str, count: int) -> None:
-        metric = self._metrics.get(f"{label}:{value}")
+    def add(self, count: int, name: str, *labels: str) -> None:
+        metric = self._metrics.get((name, *labels))
         if metric is not None and count:
             with contextlib.suppress(self._error):
                 metric.increment(count)
@@ -154,7 +159,7 @@ class TritonPythonModel:
             try:
                 asked = self._asked(request, sender, now)
             except ValueError as error:
-                self._refuse(sender, str(error), self._backend.TritonError.INVALID_ARG)
+                self._refuse(sender, INVALID, str(error), self._backend.TritonError.INVALID_ARG)
                 continue
             with self._changed:
                 waiting = self._scheduler.waiting.images
@@ -163,8 +168,8 @@ class TritonPythonModel:
                     self._scheduler.waiting.add(asked)
                     self._changed.notify()
             if full:
-                reason = f"{waiting} images wait, {self._settings.queue} may. Send fewer, or allow more (parameter queue)."
-                self._refuse(sender, reason, self._backend.TritonError.UNAVAILABLE)
+                message = f"{waiting} images wait, {self._settings.queue} may. Send fewer, or allow more (parameter queue)."
+                self._refuse(sender, FULL, message, self._backend.TritonError.UNAVAILABLE)
 
     def finalize(self) -> None:
         """Serve what waits, and free what is held."""
@@ -206,8 +211,9 @@ class TritonPythonModel:
                 run, late = self._scheduler.next(time.perf_counter())
             for request in late:
                 waited, within = 1e3 * (time.perf_counter() - request.submitted_s), 1e3 * (request.due_s - request.submitted_s)
-                reason = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
-                self._refuse(_sender(request), reason, self._backend.TritonError.UNAVAILABLE)
+                message = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
+                self._refuse(_sender(request), TOO_LATE, message, self._backend.TritonError.UNAVAILABLE)
+            self._counters.add(len(late), "deadline_misses")
             if run is not None:
                 self._compute(run)
 
@@ -221,19 +227,19 @@ class TritonPythonModel:
             for request in run.requests:
                 message = f"width {width.label} failed on a batch of {run.images}: {error}"
                 self._send(_sender(request), error=self._backend.TritonError(message, self._backend.TritonError.INTERNAL))
-            self._counters.add("outcome", "failed", len(run.requests))
+            self._counters.add(len(run.requests), "requests", width.label, FAILED)
             self._failed(run.width)
             return
         self._failures[width.label] = 0
-        in_time = 0
+        late = 0
         for request, tensors in zip(run.requests, answers, strict=True):
             self._send(_sender(request), output_tensors=tensors)
-            in_time += time.perf_counter() <= request.due_s
+            late += time.perf_counter() > request.due_s
         with self._changed:
             self._scheduler.corrected.seen(run.width, run.images, 1e3 * (time.perf_counter() - began))
-        self._counters.add("width", width.label, run.images)
-        self._counters.add("outcome", "in_time", in_time)
-        self._counters.add("outcome", "late", len(run.requests) - in_time)
+        self._counters.add(run.images, "images", width.label)
+        self._counters.add(len(run.requests), "requests", width.label, ANSWERED)
+        self._counters.add(late, "deadline_misses")
 
     def _answers(self, run: Run, width: Width) -> list[list[Any]]:
         """The tensors of every request's answer."""
@@ -257,9 +263,9 @@ class TritonPythonModel:
                 del self._widths[number]
                 self._scheduler.take_out(number)
 
-    def _refuse(self, sender: Any, reason: str, code: Any) -> None:
-        self._send(sender, error=self._backend.TritonError(reason, code))
-        self._counters.add("outcome", "refused", 1)
+    def _refuse(self, sender: Any, reason: str, message: str, code: Any) -> None:
+        self._send(sender, error=self._backend.TritonError(message, code))
+        self._counters.add(1, "refused", reason)
 
     def _send(self, sender: Any, **answer: Any) -> None:
         """The one answer to a request; where the server takes it no more, nobody waits for it."""
