@@ -44,6 +44,7 @@ FLOORS = (
     "slimexport/target/timings",
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
+    "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
@@ -89,6 +90,7 @@ LIGHT = {
     "slimexport/target/timings": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
+    "slimexport/target/serving/triton": {"numpy"},
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),
@@ -123,7 +125,7 @@ GROUND = {
     *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "leaving", "memory")),
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
-OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}
+OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
 
 
 @pytest.fixture(scope="module")
