@@ -14,6 +14,7 @@ from slimexport.options import CommandOptions
 from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
+from slimexport.serving.options import one_precision
 from slimexport.target.backends import TRT_RTX, backend_for
 from slimexport.target.errors import NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
@@ -104,10 +105,18 @@ def _given_settings() -> str:
     return "".join(words)
 
 
-def serve(folder: Path, repository: Path, overwrite: bool) -> None:
+def write_triton(folder: Path, repository: Path, options: CommandOptions) -> None:
     """Write a model repository of a bundle, and print its models."""
-    names = write_repository(folder, read_manifest(folder), repository, overwrite=overwrite)
+    names = write_repository(folder, read_manifest(folder), repository, overwrite=options.overwrite)
     click.echo(f"{count(len(names), 'model')} in {repository}: {', '.join(names)}")
+
+
+def serve(folder: Path, options: CommandOptions) -> None:
+    """Serve a bundle over HTTP, until a signal ends it."""
+    from slimexport.serving.command import serve as serve_bundle  # which loads the server
+
+    precision = one_precision(options.precisions, "--serve")
+    serve_bundle(folder, options, options.engine_widths, precision, options.backend)
 
 
 def tell(folder: Path, options: CommandOptions) -> None:
