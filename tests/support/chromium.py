@@ -82,6 +82,9 @@ class Chromium:
         page.resize(*size)
         page.dark(dark)
         page.call("Page.navigate", url=url)
+        until = time.monotonic() + PATIENCE_S
+        while not page.events("Page.loadEventFired"):
+            self.events.append(self._receive(until, f"loading {url}"))
         return page
 
     def _receive(self, until: float, method: str) -> dict[str, Any]:

@@ -152,10 +152,11 @@ async def _wishes(request: Request) -> dict[str, Any]:
         if len(body) > MOST_BODY:
             raise RequestError(f'a body of more than {MOST_BODY} bytes: expected {{"load": 1.2, "slo_ms": 50}}.')
     try:
-        wishes = parse_json(body.decode("utf-8"))
+        wishes = parse_json(body.decode("utf-8"), "the body")
     except (UnicodeDecodeError, JsonError) as error:
-        raise RequestError(f"the body is no JSON ({reason(error)}).") from error
-    if not isinstance(wishes, dict) or not wishes or not set(wishes) <= {"load", "slo_ms"}:
+        raise RequestError(f"{reason(error)}.") from error
+    known = isinstance(wishes, dict) and wishes and set(wishes) <= {"load", "slo_ms"}
+    if not known or None in wishes.values():
         raise RequestError(f'{quoted(wishes)}: expected {{"load": 1.2, "slo_ms": 50}}, or one of both.')
     return wishes
 

@@ -8,8 +8,8 @@ const NAMED = 0.03; // layers thinner than this share have no name beside them; 
 
 export const rounded = (value, digits = 0) =>
   value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const short = (value) => rounded(value, value < 10 ? 1 : 0);
-export const milliseconds = (value) => `${short(value)} ms`;
+export const milliseconds = (value) => (value < 1e4 ? `${rounded(value, value < 10 ? 1 : 0)} ms` : `${rounded(value / 1e3)} s`);
+const short = (value) => milliseconds(value).replace(" ms", ""); // the axis is of milliseconds
 export const percent = (share) => `${rounded(100 * share, 1)} %`;
 
 /** Where a width stands among all, 0 % for the narrowest to 100 %: its color follows from that. */
@@ -112,8 +112,8 @@ export function drawRequests(svg, bins, widths, imagesOfOne) {
 }
 
 /** The most images that waited at once in every bin. */
-export function drawQueue(svg, bins, waiting) {
-  const waited = bins.map((bin) => bin.waited);
+export function drawQueue(svg, bins, waiting, queue) {
+  const waited = bins.map((bin) => Math.min(queue, bin.waited)); // of thinned events it is estimated
   const chart = new Chart(svg, 0, 1.05 * highest(waited, 4));
   chart.layer(bins.map(() => 0), waited, "waited");
   chart.steps(waited, "edge");

@@ -3,8 +3,6 @@
 export const BIN_S = 1;
 export const BINS = 60;
 
-const MISSED_EARLY = new Set(["late", "failed"]);
-
 /** The smallest of `values`, each with its weight, that at least `share` of the weight does not exceed; null of none. */
 export function percentile(values, share) {
   const sorted = [...values].sort((one, other) => one[0] - other[0]);
@@ -21,6 +19,7 @@ export function percentile(values, share) {
 export class History {
   constructor() {
     this.events = [];
+    this.turnedAway = []; // requests that never were: the queue was full, or nothing is taken any more
   }
 
   add(columns, rows, weight) {
@@ -33,15 +32,22 @@ export class History {
     }
   }
 
+  /** So many requests were turned away between this look and the one before, at about `nowS`. */
+  addTurnedAway(nowS, count) {
+    if (count > 0) this.turnedAway.push({ at_s: nowS, count });
+  }
+
   /** Forget what ended, or waited, before the oldest bin. */
   forget(nowS) {
     const oldest = (Math.floor(nowS / BIN_S) - BINS - 1) * BIN_S;
     this.events = this.events.filter((event) => event.at_s >= oldest);
+    this.turnedAway = this.turnedAway.filter((entry) => entry.at_s >= oldest);
   }
 
-  /** Those that ended within so many seconds. */
-  last(seconds, nowS) {
-    return this.events.filter((event) => event.at_s > nowS - seconds);
+  /** A summary of what ended within so many seconds. */
+  last(seconds, nowS, widths) {
+    const recent = (entry) => entry.at_s > nowS - seconds;
+    return summary(this.events.filter(recent), this.turnedAway.filter(recent), widths);
   }
 
   /** The whole seconds of the last minute, the oldest first; `widths` is how many there are. */
@@ -50,12 +56,14 @@ export class History {
     const bins = Array.from({ length: BINS }, (_, index) => ({
       fromS: (end - BINS + index) * BIN_S,
       events: [],
+      turnedAway: [],
       waited: 0,
     }));
     const at = (timeS) => Math.floor(timeS / BIN_S) - end + BINS;
     for (const event of this.events) bins[at(event.at_s)]?.events.push(event);
+    for (const entry of this.turnedAway) bins[at(entry.at_s)]?.turnedAway.push(entry);
     this.#countWaiting(bins, at);
-    return bins.map((bin) => ({ fromS: bin.fromS, waited: bin.waited, ...summary(bin.events, widths) }));
+    return bins.map((bin) => ({ fromS: bin.fromS, waited: bin.waited, ...summary(bin.events, bin.turnedAway, widths) }));
   }
 
   /** How many images waited at once at most: from when requests came to when their run began, or they were refused. */
@@ -79,16 +87,16 @@ export class History {
 }
 
 /** What happened to some events: requests by what became of them, images by width, latencies, the deadline. */
-export function summary(events, widths) {
+export function summary(events, turnedAway, widths) {
   const images = new Array(widths).fill(0);
   let inTime = 0;
-  let missed = 0;
+  let missed = turnedAway.reduce((sum, entry) => sum + entry.count, 0);
   for (const event of events) {
     if (event.inTime) inTime += event.weight;
     else missed += event.weight;
-    if (event.outcome === "answered" && event.width >= 0) images[event.width] += event.images * event.weight;
+    if (event.width >= 0 && event.outcome === "answered") images[event.width] += event.images * event.weight;
   }
-  const answered = events.filter((event) => !MISSED_EARLY.has(event.outcome));
+  const answered = events.filter((event) => event.outcome === "answered");
   const latencies = answered.map((event) => [event.latency_ms, event.weight]);
   return {
     inTime,

@@ -1,6 +1,6 @@
 // What a runtime does, twice a second: asks /live what is new, and shows it.
 
-import { BINS, BIN_S, History, summary, weightedMean } from "./history.js";
+import { BINS, BIN_S, History, weightedMean } from "./history.js";
 import {
   drawAccuracy,
   drawLatency,
@@ -49,8 +49,8 @@ function showState(live) {
 }
 
 function showFigures(live) {
-  const recent = summary(history.last(RECENT_S, live.now_s), live.widths.length);
-  const minute = summary(history.last(BINS * BIN_S, live.now_s), live.widths.length);
+  const recent = history.last(RECENT_S, live.now_s, live.widths.length);
+  const minute = history.last(BINS * BIN_S, live.now_s, live.widths.length);
   const age = Math.min(RECENT_S, Math.max(live.now_s, BIN_S));
   write("network", live.network);
   write("facts", `${live.backend} · policy ${live.policy} · ${live.widths.length} widths`);
@@ -84,7 +84,7 @@ function showCharts(live) {
   by("accuracies").toggleAttribute("hidden", !known);
   by("no-accuracy").hidden = known;
   drawRequests(by("requests"), bins, live.widths, history.events.length ? images / history.events.length : 1);
-  drawQueue(by("waited"), bins, live.waiting);
+  drawQueue(by("waited"), bins, live.waiting, live.queue);
 }
 
 function showWidths(live) {
@@ -108,14 +108,15 @@ function showWidths(live) {
       return row;
     }),
   );
-  if (by("legend").children.length === live.widths.length) return;
+  const labels = live.widths.map((width) => width.label);
+  if ([...by("legend").children].map((item) => item.textContent).join() === labels.join()) return;
   by("legend").replaceChildren(
-    ...live.widths.map((width, index) => {
+    ...labels.map((label, index) => {
       const item = document.createElement("li");
       const swatch = document.createElement("span");
       swatch.className = "swatch";
-      swatch.style.setProperty("--share", place(index, live.widths.length));
-      item.append(swatch, width.label);
+      swatch.style.setProperty("--share", place(index, labels.length));
+      item.append(swatch, label);
       return item;
     }),
   );
@@ -192,8 +193,12 @@ async function ask() {
   return answer.json();
 }
 
+/** Requests that are in no event. */
+const turnedAway = (live) => live.counts.refused.full + live.counts.refused.closed;
+
 function take(live) {
   history.add(live.columns, live.events, live.every);
+  if (latest) history.addTurnedAway(live.now_s, turnedAway(live) - turnedAway(latest));
   history.forget(live.now_s);
   since = live.number;
   latest = live;
@@ -206,7 +211,7 @@ async function follow() {
       const live = await ask();
       if (live.server !== server) {
         const restarted = server !== null;
-        [history, since, server] = [new History(), 0, live.server];
+        [history, since, server, latest] = [new History(), 0, live.server, null];
         lost = null;
         if (restarted) continue; // what it said is of the old number
       }
