@@ -46,6 +46,7 @@ FLOORS = (
     "slimexport/target/serving",
     "slimexport/target/serving/http",
     "slimexport/serving",
+    "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
@@ -90,6 +91,7 @@ LIGHT = {
     "slimexport/target/serving": {"numpy"},
     "slimexport/target/serving/http": {"numpy", "prometheus_client", "starlette", "uvicorn"},
     "slimexport/serving": {"click", "numpy"},
+    "slimexport/target/serving/triton": {"numpy"},
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),
@@ -125,7 +127,7 @@ GROUND = {
     *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "memory")),
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
-OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}
+OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
 SERVERS = {"slimexport/target/serving/http": {"prometheus_client", "starlette", "uvicorn"}}  # an extra's, there alone
 
 
