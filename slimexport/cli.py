@@ -78,7 +78,7 @@ def _work_on(folder: Path, options: CommandOptions, engines: list[str]) -> None:
         raise click.UsageError("--int8-target goes with --ckpt: it says which int8 files an export writes.")
     if not (options.verifier or engines or options.triton or options.predict or options.serve):
         raise click.UsageError(
-            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt or trt-rtx, --triton DIR, or --serve."
+            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt or trt-rtx, --triton DIR, --serve."
         )
     from slimexport import commands
 

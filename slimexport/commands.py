@@ -20,9 +20,9 @@ from slimexport.target.errors import NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
+from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.check import why_failed
 from slimexport.target.tensorrt.engines import build_engines
-from slimexport.target.triton import write_repository
 from slimexport.target.verification import BUILT, FAILED, UNVERIFIABLE, Verification
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.text import count

@@ -21,7 +21,7 @@ from benchmarks.machine import environment
 from slimexport.bundle import verify_bundle
 from slimexport.predict import predict
 from slimexport.target.manifest import read_manifest
-from slimexport.target.triton import write_repository
+from slimexport.target.serving.triton.repository import write_repository
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from tests.support.export_helpers import run as slimexport
 from tests.support.run_helpers import config_file, done

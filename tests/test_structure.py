@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from slimtrain.base.packages import is_installed
 from tests.support import ROOT
 from tests.support.import_graph import Arrow, ImportGraph, circles, folder_of, module_name
 
@@ -43,6 +44,9 @@ FLOORS = (
     "slimexport/target/cuda",
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
+    "slimexport/target/serving/http",
+    "slimexport/serving",
+    "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
@@ -85,6 +89,9 @@ LIGHT = {
     "slimexport/target/cuda": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
+    "slimexport/target/serving/http": {"numpy", "prometheus_client", "starlette", "uvicorn"},
+    "slimexport/serving": {"click", "numpy"},
+    "slimexport/target/serving/triton": {"numpy"},
 }
 LIGHT_FILES = {
     "slimtrain/__init__.py": set[str](),
@@ -103,6 +110,7 @@ LIGHT_FILES = {
     "slimexport/__init__.py": set[str](),
     "slimexport/bundle.py": {"click", "numpy", "yaml"},
     "slimexport/cli.py": {"click", "yaml"},
+    "slimexport/serving/options.py": {"click"},
     "slimexport/commands.py": {"click", "numpy", "yaml"},
     "slimexport/environment.py": {"click", "numpy", "yaml"},
     "slimexport/predict.py": {"click", "numpy", "yaml"},
@@ -119,7 +127,8 @@ GROUND = {
     *(f"slimtrain/base/process/{name}.py" for name in ("__init__", "memory")),
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
-OPTIONAL = {"onnxruntime", "openvino", "tensorrt"}
+OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
+SERVERS = {"slimexport/target/serving/http": {"prometheus_client", "starlette", "uvicorn"}}  # an extra's, there alone
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +213,8 @@ def test_the_target_side_knows_its_backends_and_numpy_only(graph: ImportGraph) -
     wrong = [
         arrow
         for arrow in graph.foreign
-        if arrow.importer.startswith("slimexport/target/") and arrow.imported.split(".")[0] not in allowed
+        if arrow.importer.startswith("slimexport/target/")
+        and arrow.imported.split(".")[0] not in allowed | SERVERS.get(folder_of(arrow.importer), set())
     ]
     assert not wrong, lines(wrong)
 
@@ -226,7 +236,9 @@ def test_what_needs_no_torch_loads_none(graph: ImportGraph) -> None:
 def test_it_is_true_of_a_process_that_cannot_import_torch(graph: ImportGraph) -> None:
     """What the syntax trees promise, tried: None in sys.modules makes an import fail."""
     heavy = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "safetensors", "matplotlib")
-    names = [module_name(path) for path in light_files(graph) if not path.endswith("__main__.py")]
+    here = {folder for folder, packages in SERVERS.items() if all(map(is_installed, packages))}
+    paths = [path for path in light_files(graph) if folder_of(path) not in SERVERS.keys() - here]
+    names = [module_name(path) for path in paths if not path.endswith("__main__.py")]
     code = (
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({heavy!r}))\n"

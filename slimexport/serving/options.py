@@ -26,7 +26,7 @@ serving_options = (
     click.option(
         "--late",
         type=click.Choice(LATE),
-        help=f"What becomes of requests that cannot meet their deadline: refused, or served at the narrowest.  [default: {LATE[0]}]",
+        help=f"Requests that cannot meet their deadline are refused, or served at the narrowest.  [default: {LATE[0]}]",
     ),
     click.option("--queue", type=click.IntRange(1), metavar="N", help=f"Images that may wait.  [default: {QUEUE:,}]"),
     click.option(
@@ -64,8 +64,10 @@ class ServingOptions:
             raise click.UsageError("--serve goes with --bundle: export first, then serve the bundle.")
         if self.adaptive and not triton:
             raise click.UsageError("--adaptive goes with --bundle and --triton: it says which repository is written.")
-        given = [field.name for field in fields(ServingOptions) if getattr(self, field.name) not in (None, False)]
-        for name in given:
+        for name in (field.name for field in fields(ServingOptions)):
+            value = getattr(self, name)
+            if value is None or value is False:  # a port of 0 was given
+                continue
             goes = self.serve or (self.adaptive and name in OF_BOTH) or name == "adaptive"
             if not goes:
                 also = " or --triton --adaptive" if name in OF_BOTH else ""

@@ -37,7 +37,7 @@ EXTRAS = (  # the smallest that brings a module comes first
         "train and export",
         ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL", "scipy"),
     ),
-    Extra("serve", "serve a bundle over HTTP", ("starlette", "uvicorn", "prometheus_client")),
+    Extra("serve", "serve a bundle over HTTP", ("starlette", "uvicorn", "prometheus_client", "httptools")),
     Extra("openvino", "run files in OpenVINO", ("openvino",)),
     Extra("trt", "build engines", ("tensorrt",)),
     Extra("trt-rtx", "build TensorRT-RTX engines, without a GPU", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs")),

@@ -22,7 +22,7 @@ from slimexport.request import Proof
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.reference import Expected
-from slimexport.target.triton import write_repository
+from slimexport.target.serving.triton.repository import write_repository
 from slimtrain.base.errors import UserError
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.tracing.outputs import tensors_of

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from slimexport.target.arrays import Array
 from slimexport.target.serving.policy import Latencies
+
+if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
+    from slimexport.target.arrays import Array
 
 PERCENTILE = 0.95
 WITHIN_S = 8.0  # of the ten that a start may take: files are loaded in the rest
@@ -17,7 +20,7 @@ MOST_RUNS = 40
 LEAST_RUNS = 3
 BATCHES = (1, 2, 4, 8, 16, 32)
 
-Compute = Callable[[Array], object]
+Compute: TypeAlias = "Callable[[Array], object]"
 
 
 def images_of(shape: Sequence[int], count: int) -> Array:

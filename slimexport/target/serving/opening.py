@@ -80,15 +80,23 @@ def files_of(
     row = BACKENDS[backend]
     if reason := row.cannot_run(precision):
         raise BundleError(f"{folder}: {precision} files are not served: {reason}. Use another precision or backend.")
-    known = [artifact for artifact in manifest.of_format(row.format) if artifact.precision == precision]
-    if not known:
-        there = dict.fromkeys(f"{artifact.precision} ({artifact.format})" for artifact in manifest.artifacts)
-        raise BundleError(
-            f"{folder}: holds no {precision} file that {backend} runs, it has {', '.join(there) or 'none'}. Choose with "
-            "--precision and --backend, or export what is missing."
-        )
+    if known := artifacts_of(folder, manifest, row.format, precision, widths):
+        return known
+    there = dict.fromkeys(f"{artifact.precision} ({artifact.format})" for artifact in manifest.artifacts)
+    raise BundleError(
+        f"{folder}: holds no {precision} file that {backend} runs, it has {', '.join(there) or 'none'}. Choose with "
+        "--precision and --backend, or export what is missing."
+    )
+
+
+def artifacts_of(
+    folder: Path, manifest: Manifest, form: str, precision: str, widths: Sequence[float | str] | None
+) -> list[Artifact]:
+    """All of a format and precision, or those of `widths`, from the fewest multiply-accumulates to the most; none where there
+    is none. BundleError where a width is not among them."""
+    known = [artifact for artifact in manifest.of_format(form) if artifact.precision == precision]
     known.sort(key=lambda artifact: (artifact.macs, artifact.params))
-    if widths is None:
+    if widths is None or not known:
         return known
     labels = {label_of(artifact, manifest): artifact for artifact in known}
     wanted = {text if isinstance(text, str) else f"{text:g}" for text in widths}

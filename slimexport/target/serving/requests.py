@@ -6,9 +6,11 @@ import heapq
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from slimexport.target.arrays import Array
-from slimexport.target.serving.answer import Answer
+if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
+    from slimexport.target.arrays import Array
+    from slimexport.target.serving.answer import Answer
 
 
 @dataclass(eq=False)

@@ -33,10 +33,10 @@ from slimexport.target.precision import (
 from slimexport.target.proof.verify import prove
 from slimexport.target.reference import Probes
 from slimexport.target.runners import runs_on_cpu
+from slimexport.target.serving.triton.repository import model_names
 from slimexport.target.tensorrt.api import emission, strongly_typed, supported
 from slimexport.target.tensorrt.check import check_engine
 from slimexport.target.tensorrt.inspector import LayerCount
-from slimexport.target.triton import model_names
 from slimexport.target.verification import Verification
 from slimtrain.base.errors import UserError
 from tests.support.bundle_helpers import artifact, manifest

@@ -1,7 +1,7 @@
 """The Open Inference Protocol (KServe v2) of a runtime, as a starlette application.
 
-Requests are awaited on the event loop, not in threads: the runtime's futures wake it. A client that goes away takes its request
-with it, as far as that was not begun. The deadline counts from when the request was there.
+Requests are awaited on the event loop, not in threads: the runtime's futures wake it. A client that goes away takes its
+request with it, as far as that was not begun. The deadline counts from when the request was there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_app(runtime: Runtime, routes: Sequence[BaseRoute] = ()) -> Starlette:
     return Starlette(
         routes=[*own, *routes],
         lifespan=service.lifespan,
-        exception_handlers={HTTPException: _as_json, Refusal: _as_refusal},  # type: ignore[dict-item]
+        exception_handlers={HTTPException: _as_json, Refusal: _as_refusal},
     )
 
 
@@ -126,7 +126,7 @@ class Service:
         if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
             raise Refusal(415, f"a body in {quoted(encoding)}, which is not served. Send it as it is.")
         json_bytes = header_length(request.headers.get(HEADER_LENGTH))
-        body = self.limits.body(self.room, json_bytes)
+        body = Body(self.room, self.limits.most(json_bytes), self.limits.why(json_bytes))
         with body.held():
             content = await body.read(request)
             began = time.perf_counter()

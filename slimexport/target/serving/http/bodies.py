@@ -1,5 +1,5 @@
-"""Bodies of requests, read as far as they may be long: a body that is too long, too slow, or one too many at once is refused, and
-not kept."""
+"""Bodies of requests, read as far as they may be long: a body that is too long, too slow, or one too many at once is refused,
+and not kept."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A request for inference, from the bytes of its body: JSON, or JSON and then tensors (Open Inference Protocol, KServe v2, with
-Triton's binary tensor data extension).
+"""A request for inference, from the bytes of its body: JSON, or JSON and then tensors (Open Inference Protocol, KServe v2,
+with Triton's binary tensor data extension).
 
 `timeout` among the parameters is the deadline, in microseconds, as in Triton; 0 or none is the server's own.
 """

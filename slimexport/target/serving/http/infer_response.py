@@ -1,5 +1,5 @@
-"""An answer as the body of a response: JSON, or JSON and then tensors (Open Inference Protocol, KServe v2, with Triton's binary
-tensor data extension)."""
+"""An answer as the body of a response: JSON, or JSON and then tensors (Open Inference Protocol, KServe v2, with Triton's
+binary tensor data extension)."""
 
 from __future__ import annotations
 

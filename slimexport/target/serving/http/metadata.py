@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimexport.target.manifest import Manifest
-from slimexport.target.serving.http.bodies import Body, Room
 from slimexport.target.serving.http.datatypes import FP32, NAMES
 from slimexport.target.serving.http.infer_request import BYTES
 from slimexport.target.serving.http.infer_response import VERSION
@@ -64,9 +63,9 @@ class Limits:
         """Of a body with so many bytes of JSON; None: all of it is."""
         return SLACK + self.largest * self.image_bytes * (DIGITS if json_bytes is None else BYTES) // BYTES
 
-    def body(self, room: Room, json_bytes: int | None) -> Body:
-        most = self.most(json_bytes)
-        return Body(room, most, f"{self.largest} images, the most of a request, take {most:,} at most. Send fewer at once.")
+    def why(self, json_bytes: int | None) -> str:
+        """What is told of longer ones."""
+        return f"{self.largest} images, the most of a request, take {self.most(json_bytes):,} at most. Send fewer at once."
 
     def room(self, queue: int) -> int:
         """Bytes of all requests that are there at once: as many as may wait, and a few that come."""

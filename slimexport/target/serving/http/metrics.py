@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -47,10 +48,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._seen = 0
         self._accuracies = {info.label: info.accuracy for info in runtime.widths}
-        of_width = {"labelnames": ("width",), "registry": self.registry}
+        of_width: dict[str, Any] = {"labelnames": ("width",), "registry": self.registry}
         self.requests = Counter(
             "slimexport_requests",
-            "Requests by what became of them (answered, late: refused as they could not meet their deadline, failed) and width.",
+            "Requests by what became of them (answered; late: refused, as it would have been; failed) and width.",
             ("outcome", "width"),
             registry=self.registry,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -33,7 +34,8 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
     listener = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it lets two processes take one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
@@ -46,7 +48,8 @@ def listen(listener: socket.socket) -> None:
     try:
         listener.listen(BACKLOG)
     except OSError as error:
-        raise _unusable(*listener.getsockname()[:2], error) from error
+        host, port = listener.getsockname()[:2]
+        raise _unusable(host, port, error) from error
 
 
 def _unusable(host: str, port: int, error: OSError) -> ResourceError:
@@ -89,6 +92,7 @@ def make_server(app: ASGIApp) -> Server:
     return Server(
         uvicorn.Config(
             app,
+            loop="asyncio",  # the same everywhere; uvloop was no faster here
             lifespan="on",
             ws="none",
             log_config=None,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimexport.target.manifest import read_manifest
-from slimexport.target.triton import write_repository
+from slimexport.target.serving.triton.repository import write_repository
 from tests.support.bundle_helpers import artifact, manifest, with_file, write_manifest
 from tests.support.bundle_helpers import engine as some_engine
 

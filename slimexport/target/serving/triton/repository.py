@@ -11,14 +11,15 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slimexport.target.backends import ENGINES, ONNX, TRT
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
+from slimexport.target.onnx_scan import check_onnx
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.tensors import Result
 from slimtrain.base.files import Advice, disk_error, partial_name
@@ -26,6 +27,7 @@ from slimtrain.base.folders.claim import claimed
 from slimtrain.base.folders.replacing import Identity, exchange, identity, unfinished
 from slimtrain.base.image_size import format_size
 from slimtrain.base.untrusted.opening import open_file
+from slimtrain.base.untrusted.quoting import quoted
 
 log = logging.getLogger(__name__)
 
@@ -69,37 +71,29 @@ def write_repository(
     batch = MAX_BATCH if max_batch is None else max_batch
     if batch < 1:
         raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more.")
-    folder = Path(os.path.abspath(folder))
-    _check_folder(bundle, folder, overwrite)
+    folder = checked_folder(bundle, folder)
+    if folder.exists() and not overwrite:
+        raise BundleError(f"{folder}: exists. Choose another folder, or replace its models with --overwrite.")
     models = []
     for name, artifact in model_names(bundle, manifest):
         config = model_config(bundle, manifest, artifact, name, batch)
-        models.append((name, artifact_path(bundle, artifact), FILES[artifact.format], config))
-    names = manifest.output.class_names if manifest.classifies else None
-    with ExitStack() as undo:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if undo.enter_context(claimed(folder, "Wait for it, or choose another folder.")):
-                for left in unfinished(folder):
-                    shutil.rmtree(left, ignore_errors=True)
-            staging = partial_name(folder)
-            undo.callback(shutil.rmtree, staging, ignore_errors=True)
-            staging.mkdir()
-            for name, source, file, config in models:
-                _write_model(staging / name, source, file, config, names)
-            _publish(staging, folder, overwrite)
-        except OSError as error:
-            raise disk_error(folder, error, ADVICE) from error
-    return [name for name, *_ in models]
+        file = served_file(bundle, manifest, artifact)
+        models.append(Model(name, {CONFIG: config, **labels_of(manifest)}, {FILES[artifact.format]: file}))
+    with staged(folder, models) as staging:
+        if folder.exists() and not overwrite:
+            raise BundleError(f"{folder}: was made by another process in the meantime. Nothing was changed.")
+        publish(staging, folder, instead=is_own)
+    return [model.name for model in models]
 
 
-def _check_folder(bundle: Path, folder: Path, overwrite: bool) -> None:
+def checked_folder(bundle: Path, folder: Path) -> Path:
+    """The absolute path of a repository. BundleError where none can be."""
+    folder = Path(os.path.abspath(folder))
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise BundleError(f"{folder}: exists and is no ordinary folder. Choose another.")
-    if folder.exists() and not overwrite:
-        raise BundleError(f"{folder}: exists. Choose another folder, or replace its models with --overwrite.")
     if folder.resolve() == bundle.resolve():
         raise BundleError(f"{folder}: is the bundle itself. Choose another folder for the model repository.")
+    return folder
 
 
 # ------------------------------------------------------------------------------------------------------- what is served
@@ -139,25 +133,65 @@ def model_names(bundle: Path, manifest: Manifest) -> list[tuple[str, Artifact]]:
     return list(named.items())
 
 
+def served_file(bundle: Path, manifest: Manifest, artifact: Artifact) -> Path:
+    """The path of an artifact's file. BundleError where it is not what the manifest says; of an ONNX file, also where its
+    input and outputs are called otherwise: no server would load the model, as its configuration is of the manifest."""
+    path = artifact_path(bundle, artifact)
+    if artifact.format == ONNX:
+        outline = check_onnx(path)
+        inputs, outputs = [manifest.input.name], [result.name for result in manifest.results]
+        if list(outline.inputs) != inputs or sorted(outline.outputs) != sorted(outputs):
+            raise BundleError(
+                f"{path}: takes {quoted(list(outline.inputs))} and gives {quoted(list(outline.outputs))}, {MANIFEST} says "
+                f"{quoted(inputs)} and {quoted(outputs)}: one of them was edited, or is of another bundle. Export again."
+            )
+    return path
+
+
+def labels_of(manifest: Manifest) -> dict[str, str]:
+    """The file of the classes' names, a line each, where they are known."""
+    names = manifest.output.class_names if manifest.classifies else None
+    return {LABELS: "".join(f"{' '.join(name.split())}\n" for name in names)} if names else {}
+
+
 def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str, max_batch: int) -> str:
     """The text of an artifact's `config.pbtxt`. BundleError where the manifest says what cannot be."""
     plan = artifact.format == TRT
-    image, results, classes = manifest.input.name, manifest.results, manifest.output.classes
-    shape = manifest.input.input_shape
-    dims = ", ".join(map(str, shape))
-    labels = [f'label_filename: "{LABELS}"'] if manifest.output.class_names and manifest.classifies else []
     smallest, best, largest = (1, min(PREFERRED, max_batch), max_batch)
     if plan:
         if artifact.engine is None:
             raise BundleError(f"{bundle / MANIFEST}: does not say what {name} was built for (engine is null). Build it again.")
         smallest, best, largest = artifact.engine.batch
+    check_tensors(bundle, manifest, name, (smallest, best, largest))
+    lines = [
+        f"{MARK}, sha256 {artifact.sha256}",
+        f'name: "{name}"',
+        'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
+        *tensor_lines(manifest, largest),
+    ]
+    if largest > 1:
+        sizes = ", ".join(map(str, sorted({best, largest} - {1})))
+        lines += ["dynamic_batching {", f"  preferred_batch_size: [ {sizes} ]", "}"]
+    if plan:
+        lines += block("instance_group [", "count: 1", "kind: KIND_GPU")
+    for batch in sorted({smallest, largest}):
+        lines += _warmup(batch, manifest)
+    return "\n".join(lines) + "\n"
+
+
+def check_tensors(bundle: Path, manifest: Manifest, name: str, batch: tuple[int, int, int]) -> None:
+    """BundleError where no server could hold a model of this input, these outputs and batches."""
+    shape, results, classes = manifest.input.input_shape, manifest.results, manifest.output.classes
+    smallest, best, largest = batch
     if not (1 <= smallest <= best <= largest and min(shape) >= 1 and (classes >= 1 or not manifest.classifies)):
         raise BundleError(
             f"{bundle / MANIFEST}: {name} has batches {smallest}:{best}:{largest}, {manifest.input.channels} channels, "
             f"{format_size(manifest.input.image_size)} pixels and {classes} classes, expected positive numbers and batches in "
             "order. Export again."
         )
-    wrong = [repr(tensor) for tensor in (image, *(result.name for result in results)) if not TENSOR.fullmatch(tensor)]
+    wrong = [
+        repr(tensor) for tensor in (manifest.input.name, *(result.name for result in results)) if not TENSOR.fullmatch(tensor)
+    ]
     if wrong:
         raise BundleError(f"{bundle / MANIFEST}: {' and '.join(wrong)} are no names of tensors. Export again.")
     for result in results:
@@ -166,50 +200,48 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
                 f"{bundle}: output {result.name} is {list(result.shape)}: Triton takes a row for each image alone. Export a "
                 "network without it."
             )
-    lines = [
-        f"{MARK}, sha256 {artifact.sha256}",
-        f'name: "{name}"',
-        'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
-        f"max_batch_size: {largest}",
-        *_block("input [", f'name: "{image}"', "data_type: TYPE_FP32", f"dims: [ {dims} ]"),
-        *_outputs(results, labels),
+
+
+def tensor_lines(manifest: Manifest, max_batch: int, more: Sequence[str] = ()) -> list[str]:
+    """The largest batch, the input and the outputs, with `more` of them."""
+    labels = [f'label_filename: "{LABELS}"'] if labels_of(manifest) else []
+    dims = ", ".join(map(str, manifest.input.input_shape))
+    return [
+        f"max_batch_size: {max_batch}",
+        *block("input [", f'name: "{manifest.input.name}"', "data_type: TYPE_FP32", f"dims: [ {dims} ]"),
+        *_outputs(manifest.results, labels, more),
     ]
-    if largest > 1:
-        sizes = ", ".join(map(str, sorted({best, largest} - {1})))
-        lines += ["dynamic_batching {", f"  preferred_batch_size: [ {sizes} ]", "}"]
-    if plan:
-        lines += _block("instance_group [", "count: 1", "kind: KIND_GPU")
-    for batch in sorted({smallest, largest}):
-        lines += _warmup(batch, image, dims)
-    return "\n".join(lines) + "\n"
 
 
-def _outputs(results: Sequence[Result], labels: Sequence[str]) -> Iterator[str]:
+def _outputs(results: Sequence[Result], labels: Sequence[str], more: Sequence[str]) -> Iterator[str]:
     """The outputs: a single number of each image is an array of one."""
     yield "output ["
     for result in results:
         own = ", ".join(map(str, result.own_shape))
         kind = f"data_type: {TYPES[result.dtype]}"
         shape = [f"dims: [ {own} ]"] if own else ["dims: [ 1 ]", "reshape { shape: [ ] }"]
-        comma = "," * (result is not results[-1])
+        comma = "," * (result is not results[-1] or bool(more))
         fields = [f'name: "{result.name}"', kind, *shape, *labels]
         yield from ("  {", *(f"    {field}" for field in fields), f"  }}{comma}")
+    if more:
+        yield from ("  {", *(f"    {field}" for field in more), "  }")
     yield "]"
 
 
-def _block(opening: str, *fields: str) -> Iterator[str]:
+def block(opening: str, *fields: str) -> Iterator[str]:
     """A list of one message."""
     yield from (opening, "  {", *(f"    {field}" for field in fields), "  }", "]")
 
 
-def _warmup(batch: int, image: str, dims: str) -> Iterator[str]:
+def _warmup(batch: int, manifest: Manifest) -> Iterator[str]:
     """Random images of one batch size that run before the model takes requests."""
+    dims = ", ".join(map(str, manifest.input.input_shape))
     yield from (
         "model_warmup {",
         f'  name: "batch_{batch}"',
         f"  batch_size: {batch}",
         "  inputs {",
-        f'    key: "{image}"',
+        f'    key: "{manifest.input.name}"',
         "    value {",
         "      data_type: TYPE_FP32",
         f"      dims: [ {dims} ]",
@@ -223,21 +255,50 @@ def _warmup(batch: int, image: str, dims: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def _write_model(model: Path, source: Path, file: str, config: str, class_names: Sequence[str] | None) -> None:
-    """One model's folder."""
-    (model / VERSION).mkdir(parents=True)
-    target = model / VERSION / file
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-        _flush(target)
-    texts = {CONFIG: config}
-    if class_names:
-        texts[LABELS] = "".join(f"{' '.join(name.split())}\n" for name in class_names)  # a line is a class
-    for text_file, text in texts.items():
-        (model / text_file).write_text(text, encoding="utf-8")
-        _flush(model / text_file)
+@dataclass(frozen=True)
+class Model:
+    """A model's folder: texts beside its version's folder, files in that, each linked from a bundle, and texts in that."""
+
+    name: str
+    texts: Mapping[str, str]
+    files: Mapping[str, Path]
+    inner_texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def staged(folder: Path, models: Sequence[Model]) -> Iterator[Path]:
+    """Models, written in a hidden folder beside a repository, for the block to publish; gone at its end. The repository is
+    this process's meanwhile. OSError, in the block too, is what `disk_error` says."""
+    with ExitStack() as undo:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if undo.enter_context(claimed(folder, "Wait for it, or choose another folder.")):
+                for left in unfinished(folder):
+                    shutil.rmtree(left, ignore_errors=True)
+            staging = partial_name(folder)
+            undo.callback(shutil.rmtree, staging, ignore_errors=True)
+            staging.mkdir()
+            for model in models:
+                _write_model(staging / model.name, model)
+            yield staging
+        except OSError as error:
+            raise disk_error(folder, error, ADVICE) from error
+
+
+def _write_model(target: Path, model: Model) -> None:
+    version = target / VERSION
+    version.mkdir(parents=True)
+    for name, source in model.files.items():
+        try:
+            os.link(source.resolve(), version / name)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, version / name)
+            _flush(version / name)
+    texts = {target / name: text for name, text in model.texts.items()}
+    texts |= {version / name: text for name, text in model.inner_texts.items()}
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+        _flush(path)
 
 
 def _flush(path: Path) -> None:
@@ -245,13 +306,12 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _publish(staging: Path, folder: Path, overwrite: bool) -> None:
-    """Give the repository its final name, or its models theirs in a repository that is there: others' do not move."""
+def publish(staging: Path, folder: Path, instead: Callable[[Path], bool]) -> None:
+    """Give the repository its final name, or its models theirs in a repository that is there, in place of those of the same
+    names and of what else `instead` says; other models do not move."""
     if not folder.exists():
         os.rename(staging, folder)
         return
-    if not overwrite:
-        raise BundleError(f"{folder}: was made by another process in the meantime. Nothing was changed.")
     new = sorted(staging.iterdir())
     names = {model.name for model in new}
     old = staging / "old"  # removed with it
@@ -259,7 +319,7 @@ def _publish(staging: Path, folder: Path, overwrite: bool) -> None:
         old = old.with_name(f"{old.name}_")
     old.mkdir()
     moves = [(model, folder / model.name) for model in new]  # each is at once the new one; then the others go
-    moves += [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name not in names and _is_own(entry)]
+    moves += [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name not in names and instead(entry)]
     begun: list[_Move] = []
     try:
         for source, target in moves:
@@ -296,7 +356,7 @@ class _Move:
             os.rename(self.aside, self.target)
 
 
-def _is_own(model: Path) -> bool:
+def is_own(model: Path) -> bool:
     """Whether a model's folder was written here."""
     try:
         with open_file(model / CONFIG) as file:  # which waits for no FIFO

@@ -1,0 +1,1 @@
+"""A model repository for the Triton Inference Server: a model of every file, or one that holds widths and chooses."""

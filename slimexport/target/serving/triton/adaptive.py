@@ -1,0 +1,164 @@
+"""One model of a Triton repository that holds several widths of a bundle, and chooses one for every batch (`model`).
+
+`NETWORK/config.pbtxt`, whose parameters an operator may edit; `NETWORK/1/` with the widths' ONNX files, `widths.json`, which
+says what they are, and the Python files that serve them, copied from this package so that the server needs none of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimexport.target.backends import ONNX
+from slimexport.target.errors import BundleError
+from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_json
+from slimexport.target.precision import EXACT, row_of
+from slimexport.target.serving.choosing import Candidate, front, spread
+from slimexport.target.serving.opening import artifacts_of, label_of
+from slimexport.target.serving.policy import DEFAULT
+from slimexport.target.serving.scheduling import REFUSE
+from slimexport.target.serving.triton.model import WIDTH, WIDTHS, Settings
+from slimexport.target.serving.triton.repository import (
+    CONFIG,
+    MARK,
+    MAX_BATCH,
+    NAME,
+    PREFERRED,
+    Model,
+    block,
+    check_tensors,
+    checked_folder,
+    is_own,
+    labels_of,
+    publish,
+    served_file,
+    staged,
+    tensor_lines,
+)
+
+SERVING = Path(__file__).parent.parent
+COPIED = ("policy", "correcting", "requests", "scheduling", "measuring", "triton/model")  # modules below it
+OWN_IMPORT = re.compile(r"^from slimexport\.target\.serving\.(\w+) import ", re.MULTILINE)
+QUEUE = 1000
+
+
+def write_adaptive(
+    bundle: Path,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    slo_ms: float = 50.0,
+    policy: str = DEFAULT,
+    widths: Sequence[float | str] | None = None,
+    precision: str = EXACT,
+    max_batch: int | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Add a model to the repository `folder`, which is made where there is none, that serves `widths` of `bundle`; its name,
+    that of the network, alone in a list.
+
+    `widths`: by default five that spread best over the Pareto front of multiply-accumulates and accuracy. `slo_ms`, `policy`:
+    as in `Runtime`; they become parameters of the model. `max_batch`: the most images of a request and of a run (default 32).
+    Files are hard links where the file system has them, else copies. The model appears at once and whole; others stay. With
+    `overwrite` it replaces one of its name that was written here.
+
+    Raises BundleError for what the bundle does not hold or the options say wrongly, a model of that name that is there or a
+    folder that cannot be written, MissingBackend for a full disk.
+    """
+    folder = checked_folder(bundle, folder)
+    name, batch = manifest.source.network, MAX_BATCH if max_batch is None else max_batch
+    if batch < 1:
+        raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more.")
+    if not NAME.fullmatch(name):
+        raise BundleError(f"{bundle / MANIFEST}: {name!r} cannot name a model, expected letters, digits and underscores.")
+    _check_place(folder / name, overwrite)
+    chosen = _chosen(bundle, manifest, precision, widths)
+    labels = [label_of(artifact, manifest) for artifact in chosen]
+    parameters = {"slo_ms": f"{slo_ms:.12g}", "policy": policy, "late": REFUSE, "queue": str(QUEUE), "threads": "0"}
+    try:
+        Settings.of({key: {"string_value": value} for key, value in parameters.items()}, labels)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    check_tensors(bundle, manifest, name, (1, min(PREFERRED, batch), batch))
+    if WIDTH in (manifest.input.name, *(result.name for result in manifest.results)):
+        raise BundleError(f"{bundle}: has a tensor called {WIDTH!r}, as the output that tells the width. Name it otherwise.")
+    files = {f"{artifact.name}.onnx": served_file(bundle, manifest, artifact) for artifact in chosen}
+    model = Model(
+        name,
+        {CONFIG: _config(manifest, name, batch, parameters), **labels_of(manifest)},
+        files,
+        {WIDTHS: _described(manifest, chosen, slo_ms, policy), **copies()},
+    )
+    with staged(folder, [model]) as staging:
+        _check_place(folder / name, overwrite)  # the folder is this process's now
+        publish(staging, folder, instead=lambda other: False)
+    return [name]
+
+
+def copies() -> dict[str, str]:
+    """The Python files of a model, by name: this package's, in which one imports the other from beside it."""
+    texts = {f"{module.rpartition('/')[2]}.py": (SERVING / f"{module}.py").read_text(encoding="utf-8") for module in COPIED}
+    return {name: OWN_IMPORT.sub(r"from .\1 import ", text) for name, text in texts.items()}
+
+
+def _check_place(place: Path, overwrite: bool) -> None:
+    if not (place.exists() or place.is_symlink()):
+        return
+    if not overwrite:
+        raise BundleError(f"{place}: exists. Choose another folder, or replace the model with --overwrite.")
+    if not is_own(place):
+        raise BundleError(f"{place}: exists and was not written by slimexport. Choose another folder.")
+
+
+def _chosen(bundle: Path, manifest: Manifest, precision: str, widths: Sequence[float | str] | None) -> list[Artifact]:
+    """From the fewest multiply-accumulates to the most."""
+    if not row_of(precision).served:
+        raise BundleError(f"{precision} files are made for {' and '.join(row_of(precision).made_for)}, not for onnxruntime.")
+    artifacts = artifacts_of(bundle, manifest, ONNX, precision, widths)
+    if not artifacts:
+        raise BundleError(f"{bundle}: holds no {precision} ONNX file. Export it, or choose another precision.")
+    if widths is None:
+        candidates = [Candidate(artifact, float(max(1, artifact.macs)), _accuracy(artifact)) for artifact in artifacts]
+        artifacts = [candidate.artifact for candidate in spread(front(candidates))]
+    labels = [label_of(artifact, manifest) for artifact in artifacts]
+    if len(set(labels)) < len(labels) or not all(NAME.fullmatch(artifact.name) for artifact in artifacts):
+        raise BundleError(
+            f"{bundle / MANIFEST}: names its files {', '.join(repr(artifact.name) for artifact in artifacts)} of widths "
+            f"{', '.join(labels)}, expected letters, digits and underscores, and no width twice. Export again."
+        )
+    return artifacts
+
+
+def _accuracy(artifact: Artifact) -> float | None:
+    accuracy = artifact.own_accuracy
+    return None if accuracy is None else accuracy.top1
+
+
+def _config(manifest: Manifest, name: str, batch: int, parameters: dict[str, str]) -> str:
+    lines = [
+        f"{MARK}; the parameters at the end may be edited",
+        f'name: "{name}"',
+        'backend: "python"',
+        *tensor_lines(manifest, batch, more=(f'name: "{WIDTH}"', "data_type: TYPE_STRING", "dims: [ 1 ]")),
+        *("dynamic_batching {", "  max_queue_delay_microseconds: 0  # the model has a queue of its own", "}"),
+        *block("instance_group [", "count: 1", "kind: KIND_CPU"),
+    ]
+    for key, value in parameters.items():
+        lines += ["parameters {", f'  key: "{key}"', f'  value {{ string_value: "{value}" }}', "}"]
+    return "\n".join(lines) + "\n"
+
+
+def _described(manifest: Manifest, chosen: Sequence[Artifact], slo_ms: float, policy: str) -> str:
+    """The text of `widths.json`: what the files are, and with what settings they were written."""
+    entries = [
+        {
+            "label": label_of(artifact, manifest),
+            "file": f"{artifact.name}.onnx",
+            "sha256": artifact.sha256,
+            "macs": artifact.macs,
+            "accuracy": _accuracy(artifact),
+        }
+        for artifact in chosen
+    ]
+    return dump_json({"network": manifest.source.network, "slo_ms": slo_ms, "policy": policy, "widths": entries}) + "\n"
