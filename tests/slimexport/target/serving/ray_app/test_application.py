@@ -146,6 +146,43 @@ def test_an_application_that_is_deleted_answers_what_it_took(port: int, bundle: 
     assert "slow" not in serve.status().applications
 
 
+def test_more_requests_at_once_bring_more_replicas(port: int, bundle: Path) -> None:
+    from ray import serve
+
+    def slow(waiting: int, slack_ms: float, latencies: Latencies) -> Choice:
+        pause.wait(0.1)
+        return Choice(2, 1)
+
+    pause, enough = _Pause(), threading.Event()
+    quick = {"upscale_delay_s": 0.0, "metrics_interval_s": 0.2, "look_back_period_s": 1.0}
+    options = {"policy": slow, "batches": (1,), "cpus": 0.25}
+    scaled = app(bundle, FOREVER_MS, ongoing=1.0, max_replicas=2, scaling=quick, **options)  # type: ignore[arg-type]
+    handle = serve.run(scaled, name="scaled", route_prefix="/scaled")
+    images = http_serving.images(6)
+
+    def running(name: str) -> int:
+        states = serve.status().applications[name].deployments[http_serving.NETWORK].replica_states
+        return sum(count for state, count in states.items() if state == "RUNNING")
+
+    def ask(number: int) -> int:
+        count = 0
+        while not enough.is_set():
+            answer = handle.infer.remote(images[number]).result(timeout_s=http_serving.LIMIT_S)
+            expected = http_serving.logits(images[number : number + 1], 1.0)[0]
+            np.testing.assert_allclose(answer.output, expected, rtol=1e-4, atol=1e-4)
+            count += 1
+        return count
+
+    with concurrent.futures.ThreadPoolExecutor(len(images)) as pool:
+        asked = [pool.submit(ask, number) for number in range(len(images))]
+        try:
+            _until(lambda: running("scaled") == 2)
+        finally:
+            enough.set()
+        assert all(calls.result(http_serving.LIMIT_S) > 0 for calls in asked)
+    serve.delete("scaled")
+
+
 class _Pause:
     """A pause that travels to a replica."""
 
@@ -180,6 +217,7 @@ def serve_run(*arguments: str, address: str = "") -> subprocess.CompletedProcess
 
 def test_one_command_starts_it(handle: Any, port: int, bundle: Path) -> None:
     import ray
+    from ray import serve
 
     address = ray.get_runtime_context().gcs_address
     options = ("--non-blocking", "--name", "commanded", "--route-prefix", "/commanded")
@@ -188,6 +226,7 @@ def test_one_command_starts_it(handle: Any, port: int, bundle: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     server = http_serving.Running(None, port)
     assert server.get("/commanded/v2/health/ready").status == 200
+    serve.delete("commanded")
 
 
 def test_what_is_wrong_with_its_arguments_is_one_line(tmp_path: Path) -> None:
