@@ -15,7 +15,7 @@ from slimtrain.base.text import count
 
 
 def serve(folder: Path, options: ServingOptions, widths: Sequence[float] | None, precision: str, backend: str | None) -> None:
-    """Serve a bundle, with its page; print where, once it listens; return once what waited is answered, after SIGTERM or Ctrl-C.
+    """Serve a bundle and its page; print where, once it listens; return after SIGTERM or Ctrl-C, once what waited is answered.
 
     Raises ResourceError for a port that is taken, and what `Runtime` raises.
     """
@@ -34,10 +34,8 @@ def serve(folder: Path, options: ServingOptions, widths: Sequence[float] | None,
             listen(listener)
             if not is_local(listener):
                 click.echo("whoever reaches this machine can use it: there is no authentication", err=True)
-            with (
-                contextlib.suppress(KeyboardInterrupt),
-                demo or contextlib.nullcontext(),
-            ):  # before the server's handlers stand
+            # until the server catches signals itself, one is a KeyboardInterrupt
+            with contextlib.suppress(KeyboardInterrupt), demo or contextlib.nullcontext():
                 click.echo(f"{describe(runtime)} at {url_of(listener)}")
                 server.run(sockets=[listener])
             drain = not server.force_exit
