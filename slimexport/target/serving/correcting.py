@@ -1,10 +1,9 @@
 """Latencies as they are now: the table that was measured at the start, corrected by every run since.
 
-A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off by
-a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises a factor
-by `step * percentile`, one that did not lowers it by `step * (1 - percentile)`, which stands still where so many runs take
-less (stochastic approximation of a quantile, Robbins and Monro 1951).
-"""
+A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off
+by a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises a
+factor by `step * percentile`, one that did not lowers it by `step * (1 - percentile)`, which stands still where so many runs
+take less (stochastic approximation of a quantile, Robbins and Monro 1951)."""
 
 from __future__ import annotations
 
