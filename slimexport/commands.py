@@ -20,6 +20,7 @@ from slimexport.target.errors import NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
+from slimexport.target.serving.triton.adaptive import write_adaptive
 from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.check import why_failed
 from slimexport.target.tensorrt.engines import build_engines
@@ -106,8 +107,20 @@ def _given_settings() -> str:
 
 
 def write_triton(folder: Path, repository: Path, options: CommandOptions) -> None:
-    """Write a model repository of a bundle, and print its models."""
-    names = write_repository(folder, read_manifest(folder), repository, overwrite=options.overwrite)
+    """Write a model repository of a bundle, or with --adaptive its one model of all widths, and print its models."""
+    manifest = read_manifest(folder)
+    if options.adaptive:
+        names = write_adaptive(
+            folder,
+            manifest,
+            repository,
+            widths=options.engine_widths,
+            precision=one_precision(options.precisions, "--adaptive"),
+            overwrite=options.overwrite,
+            **options.chosen_policy,
+        )
+    else:
+        names = write_repository(folder, manifest, repository, overwrite=options.overwrite)
     click.echo(f"{count(len(names), 'model')} in {repository}: {', '.join(names)}")
 
 

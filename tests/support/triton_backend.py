@@ -136,7 +136,7 @@ class Backend(ModuleType):
                 return family(**options)
 
         class Logger:
-            log_info = log_warn = self.log.append
+            log_info = log_warn = log_error = self.log.append
 
         self.MetricFamily, self.Logger = MetricFamily, Logger
         self.Tensor, self.TritonError, self.InferenceResponse = Tensor, TritonError, InferenceResponse

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from slimexport.target.arrays import Array
 from slimexport.target.runners import Given
+from slimexport.target.tensors import Result
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class WidthState:
-    """An open width: its label in policies and metrics (`0.5`), its accuracy where the manifest knows one, how many requests it
-    answered, and why it is out, or nothing."""
+    """An open width: its label in policies and metrics (`0.5`), its accuracy where the manifest knows one, how many requests
+    it answered, and why it is out, or nothing."""
 
     label: str
     accuracy: float | None
@@ -36,8 +38,9 @@ class WidthState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counts since a runtime began, and what is now. `refused` is by reason: late, full, closed. `in_time` of the answered met
-    their deadline."""
+    """Counts of requests since a runtime began, and what is now. All that were `submitted` are answered, failed, refused (by
+    reason: late, full, closed), cancelled, or still there. `in_time` of the answered met their deadline; `waiting` are
+    images."""
 
     submitted: int
     answered: int
@@ -46,6 +49,7 @@ class Snapshot:
     refused: Mapping[str, int]
     waiting: int
     widths: tuple[WidthState, ...]
+    cancelled: int = 0
     stale: bool = False  # the bundle on disk is no longer what is served
     latencies_ms: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
@@ -66,3 +70,27 @@ class Event:
     latency_ms: float
     slack_ms: float
     outcome: str
+
+
+def parts(given: Given, results: Sequence[Result], sizes: Sequence[tuple[int, bool]]) -> list[Given]:
+    """What a run gives, cut into what belongs to its requests, of so many images; of a single one (True) without the batch.
+    ValueError unless it gives all `results`, of the shapes that the manifest says."""
+    outputs: dict[str, Array] = given if isinstance(given, dict) else {results[0].name: given}
+    images = sum(size for size, _ in sizes)
+    if outputs.keys() != {result.name for result in results}:
+        raise ValueError(f"it gave {', '.join(map(str, outputs))}, expected {', '.join(result.name for result in results)}")
+    for result in results:
+        expected = (images * result.rows, *result.own_shape)
+        if outputs[result.name].shape != expected:
+            raise ValueError(f"{result.name} is of {list(outputs[result.name].shape)}, expected {list(expected)}")
+    own, start = [], 0
+    for size, single in sizes:
+        share = {
+            result.name: outputs[result.name][start]
+            if single and result.rows == 1
+            else outputs[result.name][start * result.rows : (start + size) * result.rows]
+            for result in results
+        }
+        own.append(share if len(results) > 1 else share[results[0].name])
+        start += size
+    return own

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from slimexport.target.manifest import Artifact
 
 MOST_OPEN = 5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def spread(candidates: Sequence[Candidate], count: int = MOST_OPEN) -> list[Candidate]:
-    """`count` of a front, its ends among them, whose steps are as alike as can be. Steps are of the logarithm of latency: a width
-    serves loads up to its speed, so equal ratios of speed are equal steps of load.
+    """`count` of a front, its ends among them, whose steps are as alike as can be. Steps are of the logarithm of latency: a
+    width serves loads up to its speed, so equal ratios of speed are equal steps of load.
 
     Exact: the sum of squared steps is least, by dynamic programming.
     """
@@ -63,3 +65,19 @@ def spread(candidates: Sequence[Candidate], count: int = MOST_OPEN) -> list[Cand
     for from_ in reversed(before):
         chosen.append(from_[chosen[-1]])
     return [candidates[index] for index in reversed(chosen)]
+
+
+def halving(items: Sequence[T]) -> list[T]:
+    """All items in an order whose beginnings are spread evenly: the ends, the middle, the middles of the halves, and so on."""
+    if len(items) <= 2:
+        return list(items)
+    order, spans = [0, len(items) - 1], [(0, len(items) - 1)]
+    while spans:
+        halves = []
+        for low, high in spans:
+            if high - low > 1:
+                middle = (low + high) // 2
+                order.append(middle)
+                halves += [(low, middle), (middle, high)]
+        spans = halves
+    return [items[index] for index in order]

@@ -1,13 +1,13 @@
 """Latencies as they are now: the table that was measured at the start, corrected by every run since.
 
-A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off by
-a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises a factor
-by `step * percentile`, one that did not lowers it by `step * (1 - percentile)`, which stands still where so many runs take
-less (stochastic approximation of a quantile, Robbins and Monro 1951).
-"""
+A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off
+by a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises their
+logarithms by `step * percentile`, one that did not lowers them by `step * (1 - percentile)`, which stands still where so many
+runs take less (stochastic approximation of a quantile, Robbins and Monro 1951)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from slimexport.target.serving.policy import Latencies
@@ -31,19 +31,17 @@ class Corrected:
         expected = self.table.of(width, images)
         if not (0 < ms < float("inf") and expected > 0):
             return
-        ratio = ms / expected
-        self._own[width] = self._moved(self._own[width], ratio / self._common, OWN_STEP)
-        self._common = self._moved(self._common, ratio / self._own[width], COMMON_STEP)
+        # both of the same comparison: of two in turn the second would be the rarer one, and the factors would part for ever
+        longer = ms > expected * self._common * self._own[width]
+        direction = self.percentile if longer else self.percentile - 1
+        self._own[width] = _moved(self._own[width], OWN_STEP * direction)
+        self._common = _moved(self._common, COMMON_STEP * direction)
         self._now = replace(
             self.table,
             ms=tuple(
                 tuple(value * self._common * own for value in row) for row, own in zip(self.table.ms, self._own, strict=True)
             ),
         )
-
-    def _moved(self, factor: float, ratio: float, step: float) -> float:
-        direction = self.percentile if ratio > factor else self.percentile - 1
-        return min(MOST, max(LEAST, factor * (1 + step * direction)))
 
     def now(self) -> Latencies:
         """The latencies as they are now."""
@@ -60,3 +58,7 @@ class Corrected:
         other = Corrected(table, self.percentile)
         other._common, other._own = self._common, [self._own[index] for index in keep]
         return other
+
+
+def _moved(factor: float, step: float) -> float:
+    return min(MOST, max(LEAST, factor * math.exp(step)))

@@ -1,9 +1,18 @@
-"""What ends a request, or a runtime. As everywhere, a message says what, found, expected, and what to do."""
+"""What ends a request, or a runtime; and the checks that tell what is no request. As everywhere, a message says what, found,
+expected, and what to do."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
+from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.untrusted.quoting import quoted
+
+MOST_MS = 3_600_000.0
 
 
 class RequestError(UserError):
@@ -32,3 +41,27 @@ class Closed(Refused):
 
 class RunFailed(BundleError):
     """A run ended in an error, or in no answer within its limit: that of the requests of its batch, and of no others."""
+
+
+def checked_images(image: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
+    """Images [N, *shape] of what was sent, and whether it is one that came alone. RequestError for what is neither."""
+    wanted = ", ".join(map(str, shape))
+    try:
+        images = np.asarray(image)
+    except ValueError as error:  # lists of different lengths
+        raise RequestError(f"an input that is no array ({error}), expected float32 [{wanted}] or [N, {wanted}].") from error
+    if images.dtype != np.float32:
+        raise RequestError(f"an input of {images.dtype}, expected float32, normalized as the manifest's input says.")
+    single = images.ndim == len(shape)
+    batch = images[None] if single else images
+    if batch.shape[1:] != shape or not len(batch):
+        raise RequestError(f"an input of shape {list(images.shape)}, expected [{wanted}] or [N, {wanted}].")
+    return np.ascontiguousarray(batch), single
+
+
+def checked_ms(ms: float, what: str) -> float:
+    """RequestError unless they are above 0, up to an hour."""
+    number = ms if isinstance(ms, int | float | np.integer | np.floating) and not isinstance(ms, bool) else math.nan
+    if not 0 < number <= MOST_MS:
+        raise RequestError(f"{what} {quoted(ms)}: expected milliseconds above 0, up to an hour.")
+    return float(number)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,14 +14,17 @@ from slimexport.target.serving.policy import Latencies
 
 if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
     from slimexport.target.arrays import Array
+    from slimexport.target.timings import Samples
 
 PERCENTILE = 0.95
-WITHIN_S = 8.0  # of the ten that a start may take: files are loaded in the rest
+WITHIN_S = 8.0
 MOST_RUNS = 40
-LEAST_RUNS = 3
+CHECKS = 2  # further runs of a batch whose latency is known; of the smallest one more
+OFF = 1.5  # times that a run may be faster or slower than what is known
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 Compute: TypeAlias = "Callable[[Array], object]"
+Clock = Callable[[], float]  # seconds
 
 
 def images_of(shape: Sequence[int], count: int) -> Array:
@@ -28,11 +32,11 @@ def images_of(shape: Sequence[int], count: int) -> Array:
     return np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
 
 
-def time_run(compute: Compute, images: Array) -> float:
+def time_run(compute: Compute, images: Array, clock: Clock = time.perf_counter) -> float:
     """Milliseconds of one run."""
-    began = time.perf_counter()
+    began = clock()
     compute(images)
-    return 1e3 * (time.perf_counter() - began)
+    return 1e3 * (clock() - began)
 
 
 def measure(
@@ -41,42 +45,60 @@ def measure(
     batches: Sequence[int],
     slo_ms: float,
     within_s: float = WITHIN_S,
+    clock: Clock = time.perf_counter,
 ) -> Latencies:
-    """The latencies of `widths`, each with what runs it, from the narrowest to the widest, at `batches` of inputs of `shape`.
+    """The latencies of `widths`, each with what runs it, from the narrowest to the widest, at `batches` of inputs of `shape`:
+    what `sample` measures, as `latencies_of` completes it."""
+    return latencies_of([name for name, _ in widths], sample(widths, shape, batches, slo_ms, within_s, clock), batches, slo_ms)
 
-    Batches that even the quickest width does not run within `slo_ms` are left out. Of a width, those beyond the first that takes
-    longer are not run, but taken to cost as much an image as that one: no policy chooses them. Widths take turns, so that a
-    disturbance hits all of them; rounds end after `within_s` seconds. What is given is the 95th percentile, of few runs the
-    longest.
-    """
-    began = time.perf_counter()
+
+def sample(
+    widths: Sequence[tuple[str, Compute]],
+    shape: Sequence[int],
+    batches: Sequence[int],
+    slo_ms: float,
+    within_s: float = WITHIN_S,
+    clock: Clock = time.perf_counter,
+) -> Samples:
+    """Milliseconds that runs of `widths` at `batches` took, by label and batch.
+
+    Of a width, batches beyond the first that takes longer than `slo_ms` are not run: no policy chooses them. Nor are those
+    that would end after `within_s` seconds, were they to cost as much an image as the one before. Widths take turns, so that
+    a disturbance hits all of them."""
+    end = clock() + within_s
     most = images_of(shape, batches[-1])
     samples: list[dict[int, list[float]]] = [{} for _ in widths]
-    for (_, compute), of_width in zip(widths, samples, strict=True):
-        for batch in batches:
-            compute(most[:batch])  # the first of a shape plans its memory
-            of_width[batch] = [time_run(compute, most[:batch])]
-            if of_width[batch][0] > slo_ms:
-                break
-    for number in range(1, MOST_RUNS):
-        if number >= LEAST_RUNS and time.perf_counter() - began > within_s:
-            break
-        for (_, compute), of_width in zip(widths, samples, strict=True):
-            for batch, times in of_width.items():
-                if len(times) >= LEAST_RUNS and time.perf_counter() - began > within_s:
-                    continue
-                times.append(time_run(compute, most[:batch]))
-    rows = [{batch: percentile(times) for batch, times in of_width.items()} for of_width in samples]
-    return table([name for name, _ in widths], rows, batches, slo_ms)
+    slow = [False] * len(widths)
+    for before, batch in zip((None, *batches), batches, strict=False):
+        for number, ((_, compute), of_width) in enumerate(zip(widths, samples, strict=True)):
+            if before is not None:
+                expected_ms = 2 * of_width[before][0] * batch / before if before in of_width else 0.0
+                slow[number] = slow[number] or before not in of_width or clock() + expected_ms / 1e3 > end
+            if not slow[number]:
+                compute(most[:batch])  # the first of a shape plans its memory
+                of_width[batch] = [time_run(compute, most[:batch], clock)]
+                slow[number] = of_width[batch][0] > slo_ms
+    turns = [
+        (compute, batch, times) for (_, compute), row in zip(widths, samples, strict=True) for batch, times in row.items()
+    ]
+    for compute, batch, times in itertools.chain.from_iterable(itertools.repeat(turns, MOST_RUNS - 1)):
+        if clock() + times[0] / 1e3 <= end:
+            times.append(time_run(compute, most[:batch], clock))
+    return {name: row for (name, _), row in zip(widths, samples, strict=True)}
+
+
+def latencies_of(names: Sequence[str], samples: Samples, batches: Sequence[int], slo_ms: float) -> Latencies:
+    """The table of policies: the percentile of every width's runs at the `batches` that are of use."""
+    return table(names, [{batch: percentile(ms) for batch, ms in samples[name].items()} for name in names], batches, slo_ms)
 
 
 def percentile(samples: Sequence[float], share: float = PERCENTILE) -> float:
-    """The smallest sample that at least `share` of them do not exceed."""
+    """The smallest sample that at least `share` of them do not exceed; of few the longest."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def table(names: Sequence[str], rows: Sequence[dict[int, float]], batches: Sequence[int], slo_ms: float) -> Latencies:
+def table(names: Sequence[str], rows: Sequence[Mapping[int, float]], batches: Sequence[int], slo_ms: float) -> Latencies:
     """Latencies of all `batches` that some width runs within `slo_ms`, of the first one in any case, from those that are known
     of each width; a larger batch costs as much an image as the largest that is known, and no run takes less than one of fewer
     images."""
@@ -89,3 +111,25 @@ def table(names: Sequence[str], rows: Sequence[dict[int, float]], batches: Seque
     return Latencies(
         tuple(names), tuple(batches[index] for index in use), tuple(tuple(row[index] for index in use) for row in whole)
     )
+
+
+def covers(row: Mapping[int, Sequence[float]], batches: Sequence[int], slo_ms: float) -> bool:
+    """Whether what is known of a width is what `sample` would measure: all batches, or up to one that takes longer."""
+    return set(batches) <= set(row) or (bool(row) and percentile(row[max(row)], 0.5) > slo_ms)
+
+
+def farthest(
+    widths: Sequence[tuple[str, Compute]], shape: Sequence[int], samples: Samples, clock: Clock = time.perf_counter
+) -> tuple[str, float]:
+    """The width whose runs are the farthest from what they usually took, and how many times as long they take: the median over
+    its batches of the quickest of a few. Every batch has run once then."""
+    most = images_of(shape, max(batch for row in samples.values() for batch in row))
+    off: list[tuple[str, float]] = []
+    for name, compute in widths:
+        ratios: list[float] = []
+        for batch, ms in sorted(samples[name].items()):
+            compute(most[:batch])
+            runs = CHECKS + (not ratios)
+            ratios.append(min(time_run(compute, most[:batch], clock) for _ in range(runs)) / percentile(ms, 0.5))
+        off.append((name, percentile(ratios, 0.5)))
+    return max(off, key=lambda of_width: max(of_width[1], 1 / max(of_width[1], 1e-9)))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimexport.target.arrays import Array
-from slimexport.target.backends import BACKENDS, CPU, ENGINES, ONNX, backend_for
+from slimexport.target.backends import BACKENDS, CPU, CUDA, ENGINES, ONNX, backend_for
 from slimexport.target.errors import BundleError, MissingBackend
+from slimexport.target.limits import Budget
 from slimexport.target.manifest import Artifact, Manifest, artifact_path
 from slimexport.target.runners import Given, OnnxRuntimeRunner, OpenRunner
+from slimexport.target.timings.kept import cpu_name
 from slimexport.target.verification import PASSED
 from slimtrain.base.errors import nearest
 from slimtrain.base.text import some
 
 log = logging.getLogger(__name__)
+
+MOST_IMAGES = 4096  # of a run
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,11 @@ class OpenFile:
     def __call__(self, images: Array) -> Given:
         return self.runner(images)
 
-    @property
-    def accuracy(self) -> float | None:
-        """Its share of right answers, where the manifest knows it of this very file."""
-        accuracy = self.artifact.own_accuracy
-        return None if accuracy is None else accuracy.top1
 
-    @property
-    def batches(self) -> tuple[int, int]:
-        """The fewest images of a run and the most, of an engine's profile; of other files any number."""
-        engine = self.artifact.engine
-        return (1, 2**31) if engine is None else (1, engine.batch[2])
+def accuracy_of(artifact: Artifact) -> float | None:
+    """Its share of right answers, where the manifest knows it of this very file."""
+    accuracy = artifact.own_accuracy
+    return None if accuracy is None else accuracy.top1
 
 
 def label_of(artifact: Artifact, manifest: Manifest) -> str:
@@ -100,6 +99,8 @@ def artifacts_of(
         return known
     labels = {label_of(artifact, manifest): artifact for artifact in known}
     wanted = {text if isinstance(text, str) else f"{text:g}" for text in widths}
+    if not wanted:
+        raise BundleError(f"{folder}: no width was chosen. It has {some(list(labels))}.")
     if missing := [label for label in wanted if label not in labels]:
         raise BundleError(f"{folder}: holds no width {missing[0]} in {precision}. It has {some(list(labels))}.")
     return [artifact for label, artifact in labels.items() if label in wanted]
@@ -109,7 +110,27 @@ def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str
     """One of them, its SHA-256 checked, ready to run. BundleError where it is not what the manifest says or does not load."""
     path = artifact_path(folder, artifact)
     if backend == CPU and artifact.format == ONNX:
-        runner: OpenRunner = OnnxRuntimeRunner(path, threads=threads)
+        runner: OpenRunner = OnnxRuntimeRunner(path, budget=Budget.of(artifact), threads=threads)
     else:
         runner = BACKENDS[backend].open(path, artifact)
     return OpenFile(label_of(artifact, manifest), artifact, runner)
+
+
+def version_of(backend: str, artifact: Artifact) -> str:
+    """Of what runs a file; "" where that is not installed."""
+    if artifact.engine is not None:
+        return artifact.engine.tensorrt
+    try:
+        module = importlib.import_module(backend.partition("-")[0])  # onnxruntime, openvino
+    except ImportError:
+        return ""
+    return str(getattr(module, "__version__", ""))
+
+
+def device_of(backend: str, artifact: Artifact) -> str:
+    """What a backend runs a file on, as its vendor calls it."""
+    if artifact.engine is None and backend != CUDA:
+        return cpu_name()
+    from slimexport.target.cuda.device import device_name
+
+    return device_name() or ""

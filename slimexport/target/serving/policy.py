@@ -1,4 +1,5 @@
-"""Which width computes the next batch, and how many images it takes: pure functions of what waits and of what everything costs.
+"""Which width computes the next batch, and how many images it takes: pure functions of what waits and of what everything
+costs.
 
 This file stands alone, on the standard library: a Triton repository gets a copy of it. A policy is called with the images that
 wait, the milliseconds until the most urgent of them is due, and the latencies; it gives a width, by its number in

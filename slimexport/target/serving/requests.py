@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,47 @@ if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands 
     from slimexport.target.serving.answer import Answer
 
 
+class Pending(Future["Answer"]):
+    """A future that tells, once, when it is cancelled: what waits is counted, and its images are held no longer."""
+
+    on_cancel: Callable[[], object] | None = None
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        tell, self.on_cancel = self.on_cancel, None
+        if cancelled and tell is not None:
+            tell()
+        return cancelled
+
+    def begin(self) -> bool:
+        """Whether it is to be computed: it cannot be cancelled any more. Not one that was, or that somebody else ended."""
+        with contextlib.suppress(RuntimeError):
+            return not self._is_ended() and self.set_running_or_notify_cancel()
+        return False
+
+    def _is_ended(self) -> bool:
+        return self.done() and not self.cancelled()
+
+    def answer(self, answer: Answer) -> None:
+        """End it so; one that somebody else ended stays as it is, as after `fail`."""
+        with contextlib.suppress(InvalidStateError):
+            self.set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.set_exception(error)
+
+
 @dataclass(eq=False)
 class Request:
-    """`images` [N, ...] to be computed together by `due_s`, of the clock that `submitted_s` is of. `single`: one image that came
-    without a batch dimension, whose answer has none either."""
+    """`images` [N, ...] to be computed together by `due_s`, of the clock that `submitted_s` is of. `single`: one image that
+    came without a batch dimension, whose answer has none either."""
 
     images: Array
     single: bool
     submitted_s: float
     due_s: float
-    future: Future[Answer] = field(default_factory=Future)
+    future: Pending = field(default_factory=Pending)
 
     @property
     def size(self) -> int:
@@ -31,33 +63,46 @@ class Request:
 
 class Waiting:
     """Requests in the order of their deadlines, those of one deadline as they came. A request whose future is cancelled is not
-    there any more. `images` counts what waits."""
+    there any more. `images` counts what waits, `cancelled` the requests that went so."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request]] = []
+        self._sizes: dict[int, int] = {}  # of what waits, by number; what is cancelled stays in the heap for a while
         self._number = 0
-        self.images = 0
+        self.images = self.cancelled = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._sizes)
 
-    def add(self, request: Request) -> None:
-        heapq.heappush(self._heap, (request.due_s, self._number, request))
+    def add(self, request: Request) -> int:
+        """The request's number, by which it can be cancelled."""
+        number, size = self._number, request.size
+        heapq.heappush(self._heap, (request.due_s, number, request))
+        self._sizes[number] = size
+        self.images += size
         self._number += 1
-        self.images += request.size
+        return number
+
+    def cancel(self, number: int) -> None:
+        """A request's future was cancelled."""
+        self.cancelled += self._forget(number)
+        if len(self._heap) > 2 * len(self._sizes) + 8:
+            self._heap = [entry for entry in self._heap if entry[1] in self._sizes]
+            heapq.heapify(self._heap)
 
     def head(self) -> Request | None:
         """The most urgent request; cancelled ones before it go."""
-        while self._heap and self._heap[0][2].future.cancelled():
-            self._pop()
+        while self._heap and (self._heap[0][1] not in self._sizes or self._heap[0][2].future.done()):
+            self.cancelled += self._pop()
         return self._heap[0][2] if self._heap else None
 
     def take_head(self) -> Request | None:
         """The most urgent request; its future cannot be cancelled any more."""
         while (head := self.head()) is not None:
             self._pop()
-            if head.future.set_running_or_notify_cancel():
+            if head.future.begin():
                 return head
+            self.cancelled += 1
         return None
 
     def take(self, images: int) -> Iterator[Request]:
@@ -66,14 +111,22 @@ class Waiting:
         room = images
         while (head := self.head()) is not None and (head.size <= room or room == images):
             self._pop()
-            if head.future.set_running_or_notify_cancel():
+            if head.future.begin():
                 room -= head.size
                 yield head
+            else:
+                self.cancelled += 1
 
     def take_all(self) -> Iterator[Request]:
         """Everything, as `take` does."""
         while (head := self.take_head()) is not None:
             yield head
 
-    def _pop(self) -> None:
-        self.images -= heapq.heappop(self._heap)[2].size
+    def _pop(self) -> bool:
+        return self._forget(heapq.heappop(self._heap)[1])
+
+    def _forget(self, number: int) -> bool:
+        """Whether it was not forgotten yet."""
+        size = self._sizes.pop(number, 0)
+        self.images -= size
+        return size > 0

@@ -6,11 +6,12 @@ The runtime holds one under a lock; a simulation holds one beside a clock of its
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.policy import Choice, Latencies, Policy, drain
+from slimexport.target.serving.policy import FIXED, NAMES, Choice, Latencies, Policy, drain, named_policy
 from slimexport.target.serving.requests import Request, Waiting
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,39 @@ class Run:
 
 
 class Scheduler:
-    """`late`: whether a request that cannot meet its deadline is refused, or served at the narrowest width."""
+    """`policy`: a name, or a function. `late`: whether a request that cannot meet its deadline is refused, or served at the
+    narrowest width."""
 
-    def __init__(self, corrected: Corrected, policy: Policy, late: str = REFUSE) -> None:
-        self.corrected, self.policy, self.late = corrected, policy, late
+    def __init__(self, corrected: Corrected, policy: str | Policy, late: str = REFUSE) -> None:
+        self.corrected, self.late = corrected, late
         self.waiting = Waiting()
+        self._every = corrected.now().widths  # those that are out too
+        self.policy = policy
+
+    @property
+    def policy(self) -> str | Policy:
+        """As it was set. ValueError, when it is, for a name that is none, or of a width that is not open."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str | Policy) -> None:
+        self._choose_by = policy_of(policy, self.latencies.widths)
+        self._policy: str | Policy = policy
         self._complained = False
+
+    def take_out(self, width: int) -> None:
+        """Choose among the other widths. In the place of a fixed one that is out serves the widest that is not wider, or else
+        the narrowest."""
+        self.corrected = self.corrected.without(width)
+        labels = self.latencies.widths
+        if isinstance(self._policy, str) and not _is_open(self._policy, labels):
+            out = next(number for number, label in enumerate(self._every) if _is_open(self._policy, [label]))
+            narrower = [label for label in labels if self._every.index(label) < out]
+            instead = (narrower or labels[:1])[-1]
+            log.warning("policy %s: width %s serves in the place of %s, which is out", self._policy, instead, self._every[out])
+            self._choose_by = policy_of(f"{FIXED}:{instead}", labels)
+        else:
+            self._choose_by = policy_of(self._policy, labels)
 
     @property
     def latencies(self) -> Latencies:
@@ -61,7 +89,7 @@ class Scheduler:
         if head is None:
             return None, late
         slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
-        choice = self._choose(slack_ms)
+        choice = self._late_choice() if self.late == SERVE and self.hopeless(head, now_s) else self._choose(slack_ms)
         requests = tuple(self.waiting.take(choice.batch))
         return (Run(choice.width, requests, slack_ms) if requests else None), late
 
@@ -69,12 +97,33 @@ class Scheduler:
         """The policy's choice, or, where a user's own fails, which is said once, that of `drain`."""
         latencies, waiting = self.latencies, self.waiting.images
         try:
-            width, batch = self.policy(waiting, slack_ms, latencies)
-            if not (0 <= width < len(latencies.widths) and 1 <= batch):
+            width, batch = map(operator.index, self._choose_by(waiting, slack_ms, latencies))
+            if not (0 <= width < len(latencies.widths) and batch >= 1):
                 raise ValueError(f"chose width {width} of {len(latencies.widths)} and a batch of {batch}")
+            return Choice(width, min(batch, latencies.largest))
         except Exception as error:  # a user's function: a service goes on
             if not self._complained:
                 log.exception("the policy failed (%s); drain is used where it does", error)
                 self._complained = True
             return drain(waiting, slack_ms, latencies)
-        return Choice(int(width), min(int(batch), latencies.largest))
+
+    def _late_choice(self) -> Choice:
+        """Of a head that is late whatever is done: the narrowest, with as many as it takes, so that fewer will be."""
+        return Choice(0, min(self.waiting.images, self.latencies.largest))
+
+
+def policy_of(policy: str | Policy, widths: Sequence[str]) -> Policy:
+    """A policy's function. ValueError for a name that is none, or of a width that is not among `widths`."""
+    if callable(policy):
+        return policy
+    if not isinstance(policy, str):
+        raise ValueError(f"policy {policy!r}: expected one of {', '.join(NAMES)}, or a function.")
+    return named_policy(policy, widths)
+
+
+def _is_open(policy: str, widths: Sequence[str]) -> bool:
+    try:
+        named_policy(policy, widths)
+    except ValueError:
+        return False
+    return True

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from slimexport.target.cuda.device import GpuDevice
+from slimexport.target.timings.cache_folder import cache_folder
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.base.untrusted.opening import read_file
@@ -27,15 +26,6 @@ MAGIC = b"slimexport timing cache 1\n"
 DIGEST_BYTES = 32
 MOST_BYTES = 1 << 30
 COLD, WARM, DISCARDED = "cold", "warm", "discarded"
-
-
-def cache_folder() -> Path:
-    """Where the user's caches lie: XDG_CACHE_HOME, ~/.cache or LOCALAPPDATA."""
-    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    root = os.environ.get(variable)
-    if not root:
-        root = str(Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache"))
-    return Path(root) / "slimexport"
 
 
 def cache_path(device: GpuDevice, tensorrt: str, flags: Sequence[str] = (), folder: Path | None = None) -> Path:

@@ -139,6 +139,20 @@ def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Pa
         np.testing.assert_allclose(np.array(reply["outputs"][0]["data"]), own.ravel(), rtol=1e-4, atol=1e-4)
 
 
+def test_its_page_is_there_and_a_demonstration_loads_it(bundle: Path) -> None:
+    command = ("-m", "slimexport", "--bundle", bundle, "--serve", "--port", "0", "--slo-ms", "60000")
+    with started(*command) as (_, server, _):
+        page = server.get("/")
+        assert page.status == 200 and page.headers["content-type"].startswith("text/html")
+        assert server.ask("POST", "/demo", "{}").status == 404
+        assert server.get("/live").json["counts"]["submitted"] == 0
+    with started(*command, "--demo") as (process, server, _):
+        wait_for(lambda: server.get("/live").json["counts"]["answered"] > 10)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0
+
+
 def test_a_file_that_was_changed_is_not_served(bundle: Path, tmp_path: Path) -> None:
     changed = write_bundle(tmp_path / "changed")
     file = changed / "tiny_x0_5.onnx"

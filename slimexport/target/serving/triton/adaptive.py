@@ -15,7 +15,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_json
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.serving.choosing import Candidate, front, spread
-from slimexport.target.serving.opening import artifacts_of, label_of
+from slimexport.target.serving.opening import accuracy_of, artifacts_of, label_of
 from slimexport.target.serving.policy import DEFAULT
 from slimexport.target.serving.scheduling import REFUSE
 from slimexport.target.serving.triton.model import WIDTH, WIDTHS, Settings
@@ -119,7 +119,7 @@ def _chosen(bundle: Path, manifest: Manifest, precision: str, widths: Sequence[f
     if not artifacts:
         raise BundleError(f"{bundle}: holds no {precision} ONNX file. Export it, or choose another precision.")
     if widths is None:
-        candidates = [Candidate(artifact, float(max(1, artifact.macs)), _accuracy(artifact)) for artifact in artifacts]
+        candidates = [Candidate(artifact, float(max(1, artifact.macs)), accuracy_of(artifact)) for artifact in artifacts]
         artifacts = [candidate.artifact for candidate in spread(front(candidates))]
     labels = [label_of(artifact, manifest) for artifact in artifacts]
     if len(set(labels)) < len(labels) or not all(NAME.fullmatch(artifact.name) for artifact in artifacts):
@@ -128,11 +128,6 @@ def _chosen(bundle: Path, manifest: Manifest, precision: str, widths: Sequence[f
             f"{', '.join(labels)}, expected letters, digits and underscores, and no width twice. Export again."
         )
     return artifacts
-
-
-def _accuracy(artifact: Artifact) -> float | None:
-    accuracy = artifact.own_accuracy
-    return None if accuracy is None else accuracy.top1
 
 
 def _config(manifest: Manifest, name: str, batch: int, parameters: dict[str, str]) -> str:
@@ -157,7 +152,7 @@ def _described(manifest: Manifest, chosen: Sequence[Artifact], slo_ms: float, po
             "file": f"{artifact.name}.onnx",
             "sha256": artifact.sha256,
             "macs": artifact.macs,
-            "accuracy": _accuracy(artifact),
+            "accuracy": accuracy_of(artifact),
         }
         for artifact in chosen
     ]

@@ -17,6 +17,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from slimexport.target.serving.scheduling import LATE, Run, Scheduler
 WIDTHS = "widths.json"
 WIDTH = "width"  # the output that says which was used
 WITHIN_S = 5.0  # what measuring may take
+FAILURES = 3  # in a row take a width out
 MOST_TIMEOUT_MS = 3_600_000.0
 
 
@@ -164,8 +166,8 @@ class TritonPythonModel:
         for label, row in zip(latencies.widths, latencies.ms, strict=True):
             times = ", ".join(f"{batch}: {ms:.2f} ms" for batch, ms in zip(latencies.batches, row, strict=True))
             backend.Logger.log_info(f"{args['model_name']} width {label}: {times}")
-        policy = named_policy(settings.policy, latencies.widths)
-        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), policy, settings.late)
+        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), settings.policy, settings.late)
+        self._failures: Counter[str] = Counter()  # in a row
         self._counters = Counters(backend, args["model_name"], labels)
         self._changed = threading.Condition()
         self._closing = False
@@ -246,7 +248,9 @@ class TritonPythonModel:
                 message = f"width {width.label} failed on a batch of {run.images}: {error}"
                 self._send(_sender(request), error=self._backend.TritonError(message, self._backend.TritonError.INTERNAL))
             self._counters.add("outcome", "failed", len(run.requests))
+            self._failed(run.width)
             return
+        self._failures[width.label] = 0
         start = in_time = 0
         for request in run.requests:
             rows = slice(start, start + request.size)
@@ -260,6 +264,16 @@ class TritonPythonModel:
         self._counters.add("width", width.label, run.images)
         self._counters.add("outcome", "in_time", in_time)
         self._counters.add("outcome", "late", len(run.requests) - in_time)
+
+    def _failed(self, number: int) -> None:
+        """Take a width out that fails again and again, while others are left."""
+        label = self._widths[number].label
+        self._failures[label] += 1
+        if self._failures[label] >= FAILURES and len(self._widths) > 1:
+            self._backend.Logger.log_error(f"width {label} is taken out: {FAILURES} runs in a row failed")
+            with self._changed:
+                del self._widths[number]
+                self._scheduler.take_out(number)
 
     def _refuse(self, sender: Any, reason: str, code: Any) -> None:
         self._send(sender, error=self._backend.TritonError(reason, code))

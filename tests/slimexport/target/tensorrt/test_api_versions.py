@@ -51,7 +51,6 @@ OF_PACKAGES = (  # nothing of TensorRT's is in these
     libraries.install_hint,
     libraries.repair_hint,
     libraries._driver_cuda_major,
-    timing_cache.cache_folder,
 )
 Patch = pytest.MonkeyPatch
 

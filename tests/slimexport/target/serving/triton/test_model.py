@@ -163,13 +163,16 @@ def test_the_most_urgent_is_served_first(opened: Open) -> None:
     first = Request(images(), 1)
     model.execute([first])
     assert gate.began.wait(LIMIT_S)
-    requests = {name: Request(images(4), timeout_us) for name, timeout_us in (("later", 2**40), ("urgent", 10**6))}
-    for name, request in requests.items():
-        send = request.send
-        request.send = lambda *a, n=name, s=send, **o: (order.append(n), s(*a, **o))[1]  # type: ignore[method-assign, misc]
-    model.execute(list(requests.values()))
+
+    class Ordered(Request):
+        def send(self, response: Any, flags: int) -> None:
+            order.append("urgent" if self.timeout() == 10**6 else "later")
+            super().send(response, flags)
+
+    requests = [Ordered(images(4), 2**40), Ordered(images(4), 10**6)]
+    model.execute(requests)
     gate.open()
-    for request in requests.values():
+    for request in requests:
         request.result()
     assert order == ["urgent", "later"]
 
@@ -243,6 +246,24 @@ def test_a_run_that_fails_is_that_of_its_batch_alone(opened: Open, backend: Back
     request = Request(images())
     model.execute([request])
     assert request.result()[0] == "0.25"
+
+
+def test_a_width_that_fails_again_and_again_is_taken_out(opened: Open, backend: Backend) -> None:
+    model = opened(SLOW, slo_ms="1800000")
+
+    def failing(given: NDArray[Any]) -> Any:
+        raise RuntimeError("out of order")
+
+    failing.label = "1"  # type: ignore[attr-defined]
+    model._widths[-1] = failing
+    for _ in range(3):
+        request = Request(images())
+        model.execute([request])
+        assert "width 1 failed" in request.refusal()[1]
+    request = Request(images())
+    model.execute([request])
+    assert request.result()[0] == "0.5", "the widest that is left"
+    assert [line for line in backend.log if line.startswith("width 1 is taken out")]
 
 
 def test_an_answer_that_the_server_does_not_take_stops_nothing(opened: Open, backend: Backend) -> None:

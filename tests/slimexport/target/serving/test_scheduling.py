@@ -1,0 +1,154 @@
+"""Runs and refusals with a clock of the test's own, on random loads: nothing lost, in order, nothing refused that could be."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimexport.target.serving.correcting import Corrected
+from slimexport.target.serving.policy import Choice, Latencies
+from slimexport.target.serving.requests import Request
+from slimexport.target.serving.scheduling import OVERHEAD_MS, REFUSE, SERVE, Run, Scheduler
+from tests.support.serving_helpers import latencies
+
+TABLE = latencies([[1.0, 1.5, 2.5, 4.0], [2.0, 3.5, 6.0, 11.0], [5.0, 9.0, 17.0, 33.0]], widths=["0.25", "0.5", "1"])
+
+
+def scheduler(policy: str = "drain", late: str = REFUSE, table: Latencies = TABLE) -> Scheduler:
+    return Scheduler(Corrected(table, 0.95), policy, late)
+
+
+def request(now_s: float, due_s: float, images: int = 1) -> Request:
+    return Request(np.zeros((images, 1), np.float32), False, now_s, due_s)
+
+
+@given(
+    st.sampled_from(["drain", "slackfit", "fixed:0.25", "fixed:1"]),
+    st.sampled_from([REFUSE, SERVE]),
+    st.integers(0, 2**32),
+    st.floats(0.2, 6.0),
+)
+@settings(deadline=None, max_examples=120)
+def test_nothing_is_lost_and_nothing_refused_that_could_be_met(policy: str, late: str, seed: int, load: float) -> None:
+    draw = random.Random(seed)
+    at, arrivals = 0.0, []
+    for _ in range(draw.randint(1, 120)):
+        at += draw.expovariate(load) * 2e-3
+        images = draw.choice([1, 1, 1, 2, 3, 8])
+        arrivals.append(request(at, at + draw.choice([0.002, 0.01, 0.05, 0.2]), images))
+    chooser, now, ends = scheduler(policy, late), 0.0, Counter[int]()
+    heapq.heapify(coming := [(asked.submitted_s, number) for number, asked in enumerate(arrivals)])
+    numbers = {id(asked): number for number, asked in enumerate(arrivals)}
+    quickest = {images: min(TABLE.of(width, images) for width in range(3)) for images in range(1, 9)}
+    while coming or len(chooser.waiting):
+        while coming and coming[0][0] <= now:
+            chooser.waiting.add(arrivals[heapq.heappop(coming)[1]])
+        before = {id(asked) for _, _, asked in chooser.waiting._heap}
+        run, refused = chooser.next(now)
+        for asked in refused:
+            assert late == REFUSE
+            assert now + (quickest[asked.size] + OVERHEAD_MS) / 1e3 > asked.due_s, "it could be met"
+            ends[numbers[id(asked)]] += 1
+        if run is None:
+            now = coming[0][0] if coming else now
+            continue
+        left = {id(asked): asked for _, _, asked in chooser.waiting._heap}
+        dues = [asked.due_s for asked in run.requests]
+        assert dues == sorted(dues) and all(dues[-1] <= asked.due_s for asked in left.values()), "the most urgent first"
+        assert {id(asked) for asked in (*run.requests, *refused)} | set(left) == before
+        assert run.images <= TABLE.largest
+        assert run.images == sum(asked.size for asked in run.requests)
+        for asked in run.requests:
+            ends[numbers[id(asked)]] += 1
+        now += TABLE.of(run.width, run.images) / 1e3
+    assert ends == Counter(dict.fromkeys(range(len(arrivals)), 1))
+
+
+def test_a_run_has_the_images_that_the_policy_said_or_is_one_larger_request() -> None:
+    chooser = Scheduler(Corrected(TABLE, 0.95), lambda waiting, slack_ms, table: Choice(1, 4))
+    for images in (3, 2, 1, 6, 4):
+        chooser.waiting.add(request(0, 100, images))
+    sizes = []
+    while (run := chooser.next(0.0)[0]) is not None:
+        sizes.append([asked.size for asked in run.requests])
+    assert sizes == [[3], [2, 1], [6], [4]], "in order, though 3 and 1 would fit"
+
+
+def test_the_policy_is_asked_with_what_waits_and_the_slack_of_its_head() -> None:
+    asked: list[tuple[int, float, Latencies]] = []
+
+    def mine(waiting: int, slack_ms: float, table: Latencies) -> Choice:
+        asked.append((waiting, slack_ms, table))
+        return Choice(0, 1)
+
+    chooser = Scheduler(Corrected(TABLE, 0.95), mine)
+    chooser.waiting.add(request(0, 0.5, 2))
+    chooser.waiting.add(request(0, 0.1, 3))
+    run, _ = chooser.next(0.05)
+    assert run == Run(0, run.requests, asked[0][1]) if run else False
+    assert asked[0][0] == 5 and asked[0][1] == pytest.approx(50 - OVERHEAD_MS) and asked[0][2] == TABLE
+
+
+def test_a_late_head_is_served_by_the_narrowest_with_many_beside_it() -> None:
+    chooser = scheduler("fixed:1", SERVE)
+    for _ in range(11):
+        chooser.waiting.add(request(0, 0.01))
+    first, second = chooser.next(1.0)[0], chooser.next(1.0)[0]
+    assert first and second and [(run.width, run.images) for run in (first, second)] == [(0, 8), (0, 3)]
+    chooser.waiting.add(request(2, 3))
+    run, _ = chooser.next(2.0)
+    assert run and run.width == 2, "in time it is as the policy says"
+
+
+def test_nothing_waits_nothing_runs() -> None:
+    assert scheduler().next(0.0) == (None, [])
+
+
+# ------------------------------------------------------------------------------------------------------------- widths out
+
+
+@pytest.mark.parametrize(
+    ("policy", "out", "serves"),
+    [
+        ("fixed:1", ["1"], "0.5"),
+        ("fixed:0.5", ["0.5"], "0.25"),
+        ("fixed:0.25", ["0.25"], "0.5"),
+        ("fixed:1", ["0.5", "1"], "0.25"),
+        ("fixed:0.5", ["0.25", "0.5"], "1"),
+        ("fixed:0.5", ["0.25"], "0.5"),
+        ("fixed:0.5", ["1", "0.25"], "0.5"),
+        ("drain", ["1"], "0.5"),
+        ("drain", ["0.25", "1"], "0.5"),
+    ],
+)
+def test_in_the_place_of_a_width_that_is_out(
+    policy: str, out: list[str], serves: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Serves the widest that is not wider, and the narrowest that is left where there is none."""
+    chooser = scheduler(policy)
+    with caplog.at_level(logging.WARNING):
+        for label in out:
+            chooser.take_out(chooser.latencies.widths.index(label))
+    chooser.waiting.add(request(0, 100))
+    run, _ = chooser.next(0.0)
+    assert run and chooser.latencies.widths[run.width] == serves
+    assert chooser.policy == policy
+    assert len(caplog.records) == (policy.removeprefix("fixed:") in out)
+
+
+def test_what_is_no_policy_is_refused_and_the_old_one_stays() -> None:
+    chooser = scheduler("fixed:0.5")
+    for wrong in ("fixed:2", "widest", 5, None):
+        with pytest.raises(ValueError, match="policy"):
+            chooser.policy = wrong  # type: ignore[assignment]
+    assert chooser.policy == "fixed:0.5"
+    chooser.waiting.add(request(0, 100))
+    run, _ = chooser.next(0.0)
+    assert run and run.width == 1
