@@ -191,7 +191,7 @@ def test_the_python_lines_of_serving_speak_to_a_server(places: dict[str, Path], 
     pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
     monkeypatch.chdir(places["docs/serving.md"])
     assert run(shlex.split("slimexport --ckpt us_mbv1.pt --widths 0.5 --image-size 32 --output-dir exports/asked")).code == 0
-    (lines,) = python_of("docs/serving.md")
+    lines = python_of("docs/serving.md")[0]  # those for Ray run in tests/slimexport/target/serving/ray_app
     names: dict[str, Any] = {}
     with Runtime("exports/asked") as runtime, running(runtime) as server:
         exec(lines.replace("224", "32").replace("8000", str(server.port)).replace("20_000", "600_000_000"), names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -30,6 +31,7 @@ from tests.support import ROOT, http_serving
 
 FOREVER_MS = 3_000_000.0
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = "import sys; from ray.serve.scripts import cli; cli(prog_name='serve')"
 BUILDER = "slimexport.target.serving.ray_app:build"
 
@@ -77,15 +79,35 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def handle(port: int, bundle: Path) -> Any:
-    """Of one replica."""
-    from ray import serve
+def documented(port: int, bundle: Path) -> dict[str, Any]:
+    """What the lines of docs/serving.md leave, with this bundle, a deadline that is always met, and a small machine."""
+    (lines,) = (block for block in BLOCK.findall((ROOT / "docs" / "serving.md").read_text("utf-8")) if "from ray" in block)
+    for before, after in (
+        ("exports/us_mobilenet_v1", str(bundle)),
+        ("slo_ms=50", f"slo_ms={FOREVER_MS}"),
+        ("cpus=2", "cpus=0.5"),
+    ):
+        assert before in lines
+        lines = lines.replace(before, after)
+    names: dict[str, Any] = {"image": http_serving.images(1)[0]}
+    exec(lines.replace("max_replicas=8", "max_replicas=1").replace("deadline_ms=20", f"deadline_ms={FOREVER_MS}"), names)
+    return names
 
-    arguments = {"bundle": str(bundle), "slo_ms": str(FOREVER_MS), "batches": "1,2,4", "max_replicas": "1", "cpus": "0.5"}
-    return serve.run(build(arguments), name="served")
+
+@pytest.fixture(scope="module")
+def handle(documented: dict[str, Any]) -> Any:
+    """Of one replica."""
+    return documented["handle"]
 
 
 # --------------------------------------------------------------------------------------------------------- what it does
+
+
+def test_the_document_s_lines_get_an_answer(documented: dict[str, Any]) -> None:
+    answer = documented["answer"]
+    expected = http_serving.logits(http_serving.images(1), answer.width)[0]
+    np.testing.assert_allclose(answer.output, expected, rtol=1e-4, atol=1e-4)
+    assert answer.queued_ms >= 0 and answer.computed_ms > 0
 
 
 def test_http_speaks_the_protocol(handle: Any, port: int) -> None:
