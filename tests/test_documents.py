@@ -166,6 +166,7 @@ def test_a_command_does_what_the_document_says(
     if "timm:" in line:
         pytest.importorskip("timm")
     if "--serve" in line:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(places[document] / "cache"))
         end_at_once(monkeypatch)
     with assumed_cache(2**14):  # of hundreds of layers each gets images that fill it
         outcome = run(substituted(line))
@@ -190,6 +191,7 @@ def test_the_python_lines_of_serving_speak_to_a_server(places: dict[str, Path], 
     pytest.importorskip("slimexport.target.serving.http.app", reason="pip install '.[serve]'")
     pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
     monkeypatch.chdir(places["docs/serving.md"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places["docs/serving.md"] / "cache"))
     assert run(shlex.split("slimexport --ckpt us_mbv1.pt --widths 0.5 --image-size 32 --output-dir exports/asked")).code == 0
     (lines,) = python_of("docs/serving.md")
     names: dict[str, Any] = {}

@@ -135,6 +135,12 @@ def test_without_a_timeout_the_deadline_is_the_runtime_s_own(server: Running, ru
     assert deadline_ms is not None and 0 < deadline_ms <= 7000
 
 
+def test_the_time_that_reading_took_is_of_the_deadline() -> None:
+    app = pytest.importorskip("slimexport.target.serving.http.app")
+    assert app.left_ms(20.0, 0.004) == pytest.approx(16.0)
+    assert 0 < app.left_ms(20.0, 0.5) < 0.01, "the runtime refuses it, and counts it"
+
+
 def test_long_json_is_read_beside_the_event_loop_and_says_the_same(server: Running, runtime: FakeRuntime) -> None:
     array = images(4)
     padded = json.dumps(asking(array)).encode() + b" " * 70_000
