@@ -289,6 +289,15 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(server: Ru
     still_answers(server)
 
 
+def test_a_client_that_asks_first_need_not_send_what_is_refused(server: Running) -> None:
+    """As curl does with long bodies."""
+    text = json.dumps(asking(images(1))).encode()
+    received = raw(server, head(f"Content-Length: {len(text)}", "Expect: 100-continue"), text)
+    assert received.startswith(b"HTTP/1.1 100 ") and b"HTTP/1.1 200 " in received
+    received = raw(server, head("Content-Length: 8000000", "Expect: 100-continue"), end=True)
+    assert received.startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_client_that_sends_too_much_all_the_same_reads_why_it_is_too_much(server: Running) -> None:
     line = error_of(server.infer(b" " * (8 << 20)), 413)
     assert "8,388,608 bytes" in line and "Send fewer at once" in line
