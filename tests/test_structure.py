@@ -46,6 +46,7 @@ FLOORS = (
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
     "slimexport/target/serving/http",
+    "slimexport/target/serving/ray_app",
     "slimexport/serving",
     "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
@@ -92,6 +93,7 @@ LIGHT = {
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
     "slimexport/target/serving/http": {"numpy", "prometheus_client", "starlette", "uvicorn"},
+    "slimexport/target/serving/ray_app": {"numpy"},
     "slimexport/serving": {"click", "numpy"},
     "slimexport/target/serving/triton": {"numpy"},
 }
@@ -130,7 +132,10 @@ GROUND = {
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
 OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
-SERVERS = {"slimexport/target/serving/http": {"prometheus_client", "starlette", "uvicorn"}}  # an extra's, there alone
+SERVERS = {  # an extra's, there alone
+    "slimexport/target/serving/http": {"prometheus_client", "starlette", "uvicorn"},
+    "slimexport/target/serving/ray_app": {"click", "ray"},
+}
 
 
 @pytest.fixture(scope="module")

@@ -65,15 +65,17 @@ class Arrivals:
 
 class Demo:
     """A load on `runtime`, for a `with` block. `load`: in shares of what the widest width alone computes at most, by the
-    runtime's latencies when the load is set: a load that followed them from then on would hide that the runtime does."""
+    latencies that the runtime begins with: a load that followed them from then on would hide that the runtime does."""
 
     def __init__(self, runtime: Runtime, load: float = LOAD, seed: int = 0) -> None:
         self.runtime = runtime
+        latencies = runtime.latencies
+        self.capacity = capacity(latencies, len(latencies.widths) - 1)
         self.most_slo_ms = SLO_RANGE * runtime.slo_ms
         shape = runtime.manifest.input.input_shape
         self._images = list(np.random.default_rng(seed).standard_normal((IMAGES, *shape), dtype=np.float32))
         self.load = _within("load", load, 0.0, MOST_LOAD, "")
-        self._arrivals = Arrivals(self._rate(load), time.monotonic(), seed)
+        self._arrivals = Arrivals(self.rate, time.monotonic(), seed)
         self._sent = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -82,11 +84,7 @@ class Demo:
     @property
     def rate(self) -> float:
         """Requests a second, of one image."""
-        return self._arrivals.rate
-
-    def _rate(self, load: float) -> float:
-        latencies = self.runtime.latencies
-        return load * capacity(latencies, len(latencies.widths) - 1)
+        return self.load * self.capacity
 
     def change(self, load: float | None = None, slo_ms: float | None = None) -> None:
         """Another load, another deadline, or both. RequestError for values beyond the sliders', and then nothing changes."""
@@ -97,7 +95,7 @@ class Demo:
         if new_load is not None:
             with self._changed:
                 self.load = new_load
-                self._arrivals.change(self._rate(new_load), time.monotonic())
+                self._arrivals.change(self.rate, time.monotonic())
                 self._changed.notify()
 
     def start(self) -> None:

@@ -131,7 +131,7 @@ def _sliders(demo: Demo) -> dict[str, float]:
     return {
         "load": demo.load,
         "most_load": MOST_LOAD,
-        "rate": round(demo.rate, 1),
+        "capacity": demo.capacity,
         "slo_ms": demo.runtime.slo_ms,
         "least_slo_ms": LEAST_SLO_MS,
         "most_slo_ms": demo.most_slo_ms,

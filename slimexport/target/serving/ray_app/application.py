@@ -30,12 +30,14 @@ def app(
     ongoing: float = ONGOING,
     cpus: float = 1.0,
     gpus: float = 0.0,
+    scaling: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Application:
     """An application for `serve.run`, of a bundle whose folder every node has at this path.
 
     There are `min_replicas`, and up to `max_replicas` while more than `ongoing` requests at once are in each on average. Each
-    takes `cpus` and `gpus` of its node, and as many threads as CPUs. `slo_ms` and `options` are the runtime's.
+    takes `cpus` and `gpus` of its node, and as many threads as CPUs. `scaling`: other keys of Ray's `autoscaling_config`.
+    `slo_ms` and `options` are the runtime's.
 
     Raises BundleError for a bundle that is none, UserError for numbers that cannot be, ResourceError where Ray is not there.
     """
@@ -61,6 +63,7 @@ def app(
             "min_replicas": min_replicas,
             "max_replicas": max_replicas,
             "target_ongoing_requests": ongoing,
+            **(scaling or {}),
         },
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         health_check_period_s=HEALTH_S,

@@ -9,12 +9,12 @@ const NAMED = 0.03; // layers thinner than this share have no name beside them; 
 export const rounded = (value, digits = 0) =>
   value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 export const milliseconds = (value) => (value < 1e4 ? `${rounded(value, value < 10 ? 1 : 0)} ms` : `${rounded(value / 1e3)} s`);
-const short = (value) => milliseconds(value).replace(" ms", ""); // the axis is of milliseconds
 export const percent = (share) => `${rounded(100 * share, 1)} %`;
 
 /** Where a width stands among all, 0 % for the narrowest to 100 %: its color follows from that. */
 export const place = (index, count) => `${count > 1 ? (100 * index) / (count - 1) : 100}%`;
 
+const brief = (label) => (label.length > 7 ? `${label.slice(0, 6)}…` : label); // beside a chart; plans have long names
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const last = (values) => values.findLast((value) => value !== null) ?? null;
 const highest = (values, least) => values.reduce((most, value) => Math.max(most, value ?? least), least);
@@ -33,7 +33,7 @@ export function drawShares(svg, bins, widths) {
     chart.layer(low, high, "width").style.setProperty("--share", place(index, widths.length));
     low = high.map((value) => value ?? 0);
     const share = recentTotal ? sum(recent.map((bin) => bin.images[index])) / recentTotal : 0;
-    if (share >= NAMED) chart.name(100 * (below + share / 2), `${width.label} · ${rounded(100 * share)} %`, "plain");
+    if (share >= NAMED) chart.name(100 * (below + share / 2), `${brief(width.label)} · ${rounded(100 * share)} %`, "plain");
     if (share > 0) words.push(`width ${width.label} ${percent(share)}`);
     below += share;
   });
@@ -50,11 +50,11 @@ export function drawLatency(svg, bins, sloMs) {
   chart.line(p99, "p99");
   chart.line(p50, "p50");
   chart.steps(deadlines.every((value) => value === null) ? deadlines.map(() => sloMs) : deadlines, "deadline");
-  chart.name(due, `deadline ${short(due)}`, "deadline");
+  chart.name(due, `due ${milliseconds(due)}`, "deadline");
   const [half, most] = [last(p50), last(p99)];
   if (half !== null) {
-    chart.name(most, `99 % ${short(most)}`, "plain");
-    chart.name(half, `half ${short(half)}`, "plain");
+    chart.name(most, `99 % ${milliseconds(most)}`, "plain");
+    chart.name(half, `half ${milliseconds(half)}`, "plain");
   }
   chart.finish(
     half === null
@@ -74,7 +74,7 @@ export function drawAccuracy(svg, bins, widths) {
   const chart = new Chart(svg, Math.max(0, least - room), Math.min(100, most + room));
   for (const value of new Set([least, most])) {
     chart.across(value, "reference");
-    chart.name(value, `${widths[known.indexOf(value)].label}: ${rounded(value, 1)} %`, "reference");
+    chart.name(value, `${brief(widths[known.indexOf(value)].label)}: ${rounded(value, 1)} %`, "reference");
   }
   chart.line(values, "given");
   const given = last(values);
@@ -99,7 +99,7 @@ export function drawRequests(svg, bins, widths, imagesOfOne) {
   chart.layer(inTime, all, "missed").setAttribute("fill", "url(#hatch)");
   if (limit !== null) {
     chart.across(limit, "limit");
-    chart.name(limit, `${widest.label} alone`, "plain");
+    chart.name(limit, `${brief(widest.label)} alone`, "plain");
   }
   const recent = (values) => sum(values.slice(-RECENT)) / RECENT;
   const [good, asked] = [recent(inTime), recent(all)];

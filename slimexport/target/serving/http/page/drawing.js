@@ -2,7 +2,7 @@
 
 import { BINS, BIN_S } from "./history.js";
 
-const MARGIN = { top: 8, right: 88, bottom: 24, left: 42 };
+const MARGIN = { top: 8, right: 96, bottom: 24, left: 42 };
 const HEIGHT = 190;
 const LINE = 14; // of text
 const NARROW = 170; // a plot that is no wider has no room for the middle time

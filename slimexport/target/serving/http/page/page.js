@@ -148,9 +148,8 @@ function showSliders(demo, widths) {
 
 function sayValues(demo, widths) {
   const load = Number(by("load").value);
-  const whole = demo.load ? demo.rate / demo.load : null;
-  const rate = whole === null ? (load ? "" : " (none)") : ` (${rounded(load * whole)} requests a second)`;
-  write("load-value", `${rounded(load, 1)} × what width ${widths.at(-1).label} can answer${rate}`);
+  const rate = rounded(load * demo.capacity);
+  write("load-value", `${rounded(load, 1)} × what width ${widths.at(-1).label} can answer (${rate} requests a second)`);
   write("deadline-value", milliseconds(Number(by("deadline").value)));
 }
 

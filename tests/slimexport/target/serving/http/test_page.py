@@ -196,7 +196,7 @@ def test_sliders_change_load_and_deadline(server: http_serving.Running, demo: De
     reply = move(server, {"load": 1.5, "slo_ms": 2000})
     assert reply.status == 200
     assert (demo.load, runtime.slo_ms) == (1.5, 2000.0)
-    assert (reply.json["load"], reply.json["slo_ms"], reply.json["rate"]) == (1.5, 2000.0, round(demo.rate, 1))
+    assert (reply.json["load"], reply.json["slo_ms"], reply.json["capacity"]) == (1.5, 2000.0, demo.capacity)
     assert move(server, {"load": 0.5}, "application/json; charset=utf-8").status == 200
     given = server.get("/live").json
     assert (given["demo"]["load"], given["demo"]["slo_ms"], given["slo_ms"]) == (0.5, 2000.0, 2000.0)

@@ -7,7 +7,8 @@ import contextlib
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,19 @@ def shows(page: chromium.Page, id_: str, text: str) -> None:
     page.until(f"document.getElementById({json.dumps(id_)}).textContent.includes({json.dumps(text)})")
 
 
+def shows_while(page: chromium.Page, feed: Callable[[], object], condition: str) -> None:
+    """Feed the runtime until a JavaScript expression is true: what is about the last seconds is soon over."""
+    look = (
+        f"new Promise((done) => {{ const look = (left) => ({condition}) ? done(true) : left ? setTimeout(look, 50, left - 1)"
+    )
+    look += " : done(false); look(40); })"
+    for _ in range(int(http_serving.LIMIT_S)):
+        feed()
+        if page.evaluate(look):
+            return
+    raise AssertionError(f"{condition} did not come true")
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG 2's contrast ratio of two opaque colors."""
 
@@ -109,7 +123,6 @@ def test_it_shows_the_figures_of_a_running_runtime(browser: chromium.Chromium, u
     assert page.text("network") == http_serving.NETWORK
     assert page.text("facts") == "onnxruntime-cpu · policy drain · 3 widths"
     assert page.text("in-time") == "100.0 %"
-    assert float(page.text("rate")) > 0
     table = page.evaluate(
         "[...document.querySelectorAll('#widths tr')].map((row) => [...row.children].map((x) => x.innerText))"
     )
@@ -118,20 +131,25 @@ def test_it_shows_the_figures_of_a_running_runtime(browser: chromium.Chromium, u
     assert [row[1] for row in table] == ["56.3 %", "62.5 %", "75.0 %"]
     assert [int(row[4]) for row in table] == [state.answered for state in now.widths]
     assert {row[5] for row in table} == {"● serves"}
-    used = {state.label for state in now.widths if state.answered}
-    assert page.text("width") in used
-    page.until("document.querySelectorAll('#shares .name').length > 0")
-    label = page.evaluate("document.querySelector('#shares').getAttribute('aria-label')")
-    assert any(f"width {width} " in label for width in used)
+    used = [state.label for state in now.widths if state.answered]
+    feed = partial(serve_some, runtime, 4)
+    shows_while(page, feed, "Number(document.getElementById('rate').textContent) > 0")
+    shows_while(page, feed, f"{json.dumps(used)}.includes(document.getElementById('width').textContent)")
+    shows_while(page, feed, "document.querySelectorAll('#shares .name').length > 0")
+    shows_while(page, feed, "document.querySelector('#shares').getAttribute('aria-label').includes(': width ')")
     assert page.evaluate("document.querySelectorAll('#latency .line.deadline').length") == 1
 
 
 def test_what_cannot_be_met_is_shown_as_missed(browser: chromium.Chromium, url: str, runtime: Runtime) -> None:
     page = browser.page(url)
     shows(page, "state", "Serving")
-    for image in http_serving.images(20):
-        assert runtime.submit(image, 1e-3).exception(http_serving.LIMIT_S) is not None
-    page.until("[...document.querySelectorAll('#requests .name')].some((name) => name.textContent === 'missed')")
+
+    def feed() -> None:
+        for image in http_serving.images(20):
+            assert runtime.submit(image, 1e-3).exception(http_serving.LIMIT_S) is not None
+
+    missed = "[...document.querySelectorAll('#requests .name')].some((name) => name.textContent === 'missed')"
+    shows_while(page, feed, missed)
     assert page.text("in-time") != "100.0 %"
 
 
