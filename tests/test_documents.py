@@ -166,6 +166,7 @@ def test_a_command_does_what_the_document_says(
     if "timm:" in line:
         pytest.importorskip("timm")
     if "--serve" in line:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(places[document] / "cache"))
         end_at_once(monkeypatch)
     with assumed_cache(2**14):  # of hundreds of layers each gets images that fill it
         outcome = run(substituted(line))
@@ -186,17 +187,27 @@ def end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "run", begin_and_end)
 
 
-def test_the_python_lines_of_serving_speak_to_a_server(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_lines_of_serving_are_answered(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("slimexport.target.serving.http.app", reason="pip install '.[serve]'")
     pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
     monkeypatch.chdir(places["docs/serving.md"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places["docs/serving.md"] / "cache"))
     assert run(shlex.split("slimexport --ckpt us_mbv1.pt --widths 0.5 --image-size 32 --output-dir exports/asked")).code == 0
-    lines = python_of("docs/serving.md")[0]  # those for Ray run in tests/slimexport/target/serving/ray_app
+    asking, alone = python_of("docs/serving.md")[:2]  # those for Ray run in tests/slimexport/target/serving/ray_app
+    small = (("224", "32"), ("exports/us_mobilenet_v1", "exports/asked"), ("deadline_ms=20", "deadline_ms=600_000"))
     names: dict[str, Any] = {}
     with Runtime("exports/asked") as runtime, running(runtime) as server:
-        exec(lines.replace("224", "32").replace("8000", str(server.port)).replace("20_000", "600_000_000"), names)
+        exec(replaced(asking, *small, ("8000", str(server.port)), ("20_000", "600_000_000")), names)
         names["client"].close()
     assert (names["width"], names["logits"].shape) == (0.5, (1, 1000))
+    exec(replaced(alone, *small), names)
+    assert (names["answer"].width, names["answer"].output.shape) == (0.5, (1000,))
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
 
 
 def test_the_python_lines_of_a_user_s_own_network_run() -> None:

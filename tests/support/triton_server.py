@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +26,26 @@ import pytest
 PACKAGES = ("nvidia-pytriton==0.7.0", "numpy<2", f"onnxruntime=={onnxruntime.__version__}", "tritonclient[grpc]==2.73.0")
 CACHE = "TRITON_ENVIRONMENT"  # a folder in which the environment stays from one run of the tests to the next
 INSTALL_S, START_S, STOP_S = 300, 120, 60
-# prctl(PR_SET_PDEATHSIG, SIGKILL), which holds for what takes this process's place
-END_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+# Ends what it started once its standard input is closed, as it is when the process that holds the other end is gone, and takes
+# the processes of the Python backend, which are of its group, with it.
+KEEPER = f"""
+import os, signal, subprocess, sys, threading
+
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+
+def end():
+    sys.stdin.read()
+    server.terminate()
+
+    try:
+        server.wait({STOP_S})
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+threading.Thread(target=end, daemon=True).start()
+server.wait()
+os.killpg(0, signal.SIGKILL)
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ class Server:
 
 @contextmanager
 def triton_server(environment: TritonEnvironment, folder: Path, repositories: Sequence[Path]) -> Iterator[Server]:
-    """A server of these repositories that has loaded what it can load. It ends with the block, and with this process."""
+    """A server of these repositories that has loaded what it can load. It ends with the block, or with this process."""
     folder.mkdir()
     backends = folder / "backends" / "python"
     shutil.copytree(environment.server / "backends" / "python", backends)
@@ -128,8 +145,9 @@ def triton_server(environment: TritonEnvironment, folder: Path, repositories: Se
     log = folder / "log"
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-c", END_WITH_PARENT, environment.server / "bin" / "tritonserver", *words],
+            [sys.executable, "-c", KEEPER, environment.server / "bin" / "tritonserver", *words],
             env={**os.environ, **variables},
+            stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -138,12 +156,9 @@ def triton_server(environment: TritonEnvironment, folder: Path, repositories: Se
         _wait_for(process, http, log)
         yield Server(http, grpc, metrics, log)
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-        with contextlib.suppress(ProcessLookupError):  # its backend's processes are of its group
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(STOP_S)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(2 * STOP_S)
 
 
 def _wait_for(process: subprocess.Popen[bytes], http: str, log: Path) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimexport.target.arrays import Array
 from slimexport.target.cuda.library import INSTALL, libraries
 from slimexport.target.errors import MissingBackend
+
+if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands alone
+    from slimexport.target.arrays import Array
 
 # Values of the CUDA runtime's interface, the same since CUDA 5
 NON_BLOCKING_STREAM = 1

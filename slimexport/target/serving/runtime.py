@@ -22,7 +22,7 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
-from slimexport.target.runners import Given, OnnxRuntimeRunner
+from slimexport.target.runners import Given
 from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
@@ -79,8 +79,8 @@ class Runtime:
 
     >>> import numpy, slimexport
     >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir="mobilenet")
-    >>> with slimexport.Runtime("mobilenet", slo_ms=1000) as runtime:
-    ...     answer = runtime.submit(numpy.zeros((3, 32, 32), numpy.float32)).result()
+    >>> with slimexport.Runtime("mobilenet", slo_ms=20) as runtime:
+    ...     answer = runtime.submit(numpy.zeros((3, 32, 32), numpy.float32), deadline_ms=60_000).result()
     >>> answer.output.shape, answer.width
     ((1000,), 0.5)
     """
@@ -134,9 +134,6 @@ class Runtime:
             WidthInfo(file.label, file.artifact.width, file.artifact.name, accuracy_of(file.artifact)) for file in files
         )
         self._files = files  # those that serve, as the latencies count them
-        for file in files:
-            if isinstance(file.runner, OnnxRuntimeRunner):
-                file.runner.budget = None  # every batch ran: from here on the watcher sees that runs end
         self._out: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row
         self._changed = threading.Condition()
@@ -177,8 +174,14 @@ class Runtime:
                     f"{waiting.images} images wait, {self.queue} may. Send fewer, or allow more.",
                     retry_s=latencies.of_all(0, waiting.images, latencies.largest) / 1e3,
                 )
-            request.future.on_cancel = partial(self._cancel, waiting.add(request))
-            self._changed.notify()
+            hopeless = self._scheduler.refuses(request, now)
+            if hopeless:
+                counts.late(request, now)
+            else:
+                request.future.on_cancel = partial(self._cancel, waiting.add(request))
+                self._changed.notify()
+        if hopeless:
+            request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
         return request.future
 
     def _cancel(self, number: int) -> None:
@@ -206,9 +209,7 @@ class Runtime:
                         return None
                     self._changed.wait()
             for request in late:
-                waited, within = 1e3 * (now - request.submitted_s), 1e3 * (request.due_s - request.submitted_s)
-                why = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
-                request.future.fail(Late(f"{why} Send fewer, or allow more time."))
+                request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
             if run is not None:
                 return lane.job
 

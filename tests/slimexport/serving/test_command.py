@@ -78,9 +78,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def waiting_images(server: Running) -> float:
-    (line,) = re.findall(r"^slimexport_queue_images (\S+)$", server.get("/metrics").content.decode(), re.MULTILINE)
-    return float(line)
+def came_and_wait(server: Running) -> tuple[int, int]:
+    """Requests that came, and images that wait."""
+    live = server.get("/live").json
+    return live["counts"]["submitted"], live["waiting"]
 
 
 def refuses_connections(server: Running) -> bool:
@@ -103,7 +104,7 @@ def test_it_says_where_it_listens_and_what_widths_take_and_serves(bundle: Path) 
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out) == (0, "")
-    assert err == "stopped: 1 request answered, 0 refused, 0 failed\n"
+    assert err.splitlines()[-1] == "stopped: 1 request answered, 0 refused, 0 failed"
 
 
 def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Path) -> None:
@@ -121,10 +122,10 @@ def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Pa
 
         threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(5)]
         threads[0].start()
-        wait_for(lambda: "slimexport_http" in server.get("/metrics").content.decode())
+        wait_for(lambda: came_and_wait(server) == (1, 0))  # it is in a run, alone
         for thread in threads[1:]:
             thread.start()
-        wait_for(lambda: waiting_images(server) >= 4)
+        wait_for(lambda: came_and_wait(server) == (5, 4))
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: refuses_connections(server))
         assert not replies and process.poll() is None

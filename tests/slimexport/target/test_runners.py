@@ -32,6 +32,20 @@ def test_a_runner_takes_images_and_gives_logits_of_any_batch(tmp_path: Path) -> 
         np.testing.assert_allclose(logits, [[0.25, -1.5]] * batch, rtol=1e-6)
 
 
+def test_threads_and_how_they_wait_are_as_asked_for(tmp_path: Path) -> None:
+    """By onnxruntime's own word; what is computed is the same."""
+    network = nn.Sequential(conv(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    (tmp_path / "x.onnx").write_bytes(module_onnx(network, 16).SerializeToString())
+    images = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
+    usual = OnnxRuntimeRunner(tmp_path / "x.onnx")
+    runner = OnnxRuntimeRunner(tmp_path / "x.onnx", threads=1, spinning=False)
+    options = runner.session.get_session_options()
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert usual.session.get_session_options().intra_op_num_threads == 0, "as many as it takes"
+    np.testing.assert_allclose(runner(images), usual(images), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08"])
 def test_a_file_that_does_not_load_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.onnx").write_bytes(content)

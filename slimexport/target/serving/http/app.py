@@ -132,7 +132,8 @@ class Service:
             began = time.perf_counter()
             asked = await self._parsed(content, json_bytes)
             del content  # the images are what is left of it
-            future = self.runtime.submit(asked.images, self._deadline_ms(asked, began))
+            within_ms = self.runtime.slo_ms if asked.deadline_ms is None else asked.deadline_ms
+            future = self.runtime.submit(asked.images, left_ms(within_ms, time.perf_counter() - began))
             answer = await _answer(future, request.receive)
         written = write_response(self.name, asked, answer)
         headers = None if written.json_bytes is None else {HEADER_LENGTH: str(written.json_bytes)}
@@ -145,10 +146,10 @@ class Service:
             return read_request(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._parser, read_request, *arguments)
 
-    def _deadline_ms(self, asked: InferRequest, began: float) -> float:
-        """What is left of the deadline after parsing."""
-        within_ms = self.runtime.slo_ms if asked.deadline_ms is None else asked.deadline_ms
-        return max(LEAST_MS, within_ms - 1e3 * (time.perf_counter() - began))
+
+def left_ms(within_ms: float, passed_s: float) -> float:
+    """Of a deadline, once a request is parsed."""
+    return max(LEAST_MS, within_ms - 1e3 * passed_s)
 
 
 async def _answer(future: Future[Answer], receive: Receive) -> Answer:

@@ -19,7 +19,7 @@ from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest
 from slimexport.target.serving.http.datatypes import FP32
 from slimexport.target.serving.http.refusals import bad
-from slimtrain.base.text import some
+from slimtrain.base.text import count, some
 from slimtrain.base.untrusted.json_text import JsonError, parse_json
 from slimtrain.base.untrusted.quoting import quoted
 
@@ -153,7 +153,7 @@ def _numbers(data: Any, what: str, shape: tuple[int, ...]) -> Array:
                 raise bad(f"{what}: data is not nested as its shape says, {_sizes(shape)}.")
             row = list(chain.from_iterable(row))
     if len(row) != math.prod(shape):
-        raise bad(f"{what} has {len(row):,} numbers, its shape {_sizes(shape)} takes {math.prod(shape):,}.")
+        raise bad(f"{what} has {count(len(row), 'number')}, its shape {_sizes(shape)} takes {math.prod(shape):,}.")
     if others := set(map(type, row)) - {int, float}:
         raise bad(f"{what}: data holds a {min(kind.__name__ for kind in others)}, expected numbers.")
     with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
 """One model of a Triton repository that holds several widths of a bundle, and chooses one for every batch (`model`).
 
-`NETWORK/config.pbtxt`, whose parameters an operator may edit; `NETWORK/1/` with the widths' ONNX files, `widths.json`, which
-says what they are, and the Python files that serve them, copied from this package so that the server needs none of it.
+`NETWORK/config.pbtxt`, whose parameters an operator may edit; `NETWORK/1/` with the widths' files, `widths.json`, which says
+what they are, and the Python files that serve them, copied from this package so that the server needs none of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimexport.target.backends import ONNX
+from slimexport.target.backends import CPU, TENSORRT, TRT, format_of
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_json
 from slimexport.target.precision import EXACT, row_of
@@ -18,7 +18,7 @@ from slimexport.target.serving.choosing import Candidate, front, spread
 from slimexport.target.serving.opening import accuracy_of, artifacts_of, label_of
 from slimexport.target.serving.policy import DEFAULT
 from slimexport.target.serving.scheduling import REFUSE
-from slimexport.target.serving.triton.model import WIDTH, WIDTHS, Settings
+from slimexport.target.serving.triton.model import WIDTH, Settings
 from slimexport.target.serving.triton.repository import (
     CONFIG,
     MARK,
@@ -36,10 +36,21 @@ from slimexport.target.serving.triton.repository import (
     staged,
     tensor_lines,
 )
+from slimexport.target.serving.triton.widths import ENGINE, ONNX, WIDTHS
 
-SERVING = Path(__file__).parent.parent
-COPIED = ("policy", "correcting", "requests", "scheduling", "measuring", "triton/model")  # modules below it
-OWN_IMPORT = re.compile(r"^from slimexport\.target\.serving\.(\w+) import ", re.MULTILINE)
+SERVING, TRITON, CUDA = "slimexport.target.serving", "slimexport.target.serving.triton", "slimexport.target.cuda"
+# Modules, by what their copies are called
+COPIED = {
+    **{f"{SERVING}.{name}": name for name in ("policy", "correcting", "requests", "scheduling", "measuring")},
+    **{f"{TRITON}.{name}": name for name in ("model", "widths")},
+}
+FOR_ENGINES = {
+    f"{TRITON}.engine": "engine",
+    **{f"{CUDA}.{name}": f"cuda_{name}" for name in ("library", "runtime")},
+    **{"slimexport.target.errors": "errors", "slimtrain.base.errors": "base_errors"},
+}
+IMPORT = re.compile(r"^( *)from ([\w.]+) import ", re.MULTILINE)
+ROOT = Path(__file__).parents[4]  # of the packages
 QUEUE = 1000
 
 
@@ -52,6 +63,7 @@ def write_adaptive(
     policy: str = DEFAULT,
     widths: Sequence[float | str] | None = None,
     precision: str = EXACT,
+    backend: str = CPU,
     max_batch: int | None = None,
     overwrite: bool = False,
 ) -> list[str]:
@@ -59,7 +71,8 @@ def write_adaptive(
     that of the network, alone in a list.
 
     `widths`: by default five that spread best over the Pareto front of multiply-accumulates and accuracy. `slo_ms`, `policy`:
-    as in `Runtime`; they become parameters of the model. `max_batch`: the most images of a request and of a run (default 32).
+    as in `Runtime`; they become parameters of the model. `backend`: `onnxruntime-cpu`, or `tensorrt` for the bundle's engines
+    on the server's first GPU. `max_batch`: the most images of a request and of a run (default 32; engines: their largest).
     Files are hard links where the file system has them, else copies. The model appears at once and whole; others stay. With
     `overwrite` it replaces one of its name that was written here.
 
@@ -67,13 +80,14 @@ def write_adaptive(
     folder that cannot be written, MissingBackend for a full disk.
     """
     folder = checked_folder(bundle, folder)
-    name, batch = manifest.source.network, MAX_BATCH if max_batch is None else max_batch
-    if batch < 1:
-        raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more.")
+    name = manifest.source.network
     if not NAME.fullmatch(name):
         raise BundleError(f"{bundle / MANIFEST}: {name!r} cannot name a model, expected letters, digits and underscores.")
     _check_place(folder / name, overwrite)
-    chosen = _chosen(bundle, manifest, precision, widths)
+    chosen = _chosen(bundle, manifest, precision, backend, widths)
+    batch = _largest(chosen) if max_batch is None else max_batch
+    if not 1 <= batch <= (_largest(chosen) if backend == TENSORRT else batch):
+        raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more, and no more than an engine takes.")
     labels = [label_of(artifact, manifest) for artifact in chosen]
     parameters = {"slo_ms": f"{slo_ms:.12g}", "policy": policy, "late": REFUSE, "queue": str(QUEUE), "threads": "0"}
     try:
@@ -83,12 +97,12 @@ def write_adaptive(
     check_tensors(bundle, manifest, name, (1, min(PREFERRED, batch), batch))
     if WIDTH in (manifest.input.name, *(result.name for result in manifest.results)):
         raise BundleError(f"{bundle}: has a tensor called {WIDTH!r}, as the output that tells the width. Name it otherwise.")
-    files = {f"{artifact.name}.onnx": served_file(bundle, manifest, artifact) for artifact in chosen}
+    files = {_file(artifact): served_file(bundle, manifest, artifact) for artifact in chosen}
     model = Model(
         name,
-        {CONFIG: _config(manifest, name, batch, parameters), **labels_of(manifest)},
+        {CONFIG: _config(manifest, name, batch, backend, parameters), **labels_of(manifest)},
         files,
-        {WIDTHS: _described(manifest, chosen, slo_ms, policy), **copies()},
+        {WIDTHS: _described(manifest, chosen, slo_ms, policy), **copies(backend)},
     )
     with staged(folder, [model]) as staging:
         _check_place(folder / name, overwrite)  # the folder is this process's now
@@ -96,10 +110,15 @@ def write_adaptive(
     return [name]
 
 
-def copies() -> dict[str, str]:
-    """The Python files of a model, by name: this package's, in which one imports the other from beside it."""
-    texts = {f"{module.rpartition('/')[2]}.py": (SERVING / f"{module}.py").read_text(encoding="utf-8") for module in COPIED}
-    return {name: OWN_IMPORT.sub(r"from .\1 import ", text) for name, text in texts.items()}
+def copies(backend: str = CPU) -> dict[str, str]:
+    """The Python files of a model, by name: those of this package, which import each other from beside them."""
+    names = {**COPIED, **(FOR_ENGINES if backend == TENSORRT else {})}
+
+    def beside(match: re.Match[str]) -> str:
+        return f"{match[1]}from .{names[match[2]]} import " if match[2] in names else match[0]
+
+    texts = {name: ROOT.joinpath(*module.split(".")).with_suffix(".py") for module, name in names.items()}
+    return {f"{name}.py": IMPORT.sub(beside, path.read_text(encoding="utf-8")) for name, path in texts.items()}
 
 
 def _check_place(place: Path, overwrite: bool) -> None:
@@ -111,13 +130,21 @@ def _check_place(place: Path, overwrite: bool) -> None:
         raise BundleError(f"{place}: exists and was not written by slimexport. Choose another folder.")
 
 
-def _chosen(bundle: Path, manifest: Manifest, precision: str, widths: Sequence[float | str] | None) -> list[Artifact]:
+def _chosen(
+    bundle: Path, manifest: Manifest, precision: str, backend: str, widths: Sequence[float | str] | None
+) -> list[Artifact]:
     """From the fewest multiply-accumulates to the most."""
-    if not row_of(precision).served:
+    if backend not in (CPU, TENSORRT):
+        raise BundleError(f"backend {backend!r}: a model that chooses widths runs on {CPU} or {TENSORRT}.")
+    if backend == CPU and not row_of(precision).served:
         raise BundleError(f"{precision} files are made for {' and '.join(row_of(precision).made_for)}, not for onnxruntime.")
-    artifacts = artifacts_of(bundle, manifest, ONNX, precision, widths)
+    artifacts = artifacts_of(bundle, manifest, format_of(backend), precision, widths)
     if not artifacts:
-        raise BundleError(f"{bundle}: holds no {precision} ONNX file. Export it, or choose another precision.")
+        kind = "ONNX file" if backend == CPU else "TensorRT engine"
+        raise BundleError(f"{bundle}: holds no {precision} {kind}. Export or build it, or choose another precision.")
+    for artifact in artifacts:
+        if backend == TENSORRT and artifact.engine is None:
+            raise BundleError(f"{bundle / MANIFEST}: does not say what {artifact.file} was built for. Build it again.")
     if widths is None:
         candidates = [Candidate(artifact, float(max(1, artifact.macs)), accuracy_of(artifact)) for artifact in artifacts]
         artifacts = [candidate.artifact for candidate in spread(front(candidates))]
@@ -130,14 +157,26 @@ def _chosen(bundle: Path, manifest: Manifest, precision: str, widths: Sequence[f
     return artifacts
 
 
-def _config(manifest: Manifest, name: str, batch: int, parameters: dict[str, str]) -> str:
+def _largest(chosen: Sequence[Artifact]) -> int:
+    """The most images that all of them take."""
+    return min((artifact.engine.batch[2] for artifact in chosen if artifact.engine is not None), default=MAX_BATCH)
+
+
+def _file(artifact: Artifact) -> str:
+    """What an artifact's file is called in the model: a manifest's own name could be that of a Python file."""
+    return f"{artifact.name}{ENGINE if artifact.format == TRT else ONNX}"
+
+
+def _config(manifest: Manifest, name: str, batch: int, backend: str, parameters: dict[str, str]) -> str:
+    """The text of `config.pbtxt`. Of several GPUs the first is used: the CUDA runtime's current one."""
+    place = ("kind: KIND_GPU", "gpus: [ 0 ]") if backend == TENSORRT else ("kind: KIND_CPU",)
     lines = [
         f"{MARK}; the parameters at the end may be edited",
         f'name: "{name}"',
         'backend: "python"',
         *tensor_lines(manifest, batch, more=(f'name: "{WIDTH}"', "data_type: TYPE_STRING", "dims: [ 1 ]")),
         *("dynamic_batching {", "  max_queue_delay_microseconds: 0  # the model has a queue of its own", "}"),
-        *block("instance_group [", "count: 1", "kind: KIND_CPU"),
+        *block("instance_group [", "count: 1", *place),
     ]
     for key, value in parameters.items():
         lines += ["parameters {", f'  key: "{key}"', f'  value {{ string_value: "{value}" }}', "}"]
@@ -149,10 +188,11 @@ def _described(manifest: Manifest, chosen: Sequence[Artifact], slo_ms: float, po
     entries = [
         {
             "label": label_of(artifact, manifest),
-            "file": f"{artifact.name}.onnx",
+            "file": _file(artifact),
             "sha256": artifact.sha256,
             "macs": artifact.macs,
             "accuracy": accuracy_of(artifact),
+            **({} if artifact.engine is None else {"host_code": "VERSION_COMPATIBLE" in artifact.engine.flags}),
         }
         for artifact in chosen
     ]

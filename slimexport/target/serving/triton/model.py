@@ -1,7 +1,7 @@
 """A Triton model that holds several widths of a network and chooses one for every batch.
 
 A model repository gets a copy of this file, `1/model.py`, with copies of what it imports beside it (`adaptive`), so that the
-server's Python needs numpy and onnxruntime only.
+server's Python needs numpy and onnxruntime only (of engines TensorRT and a CUDA runtime).
 
 Triton's Python backend tells neither how many requests wait in the server nor since when. What `execute` is still computing
 holds back whatever comes meanwhile, out of its sight. So `execute` only moves requests into a queue of its own, and returns
@@ -12,7 +12,8 @@ are not decoupled too). The policy thus sees all that waits. What it cannot know
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import itertools
 import json
 import math
 import threading
@@ -30,12 +31,14 @@ from slimexport.target.serving.measuring import PERCENTILE, measure
 from slimexport.target.serving.policy import named_policy
 from slimexport.target.serving.requests import Request
 from slimexport.target.serving.scheduling import LATE, Run, Scheduler
+from slimexport.target.serving.triton.widths import WIDTHS, Width, open_width
 
-WIDTHS = "widths.json"
 WIDTH = "width"  # the output that says which was used
 WITHIN_S = 5.0  # what measuring may take
 FAILURES = 3  # in a row take a width out
 MOST_TIMEOUT_MS = 3_600_000.0
+OUTCOMES = ANSWERED, FAILED = ("answered", "failed")
+REASONS = TOO_LATE, FULL, INVALID = ("late", "full", "invalid")
 
 
 @dataclass(frozen=True)
@@ -76,36 +79,6 @@ def _number(texts: Mapping[str, str], key: str, kind: Any, least: float) -> Any:
     return value
 
 
-class Width:
-    """A file in onnxruntime on the CPU: images [N, ...] -> its outputs, by name. `label`: what policies call it."""
-
-    def __init__(self, folder: Path, entry: Mapping[str, Any], threads: int) -> None:
-        """ValueError where the file is not the one that was written."""
-        import onnxruntime
-
-        path = folder / entry["file"]
-        content = path.read_bytes()  # what is checked is what is run
-        if (digest := hashlib.sha256(content).hexdigest()) != entry["sha256"]:
-            raise ValueError(
-                f"{path}: SHA-256 is {digest[:12]}..., {WIDTHS} says {entry['sha256'][:12]}...: the file was changed or "
-                "damaged. Write the model again: slimexport --triton DIR --adaptive --overwrite."
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.label = str(entry["label"])
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, images: Any) -> dict[str, Any]:
-        outputs = dict(zip(self._outputs, self._session.run(None, {self._input: images}), strict=True))
-        for name, rows in outputs.items():
-            if len(rows) != len(images):
-                raise ValueError(f"{name} has {len(rows)} rows for {len(images)} images")
-        return outputs
-
-
 @dataclass(eq=False)
 class Asked(Request):
     """A request, with what takes its answer."""
@@ -114,31 +87,35 @@ class Asked(Request):
 
 
 class Counters:
-    """What the server's metrics tell of a model, beside its own: images by the width that computed them, requests by what
-    became of them. Nothing where its metrics are off."""
-
-    OUTCOMES = ("in_time", "late", "refused", "failed")
+    """What the server's metrics tell of a model, beside its own: those of `--serve`, with the model's name. Nothing where its
+    metrics are off; no request fails for them."""
 
     def __init__(self, backend: Any, model: str, widths: Sequence[str]) -> None:
-        self._metrics: dict[str, Any] = {}
+        self._error = backend.TritonModelException
+        self._metrics: dict[tuple[str, ...], Any] = {}
         self._families = []  # which own their metrics
-        for name, label, values, text in (
-            ("slimexport_images_total", "width", widths, "Images computed, by width"),
-            ("slimexport_requests_total", "outcome", self.OUTCOMES, "Requests by outcome"),
+        for name, text, labels, values in (
+            ("images", "Images answered.", ("width",), [(width,) for width in widths]),
+            ("requests", "Requests by outcome.", ("width", "outcome"), list(itertools.product(widths, OUTCOMES))),
+            ("refused", "Requests that were not taken.", ("reason",), [(reason,) for reason in REASONS]),
+            ("deadline_misses", "Refused as late, or answered late.", (), [()]),
         ):
             try:
-                family = backend.MetricFamily(name=name, description=text, kind=backend.MetricFamily.COUNTER)
-                metrics = {value: family.Metric(labels={"model": model, label: value}) for value in values}
-            except backend.TritonModelException as error:
+                kind = backend.MetricFamily.COUNTER
+                family = backend.MetricFamily(name=f"slimexport_{name}_total", description=text, kind=kind)
+                for row in values:
+                    named = dict(zip(labels, row, strict=True))
+                    self._metrics[(name, *row)] = family.Metric(labels={"model": model, **named})
+            except self._error as error:
                 backend.Logger.log_warn(f"{model}: no metrics of its own ({error})")
                 return
             self._families.append(family)
-            self._metrics |= {f"{label}:{value}": metric for value, metric in metrics.items()}
 
-    def add(self, label: str, value: str, count: int) -> None:
-        metric = self._metrics.get(f"{label}:{value}")
+    def add(self, count: int, name: str, *labels: str) -> None:
+        metric = self._metrics.get((name, *labels))
         if metric is not None and count:
-            metric.increment(count)
+            with contextlib.suppress(self._error):
+                metric.increment(count)
 
 
 class TritonPythonModel:
@@ -158,7 +135,7 @@ class TritonPythonModel:
         (tensor,) = config["input"]
         self._input, self._shape = str(tensor["name"]), tuple(int(size) for size in tensor["dims"])
         self._settings = settings
-        self._widths = [Width(folder, entry, settings.threads) for entry in stored["widths"]]
+        self._widths = [open_width(folder, entry, settings.threads) for entry in stored["widths"]]
         most = max(1, int(config["max_batch_size"]))
         batches = [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
         widths = [(width.label, width) for width in self._widths]
@@ -182,7 +159,7 @@ class TritonPythonModel:
             try:
                 asked = self._asked(request, sender, now)
             except ValueError as error:
-                self._refuse(sender, str(error), self._backend.TritonError.INVALID_ARG)
+                self._refuse(sender, INVALID, str(error), self._backend.TritonError.INVALID_ARG)
                 continue
             with self._changed:
                 waiting = self._scheduler.waiting.images
@@ -191,8 +168,8 @@ class TritonPythonModel:
                     self._scheduler.waiting.add(asked)
                     self._changed.notify()
             if full:
-                reason = f"{waiting} images wait, {self._settings.queue} may. Send fewer, or allow more (parameter queue)."
-                self._refuse(sender, reason, self._backend.TritonError.UNAVAILABLE)
+                message = f"{waiting} images wait, {self._settings.queue} may. Send fewer, or allow more (parameter queue)."
+                self._refuse(sender, FULL, message, self._backend.TritonError.UNAVAILABLE)
 
     def finalize(self) -> None:
         """Serve what waits, and free what is held."""
@@ -200,6 +177,8 @@ class TritonPythonModel:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        for width in self._widths:
+            width.close()
         self._widths = []
         del self._counters
 
@@ -232,8 +211,9 @@ class TritonPythonModel:
                 run, late = self._scheduler.next(time.perf_counter())
             for request in late:
                 waited, within = 1e3 * (time.perf_counter() - request.submitted_s), 1e3 * (request.due_s - request.submitted_s)
-                reason = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
-                self._refuse(_sender(request), reason, self._backend.TritonError.UNAVAILABLE)
+                message = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
+                self._refuse(_sender(request), TOO_LATE, message, self._backend.TritonError.UNAVAILABLE)
+            self._counters.add(len(late), "deadline_misses")
             if run is not None:
                 self._compute(run)
 
@@ -242,28 +222,36 @@ class TritonPythonModel:
         began = time.perf_counter()
         width = self._widths[run.width]
         try:
-            outputs = width(np.concatenate([request.images for request in run.requests]))
-        except Exception as error:  # onnxruntime's derive from nothing else: it is that of this batch, and of no other
+            answers = self._answers(run, width)
+        except Exception as error:  # a library's may derive from nothing else: it is that of this batch alone
             for request in run.requests:
                 message = f"width {width.label} failed on a batch of {run.images}: {error}"
                 self._send(_sender(request), error=self._backend.TritonError(message, self._backend.TritonError.INTERNAL))
-            self._counters.add("outcome", "failed", len(run.requests))
+            self._counters.add(len(run.requests), "requests", width.label, FAILED)
             self._failed(run.width)
             return
         self._failures[width.label] = 0
-        start = in_time = 0
+        late = 0
+        for request, tensors in zip(run.requests, answers, strict=True):
+            self._send(_sender(request), output_tensors=tensors)
+            late += time.perf_counter() > request.due_s
+        with self._changed:
+            self._scheduler.corrected.seen(run.width, run.images, 1e3 * (time.perf_counter() - began))
+        self._counters.add(run.images, "images", width.label)
+        self._counters.add(len(run.requests), "requests", width.label, ANSWERED)
+        self._counters.add(late, "deadline_misses")
+
+    def _answers(self, run: Run, width: Width) -> list[list[Any]]:
+        """The tensors of every request's answer."""
+        outputs = width(np.concatenate([request.images for request in run.requests]))
+        answers, start = [], 0
         for request in run.requests:
             rows = slice(start, start + request.size)
             start = rows.stop
-            tensors = [self._backend.Tensor(name, array[rows]) for name, array in outputs.items()]
             label = np.full((request.size, 1), width.label, dtype=object)
-            self._send(_sender(request), output_tensors=[*tensors, self._backend.Tensor(WIDTH, label)])
-            in_time += time.perf_counter() <= request.due_s
-        with self._changed:
-            self._scheduler.corrected.seen(run.width, run.images, 1e3 * (time.perf_counter() - began))
-        self._counters.add("width", width.label, run.images)
-        self._counters.add("outcome", "in_time", in_time)
-        self._counters.add("outcome", "late", len(run.requests) - in_time)
+            tensors = [self._backend.Tensor(name, array[rows]) for name, array in outputs.items()]
+            answers.append([*tensors, self._backend.Tensor(WIDTH, label)])
+        return answers
 
     def _failed(self, number: int) -> None:
         """Take a width out that fails again and again, while others are left."""
@@ -275,9 +263,9 @@ class TritonPythonModel:
                 del self._widths[number]
                 self._scheduler.take_out(number)
 
-    def _refuse(self, sender: Any, reason: str, code: Any) -> None:
-        self._send(sender, error=self._backend.TritonError(reason, code))
-        self._counters.add("outcome", "refused", 1)
+    def _refuse(self, sender: Any, reason: str, message: str, code: Any) -> None:
+        self._send(sender, error=self._backend.TritonError(message, code))
+        self._counters.add(1, "refused", reason)
 
     def _send(self, sender: Any, **answer: Any) -> None:
         """The one answer to a request; where the server takes it no more, nobody waits for it."""

@@ -263,6 +263,15 @@ def test_close_can_refuse_what_waits(bundle: Path, bench: Bench) -> None:
     assert (stats.submitted, stats.answered, stats.refused["closed"]) == (10, 1, 9), "what runs comes to its end"
 
 
+def test_no_thread_is_left_after_close(bundle: Path, bench: Bench) -> None:
+    before = set(threading.enumerate())
+    for _ in range(3):
+        with Runtime(bundle) as served:
+            assert len(set(threading.enumerate()) - before) == 2
+            served.submit(images(1)[0], FOREVER_MS).result(**WAIT)
+    assert set(threading.enumerate()) == before
+
+
 def test_close_from_a_callback_is_refused_with_words(bundle: Path, bench: Bench) -> None:
     errors: list[BaseException] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from slimexport.target.cuda.device import GpuDevice
 from slimexport.target.tensorrt.api import emission, logger
 from slimexport.target.tensorrt.build import build as build_plan
 from slimexport.target.tensorrt.build_settings import BuildSettings
-from slimexport.target.tensorrt.timing_cache import MAGIC, TimingCache, cache_folder, cache_path
+from slimexport.target.tensorrt.timing_cache import MAGIC, TimingCache, cache_path
 from tests.support.rtx import require_rtx, small_onnx, written
 from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import Machine, build, engines_of, machine, refuses_measurements, write_bundle
@@ -137,18 +136,6 @@ def test_nothing_half_written_stays(board: Machine, tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         cache.keep(config)
     assert [path.read_bytes() for path in cache.path.parent.iterdir()] == [before]
-
-
-def test_the_users_cache_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache_folder() == tmp_path / "x" / "slimexport"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "slimexport"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
-    assert cache_folder() == tmp_path / "Local" / "slimexport"
 
 
 # ------------------------------------------------------------------------------------------------ NVIDIA's own, without a GPU

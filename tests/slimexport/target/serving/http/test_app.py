@@ -135,6 +135,12 @@ def test_without_a_timeout_the_deadline_is_the_runtime_s_own(server: Running, ru
     assert deadline_ms is not None and 0 < deadline_ms <= 7000
 
 
+def test_the_time_that_reading_took_is_of_the_deadline() -> None:
+    app = pytest.importorskip("slimexport.target.serving.http.app")
+    assert app.left_ms(20.0, 0.004) == pytest.approx(16.0)
+    assert 0 < app.left_ms(20.0, 0.5) < 0.01, "the runtime refuses it, and counts it"
+
+
 def test_long_json_is_read_beside_the_event_loop_and_says_the_same(server: Running, runtime: FakeRuntime) -> None:
     array = images(4)
     padded = json.dumps(asking(array)).encode() + b" " * 70_000
@@ -281,6 +287,15 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(server: Ru
     received = raw(server, head("Content-Length: 99999999999"), end=True)
     assert received.startswith(b"HTTP/1.1 413") and b"4 images, the most of a request" in received
     still_answers(server)
+
+
+def test_a_client_that_asks_first_need_not_send_what_is_refused(server: Running) -> None:
+    """As curl does with long bodies."""
+    text = json.dumps(asking(images(1))).encode()
+    received = raw(server, head(f"Content-Length: {len(text)}", "Expect: 100-continue"), text)
+    assert received.startswith(b"HTTP/1.1 100 ") and b"HTTP/1.1 200 " in received
+    received = raw(server, head("Content-Length: 8000000", "Expect: 100-continue"), end=True)
+    assert received.startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_client_that_sends_too_much_all_the_same_reads_why_it_is_too_much(server: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,73 @@ def test_what_is_wrong_is_told_in_one_line(name: str) -> None:
     assert refusal.value.status == 400
     assert part in str(refusal.value)
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
+HOSTILE: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    0.5,
+    2**62,
+    -(2**62),
+    1e308,
+    "",
+    "0",
+    "x" * 500,
+    [],
+    [[]],
+    [None],
+    [[1]],
+    {},
+    {"": {}},
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value within a value, of lists the first and the last alone."""
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for index in sorted({0, len(value) - 1}):
+            yield from places(value[index], (*path, index))
+
+
+def replaced(value: Any, path: tuple[Any, ...], other: Any) -> Any:
+    if not path:
+        return other
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], other)
+    return copy
+
+
+def test_whatever_stands_anywhere_in_a_request_it_is_read_or_refused() -> None:
+    """Every value of a whole request in turn is each of the hostile ones."""
+    whole = {
+        "id": "1",
+        "parameters": {"timeout": 5, "binary_data_output": True},
+        "inputs": [tensor(images(2), parameters={"mine": 1})],
+        "outputs": [{"name": "output", "parameters": {"binary_data": False}}],
+    }
+    behind = {**whole, "inputs": [as_bytes(images(2))]}
+    taken, refusals = 0, []
+    for request, tensors in ((whole, None), (behind, images(2).tobytes())):
+        for path in places(request):
+            for other in HOSTILE:
+                try:
+                    asked = read(replaced(request, path, other), tensors)
+                except Refusal as refusal:
+                    refusals.append(refusal)
+                else:
+                    taken += 1
+                    assert asked.images.shape == (2, *SHAPE) and asked.images.dtype == np.float32
+                    assert asked.deadline_ms is None or asked.deadline_ms > 0
+                    assert [output.name for output in asked.outputs] == ["output"]
+    assert all(refusal.status == 400 and 0 < len(str(refusal)) < 400 for refusal in refusals)
+    assert taken > 20 and len(refusals) > 400
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ from tests.support.pbtxt import parse
 from tests.support.served_widths import CLASSES, NETWORK, SHAPE, bundle_of, onnx_file
 
 THREE = dict.fromkeys((0.25, 0.5, 1.0))
-PYTHON = {"model.py", "policy.py", "correcting.py", "requests.py", "scheduling.py", "measuring.py"}
+PYTHON = {"model.py", "policy.py", "correcting.py", "requests.py", "scheduling.py", "measuring.py", "widths.py"}
+FOR_ENGINES = {"engine.py", "cuda_library.py", "cuda_runtime.py", "errors.py", "base_errors.py"}
 
 
 def written(tmp_path: Path, manifest: Manifest | None = None, **options: Any) -> dict[str, bytes]:
@@ -107,11 +108,13 @@ def test_names_of_classes_are_labels(tmp_path: Path) -> None:
     assert b'label_filename: "labels.txt"' in files["net/config.pbtxt"]
 
 
-def test_the_code_is_this_packages_and_needs_none_of_it() -> None:
-    """By the syntax trees: what runs when they are imported, or called."""
+@pytest.mark.parametrize(("backend", "names"), [("onnxruntime-cpu", PYTHON), ("tensorrt", PYTHON | FOR_ENGINES)])
+def test_the_code_is_this_packages_and_needs_none_of_it(backend: str, names: set[str]) -> None:
+    """By the syntax trees: what runs when they are imported, or called. Of what stays away from a model on the CPU, the
+    engine's part alone is imported, where there is one."""
     serving = ROOT / "slimexport" / "target" / "serving"
-    texts = copies()
-    assert set(texts) == PYTHON
+    texts = copies(backend)
+    assert set(texts) == names
     assert texts["policy.py"] == (serving / "policy.py").read_text(encoding="utf-8")
     allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "triton_python_backend_utils"}
     for name, text in texts.items():
@@ -125,6 +128,8 @@ def test_the_code_is_this_packages_and_needs_none_of_it() -> None:
         for node in set(ast.walk(tree_)) - for_types:
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1 and f"{node.module}.py" in texts, f"{name}:{node.lineno}"
+            elif isinstance(node, ast.ImportFrom) and node.module == "slimexport.target.serving.triton.engine":
+                assert backend == "onnxruntime-cpu" and name == "widths.py", f"{name}:{node.lineno}"
             elif isinstance(node, ast.ImportFrom):
                 assert node.module is not None and node.module.split(".")[0] in allowed, f"{name}:{node.lineno}"
             elif isinstance(node, ast.Import):
@@ -248,6 +253,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"precision": "fp16"}, "holds no fp16 ONNX file"),
         ({"precision": "int8"}, "int8 files are made for TensorRT"),
         ({"max_batch": 0}, "largest batch 0"),
+        ({"backend": "tensorrt"}, "holds no fp32 TensorRT engine"),
+        ({"backend": "openvino"}, "backend 'openvino': a model that chooses widths runs on onnxruntime-cpu or tensorrt"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:

@@ -133,8 +133,9 @@ def test_widths_change_under_load_and_every_answer_is_its_files(running: Running
     own = {key: value - before[key] for key, value in after.items() if f'model="{NETWORK}"' in key}
     for label in expected:
         assert own[f'slimexport_images_total{{model="{NETWORK}",width="{label}"}}'] == counts[label]
-    requests = [value for key, value in own.items() if key.startswith("slimexport_requests_total")]
-    assert sum(requests) == counts.total()
+        key = f'slimexport_requests_total{{model="{NETWORK}",outcome="answered",width="{label}"}}'
+        assert own[key] == counts[label]
+    assert not [key for key, value in own.items() if value and re.match("slimexport_refused|.*failed", key)]
     assert own[f'nv_inference_request_success{{model="{NETWORK}",version="1"}}'] == counts.total()
 
 

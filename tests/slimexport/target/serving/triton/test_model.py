@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slimexport.target.serving.policy import Latencies
 from slimexport.target.serving.triton.adaptive import write_adaptive
+from slimexport.target.serving.triton.widths import Width
 from tests.support.served_widths import CLASSES, NETWORK, SHAPE, bundle_of, logits
 from tests.support.triton_backend import LIMIT_S, NAME, Backend, Request, arguments, model_module
 
@@ -81,8 +82,7 @@ class Gate:
             assert self._open.wait(LIMIT_S)
             return width(given)
 
-        run.label = width.label  # type: ignore[attr-defined]
-        return run
+        return Width(width.label, run)
 
     def open(self) -> None:
         self._open.set()
@@ -235,8 +235,7 @@ def test_a_run_that_fails_is_that_of_its_batch_alone(opened: Open, backend: Back
     def failing(given: NDArray[Any]) -> Any:
         raise RuntimeError("out of order")
 
-    failing.label = "0.25"  # type: ignore[attr-defined]
-    model._widths[0] = failing
+    model._widths[0] = Width("0.25", failing)
     requests = [Request(images()), Request(images())]
     model.execute(requests)
     for request in requests:
@@ -254,8 +253,7 @@ def test_a_width_that_fails_again_and_again_is_taken_out(opened: Open, backend: 
     def failing(given: NDArray[Any]) -> Any:
         raise RuntimeError("out of order")
 
-    failing.label = "1"  # type: ignore[attr-defined]
-    model._widths[-1] = failing
+    model._widths[-1] = Width("1", failing)
     for _ in range(3):
         request = Request(images())
         model.execute([request])
@@ -335,19 +333,23 @@ def test_what_waits_at_the_end_is_still_served(opened: Open) -> None:
         request.result()
 
 
-def test_metrics_count_images_by_width_and_requests_by_outcome(opened: Open, backend: Backend) -> None:
-    model = opened(SLOW, slo_ms="1800000")
-    requests = [Request(images(), HALF_AN_HOUR_US), Request(images(), 500), Request(np.zeros((1, 1), np.float32))]
+def test_metrics_count_what_became_of_requests(opened: Open, backend: Backend) -> None:
+    model = opened(SLOW, policy="fixed:1")
+    requests = [Request(images(2), HALF_AN_HOUR_US), Request(images(), 500), Request(np.zeros((1, 1), np.float32))]
     for request in requests:
         model.execute([request])
         request.answer()
     model.finalize()  # counts come after answers
-    counts = {key[0].removeprefix("slimexport_") + ":" + key[-1]: value for key, value in backend.metrics.counts.items()}
-    assert counts == {
-        **{"images_total:0.25": 0, "images_total:0.5": 0, "images_total:1": 1},
-        **{"requests_total:in_time": 1, "requests_total:late": 0, "requests_total:refused": 2, "requests_total:failed": 0},
-    }
     assert {key[1] for key in backend.metrics.counts} == {NETWORK}
+    counts = {(key[0], *key[2:]): value for key, value in backend.metrics.counts.items()}
+    assert {key: value for key, value in counts.items() if value} == {
+        ("slimexport_images_total", "1"): 2,
+        ("slimexport_requests_total", "1", "answered"): 1,
+        ("slimexport_refused_total", "late"): 1,
+        ("slimexport_refused_total", "invalid"): 1,
+        ("slimexport_deadline_misses_total",): 1,
+    }
+    assert len(counts) == 3 + 3 * 2 + 3 + 1
 
 
 def test_a_server_without_metrics_is_served_all_the_same(

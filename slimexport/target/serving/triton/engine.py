@@ -1,0 +1,93 @@
+"""A TensorRT engine that runs in a Triton model: the least part of `slimexport.target.tensorrt.engine`, which stands alone
+beside `slimexport.target.cuda`. A model repository of engines gets a copy of this file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from slimexport.target.cuda.runtime import load_cuda
+
+
+class Engine:
+    """Images float32 [N, ...], N up to the largest batch of its profile -> its outputs, float32, by name.
+
+    `host_code`: the plan brings code of its own (a version-compatible one does), so its SHA-256 was to be checked before.
+    ValueError where TensorRT does not take it: it was built by another version, or for another GPU.
+    """
+
+    def __init__(self, plan: bytes, name: str, host_code: bool) -> None:
+        trt = importlib.import_module("tensorrt")
+        self.name = name
+        self._cuda = load_cuda()
+        self._logger = _logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise ValueError(
+                f"{name}: TensorRT {trt.__version__} does not load it ({self._said()}). Build it with the server's TensorRT, "
+                "on its GPU."
+            )
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise ValueError(f"{name}: TensorRT cannot prepare to run it, for lack of memory perhaps ({self._said()}).")
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        (self._input,) = [one for one in names if self._engine.get_tensor_mode(one) == trt.TensorIOMode.INPUT]
+        least, _, largest = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(self._input, 0))
+        self._least, self._largest = int(least[0]), int(largest[0])
+        shapes = {one: tuple(self._engine.get_tensor_shape(one))[1:] for one in names}
+        self._shapes = {one: shape for one, shape in shapes.items() if one != self._input}
+        self._stream = self._cuda.stream()
+        self._memory = {}
+        for one in names:
+            if self._engine.get_tensor_dtype(one) != trt.DataType.FLOAT:
+                raise ValueError(f"{name}: {one} is {self._engine.get_tensor_dtype(one)}, expected float32.")
+            numbers = self._largest * int(np.prod(largest[1:] if one == self._input else self._shapes[one]))
+            self._memory[one] = self._cuda.memory(numbers * np.dtype(np.float32).itemsize)
+            if not self._context.set_tensor_address(one, self._memory[one].address):
+                raise ValueError(f"{name}: TensorRT does not take an address for {one} ({self._said()}).")
+
+    def __call__(self, images: Any) -> dict[str, Any]:
+        missing = self._least - len(images)
+        padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
+        batch = np.ascontiguousarray(padded, np.float32)
+        if not self._context.set_input_shape(self._input, batch.shape):
+            raise ValueError(f"{self.name}: does not take {list(batch.shape)}, {self._largest} images at most.")
+        arrays = {name: np.empty((len(batch), *shape), np.float32) for name, shape in self._shapes.items()}
+        self._stream.upload(self._memory[self._input], batch)
+        if not self._context.execute_async_v3(self._stream.address):
+            raise ValueError(f"{self.name}: TensorRT does not run it ({self._said()}).")
+        for name, array in arrays.items():
+            self._stream.download(array, self._memory[name])
+        self._stream.synchronize()
+        return {name: array[: len(images)] for name, array in arrays.items()}
+
+    def close(self) -> None:
+        """Free what it holds: TensorRT's objects go before the memory that they were given."""
+        self._context = self._engine = self._runtime = None
+        for memory in self._memory.values():
+            memory.close()
+        self._stream.close()
+
+    def _said(self) -> str:
+        return " | ".join(self._logger.errors[-3:]) or "it gives no reason"
+
+
+def _logger(trt: Any) -> Any:
+    """Keeps the errors that TensorRT tells."""
+
+    class Collector(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(" ".join(msg.split()))
+
+    return Collector()
