@@ -31,6 +31,7 @@ def main(**options: Any) -> None:
       slimexport --bundle exports/us_mobilenet_v1 --format trt
       slimexport --bundle exports/us_mobilenet_v1 --format trt-rtx --targets 8.6,12.0
       slimexport --bundle exports/us_mobilenet_v1 --predict photo.jpg
+      slimexport --bundle exports/us_mobilenet_v1 --serve --slo-ms 50
 
     Exit codes: 0 done; 1 a verification failed, or no width meets a budget; 2 usage or bad input; 3 the environment
     lacks something.
@@ -51,6 +52,7 @@ def _run(options: CommandOptions) -> None:
         return
     if options.images and not options.predict:
         raise click.UsageError(f"unexpected argument {options.images[0]!r}: every value goes with an option, see --help.")
+    options.check_serving(bool(options.bundle), bool(options.triton))
     engines, precisions = options.engine_formats, options.precisions
     if engines or options.targets:
         _ = options.build_settings  # a wrong option is told before anything is written
@@ -74,9 +76,9 @@ def _work_on(folder: Path, options: CommandOptions, engines: list[str]) -> None:
     """What can be done with a bundle, without torch."""
     if options.int8_target != EVERY_TARGET:
         raise click.UsageError("--int8-target goes with --ckpt: it says which int8 files an export writes.")
-    if not (options.verifier or engines or options.triton or options.predict):
+    if not (options.verifier or engines or options.triton or options.predict or options.serve):
         raise click.UsageError(
-            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt or trt-rtx, or --triton DIR."
+            "--bundle needs something to do: --verify-only, --predict IMAGE, --format trt or trt-rtx, --triton DIR, --serve."
         )
     from slimexport import commands
 
@@ -85,9 +87,11 @@ def _work_on(folder: Path, options: CommandOptions, engines: list[str]) -> None:
     for form in engines:
         commands.build(folder, form, options, options.engine_widths)
     if options.triton:
-        commands.serve(folder, Path(options.triton), options.overwrite)
+        commands.write_triton(folder, Path(options.triton), options)
     if options.predict:
         commands.tell(folder, options)
+    if options.serve:
+        commands.serve(folder, options)
 
 
 def _make(options: CommandOptions, precisions: list[str], engines: list[str]) -> None:

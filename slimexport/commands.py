@@ -14,11 +14,13 @@ from slimexport.options import CommandOptions
 from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
+from slimexport.serving.options import one_precision
 from slimexport.target.backends import TRT_RTX, backend_for
 from slimexport.target.errors import BundleError, NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
+from slimexport.target.serving.triton.adaptive import write_adaptive
 from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.check import why_failed
 from slimexport.target.tensorrt.engines import build_engines
@@ -105,10 +107,30 @@ def _given_settings() -> str:
     return "".join(words)
 
 
-def serve(folder: Path, repository: Path, overwrite: bool) -> None:
-    """Write a model repository of a bundle, and print its models."""
-    names = write_repository(folder, read_manifest(folder), repository, overwrite=overwrite)
+def write_triton(folder: Path, repository: Path, options: CommandOptions) -> None:
+    """Write a model repository of a bundle, or with --adaptive its one model of all widths, and print its models."""
+    manifest = read_manifest(folder)
+    if options.adaptive:
+        names = write_adaptive(
+            folder,
+            manifest,
+            repository,
+            widths=options.engine_widths,
+            precision=one_precision(options.precisions, "--adaptive"),
+            overwrite=options.overwrite,
+            **options.chosen_policy,
+        )
+    else:
+        names = write_repository(folder, manifest, repository, overwrite=options.overwrite)
     click.echo(f"{count(len(names), 'model')} in {repository}: {', '.join(names)}")
+
+
+def serve(folder: Path, options: CommandOptions) -> None:
+    """Serve a bundle over HTTP, until a signal ends it."""
+    from slimexport.serving.command import serve as serve_bundle  # which loads the server
+
+    precision = one_precision(options.precisions, "--serve")
+    serve_bundle(folder, options, options.engine_widths, precision, options.backend)
 
 
 def tell(folder: Path, options: CommandOptions) -> None:

@@ -21,6 +21,7 @@ from slimexport.request import (
     Proof,
     Reading,
 )
+from slimexport.serving.options import ServingOptions, serving_options
 from slimexport.target.backends import BACKENDS, DEFAULT, ENGINES, FORMATS, ONNX, TRT_RTX
 from slimexport.target.precision import EVERY_TARGET, EXACT, OPTIONS, check_int8_target, files_of
 from slimexport.target.tensorrt.build_settings import BatchRange, BuildSettings, parse_batch, parse_targets
@@ -69,7 +70,7 @@ all_options = group(
     click.option(
         "--backend",
         metavar="NAME",
-        help=f"What verifies a bundle, or predicts: {', '.join(BACKENDS)}.  [default: {DEFAULT}]",
+        help=f"What verifies a bundle, predicts or serves: {', '.join(BACKENDS)}.  [default: {DEFAULT}]",
     ),
     click.option(
         "--predict",
@@ -79,6 +80,7 @@ all_options = group(
     ),
     click.argument("images", nargs=-1, metavar=""),
     click.option("--triton", metavar="DIR", help="With --bundle: write a model repository for Triton Inference Server."),
+    *serving_options,
     # which plans
     click.option(
         "--widths", metavar="LIST", help="0.5,1.0 or 0.25:1.0:0.05 or all; switch numbers for AutoSlim.  [default: all]"
@@ -212,7 +214,7 @@ all_options = group(
 
 
 @dataclass(frozen=True)
-class CommandOptions:
+class CommandOptions(ServingOptions):
     """The options as click gives them, under their own names, and as properties what groups of them stand for.
 
     Properties raise UserError for what cannot be, in the words of the command.
@@ -276,8 +278,8 @@ class CommandOptions:
 
     @cached_property
     def verifier(self) -> str | None:
-        """What a bundle is verified by, if it is to be; with --predict, --backend alone says what predicts."""
-        if not (self.verify_only or (self.backend and not self.predict)):
+        """What a bundle is verified by, if it is to be; with --predict or --serve, --backend alone says what runs it."""
+        if not (self.verify_only or (self.backend and not (self.predict or self.serve))):
             return None
         return choices(self.backend or DEFAULT, tuple(BACKENDS), "backend")[0]
 

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -20,16 +21,21 @@ from benchmarks.layers.command import command as channels
 from benchmarks.load.command import command as load
 from slimexport.cli import main as slimexport
 from slimexport.target.runners import PROVIDERS
+from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.packages import is_installed
 from slimtrain.cli import main as slimtrain
 from tests.support import ROOT
 from tests.support.data_sets import write_cifar, write_classes, write_folders
+from tests.support.http_serving import running
 from tests.support.outcomes import Outcome, outcome_of
 from tests.support.run_helpers import app_settings
 from tests.support.search_helpers import search_file
 
-DOCUMENTS = ("README.md", "docs/own_network.md", "docs/guide.md", "docs/reference.md", "docs/findings.md", "docs/design.md")
-RUN = ("README.md", "docs/guide.md", "docs/own_network.md")
+DOCUMENTS = (
+    *("README.md", "docs/own_network.md", "docs/guide.md", "docs/serving.md", "docs/reference.md", "docs/findings.md"),
+    "docs/design.md",
+)
+RUN = ("README.md", "docs/guide.md", "docs/own_network.md", "docs/serving.md")
 # `.ci/run` runs these: the whole installation, and the whole suite.
 OF_CI = r"^python3 -m venv|^pip install"
 SMALL = "--image-size 32 --workers 0 --device cpu"
@@ -60,6 +66,7 @@ SUBSTITUTIONS = (
     (r"^(slimtrain (?:test|calibrate)) CONFIG (.*)", rf"\1 us_mobilenet_v1 \2 {TESTED}"),
     (r"^(slimtrain app:\S+)", rf"\1 {SMALL}"),
     (r"--bundle DIR", "--bundle exports/us_mobilenet_v1"),
+    (r"^(slimexport .*--serve.*)", r"\1 --port 0"),
     (r"^slimbench channels (\S+)", rf"slimbench channels \1 {CHANNELS}"),
     (r"^(slimbench (?:choose )?exports.*)", rf"\1 {MEASURED}"),
     (r"--latency-ms 5", "--latency-ms 5000"),
@@ -161,11 +168,49 @@ def test_a_command_does_what_the_document_says(
     monkeypatch.syspath_prepend(str(places[document]))
     if "timm:" in line:
         pytest.importorskip("timm")
+    if "--serve" in line:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(places[document] / "cache"))
+        end_at_once(monkeypatch)
     with assumed_cache(2**14):  # of hundreds of layers each gets images that fill it
         outcome = run(substituted(line))
     expected = next((code for part, code in CODES.items() if part in line), 0)
     assert outcome.code == expected, (line, outcome)
     assert "Traceback" not in outcome.err
+
+
+def end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers begin, and end as soon as they listen."""
+    server = pytest.importorskip("slimexport.target.serving.http.server", reason="pip install '.[serve]'").Server
+    serve = server.run
+
+    def begin_and_end(self: Any, sockets: Any) -> None:
+        self.should_exit = True
+        serve(self, sockets)
+
+    monkeypatch.setattr(server, "run", begin_and_end)
+
+
+def test_the_python_lines_of_serving_are_answered(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("slimexport.target.serving.http.app", reason="pip install '.[serve]'")
+    pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
+    monkeypatch.chdir(places["docs/serving.md"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places["docs/serving.md"] / "cache"))
+    assert run(shlex.split("slimexport --ckpt us_mbv1.pt --widths 0.5 --image-size 32 --output-dir exports/asked")).code == 0
+    asking, alone = python_of("docs/serving.md")[:2]  # those for Ray run in tests/slimexport/target/serving/ray_app
+    small = (("224", "32"), ("exports/us_mobilenet_v1", "exports/asked"), ("deadline_ms=20", "deadline_ms=600_000"))
+    names: dict[str, Any] = {}
+    with Runtime("exports/asked") as runtime, running(runtime) as server:
+        exec(replaced(asking, *small, ("8000", str(server.port)), ("20_000", "600_000_000")), names)
+        names["client"].close()
+    assert (names["width"], names["logits"].shape) == (0.5, (1, 1000))
+    exec(replaced(alone, *small), names)
+    assert (names["answer"].width, names["answer"].output.shape) == (0.5, (1000,))
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
 
 
 def test_the_python_lines_of_a_user_s_own_network_run() -> None:

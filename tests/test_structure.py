@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from slimtrain.base.packages import is_installed
 from tests.support import ROOT
 from tests.support.import_graph import Arrow, ImportGraph, circles, folder_of, module_name
 
@@ -44,6 +45,9 @@ FLOORS = (
     "slimexport/target/timings",
     "slimexport/target/tensorrt",
     "slimexport/target/serving",
+    "slimexport/target/serving/http",
+    "slimexport/target/serving/ray_app",
+    "slimexport/serving",
     "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
@@ -90,6 +94,9 @@ LIGHT = {
     "slimexport/target/timings": {"numpy"},
     "slimexport/target/tensorrt": {"numpy"},
     "slimexport/target/serving": {"numpy"},
+    "slimexport/target/serving/http": {"numpy", "prometheus_client", "starlette", "uvicorn"},
+    "slimexport/target/serving/ray_app": {"numpy"},
+    "slimexport/serving": {"click", "numpy"},
     "slimexport/target/serving/triton": {"numpy"},
 }
 LIGHT_FILES = {
@@ -109,6 +116,7 @@ LIGHT_FILES = {
     "slimexport/__init__.py": set[str](),
     "slimexport/bundle.py": {"click", "numpy", "yaml"},
     "slimexport/cli.py": {"click", "yaml"},
+    "slimexport/serving/options.py": {"click"},
     "slimexport/commands.py": {"click", "numpy", "yaml"},
     "slimexport/environment.py": {"click", "numpy", "yaml"},
     "slimexport/predict.py": {"click", "numpy", "yaml"},
@@ -126,6 +134,10 @@ GROUND = {
     *(f"slimtrain/base/untrusted/{name}.py" for name in ("__init__", "json_text", "opening", "quoting", "zip_members")),
 }
 OPTIONAL = {"onnxruntime", "openvino", "tensorrt", "triton_python_backend_utils"}
+SERVERS = {  # an extra's, there alone
+    "slimexport/target/serving/http": {"prometheus_client", "starlette", "uvicorn"},
+    "slimexport/target/serving/ray_app": {"click", "ray"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +222,8 @@ def test_the_target_side_knows_its_backends_and_numpy_only(graph: ImportGraph) -
     wrong = [
         arrow
         for arrow in graph.foreign
-        if arrow.importer.startswith("slimexport/target/") and arrow.imported.split(".")[0] not in allowed
+        if arrow.importer.startswith("slimexport/target/")
+        and arrow.imported.split(".")[0] not in allowed | SERVERS.get(folder_of(arrow.importer), set())
     ]
     assert not wrong, lines(wrong)
 
@@ -232,7 +245,9 @@ def test_what_needs_no_torch_loads_none(graph: ImportGraph) -> None:
 def test_it_is_true_of_a_process_that_cannot_import_torch(graph: ImportGraph) -> None:
     """What the syntax trees promise, tried: None in sys.modules makes an import fail."""
     heavy = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "tensorrt", "safetensors", "matplotlib")
-    names = [module_name(path) for path in light_files(graph) if not path.endswith("__main__.py")]
+    here = {folder for folder, packages in SERVERS.items() if all(map(is_installed, packages))}
+    paths = [path for path in light_files(graph) if folder_of(path) not in SERVERS.keys() - here]
+    names = [module_name(path) for path in paths if not path.endswith("__main__.py")]
     code = (
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({heavy!r}))\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 DISTRIBUTION = "slimmable-deploy"
 PACKAGES = {
+    "ray": "ray[serve]",
     "torch_pruning": "torch-pruning",
     "tensorrt_rtx_bindings": "tensorrt-rtx-cu12-bindings",
     "tensorrt_rtx_libs": "tensorrt-rtx-cu12-libs",
@@ -37,6 +38,8 @@ EXTRAS = (  # the smallest that brings a module comes first
         "train and export",
         ("torch", "torchvision", "onnx", "onnxruntime", "ml_dtypes", "yaml", "tqdm", "safetensors", "PIL", "scipy"),
     ),
+    Extra("serve", "serve a bundle over HTTP", ("starlette", "uvicorn", "prometheus_client", "httptools")),
+    Extra("ray", "serve a bundle on Ray", ("ray", "starlette", "uvicorn", "prometheus_client", "httptools")),
     Extra("openvino", "run files in OpenVINO", ("openvino",)),
     Extra("trt", "build engines", ("tensorrt",)),
     Extra("trt-rtx", "build TensorRT-RTX engines, without a GPU", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs")),

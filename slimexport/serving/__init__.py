@@ -1,0 +1,1 @@
+"""A bundle served from the command line: its options, and what it prints."""

@@ -1,0 +1,1 @@
+"""A runtime on the network: the Open Inference Protocol over HTTP, Prometheus metrics, a page. Needs the extra `serve`."""

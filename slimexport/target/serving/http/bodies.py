@@ -1,0 +1,71 @@
+"""Bodies of requests, read as far as they may be long: a body that is too long, too slow, or one too many at once is refused,
+and not kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+
+from slimexport.target.serving.http.refusals import Refusal, busy
+
+WITHIN_S = 60.0  # a body that takes longer is given up
+RETRY_S = 1.0
+
+
+class Room:
+    """Bytes of bodies that are held at once, at most `most`. Used on one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken = most, 0
+
+    def take(self, size: int) -> None:
+        """Refusal where there is no room for so many more."""
+        if self.taken + size > self.most:
+            raise busy(f"{self.taken:,} bytes of requests wait, {self.most:,} may. Send fewer.", RETRY_S)
+        self.taken += size
+
+    def give_back(self, size: int) -> None:
+        self.taken -= size
+
+
+class Body:
+    """The body of one request. It takes `room` from its first byte until `held` ends."""
+
+    def __init__(self, room: Room, most: int, why: str) -> None:
+        """`why` completes the message about one of more than `most` bytes."""
+        self.room, self.most, self.why = room, most, why
+        self.size = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.room.give_back(self.size)
+            self.size = 0
+
+    async def read(self, request: Request) -> bytes:
+        """All of it. Refusal, and starlette's ClientDisconnect where its sender goes before its end."""
+        length = request.headers.get("content-length")
+        if length is not None and length.isdecimal():
+            self._check(int(length[:20]))
+        try:
+            return await asyncio.wait_for(self._read(request), WITHIN_S)
+        except asyncio.TimeoutError:  # which is not the builtin one in Python 3.10
+            raise Refusal(408, f"the body did not come within {WITHIN_S:g} s.", {"Connection": "close"}) from None
+
+    async def _read(self, request: Request) -> bytes:
+        parts = []
+        async for part in request.stream():
+            self._check(self.size + len(part))
+            self.room.take(len(part))
+            self.size += len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self.most:
+            raise Refusal(413, f"a body of {size:,} bytes or more: {self.why}")

@@ -1,0 +1,84 @@
+"""Bodies of requests: never more is held than may be, and all of it is given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from slimexport.target.serving.http.refusals import Refusal
+
+starlette = pytest.importorskip("starlette.requests", reason="pip install '.[serve]'")
+bodies = pytest.importorskip("slimexport.target.serving.http.bodies")
+
+
+class Sender:
+    """A request whose body comes in these parts; None: its client goes away. `taken` counts the parts that were asked for."""
+
+    def __init__(self, parts: Sequence[bytes | None], length: str | None = None) -> None:
+        self.parts, self.taken = list(parts), 0
+        headers = [] if length is None else [(b"content-length", length.encode())]
+        self.request = starlette.Request({"type": "http", "method": "POST", "headers": headers}, self._receive)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self.taken == len(self.parts):
+            await asyncio.Event().wait()  # for ever
+        part = self.parts[self.taken]
+        self.taken += 1
+        if part is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": self.taken < len(self.parts) or not part}
+
+
+def test_a_body_is_its_parts_and_is_held_while_it_is_needed() -> None:
+    room, sender = bodies.Room(10), Sender([b"abc", b"def"])
+    body = bodies.Body(room, 6, "why")
+    with body.held():
+        assert asyncio.run(body.read(sender.request)) == b"abcdef"
+        assert room.taken == 6
+    assert room.taken == 0
+
+
+@pytest.mark.parametrize("length", ["7", "9" * 30])
+def test_a_body_that_says_it_is_too_long_is_not_read(length: str) -> None:
+    sender = Sender([b"abcdefg"], length)
+    with pytest.raises(Refusal, match=r"a body of .* bytes or more: why") as refusal:
+        asyncio.run(bodies.Body(bodies.Room(100), 6, "why").read(sender.request))
+    assert (refusal.value.status, sender.taken) == (413, 0)
+
+
+@pytest.mark.parametrize("length", [None, "3"])
+def test_a_body_that_does_not_say_it_is_read_as_far_as_it_may_be_long(length: str | None) -> None:
+    room, sender = bodies.Room(100), Sender([b"abc"] * 9, length)
+    body = bodies.Body(room, 6, "why")
+    with pytest.raises(Refusal) as refusal, body.held():
+        asyncio.run(body.read(sender.request))
+    assert (refusal.value.status, sender.taken, room.taken) == (413, 3, 0)
+
+
+def test_what_does_not_fit_beside_others_may_come_again() -> None:
+    room = bodies.Room(8)
+    room.take(5)
+    body = bodies.Body(room, 6, "why")
+    with pytest.raises(Refusal, match="bytes of requests wait") as refusal, body.held():
+        asyncio.run(body.read(Sender([b"abc", b"d"]).request))
+    assert (refusal.value.status, refusal.value.headers["Retry-After"], room.taken) == (503, "1", 5)
+
+
+def test_what_a_client_sent_before_it_went_is_given_back() -> None:
+    room = bodies.Room(8)
+    body = bodies.Body(room, 6, "why")
+    with pytest.raises(starlette.ClientDisconnect), body.held():
+        asyncio.run(body.read(Sender([b"abc", None], "6").request))
+    assert room.taken == 0
+
+
+def test_a_body_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "WITHIN_S", 0.05)
+    room = bodies.Room(8)
+    body = bodies.Body(room, 6, "why")
+    with pytest.raises(Refusal, match="did not come within") as refusal, body.held():
+        asyncio.run(body.read(Sender([b"abc", b""], "6").request))
+    assert (refusal.value.status, room.taken) == (408, 0)
