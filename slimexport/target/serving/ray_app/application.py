@@ -33,7 +33,7 @@ def app(
     scaling: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Application:
-    """An application for `serve.run`, of a bundle whose folder every node has at this path.
+    """An application for `serve.run`, of a bundle whose folder every node has at this path, as it has a `profile`.
 
     There are `min_replicas`, and up to `max_replicas` while more than `ongoing` requests at once are in each on average. Each
     takes `cpus` and `gpus` of its node, and as many threads as CPUs. `scaling`: other keys of Ray's `autoscaling_config`.
@@ -52,6 +52,8 @@ def app(
     network = read_manifest(folder).source.network
     queue = options.setdefault("queue", QUEUE)
     options.setdefault("threads", max(1, int(cpus)))
+    if options.get("profile") is not None:
+        options["profile"] = Path(options["profile"]).resolve()  # a replica has a folder of its own to work in
 
     from ray import serve
 

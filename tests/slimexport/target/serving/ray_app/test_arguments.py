@@ -31,8 +31,7 @@ def test_every_option_of_runtime_and_application_can_be_given() -> None:
     """All but what only Python can say."""
     of_app = set(inspect.signature(app).parameters) - {"options", "scaling"}
     of_runtime = set(inspect.signature(Runtime).parameters)
-    assert of_runtime | of_app <= set(READERS) | {"profile"}
-    assert set(READERS) <= of_runtime | of_app | {"profile"}
+    assert of_runtime | of_app == set(READERS)
 
 
 @pytest.mark.parametrize(
