@@ -263,6 +263,20 @@ def test_close_can_refuse_what_waits(bundle: Path, bench: Bench) -> None:
     assert (stats.submitted, stats.answered, stats.refused["closed"]) == (10, 1, 9), "what runs comes to its end"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_every_future_is_done_after_close_whatever_went_wrong(
+    bundle: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the thread that computes is gone."""
+    served = Runtime(bundle)
+    monkeypatch.setattr(served._scheduler, "next", lambda now_s: 1 / 0)
+    futures = [served.submit(images(1)[0], FOREVER_MS) for _ in range(3)]
+    wait_until(lambda: served._lane.join(0))
+    served.close()
+    assert all(isinstance(future.exception(timeout=0), Closed) for future in futures)
+    assert accounted(served.stats()) == served.stats().submitted == 3
+
+
 def test_no_thread_is_left_after_close(bundle: Path, bench: Bench) -> None:
     before = set(threading.enumerate())
     for _ in range(3):
