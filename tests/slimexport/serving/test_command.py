@@ -207,6 +207,19 @@ def test_neither_torch_nor_onnx_is_needed(bundle: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "RUNS"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "least", "most"), [((), 1, 5), (("--widths", "all"), 7, 7), (("--widths", "0.3,1.0"), 2, 2)]
+)
+def test_a_few_widths_are_open_or_all_or_those_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], least: int, most: int
+) -> None:
+    """How few are worth it is for latencies to say."""
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    many = write_bundle(tmp_path / "many", widths=[0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0])
+    outcome = run("--bundle", many, "--serve", "--port", "0", *given)
+    assert outcome.code == 0 and least <= outcome.out.count(" ms") - 1 <= most, outcome  # the deadline is one
+
+
 def test_an_address_that_others_reach_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     opened = run("--bundle", bundle, "--serve", "--port", "0", "--host", "0.0.0.0")
