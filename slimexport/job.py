@@ -19,7 +19,7 @@ from torch import nn
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
-from slimexport.onnx_files.layer_proof.steadiness import own_outputs
+from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
@@ -31,7 +31,7 @@ from slimexport.target.precision import EXACT, Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all, finite
 from slimexport.target.proof.own_outputs import own_tolerance
 from slimexport.target.proof.verify import MOST_UNREACHED, in_part, prove
-from slimexport.target.reference import Expected, Probes, reference_bytes
+from slimexport.target.reference import Expected, Own, Probes, reference_bytes
 from slimexport.target.runners import OnnxRuntimeRunner
 from slimexport.target.tensors import Input, Output, Result
 from slimexport.target.verification import FAILED, SKIPPED, Verification
@@ -72,6 +72,7 @@ class Job:
     class_names: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()
     unreached: float = 0.0  # share of the channels that could be moved and are not, see `probes/choosing.py`
+    more: Array | None = None  # float16 [M, channels, H, W]: of these, too, files of fewer bits give elsewhere what they gave
     bases: list[onnx.ModelProto] = field(default_factory=list)  # of the plan at hand: fp32 models that were proven right
     exercised: dict[ChannelPlan, tuple[int, int]] = field(default_factory=dict)  # channels that the images move, and all
     rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
@@ -150,8 +151,10 @@ class Job:
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
         overhead = sum(len(self.files) * (OVERHEAD_BYTES + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
-        outputs = reference_bytes(len(self.images), self.results)  # the reference's, and what files of fewer bits give
+        images = len(self.images) + (0 if self.more is None else len(self.more))
+        outputs = reference_bytes(images, self.results)  # the reference's, and what files of fewer bits give
         probes = len(plans) * max(1, len(self.files)) * outputs + self.images.nbytes
+        probes += 0 if self.more is None else self.more.nbytes
         return sum(weight_bytes * cost.params for cost in costs) + overhead + probes
 
     def reference(self, plan: ChannelPlan) -> tuple[Expected, ...]:
@@ -207,11 +210,13 @@ class Job:
 
     def own_outputs(
         self, path: Path, precision: str, expected: tuple[Expected, ...], check: Verification
-    ) -> tuple[Verification, tuple[Expected, ...]]:
+    ) -> tuple[Verification, Own]:
         """What a file of fewer bits that was proven gives itself, which it is to give elsewhere too; its verification says how
         nearly."""
-        own, moved = own_outputs(path, precision, Probes(self.images, expected))
-        return replace(check, own_tolerance=own_tolerance(row_of(precision), moved, own)), own.expected
+        more = self.images[:0] if self.more is None else self.more
+        tried = steadiness(path, precision, Probes(self.images, expected), more)
+        permitted = own_tolerance(row_of(precision), tried.moved, tried.own.probes)
+        return replace(check, own_tolerance=permitted, own_runtime=tried.runtime), tried.own
 
     def _prove(
         self, runner: OnnxRuntimeRunner, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]

@@ -1,7 +1,12 @@
-"""Probe images that move a network's channels: some that are there anyway, and of others those that move most of the rest."""
+"""Probe images that move a network's channels: some that are there anyway, and of others those that move most of the rest.
+
+Files of fewer bits are held, where they were proven, against their own outputs of more images than these: that takes no
+network in float64, and the more images there are, the less room is between what roundings do and what is wrong.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,15 +19,17 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
 STILL = 0.01  # share of the channels that may be moved by no probe image
+MORE, MORE_PIXELS = 96, 2**18  # at most, and of all of them together: 5 of 224 x 224, 1.5 MB
 
 
 @dataclass(frozen=True)
 class Chosen:
     """Probe images, and the share of the channels that they leave standing still though others, which were not taken, move
-    them, at the worst of the plans that were looked at."""
+    them, at the worst of the plans that were looked at; and `more`, float16, as `others` takes them."""
 
     images: Images
     unreached: float = 0.0
+    more: Array | None = None
 
 
 def choose(
@@ -39,6 +46,21 @@ def choose(
     every = np.arange(len(pool))
     shares = [(reach.still(np.array(chosen)) - reach.still(every)) / reach.channels for reach in reaches]
     return Chosen(np.ascontiguousarray(pool[chosen]), max(shares))
+
+
+def most_others(shape: Sequence[int]) -> int:
+    """How many images [channels, ...] more files of fewer bits are held against."""
+    return min(MORE, max(1, MORE_PIXELS // math.prod(shape[1:])))
+
+
+def others(images: Images, pool: Images) -> Array:
+    """Those of a pool that are not among `images`, float16, as they are kept, as many as they may be."""
+    most = most_others(images.shape[1:])
+    known = {image.tobytes() for image in images}
+    with np.errstate(over="ignore"):
+        halves = [image.astype(np.float16) for image in pool if image.tobytes() not in known]
+    kept = [image for image in halves if np.isfinite(image).all()][:most]
+    return np.stack(kept) if kept else np.empty((0, *images.shape[1:]), np.float16)
 
 
 def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:

@@ -29,7 +29,7 @@ from slimexport.target.proof.comparing import (
 from slimexport.target.proof.differences import worst_differences
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_probes
-from slimexport.target.reference import Probes, own_probes_of, probes_of, read_reference
+from slimexport.target.reference import Own, Probes, own_of, probes_of, read_reference
 from slimexport.target.runners import OpenRunner, Runner
 from slimexport.target.verification import FAILED, IN_PART, PASSED, SKIPPED, UNVERIFIABLE, Verification
 
@@ -148,7 +148,7 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     results = []
     for artifact in manifest.of_format(ONNX):
         probes = probes_of(bundle, manifest, artifact, reference)
-        own = own_probes_of(bundle, manifest, artifact, reference)
+        own = own_of(bundle, manifest, artifact, reference)
         path = artifact_path(bundle, artifact)
         results.append((artifact, _verify_onnx(path, artifact, probes, own, backend)))
     if not results:
@@ -156,7 +156,7 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     return results
 
 
-def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, own: Probes | None, backend: str) -> Verification:
+def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, own: Own | None, backend: str) -> Verification:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records; and against
     its `own` outputs, where the bundle tells them."""
     precision, row = artifact.precision, BACKENDS[backend]
@@ -169,7 +169,7 @@ def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, own: Probes | N
         runner.close()
 
 
-def verify_again(runner: Runner, artifact: Artifact, probes: Probes, own: Probes | None) -> Verification:
+def verify_again(runner: Runner, artifact: Artifact, probes: Probes, own: Own | None) -> Verification:
     """The verification of a file that was proven where it was written: against the reference, at the tolerance that its
     precision or its manifest has, and against its `own` outputs, where a bundle keeps them."""
     recorded = artifact.verification
@@ -177,7 +177,7 @@ def verify_again(runner: Runner, artifact: Artifact, probes: Probes, own: Probes
     check = in_part(check, recorded.status == IN_PART)
     if not check.passed or own is None or recorded.own_tolerance is None:  # as of earlier versions
         return check
-    return held_to_own(runner, own, row_of(artifact.precision), check, recorded.own_tolerance)
+    return held_to_own(runner, own, row_of(artifact.precision), check, recorded)
 
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:
