@@ -40,7 +40,7 @@ from slimexport.target.arrays import Array
 from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EVERY_TARGET, EXACT, Precision, check_option, files_of
-from slimexport.target.reference import IMAGES, MORE_IMAGES, Expected, logits_key, own_arrays, reference_arrays
+from slimexport.target.reference import IMAGES, MORE_IMAGES, Expected, logits_key, more_key, own_arrays, reference_arrays
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
@@ -151,7 +151,7 @@ def _export(
         ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
     integers = calibration is not None and any(file.calibrated for file in files)
     source = calibration.source if calibration is not None and integers else None
-    probes = _probe_images(checkpoint, plans, preprocessing, proof, source, files, writing)
+    probes = _probe_images(checkpoint, plans, preprocessing, proof, source, writing)
     job = Job(checkpoint, preprocessing, count, probes.images, files, ranges, names, results, probes.unreached, probes.more)
     writing.started(len(plans) * len(files))
     if bundle is None:
@@ -191,17 +191,13 @@ def _probe_images(
     preprocessing: Preprocessing,
     proof: Proof,
     calibrated: str | Path | None,
-    files: Sequence[Precision],
     writing: Writing,
 ) -> Chosen:
-    """The images that every file is verified on, chosen so that they move the network's channels, and more for `files` of
-    fewer bits."""
+    """The images that every file is verified on, chosen so that they move the network's channels, and more."""
     images, more = probe_images(checkpoint, preprocessing, proof.probes or PROBES, proof.images, calibrated)
     if writing.dry_run or not proof.verify:
         return Chosen(images)
     chosen = choose(checkpoint.network, plans, images, more, proof.probes or MOST_PROBES)
-    if not any(file.steady[1] for file in files):
-        return chosen
     count = len(chosen.images) + most_others(preprocessing.input_shape)
     pool = other_images(checkpoint, preprocessing, count, proof.images, calibrated)
     return replace(chosen, more=others(chosen.images, pool))
@@ -264,6 +260,7 @@ def _write(
                 artifact = replace(described, sha256=digest, verification=check)
                 if check.passed:
                     reference |= dict(reference_arrays(logits_key(plan.name), logits))
+                    reference |= dict(reference_arrays(more_key(plan.name), job.of_more.get(plan, ())))
                     if own is not None:
                         reference |= dict(own_arrays(plan.name, described.precision, own))
                         if job.more is not None:

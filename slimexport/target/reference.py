@@ -2,7 +2,8 @@
 
 `images` float32 [P, C, H, W]; `logits_x0_5` and so on float64 [P, classes], one per plan; `file_x0_5.int8` and so on what a
 file of fewer bits itself gave when it was proven, of these images and of `more_images`, float16 [M, C, H, W], and
-`moved_x0_5.int8` [P + M] how far roundings move each of them. Of several outputs each has its own: `logits_x0_5.aux`. Of an output with
+`moved_x0_5.int8` [P + M] how far roundings move each of them; `more_x0_5` what the slimmable network gives in float32 of more
+images. Of several outputs each has its own: `logits_x0_5.aux`. Of an output with
 many places, as a map of classes has, those at MOST_PLACES of them are kept, drawn once for all images and plans:
 [P, C, places, 1], and `places` (`places.aux`) says which, counted row by row.
 """
@@ -121,8 +122,12 @@ class Own:
 
 def own_batches(count: int, first: int) -> list[Array]:
     """Indices of `count` images, the first ones at once, the others a few at a time."""
-    every = np.arange(count)
-    return [every[:first], *(every[start : start + TOGETHER] for start in range(first, count, TOGETHER))]
+    return [np.arange(first), *(first + batch for batch in batches_of(count - first))]
+
+
+def batches_of(count: int) -> list[Array]:
+    """Indices of so many images, a few at a time."""
+    return [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
 
 
 def logits_key(plan: str) -> str:
@@ -133,6 +138,11 @@ def logits_key(plan: str) -> str:
 def own_key(plan: str, precision: str) -> str:
     """What the outputs of a plan's file of fewer bits itself are called, as it gave them when it was proven."""
     return f"file_{plan}.{precision}"
+
+
+def more_key(plan: str) -> str:
+    """What the slimmable network's outputs of more images are called."""
+    return f"more_{plan}"
 
 
 def moved_key(plan: str, precision: str) -> str:
@@ -254,6 +264,14 @@ def own_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapp
         if values.shape != (len(own.images),) or values.dtype.kind != "f" or not (np.isfinite(values) & (values >= 0)).all():
             raise _lacking(bundle, name)
     return Own(own.images, first, own.expected, moved)
+
+
+def more_probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes | None:
+    """More images, and what an artifact's plan gives of them; None where a bundle tells nothing of it. BundleError where what
+    it has cannot be."""
+    more = more_images(reference)
+    key = more_key(manifest.plan_name(artifact))
+    return find_probes(bundle, manifest, key, {**reference, IMAGES: more}) if len(more) else None
 
 
 def more_images(reference: Mapping[str, Array]) -> Array:

@@ -93,9 +93,7 @@ class Task:
         victim = _victim(self.network, self.width, self.size)
         name = self.network.removeprefix("random:")
         with tempfile.TemporaryDirectory() as folder:
-            rows = [
-                {"network": name, **row} for row in attempts(victim, self.precision, self.most, self.seed, Path(folder))
-            ]
+            rows = [{"network": name, **row} for row in attempts(victim, self.precision, self.most, self.seed, Path(folder))]
         tolerances = {way: victim.tolerance(self.precision, way) for way in WAYS}
         return rows, {"network": name, "precision": self.precision, "probes": len(victim.job.images), **tolerances}
 

@@ -34,7 +34,7 @@ class Once:
         self.given: dict[tuple[int, bytes], Given] = {}
 
     def __call__(self, images: Array) -> Given:
-        key = len(images), hashlib.sha256(np.ascontiguousarray(images)).digest()
+        key = len(images), hashlib.sha256(images.tobytes()).digest()
         if key not in self.given:
             self.given[key] = self.runner(images)
         return self.given[key]
@@ -84,6 +84,7 @@ class Victim:
         self.files = {artifact.precision: (content, recorded) for artifact, content, recorded in self.job.emit(self.plan)}
         self.artifacts = {artifact.precision: artifact for artifact in self.job.describe(self.plan)}
         self.own: dict[str, Own | None] = {}
+        self.more: Probes | None = None
         self.right: dict[str, Array] = {}  # what the right files give of the fresh images
 
     def proven(self, precision: str, folder: Path) -> bool:
@@ -95,6 +96,8 @@ class Victim:
         if check.passed and check.layers is not None:
             check, own = self.job.own_outputs(path, precision, self.expected, check)
         self.own[precision] = own
+        if self.job.more is not None and self.plan in self.job.of_more:
+            self.more = Probes(self.job.more.astype(np.float32), self.job.of_more[self.plan])
         self.right[precision] = self.on_fresh(self.runner(precision, content, folder))
         self.artifacts[precision] = replace(self.artifacts[precision], verification=check)
         return check.passed
@@ -113,7 +116,7 @@ class Victim:
         if way == ELSEWHERE:
             artifact = replace(artifact, verification=replace(artifact.verification, own_runtime=None))
         try:
-            check = verify_again(runner, artifact, probes, self.own[precision])
+            check = verify_again(runner, artifact, probes, self.own[precision], self.more)
         except Exception:  # as in `proof`
             return BROKEN
         return PASSES if check.passed else CAUGHT

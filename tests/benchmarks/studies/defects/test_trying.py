@@ -1,4 +1,4 @@
-"""Defects of a network's files, tried from end to end: none twice, the same ones for the same seed, each judged on every way."""
+"""Defects of a network's files, tried from end to end: none twice, the same for the same seed, judged on every way."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_it_is_what_a_session_gives_and_moves_where_values_lie_between_steps(tmp
     assert tried.own.first == 4 and np.array_equal(tried.own.images, images)
     assert 1e-5 < tried.moved < 1e-2
     assert tried.own.moved is not None and tried.own.moved[0].shape == (15,)
-    assert 0 < tried.own.moved[0].min() and 1e-5 < tried.own.moved[0].max() <= tried.moved
+    assert tried.own.moved[0].min() > 0 and 1e-5 < tried.own.moved[0].max() <= tried.moved
     assert tried.runtime == own_runtime(CPU)
 
 
