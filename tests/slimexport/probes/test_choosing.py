@@ -74,7 +74,7 @@ def test_others_are_none_of_those_that_were_chosen_and_numbers_that_halves_can_h
     assert others(pool, pool).shape == (0, 3, 16, 16)
 
 
-@pytest.mark.parametrize(("shape", "count"), [((3, 16, 16), MORE), ((3, 224, 224), 5), ((3, 2048, 2048), 1), ((12, 50), MORE)])
+@pytest.mark.parametrize(("shape", "count"), [((3, 16, 16), MORE), ((3, 224, 224), 2), ((3, 2048, 2048), 1), ((12, 50), MORE)])
 def test_large_images_are_few(shape: tuple[int, ...], count: int) -> None:
     assert most_others(shape) == count
     assert count == 1 or count * np.prod(shape[1:]) <= MORE_PIXELS
