@@ -19,8 +19,8 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
-from slimexport.probes.choosing import Chosen, choose
-from slimexport.probes.sources import probe_images
+from slimexport.probes.choosing import Chosen, choose, most_others, others
+from slimexport.probes.sources import other_images, probe_images
 from slimexport.report import rejection
 from slimexport.request import (
     AS_IT_IS,
@@ -40,7 +40,7 @@ from slimexport.target.arrays import Array
 from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
 from slimexport.target.precision import EVERY_TARGET, EXACT, Precision, check_option, files_of
-from slimexport.target.reference import Expected, logits_key, own_key, reference_arrays
+from slimexport.target.reference import IMAGES, MORE_IMAGES, Expected, logits_key, more_key, own_arrays, reference_arrays
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
@@ -152,7 +152,7 @@ def _export(
     integers = calibration is not None and any(file.calibrated for file in files)
     source = calibration.source if calibration is not None and integers else None
     probes = _probe_images(checkpoint, plans, preprocessing, proof, source, writing)
-    job = Job(checkpoint, preprocessing, count, probes.images, files, ranges, names, results, probes.unreached)
+    job = Job(checkpoint, preprocessing, count, probes.images, files, ranges, names, results, probes.unreached, probes.more)
     writing.started(len(plans) * len(files))
     if bundle is None:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
@@ -193,11 +193,14 @@ def _probe_images(
     calibrated: str | Path | None,
     writing: Writing,
 ) -> Chosen:
-    """The images that every file is verified on, chosen so that they move the network's channels."""
+    """The images that every file is verified on, chosen so that they move the network's channels, and more."""
     images, more = probe_images(checkpoint, preprocessing, proof.probes or PROBES, proof.images, calibrated)
     if writing.dry_run or not proof.verify:
         return Chosen(images)
-    return choose(checkpoint.network, plans, images, more, proof.probes or MOST_PROBES)
+    chosen = choose(checkpoint.network, plans, images, more, proof.probes or MOST_PROBES)
+    count = len(chosen.images) + most_others(preprocessing.input_shape)
+    pool = other_images(checkpoint, preprocessing, count, proof.images, calibrated)
+    return replace(chosen, more=others(chosen.images, pool))
 
 
 def _calibrate(
@@ -242,7 +245,7 @@ def _write(
     bundle.check_space(job.space_bytes(plans))
     artifacts: list[Artifact] = []
     rejected: list[FileEntry] = []
-    reference: dict[str, Array] = {"images": job.images}
+    reference: dict[str, Array] = {IMAGES: job.images}
     _ = job.exact  # before there are threads
     with _beside(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
@@ -257,8 +260,11 @@ def _write(
                 artifact = replace(described, sha256=digest, verification=check)
                 if check.passed:
                     reference |= dict(reference_arrays(logits_key(plan.name), logits))
+                    reference |= dict(reference_arrays(more_key(plan.name), job.of_more.get(plan, ())))
                     if own is not None:
-                        reference |= dict(reference_arrays(own_key(plan.name, described.precision), own))
+                        reference |= dict(own_arrays(plan.name, described.precision, own))
+                        if job.more is not None:
+                            reference[MORE_IMAGES] = job.more
                     artifacts.append(artifact)
                 else:
                     bundle.remove(artifact.file)

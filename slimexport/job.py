@@ -19,7 +19,7 @@ from torch import nn
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
-from slimexport.onnx_files.layer_proof.steadiness import own_outputs
+from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
@@ -30,8 +30,8 @@ from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Mani
 from slimexport.target.precision import EXACT, Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all, finite
 from slimexport.target.proof.own_outputs import own_tolerance
-from slimexport.target.proof.verify import MOST_UNREACHED, in_part, prove
-from slimexport.target.reference import Expected, Probes, reference_bytes
+from slimexport.target.proof.verify import MOST_UNREACHED, held_to_more, in_part, prove
+from slimexport.target.reference import Expected, Own, Probes, batches_of, reference_bytes
 from slimexport.target.runners import OnnxRuntimeRunner
 from slimexport.target.tensors import Input, Output, Result
 from slimexport.target.verification import FAILED, SKIPPED, Verification
@@ -72,7 +72,9 @@ class Job:
     class_names: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()
     unreached: float = 0.0  # share of the channels that could be moved and are not, see `probes/choosing.py`
+    more: Array | None = None  # float16 [M, channels, H, W]: files are held against these, too, as far as that is cheap
     bases: list[onnx.ModelProto] = field(default_factory=list)  # of the plan at hand: fp32 models that were proven right
+    of_more: dict[ChannelPlan, tuple[Expected, ...]] = field(default_factory=dict)  # what the network gives of more images
     exercised: dict[ChannelPlan, tuple[int, int]] = field(default_factory=dict)  # channels that the images move, and all
     rounded: dict[str, nn.Module] = field(default_factory=dict)  # the slimmable network in smaller numbers, by their name
 
@@ -150,8 +152,10 @@ class Job:
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
         overhead = sum(len(self.files) * (OVERHEAD_BYTES + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
-        outputs = reference_bytes(len(self.images), self.results)  # the reference's, and what files of fewer bits give
+        images = len(self.images) + (0 if self.more is None else len(self.more))
+        outputs = reference_bytes(images, self.results)  # the reference's, and what files of fewer bits give
         probes = len(plans) * max(1, len(self.files)) * outputs + self.images.nbytes
+        probes += 0 if self.more is None else self.more.nbytes
         return sum(weight_bytes * cost.params for cost in costs) + overhead + probes
 
     def reference(self, plan: ChannelPlan) -> tuple[Expected, ...]:
@@ -207,11 +211,13 @@ class Job:
 
     def own_outputs(
         self, path: Path, precision: str, expected: tuple[Expected, ...], check: Verification
-    ) -> tuple[Verification, tuple[Expected, ...]]:
+    ) -> tuple[Verification, Own]:
         """What a file of fewer bits that was proven gives itself, which it is to give elsewhere too; its verification says how
         nearly."""
-        own, moved = own_outputs(path, precision, Probes(self.images, expected))
-        return replace(check, own_tolerance=own_tolerance(row_of(precision), moved, own)), own.expected
+        more = self.images[:0] if self.more is None else self.more
+        tried = steadiness(path, precision, Probes(self.images, expected), more)
+        permitted = own_tolerance(row_of(precision), tried.moved, tried.own.probes)
+        return replace(check, own_tolerance=permitted, own_runtime=tried.runtime), tried.own
 
     def _prove(
         self, runner: OnnxRuntimeRunner, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]
@@ -224,7 +230,31 @@ class Job:
             given = zip(outputs, expected, strict=True)
             return compare_all([Pair(part.name, values, part.values) for values, part in given]).max_rel_error
 
-        return prove(runner, Probes(self.images, expected), precision, own_gap)
+        check = prove(runner, Probes(self.images, expected), precision, own_gap)
+        if precision != EXACT or not check.passed or self.more is None or not len(self.more):
+            return check
+        return self._on_more(runner, plan, check)
+
+    def _on_more(self, runner: OnnxRuntimeRunner, plan: ChannelPlan, check: Verification) -> Verification:
+        """An fp32 file's verification, once it also gives of more images what the slimmable network does: in float32, and,
+        where that is too far off, in float64."""
+        assert self.more is not None
+        images, network = self.more.astype(np.float32), self.checkpoint.network
+        held = self._held_to_more(runner, network, plan, images, check)
+        if not held.passed:
+            held = self._held_to_more(runner, copy.deepcopy(network).double(), plan, images.astype(np.float64), check)
+        return held
+
+    def _held_to_more(
+        self, runner: OnnxRuntimeRunner, network: nn.Module, plan: ChannelPlan, images: Array, check: Verification
+    ) -> Verification:
+        batches = [_outputs(network, plan, images[batch]) for batch in batches_of(len(images))]
+        outputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        if not all(np.isfinite(values).all() for values in outputs):  # so far from what it was made for: that says nothing
+            return check
+        expected = tuple(Expected(result.name, values) for result, values in zip(self.results, outputs, strict=True))
+        self.of_more[plan] = expected
+        return held_to_more(runner, Probes(images.astype(np.float32), expected), check)
 
     def _rounded(self, number: str) -> nn.Module:
         """The slimmable network with numbers rounded to `number`, made once. From the checkpoint's: `exact` is in use

@@ -1,7 +1,13 @@
-"""Probe images that move a network's channels: some that are there anyway, and of others those that move most of the rest."""
+"""Probe images that move a network's channels: some that are there anyway, and of others those that move most of the rest.
+
+More images are cheaper: fp32 files are held against the network in float32 on them, and files of fewer bits, wherever they are
+verified, against what they gave themselves. They move what probe images leave standing still, and the more of them there are,
+the less room is between what roundings do and what is wrong.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,15 +20,17 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.network import SlimmableNetwork
 
 STILL = 0.01  # share of the channels that may be moved by no probe image
+MORE, MORE_PIXELS = 96, 2**17  # at most, and of all of them together: 2 of 224 x 224, 0.6 MB
 
 
 @dataclass(frozen=True)
 class Chosen:
     """Probe images, and the share of the channels that they leave standing still though others, which were not taken, move
-    them, at the worst of the plans that were looked at."""
+    them, at the worst of the plans that were looked at; and `more`, float16, as `others` takes them."""
 
     images: Images
     unreached: float = 0.0
+    more: Array | None = None
 
 
 def choose(
@@ -39,6 +47,21 @@ def choose(
     every = np.arange(len(pool))
     shares = [(reach.still(np.array(chosen)) - reach.still(every)) / reach.channels for reach in reaches]
     return Chosen(np.ascontiguousarray(pool[chosen]), max(shares))
+
+
+def most_others(shape: Sequence[int]) -> int:
+    """How many images [channels, ...] there may be more."""
+    return min(MORE, max(1, MORE_PIXELS // math.prod(shape[1:])))
+
+
+def others(images: Images, pool: Images) -> Array:
+    """Those of a pool that are not among `images`, float16, as they are kept, as many as they may be."""
+    most = most_others(images.shape[1:])
+    known = {image.tobytes() for image in images}
+    with np.errstate(over="ignore"):
+        halves = [image.astype(np.float16) for image in pool if image.tobytes() not in known]
+    kept = [image for image in halves if np.isfinite(image).all()][:most]
+    return np.stack(kept) if kept else np.empty((0, *images.shape[1:]), np.float16)
 
 
 def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:

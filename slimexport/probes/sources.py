@@ -49,6 +49,25 @@ def probe_images(
 More = Callable[[], Images]
 
 
+def other_images(
+    checkpoint: Checkpoint,
+    preprocessing: Preprocessing,
+    count: int,
+    given: str | Path | None = None,
+    calibrated: str | Path | None = None,
+) -> Images:
+    """About so many images, of the kinds that `probe_images` gives and, where those are few, of what integers are `calibrated`
+    on; some of them may be the same."""
+    source = calibrated if given is None else given
+    if source is not None:
+        images = np.stack(open_source(source, preprocessing).some(count, "steadiness"))
+    else:
+        images = _contrasts(preprocessing, count)
+    if given is not None or checkpoint.probe_images is None:
+        return images
+    return np.concatenate([carried_images(checkpoint, preprocessing), images])
+
+
 def _given(path: str | Path, preprocessing: Preprocessing, count: int) -> tuple[Images, More]:
     source = open_source(path, preprocessing)
     images = source.some(count, "verification")
@@ -57,10 +76,10 @@ def _given(path: str | Path, preprocessing: Preprocessing, count: int) -> tuple[
     return np.stack(images), lambda: np.stack(source.some(POOL, "verification"))
 
 
-def _contrasts(preprocessing: Preprocessing) -> Images:
+def _contrasts(preprocessing: Preprocessing, count: int = POOL) -> Images:
     """Noise, half of it of so much contrast that it opens channels which ordinary images hardly ever do."""
-    images = _noise(preprocessing, POOL)
-    images[POOL // 2 :] *= CONTRAST
+    images = _noise(preprocessing, count)
+    images[count // 2 :] *= CONTRAST
     return images
 
 

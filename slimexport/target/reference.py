@@ -1,7 +1,9 @@
 """`reference.npz`: probe images, and what the slimmable network computes for them in float64.
 
 `images` float32 [P, C, H, W]; `logits_x0_5` and so on float64 [P, classes], one per plan; `file_x0_5.int8` and so on what a
-file of fewer bits itself gave when it was proven. Of several outputs each has its own: `logits_x0_5.aux`. Of an output with
+file of fewer bits itself gave when it was proven, of these images and of `more_images`, float16 [M, C, H, W], and
+`moved_x0_5.int8` [P + M] how far roundings move each of them; `more_x0_5` what the slimmable network gives in float32 of more
+images. Of several outputs each has its own: `logits_x0_5.aux`. Of an output with
 many places, as a map of classes has, those at MOST_PLACES of them are kept, drawn once for all images and plans:
 [P, C, places, 1], and `places` (`places.aux`) says which, counted row by row.
 """
@@ -26,7 +28,8 @@ from slimtrain.base.untrusted.zip_members import ZipError, open_zip
 MOST_PLACES = 4096
 MOST_IMAGES = 4096
 MOST_BYTES = 1 << 30  # of all arrays, unless what the manifest says asks for more
-IMAGES = "images"
+IMAGES, MORE_IMAGES = "images", "more_images"
+TOGETHER = 8  # of more images are run at once
 NUMBER_BYTES = 8
 SEED = 2  # that places are drawn with
 
@@ -89,6 +92,44 @@ class Probes:
         return list((np.arange(count * size) % len(self.images)).reshape(count, size))
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a file of fewer bits gave itself, when it was proven, of `images` [N, ...]: the probe images, so many as `first`
+    says, and more that nothing else is held against. `moved`, of each output: how far roundings that fall otherwise move what
+    it gives of each image [N], as a root mean square, relative to the scale of all; None of earlier versions."""
+
+    images: Array
+    first: int
+    expected: tuple[Expected, ...]
+    moved: tuple[Array, ...] | None = None
+
+    @property
+    def whole(self) -> Probes:
+        """All of it."""
+        return Probes(self.images, self.expected)
+
+    @property
+    def probes(self) -> Probes:
+        """That of the probe images."""
+        count, chosen = len(self.images), np.arange(self.first)
+        return Probes(self.images[: self.first], tuple(replace(one, values=one.of(count, chosen)) for one in self.expected))
+
+    @property
+    def batches(self) -> list[Array]:
+        """How all images are run: those of the probe images at once, the others a few at a time."""
+        return own_batches(len(self.images), self.first)
+
+
+def own_batches(count: int, first: int) -> list[Array]:
+    """Indices of `count` images, the first ones at once, the others a few at a time."""
+    return [np.arange(first), *(first + batch for batch in batches_of(count - first))]
+
+
+def batches_of(count: int) -> list[Array]:
+    """Indices of so many images, a few at a time."""
+    return [np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+
+
 def logits_key(plan: str) -> str:
     """What the reference's outputs of a plan are called; of several outputs the name of each follows a dot."""
     return f"logits_{plan}"
@@ -97,6 +138,23 @@ def logits_key(plan: str) -> str:
 def own_key(plan: str, precision: str) -> str:
     """What the outputs of a plan's file of fewer bits itself are called, as it gave them when it was proven."""
     return f"file_{plan}.{precision}"
+
+
+def more_key(plan: str) -> str:
+    """What the slimmable network's outputs of more images are called."""
+    return f"more_{plan}"
+
+
+def moved_key(plan: str, precision: str) -> str:
+    """What tells how far roundings move these."""
+    return f"moved_{plan}.{precision}"
+
+
+def own_arrays(plan: str, precision: str, own: Own) -> Iterator[tuple[str, Array]]:
+    """The entries of `reference.npz` that tell what a plan's file of fewer bits itself gave."""
+    yield from reference_arrays(own_key(plan, precision), own.expected)
+    for part, moved in zip(own.expected, own.moved or (), strict=False):
+        yield f"{moved_key(plan, precision)}{f'.{part.name}' if len(own.expected) > 1 else ''}", moved
 
 
 def reference_arrays(key: str, expected: Sequence[Expected]) -> Iterator[tuple[str, Array]]:
@@ -148,12 +206,17 @@ def _headers(archive: zipfile.ZipFile, manifest: Manifest) -> dict[str, Header]:
     if images is None or images.dtype != np.float32 or images.shape[1:] != manifest.input.input_shape:
         shown = "not there" if images is None else f"{images.dtype} {quoted(list(images.shape))}"
         raise NpyError(f"its images are {shown}, expected float32 [images, {', '.join(map(str, manifest.input.input_shape))}]")
-    count = images.shape[0]
+    count, more = images.shape[0], headers.get(MORE_IMAGES)
+    if more is not None:
+        if more.dtype != np.float16 or more.shape[1:] != images.shape[1:] or more.shape[0] > MOST_IMAGES:
+            shape = quoted(list(images.shape[1:]))
+            raise NpyError(f"its more images are {more.dtype} {quoted(list(more.shape))}, expected float16 and each {shape}")
+        count += more.shape[0]
     if not 1 <= count <= MOST_IMAGES or images.bytes > MOST_BYTES:
         raise NpyError(f"it has {count:,} images of {images.bytes:,} bytes, expected 1 to {MOST_IMAGES:,} and fewer bytes")
     largest = max(MOST_PLACES, *(reference_bytes(count, [result]) // NUMBER_BYTES for result in results))
     for name, header in headers.items():
-        if name != IMAGES and math.prod(header.shape) > largest:
+        if name not in (IMAGES, MORE_IMAGES) and math.prod(header.shape) > largest:
             raise NpyError(f"{quoted(name)} is {quoted(list(header.shape))}, no output of {count} images is as large")
     most = max(MOST_BYTES, images.bytes + max(entries, 1) * reference_bytes(count, results))
     if (whole := sum(header.bytes for header in headers.values())) > most:
@@ -166,7 +229,7 @@ def _array(archive: zipfile.ZipFile, name: str, header: Header) -> Array:
         array = array_in(archive, archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.NameToInfo else name), header)
     except NpyError as error:
         raise NpyError(f"{quoted(name)} {error}") from error
-    if name == IMAGES and not np.isfinite(array).all():
+    if name in (IMAGES, MORE_IMAGES) and not np.isfinite(array).all():
         raise NpyError("its images hold numbers that are not finite")
     return array
 
@@ -181,18 +244,47 @@ def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: M
     return probes
 
 
-def own_probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes | None:
+def own_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Own | None:
     """What a file of fewer bits gave itself when it was proven; None of one for which the manifest says nothing of it.
     BundleError where it does, and the outputs are not there."""
     if artifact.verification.own_tolerance is None:
         return None
-    own = find_probes(bundle, manifest, own_key(manifest.plan_name(artifact), artifact.precision), reference)
+    plan = manifest.plan_name(artifact)
+    key, tells = own_key(plan, artifact.precision), moved_key(plan, artifact.precision)
+    first = len(reference[IMAGES])
+    reference = {**reference, IMAGES: np.concatenate([reference[IMAGES], more_images(reference)])}
+    own = find_probes(bundle, manifest, key, reference)
     if own is None:
-        key = own_key(manifest.plan_name(artifact), artifact.precision)
-        raise BundleError(
-            f"{bundle / REFERENCE}: has no {key}, which the manifest tells of. Copy the bundle again, or export again."
-        )
-    return own
+        raise _lacking(bundle, key)
+    if MORE_IMAGES not in reference:  # as of earlier versions
+        return Own(own.images, first, own.expected)
+    names = [f"{tells}.{part.name}" if len(own.expected) > 1 else tells for part in own.expected]
+    moved = tuple(reference.get(name, np.empty(0)) for name in names)
+    for name, values in zip(names, moved, strict=True):
+        if values.shape != (len(own.images),) or values.dtype.kind != "f" or not (np.isfinite(values) & (values >= 0)).all():
+            raise _lacking(bundle, name)
+    return Own(own.images, first, own.expected, moved)
+
+
+def more_probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes | None:
+    """More images, and what an artifact's plan gives of them; None where a bundle tells nothing of it. BundleError where what
+    it has cannot be."""
+    more = more_images(reference)
+    key = more_key(manifest.plan_name(artifact))
+    return find_probes(bundle, manifest, key, {**reference, IMAGES: more}) if len(more) else None
+
+
+def more_images(reference: Mapping[str, Array]) -> Array:
+    """The images that only files of fewer bits are held against, float32 [M, ...]."""
+    none = np.empty((0, *reference[IMAGES].shape[1:]))
+    return np.asarray(reference.get(MORE_IMAGES, none), np.float32)
+
+
+def _lacking(bundle: Path, key: str) -> BundleError:
+    return BundleError(
+        f"{bundle / REFERENCE}: has no {key}, which the manifest tells of, or a damaged one. Copy the bundle again, or export "
+        "again."
+    )
 
 
 def find_probes(bundle: Path, manifest: Manifest, name: str, reference: Mapping[str, Array]) -> Probes | None:

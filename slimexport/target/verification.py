@@ -31,9 +31,9 @@ class Verification(Record):
     that it does, null: not finite). Of int8 files also what differs between images is held against the reference's: its cosine
     (`difference_cosine`), its size as a multiple (`magnitude`), and how far off is what images have in common (`shift`, of the
     scale). What a file of fewer bits gave when it was proven may be off by `own_tolerance` of its scale elsewhere, where
-    roundings fall otherwise; `own_error` is how far it is off here. Of the `watched` channels that layers read, `unexercised`
-    are the same everywhere on all probe images, so that what is wrong with them goes unseen: where other images move many
-    of these, the status is `partly`."""
+    roundings fall otherwise; `own_error` is how far it is off here; where `own_runtime` runs it, it gives the same again. Of
+    the `watched` channels that layers read, `unexercised` are the same everywhere on all probe images, so that what is wrong
+    with them goes unseen: where other images move many of these, the status is `partly`."""
 
     status: str
     backend: str | None = None
@@ -56,6 +56,7 @@ class Verification(Record):
     watched: Count | None = None
     own_tolerance: Magnitude | None = None
     own_error: float | None = null_where(lambda check: check.own_tolerance is not None and check.status == FAILED)
+    own_runtime: str | None = None
     layers: Count | None = None
     worst_layer: str | None = None
     layer_error: float | None = null_where(lambda check: check.layers is not None)

@@ -77,6 +77,49 @@ def test_what_is_more_than_rounding_only_there_is_caught(precision: str, defect:
     assert artifact.verification.status == "failed"
 
 
+def _edited(bundle: Path, **verification: object) -> None:
+    """Other values in all verifications of a manifest, None for nothing."""
+    content = json.loads((bundle / "manifest.json").read_text())
+    for artifact in content["artifacts"]:
+        for key, value in verification.items():
+            artifact["verification"].pop(key, None)
+            artifact["verification"] |= {} if value is None else {key: value}
+    (bundle / "manifest.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("defect", ["a weight's sign", "weights times 1.05", "bias times 1.05", "biases swapped"])
+@pytest.mark.parametrize("precision", ["fp16", "int8-cpu", "int8"])
+def test_a_small_defect_is_caught_where_the_file_was_proven(precision: str, defect: str, bundle: Path, tmp_path: Path) -> None:
+    copy = _changed(bundle, precision, defect, tmp_path)
+    if "own_runtime" not in json.loads((copy / "manifest.json").read_text())["artifacts"][0]["verification"]:
+        pytest.skip("this system does not tell its processor")
+    (artifact,) = slimexport.verify_bundle(copy)
+    assert artifact.verification.status == "failed", artifact.verification
+
+
+def test_what_is_off_on_average_is_caught_elsewhere_within_the_tolerance(bundle: Path, tmp_path: Path) -> None:
+    copy = _changed(bundle, "int8-cpu", "scale doubled", tmp_path)
+    _edited(copy, own_runtime=None)
+    (artifact,) = slimexport.verify_bundle(copy)
+    check = artifact.verification
+    assert check.status == "failed" and check.reason is not None and "what roundings move them" in check.reason, check
+    assert check.own_error is not None and check.own_tolerance is not None and check.own_error < check.own_tolerance
+
+
+def test_a_bundle_of_an_earlier_version_is_verified_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    _edited(copy, own_runtime=None)
+    with np.load(copy / "reference.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "more_images" and not name.startswith("moved_")}
+    count = len(arrays["images"])
+    np.savez(copy / "reference.npz", **{name: values[:count] for name, values in arrays.items()})
+    statuses = {artifact.precision: artifact.verification.status for artifact in slimexport.verify_bundle(copy)}
+    assert [statuses[precision] for precision in PRECISIONS] == ["passed"] * len(PRECISIONS)
+    wrong = _changed(copy, "int8-cpu", "red and blue exchanged", tmp_path / "wrong")
+    assert slimexport.verify_bundle(wrong)[0].verification.status == "failed"
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8-cpu", "int8"])
 def test_a_manifest_that_permits_more_does_not_help(precision: str, bundle: Path, tmp_path: Path) -> None:
     copy = _changed(bundle, precision, "red and blue exchanged", tmp_path)
@@ -93,4 +136,16 @@ def test_outputs_that_the_manifest_tells_of_must_be_there(bundle: Path, tmp_path
         arrays = {name: archive[name] for name in archive.files if not name.startswith("file_")}
     np.savez(copy / "reference.npz", **arrays)
     with pytest.raises(BundleError, match=r"has no file_x0_125\.int8-cpu"):
+        slimexport.verify_bundle(copy)
+
+
+@pytest.mark.parametrize("values", [None, np.full(3, 0.1), np.full(1000, 0.1), np.array(["a"])], ids=str)
+def test_how_far_roundings_move_images_is_told_of_each(values: object, bundle: Path, tmp_path: Path) -> None:
+    copy = _changed(bundle, "int8-cpu", "red and blue exchanged", tmp_path)
+    with np.load(copy / "reference.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if not name.startswith("moved_")}
+    if values is not None:
+        arrays["moved_x0_125.int8-cpu"] = values
+    np.savez(copy / "reference.npz", **arrays)
+    with pytest.raises(BundleError, match=r"reference\.npz"):
         slimexport.verify_bundle(copy)

@@ -7,6 +7,7 @@ out here: the file run operator by operator, and on images whose last bits are o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,39 @@ import onnx
 from slimexport.onnx_files.runner import cpu_session, onnx_runner
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
-from slimexport.target.proof.comparing import compare_all
-from slimexport.target.proof.running import run_on_probes
-from slimexport.target.reference import Expected, Probes
+from slimexport.target.proof.comparing import Pair, compare_all
+from slimexport.target.proof.own_outputs import by_images
+from slimexport.target.proof.own_runtime import own_runtime
+from slimexport.target.proof.running import outputs_of
+from slimexport.target.reference import Expected, Own, Probes, own_batches
 from slimexport.target.runners import Given, alone, runs_on_cpu
+from slimtrain.data.images import Images
 
 # What each number of an image is nudged by, of itself: what rounding does to it in the numbers around the file's integers;
 # with float32 around them enough that some values round the other way.
 NUDGES = {"fp16": 2**-11, "bf16": 2**-8, "int8-fp16": 2**-11}
 USUAL_NUDGE = 1e-4
-DRAWS = 4
+DRAWS = 2
 SEED = 4
 
 
-def own_outputs(path: Path, precision: str, probes: Probes) -> tuple[Probes, float]:
-    """What a file gives of the probe images, all at once, with the places that the reference tells; and how far, of its scale,
-    that moves. Infinity where something is not finite."""
-    every = [np.arange(len(probes.images))]
-    given = run_on_probes(onnx_runner(path, precision), probes, every)
-    expected = [Expected(pair.name, pair.output, part.places) for pair, part in zip(given, probes.expected, strict=True)]
-    own = Probes(probes.images, tuple(expected))
+@dataclass(frozen=True)
+class Steadiness:
+    """A file's `own` outputs; how far, of their scale, roundings `moved` them at the most (infinity where something is not
+    finite); the `runtime` that gives the same ones each time, if it does."""
+
+    own: Own
+    moved: float
+    runtime: str | None
+
+
+def steadiness(path: Path, precision: str, probes: Probes, more: Images) -> Steadiness:
+    """What a file gives of the probe images, all at once, and of `more` [M, ...], with the places that the reference tells."""
+    images = np.concatenate([probes.images, more.astype(np.float32)])
+    batches = own_batches(len(images), len(probes.images))
+    runner = onnx_runner(path, precision)
+    given = outputs_of(runner, images, probes.expected, batches)
+    own = tuple(Expected(part.name, values, part.places) for part, values in zip(probes.expected, given, strict=True))
     model = onnx.load(path)
     session = cpu_session(model if runs_on_cpu(precision) else cast_twin(model), as_written=True)
     names = [output.name for output in session.get_outputs()]
@@ -44,10 +58,24 @@ def own_outputs(path: Path, precision: str, probes: Probes) -> tuple[Probes, flo
 
     draw = np.random.default_rng(SEED)
     nudge = NUDGES.get(precision, USUAL_NUDGE)
-    shape = probes.images.shape
-    nudged = [(probes.images * (1 + nudge * draw.standard_normal(shape))).astype(np.float32) for _ in range(DRAWS)]
-    errors = [
-        compare_all(run_on_probes(as_written, Probes(images, own.expected), every)).max_rel_error
-        for images in (probes.images, *nudged)
-    ]
-    return own, float(np.nan_to_num(max(errors), nan=np.inf))
+    others = [outputs_of(as_written, images, own, batches)]
+    for _ in range(DRAWS):
+        nudged = (images * (1 + nudge * draw.standard_normal(images.shape))).astype(np.float32)
+        others.append(outputs_of(runner, nudged, own, batches))
+    tried = [[Pair(part.name, values, part.values) for part, values in zip(own, outputs, strict=True)] for outputs in others]
+    moved = max(float(np.nan_to_num(compare_all(pairs).max_rel_error, nan=np.inf)) for pairs in tried)
+    by_image = tuple(_moved([pairs[place] for pairs in tried], len(images)) for place in range(len(own)))
+    runtime = own_runtime(runner.backend)
+    if runtime is not None:
+        again = outputs_of(onnx_runner(path, precision), images, own, batches)
+        runtime = runtime if all(map(np.array_equal, again, given)) else None
+    return Steadiness(Own(images, len(probes.images), own, by_image), moved, runtime)
+
+
+def _moved(tried: list[Pair], images: int) -> Array:
+    """How far each image is moved at the most, as a root mean square [images]; not at all in whole numbers."""
+    if tried[0].expected.dtype.kind != "f":
+        return np.zeros(images, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = [np.sqrt(np.square(by_images(pair, images)).mean(1)) for pair in tried]
+    return np.nan_to_num(np.max(sizes, axis=0), nan=1.0, posinf=1.0).astype(np.float32)

@@ -9,22 +9,29 @@ import numpy as np
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
 from slimexport.target.proof.comparing import Comparison, Pair, compare_all, worst
-from slimexport.target.reference import Probes
+from slimexport.target.reference import Expected, Probes
 from slimexport.target.runners import Given, Runner
 
 
 def run_on_probes(run: Callable[[Array], Given], probes: Probes, batches: Sequence[Array]) -> list[Pair]:
     """What `run` gives for the probe images, in batches of these indices, next to what it should, output by output."""
-    parts: list[list[Array]] = [[] for _ in probes.expected]
-    for chosen in batches:
-        given = run(np.ascontiguousarray(probes.images[chosen]))
-        for arrays, expected in zip(parts, probes.expected, strict=True):
-            arrays.append(expected.picked(_output(given, expected.name)))
     chosen = np.concatenate(batches)
     return [
-        Pair(expected.name, _joined(arrays), expected.of(len(probes.images), chosen))
-        for arrays, expected in zip(parts, probes.expected, strict=True)
+        Pair(expected.name, output, expected.of(len(probes.images), chosen))
+        for output, expected in zip(outputs_of(run, probes.images, probes.expected, batches), probes.expected, strict=True)
     ]
+
+
+def outputs_of(
+    run: Callable[[Array], Given], images: Array, like: Sequence[Expected], batches: Sequence[Array]
+) -> list[Array]:
+    """What `run` gives for images, in batches of these indices: each of the outputs that are `like` these, at their places."""
+    parts: list[list[Array]] = [[] for _ in like]
+    for chosen in batches:
+        given = run(np.ascontiguousarray(images[chosen]))
+        for arrays, expected in zip(parts, like, strict=True):
+            arrays.append(expected.picked(_output(given, expected.name)))
+    return [_joined(arrays) for arrays in parts]
 
 
 def _output(given: Given, name: str) -> Array:

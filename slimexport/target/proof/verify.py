@@ -28,8 +28,8 @@ from slimexport.target.proof.comparing import (
 )
 from slimexport.target.proof.differences import worst_differences
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
-from slimexport.target.proof.running import run_apart, run_probes
-from slimexport.target.reference import Probes, own_probes_of, probes_of, read_reference
+from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
+from slimexport.target.reference import Own, Probes, batches_of, more_probes_of, own_of, probes_of, read_reference
 from slimexport.target.runners import OpenRunner, Runner
 from slimexport.target.verification import FAILED, IN_PART, PASSED, SKIPPED, UNVERIFIABLE, Verification
 
@@ -150,9 +150,10 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     refusals: list[BundleError] = []
     for artifact in manifest.of_format(ONNX):
         probes = probes_of(bundle, manifest, artifact, reference)
-        own = own_probes_of(bundle, manifest, artifact, reference)
+        own = own_of(bundle, manifest, artifact, reference)
+        more = more_probes_of(bundle, manifest, artifact, reference)
         try:
-            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, backend)
+            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, more, backend)
         except BundleError as error:  # says nothing of the files after it
             refusals.append(error)
             check = Verification(status=FAILED, reason=str(error))
@@ -164,28 +165,43 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     return results
 
 
-def _verify_onnx(path: Path, artifact: Artifact, probes: Probes, own: Probes | None, backend: str) -> Verification:
+def _verify_onnx(
+    path: Path, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None, backend: str
+) -> Verification:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records; and against
-    its `own` outputs, where the bundle tells them."""
+    its `own` outputs, and the network's of `more` images, where the bundle tells them."""
     precision, row = artifact.precision, BACKENDS[backend]
     if reason := row.cannot_run(precision):  # a twin needs the onnx package, which targets lack
         return Verification(status=SKIPPED, reason=reason)
     runner: OpenRunner = row.open(path, artifact)
     try:
-        return verify_again(runner, artifact, probes, own)
+        return verify_again(runner, artifact, probes, own, more)
     finally:
         runner.close()
 
 
-def verify_again(runner: Runner, artifact: Artifact, probes: Probes, own: Probes | None) -> Verification:
+def verify_again(
+    runner: Runner, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None = None
+) -> Verification:
     """The verification of a file that was proven where it was written: against the reference, at the tolerance that its
-    precision or its manifest has, and against its `own` outputs, where a bundle keeps them."""
+    precision or its manifest has, in fp32 on `more` images too, and against its `own` outputs, where a bundle keeps them."""
     recorded = artifact.verification
     check = replace(_held_to_reference(runner, probes, artifact), unexercised=recorded.unexercised, watched=recorded.watched)
     check = in_part(check, recorded.status == IN_PART)
+    if check.passed and more is not None and row_of(artifact.precision).name == EXACT:
+        check = held_to_more(runner, more, check)
     if not check.passed or own is None or recorded.own_tolerance is None:  # as of earlier versions
         return check
-    return held_to_own(runner, own, row_of(artifact.precision), check, recorded.own_tolerance)
+    return held_to_own(runner, own, row_of(artifact.precision), check, recorded)
+
+
+def held_to_more(runner: Runner, more: Probes, check: Verification) -> Verification:
+    """A verification that passed within a tolerance, once the file also gives of more images what the network does."""
+    comparison = compare_all(run_on_probes(runner, more, batches_of(len(more.images))))
+    if comparison.within(check.tolerance or 0.0):
+        return check
+    reason = f"of {len(more.images)} images that are no probe images it is off by up to {comparison.max_rel_error:.3g}"
+    return replace(check, status=FAILED, max_rel_error=finite(comparison.max_rel_error), reason=reason)
 
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimexport.probes.choosing import choose, greedy
+from slimexport.probes.choosing import MORE, MORE_PIXELS, choose, greedy, most_others, others
 from slimexport.probes.reach import Reach, reach_of
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.images import Images
@@ -63,3 +63,18 @@ def test_what_images_move_that_are_not_taken_is_said() -> None:
     reach = reach_of(network, network.plan(0.25), np.concatenate([images, noise]))
     expected = (reach.still(np.arange(2)) - reach.still(np.arange(26))) / reach.channels
     assert result.unreached == pytest.approx(expected) and expected > 0.05
+
+
+def test_others_are_none_of_those_that_were_chosen_and_numbers_that_halves_can_hold() -> None:
+    pool = noise_images(8, 16, 3)
+    pool[5] *= 1e6
+    kept = others(pool[[2, 0]], pool)
+    assert kept.dtype == np.float16
+    np.testing.assert_array_equal(kept, pool[[1, 3, 4, 6, 7]].astype(np.float16))
+    assert others(pool, pool).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((3, 16, 16), MORE), ((3, 224, 224), 2), ((3, 2048, 2048), 1), ((12, 50), MORE)])
+def test_large_images_are_few(shape: tuple[int, ...], count: int) -> None:
+    assert most_others(shape) == count
+    assert count == 1 or count * np.prod(shape[1:]) <= MORE_PIXELS

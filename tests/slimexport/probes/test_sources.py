@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimexport.probes.sources import POOL, carried_images, probe_images
+from slimexport.probes.sources import POOL, carried_images, other_images, probe_images
 from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content, read_probe_images
@@ -40,6 +40,22 @@ def test_carried_images_are_normalized_and_come_before_noise(
     images, more = probe_images(checkpoint, preprocessing_of(checkpoint, 32), 3, calibrated=calibrated)
     np.testing.assert_allclose(images, ((PIXELS[:3].numpy() / 255) - 0.5) / 0.25, atol=1e-6)
     assert len(more()) == others
+
+
+def test_other_images_are_of_the_kinds_that_probe_images_are(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    preprocessing, bare = preprocessing_of(checkpoint, 32), replace(checkpoint, probe_images=None)
+    carried = carried_images(checkpoint, preprocessing)
+    files = np.random.default_rng(2).normal(size=(9, 3, 32, 32)).astype(np.float32)
+    np.save(tmp_path / "files.npy", files)
+    with_noise = other_images(checkpoint, preprocessing, 20)
+    noise = other_images(bare, preprocessing, 20)
+    assert len(noise) == 20 and noise[10:].std() > 2 * noise[:10].std()
+    np.testing.assert_array_equal(with_noise, np.concatenate([carried, noise]))
+    for count, expected in ((5, 5), (20, 9)):
+        given = other_images(checkpoint, preprocessing, count, given=tmp_path / "files.npy")
+        assert len(given) == expected and all(any(np.array_equal(one, other) for other in files) for one in given)
+        calibrated = other_images(checkpoint, preprocessing, count, calibrated=tmp_path / "files.npy")
+        np.testing.assert_array_equal(calibrated, np.concatenate([carried, given]))
 
 
 def test_more_probes_than_a_file_carries_are_filled_up(checkpoint: Checkpoint) -> None:

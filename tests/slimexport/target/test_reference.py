@@ -11,7 +11,7 @@ import pytest
 
 from slimexport.target import reference
 from slimexport.target.errors import BundleError
-from slimexport.target.reference import MOST_PLACES, Expected, Probes, read_reference
+from slimexport.target.reference import MOST_PLACES, Expected, Own, Probes, own_arrays, read_reference
 from tests.support.bundle_helpers import artifact, manifest, write_manifest
 
 
@@ -122,3 +122,30 @@ def test_large_maps_are_kept_at_some_places_of_all_images_and_classes() -> None:
 def test_rows_of_an_image_go_together() -> None:
     windows = Expected("windows", np.arange(6.0)[:, None])  # two of each image
     assert windows.of(3, np.array([2, 0]))[:, 0].tolist() == [4, 5, 0, 1]
+
+
+def test_more_images_are_halves_of_the_same_shape(tmp_path: Path) -> None:
+    write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
+    images, more = np.zeros((2, 3, 4, 4), np.float32), np.ones((7, 3, 4, 4), np.float16)
+    own = np.ones((9, 5), np.float32)
+    np.savez(tmp_path / "reference.npz", **{"images": images, "more_images": more, "file_x0_5.int8": own})
+    arrays = read_reference(tmp_path)
+    both = reference.more_images(arrays)
+    assert both.dtype == np.float32 and np.array_equal(both, more)
+    assert reference.more_images({"images": images}).shape == (0, 3, 4, 4)
+    for wrong in (more.astype(np.float32), more[:, :, :3], more * np.float16(np.inf)):
+        np.savez(tmp_path / "reference.npz", images=images, more_images=wrong)
+        with pytest.raises(BundleError, match=r"more images|not finite"):
+            read_reference(tmp_path)
+
+
+def test_own_outputs_are_read_as_they_were_written() -> None:
+    draw = np.random.default_rng(2)
+    images = np.concatenate([draw.normal(size=(2, 3, 4, 4)), draw.normal(size=(17, 3, 4, 4))]).astype(np.float32)
+    parts = tuple(Expected(name, draw.normal(size=(19 * rows, 5))) for name, rows in (("output", 1), ("aux", 3)))
+    own = Own(images, 2, parts, (np.arange(19.0), np.ones(19)))
+    arrays = dict(own_arrays("x0_5", "int8", own))
+    assert sorted(arrays) == [f"{kind}_x0_5.int8.{name}" for kind in ("file", "moved") for name in ("aux", "output")]
+    assert [len(part.values) for part in own.probes.expected] == [2, 6]
+    np.testing.assert_array_equal(own.probes.expected[1].values, parts[1].values[:6])
+    assert [list(batch) for batch in own.batches] == [[0, 1], list(range(2, 10)), list(range(10, 18)), [18]]

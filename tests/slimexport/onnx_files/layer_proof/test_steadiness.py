@@ -7,11 +7,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from slimexport.onnx_files.layer_proof.steadiness import own_outputs
+from slimexport.onnx_files.layer_proof.steadiness import steadiness
+from slimexport.target.backends import CPU
+from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.reference import Probes
 
 DRAW = np.random.default_rng(2)
 IMAGES = DRAW.normal(size=(4, 3, 2, 2)).astype(np.float32)
+MORE = DRAW.normal(size=(11, 3, 2, 2)).astype(np.float16)
 
 
 def _file(path: Path, step: float) -> Path:
@@ -39,14 +42,21 @@ def _file(path: Path, step: float) -> Path:
 
 def test_it_is_what_a_session_gives_and_moves_where_values_lie_between_steps(tmp_path: Path) -> None:
     path = _file(tmp_path / "file.onnx", 1e-3)
-    given = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"input": IMAGES})[0]
-    own, moved = own_outputs(path, "int8", Probes.of(IMAGES, given.astype(np.float64)))
-    np.testing.assert_array_equal(own.expected[0].values, given)
-    assert 1e-5 < moved < 1e-2
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    images = np.concatenate([IMAGES, MORE.astype(np.float32)])
+    given = session.run(None, {"input": images})[0]
+    tried = steadiness(path, "int8", Probes.of(IMAGES, given[:4].astype(np.float64)), MORE)
+    np.testing.assert_allclose(tried.own.expected[0].values, given, rtol=1e-6)
+    np.testing.assert_array_equal(tried.own.probes.expected[0].values, tried.own.expected[0].values[:4])
+    assert tried.own.first == 4 and np.array_equal(tried.own.images, images)
+    assert 1e-5 < tried.moved < 1e-2
+    assert tried.own.moved is not None and tried.own.moved[0].shape == (15,)
+    assert tried.own.moved[0].min() > 0 and 1e-5 < tried.own.moved[0].max() <= tried.moved
+    assert tried.runtime == own_runtime(CPU)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("int8", 1e-3), ("fp16", 5e-3)])
 def test_a_network_without_roundings_moves_as_its_images_do(precision: str, most: float, tmp_path: Path) -> None:
     path = _file(tmp_path / "file.onnx", 1e-7)
-    _, moved = own_outputs(path, precision, Probes.of(IMAGES, np.zeros((4, 5))))
-    assert 0 < moved < most
+    tried = steadiness(path, precision, Probes.of(IMAGES, np.zeros((4, 5))), MORE[:0])
+    assert 0 < tried.moved < most and tried.own.first == len(tried.own.images) == 4

@@ -1,33 +1,46 @@
 """What a file of fewer bits gave when it was proven is held against what it gives elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from slimexport.target.arrays import Array
+from slimexport.target.backends import CPU
 from slimexport.target.precision import PRECISIONS
-from slimexport.target.proof.own_outputs import LEEWAY, held_to_own, own_tolerance
-from slimexport.target.reference import Probes
+from slimexport.target.proof.own_outputs import IN_COMMON, LEEWAY, OF_ONE, held_to_own, own_tolerance
+from slimexport.target.proof.own_runtime import own_runtime
+from slimexport.target.reference import Expected, Own, Probes
 from slimexport.target.verification import FAILED, PASSED, Verification
 
 INT8 = PRECISIONS["int8-cpu"]
 DRAW = np.random.default_rng(7)
 OUTPUTS = DRAW.normal(size=(3, 8))
-OWN = Probes.of(np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1), OUTPUTS)
+PROBES = Probes.of(np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1), OUTPUTS)
+OWN = Own(PROBES.images, 3, PROBES.expected)
 CHECK = Verification(status=PASSED, backend="onnxruntime-cpu", cosine=0.999, least_cosine=0.97)
+MOVED = 0.01  # by roundings, of the scale
+MANY = DRAW.normal(size=(60, 8))
+MANY_IMAGES = np.arange(60, dtype=np.float32).reshape(60, 1, 1, 1)
+OWN_OF_MANY = Own(MANY_IMAGES, 3, (Expected("output", MANY),), (np.full(60, MOVED),))
+SCALE = np.abs(MANY).max()
 
 
 class _Runner:
-    backend = "test"
-
-    def __init__(self, outputs: Array) -> None:
-        self.outputs = outputs
+    def __init__(self, outputs: Array, backend: str = "test") -> None:
+        self.outputs, self.backend = outputs, backend
 
     def __call__(self, images: Array) -> Array:
         return np.asarray(self.outputs[images.reshape(-1).astype(int)])
 
 
 def _held(outputs: Array, recorded: float = 0.05) -> Verification:
-    return held_to_own(_Runner(outputs), OWN, INT8, CHECK, recorded)
+    return held_to_own(_Runner(outputs), OWN, INT8, CHECK, replace(CHECK, own_tolerance=recorded))
+
+
+def _held_of_many(off: Array, backend: str = "test", runtime: str | None = None, own: Own = OWN_OF_MANY) -> Verification:
+    recorded = replace(CHECK, own_tolerance=0.3, own_runtime=runtime)
+    return held_to_own(_Runner(MANY + off * SCALE, backend), own, INT8, CHECK, recorded)
 
 
 def test_the_same_outputs_pass_and_say_how_far_they_are_off() -> None:
@@ -50,14 +63,57 @@ def test_what_is_off_everywhere_is_wrong_before_it_is_off_by_the_tolerance() -> 
     assert _held(OUTPUTS + one).status == PASSED
 
 
+def test_what_roundings_do_passes() -> None:
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        assert _held_of_many(MOVED * draw.normal(size=MANY.shape)).status == PASSED
+
+
+def test_twice_what_roundings_do_fails_within_the_tolerance() -> None:
+    held = _held_of_many(2 * MOVED * np.random.default_rng(4).normal(size=MANY.shape))
+    assert held.status == FAILED and held.own_error is not None and held.own_error < 0.1
+    assert held.reason is not None and "on average off by" in held.reason and "what roundings move them" in held.reason
+
+
+def test_one_image_that_is_off_by_more_than_roundings_move_it_fails() -> None:
+    off = np.zeros_like(MANY)
+    off[40] = 1.2 * OF_ONE * MOVED
+    held = _held_of_many(off)
+    assert held.status == FAILED and held.reason is not None and "of one image off by 6" in held.reason
+    steadier = replace(OWN_OF_MANY, moved=(np.where(np.arange(60) == 40, 0.03, MOVED),))
+    assert _held_of_many(off, own=steadier).status == PASSED
+
+
+def test_what_all_images_have_in_common_is_no_rounding() -> None:
+    off = MOVED * np.random.default_rng(5).normal(size=MANY.shape)
+    off[:, 2] += 1.5 * IN_COMMON / np.sqrt(60) * MOVED
+    held = _held_of_many(off)
+    assert held.status == FAILED and held.reason is not None and "of all images alike off by" in held.reason
+
+
+def test_what_proved_a_file_gives_the_same_again() -> None:
+    here = own_runtime(CPU)
+    if here is None:
+        pytest.skip("this system does not tell its processor")
+    off = np.zeros_like(MANY)
+    off[5, 1] = 1e-3
+    held = _held_of_many(off, CPU, here)
+    assert held.status == FAILED and held.reason is not None and "on the processor that proved it" in held.reason
+    assert _held_of_many(off * 1e-3, CPU, here).status == PASSED
+    assert _held_of_many(off, CPU, f"{here}, another one").status == PASSED
+    assert _held_of_many(off, "onnxruntime-cuda", here).status == PASSED
+
+
 def test_the_tolerance_is_what_roundings_move_within_bounds() -> None:
     least, most = INT8.steady
-    assert own_tolerance(INT8, 0.0, OWN) == least
-    assert own_tolerance(INT8, 0.02, OWN) == pytest.approx(0.02 * LEEWAY)
-    assert own_tolerance(INT8, np.inf, OWN) == most
-    alike = Probes.of(OWN.images, OUTPUTS[:1] + 0.05 * OUTPUTS)
+    assert own_tolerance(INT8, 0.0, PROBES) == least
+    assert own_tolerance(INT8, 0.02, PROBES) == pytest.approx(0.02 * LEEWAY)
+    assert own_tolerance(INT8, np.inf, PROBES) == most
+    alike = Probes.of(PROBES.images, OUTPUTS[:1] + 0.05 * OUTPUTS)
     assert own_tolerance(INT8, 10.0, alike) < most
 
 
-def test_a_manifest_that_was_edited_does_not_make_wrong_files_right() -> None:
+def test_a_manifest_or_reference_that_was_edited_does_not_make_wrong_files_right() -> None:
     assert _held(OUTPUTS * 2, recorded=1e9).status == FAILED
+    wide = replace(OWN_OF_MANY, moved=(np.full(60, 1e9),))
+    assert _held_of_many(np.full(MANY.shape, 0.2), own=wide).status == FAILED
