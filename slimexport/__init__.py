@@ -9,7 +9,7 @@ And without torch, where the networks run:
     slimexport.verify_bundle("exports/us_mobilenet_v1")             # its files, proven again
     slimexport.build_engines("exports/us_mobilenet_v1")             # TensorRT engines beside them
     slimexport.open_network("exports/us_mobilenet_v1", 0.5)         # runs one: numpy in, numpy out
-    slimexport.Runtime("exports/us_mobilenet_v1", slo_ms=50)        # serves all: a width for every batch, as the load leaves time
+    slimexport.Runtime("exports/us_mobilenet_v1", slo_ms=50)        # serves all, as wide as the load leaves time for
 
 The names in `__all__` are public: these functions, and the values that group their less common arguments. Everything else is
 internal, and may change. Importing this loads nothing; torch is loaded by `export` and `materialize` alone.

@@ -55,11 +55,12 @@ def core() -> Any:
 
 def hint_of(precision: str) -> str:
     """OpenVINO's name of the numbers that files of a precision are computed in, around int8 operators where there are some: of
-    those that this CPU multiplies. In place of float16, OpenVINO would take bfloat16, whose steps are eight times as coarse."""
+    those that this CPU multiplies. In place of float16 OpenVINO takes bfloat16, whose steps are eight times as coarse."""
     hint = HINTS[row_of(precision).number]
-    if hint in CAPABILITIES and CAPABILITIES[hint] not in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
-        return HINTS["float32"]
-    return hint
+    needed = CAPABILITIES.get(hint)
+    if needed is None or needed in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        return hint
+    return HINTS["float32"]
 
 
 def compile_file(path: Path, precision: str, settings: Mapping[str, Any], batch: int | None = None) -> Any:

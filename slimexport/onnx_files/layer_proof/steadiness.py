@@ -22,7 +22,6 @@ from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.proof.running import outputs_of
 from slimexport.target.reference import Expected, Own, Probes, own_batches
 from slimexport.target.runners import Given, alone, runs_on_cpu
-from slimtrain.data.images import Images
 
 # What each number of an image is nudged by, of itself: what rounding does to it in the numbers around the file's integers;
 # with float32 around them enough that some values round the other way.
@@ -42,7 +41,7 @@ class Steadiness:
     runtime: str | None
 
 
-def steadiness(path: Path, precision: str, probes: Probes, more: Images) -> Steadiness:
+def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Steadiness:
     """What a file gives of the probe images, all at once, and of `more` [M, ...], with the places that the reference tells."""
     images = np.concatenate([probes.images, more.astype(np.float32)])
     batches = own_batches(len(images), len(probes.images))
