@@ -30,6 +30,12 @@ class Refused(ResourceError):
 class Late(Refused):
     """A request that cannot meet its deadline any more, and was not computed."""
 
+    @staticmethod
+    def after(waited_s: float, within_s: float) -> Late:
+        """Of one that waited so long, and was due so long after it came."""
+        waited = f"waited {1e3 * waited_s:.1f} of its {1e3 * within_s:g} ms"
+        return Late(f"{waited}, and no width ends in the rest. Send fewer, or allow more time.")
+
 
 class QueueFull(Refused):
     """A request that came when as many waited as may."""

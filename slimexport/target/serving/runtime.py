@@ -22,7 +22,7 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
-from slimexport.target.runners import Given, OnnxRuntimeRunner
+from slimexport.target.runners import Given
 from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
@@ -134,9 +134,6 @@ class Runtime:
             WidthInfo(file.label, file.artifact.width, file.artifact.name, accuracy_of(file.artifact)) for file in files
         )
         self._files = files  # those that serve, as the latencies count them
-        for file in files:
-            if isinstance(file.runner, OnnxRuntimeRunner):
-                file.runner.budget = None  # every batch ran: from here on the watcher sees that runs end
         self._out: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row
         self._changed = threading.Condition()
@@ -177,8 +174,14 @@ class Runtime:
                     f"{waiting.images} images wait, {self.queue} may. Send fewer, or allow more.",
                     retry_s=latencies.of_all(0, waiting.images, latencies.largest) / 1e3,
                 )
-            request.future.on_cancel = partial(self._cancel, waiting.add(request))
-            self._changed.notify()
+            hopeless = self._scheduler.refuses(request, now)
+            if hopeless:
+                counts.late(request, now)
+            else:
+                request.future.on_cancel = partial(self._cancel, waiting.add(request))
+                self._changed.notify()
+        if hopeless:
+            request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
         return request.future
 
     def _cancel(self, number: int) -> None:
@@ -206,9 +209,7 @@ class Runtime:
                         return None
                     self._changed.wait()
             for request in late:
-                waited, within = 1e3 * (now - request.submitted_s), 1e3 * (request.due_s - request.submitted_s)
-                why = f"waited {waited:.1f} of its {within:g} ms, and no width ends in the rest."
-                request.future.fail(Late(f"{why} Send fewer, or allow more time."))
+                request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
             if run is not None:
                 return lane.job
 
@@ -234,9 +235,8 @@ class Runtime:
             file.runner.close()
             return
         if failure is not None:
-            failed = RunFailed(f"width {file.label}: the run failed ({reason(failure)}).")
-            for request in run.requests:
-                request.future.fail(failed)
+            for request in run.requests:  # an error of its own each: whoever raises it writes into it
+                request.future.fail(RunFailed(f"width {file.label}: the run failed ({reason(failure)})."))
             self._failed(job, failure)
             return
         computed = 1e3 * (ended - began)
@@ -348,13 +348,7 @@ class Runtime:
                 WidthState(info.label, info.accuracy, self._books.answers[info.label], self._out.get(info.label, ""))
                 for info in self.widths
             ]
-            return self._books.snapshot(
-                self._scheduler.waiting.images,
-                self._scheduler.waiting.cancelled,
-                widths,
-                self._on_disk.stale,
-                self._scheduler.latencies,
-            )
+            return self._books.snapshot(self._scheduler.waiting, widths, self._on_disk.stale, self._scheduler.latencies)
 
     def recent(self, since: int = 0) -> list[Event]:
         """The last events whose number is above `since`, in order; 20,000 are kept."""
@@ -379,7 +373,9 @@ class Runtime:
             pass  # the watcher ends one that hangs
         self._watcher.end()
         with self._changed:
-            files, self._files = self._files, []
+            files, self._files, rest = self._files, [], self._all_that_waits()
+        for request in rest:  # of a lane that ended before its time
+            request.future.fail(Closed("the runtime was closed."))
         for file in files:
             file.runner.close()
 

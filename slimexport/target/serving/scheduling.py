@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.policy import FIXED, NAMES, Choice, Latencies, Policy, drain, named_policy
+from slimexport.target.serving.policy import FIXED, NAMES, POLICIES, Choice, Latencies, Policy, drain, named_policy
 from slimexport.target.serving.requests import Request, Waiting
 
 log = logging.getLogger(__name__)
@@ -78,11 +78,15 @@ class Scheduler:
         quickest = min(latencies.of(width, request.size) for width in range(len(latencies.widths)))
         return 1e3 * (request.due_s - now_s) < quickest + OVERHEAD_MS
 
+    def refuses(self, request: Request, now_s: float) -> bool:
+        """Whether a request is not served any more."""
+        return self.late == REFUSE and self.hopeless(request, now_s)
+
     def next(self, now_s: float) -> tuple[Run | None, Sequence[Request]]:
         """The run that is to begin now, None where nothing waits; and the requests that are refused, as they would be late."""
         late: list[Request] = []
         while (head := self.waiting.head()) is not None:
-            if self.late == SERVE or not self.hopeless(head, now_s):
+            if not self.refuses(head, now_s):
                 break
             if (taken := self.waiting.take_head()) is not None:
                 late.append(taken)
@@ -90,8 +94,17 @@ class Scheduler:
             return None, late
         slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
         choice = self._late_choice() if self.late == SERVE and self.hopeless(head, now_s) else self._choose(slack_ms)
+        width = self._for_whole(head, choice, slack_ms) if head.size > choice.batch else choice.width
         requests = tuple(self.waiting.take(choice.batch))
-        return (Run(choice.width, requests, slack_ms) if requests else None), late
+        return (Run(width, requests, slack_ms) if requests else None), late
+
+    def _for_whole(self, head: Request, choice: Choice, slack_ms: float) -> int:
+        """The width of a run of a request that has more images than the policy, which counts images, means to run: of drain
+        and slackfit the widest up to the chosen one that is in time with all of them."""
+        if not isinstance(self._policy, str) or self._policy not in POLICIES:
+            return choice.width
+        latencies = self.latencies
+        return next((width for width in range(choice.width, 0, -1) if latencies.of(width, head.size) <= slack_ms), 0)
 
     def _choose(self, slack_ms: float) -> Choice:
         """The policy's choice, or, where a user's own fails, which is said once, that of `drain`."""

@@ -71,6 +71,8 @@ class Start:
         if known is not None:
             artifacts = [artifact for artifact in artifacts if self._label(artifact) in known]
         sizes = self._sizes(artifacts, known)
+        if known is not None:
+            known = {label: {size: row[size] for size in sizes} for label, row in known.items()}
         if self.widths is None and len(artifacts) > MOST_OPEN:
             artifacts = self._worth_opening(artifacts, backend, known)
         with ExitStack() as undo:
@@ -130,13 +132,12 @@ class Start:
         widths = [(file.label, file) for file in files]
         shape = self.manifest.input.input_shape
         if known is not None:
-            of_profile = {file.label: {size: known[file.label][size] for size in sizes} for file in files}
-            label, times = farthest(widths, shape, {label: {sizes[0]: row[sizes[0]]} for label, row in of_profile.items()})
+            label, times = farthest(widths, shape, {label: {sizes[0]: row[sizes[0]]} for label, row in known.items()})
             if not 1 / OFF <= times <= OFF:
                 log.warning(
                     "%s: width %s takes %.2f times as long here. What is served corrects the table", self.profile, label, times
                 )
-            return of_profile
+            return known
         key = self._key([file.artifact for file in files], backend, sizes)
         if (kept := read_kept(key)) is not None and all(covers(row, sizes, self.slo_ms) for row in kept.values()):
             label, times = farthest(widths, shape, kept)

@@ -81,6 +81,19 @@ def test_a_run_has_the_images_that_the_policy_said_or_is_one_larger_request() ->
     assert sizes == [[3], [2, 1], [6], [4]], "in order, though 3 and 1 would fit"
 
 
+@pytest.mark.parametrize(("due_s", "width"), [(0.0125, 1), (0.01, 0), (0.035, 2), (10.0, 2)])
+def test_a_large_request_runs_on_a_width_that_has_time_for_all_of_it(due_s: float, width: int) -> None:
+    """Slackfit would run some of it on the widest."""
+    chooser = scheduler("slackfit")
+    chooser.waiting.add(request(0, due_s, 8))
+    run, _ = chooser.next(0.0)
+    assert run and (run.width, run.images) == (width, 8)
+    own = Scheduler(Corrected(TABLE, 0.95), lambda waiting, slack_ms, table: Choice(2, 1))
+    own.waiting.add(request(0, due_s, 8))
+    run, _ = own.next(0.0)
+    assert run and run.width == 2, "a function of the user's means what it says"
+
+
 def test_the_policy_is_asked_with_what_waits_and_the_slack_of_its_head() -> None:
     asked: list[tuple[int, float, Latencies]] = []
 

@@ -15,7 +15,6 @@ from benchmarks.cells.cell import MEASURED, Cell, Result, Round
 from benchmarks.cells.records import Records
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
-from slimexport.target.runners import OnnxRuntimeRunner
 from slimexport.target.serving import starting
 from slimexport.target.serving.measuring import percentile
 from slimexport.target.serving.runtime import Runtime
@@ -29,7 +28,6 @@ from tests.support.serving_helpers import (
     SIZE,
     Bench,
     images,
-    real_bundle,
     toy_bundle,
 )
 
@@ -124,9 +122,11 @@ def test_a_longer_deadline_measures_what_a_shorter_one_did_not(
     tmp_path: Path, bench: Bench, clockwork: dict[str, float]
 ) -> None:
     folder = toy_bundle(tmp_path / "b")
-    for slo_ms, largest in ((3, 2), (2, 2), (40, 32), (5, 4), (3, 2)):
+    for slo_ms, largest, run in ((3, 2, 4), (2, 2, 4), (40, 32, 32), (5, 4, 32), (3, 2, 32)):
+        bench.runners.clear()
         with Runtime(folder, slo_ms=slo_ms) as runtime:
             assert runtime.latencies.largest == largest
+        assert {max(toy.runs) for toy in bench.runners} == {run}, "what is known is checked, what is not is measured"
 
 
 def test_a_damaged_cache_is_measured_over(
@@ -253,16 +253,7 @@ def test_an_engines_largest_batch_is_the_largest_run(tmp_path: Path, monkeypatch
         Runtime(folder, backend="tensorrt", batches=[13])
 
 
-def test_a_run_at_the_start_is_limited_and_later_ones_are_watched(tmp_path: Path) -> None:
-    budgets = []
-    with Runtime(real_bundle(tmp_path / "b")) as runtime:
-        for file in runtime._files:
-            assert isinstance(file.runner, OnnxRuntimeRunner)
-            budgets.append((file.runner.budget, sorted(file.runner.known)))
-    assert budgets == [(None, [1, 2, 4, 8, 16, 32])] * 3, "every batch ran while it was limited"
-
-
-def test_a_threads_number_goes_to_onnxruntime(tmp_path: Path, bench: Bench) -> None:
+def test_threads_and_limits_of_first_runs_go_to_onnxruntime(tmp_path: Path, bench: Bench) -> None:
     with Runtime(toy_bundle(tmp_path / "b"), threads=1):
         assert {toy.options["threads"] for toy in bench.runners} == {1}
         assert all(toy.options["budget"].macs for toy in bench.runners)
