@@ -220,6 +220,15 @@ def test_a_few_widths_are_open_or_all_or_those_asked_for(
     assert outcome.code == 0 and least <= outcome.out.count(" ms") - 1 <= most, outcome  # the deadline is one
 
 
+def test_a_signal_before_the_server_catches_them_ends_it_as_well(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: object, sockets: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.Server, "run", interrupted)
+    outcome = run("--bundle", bundle, "--serve", "--port", "0")
+    assert outcome.code == 0 and "stopped: 0 requests answered" in outcome.err
+
+
 def test_an_address_that_others_reach_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     opened = run("--bundle", bundle, "--serve", "--port", "0", "--host", "0.0.0.0")
