@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from slimexport.predict import as_json, as_text, predict
 from slimexport.report import table
 from slimexport.request import Writing
 from slimexport.serving.options import one_precision
-from slimexport.target.backends import TRT_RTX, backend_for
+from slimexport.target.backends import TRT_RTX, backend_for, format_of
 from slimexport.target.errors import NotProven
 from slimexport.target.manifest import FileEntry, FilesRejected, Manifest, dump_json, dump_manifest, read_manifest
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.records import to_json
+from slimexport.target.serving.opening import artifacts_of, choose_backend, label_of
 from slimexport.target.serving.triton.adaptive import write_adaptive
 from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.check import why_failed
 from slimexport.target.tensorrt.engines import build_engines
 from slimexport.target.verification import BUILT, FAILED, UNVERIFIABLE, Verification
 from slimtrain.base.errors import ResourceError
+from slimtrain.base.options import ALL
 from slimtrain.base.text import count
 
 UNTRAINED = "an untrained network: its weights are random, its outputs mean nothing"
@@ -110,12 +113,14 @@ def write_triton(folder: Path, repository: Path, options: CommandOptions) -> Non
     """Write a model repository of a bundle, or with --adaptive its one model of all widths, and print its models."""
     manifest = read_manifest(folder)
     if options.adaptive:
+        backend, precision = options.predictor, one_precision(options.precisions, "--adaptive")
         names = write_adaptive(
             folder,
             manifest,
             repository,
-            widths=options.engine_widths,
-            precision=one_precision(options.precisions, "--adaptive"),
+            widths=_served_widths(folder, manifest, options, backend, precision),
+            precision=precision,
+            backend=backend,
             overwrite=options.overwrite,
             **options.chosen_policy,
         )
@@ -128,8 +133,20 @@ def serve(folder: Path, options: CommandOptions) -> None:
     """Serve a bundle over HTTP, until a signal ends it."""
     from slimexport.serving.command import serve as serve_bundle  # which loads the server
 
-    precision = one_precision(options.precisions, "--serve")
-    serve_bundle(folder, options, options.engine_widths, precision, options.backend)
+    precision, manifest = one_precision(options.precisions, "--serve"), read_manifest(folder)
+    widths = _served_widths(folder, manifest, options, choose_backend(manifest, options.backend), precision)
+    serve_bundle(folder, options, widths, precision, options.backend)
+
+
+def _served_widths(
+    folder: Path, manifest: Manifest, options: CommandOptions, backend: str, precision: str
+) -> Sequence[float | str] | None:
+    """Those asked for; None: a few that are worth it."""
+    if options.chosen_widths != ALL:
+        return options.engine_widths
+    return [
+        label_of(artifact, manifest) for artifact in artifacts_of(folder, manifest, format_of(backend), precision, None)
+    ] or None
 
 
 def tell(folder: Path, options: CommandOptions) -> None:

@@ -278,8 +278,8 @@ class CommandOptions(ServingOptions):
 
     @cached_property
     def verifier(self) -> str | None:
-        """What a bundle is verified by, if it is to be; with --predict or --serve, --backend alone says what runs it."""
-        if not (self.verify_only or (self.backend and not (self.predict or self.serve))):
+        """What a bundle is verified by, if it is to be; --predict, --serve and --adaptive have a --backend of their own."""
+        if not (self.verify_only or (self.backend and not (self.predict or self.serve or self.adaptive))):
             return None
         return choices(self.backend or DEFAULT, tuple(BACKENDS), "backend")[0]
 

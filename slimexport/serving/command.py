@@ -14,7 +14,9 @@ from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.text import count
 
 
-def serve(folder: Path, options: ServingOptions, widths: Sequence[float] | None, precision: str, backend: str | None) -> None:
+def serve(
+    folder: Path, options: ServingOptions, widths: Sequence[float | str] | None, precision: str, backend: str | None
+) -> None:
     """Serve a bundle and its page; print where, once it listens; return after SIGTERM or Ctrl-C, once what waited is answered.
 
     Raises ResourceError for a port that is taken, and what `Runtime` raises.

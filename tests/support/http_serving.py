@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,11 @@ def images(count: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((count, *SHAPE)).astype(np.float32)
 
 
-def write_bundle(folder: Path, outputs: bool = False) -> Path:
-    """A bundle of three widths; with `outputs` networks that also give the number of the largest logit, `best`, int64 [N]."""
+def write_bundle(folder: Path, outputs: bool = False, widths: Sequence[float] = WIDTHS) -> Path:
+    """A bundle of three widths, or of others; with `outputs` networks that also give the number of the largest logit, `best`,
+    int64 [N]."""
     artifacts = []
-    for width in WIDTHS:
+    for width in widths:
         plain = artifact(f"{NETWORK}_x{f'{width:g}'.replace('.', '_')}", width, macs=round(1000 * width))
         described = with_file(folder, plain, _model(width, outputs).SerializeToString())
         top1 = Accuracy(top1=0.5 + width / 4, images=100, data="made up", sha256=described.sha256)

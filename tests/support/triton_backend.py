@@ -94,19 +94,19 @@ class Request:
 
 
 class Metrics:
-    """The server's; `off`: it has none."""
+    """The server's; `off`: it has none; `broken`: they take nothing more."""
 
     COUNTER = "counter"
 
     def __init__(self, off: bool = False) -> None:
-        self.off = off
+        self.off, self.broken = off, False
         self.counts: dict[tuple[str, ...], float] = {}
 
     def family(self, name: str, description: str, kind: str) -> Any:
         if self.off:
             raise TritonModelException("metrics are off")
         assert description and kind == self.COUNTER
-        counts = self.counts
+        counts, metrics = self.counts, self
 
         class Metric:
             def __init__(self, labels: Mapping[str, str]) -> None:
@@ -114,6 +114,8 @@ class Metrics:
                 counts[self.key] = 0
 
             def increment(self, value: float) -> None:
+                if metrics.broken:
+                    raise TritonModelException("metrics are broken")
                 counts[self.key] += value
 
         family = ModuleType("family")

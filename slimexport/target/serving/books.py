@@ -10,7 +10,7 @@ from typing import Any
 
 from slimexport.target.serving.answer import Event, Snapshot, WidthState
 from slimexport.target.serving.policy import Latencies
-from slimexport.target.serving.requests import Request
+from slimexport.target.serving.requests import Request, Waiting
 from slimexport.target.serving.scheduling import Run
 
 MOST_EVENTS = 20_000
@@ -52,9 +52,7 @@ class Books:
         times = (1e3 * queued, 1e3 * computed, 1e3 * latency, 1e3 * (request.due_s - ended_s))
         self._events.append((self._number, ended_s - self._began_s, label, request.size, batch, *times, outcome))
 
-    def snapshot(
-        self, waiting: int, cancelled: int, widths: Sequence[WidthState], stale: bool, latencies: Latencies
-    ) -> Snapshot:
+    def snapshot(self, waiting: Waiting, widths: Sequence[WidthState], stale: bool, latencies: Latencies) -> Snapshot:
         """All of it, with what is now."""
         counts = self.counts
         return Snapshot(
@@ -63,9 +61,9 @@ class Books:
             in_time=counts[IN_TIME],
             failed=counts[FAILED],
             refused={reason: counts[reason] for reason in REFUSED},
-            waiting=waiting,
+            waiting=waiting.images,
             widths=tuple(widths),
-            cancelled=cancelled,
+            cancelled=waiting.cancelled,
             stale=stale,
             latencies_ms={
                 label: dict(zip(latencies.batches, row, strict=True))

@@ -29,11 +29,8 @@ class Pending(Future["Answer"]):
     def begin(self) -> bool:
         """Whether it is to be computed: it cannot be cancelled any more. Not one that was, or that somebody else ended."""
         with contextlib.suppress(RuntimeError):
-            return not self._is_ended() and self.set_running_or_notify_cancel()
+            return self.set_running_or_notify_cancel()
         return False
-
-    def _is_ended(self) -> bool:
-        return self.done() and not self.cancelled()
 
     def answer(self, answer: Answer) -> None:
         """End it so; one that somebody else ended stays as it is, as after `fail`."""

@@ -235,9 +235,8 @@ class Runtime:
             file.runner.close()
             return
         if failure is not None:
-            failed = RunFailed(f"width {file.label}: the run failed ({reason(failure)}).")
-            for request in run.requests:
-                request.future.fail(failed)
+            for request in run.requests:  # an error of its own each: whoever raises it writes into it
+                request.future.fail(RunFailed(f"width {file.label}: the run failed ({reason(failure)})."))
             self._failed(job, failure)
             return
         computed = 1e3 * (ended - began)
@@ -349,13 +348,7 @@ class Runtime:
                 WidthState(info.label, info.accuracy, self._books.answers[info.label], self._out.get(info.label, ""))
                 for info in self.widths
             ]
-            return self._books.snapshot(
-                self._scheduler.waiting.images,
-                self._scheduler.waiting.cancelled,
-                widths,
-                self._on_disk.stale,
-                self._scheduler.latencies,
-            )
+            return self._books.snapshot(self._scheduler.waiting, widths, self._on_disk.stale, self._scheduler.latencies)
 
     def recent(self, since: int = 0) -> list[Event]:
         """The last events whose number is above `since`, in order; 20,000 are kept."""
@@ -380,7 +373,9 @@ class Runtime:
             pass  # the watcher ends one that hangs
         self._watcher.end()
         with self._changed:
-            files, self._files = self._files, []
+            files, self._files, rest = self._files, [], self._all_that_waits()
+        for request in rest:  # of a lane that ended before its time
+            request.future.fail(Closed("the runtime was closed."))
         for file in files:
             file.runner.close()
 

@@ -24,7 +24,8 @@ from tests.support.http_serving import LIMIT_S, NETWORK, Reply, Running, images,
 server = pytest.importorskip("slimexport.target.serving.http.server", reason="pip install '.[serve]'")
 pytest.importorskip("slimexport.target.serving.http.app", reason="pip install '.[serve]'")
 
-# The command, where a file holds every run up as long as it is there; a run that waits for long is not one that hangs.
+# The command, where a run takes 1 ms an image, and a file holds every one up as long as it is there; a run that waits for long
+# is not one that hangs.
 HELD = """
 import os, sys, time
 from slimexport.target.runners import OnnxRuntimeRunner
@@ -36,6 +37,7 @@ Runtime.__init__.__kwdefaults__["hang_s"] = 600.0
 def held(self, images):
     while os.path.exists(gate):
         time.sleep(0.005)
+    time.sleep(0.001 * len(images))
     return compute(self, images)
 
 OnnxRuntimeRunner.__call__ = held
@@ -110,7 +112,7 @@ def test_it_says_where_it_listens_and_what_widths_take_and_serves(bundle: Path) 
 def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Path) -> None:
     """Requests that were there are answered, one in a run and others behind it; then the process ends with 0."""
     gate = tmp_path / "gate"
-    arguments = ("-c", HELD, "--bundle", bundle, "--serve", "--port", "0", "--slo-ms", "600000", gate)
+    arguments = ("-c", HELD, "--bundle", bundle, "--serve", "--port", "0", "--widths", "0.5", "--slo-ms", "600000", gate)
     replies: dict[int, Reply] = {}
     with started(*arguments) as (process, server, _):
         gate.touch()
@@ -140,14 +142,15 @@ def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Pa
         np.testing.assert_allclose(np.array(reply["outputs"][0]["data"]), own.ravel(), rtol=1e-4, atol=1e-4)
 
 
-def test_its_page_is_there_and_a_demonstration_loads_it(bundle: Path) -> None:
-    command = ("-m", "slimexport", "--bundle", bundle, "--serve", "--port", "0", "--slo-ms", "60000")
-    with started(*command) as (_, server, _):
+def test_its_page_is_there_and_a_demonstration_loads_it(bundle: Path, tmp_path: Path) -> None:
+    command = ("-c", HELD, "--bundle", bundle, "--serve", "--port", "0", "--widths", "0.5", "--slo-ms", "60000")
+    no_gate = tmp_path / "gate"
+    with started(*command, no_gate) as (_, server, _):
         page = server.get("/")
         assert page.status == 200 and page.headers["content-type"].startswith("text/html")
         assert server.ask("POST", "/demo", "{}").status == 404
         assert server.get("/live").json["counts"]["submitted"] == 0
-    with started(*command, "--demo") as (process, server, _):
+    with started(*command, "--demo", no_gate) as (process, server, _):
         wait_for(lambda: server.get("/live").json["counts"]["answered"] > 10)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LIMIT_S)
@@ -202,6 +205,28 @@ def test_neither_torch_nor_onnx_is_needed(bundle: Path) -> None:
     )
     done = python(code, "--bundle", bundle, "--serve", "--port", "0", without=("torch", "onnx", "torchvision"))
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "RUNS"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"), [((), 1, 5), (("--widths", "all"), 7, 7), (("--widths", "0.3,1.0"), 2, 2)]
+)
+def test_a_few_widths_are_open_or_all_or_those_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], least: int, most: int
+) -> None:
+    """How few are worth it is for latencies to say."""
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    many = write_bundle(tmp_path / "many", widths=[0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0])
+    outcome = run("--bundle", many, "--serve", "--port", "0", *given)
+    assert outcome.code == 0 and least <= outcome.out.count(" ms") - 1 <= most, outcome  # the deadline is one
+
+
+def test_a_signal_before_the_server_catches_them_ends_it_as_well(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: object, sockets: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.Server, "run", interrupted)
+    outcome = run("--bundle", bundle, "--serve", "--port", "0")
+    assert outcome.code == 0 and "stopped: 0 requests answered" in outcome.err
 
 
 def test_an_address_that_others_reach_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

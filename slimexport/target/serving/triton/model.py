@@ -36,7 +36,6 @@ from slimexport.target.serving.triton.widths import WIDTHS, Width, open_width
 WIDTH = "width"  # the output that says which was used
 WITHIN_S = 5.0  # what measuring may take
 FAILURES = 3  # in a row take a width out
-MOST_TIMEOUT_MS = 3_600_000.0
 OUTCOMES = ANSWERED, FAILED = ("answered", "failed")
 REASONS = TOO_LATE, FULL, INVALID = ("late", "full", "invalid")
 
@@ -195,7 +194,7 @@ class TritonPythonModel:
         if len(images) > largest:
             raise ValueError(f"{len(images)} images: {largest} at most are computed within slo_ms. Send fewer at once.")
         timeout_ms = request.timeout() / 1e3  # microseconds; 0 of a request without
-        within_ms = min(timeout_ms, MOST_TIMEOUT_MS) if timeout_ms > 0 else self._settings.slo_ms
+        within_ms = timeout_ms if timeout_ms > 0 else self._settings.slo_ms
         return Asked(images, False, now, now + within_ms / 1e3, sender=sender)
 
     # --------------------------------------------------------------------------------------------------------- computing

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from slimexport.target.serving import books
 from slimexport.target.serving.answer import WidthState
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
-from slimexport.target.serving.requests import Request
+from slimexport.target.serving.requests import Request, Waiting
 from slimexport.target.serving.scheduling import Run
 from tests.support.serving_helpers import latencies
 
@@ -26,9 +28,14 @@ def test_every_end_is_counted_and_told() -> None:
     kept.late(run(10.0).requests[0], 13.0)
     table = latencies([[1.0, 2.0]], [1, 2], ["0.5"])
     states = [WidthState("0.5", None, kept.answers["0.5"])]
-    snapshot = kept.snapshot(7, 3, states, True, table)
+    waiting = Waiting()
+    for request in run(1.0, 2.0, 3.0, 4.0).requests:
+        request.future.on_cancel = partial(waiting.cancel, waiting.add(request))
+        if request.size == 2:
+            request.future.cancel()
+    snapshot = kept.snapshot(waiting, states, True, table)
     assert (snapshot.submitted, snapshot.answered, snapshot.in_time, snapshot.failed) == (2, 2, 1, 1)
-    assert (snapshot.refused, snapshot.waiting, snapshot.cancelled) == ({"late": 1, "full": 1, "closed": 2}, 7, 3)
+    assert (snapshot.refused, snapshot.waiting, snapshot.cancelled) == ({"late": 1, "full": 1, "closed": 2}, 8, 1)
     assert snapshot.widths == (WidthState("0.5", None, 2),) and snapshot.stale
     assert snapshot.latencies_ms == {"0.5": {1: 1.0, 2: 2.0}}
     first, second, failed, late = as_events(kept.since(0))

@@ -122,9 +122,11 @@ def test_a_longer_deadline_measures_what_a_shorter_one_did_not(
     tmp_path: Path, bench: Bench, clockwork: dict[str, float]
 ) -> None:
     folder = toy_bundle(tmp_path / "b")
-    for slo_ms, largest in ((3, 2), (2, 2), (40, 32), (5, 4), (3, 2)):
+    for slo_ms, largest, run in ((3, 2, 4), (2, 2, 4), (40, 32, 32), (5, 4, 32), (3, 2, 32)):
+        bench.runners.clear()
         with Runtime(folder, slo_ms=slo_ms) as runtime:
             assert runtime.latencies.largest == largest
+        assert {max(toy.runs) for toy in bench.runners} == {run}, "what is known is checked, what is not is measured"
 
 
 def test_a_damaged_cache_is_measured_over(

@@ -197,6 +197,19 @@ def test_one_that_is_there_is_replaced_only_where_asked_for_and_only_our_own(tmp
     assert tree(tmp_path / "models") == before
 
 
+def test_one_that_another_process_wrote_meanwhile_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = bundle_of(tmp_path / "bundle", THREE)
+
+    def flush(path: Path) -> None:
+        (tmp_path / "models" / "net").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / "net" / "theirs").write_text("theirs")
+
+    monkeypatch.setattr(repository, "_flush", flush)
+    with pytest.raises(BundleError, match="models/net: exists"):
+        written(tmp_path, manifest)
+    assert tree(tmp_path / "models") == {"net/theirs": b"theirs"}
+
+
 @pytest.mark.parametrize("failing", [0, 1])
 @pytest.mark.parametrize("swaps", [True, False])
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])

@@ -264,6 +264,24 @@ def test_a_width_that_fails_again_and_again_is_taken_out(opened: Open, backend: 
     assert [line for line in backend.log if line.startswith("width 1 is taken out")]
 
 
+def test_a_width_that_works_in_between_stays(opened: Open) -> None:
+    model = opened(SLOW, slo_ms="1800000")
+    working, fails = model._widths[-1], iter([True, True, False, True, True, False])
+
+    def now_and_then(given: NDArray[Any]) -> Any:
+        if next(fails):
+            raise RuntimeError("out of order")
+        return working(given)
+
+    model._widths[-1] = Width("1", now_and_then)
+    requests = [Request(images()) for _ in range(6)]
+    for request in requests:
+        model.execute([request])
+        request.answer()
+    assert [request.answer().error is None for request in requests] == [False, False, True, False, False, True]
+    assert requests[-1].result()[0] == "1"
+
+
 def test_an_answer_that_the_server_does_not_take_stops_nothing(opened: Open, backend: Backend) -> None:
     model = opened(SLOW, late="serve")
 
@@ -350,6 +368,26 @@ def test_metrics_count_what_became_of_requests(opened: Open, backend: Backend) -
         ("slimexport_deadline_misses_total",): 1,
     }
     assert len(counts) == 3 + 3 * 2 + 3 + 1
+
+
+def test_what_is_served_after_its_deadline_is_a_miss(opened: Open, backend: Backend) -> None:
+    model = opened(SLOW, late="serve")
+    request = Request(images(), 1)
+    model.execute([request])
+    request.result()
+    model.finalize()
+    counts = backend.metrics.counts
+    assert counts["slimexport_deadline_misses_total", NETWORK] == 1
+    assert counts["slimexport_requests_total", NETWORK, "0.25", "answered"] == 1
+
+
+def test_metrics_that_break_stop_nothing(opened: Open, backend: Backend) -> None:
+    model = opened(SLOW, late="serve")
+    backend.metrics.broken = True
+    for _ in range(3):
+        request = Request(images())
+        model.execute([request])
+        request.result()
 
 
 def test_a_server_without_metrics_is_served_all_the_same(
