@@ -38,3 +38,11 @@ def out(tmp_path: Path) -> Path:
     """A folder that has to be as empty after a failure as it was before."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_users_cache_is_left_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Latencies and timings that tests measure are kept in a folder of theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
