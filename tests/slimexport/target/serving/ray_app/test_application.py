@@ -44,6 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """Of HTTP, of a Ray that has two CPUs and keeps nothing; it is gone afterwards, whatever happened."""
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read when ray is imported
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     pytest.importorskip("prometheus_client", reason="needs the extra ray")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets are in it: their paths must be short
@@ -73,9 +74,18 @@ def port() -> Iterator[int]:
 
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
             number: int = free.getsockname()[1]
+        undo.callback(end_handles)  # when Serve is gone, while Ray is still there
         undo.callback(serve.shutdown)
         serve.start(http_options={"host": "127.0.0.1", "port": number})
         yield number
+
+
+def end_handles() -> None:
+    """Handles report from a thread of their own, also to a Ray that is gone: then Ray 2.60 starts another one for them."""
+    from ray.serve._private.router import SingletonThreadRouter
+
+    if (loop := SingletonThreadRouter._asyncio_loop) is not None:
+        loop.call_soon_threadsafe(loop.stop)
 
 
 @pytest.fixture(scope="module")
