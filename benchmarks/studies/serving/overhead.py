@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -125,24 +126,25 @@ async def _http_ms(url: str, name: str, tensor: str, images: Sequence[Array], se
 def server(bundle: Path) -> Iterator[str]:
     """A bundle's `slimexport --serve` in a process of its own: its model's address. CommandError where it does not begin."""
     words = [sys.executable, "-m", "slimexport", "--bundle", str(bundle), "--serve", "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        heard: list[str] = []
-        address = None
-        for line in process.stdout:
-            heard.append(line)
-            if (address := LISTENS.search(line)) is not None:
-                break
-        if address is None:
-            raise CommandError(f"slimexport --serve did not begin:\n{''.join(heard).strip()}", process.wait() or 1)
-        yield f"{address[0]}/v2/models/{read_manifest(bundle).source.network}"
-    finally:
-        process.terminate()
+        reading: threading.Thread | None = None
         try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+            heard, address = [], None
+            for line in process.stdout:
+                heard.append(line)
+                if (address := LISTENS.search(line)) is not None:
+                    break
+            if address is None:
+                raise CommandError(f"slimexport --serve did not begin:\n{''.join(heard).strip()}", process.wait() or 1)
+            reading = threading.Thread(target=process.stdout.read, daemon=True)  # a pipe that nobody reads fills
+            reading.start()
+            yield f"{address[0]}/v2/models/{read_manifest(bundle).source.network}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            if reading is not None:
+                reading.join()

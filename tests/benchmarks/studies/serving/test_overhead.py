@@ -59,7 +59,8 @@ def test_the_address_is_what_the_server_prints(two_widths: Path, tmp_path: Path,
         monkeypatch,
         f"print('a note', flush=True)\n"
         f"signal.signal(signal.SIGTERM, lambda *_: (open({str(said)!r}, 'w').write(' '.join(sys.argv[1:])), sys.exit()))\n"
-        "print('serving net at http://127.0.0.1:4321', flush=True)\ntime.sleep(60)",
+        "print('serving net at http://127.0.0.1:4321', flush=True)\n"
+        "print('more than a pipe holds' * 10_000, flush=True)\ntime.sleep(60)",
     )
     with server(two_widths) as url:
         assert url == "http://127.0.0.1:4321/v2/models/us_mobilenet_v1"
