@@ -207,5 +207,5 @@ def test_a_classifier_s_manifest_and_reference_are_as_before(tmp_path: Path) -> 
     assert content["output"] == {"name": "output", "classes": 4} and "outputs" not in content
     assert "shape" not in content["input"] and "output" not in content["artifacts"][0]["verification"]
     with np.load(tmp_path / "bundle" / "reference.npz") as reference:
-        assert sorted(reference.files) == ["images", "logits_x0_5", "logits_x1_0"]
+        assert sorted(reference.files) == ["images", "logits_x0_5", "logits_x1_0", "more_images", "more_x0_5", "more_x1_0"]
         assert reference["logits_x0_5"].dtype == np.float64
