@@ -45,13 +45,14 @@ class Pending(Future["Answer"]):
 @dataclass(eq=False)
 class Request:
     """`images` [N, ...] to be computed together by `due_s`, of the clock that `submitted_s` is of. `single`: one image that
-    came without a batch dimension, whose answer has none either."""
+    came without a batch dimension, whose answer has none either. `trial`: it is served though it seems to come too late."""
 
     images: Array
     single: bool
     submitted_s: float
     due_s: float
     future: Pending = field(default_factory=Pending)
+    trial: bool = False
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import random
 from collections import Counter
@@ -118,6 +119,23 @@ def test_a_late_head_is_served_by_the_narrowest_with_many_beside_it() -> None:
     chooser.waiting.add(request(2, 3))
     run, _ = chooser.next(2.0)
     assert run and run.width == 2, "in time it is as the policy says"
+
+
+def test_where_all_are_refused_one_is_served_now_and_then() -> None:
+    """A table that was measured on a busy machine would refuse everything for ever: only runs correct it."""
+    chooser, served, now = scheduler(), [], 0.0
+    for number in range(300):  # ten a second, each of less time than the quickest run is thought to take
+        now = number / 10
+        chooser.waiting.add(request(now, now + 1e-4))
+        run, late = chooser.next(now)
+        assert len(late) == (run is None), "it is refused, or served"
+        if run is not None:
+            served.append(now)
+            assert run.width == 0 and run.images == 1
+    assert served and all(1 <= later - earlier <= 1.2 for earlier, later in itertools.pairwise(served))
+    for _ in range(20):  # so many at once are none
+        chooser.waiting.add(request(now, now + 1e-4))
+    assert len(chooser.next(now + 0.1)[1]) == 20
 
 
 def test_nothing_waits_nothing_runs() -> None:
