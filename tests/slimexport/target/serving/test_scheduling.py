@@ -133,7 +133,9 @@ def test_where_all_are_refused_one_is_served_now_and_then() -> None:
             served.append(now)
             assert run.width == 0 and run.images == 1
     assert served and all(1 <= later - earlier <= 1.2 for earlier, later in itertools.pairwise(served))
-    for _ in range(20):  # so many at once are none
+    chooser.waiting.add(request(now, now + 100))
+    assert chooser.next(now)[0] is not None
+    for _ in range(20):  # soon after a run the table is believed, however many come too late
         chooser.waiting.add(request(now, now + 1e-4))
     assert len(chooser.next(now + 0.1)[1]) == 20
 
