@@ -263,8 +263,8 @@ def _write(
                     reference |= dict(reference_arrays(more_key(plan.name), job.of_more.get(plan, ())))
                     if own is not None:
                         reference |= dict(own_arrays(plan.name, described.precision, own))
-                        if job.more is not None:
-                            reference[MORE_IMAGES] = job.more
+                    if job.more is not None and (own is not None or plan in job.of_more):
+                        reference[MORE_IMAGES] = job.more
                     artifacts.append(artifact)
                 else:
                     bundle.remove(artifact.file)
