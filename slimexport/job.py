@@ -23,6 +23,7 @@ from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
+from slimexport.probes.choosing import most_exact
 from slimexport.probes.reach import watching
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
@@ -231,15 +232,16 @@ class Job:
             return compare_all([Pair(part.name, values, part.values) for values, part in given]).max_rel_error
 
         check = prove(runner, Probes(self.images, expected), precision, own_gap)
-        if precision != EXACT or not check.passed or self.more is None or not len(self.more):
+        if precision != EXACT or not check.passed or self.more is None:
             return check
-        return self._on_more(runner, plan, check)
+        return self._on_more(runner, plan, self.more[: most_exact(self.more.shape[1:])].astype(np.float32), check)
 
-    def _on_more(self, runner: OnnxRuntimeRunner, plan: ChannelPlan, check: Verification) -> Verification:
+    def _on_more(self, runner: OnnxRuntimeRunner, plan: ChannelPlan, images: Images, check: Verification) -> Verification:
         """An fp32 file's verification, once it also gives of more images what the slimmable network does: in float32, and,
         where that is too far off, in float64."""
-        assert self.more is not None
-        images, network = self.more.astype(np.float32), self.checkpoint.network
+        if not len(images):
+            return check
+        network = self.checkpoint.network
         held = self._held_to_more(runner, network, plan, images, check)
         if not held.passed:
             held = self._held_to_more(runner, copy.deepcopy(network).double(), plan, images.astype(np.float64), check)

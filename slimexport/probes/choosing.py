@@ -21,6 +21,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 
 STILL = 0.01  # share of the channels that may be moved by no probe image
 MORE, MORE_PIXELS = 96, 2**17  # at most, and of all of them together: 2 of 224 x 224, 0.6 MB
+MORE_EXACT_PIXELS = 2**15  # of those that the network runs, too: 32 of 32 x 32, none of 224 x 224
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def choose(
 def most_others(shape: Sequence[int]) -> int:
     """How many images [channels, ...] there may be more."""
     return min(MORE, max(1, MORE_PIXELS // math.prod(shape[1:])))
+
+
+def most_exact(shape: Sequence[int]) -> int:
+    """On how many of these fp32 files are held against the network, for each plan: as many as cost next to nothing."""
+    return min(MORE, MORE_EXACT_PIXELS // math.prod(shape[1:]))
 
 
 def others(images: Images, pool: Images) -> Array:

@@ -267,10 +267,11 @@ def own_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapp
 
 
 def more_probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Probes | None:
-    """More images, and what an artifact's plan gives of them; None where a bundle tells nothing of it. BundleError where what
-    it has cannot be."""
-    more = more_images(reference)
-    key = more_key(manifest.plan_name(artifact))
+    """More images, the first ones, and what an artifact's plan gives of them; None where a bundle tells nothing of it.
+    BundleError where what it has cannot be."""
+    key, (first, *others) = more_key(manifest.plan_name(artifact)), manifest.results
+    values = reference.get(f"{key}.{first.name}" if others else key)
+    more = more_images(reference)[: 0 if values is None else len(np.atleast_1d(values)) // first.rows]
     return find_probes(bundle, manifest, key, {**reference, IMAGES: more}) if len(more) else None
 
 

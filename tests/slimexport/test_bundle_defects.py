@@ -149,3 +149,17 @@ def test_how_far_roundings_move_images_is_told_of_each(values: object, bundle: P
     np.savez(copy / "reference.npz", **arrays)
     with pytest.raises(BundleError, match=r"reference\.npz"):
         slimexport.verify_bundle(copy)
+
+
+def test_fp32_files_are_held_against_the_network_on_more_images(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    with np.load(copy / "reference.npz") as archive:
+        arrays = dict(archive)
+    of_more = arrays["more_x0_125"]
+    assert 0 < len(of_more) <= len(arrays["more_images"])
+    arrays["more_x0_125"] = of_more + 1e-2 * np.abs(of_more).max() * (np.arange(len(of_more)) == 1)[:, None]
+    np.savez(copy / "reference.npz", **arrays)
+    checks = {artifact.precision: artifact.verification for artifact in slimexport.verify_bundle(copy)}
+    assert checks["fp32"].status == "failed" and "that are no probe images" in str(checks["fp32"].reason)
+    assert checks["fp16"].status == "passed"

@@ -28,8 +28,8 @@ def _processor(root: Path) -> str | None:
         lines = (root / "proc/cpuinfo").read_text(errors="replace").split("\n\n")[0].splitlines()
     except OSError:
         return None
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    known = [facts[key] for key in TELLING if key in facts]
+    entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    known = [entries[key] for key in TELLING if key in entries]
     if not known:
         return None
-    return f"{facts.get('model name', 'CPU')[:80]} ({hashlib.sha256(' '.join(known).encode()).hexdigest()[:DIGITS]})"
+    return f"{entries.get('model name', 'CPU')[:80]} ({hashlib.sha256(' '.join(known).encode()).hexdigest()[:DIGITS]})"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimexport.probes.choosing import MORE, MORE_PIXELS, choose, greedy, most_others, others
+from slimexport.probes.choosing import MORE, MORE_PIXELS, choose, greedy, most_exact, most_others, others
 from slimexport.probes.reach import Reach, reach_of
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.images import Images
@@ -78,3 +78,7 @@ def test_others_are_none_of_those_that_were_chosen_and_numbers_that_halves_can_h
 def test_large_images_are_few(shape: tuple[int, ...], count: int) -> None:
     assert most_others(shape) == count
     assert count == 1 or count * np.prod(shape[1:]) <= MORE_PIXELS
+
+
+def test_the_network_runs_none_of_large_images() -> None:
+    assert [most_exact((3, size, size)) for size in (16, 32, 64, 224)] == [MORE, 32, 8, 0]

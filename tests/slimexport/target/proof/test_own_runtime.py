@@ -19,11 +19,11 @@ def _system(folder: Path, name: str = "Some CPU", flag: str = "avx512_vnni", mhz
 
 
 def test_the_same_processor_is_the_same_at_any_clock_and_others_are_not(tmp_path: Path) -> None:
-    told = own_runtime(CPU, _system(tmp_path))
-    assert told is not None and f"onnxruntime {onnxruntime.__version__}" in told and "Some CPU" in told
-    assert own_runtime(CPU, _system(tmp_path, mhz=3000)) == told
-    assert own_runtime(CPU, _system(tmp_path, flag="amx")) != told
-    assert own_runtime(CPU, _system(tmp_path, name="Another CPU")) != told
+    here = own_runtime(CPU, _system(tmp_path))
+    assert here is not None and f"onnxruntime {onnxruntime.__version__}" in here and "Some CPU" in here
+    assert own_runtime(CPU, _system(tmp_path, mhz=3000)) == here
+    assert own_runtime(CPU, _system(tmp_path, flag="amx")) != here
+    assert own_runtime(CPU, _system(tmp_path, name="Another CPU")) != here
 
 
 def test_what_does_not_tell_its_processor_is_not_the_same_as_anything(tmp_path: Path) -> None:
