@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Waiting:
         self._heap: list[tuple[float, int, Request]] = []
         self._sizes: dict[int, int] = {}  # of what waits, by number; what is cancelled stays in the heap for a while
         self._number = 0
+        self._last_due_s = -math.inf
         self.images = self.cancelled = 0
 
     def __len__(self) -> int:
@@ -75,6 +77,7 @@ class Waiting:
     def add(self, request: Request) -> int:
         """The request's number, by which it can be cancelled."""
         number, size = self._number, request.size
+        self._last_due_s = max(self._last_due_s, request.due_s) if self._sizes else request.due_s
         heapq.heappush(self._heap, (request.due_s, number, request))
         self._sizes[number] = size
         self.images += size
@@ -87,6 +90,11 @@ class Waiting:
         if len(self._heap) > 2 * len(self._sizes) + 8:
             self._heap = [entry for entry in self._heap if entry[1] in self._sizes]
             heapq.heapify(self._heap)
+
+    @property
+    def last_due_s(self) -> float:
+        """By when all that waits is due, or later, where what was due last went; of nothing at no time."""
+        return self._last_due_s if self._sizes else -math.inf
 
     def head(self) -> Request | None:
         """The most urgent request; cancelled ones before it go."""

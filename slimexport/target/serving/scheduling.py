@@ -91,11 +91,23 @@ class Scheduler:
             self._refusals, self._ran_s = 0, now_s
         return not request.trial
 
+    def overfull(self, now_s: float) -> bool:
+        """Whether more waits than the narrowest width serves before the last of it is due: some will be late, whatever runs.
+
+        The most urgent is refused then, until the rest can be served. Without that what is served is what is nearly late
+        already, one by one, as there is no time for more; half of it ends late, and the work was for nothing."""
+        if self.late == SERVE or len(self.waiting) < 2:  # one that waits alone is hopeless, or not
+            return False
+        latencies, waiting = self.latencies, self.waiting.images
+        quickest = min(latencies.of_all(0, waiting, batch) for batch in latencies.batches)
+        return 1e3 * (self.waiting.last_due_s - now_s) < quickest + OVERHEAD_MS
+
     def next(self, now_s: float) -> tuple[Run | None, Sequence[Request]]:
-        """The run that is to begin now, None where nothing waits; and the requests that are refused, as they would be late."""
+        """The run that is to begin now, None where nothing waits; and the requests that are refused, as they, or others that
+        wait behind them, would be late."""
         late: list[Request] = []
         while (head := self.waiting.head()) is not None:
-            if not self.refuses(head, now_s):
+            if not (self.refuses(head, now_s) or self.overfull(now_s)):
                 break
             if (taken := self.waiting.take_head()) is not None:
                 late.append(taken)
