@@ -28,7 +28,7 @@ from slimexport.probes.reach import watching
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest, Source
-from slimexport.target.precision import EXACT, Precision, row_of
+from slimexport.target.precision import EXACT, Difference, Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all, finite
 from slimexport.target.proof.own_outputs import own_tolerance
 from slimexport.target.proof.verify import MOST_UNREACHED, held_to_more, in_part, prove
@@ -250,7 +250,16 @@ class Job:
         network = self.checkpoint.network
         held = self._held_to_more(runner, network, plan, images, check)
         if not held.passed:
+            single = self.of_more[plan]
             held = self._held_to_more(runner, copy.deepcopy(network).double(), plan, images.astype(np.float64), check)
+            double = self.of_more[plan]
+            pairs = [Pair(one.name, one.values, other.values) for one, other in zip(single, double, strict=True)]
+            proof = row_of(EXACT).proof
+            assert isinstance(proof, Difference)
+            gap = compare_all(pairs).max_rel_error  # images that float32 itself is too coarse for prove nothing
+            if not held.passed and not (held.max_rel_error or np.inf) > min(proof.factor * gap, proof.most):
+                del self.of_more[plan]
+                return check
         return held
 
     def _held_to_more(
