@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from slimexport.target.manifest import Artifact
+from slimexport.target.serving.opening import accuracy_of
 
 MOST_OPEN = 5
 T = TypeVar("T")
@@ -36,6 +37,16 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
             best = good(candidate)
             kept.append(candidate)
     return kept
+
+
+def not_outdone(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Those, from the fewest multiply-accumulates on, that are more accurate than all with fewer; all of them where an accuracy
+    is not known. Which is faster is not asked: a width that costs more and knows less is not worth a measurement."""
+    accuracies = [accuracy_of(artifact) for artifact in artifacts]
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    if len(known) < len(artifacts):
+        return list(artifacts)
+    return [artifact for number, artifact in enumerate(artifacts) if known[number] > max(known[:number], default=-math.inf)]
 
 
 def spread(candidates: Sequence[Candidate], count: int = MOST_OPEN) -> list[Candidate]:

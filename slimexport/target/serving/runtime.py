@@ -272,8 +272,9 @@ class Runtime:
             self._take_out(run.width, f"a run of {run.images} did not come back within {limit:.1f} s")
             self._books.ran(run, FAILED, label, job.since_s, now)
             orphans = [] if self._files else self._all_that_waits()
-            self._lane = Lane(self._next_job, self._compute)
-            self._lane.start()
+            other = Lane(self._next_job, self._compute)
+            other.start()  # before `close` sees it
+            self._lane = other
         for request in run.requests:
             request.future.fail(RunFailed(f"width {label}: {self._out[label]}. It is out."))
         for request in orphans:

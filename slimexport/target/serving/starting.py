@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
-from slimexport.target.serving.choosing import MOST_OPEN, Candidate, front, halving, spread
+from slimexport.target.serving.choosing import MOST_OPEN, Candidate, front, halving, not_outdone, spread
 from slimexport.target.serving.measuring import (
     BATCHES,
     OFF,
@@ -73,6 +73,8 @@ class Start:
         sizes = self._sizes(artifacts, known)
         if known is not None:
             known = {label: {size: row[size] for size in sizes} for label, row in known.items()}
+        if self.widths is None:
+            artifacts = not_outdone(artifacts)
         if self.widths is None and len(artifacts) > MOST_OPEN:
             artifacts = self._worth_opening(artifacts, backend, known)
         with ExitStack() as undo:

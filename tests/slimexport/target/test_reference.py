@@ -128,8 +128,8 @@ def test_more_images_are_halves_of_the_same_shape(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest(artifact(), image_size=4, classes=5))
     images, more = np.zeros((2, 3, 4, 4), np.float32), np.ones((7, 3, 4, 4), np.float16)
     own = np.ones((9, 5), np.float32)
-    content: dict[str, Any] = {"images": images, "more_images": more, "file_x0_5.int8": own}
-    np.savez(tmp_path / "reference.npz", **content)
+    entries: dict[str, Any] = {"images": images, "more_images": more, "file_x0_5.int8": own}
+    np.savez(tmp_path / "reference.npz", **entries)
     arrays = read_reference(tmp_path)
     both = reference.more_images(arrays)
     assert both.dtype == np.float32 and np.array_equal(both, more)

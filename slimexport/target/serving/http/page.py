@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from slimexport.target.serving.errors import RequestError
-from slimexport.target.serving.http.demo import LEAST_SLO_MS, MOST_LOAD, Demo, capacity
+from slimexport.target.serving.http.demo import LEAST_SLO_MS, MOST_LOAD, MOST_RATE, Demo, capacity
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.untrusted.json_text import JsonError, parse_json
 from slimtrain.base.untrusted.quoting import quoted, reason
@@ -132,6 +132,7 @@ def _sliders(demo: Demo) -> dict[str, float]:
         "load": demo.load,
         "most_load": MOST_LOAD,
         "capacity": demo.capacity,
+        "mostRate": MOST_RATE,
         "slo_ms": demo.runtime.slo_ms,
         "least_slo_ms": LEAST_SLO_MS,
         "most_slo_ms": demo.most_slo_ms,

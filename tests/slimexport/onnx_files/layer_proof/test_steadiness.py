@@ -14,7 +14,7 @@ from slimexport.target.reference import Probes
 
 DRAW = np.random.default_rng(2)
 IMAGES = DRAW.normal(size=(4, 3, 2, 2)).astype(np.float32)
-MORE = DRAW.normal(size=(11, 3, 2, 2)).astype(np.float16)
+MORE = DRAW.normal(size=(11, 3, 2, 2)).astype(np.float16).astype(np.float32)
 
 
 def _file(path: Path, step: float) -> Path:
@@ -43,7 +43,7 @@ def _file(path: Path, step: float) -> Path:
 def test_it_is_what_a_session_gives_and_moves_where_values_lie_between_steps(tmp_path: Path) -> None:
     path = _file(tmp_path / "file.onnx", 1e-3)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    images = np.concatenate([IMAGES, MORE.astype(np.float32)])
+    images = np.concatenate([IMAGES, MORE])
     given = session.run(None, {"input": images})[0]
     tried = steadiness(path, "int8", Probes.of(IMAGES, given[:4].astype(np.float64)), MORE)
     np.testing.assert_allclose(tried.own.expected[0].values, given, rtol=1e-6)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimexport.target.serving.choosing import Candidate, front, halving, spread
+from slimexport.target.manifest import Accuracy
+from slimexport.target.serving.choosing import Candidate, front, halving, not_outdone, spread
 from tests.support.bundle_helpers import artifact
 
 TIMES = st.floats(0.01, 100)
@@ -76,3 +77,15 @@ def test_halving_gives_all_of_them_the_ends_first(count: int) -> None:
         assert set(order[:2]) == {0, count - 1} and order[2] == (count - 1) // 2
         gaps = [b - a for a, b in itertools.pairwise(sorted(order[:5]))]
         assert max(gaps) - min(gaps) <= 2
+
+
+@given(st.lists(st.one_of(st.none(), st.sampled_from([0.5, 0.6, 0.7])), min_size=1, max_size=6))
+def test_a_width_that_knows_less_than_one_that_costs_less_is_not_served(accuracies: list[float | None]) -> None:
+    every = [
+        artifact(macs=number + 1, accuracy=None if top1 is None else Accuracy(top1=top1, images=9, data="a", sha256=None))
+        for number, top1 in enumerate(accuracies)
+    ]
+    kept = {one.macs - 1 for one in not_outdone(every)}
+    for number, top1 in enumerate(accuracies):
+        beaten = None not in accuracies and any((other or 0) >= (top1 or 0) for other in accuracies[:number])
+        assert (number in kept) == (not beaten)

@@ -148,7 +148,7 @@ function showSliders(demo, widths) {
 
 function sayValues(demo, widths) {
   const load = Number(by("load").value);
-  const rate = rounded(load * demo.capacity);
+  const rate = rounded(Math.min(demo.mostRate, load * demo.capacity));
   write("load-value", `${rounded(load, 1)} × what width ${widths.at(-1).label} can: ${rate} a second`);
   write("deadline-value", milliseconds(Number(by("deadline").value)));
 }
