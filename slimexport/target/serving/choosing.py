@@ -40,8 +40,8 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def not_outdone(artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """Those, from the fewest multiply-accumulates on, that are more accurate than all with fewer; all of them where an accuracy
-    is not known. Which is faster is not asked: a width that costs more and knows less is not worth a measurement."""
+    """Those, from the fewest multiply-accumulates on, that are more accurate than all with fewer; all of them where an
+    accuracy is not known. Which is faster is not asked: a width that costs more and knows less is not worth measuring."""
     accuracies = [accuracy_of(artifact) for artifact in artifacts]
     known = [accuracy for accuracy in accuracies if accuracy is not None]
     if len(known) < len(artifacts):
