@@ -304,7 +304,7 @@ class Config:
                 spec = NetworkSpec(architecture, family, numbers, classes, lists)
             spec = replace(spec, stem_stride=self.stem_stride, in_channels=self.in_channels)
             if any(min(spec.channel_list(width)) < 1 for width in spec.switches):
-                raise UserError(f"{self.network}: a width leaves a layer without channels. Choose wider ones.")
+                raise UserError(f"{self.network}: a switch leaves a layer without channels. Choose wider ones.")
             _ = spec.wiring, spec.plans, spec.widest
         except UserError:
             raise
