@@ -207,7 +207,7 @@ def test_the_reference_holds_probes_and_the_slimmable_networks_float64_logits(bu
     import torch
 
     with np.load(bundle / "reference.npz") as reference:
-        assert sorted(reference.files) == ["images", "logits_x0_25", "logits_x0_5"]
+        assert sorted(reference.files) == ["images", "logits_x0_25", "logits_x0_5", "more_images", "more_x0_25", "more_x0_5"]
         images = reference["images"]
         count = len(images)
         assert images.dtype == np.float32 and images.shape == (count, 3, SIZE, SIZE) and 2 <= count <= MOST_PROBES
@@ -307,7 +307,7 @@ def test_switch_names_and_numbers_of_an_autoslim_network(tmp_path: Path) -> None
     (artifact,) = manifest.artifacts
     assert (artifact.file, artifact.width) == ("autoslim_mobilenet_v1_s2.onnx", 2)
     with np.load(tmp_path / "b" / "reference.npz") as reference:
-        assert sorted(reference.files) == ["images", "logits_s2"]
+        assert sorted(reference.files) == ["images", "logits_s2", "more_images", "more_s2"]
 
 
 def test_a_folder_that_appears_meanwhile_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_the_good_files_are_published_and_the_bad_one_is_listed_as_rejected(
     (rejected,) = manifest.rejected
     assert (rejected.name, rejected.file, rejected.verification.status) == ("s_mobilenet_v1_x0_25", None, "failed")
     with np.load(tmp_path / "b" / "reference.npz") as reference:
-        assert sorted(reference.files) == ["images", "logits_x0_5"]
+        assert sorted(reference.files) == ["images", "logits_x0_5", "more_images", "more_x0_5"]
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
