@@ -110,7 +110,8 @@ def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str
     """One of them, its SHA-256 checked, ready to run. BundleError where it is not what the manifest says or does not load."""
     path = artifact_path(folder, artifact)
     if backend == CPU and artifact.format == ONNX:
-        runner: OpenRunner = OnnxRuntimeRunner(path, budget=Budget.of(artifact), threads=threads)
+        # every width has threads of its own: those that wait for its next run must not take the CPU from another one's
+        runner: OpenRunner = OnnxRuntimeRunner(path, budget=Budget.of(artifact), threads=threads, spinning=False)
     else:
         runner = BACKENDS[backend].open(path, artifact)
     return OpenFile(label_of(artifact, manifest), artifact, runner)

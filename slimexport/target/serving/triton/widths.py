@@ -57,6 +57,8 @@ def _in_onnxruntime(content: bytes, threads: int) -> Compute:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # threads that wait for this width's next run must not take the CPU from another width's
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     images_name = session.get_inputs()[0].name
