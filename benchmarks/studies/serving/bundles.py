@@ -38,7 +38,8 @@ def digits_bundle(folder: Path, given: Path | None = None) -> Path:
         checkpoint = folder / "digits" / "us_mbv1.pt"
     bundle = folder / "exports" / "digits"
     print("exporting the digits network", file=sys.stderr, flush=True)
-    words = ["--widths", DIGITS_WIDTHS, "--accuracy-data", "digits", "--output-dir", str(bundle)]
+    data = ["--calibration-data", "digits", "--accuracy-data", "digits"]
+    words = ["--widths", DIGITS_WIDTHS, *data, "--output-dir", str(bundle)]
     _run("slimexport", "--ckpt", str(checkpoint), *words)
     return bundle
 
