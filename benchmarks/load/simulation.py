@@ -128,7 +128,7 @@ def simulate(
             now_s = max(now_s, float(times_s[coming]))
             continue
         took_ms = noise.ms(run.width, run.images)
-        scheduler.corrected.seen(run.width, run.images, took_ms)
+        scheduler.ran(run, took_ms)
         label, began = times.medians.widths[run.width], now_s
         now_s += took_ms / 1e3
         for request in run.requests:

@@ -22,13 +22,15 @@ class Backend:
     """Something that runs files of a `format`.
 
     `opener`: opens a file, called with its path and its entry in the manifest. `lacks`: called with a precision, why its files
-    are not run here, or nothing; "" where all are.
+    are not run here, or nothing; "" where all are. `tunes`: the first run of every batch size takes much longer than the next, as
+    it is prepared for: a server is to run no other sizes than it began with.
     """
 
     name: str
     format: str
     opener: str
     lacks: str = ""
+    tunes: bool = False
 
     def open(self, path: Path, artifact: Any) -> Any:
         """A file, with its `Artifact` in the manifest, as a `runners.OpenRunner`. Raises BundleError where it does not load,
@@ -42,7 +44,7 @@ class Backend:
 
 ROWS = (  # the first of a format runs it by default
     Backend(CPU, ONNX, "slimexport.target.runners:open_on_cpu", lacks="slimexport.target.runners:lacks_on_cpu"),
-    Backend(CUDA, ONNX, "slimexport.target.runners:open_on_cuda"),
+    Backend(CUDA, ONNX, "slimexport.target.runners:open_on_cuda", tunes=True),
     Backend(OPENVINO, ONNX, "slimexport.target.openvino:open_in_openvino"),
     Backend(TENSORRT, TRT, "slimexport.target.tensorrt.engine:TensorRTRunner"),
     Backend(TENSORRT_RTX, TRT_RTX, "slimexport.target.tensorrt.engine:TensorRTRunner"),

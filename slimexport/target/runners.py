@@ -95,6 +95,7 @@ PROVIDERS: dict[str, list[Any]] = {
     CPU: ["CPUExecutionProvider"],
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"})],  # fp32 is fp32
 }
+UNTUNED = {"cudnn_conv_algo_search": "HEURISTIC"}  # of a provider that would try them all by default
 
 
 NUMBERS = {f"tensor({name})" for name in ("float", "float16", "double", "bfloat16", "bool")} | {
@@ -119,7 +120,8 @@ class OnnxRuntimeRunner:
 
     `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
     `threads`: of a run on the CPU, by default what onnxruntime takes; they wait for work `spinning`, which is quickest where
-    they have the CPU to themselves. With a `budget`, loading and the first run of every batch size take no more than it
+    they have the CPU to themselves. On a GPU the first run of every batch size times all algorithms that cuDNN has, which takes
+    seconds; without `tuning` cuDNN's own guess is taken. With a `budget`, loading and the first run of every batch size take no more than it
     explains. Raises BundleError for a file that is no network of one input, MissingBackend where CUDA is asked for and
     onnxruntime falls back to the CPU."""
 
@@ -132,6 +134,7 @@ class OnnxRuntimeRunner:
         budget: Budget | None = None,
         threads: int | None = None,
         spinning: bool = True,
+        tuning: bool = True,
     ) -> None:
         self.backend = backend or device
         self.name = path.name
@@ -150,7 +153,7 @@ class OnnxRuntimeRunner:
         try:
             with library_name(path) as name:
                 self.session: Any = self._first.load(
-                    lambda: onnxruntime.InferenceSession(content or name, options, providers=PROVIDERS[device])
+                    lambda: onnxruntime.InferenceSession(content or name, options, providers=_providers(device, tuning))
                 )
         except BundleError:
             raise
@@ -195,6 +198,13 @@ def open_on_cuda(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
 
 def _first_line(error: Exception) -> str:
     return shortened((str(error) or type(error).__name__).splitlines()[0], MOST_REASON)
+
+
+def _providers(device: str, tuning: bool) -> list[Any]:
+    """What a session of `device` is opened with."""
+    if tuning or device != CUDA:
+        return PROVIDERS[device]
+    return [(name, {**options, **UNTUNED}) for name, options in PROVIDERS[device]]
 
 
 def _provider(device: str) -> str:

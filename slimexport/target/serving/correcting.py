@@ -3,7 +3,8 @@
 A noisy neighbor or a throttled clock slows every width by about the same factor, quickly; a width whose row was wrong is off
 by a factor of its own, which is learned slowly. Both follow the percentile of the table: a run that took longer raises their
 logarithms by `step * percentile`, one that did not lowers them by `step * (1 - percentile)`, which stands still where so many
-runs take less (stochastic approximation of a quantile, Robbins and Monro 1951)."""
+runs take less (stochastic approximation of a quantile, Robbins and Monro 1951). Coming down takes hundreds of runs. Where
+everything is refused there are none but a trial now and then, so of a trial what it took is believed at once."""
 
 from __future__ import annotations
 
@@ -36,6 +37,18 @@ class Corrected:
         direction = self.percentile if longer else self.percentile - 1
         self._own[width] = _moved(self._own[width], OWN_STEP * direction)
         self._common = _moved(self._common, COMMON_STEP * direction)
+        self._renew()
+
+    def tried(self, width: int, images: int, ms: float) -> None:
+        """A run took so long that was made because everything was refused."""
+        expected = self._now.of(width, images)
+        if 0 < ms < expected:
+            self._common = _moved(self._common, math.log(ms / expected))
+            self._renew()
+        else:
+            self.seen(width, images, ms)
+
+    def _renew(self) -> None:
         self._now = replace(
             self.table,
             ms=tuple(

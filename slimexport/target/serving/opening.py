@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from slimexport.target.arrays import Array
 from slimexport.target.backends import BACKENDS, CPU, CUDA, ENGINES, ONNX, backend_for
 from slimexport.target.errors import BundleError, MissingBackend
@@ -26,14 +28,27 @@ MOST_IMAGES = 4096  # of a run
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that runs: `label` is what policies, metrics and options call its width."""
+    """A file that runs: `label` is what policies, metrics and options call its width. `sizes`: batches that have run, where
+    others would have to be prepared for first; what is asked for runs in the next larger one of these, filled with zeros."""
 
     label: str
     artifact: Artifact
     runner: OpenRunner
+    sizes: tuple[int, ...] = ()
 
-    def __call__(self, images: Array) -> Given:
-        return self.runner(images)
+    def __call__(self, *images: Array) -> Given:
+        """Of one array [N, ...], or of several after each other, in one run."""
+        count = sum(map(len, images))
+        size = next((size for size in self.sizes if size >= count), count)
+        if size > count:
+            filling = np.zeros((size - count, *images[0].shape[1:]), images[0].dtype)
+            return _first(self.runner(np.concatenate([*images, filling])), count)
+        return self.runner(images[0] if len(images) == 1 else np.concatenate(images))
+
+
+def _first(given: Given, count: int) -> Given:
+    """The rows of the first so many images."""
+    return {name: rows[:count] for name, rows in given.items()} if isinstance(given, dict) else given[:count]
 
 
 def accuracy_of(artifact: Artifact) -> float | None:
@@ -109,9 +124,11 @@ def artifacts_of(
 def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str, threads: int | None) -> OpenFile:
     """One of them, its SHA-256 checked, ready to run. BundleError where it is not what the manifest says or does not load."""
     path = artifact_path(folder, artifact)
-    if backend == CPU and artifact.format == ONNX:
-        # every width has threads of its own: those that wait for its next run must not take the CPU from another one's
-        runner: OpenRunner = OnnxRuntimeRunner(path, budget=Budget.of(artifact), threads=threads, spinning=False)
+    if artifact.format == ONNX and backend in (CPU, CUDA):
+        # every width has threads of its own: those that wait for its next run must not take the CPU from another one's; and
+        # five widths with six batches each leave no time at the start to try every algorithm
+        options = {"budget": Budget.of(artifact), "threads": threads, "spinning": False, "tuning": False}
+        runner: OpenRunner = OnnxRuntimeRunner(path, device=backend, **options)
     else:
         runner = BACKENDS[backend].open(path, artifact)
     return OpenFile(label_of(artifact, manifest), artifact, runner)

@@ -216,12 +216,12 @@ class Runtime:
     def _compute(self, lane: Lane, job: Job) -> None:
         """One run, and its answers. What goes wrong in it is its own requests' error."""
         run, file = job.run, job.file
-        images = [request.images for request in run.requests]
+        images = tuple(request.images for request in run.requests)
         failure: BaseException | None = None
         outputs: list[Given] = []
         began = time.perf_counter()
         try:
-            given = file(images[0] if len(images) == 1 else np.concatenate(images))
+            given = file(*images)
             ended = time.perf_counter()
             outputs = parts(given, self._results, [(request.size, request.single) for request in run.requests])
         except BaseException as error:  # whatever a backend raises: the next run is another one's
@@ -245,7 +245,7 @@ class Runtime:
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
         with self._changed:  # once the answers are out
             self._failures[file.label] = 0
-            self._scheduler.corrected.seen(run.width, run.images, computed)
+            self._scheduler.ran(run, computed)
 
     def _failed(self, job: Job, failure: BaseException) -> None:
         """Take a width out that fails again and again, while others are left."""

@@ -23,11 +23,13 @@ OVERHEAD_MS = 0.3  # from the end of a run until its answer is where it was aske
 
 @dataclass(frozen=True)
 class Run:
-    """`requests` for the width of number `width`; `slack_ms` is what the policy was asked with."""
+    """`requests` for the width of number `width`; `slack_ms` is what the policy was asked with. A `trial` is made although it
+    should be late, as everything was refused."""
 
     width: int
     requests: tuple[Request, ...]
     slack_ms: float
+    trial: bool = False
 
     @property
     def images(self) -> int:
@@ -114,7 +116,7 @@ class Scheduler:
         if head is None:
             return None, late
         slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
-        if head.trial and self.hopeless(head, now_s):
+        if trial := head.trial and self.hopeless(head, now_s):
             choice = Choice(0, head.size)
         elif self.late == SERVE and self.hopeless(head, now_s):
             choice = self._late_choice()
@@ -125,7 +127,12 @@ class Scheduler:
         if not requests:
             return None, late
         self._refusals, self._ran_s = 0, now_s
-        return Run(width, requests, slack_ms), late
+        return Run(width, requests, slack_ms, trial), late
+
+    def ran(self, run: Run, ms: float) -> None:
+        """A run took so long: the latencies follow."""
+        learn = self.corrected.tried if run.trial else self.corrected.seen
+        learn(run.width, run.images, ms)
 
     def _for_whole(self, head: Request, choice: Choice, slack_ms: float) -> int:
         """The width of a run of a request that has more images than the policy, which counts images, means to run: of drain

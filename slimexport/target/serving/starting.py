@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimexport.target.backends import BACKENDS
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
 from slimexport.target.serving.choosing import MOST_OPEN, Candidate, front, halving, not_outdone, spread
@@ -83,6 +84,9 @@ class Start:
                 files.append(self._open(artifact, backend))
                 undo.callback(files[-1].runner.close)
             samples = self._samples(files, backend, sizes, known, START_S - (time.perf_counter() - began))
+            if BACKENDS[backend].tunes:  # no run is to be of a size that has not run
+                sizes = [size for size in sizes if all(size in samples[file.label] for file in files)]
+                files = [self._tuned(file, sizes) for file in files]
             undo.pop_all()
         return files, latencies_of([file.label for file in files], samples, sizes, self.slo_ms)
 
@@ -91,6 +95,13 @@ class Start:
 
     def _open(self, artifact: Artifact, backend: str) -> OpenFile:
         return open_file(self.folder, self.manifest, artifact, backend, self.threads)
+
+    def _tuned(self, file: OpenFile, sizes: Sequence[int]) -> OpenFile:
+        """The same, which runs batches of these sizes only, each of which has run."""
+        images = images_of(self.manifest.input.input_shape, sizes[-1])
+        for size in sizes:
+            file(images[:size])
+        return replace(file, sizes=tuple(sizes))
 
     # ------------------------------------------------------------------------------------------------------- latencies
 

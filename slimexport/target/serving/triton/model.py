@@ -235,7 +235,7 @@ class TritonPythonModel:
             self._send(_sender(request), output_tensors=tensors)
             late += time.perf_counter() > request.due_s
         with self._changed:
-            self._scheduler.corrected.seen(run.width, run.images, 1e3 * (time.perf_counter() - began))
+            self._scheduler.ran(run, 1e3 * (time.perf_counter() - began))
         self._counters.add(run.images, "images", width.label)
         self._counters.add(len(run.requests), "requests", width.label, ANSWERED)
         self._counters.add(late, "deadline_misses")

@@ -62,10 +62,23 @@ def test_one_width_tells_of_the_others() -> None:
     assert now.of(1, 4) == pytest.approx(24, rel=0.2), "the whole row"
 
 
+def test_a_trial_that_was_quicker_is_believed_at_once() -> None:
+    """Else the table would come down by half a percent a trial, and there is one a second."""
+    corrected = Corrected(TABLE, 0.95)
+    for _ in range(30):
+        corrected.seen(0, 1, 50.0)
+    assert corrected.now().of(0, 1) > 15 * TABLE.of(0, 1)
+    corrected.tried(0, 1, 1.2)
+    assert corrected.now().of(0, 1) == pytest.approx(1.2)
+    corrected.tried(0, 1, 9.0)
+    assert 1.2 < corrected.now().of(0, 1) < 1.4, "one that was slower is seen as any other"
+
+
 @pytest.mark.parametrize("ms", [float("nan"), float("inf"), 0.0, -1.0])
 def test_times_that_cannot_be_change_nothing(ms: float) -> None:
     corrected = Corrected(TABLE, 0.95)
     corrected.seen(1, 2, ms)
+    corrected.tried(1, 2, ms)
     assert corrected.now() == TABLE
 
 

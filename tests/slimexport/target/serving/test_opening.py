@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from torch import nn
 
-from slimexport.target.backends import CPU
+from slimexport.target.arrays import Array
+from slimexport.target.backends import CPU, CUDA
 from slimexport.target.runners import OnnxRuntimeRunner
-from slimexport.target.serving.opening import open_file
+from slimexport.target.serving.opening import OpenFile, open_file
 from tests.support.bundle_helpers import artifact, manifest, with_file
 from tests.support.export_helpers import conv
 from tests.support.onnx_writing import module_onnx
+from tests.support.serving_helpers import Bench, ToyRunner, bench, images, logits
+
+__all__ = ["bench"]
 
 
 def test_threads_of_one_width_leave_the_cpu_to_another(tmp_path: Path) -> None:
@@ -23,3 +29,30 @@ def test_threads_of_one_width_leave_the_cpu_to_another(tmp_path: Path) -> None:
     options = file.runner.session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.intra_op_num_threads == 1
+
+
+def test_a_session_on_a_gpu_takes_the_guess_of_cudnn(tmp_path: Path, bench: Bench) -> None:
+    """To time all algorithms takes seconds for every batch size of every width."""
+    entry = with_file(tmp_path, artifact(), b"")
+    open_file(tmp_path, manifest(entry), entry, CUDA, None)
+    assert (bench.runners[-1].options["device"], bench.runners[-1].options["tuning"]) == (CUDA, False)
+
+
+@pytest.mark.parametrize(("counts", "ran"), [([3], 4), ([1, 2], 4), ([4], 4), ([1], 1), ([2, 2, 1], 5)])
+@pytest.mark.parametrize("named", [False, True])
+def test_batches_are_filled_up_to_one_that_has_run(tmp_path: Path, counts: list[int], ran: int, named: bool) -> None:
+    """Of more images than the largest there is nothing to fill."""
+    toy = ToyRunner(tmp_path / "net_x0_5.onnx")
+
+    def give(batch: Array) -> object:
+        return {"logits": logits(batch, toy.file), "sums": batch.sum((1, 2, 3))} if named else logits(batch, toy.file)
+
+    toy.give = give
+    file = OpenFile("0.5", artifact(), toy, sizes=(1, 2, 4))
+    given = [images(count, seed) for seed, count in enumerate(counts)]
+    outputs = file(*given)
+    assert toy.runs == [ran]
+    whole = np.concatenate(given)
+    np.testing.assert_array_equal(outputs["logits"] if named else outputs, logits(whole, toy.file))
+    if named:
+        np.testing.assert_array_equal(outputs["sums"], whole.sum((1, 2, 3)))

@@ -106,6 +106,26 @@ def test_an_overload_is_served_as_far_as_the_narrowest_goes(load: float) -> None
     assert in_time >= 0.85 * len(due) / load
 
 
+def test_it_serves_again_once_a_disturbance_is_over() -> None:
+    """Runs that took forty times as long for a while leave a table that refuses all, and nothing would correct it soon."""
+    chooser, now_s, slo_s, every_s = scheduler(), 0.0, 0.02, 0.005
+    for _ in range(60):
+        chooser.ran(Run(0, (request(0.0, slo_s),), 20.0), 40 * TABLE.of(0, 1))
+    served: list[float] = []
+    for number in range(2000):
+        now_s = number * every_s
+        asked = request(now_s, now_s + slo_s)
+        if not chooser.refuses(asked, now_s):
+            chooser.waiting.add(asked)
+        run, _ = chooser.next(now_s)
+        if run is not None:
+            chooser.ran(run, TABLE.of(run.width, run.images))
+            served.append(now_s)
+    assert served[0] >= 1.0, "all is refused at first"
+    assert served[1] < served[0] + 0.1, "one trial tells"
+    assert sum(at > 2.0 for at in served) >= 0.99 * sum(number * every_s > 2.0 for number in range(2000))
+
+
 def test_a_run_has_the_images_that_the_policy_said_or_is_one_larger_request() -> None:
     chooser = Scheduler(Corrected(TABLE, 0.95), lambda waiting, slack_ms, table: Choice(1, 4))
     for images in (3, 2, 1, 6, 4):

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.cells.cell import MEASURED, Cell, Result, Round
 from benchmarks.cells.records import Records
 from slimexport.target.arrays import Array
+from slimexport.target.backends import CUDA
 from slimexport.target.errors import BundleError
 from slimexport.target.serving import starting
 from slimexport.target.serving.measuring import percentile
@@ -261,3 +262,13 @@ def test_threads_and_limits_of_first_runs_go_to_onnxruntime(tmp_path: Path, benc
 
 def test_the_percentile_is_of_all_samples() -> None:
     assert percentile(TIMES) == sorted(TIMES)[94]
+
+
+def test_a_backend_that_prepares_for_every_batch_size_runs_those_of_the_start_alone(tmp_path: Path, bench: Bench) -> None:
+    """On a GPU the first run of a size takes a hundred times as long as the next: under load every queue has another length."""
+    with Runtime(toy_bundle(tmp_path / "b"), slo_ms=FOREVER_MS, backend=CUDA, batches=[1, 4, 8]) as runtime:
+        begun = {runner.file: set(runner.runs) for runner in bench.runners}
+        assert all(sizes == {1, 4, 8} for sizes in begun.values())
+        answers = [runtime.submit(images(count)).result(PATIENCE_S) for count in (1, 2, 3, 5, 7, 8)]
+    assert [len(answer.output) for answer in answers] == [1, 2, 3, 5, 7, 8]
+    assert all(set(runner.runs) == {1, 4, 8} for runner in bench.runners)
