@@ -34,7 +34,7 @@ class Runner(Protocol):
 
     backend: str
 
-    def __call__(self, images: Array) -> Given: ...
+    def __call__(self, images: Array, /) -> Given: ...
 
 
 class OpenRunner(Runner, Protocol):
@@ -120,10 +120,10 @@ class OnnxRuntimeRunner:
 
     `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
     `threads`: of a run on the CPU, by default what onnxruntime takes; they wait for work `spinning`, which is quickest where
-    they have the CPU to themselves. On a GPU the first run of every batch size times all algorithms that cuDNN has, which takes
-    seconds; without `tuning` cuDNN's own guess is taken. With a `budget`, loading and the first run of every batch size take no more than it
-    explains. Raises BundleError for a file that is no network of one input, MissingBackend where CUDA is asked for and
-    onnxruntime falls back to the CPU."""
+    they have the CPU to themselves. On a GPU the first run of every batch size times all algorithms that cuDNN has, which
+    takes seconds; without `tuning` cuDNN's own guess is taken. With a `budget`, loading and the first run of every batch size
+    take no more than it explains. Raises BundleError for a file that is no network of one input, MissingBackend where CUDA is
+    asked for and onnxruntime falls back to the CPU."""
 
     def __init__(
         self,

@@ -127,8 +127,9 @@ def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str
     if artifact.format == ONNX and backend in (CPU, CUDA):
         # every width has threads of its own: those that wait for its next run must not take the CPU from another one's; and
         # five widths with six batches each leave no time at the start to try every algorithm
-        options = {"budget": Budget.of(artifact), "threads": threads, "spinning": False, "tuning": False}
-        runner: OpenRunner = OnnxRuntimeRunner(path, device=backend, **options)
+        runner: OpenRunner = OnnxRuntimeRunner(
+            path, device=backend, budget=Budget.of(artifact), threads=threads, spinning=False, tuning=False
+        )
     else:
         runner = BACKENDS[backend].open(path, artifact)
     return OpenFile(label_of(artifact, manifest), artifact, runner)

@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.runners import Given

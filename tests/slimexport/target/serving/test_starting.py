@@ -265,7 +265,7 @@ def test_the_percentile_is_of_all_samples() -> None:
 
 
 def test_a_backend_that_prepares_for_every_batch_size_runs_those_of_the_start_alone(tmp_path: Path, bench: Bench) -> None:
-    """On a GPU the first run of a size takes a hundred times as long as the next: under load every queue has another length."""
+    """On a GPU the first run of a size takes a hundred times as long as the next: queues are of any length."""
     with Runtime(toy_bundle(tmp_path / "b"), slo_ms=FOREVER_MS, backend=CUDA, batches=[1, 4, 8]) as runtime:
         begun = {runner.file: set(runner.runs) for runner in bench.runners}
         assert all(sizes == {1, 4, 8} for sizes in begun.values())
