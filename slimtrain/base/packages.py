@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 DISTRIBUTION = "slimmable-deploy"
 PACKAGES = {
+    "faster_coco_eval": "faster-coco-eval",
     "ray": "ray[serve]",
     "torch_pruning": "torch-pruning",
     "tensorrt_rtx_bindings": "tensorrt-rtx-cu12-bindings",
@@ -44,6 +45,7 @@ EXTRAS = (  # the smallest that brings a module comes first
     Extra("trt", "build engines", ("tensorrt",)),
     Extra("trt-rtx", "build TensorRT-RTX engines, without a GPU", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs")),
     Extra("digits", "train and test on the digits", ("sklearn",)),
+    Extra("detection", "train and test detectors", ("faster_coco_eval",)),
     Extra("networks", "train timm's networks", ("timm",)),
     Extra("plots", "draw pictures", ("matplotlib",)),
     Extra("studies", "run every study", ("mlxtend", "torch_pruning", "timm")),

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.process.memory import tells_of_memory
 from slimtrain.data.opening import ImageRefused
-from slimtrain.data.samples import Picture, Samples
+from slimtrain.data.samples import Picture, Pictures, Samples
 from slimtrain.data.transforms import Transform
 
 UNREADABLE_RUN = 100  # so many unreadable images in a row are no accident
@@ -36,6 +36,7 @@ REMEDY = (
     "Load images without such processes, --workers 0, or with fewer; or give a container more memory, and more shared memory, "
     "as in docker run --shm-size=8g."
 )
+T = TypeVar("T")  # what is a batch
 
 
 class Batch(NamedTuple):
@@ -54,7 +55,7 @@ class Batch(NamedTuple):
         return self.images, self.labels
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """What a batch is to hold."""
 
     step: int
@@ -63,7 +64,7 @@ class _Job(NamedTuple):
     total: int
 
 
-class _Failed(NamedTuple):
+class Failed(NamedTuple):
     """What a worker could not do. As a value: an exception would come back wrapped in the worker's traceback."""
 
     message: str
@@ -120,8 +121,8 @@ def training_batches(
             f"a batch of {shortest} of {count} training images (batch_size {batch_size}) cannot be shared by {world} "
             "processes. Set drop_last to true, or batch_size to another number, at least that of the processes."
         )
-    jobs = _training_jobs(count, epochs * steps, steps, batch_size, seed, start_step, rank, world)
-    return _batches(_TrainingBatches(samples, transform, seed), jobs, workers, pin_memory)
+    jobs = training_jobs(count, epochs * steps, steps, batch_size, seed, start_step, rank, world)
+    return batches_of(_TrainingBatches(samples, transform, seed), jobs, workers, pin_memory)
 
 
 def test_batches(
@@ -139,61 +140,56 @@ def test_batches(
     Unreadable and refused images are left out. Raises UserError where all are, or 100 in a row within a batch or in whole
     batches; ResourceError where a process that loads images dies.
     """
-    jobs = _test_jobs(len(samples), max(batch_size // world, 1), rank, world)
-    return _without_empty(_batches(_TestBatches(samples, transform), jobs, workers, pin_memory))
+    jobs = test_jobs(len(samples), max(batch_size // world, 1), rank, world)
+    return _without_empty(batches_of(_TestBatches(samples, transform), jobs, workers, pin_memory))
 
 
 test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
 
 
-def _training_jobs(
+def training_jobs(
     count: int, end: int, steps: int, batch_size: int, seed: int, start_step: int, rank: int, world: int
-) -> Iterator[_Job]:
+) -> Iterator[Job]:
     order, ordered = torch.empty(0), -1
     for step in range(start_step, end):
         epoch, position = divmod(step, steps)
         if epoch != ordered:
-            draw = torch.Generator().manual_seed(_seed(seed, epoch))
+            draw = torch.Generator().manual_seed(seed_of(seed, epoch))
             order, ordered = torch.randperm(count, generator=draw), epoch
         batch = order[position * batch_size : (position + 1) * batch_size]
         total = len(batch)
         share = batch[rank * total // world : (rank + 1) * total // world]
-        yield _Job(step, epoch, tuple(share.tolist()), total)
+        yield Job(step, epoch, tuple(share.tolist()), total)
 
 
-def _test_jobs(count: int, batch_size: int, rank: int, world: int) -> Iterator[_Job]:
+def test_jobs(count: int, batch_size: int, rank: int, world: int) -> Iterator[Job]:
     own = range(rank, count, world)
     for step, start in enumerate(range(0, len(own), batch_size)):
         indices = tuple(own[start : start + batch_size])
-        yield _Job(step, 0, indices, len(indices))
+        yield Job(step, 0, indices, len(indices))
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """A seed that differs in all bits between neighboring numbers. Torch's generator for the CPU uses 32 bits."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), "little")
 
 
-class _TrainingBatches(Dataset[Batch | _Failed]):
+class _TrainingBatches(Dataset[Batch | Failed]):
     """Makes a job's batch; torch's global generator is left as it was."""
 
     def __init__(self, samples: Samples, transform: Transform, seed: int) -> None:
         self.samples, self.transform, self.seed = samples, transform, seed
 
-    def __getitem__(self, job: _Job) -> Batch | _Failed:
+    def __getitem__(self, job: Job) -> Batch | Failed:
         images, labels, unreadable = [], [], []
         with torch.random.fork_rng(devices=[]):
             for index in job.indices:
                 # Not torch.manual_seed: that would seed the GPU's generators, which training may use.
-                torch.default_generator.manual_seed(_seed(self.seed, job.epoch, index))
-                last = index + min(UNREADABLE_RUN, len(self.samples))
-                positions = (candidate % len(self.samples) for candidate in range(index, last))
-                try:
-                    opened = next(((at, image) for at in positions if (image := _open(self.samples, at)) is not None), None)
-                except ImageRefused as error:
-                    return _Failed(str(error))
-                if opened is None:
-                    return _Failed(_none_readable(self.samples.name(index), last - index))
-                position, image = opened
+                torch.default_generator.manual_seed(seed_of(self.seed, job.epoch, index))
+                nearest = opened_near(self.samples, index)
+                if isinstance(nearest, Failed):
+                    return nearest
+                position, image = nearest
                 if position != index:
                     unreadable.append(self.samples.name(index))
                 images.append(self.transform(image))
@@ -201,25 +197,25 @@ class _TrainingBatches(Dataset[Batch | _Failed]):
         return Batch(job.step, job.epoch, torch.stack(images), torch.tensor(labels), job.total, tuple(unreadable))
 
 
-class _TestBatches(Dataset[Batch | _Failed]):
+class _TestBatches(Dataset[Batch | Failed]):
     """Makes a job's batch of what can be read, which may be nothing."""
 
     def __init__(self, samples: Samples, transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
-    def __getitem__(self, job: _Job) -> Batch | _Failed:
+    def __getitem__(self, job: Job) -> Batch | Failed:
         images, labels, unreadable, run = [], [], [], 0
         for index in job.indices:
             name = self.samples.name(index)
             try:
-                image = _open(self.samples, index)
+                image = open_or_none(self.samples, index)
             except ImageRefused as error:
                 image, name = None, f"{name} ({error.reason})"
             if image is None:
                 unreadable.append(name)
                 run += 1
                 if run == UNREADABLE_RUN:
-                    return _Failed(_none_readable(unreadable[-1], run))
+                    return Failed(none_readable(unreadable[-1], run))
                 continue
             run = 0
             images.append(self.transform(image))
@@ -228,20 +224,31 @@ class _TestBatches(Dataset[Batch | _Failed]):
         return Batch(job.step, 0, stacked, torch.tensor(labels), len(labels), tuple(unreadable))
 
 
-class _InProcess(Dataset[Batch | _Failed | _Raised]):
+class _InProcess(Dataset[T | Failed | _Raised]):
     """Another dataset's batches as a worker hands them over."""
 
-    def __init__(self, dataset: Dataset[Batch | _Failed]) -> None:
+    def __init__(self, dataset: Dataset[T | Failed]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, job: _Job) -> Batch | _Failed | _Raised:
+    def __getitem__(self, job: Job) -> T | Failed | _Raised:
         try:
             return self.dataset[job]
         except Exception:
             return _Raised(traceback.format_exc())
 
 
-def _open(samples: Samples, index: int) -> Picture | None:
+def opened_near(samples: Pictures, index: int) -> tuple[int, Picture] | Failed:
+    """The image at `index`, or the next one that can be read, with its number; why there is none."""
+    last = index + min(UNREADABLE_RUN, len(samples))
+    positions = (candidate % len(samples) for candidate in range(index, last))
+    try:
+        opened = next(((at, image) for at in positions if (image := open_or_none(samples, at)) is not None), None)
+    except ImageRefused as error:
+        return Failed(str(error))
+    return Failed(none_readable(samples.name(index), last - index)) if opened is None else opened
+
+
+def open_or_none(samples: Pictures, index: int) -> Picture | None:
     """The image, or None where it cannot be read; ImageRefused where it is not to be."""
     try:
         return samples.image(index)
@@ -253,7 +260,7 @@ def _open(samples: Samples, index: int) -> Picture | None:
         return None
 
 
-def _none_readable(name: str, count: int) -> str:
+def none_readable(name: str, count: int) -> str:
     return f"{count} images in a row, such as {name}, cannot be read. Check the disk and the files, or correct data_dir."
 
 
@@ -265,7 +272,7 @@ def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
         if not batch.total:
             names += batch.unreadable
             if len(names) >= UNREADABLE_RUN:
-                raise UserError(_none_readable(names[-1], len(names)))
+                raise UserError(none_readable(names[-1], len(names)))
             continue
         if held is not None:
             yield held
@@ -273,10 +280,10 @@ def _without_empty(batches: Iterator[Batch]) -> Iterator[Batch]:
     if held is not None:
         yield held._replace(unreadable=held.unreadable + names)
     elif names:
-        raise UserError(_none_readable(names[-1], len(names)))
+        raise UserError(none_readable(names[-1], len(names)))
 
 
-def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: int, pin_memory: bool) -> Iterator[Batch]:
+def batches_of(dataset: Dataset[T | Failed], jobs: Iterable[Job], workers: int, pin_memory: bool) -> Iterator[T]:
     """The jobs' batches in their order, made by `workers` processes that live as long as the iterator."""
     loader = DataLoader(
         _InProcess(dataset) if workers else dataset,
@@ -306,7 +313,7 @@ def _batches(dataset: Dataset[Batch | _Failed], jobs: Iterable[_Job], workers: i
                 raise ResourceError(f"a process that loads images {_ending(processes, error)}. {REMEDY}") from error
             if isinstance(batch, _Raised):
                 raise RuntimeError(f"in a process that loads images:\n{batch.trace}")
-            if isinstance(batch, _Failed):
+            if isinstance(batch, Failed):
                 raise UserError(batch.message)
             yield batch
     finally:

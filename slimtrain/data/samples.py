@@ -29,14 +29,10 @@ log = logging.getLogger(__name__)
 Picture = Image.Image | Tensor  # RGB, L or RGBX, or uint8 [3, 1 or 4, H, W]
 
 
-class Samples(Protocol):
-    """Images with a class each. Opening one raises whatever its decoder does on a damaged file."""
+class Pictures(Protocol):
+    """Images. Opening one raises whatever its decoder does on a damaged file."""
 
     def __len__(self) -> int: ...
-
-    def label(self, index: int) -> int:
-        """The class's number."""
-        ...
 
     def image(self, index: int) -> Picture:
         """The opened image."""
@@ -44,6 +40,14 @@ class Samples(Protocol):
 
     def name(self, index: int) -> str:
         """What messages call it: a path, or as in `digits test 17`."""
+        ...
+
+
+class Samples(Pictures, Protocol):
+    """Images with a class each."""
+
+    def label(self, index: int) -> int:
+        """The class's number."""
         ...
 
 
