@@ -175,8 +175,7 @@ class Start:
 
     def _worth_opening(self, artifacts: Sequence[Artifact], backend: str, known: Samples | None) -> list[Artifact]:
         """A few that spread best over the Pareto front of latency and accuracy."""
-        looks = known or self._looked_at(artifacts, backend)
-        ms = {label: min(row[min(row)]) for label, row in looks.items()}  # what disturbs a run makes it longer, never shorter
+        ms = {label: percentile(row[min(row)], 0.5) for label, row in (known or self._looked_at(artifacts, backend)).items()}
         candidates = [
             Candidate(artifact, ms[self._label(artifact)], accuracy_of(artifact))
             for artifact in artifacts

@@ -134,7 +134,7 @@ class State(Collector):
         yield GaugeMetricFamily("slimexport_ready", "Whether requests are taken.", float(self.runtime.ready))
         yield GaugeMetricFamily("slimexport_stale", "Whether the bundle on disk is another one by now.", float(now.stale))
         refused = CounterMetricFamily("slimexport_refused", "Requests that were not taken, or taken back.", labels=["reason"])
-        for reason, number in {**now.refused, "cancelled": now.cancelled}.items():
+        for reason, number in now.refused.items():
             refused.add_metric([reason], number)
         yield refused
         is_open = GaugeMetricFamily("slimexport_width_open", "Whether a width serves.", labels=["width"])

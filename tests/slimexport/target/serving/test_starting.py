@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,26 +68,6 @@ def test_five_are_opened_that_spread_best(tmp_path: Path, bench: Bench, clockwor
         assert labels(runtime) == ["0.1", "0.4", "0.6", "0.8", "1"]
     opened = [toy for toy in bench.runners if toy.closed == 0]
     assert not opened, "those that were looked at are closed, and the others when the runtime was"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_disturbed_machine_opens_the_same_widths(
-    tmp_path: Path, bench: Bench, clockwork: dict[str, float], monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    """A third of the runs take up to ten times as long: a median of five looks would often be one of them."""
-    clockwork.update({f"{width:g}": 1.2**number for number, width in enumerate(MANY)})
-    with Runtime(toy_bundle(tmp_path / "quiet", MANY), slo_ms=FOREVER_MS) as runtime:
-        chosen = labels(runtime)
-    draw, quiet = random.Random(seed), starting.time_run
-
-    def disturbed(compute: Any, batch: Array) -> float:
-        return quiet(compute, batch) * (draw.uniform(1, 10) if draw.random() < 1 / 3 else 1.0)
-
-    monkeypatch.setattr(starting, "time_run", disturbed)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    with Runtime(toy_bundle(tmp_path / "disturbed", MANY), slo_ms=FOREVER_MS) as runtime:
-        opened = labels(runtime)
-    assert opened == chosen
 
 
 def test_all_are_opened_where_they_are_few_or_asked_for(tmp_path: Path, bench: Bench) -> None:

@@ -8,23 +8,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from slimexport.target.serving import runtime as serving_runtime
-from slimexport.target.serving import watching
 from slimexport.target.serving.answer import Answer
 from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
-from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.packages import is_installed
 from tests.support.http_serving import LIMIT_S, NETWORK, SHAPE, Array, Running, images, logits, running
 from tests.support.serving_fakes import FakeRuntime, answer, failing
-from tests.support.serving_helpers import FOREVER_MS, Bench, Gate, bench, toy_bundle
-
-__all__ = ["bench"]
 
 pytest.importorskip("starlette", reason="pip install '.[serve]'")
 uvicorn = pytest.importorskip("uvicorn", reason="pip install '.[serve]'")
@@ -101,24 +94,6 @@ def test_ready_says_which_width_is_out_and_stays_while_any_serves(server: Runnin
         reply = server.get(path)
         assert (reply.status, reply.json["ready"], reply.json["widths"]) == (503, False, [])
     assert server.get("/v2/health/live").status == 200
-
-
-def test_ready_of_a_runtime_whose_session_hangs(tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way: a run that does not come back, the watcher that gives it up, and what a load balancer is told."""
-    monkeypatch.setattr(watching.Watcher.__init__, "__defaults__", (0.005,))
-    monkeypatch.setattr(serving_runtime, "HANG_FACTOR", 0.0)
-    gate = Gate()
-    bundle = toy_bundle(tmp_path / "b", network=NETWORK)
-    with Runtime(bundle, hang_s=0.2, policy="fixed:1", slo_ms=FOREVER_MS) as served, running(served) as server:
-        bench.of("1").before = gate
-        image = np.zeros((1, *SHAPE), np.float32)
-        hung = server.infer(asking(image))
-        assert "did not come back" in error_of(hung, 500)
-        ready = server.get("/v2/health/ready")
-        assert (ready.status, ready.json["widths"]) == (200, ["0.25", "0.5"])
-        assert "did not come back" in ready.json["out"]["1"]
-        assert server.infer(asking(image)).json["parameters"]["width"] == 0.5, "the rest serve"
-        gate.open()
 
 
 # ------------------------------------------------------------------------------------------------------------ inference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def test_accuracy_given_is_the_manifest_s_of_the_widths_that_answered() -> None:
 
 
 def test_what_is_now_is_asked_for_when_it_is_read() -> None:
-    runtime = FakeRuntime(snapshot=replace(FakeRuntime.snapshot, cancelled=3))
+    runtime = FakeRuntime()
     metrics = module.Metrics(runtime)
     values = read(metrics)
     assert values["slimexport_queue_images"] == 7
@@ -79,7 +78,6 @@ def test_what_is_now_is_asked_for_when_it_is_read() -> None:
     assert values["slimexport_slo_seconds"] == pytest.approx(0.05)
     assert (values["slimexport_ready"], values["slimexport_stale"]) == (1, 0)
     assert values["slimexport_refused_total{reason=full}"] == 2
-    assert values["slimexport_refused_total{reason=cancelled}"] == 3
     assert values["slimexport_width_open{width=1}"] == 1
     assert values["slimexport_width_accuracy{width=0.5}"] == 0.625
     assert values["slimexport_expected_seconds{batch=2,width=0.5}"] == pytest.approx(0.0015)
