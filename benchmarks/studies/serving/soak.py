@@ -20,7 +20,7 @@ from benchmarks.load.in_process import facts_of, images_of, play
 from benchmarks.load.traces import POISSON, draw
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.studies.serving.bundles import published_bundle
-from slimexport.target.serving.answer import Answer
+from slimexport.target.serving.answer import Answer, Snapshot
 from slimexport.target.serving.policy import FIXED
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import ResourceError
@@ -72,11 +72,21 @@ def grows(by: Mapping[str, float]) -> bool:
     return by.get("memory_mib", 0.0) > MOST_GROWTH_MIB or by.get("threads", 0) > 0 or by.get("handles", 0) > 0
 
 
+def unaccounted(before: Snapshot, after: Snapshot, sent: int) -> int:
+    """Requests that the runtime's own books, which know nothing of who sent them, have more or fewer of than were sent: as
+    submitted, or as ended."""
+
+    def ended(now: Snapshot) -> int:
+        return now.answered + now.failed + sum(now.refused.values()) + now.cancelled
+
+    return abs(after.submitted - before.submitted - sent) + abs(ended(after) - ended(before) - sent)
+
+
 class Answers:
     """Whether answers are those of their images, by what every width gives of every image alone."""
 
     def __init__(self, runtime: Runtime, images: Sequence[Array]) -> None:
-        self.wrong = 0
+        self.compared = self.wrong = 0
         self._count = len(images)
         self._right: dict[str, list[Array]] = {}
         before = runtime.policy
@@ -88,6 +98,7 @@ class Answers:
     def __call__(self, number: int, answer: Answer) -> None:
         right = self._right[answer.name][number % self._count]
         given = _one(answer)
+        self.compared += 1
         if given.shape != right.shape or not np.abs(given - right).max() <= TOLERANCE * np.abs(right).max():
             self.wrong += 1
 
@@ -129,6 +140,7 @@ def soak(given: Path | None, seconds: float, load: float, slo_ms: float, seed: i
             facts = facts_of(runtime.widths)
             capacity = capacity_of(median_times(runtime, facts[-1].label, images[0]))
             checked = Answers(runtime, images)
+            earlier = runtime.stats()
             trace = draw(POISSON, load * capacity, seconds, seed)
             print(f"{len(trace):,} requests at {trace.rate:.1f} per second, {duration(seconds)}", flush=True)
             looking = Looking(min(EVERY_S, seconds / LOOKS))
@@ -138,7 +150,14 @@ def soak(given: Path | None, seconds: float, load: float, slo_ms: float, seed: i
             counts = runtime.stats()
     of_policy = figures("drain", [samples], samples, slo_ms, seconds, facts)
     by = growth(looks)
-    lost = {"lost": of_policy.lost, "doubled": of_policy.doubled, "wrong": checked.wrong, "failed": of_policy.failed}
+    lost = {
+        "lost": of_policy.lost,
+        "doubled": of_policy.doubled,
+        "wrong": checked.wrong,
+        "failed": of_policy.failed,
+        "not_compared": of_policy.answered - checked.compared,
+        "not_accounted": unaccounted(earlier, counts, of_policy.requests),
+    }
     print(f"grown by: {', '.join(f'{name} {value:g}' for name, value in by.items()) or 'not seen, the run was too short'}")
     print(f"{of_policy.requests:,} requests, {100 * of_policy.attainment:.3f} % in time; {lost}")
     return {
@@ -150,6 +169,6 @@ def soak(given: Path | None, seconds: float, load: float, slo_ms: float, seed: i
         "answers": lost,
         "runtime": {"answered": counts.answered, "failed": counts.failed, "refused": dict(counts.refused)},
         "growth": by,
-        "holds": not grows(by) and not any(lost.values()),
+        "holds": bool(by) and not grows(by) and not any(lost.values()),  # what was not seen does not hold
         "held": [asdict(look) for look in looks],
     }

@@ -43,8 +43,10 @@ from slimtrain.base.text import some
 
 log = logging.getLogger(__name__)
 
-LOOKS = 5  # runs of one image that tell which widths are worth opening
+LOOKS = 9  # rounds of one image that tell which widths are worth opening
+LEAST_LOOKS = 3  # of them, however long they take
 LOOKING_S, START_S, LEAST_S = 4.0, 9.5, 0.5
+OPENING_SHARE = 0.75  # of the time to look, after which no more files are opened: the rest is for runs
 
 
 @dataclass(frozen=True)
@@ -187,19 +189,26 @@ class Start:
         """What one image takes: of all, or, where that takes long, of as many as there is time for, the ends first."""
         began = time.perf_counter()
         image = images_of(self.manifest.input.input_shape, 1)
-        looks: dict[str, dict[int, list[float]]] = {}
         key = self._key(artifacts, backend, [1])
         if (kept := read_kept(key)) is not None:
             return kept
-        for artifact in halving(artifacts):
-            if len(looks) >= MOST_OPEN and time.perf_counter() - began > LOOKING_S:
-                log.info("%d of %d widths were looked at", len(looks), len(artifacts))
-                return looks
-            file = self._open(artifact, backend)
-            try:
-                file(image)
-                looks[file.label] = {1: [time_run(file, image) for _ in range(LOOKS)]}
-            finally:
-                file.runner.close()
+        order = halving(artifacts)
+        with ExitStack() as opened:
+            files: list[OpenFile] = []
+            for artifact in order:
+                if len(files) >= MOST_OPEN and time.perf_counter() - began > OPENING_SHARE * LOOKING_S:
+                    break
+                files.append(self._open(artifact, backend))
+                opened.callback(files[-1].runner.close)
+                files[-1](image)  # the first of a shape plans its memory
+            looks: dict[str, dict[int, list[float]]] = {file.label: {1: []} for file in files}
+            for number in range(LOOKS):  # in turns: a disturbance hits all widths, and the median of none
+                if number >= LEAST_LOOKS and time.perf_counter() - began > LOOKING_S:
+                    break
+                for file in files:
+                    looks[file.label][1].append(time_run(file, image))
+        if len(files) < len(order):
+            log.info("%d of %d widths were looked at", len(files), len(order))
+            return looks
         keep(key, looks)
         return looks

@@ -37,7 +37,7 @@ SECONDS = (
     5.0,
 )
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
-ANSWERED, LATE = "answered", "late"
+ANSWERED, LATE, CANCELLED = "answered", "late", "cancelled"
 
 
 class Metrics:
@@ -46,12 +46,12 @@ class Metrics:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.registry = CollectorRegistry()
-        self._seen = 0
+        self._seen = self._cancelled = 0
         self._accuracies = {info.label: info.accuracy for info in runtime.widths}
         of_width: dict[str, Any] = {"labelnames": ("width",), "registry": self.registry}
         self.requests = Counter(
             "slimexport_requests",
-            "Requests by what became of them (answered; late: refused, as it would have been; failed) and width.",
+            "Requests by what became of them (answered; late: refused, as it would have been; failed; cancelled) and width.",
             ("outcome", "width"),
             registry=self.registry,
         )
@@ -93,6 +93,9 @@ class Metrics:
         for event in self.runtime.recent(self._seen):
             self._seen = event.number
             self._count(event)
+        cancelled = self.runtime.stats().cancelled  # no event: such a request has no end of its own on the runtime's clock
+        self.requests.labels(CANCELLED, "").inc(cancelled - self._cancelled)
+        self._cancelled = cancelled
 
     async def follow(self) -> None:
         """Update for ever, often enough that nothing is missed."""

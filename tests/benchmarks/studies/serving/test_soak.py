@@ -10,9 +10,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from benchmarks.studies.serving.soak import MOST_GROWTH_MIB, Answers, Held, grows, growth, held, soak
+from benchmarks.studies.serving.soak import MOST_GROWTH_MIB, Answers, Held, grows, growth, held, soak, unaccounted
 from slimexport.target.serving.runtime import Runtime, WidthInfo
 from tests.support.load_fakes import answer_of, start_quickly
+from tests.support.serving_fakes import SNAPSHOT
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -60,12 +61,22 @@ def test_an_answer_of_another_image_is_wrong() -> None:
     assert checked.wrong == 3
 
 
+def test_what_the_runtime_s_own_books_lack_is_seen() -> None:
+    before = replace(SNAPSHOT, submitted=12, answered=5, failed=1, refused={"late": 1, "full": 2, "closed": 3}, cancelled=0)
+    after = replace(before, submitted=22, answered=12, failed=2, refused={"late": 2, "full": 2, "closed": 3}, cancelled=1)
+    assert unaccounted(before, after, 10) == 0
+    assert unaccounted(before, replace(after, answered=11), 10) == 1
+    assert unaccounted(before, replace(after, answered=13), 10) == 1
+    assert unaccounted(before, replace(after, submitted=21), 10) == 1
+
+
 @LINUX
 def test_a_soak_of_a_moment(two_widths: Path, tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a loaded machine meets; a fiftieth of the capacity, which may be thousands a second."""
     start_quickly(monkeypatch, tmp_path)
     given = soak(two_widths, seconds=1.0, load=0.02, slo_ms=30_000.0, seed=0)
-    assert given["answers"] == {"lost": 0, "doubled": 0, "wrong": 0, "failed": 0}
+    nothing = ("lost", "doubled", "wrong", "failed", "not_compared", "not_accounted")
+    assert given["answers"] == dict.fromkeys(nothing, 0)
     assert given["figures"]["attainment"] == 1.0 and given["figures"]["requests"] == given["trace"]["requests"]
     assert len(given["held"]) >= 5 and set(given["growth"]) == {"memory_mib", "threads", "handles"}
     assert given["runtime"]["failed"] == 0 and given["environment"]["cpu"]

@@ -85,8 +85,31 @@ def test_looking_ends_in_time_the_ends_first(
     monkeypatch.setattr(starting, "LOOKING_S", 0.0)
     with Runtime(toy_bundle(tmp_path / "b", MANY)) as runtime:
         assert len(runtime.widths) <= 5 and labels(runtime)[-1] == "1"
-    looked_at = {toy.file for toy in bench.runners if toy.runs[:6] == [1] * 6 and len(toy.runs) == 6}
+    runs = [1] * (1 + starting.LEAST_LOOKS)
+    looked_at = {toy.file for toy in bench.runners if toy.runs == runs}
     assert len(looked_at) == 5 and {"net_x0_1.onnx", "net_x1.onnx", "net_x0_5.onnx"} <= looked_at
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_disturbance_while_looking_changes_no_choice(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A neighbor makes runs in a row, more than one width has rounds, take several times as long; a little noise is always."""
+    noise = np.random.default_rng(seed)
+    widths = MANY[:-1]
+    begins = int(noise.integers(3 * starting.LOOKS))
+    disturbed = range(begins, begins + 2 * starting.LOOKS)
+    numbers = itertools.count()
+
+    def time_run(compute: Any, batch: Array, clock: Any = None) -> float:
+        compute(batch)
+        factor = 5.0 if next(numbers) in disturbed else 1.0
+        return factor * float(noise.uniform(1.0, 1.02)) * 2.0 ** (10 * float(compute.label))
+
+    monkeypatch.setattr(starting, "time_run", time_run)
+    monkeypatch.setattr(starting, "LOOKING_S", float("inf"))
+    with Runtime(toy_bundle(tmp_path / "b", widths), batches=[1]) as runtime:
+        assert labels(runtime) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
 
 
 # --------------------------------------------------------------------------------------------------------------- kept

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from slimexport.target.serving.answer import Event
-from tests.support.serving_fakes import FakeRuntime
+from tests.support.serving_fakes import SNAPSHOT, FakeRuntime
 
 prometheus = pytest.importorskip("prometheus_client.parser", reason="pip install '.[serve]'")
 module = pytest.importorskip("slimexport.target.serving.http.metrics")
@@ -51,6 +52,15 @@ def test_every_event_is_counted_once_however_often_it_is_read() -> None:
     assert values["slimexport_images_total{width=1}"] == 4
     assert values["slimexport_deadline_misses_total{how=refused}"] == 1
     assert values["slimexport_deadline_misses_total{how=answered late}"] == 1
+
+
+def test_requests_whose_clients_went_are_an_outcome_of_their_own() -> None:
+    runtime = FakeRuntime(events=EVENTS, snapshot=replace(SNAPSHOT, cancelled=2))
+    metrics = module.Metrics(runtime)
+    assert read(metrics)["slimexport_requests_total{outcome=cancelled,width=}"] == 2
+    runtime.snapshot = replace(SNAPSHOT, cancelled=5)
+    metrics.update()
+    assert read(metrics)["slimexport_requests_total{outcome=cancelled,width=}"] == 5
 
 
 def test_times_are_seconds_by_width_of_what_was_answered() -> None:

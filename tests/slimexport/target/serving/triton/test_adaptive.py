@@ -22,10 +22,10 @@ from slimexport.target.serving.triton.adaptive import copies, write_adaptive
 from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensors import Result
 from slimtrain.base.errors import ResourceError
-from slimtrain.base.folders import replacing
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact, with_file
 from tests.support.export_helpers import tree
+from tests.support.failing_moves import fail_at
 from tests.support.onnx_outlines import outline
 from tests.support.pbtxt import parse
 from tests.support.served_widths import CLASSES, NETWORK, SHAPE, bundle_of, onnx_file
@@ -210,30 +210,14 @@ def test_one_that_another_process_wrote_meanwhile_is_not_touched(tmp_path: Path,
     assert tree(tmp_path / "models") == {"net/theirs": b"theirs"}
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize(("swaps", "failing"), [(True, 0), (False, 0), (False, 1)])
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
 def test_an_interrupted_replacement_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, swaps: bool, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool, failing: int, error: BaseException
 ) -> None:
     manifest = bundle_of(tmp_path / "bundle", THREE)
     before = written(tmp_path, manifest)
-    rename, exchange, calls = os.rename, replacing.exchange, iter(range(100))
-
-    def failing_rename(source: Path, target: Path) -> None:
-        if next(calls) == failing:
-            raise error
-        rename(source, target)
-
-    def failing_exchange(source: Path, target: Path) -> bool:
-        if not swaps:
-            return False
-        if next(calls) == 0:
-            raise error
-        return exchange(source, target)
-
-    monkeypatch.setattr(os, "rename", failing_rename)
-    monkeypatch.setattr(repository, "exchange", failing_exchange)
+    fail_at(monkeypatch, repository, failing, error, swaps)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError):
         written(tmp_path, manifest, slo_ms=5, overwrite=True)
     assert tree(tmp_path / "models") == before

@@ -21,11 +21,11 @@ from slimexport.target.serving.triton import repository
 from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimtrain.base.errors import ResourceError, UserError
-from slimtrain.base.folders import replacing
 from tests.support.bundle_helpers import artifact, with_file
 from tests.support.bundle_helpers import engine as some_engine
 from tests.support.bundle_helpers import manifest as some_manifest
 from tests.support.export_helpers import tree
+from tests.support.failing_moves import fail_at
 from tests.support.onnx_outlines import outline
 from tests.support.pbtxt import parse
 
@@ -356,22 +356,7 @@ def test_an_interrupted_replacement_is_undone(
     bundle = tmp_path / "bundle"
     before = written(tmp_path, entry(bundle, name="old"), entry(bundle))
     artifacts = [entry(bundle), entry(bundle, name="new")]
-    rename, exchange, calls = os.rename, replacing.exchange, iter(range(100))
-
-    def failing_rename(source: Path, target: Path) -> None:
-        if next(calls) == failing:
-            raise error
-        rename(source, target)
-
-    def failing_exchange(source: Path, target: Path) -> bool:
-        if not swaps:
-            return False
-        if next(calls) == failing:
-            raise error
-        return exchange(source, target)
-
-    monkeypatch.setattr(os, "rename", failing_rename)
-    monkeypatch.setattr(repository, "exchange", failing_exchange)
+    fail_at(monkeypatch, repository, failing, error, swaps)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
         written(tmp_path, *artifacts, overwrite=True)
     assert tree(tmp_path / "models") == before
