@@ -32,6 +32,8 @@ from slimtrain.models.registry import ARCHITECTURES, described_architectures, sp
 from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 
 SHOWN = 4  # entries that a message lists
+# What published slimmable detectors have (mmdetection's names), and nothing else does.
+DETECTOR_KEYS = frozenset(("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight", "bbox_head.fc_cls.weight"))
 
 
 def identify(
@@ -92,6 +94,11 @@ def identify(
 
 def _architecture(state: StateDict, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
+    if state.keys() >= DETECTOR_KEYS:
+        raise CheckpointError(
+            f"{name}: is a slimmable detector, with {len(state)} entries such as {', '.join(sorted(DETECTOR_KEYS)[:2])}. "
+            "Expected a network that classifies: of a detector's file slimtrain.detection.published reads it."
+        )
     best, score = likeness(state)
     if score < ALIKE:
         keys = list(state)

@@ -42,7 +42,7 @@ def plain_spec(spec: WidthSpec) -> dict[str, Any]:
             "switches": list(spec.switches),
             "width_range": None if spec.width_range is None else list(spec.width_range),
             **({"channel_lists": _listed(spec.channel_lists)} if spec.channel_lists else {}),
-            "policy": asdict(spec.groups.policy),
+            "policy": {key: _listed(choice) for key, choice in asdict(spec.groups.policy).items() if choice},
             "groups": dict(spec.groups.sizes),
             "graph": to_plain(spec.graph),
             "constants": {name: torch.from_numpy(array) for name, array in spec.graph.constants.items()},
@@ -84,7 +84,7 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
     constants: dict[str, Tensor] = value["constants"]
     graph = from_plain(value["graph"], {name: tensor.numpy() for name, tensor in constants.items()})
     check_operators(graph)
-    groups = find_groups(graph, Policy(**value["policy"]))
+    groups = find_groups(graph, Policy(**{key: _tupled(choice) for key, choice in value["policy"].items()}))
     if groups.sizes != value["groups"]:
         raise ValueError("its channel groups are others than this version finds")
     switches, ends = _tupled(value["switches"]), _tupled(value["width_range"])

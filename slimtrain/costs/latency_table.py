@@ -29,7 +29,7 @@ from slimtrain.base.untrusted.quoting import quoted, reason
 from slimtrain.costs.graph_layers import GraphLayer, graph_layers
 from slimtrain.costs.latency_grid import Axis, Times
 from slimtrain.costs.layer_shapes import KINDS, LayerShape, layer_shapes
-from slimtrain.graph.policy import Policy
+from slimtrain.graph.policy import POLICIES, Policy
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan, Dim
 from slimtrain.models.spec import IMAGE_CHANNELS, NetworkSpec
@@ -187,7 +187,7 @@ def _options(spec: WidthSpec, shape: NetworkShape) -> str:
         options["in-channels"] = shape.in_channels
     if isinstance(spec, GraphSpec):
         usual, policy = vars(Policy()), vars(spec.groups.policy)
-        options |= {name.replace("_", "-"): choice for name, choice in policy.items() if choice != usual[name]}
+        options |= {name.replace("_", "-"): policy[name] for name in POLICIES if policy[name] != usual[name]}
     if spec.family == "us":
         options["range"] = "{:g}:{:g}".format(*spec.range)
     return "".join(f" --{name} {value}" for name, value in options.items())

@@ -39,8 +39,8 @@ class ProposalSettings:
 
 @dataclass(frozen=True)
 class BoxSettings:
-    """`roi_size`, `sampling_ratio`: of RoIAlign. `weights`: what codes (x, y, width, height) were multiplied by. `score`: what a
-    detection's is above; `nms`: the IoU above which the worse of two of a class goes; `least_size`: of a side, in pixels;
+    """`roi_size`, `sampling_ratio`: of RoIAlign. `weights`: what codes (x, y, width, height) were multiplied by. `score`: what
+    a detection's is above; `nms`: the IoU above which the worse of two of a class goes; `least_size`: of a side, in pixels;
     `detections`: of an image; `candidates`: of an image, before NMS, where no image decides how many there are."""
 
     roi_size: int = 7
@@ -74,8 +74,9 @@ class KeypointSettings:
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """A detector. `classes`: without the background, which is class 0 (RetinaNet has none). `mean`, `std`: of RGB values between 0 and 1.
-    `convention`: how boxes are counted, `torchvision` or as the published branch did (mmdetection of 2018)."""
+    """A detector. `classes`: without the background, which is class 0 (RetinaNet has none). `mean`, `std`: of RGB values
+    between 0 and 1. `convention`: how boxes are counted, torchvision's way or as the published branch did (mmdetection of
+    2018)."""
 
     classes: int
     kind: str = FASTER

@@ -22,12 +22,16 @@ class Policy:
     `heads`: `outer` keeps heads whole and drops some, `inner` narrows every head; so for whatever a view splits.
     `conv_groups`: `outer` drops whole groups of a grouped convolution, `inner` narrows every group. `shuffles`: `exact`
     follows every channel, `free` takes a shuffled order for any order: narrow networks are then no sub-networks of the wide
-    one, only training gives them meaning.
+    one, only training gives them meaning. `fixed`: the beginnings of the names of modules whose outputs stay as they are
+    (`backbone.fpn.`). `inner`: the beginnings of the names of outputs that only the network's own user reads, and that get
+    narrower with it; others stay as they are.
     """
 
     heads: str = "outer"
     conv_groups: str = "outer"
     shuffles: str = "exact"
+    fixed: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, choices in POLICIES.items():

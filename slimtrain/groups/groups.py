@@ -16,6 +16,7 @@ from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
 from slimtrain.graph.policy import Policy
 
+FIXED = "it is kept as it is"
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
 Places = tuple[tuple[str, int, int], ...]  # (parameter's name, dimension, positions there) that one slot occupies
 
@@ -107,13 +108,16 @@ def _label(graph: Graph, run: Labelling) -> None:
         dims = range(KERNEL_FROM if parameter.node in kernels else len(shape)) if labelled else ()
         axes = {dim: run.fresh(shape[dim]) for dim in dims if shape[dim] > 1}
         run.labels[Value(parameter.node)] = Labels.along(shape, dict(axes))
+        if parameter.name.startswith(run.policy.fixed):
+            run.pin_axis(axes.get(0), FIXED)
     for node in graph.nodes:
         run.node = node
         for index, labels in enumerate(_labels_of(Call(run, node))):
             run.labels[Value(node.name, index)] = _same_for_all(run, labels, node.outputs[index])
     run.node = None
-    for value in graph.outputs:
-        run.pin_all(run.labels[value], "the network gives it out")
+    for (name, _), value in zip(graph.results, graph.outputs, strict=True):
+        if not name.startswith(run.policy.inner):
+            run.pin_all(run.labels[value], "the network gives it out")
 
 
 def _kernels(graph: Graph) -> set[str]:

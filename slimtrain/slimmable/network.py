@@ -59,9 +59,9 @@ class SlimmableNetwork(nn.Module):
         else:
             object.__setattr__(self, name, value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, classes], at the active plan; of a traced network what its module gives."""
-        logits: Tensor = self.body.forward(x)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, classes], at the active plan; of a traced network what its module takes and gives."""
+        logits: Tensor = self.body.forward(*inputs)
         return logits
 
     def plan(self, width: float) -> ChannelPlan:

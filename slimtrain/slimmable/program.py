@@ -61,9 +61,16 @@ def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any
     return argument.at(run.batch) if isinstance(argument, Batch) else argument
 
 
+TORCHVISION = ("roi_align",)  # operators that are torchvision's
+
+
 def operator(op: str) -> Any:
-    """An ATen operator by the graph's name of it: `conv2d`, `add.Tensor`."""
+    """An ATen operator, or one of torchvision's, by the graph's name of it: `conv2d`, `add.Tensor`."""
     kind, _, overload = op.partition(".")
+    if kind in TORCHVISION:
+        import torchvision  # noqa: F401  it enters them
+
+        return getattr(getattr(torch.ops.torchvision, kind), overload or "default")
     return getattr(getattr(torch.ops.aten, kind), overload or "default")
 
 

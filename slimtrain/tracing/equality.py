@@ -24,6 +24,7 @@ from slimtrain.graph.graph import CONSTANT, Argument, Graph, Node, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import AFFINE, SwitchableNorm, UniversalNorm
+from slimtrain.tracing.exported import inputs_of
 from slimtrain.tracing.outputs import tensors_of
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
@@ -42,22 +43,24 @@ class NotEqualError(UserError):
 
 
 @torch.no_grad()
-def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -> None:
-    """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images."""
+def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor | Sequence[Tensor]) -> None:
+    """NotEqualError unless `network` at its widest plan gives what `module` gives, in float64, for random images (and the
+    example's own other inputs, where the module takes several: regions must be some)."""
     spec = network.spec
     assert isinstance(spec, GraphSpec)
     tolerance = rounding_of(spec.graph)
-    if _agree(network, module, example, tolerance):
+    first, *others = inputs_of(example)
+    if _agree(network, module, first, others, tolerance):
         return
-    full = (2, *example.shape[1:])
+    full = (len(first) if others else 2, *first.shape[1:])
     try:
-        pairs = _of_copies(network, module, _images(spec.graph, example, full, torch.float64), torch.float64)
+        pairs = _of_copies(network, module, _drawn(spec.graph, first, others, full, torch.float64), torch.float64)
         if _largest(pairs) >= tolerance and _largest(pairs) < CAST:  # casts that do nothing in float32 are in no graph
-            images = _images(spec.graph, example, full, torch.float32)
-            tolerance, pairs = CAST, _of_copies(network, module, images, torch.float32)
+            drawn = _drawn(spec.graph, first, others, full, torch.float32)
+            tolerance, pairs = CAST, _of_copies(network, module, drawn, torch.float32)
     except (RuntimeError, TypeError, ValueError):  # a module that casts its images to float32 cannot run in float64
-        images = _images(spec.graph, example, full, torch.float32)
-        tolerance, pairs = IN_FLOAT32, _of_copies(network, module, images, torch.float32)
+        drawn = _drawn(spec.graph, first, others, full, torch.float32)
+        tolerance, pairs = IN_FLOAT32, _of_copies(network, module, drawn, torch.float32)
     for (result, _), (expected, output) in zip(spec.graph.results, pairs, strict=True):
         error = _largest([(expected, output)])
         if not error < tolerance:
@@ -67,16 +70,17 @@ def check_equal(network: SlimmableNetwork, module: nn.Module, example: Tensor) -
             )
 
 
-def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, tolerance: float) -> bool:
+def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, others: Sequence[Tensor], tolerance: float) -> bool:
     """Whether both are seen to give the same without copies of them: on a small image, or on one of the example's size."""
     spec = network.spec
     assert isinstance(spec, GraphSpec)
     if any(t.dtype == torch.float64 for t in (*module.parameters(), *module.buffers())):
         return False  # which would be the module's own, in which it might write
-    small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() else None
-    for shape in ([(1, example.shape[1], *small)] if small else []) + [(1, *example.shape[1:])]:
+    small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() and not others else None
+    whole = (len(example) if others else 1, *example.shape[1:])
+    for shape in ([(1, example.shape[1], *small)] if small else []) + [whole]:
         with suppress(Exception):  # of a module that takes no such images, or that cannot be run this way
-            pairs = _of_stored(network, module, _images(spec.graph, example, shape, torch.float64))
+            pairs = _of_stored(network, module, _drawn(spec.graph, example, others, shape, torch.float64))
             if _says_something(pairs) and _largest(pairs) < tolerance:
                 return True
     return False
@@ -101,6 +105,11 @@ def _largest(pairs: Outputs) -> float:
 def _says_something(pairs: Outputs) -> bool:
     """Whether every output of the module has a number that is finite."""
     return all(bool(theirs.isfinite().any()) for theirs, _ in pairs)
+
+
+def _drawn(graph: Graph, example: Tensor, others: Sequence[Tensor], shape: Sequence[int], number: torch.dtype) -> list[Tensor]:
+    """Random images, and the other inputs as they are."""
+    return [_images(graph, example, shape, number), *(x.to(number) if x.is_floating_point() else x for x in others)]
 
 
 def _images(graph: Graph, example: Tensor, shape: Sequence[int], number: torch.dtype) -> Tensor:
@@ -128,16 +137,16 @@ def _looked_up(graph: Graph) -> int:
     return min((size for size in rows if isinstance(size, int)), default=0)
 
 
-def _of_stored(network: SlimmableNetwork, module: nn.Module, images: Tensor) -> Outputs:
+def _of_stored(network: SlimmableNetwork, module: nn.Module, images: Sequence[Tensor]) -> Outputs:
     """What both give in float64, while their stored tensors stay what they are."""
     widest = network.spec.widest
     # The plan from before comes back outside of `Stored`, in the numbers that it was active in.
     with _evaluating(network), network.at(widest), Stored(network, torch.float64), network.at(widest):
-        output = network(images)  # first: where the graph holds the size of its images, it stops here
+        output = network(*images)  # first: where the graph holds the size of its images, it stops here
     shared = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
     reference = _copied(module, shared).eval()
     with Stored(reference, torch.float64):
-        return _pairs(reference(images), output)
+        return _pairs(reference(*images), output)
 
 
 @contextmanager
@@ -151,7 +160,7 @@ def _evaluating(network: SlimmableNetwork) -> Iterator[None]:
 
 
 def _of_copies(
-    network: SlimmableNetwork, module: nn.Module, images: Tensor, number: torch.dtype, opened: bool = True
+    network: SlimmableNetwork, module: nn.Module, images: Sequence[Tensor], number: torch.dtype, opened: bool = True
 ) -> Outputs:
     """What copies of both give that hold `number`s, with `OPEN` in the place of zeros, if they give anything finite then."""
     try:
@@ -164,7 +173,7 @@ def _of_copies(
     for parameter in (*zeros_of(reference), *zeros_of(ours)) if opened else ():
         parameter.fill_(OPEN)
     with ours.at(ours.spec.widest):
-        pairs = _pairs(reference(images), ours(images))
+        pairs = _pairs(reference(*images), ours(*images))
     return pairs if not opened or _says_something(pairs) else _of_copies(network, module, images, number, opened=False)
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,19 +30,28 @@ class NotExportable(UserError):
     exit_code = 2
 
 
-def exported_program(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """`module` on images like `example` [N, C, H, W] (any rank; N is of no account), in evaluation mode.
+def inputs_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The inputs of an example: one, or several."""
+    return (example,) if isinstance(example, Tensor) else tuple(example)
+
+
+def exported_program(module: nn.Module, example: Tensor | Sequence[Tensor]) -> ExportedProgram:
+    """`module` on images like `example` [N, C, H, W] (any rank; N is of no account), in evaluation mode. Of several inputs the
+    others have a number of rows for each image of the first: regions [N * 100, 5].
 
     NotExportable, with torch's reason and the line of the user's module, where it cannot be exported.
     """
     training = [part for part in module.modules() if part.training]
     module.eval()
-    images = torch.empty((_batch(module, example), *example.shape[1:]), dtype=example.dtype)
+    first, *others = inputs_of(example)
+    batch = _batch(module, (first, *others))
+    rows = [batch, *(batch * (other.shape[0] // first.shape[0]) for other in others)]
+    given = tuple(torch.empty((n, *x.shape[1:]), dtype=x.dtype) for n, x in zip(rows, (first, *others), strict=True))
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(module, (images,), strict=False)
+            return torch.export.export(module, given, strict=False)
     except Exception as error:
-        raise NotExportable(export_refusal(module, example, error)) from error
+        raise NotExportable(export_refusal(module, (first, *others), error)) from error
     finally:
         for part in training:
             part.training = True
@@ -61,9 +70,10 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _batch(module: nn.Module, example: Tensor) -> int:
-    tensors = [*module.parameters(), *module.buffers(), example]
+def _batch(module: nn.Module, inputs: Sequence[Tensor]) -> int:
+    tensors = [*module.parameters(), *module.buffers(), *inputs]
     sizes = {size for tensor in tensors for size in tensor.shape if size}
+    sizes |= {other.shape[0] // inputs[0].shape[0] for other in inputs[1:]}
     return next((batch for batch in BATCHES if all(size % batch for size in sizes)), BATCHES[0])
 
 
@@ -86,11 +96,11 @@ def user_line(trace: str) -> str:
 UNKNOWN_OUTPUT = re.compile(r"Found <class '(?P<type>[^']+)'> in output, which is not a known type")
 
 
-def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
+def export_refusal(module: nn.Module, inputs: Sequence[Tensor], error: Exception) -> str:
     """What to say of a module that torch does not export: its own error where it does not take such images at all, else
     torch's reason, shortened, with the line of the module."""
-    name, shape = type(module).__name__, "x".join(map(str, example.shape[1:]))
-    own = _own_error(module, example)
+    name, shape = type(module).__name__, " and ".join("x".join(map(str, x.shape[1:])) for x in inputs)
+    own = _own_error(module, inputs)
     if own is not None:
         return (
             f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected a module of one batch of images; "
@@ -103,7 +113,7 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
             f"{name}: gives out a {kind}, which torch does not look into. Expected tensors in dictionaries, tuples and lists, "
             f"or, of a dataclass, torch.export.register_dataclass({kind}) before it is exported."
         )
-    zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
+    zeros = ", ".join(f"torch.zeros({', '.join(map(str, x.shape))})" for x in _two(inputs))
     return (
         f"{name}: torch cannot export it for inputs of {shape}{_at(error)}: {_reason(error)}. Expected a module whose forward "
         "pass takes one batch of images and does not depend on their values (if, for, .item() on them); run "
@@ -111,11 +121,17 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
     )
 
 
-def _own_error(module: nn.Module, example: Tensor) -> Exception | None:
+def _two(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros for two images."""
+    images = inputs[0].shape[0] or 1
+    return [torch.zeros((max(2 * x.shape[0] // images, 2), *x.shape[1:]), dtype=x.dtype) for x in inputs]
+
+
+def _own_error(module: nn.Module, inputs: Sequence[Tensor]) -> Exception | None:
     """What the module raises by itself for such images; None where it takes them."""
     try:
         with quiet(), torch.no_grad():
-            module(torch.zeros((2, *example.shape[1:]), dtype=example.dtype))
+            module(*_two(inputs))
     except Exception as error:
         return error
     return None

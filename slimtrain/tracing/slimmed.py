@@ -28,8 +28,8 @@ from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import Traced, read_program
 
 
-def trace(module: nn.Module, example: Tensor) -> Traced:
-    """The graph of `module` for images like `example` [N, C, H, W], and what its parameters hold.
+def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Traced:
+    """The graph of `module` for images like `example` [N, C, H, W] (or several inputs), and what its parameters hold.
 
     NotExportable, with the line of the user's module, where torch cannot export it.
     """
@@ -59,7 +59,7 @@ def _averaging(node: Node, module: nn.Module | None) -> Node:
 @ordinary_torch(numbers=False)
 def make_slimmable(
     module: nn.Module,
-    example: Tensor,
+    example: Tensor | Sequence[Tensor],
     widths: Sequence[float] = (0.25, 1.0),
     *,
     family: str = "us",
@@ -73,7 +73,9 @@ def make_slimmable(
     It gives what `module` gives: tensors in dictionaries (a dataclass's too), tuples (named ones too) and lists; logits
     [N, classes] that are its only output stand alone. What they are called in files follows from keys and names: `out`.
 
-    `example`: a batch of images [N, C, H, W], of signals [N, C, L], of anything [N, ...]; only its shape counts. `widths`: for
+    `example`: a batch of images [N, C, H, W], of signals [N, C, L], of anything [N, ...]; only its shape counts. Several,
+    where the module takes several: the others have a number of rows for each of the N, of no account when it runs (regions
+    [N * 100, 5]), and values that it can take. `widths`: for
     family `us` the narrowest and the widest width, and whichever between them keep statistics; for `s` the switches. `policy`:
     what is narrowed where there is a choice. `order`: how channels are ordered before any are dropped, by the L1 or L2 norm of
     what reads them (arXiv 1908.09791, sec. 3.3), or `none`. With `check`, equality at the widest plan is tested in float64.
@@ -114,8 +116,13 @@ def _check_given(module: object, example: object, family: str, name: str) -> Non
     """UserError for what is no module, no batch of images, no family and no name of a network."""
     if not isinstance(module, nn.Module):
         raise UserError(f"make_slimmable: got a {type(module).__name__}, expected a torch.nn.Module, built.")
-    if not isinstance(example, Tensor) or example.ndim < 2:
-        raise UserError(f"make_slimmable: the example is a {type(example).__name__}, expected a tensor [N, C, H, W].")
+    several = isinstance(example, list | tuple) and len(example) > 0
+    for part in example if isinstance(example, list | tuple) and several else [example]:
+        if not isinstance(part, Tensor) or part.ndim < 2:
+            raise UserError(f"make_slimmable: the example is a {type(part).__name__}, expected a tensor [N, C, H, W].")
+    if isinstance(example, list | tuple) and any(len(part) == 0 or len(part) % max(len(example[0]), 1) for part in example):
+        rows = ", ".join(str(len(part)) for part in example)
+        raise UserError(f"make_slimmable: inputs of {rows} rows, expected as many of each for every one of the first.")
     if family not in ("s", "us"):
         raise UserError(f"family {family!r}: expected us (universally slimmable) or s (slimmable, at its switches).")
     if name and not MODEL_NAME.fullmatch(name):

@@ -75,6 +75,15 @@ def window(call: Call) -> list[Labels]:
     return _kept_but(call, x, range(max(len(x.shape) - over, 0), len(x.shape)), "a window runs over it")
 
 
+@rule("roi_align")
+def pooled_regions(call: Call) -> list[Labels]:
+    """Regions [R, 5] of maps [N, C, H, W] -> [R, C, h, w]: rows are regions, channels pass."""
+    maps, regions = call.labels("input"), call.labels("rois")
+    for axis in (*maps.axes[2:], *regions.axes):
+        call.run.pin_axis(axis, "a window runs over it")
+    return [Labels.along(call.shape, {1: maps.axes[1]})]
+
+
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "zeros_like", "ones_like", "empty_like", "full_like")
 def keep(call: Call) -> list[Labels]:
     """Every dimension stays what it is; what softmax sums over is what stays."""
