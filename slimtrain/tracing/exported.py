@@ -30,19 +30,24 @@ class NotExportable(UserError):
     exit_code = 2
 
 
-def exported_program(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """`module` on images like `example` [N, C, H, W] (any rank; N is of no account), in evaluation mode.
+def exported_program(module: nn.Module, example: Tensor, *others: Tensor) -> ExportedProgram:
+    """`module` on images like `example` [N, C, H, W] (any rank; N is of no account), in evaluation mode. `others`: further
+    inputs, of as many rows for each image as they have more than the first.
 
     NotExportable, with torch's reason and the line of the user's module, where it cannot be exported.
     """
     training = [part for part in module.modules() if part.training]
     module.eval()
-    images = torch.empty((_batch(module, example), *example.shape[1:]), dtype=example.dtype)
+    batch = _batch(module, example, *others)
+    inputs = tuple(
+        torch.empty((batch * (given.shape[0] // example.shape[0]), *given.shape[1:]), dtype=given.dtype)
+        for given in (example, *others)
+    )
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(module, (images,), strict=False)
+            return torch.export.export(module, inputs, strict=False)
     except Exception as error:
-        raise NotExportable(export_refusal(module, example, error)) from error
+        raise NotExportable(export_refusal(module, error, example, *others)) from error
     finally:
         for part in training:
             part.training = True
@@ -61,9 +66,10 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _batch(module: nn.Module, example: Tensor) -> int:
-    tensors = [*module.parameters(), *module.buffers(), example]
-    sizes = {size for tensor in tensors for size in tensor.shape if size}
+def _batch(module: nn.Module, *examples: Tensor) -> int:
+    stored = [*module.parameters(), *module.buffers()]
+    shapes = [*(tensor.shape for tensor in stored), *(tensor.shape[1:] for tensor in examples)]
+    sizes = {size for shape in shapes for size in shape if size}
     return next((batch for batch in BATCHES if all(size % batch for size in sizes)), BATCHES[0])
 
 
@@ -86,11 +92,11 @@ def user_line(trace: str) -> str:
 UNKNOWN_OUTPUT = re.compile(r"Found <class '(?P<type>[^']+)'> in output, which is not a known type")
 
 
-def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
+def export_refusal(module: nn.Module, error: Exception, *examples: Tensor) -> str:
     """What to say of a module that torch does not export: its own error where it does not take such images at all, else
     torch's reason, shortened, with the line of the module."""
-    name, shape = type(module).__name__, "x".join(map(str, example.shape[1:]))
-    own = _own_error(module, example)
+    name, shape = type(module).__name__, " and ".join("x".join(map(str, example.shape[1:])) for example in examples)
+    own = _own_error(module, *examples)
     if own is not None:
         return (
             f"{name}: does not take inputs of {shape}{_at(own)}: {_reason(own)}. Expected a module of one batch of images; "
@@ -103,7 +109,10 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
             f"{name}: gives out a {kind}, which torch does not look into. Expected tensors in dictionaries, tuples and lists, "
             f"or, of a dataclass, torch.export.register_dataclass({kind}) before it is exported."
         )
-    zeros = f"torch.zeros({', '.join(map(str, (2, *example.shape[1:])))})"
+    rows = (2 * example.shape[0] // examples[0].shape[0] for example in examples)
+    zeros = ", ".join(
+        f"torch.zeros({', '.join(map(str, (count, *example.shape[1:])))})" for count, example in zip(rows, examples, strict=True)
+    )
     return (
         f"{name}: torch cannot export it for inputs of {shape}{_at(error)}: {_reason(error)}. Expected a module whose forward "
         "pass takes one batch of images and does not depend on their values (if, for, .item() on them); run "
@@ -111,11 +120,13 @@ def export_refusal(module: nn.Module, example: Tensor, error: Exception) -> str:
     )
 
 
-def _own_error(module: nn.Module, example: Tensor) -> Exception | None:
+def _own_error(module: nn.Module, *examples: Tensor) -> Exception | None:
     """What the module raises by itself for such images; None where it takes them."""
     try:
         with quiet(), torch.no_grad():
-            module(torch.zeros((2, *example.shape[1:]), dtype=example.dtype))
+            rows = (2 * example.shape[0] // examples[0].shape[0] for example in examples)
+            inputs = (torch.zeros((count, *x.shape[1:]), dtype=x.dtype) for count, x in zip(rows, examples, strict=True))
+            module(*inputs)
     except Exception as error:
         return error
     return None

@@ -28,13 +28,14 @@ from slimtrain.tracing.exported import exported_program
 from slimtrain.tracing.reading import Traced, read_program
 
 
-def trace(module: nn.Module, example: Tensor) -> Traced:
-    """The graph of `module` for images like `example` [N, C, H, W], and what its parameters hold.
+def trace(module: nn.Module, example: Tensor, *others: Tensor) -> Traced:
+    """The graph of `module` for images like `example` [N, C, H, W], and what its parameters hold. `others`: further inputs, of
+    as many rows for each image as they have more than the first.
 
     NotExportable, with the line of the user's module, where torch cannot export it.
     """
     with kept_branches(module) as branches:
-        traced = read_program(exported_program(module, example))
+        traced = read_program(exported_program(module, example, *others))
     parts = dict(module.named_modules())
     nodes = tuple(_branch(_averaging(node, parts.get(node.module)), branches) for node in traced.graph.nodes)
     return Traced(dataclasses.replace(traced.graph, nodes=nodes), traced.tensors)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
 ROUNDS = 12  # at most 10 were needed in 105 sets of 1,000 or 2,000 drawn boxes
 
@@ -47,3 +48,35 @@ class FixedPoint:
             before = keep
             keep = valid * (torch.matmul(keep.unsqueeze(1), over).squeeze(1) == 0).to(boxes.dtype)
         return keep, (before == keep).all(1)
+
+
+@torch.library.custom_op("slimtrain::non_maximum_suppression", mutates_args=())
+def non_maximum_suppression(boxes: Tensor, valid: Tensor, labels: Tensor | None, threshold: float, classes: int) -> Tensor:
+    """Which boxes stay, 0 or 1 [B, n]: an operator of graphs whose ONNX form is NonMaxSuppression. `classes`: the largest of
+    `labels`."""
+    keep = torch.zeros_like(valid)
+    for image in range(len(boxes)):
+        (counted,) = valid[image].nonzero(as_tuple=True)
+        ranks = -counted.to(boxes.dtype)
+        of_class = torch.zeros_like(counted) if labels is None else labels[image][counted]
+        for label in of_class.unique():
+            (own,) = (of_class == label).nonzero(as_tuple=True)
+            stays = nms(boxes[image][counted[own]], ranks[own], threshold)
+            keep[image, counted[own[stays]]] = 1
+    return keep
+
+
+@non_maximum_suppression.register_fake
+def _(boxes: Tensor, valid: Tensor, labels: Tensor | None, threshold: float, classes: int) -> Tensor:
+    return torch.empty_like(valid)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """NMS as ONNX's own operator: faster on CPUs, in shapes that images decide on. `classes`: the largest label."""
+
+    classes: int
+
+    def __call__(self, boxes: Tensor, valid: Tensor, labels: Tensor | None, threshold: float) -> tuple[Tensor, Tensor]:
+        keep = non_maximum_suppression(boxes, valid, labels, threshold, self.classes)
+        return keep, (keep >= 0).all(1)
