@@ -52,7 +52,12 @@ def joined(
     for part, held in parts.items():  # an input that is given out as it is
         known |= {(part, value): known[part, value] for value in held.graph.outputs}
     nodes = [
-        replace(node, name=_node_name(names[part], node.name), arguments=_renamed(node, part, known), module=_path(part, names, node))
+        replace(
+            node,
+            name=_node_name(names[part], node.name),
+            arguments=_renamed(node, part, known),
+            module=_path(part, names, node),
+        )
         for part, held in parts.items()
         for node in held.graph.nodes
     ]
@@ -79,7 +84,10 @@ def joined(
         if (part, value) in known
     }
     reordered = {
-        _node_name(names[part], node) for part, held in parts.items() if held.groups is not None for node in held.groups.reordered
+        _node_name(names[part], node)
+        for part, held in parts.items()
+        if held.groups is not None
+        for node in held.groups.reordered
     }
     return WiredGraph(graph, {**dims, **narrowed}, frozenset(reordered))
 
@@ -108,7 +116,9 @@ def _check_ends(parts: Mapping[str, Part], wires: Mapping[End, End], given: Mapp
         for name, type_ in held.graph.inputs:
             end = part, name
             if (end in wires) == (end in given):
-                raise ValueError(f"input {name} of {part} is {'two things' if end in wires else 'nothing'}: expected one thing")
+                raise ValueError(
+                    f"input {name} of {part} is {'two things' if end in wires else 'nothing'}: expected one thing"
+                )
             if end in wires:
                 _check_wire(parts, wires[end], f"input {name} of {part}", type_)
 

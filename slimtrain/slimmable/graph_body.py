@@ -196,17 +196,17 @@ class GraphBody(nn.Module):
 
     def forward(self, *images: Tensor) -> Any:
         """What the user's module gives: a tensor, or several in what they stand in."""
-        slots = self._begin(*images)
-        self._run(slots, images[0], 0, len(self.order.graph.nodes))
-        return self._outputs(slots)
+        slots = self.begin(*images)
+        self.run(slots, images[0], 0, len(self.order.graph.nodes))
+        return self.given(slots)
 
-    def _begin(self, *images: Tensor) -> Slots:
-        """The slots of all values, the images in theirs, which are the first."""
+    def begin(self, *images: Tensor | None) -> Slots:
+        """The slots of all values, the images in theirs, which are the first; None for an input that comes later."""
         if len(images) != len(self.order.graph.inputs):
             raise TypeError(f"{self.spec.name}: {len(images)} inputs, expected {len(self.order.graph.inputs)}")
         return [*images, *[None] * (len(self.order.graph.types) - len(images))]
 
-    def _run(self, slots: Slots, images: Tensor, begin: int, end: int) -> None:
+    def run(self, slots: Slots, images: Tensor, begin: int, end: int) -> None:
         """Some of the active program's steps, one after the other."""
         run = Run(images.shape[0], self.training, images.device, torch.is_grad_enabled())
         steps = self.ready.steps if end - begin == len(self.ready.steps) else self.ready.steps[begin:end]
@@ -228,7 +228,8 @@ class GraphBody(nn.Module):
         """What a value is at the moment."""
         return slots[self.order.slots[value]]
 
-    def _outputs(self, slots: Slots) -> Any:
+    def given(self, slots: Slots) -> Any:
+        """The outputs, once all has run."""
         outputs = [self.sliced(out) if isinstance(out, str) else slots[out] for out in self.outputs]
         return self.order.graph.given(outputs)
 
@@ -238,15 +239,15 @@ class GraphBody(nn.Module):
 
     def stages(self) -> Iterator[Stage]:
         """The graph taken apart where plans can begin to differ. What passes between stages are the slots of all values."""
-        yield Stage(lambda given: StageInput(self._begin(given.x), given.x))
+        yield Stage(lambda given: StageInput(self.begin(given.x), given.x))
         for span in self.order.spans:
             yield Stage(partial(self._stage, span.begin, span.end), span.groups)
-        yield Stage(lambda given: StageInput(self._outputs(given.x)))
+        yield Stage(lambda given: StageInput(self.given(given.x)))
 
     def _stage(self, begin: int, end: int, given: StageInput) -> StageInput:
         slots, images = [*given.x], given.images
         assert images is not None
-        self._run(slots, images, begin, end)
+        self.run(slots, images, begin, end)
         return StageInput(slots, images)
 
     @property

@@ -1,0 +1,1 @@
+"""Detectors trained at several plans in every step, and tested at each."""

@@ -1,0 +1,72 @@
+"""A detector in two parts computes what it does in one, gradients too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from slimtrain.detection.halves import Halves
+from slimtrain.detection.making import slimmable_detector
+from slimtrain.detection.settings import FASTER, MASK, RETINA
+from slimtrain.slimmable.network import SlimmableNetwork
+from tests.support.detectors import SIZE, small_detector
+
+
+def network_of(kind: str) -> tuple[SlimmableNetwork, tuple[torch.Tensor, ...]]:
+    module = small_detector(kind)
+    return slimmable_detector(module, (0.5, 1.0), image_size=SIZE, order="none"), module.example(SIZE, SIZE)
+
+
+@pytest.mark.parametrize("kind", [FASTER, MASK])
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_two_parts_are_the_whole(kind: str, width: float) -> None:
+    network, (images, *regions) = network_of(kind)
+    network.train()
+    results = []
+    for parts in (True, False):
+        network.zero_grad()
+        torch.manual_seed(0)
+        with network.at(network.plan(width)):
+            if parts:
+                halves = Halves(network)
+                first = halves.first(images)
+                assert set(first.outputs) == {name for name in _names(network) if not name.endswith("_logits")} - {
+                    "box_deltas"
+                }
+                outputs = halves.second(first, *regions)
+            else:
+                outputs = network(images, *regions)
+            sum(value.square().sum() for value in outputs.values()).backward()
+        results.append((outputs, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}))
+    (outputs, gradients), (right, right_gradients) = results
+    assert list(outputs) == list(right) and set(gradients) == set(right_gradients)
+    for name, value in right.items():
+        torch.testing.assert_close(outputs[name], value, rtol=0, atol=0)
+    for name, gradient in right_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=0, atol=0)
+
+
+def test_any_number_of_regions_and_any_size_of_images() -> None:
+    network, _ = network_of(FASTER)
+    images = torch.randn(3, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    rois = torch.tensor([[2.0, 4.0, 4.0, 40.0, 30.0], [0.0, 10.0, 8.0, 90.0, 90.0], [0.0, 1.0, 1.0, 9.0, 9.0]])
+    halves = Halves(network.eval())
+    outputs = halves.second(halves.first(images), rois)
+    alone = halves.second(halves.first(images[2:]), torch.cat([torch.zeros(1, 1), rois[:1, 1:]], 1))
+    assert outputs["class_logits"].shape == (3, 4)
+    torch.testing.assert_close(outputs["class_logits"][:1], alone["class_logits"])
+    none = halves.second(halves.first(images), rois[:0])
+    assert none["class_logits"].shape == (0, 4)
+
+
+def test_without_regions_all_is_in_the_first_part() -> None:
+    network, (images,) = network_of(RETINA)
+    halves = Halves(network.eval())
+    whole = network(images)
+    first = halves.first(images).outputs
+    assert list(first) == list(whole)
+    assert all(torch.equal(first[name], value) for name, value in whole.items())
+
+
+def _names(network: SlimmableNetwork) -> tuple[str, ...]:
+    return network.body.order.graph.form.names
