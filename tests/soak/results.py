@@ -4,10 +4,10 @@
     RUN: {"mode", "command", "date", "seconds", "seed", "commit", "environment", "classes": [CLASS, ...]}
     CLASS: {"class", "tried", "refused", "right", "wrong", "right_means", "wrong_kinds", and what a mode adds}
 
-`wrong_kinds` are {"what", "count", "first", "example"}. Classes of numbered cases have their `ranges`, [[first, end], ...] with
-`end` behind the last, and the `readers` that they were tried on, a hash of the packages' sources. Such a class adds up over
-runs of other numbers; numbers that a class has are refused, and so is what other readers were tried on, unless that is asked for:
-then the class says how many `readers` there were. Other classes take the place of the one before.
+`wrong_kinds` are {"what", "count", "first", "example"}. Classes of numbered cases have their `ranges`, [[first, end], ...]
+with `end` behind the last, and the `readers` that they were tried on, a hash of the packages' sources. Such a class adds up
+over runs of other numbers; numbers that a class has are refused, and so is what other readers were tried on, unless that is
+asked for: then the class names all of them. Other classes take the place of the one before.
 """
 
 from __future__ import annotations
