@@ -19,7 +19,7 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
-from slimexport.probes.choosing import Chosen, choose, most_others, others
+from slimexport.probes.choosing import Chosen, choose, far_reaching, most_others, others
 from slimexport.probes.sources import other_images, probe_images
 from slimexport.report import rejection
 from slimexport.request import (
@@ -200,7 +200,7 @@ def _probe_images(
     chosen = choose(checkpoint.network, plans, images, more, proof.probes or MOST_PROBES)
     count = len(chosen.images) + most_others(preprocessing.input_shape)
     pool = other_images(checkpoint, preprocessing, count, proof.images, calibrated)
-    return replace(chosen, more=others(chosen.images, pool))
+    return replace(chosen, more=others(chosen.images, far_reaching(checkpoint.network, plans, chosen.images, pool)))
 
 
 def _calibrate(

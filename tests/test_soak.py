@@ -19,7 +19,7 @@ from tests.soak.kinds.kind import Case, WrongResultError
 from tests.soak.kinds.registry import KINDS
 from tests.soak.outcomes import REFUSED, RIGHT, WRONG, Outcome, of_error
 from tests.soak.processes import Ended, Job
-from tests.soak.results import class_of, joined
+from tests.soak.results import added, class_of, joined
 from tests.support import ROOT
 
 
@@ -31,16 +31,21 @@ def soak(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_damaged_files_are_tried_counted_and_joined(tmp_path: Path) -> None:
     path = tmp_path / "robustness.json"
-    for kinds in ("search traces,images", "search traces"):
-        done = soak("fuzz", "--kinds", kinds, "--count", "8", "--workers", "1", "--commands", "0", "--output", str(path))
+    usual = ("fuzz", "--count", "8", "--workers", "1", "--commands", "0", "--output", str(path))
+    for more in (("--kinds", "search traces,images"), ("--kinds", "search traces", "--from", "8")):
+        done = soak(*usual, *more)
         assert "Traceback" not in done.stderr, done.stderr
     first, second = json.loads(path.read_text())["runs"]
-    assert [one["class"] for one in first["classes"]] == ["file: images"], "the traces' figures are those of the last run"
-    assert second["command"].startswith("python -m tests.soak fuzz --kinds") and second["environment"]["cores"]
-    for one in (*first["classes"], *second["classes"]):
-        assert one["tried"] == 8 == one["refused"] + one["right"] + one["wrong"]
-        assert one["refused"], one
+    assert [one["class"] for one in first["classes"]] == ["file: images"], "the traces' figures are with the last run's"
+    assert second["command"].startswith("python -m tests.soak fuzz --count 8") and second["environment"]["cores"]
+    for one, tried in ((first["classes"][0], 8), (second["classes"][0], 16)):
+        assert one["tried"] == tried == one["refused"] + one["right"] + one["wrong"]
+        assert one["refused"] and one["ranges"] == [[0, tried]], one
+    assert second["classes"][0]["added"][0]["ranges"] == [[0, 8]]
     assert done.returncode == int(any(one["wrong"] for one in second["classes"]))
+    again = soak(*usual, "--kinds", "search traces", "--from", "12")
+    assert again.returncode == 2 and "12 to 15 are counted already" in again.stderr and "--from 16" in again.stderr
+    assert json.loads(path.read_text())["runs"] == [first, second], "and nothing is written"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the calls that fail are a C program's")
@@ -132,6 +137,31 @@ def test_a_class_takes_the_place_of_the_one_before() -> None:
         ("fuzz", ["b"]),
     ]
     assert content["runs"][0]["classes"][0]["wrong"] == 1
+
+
+def test_numbered_cases_add_up_and_none_twice() -> None:
+    def one(first: int, end: int, wrong: int = 0, **facts: Any) -> dict[str, Any]:
+        outcomes = [Outcome("yaml", n, WRONG if n < first + wrong else REFUSED, "hang") for n in range(first, end)]
+        return class_of(
+            "file: yaml", outcomes, "", **{"ranges": [[first, end]], "readers": ["a"], "slowest_s": end / 10, **facts}
+        )
+
+    sum_ = added(added(one(0, 5, wrong=1), one(8, 10)), one(5, 8, wrong=2))
+    assert (sum_["tried"], sum_["refused"], sum_["wrong"], sum_["ranges"], sum_["slowest_s"]) == (10, 7, 3, [[0, 10]], 1.0)
+    assert [(group["what"], group["count"], group["first"]) for group in sum_["wrong_kinds"]] == [("hang", 3, 0)]
+    assert added(one(0, 2), one(5, 6))["ranges"] == [[0, 2], [5, 6]]
+    for first, end in ((0, 3), (9, 12), (4, 5)):
+        with pytest.raises(UserError, match="counted already"):
+            added(sum_, one(first, end))
+    with pytest.raises(UserError, match="--other-readers"):
+        added(one(0, 5), one(5, 6, readers=["b"]))
+    assert added(one(0, 5), one(5, 6, readers=["b"]), other_readers=True)["readers"] == ["a", "b"]
+    before = class_of("file: yaml", [Outcome("yaml", n, RIGHT) for n in range(5)], "")  # as files of before hold it
+    assert added(before, one(5, 6), other_readers=True)["readers"] == ["not told", "a"]
+    with pytest.raises(UserError, match="seed 1, these of 0"):
+        joined(
+            {"runs": [{"mode": "fuzz", "seed": 1, "classes": [before]}]}, {"mode": "fuzz", "seed": 0, "classes": [one(5, 6)]}
+        )
 
 
 def test_every_kind_says_what_is_right() -> None:

@@ -22,6 +22,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 STILL = 0.01  # share of the channels that may be moved by no probe image
 MORE, MORE_PIXELS = 96, 2**17  # at most, and of all of them together: 2 of 224 x 224, 0.6 MB
 MORE_EXACT_PIXELS = 2**15  # of those that the network runs, too: 32 of 32 x 32, none of 224 x 224
+TURNED = 64  # of a pool, in four ways each: what a trained network's rarest channels answer to is in few images of a hundred
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,56 @@ def others(images: Images, pool: Images) -> Array:
     """Those of a pool that are not among `images`, float16, as they are kept, as many as they may be."""
     most = most_others(images.shape[1:])
     known = {image.tobytes() for image in images}
+    new = {image.tobytes(): image for image in pool if image.tobytes() not in known}  # a pool may hold one twice
     with np.errstate(over="ignore"):
-        halves = [image.astype(np.float16) for image in pool if image.tobytes() not in known]
+        halves = [image.astype(np.float16) for image in new.values()]
     kept = [image for image in halves if np.isfinite(image).all()][:most]
     return np.stack(kept) if kept else np.empty((0, *images.shape[1:]), np.float16)
+
+
+def far_reaching(network: SlimmableNetwork, plans: Sequence[ChannelPlan], images: Images, pool: Images) -> Images:
+    """A pool for `others`, once with its images turned: those first which move the channels of the widest and the narrowest
+    plan farthest from where `images` do, as many as fp32 files are held against. As it is where that is none.
+
+    A channel that hardly any image opens hides the weights that read it; of 256 digits none opened one that a turned one did.
+    """
+    count = most_exact(pool.shape[1:])
+    if not count:
+        return pool
+    ways = turned(pool[:TURNED])
+    every = np.concatenate([images, ways])
+    ends = dict.fromkeys((max(plans, key=_size), min(plans, key=_size)))
+    reach = joined([reach_of(network, plan, every) for plan in ends])
+    first = farthest(reach, len(images), min(count, len(ways)))
+    taken = set(first)
+    rest = [i for i in range(len(images), len(every)) if i not in taken]
+    return np.concatenate([every[first], pool, every[rest]])
+
+
+def turned(images: Images) -> Images:
+    """Images as they are, mirrored, upside down and, square ones, with their axes exchanged; of other inputs than images
+    [N, channels, height, width] only as they are."""
+    if images.ndim != 4:
+        return images
+    ways = [images, images[..., ::-1], images[:, :, ::-1]]
+    if images.shape[2] == images.shape[3]:
+        ways.append(images.swapaxes(2, 3))
+    return np.concatenate(ways)
+
+
+def farthest(reach: Reach, known: int, count: int) -> list[int]:
+    """So many images behind the `known` ones, one after the other that which widens the channels' ranges most. Ranges count as
+    square roots of their share of all: the first that moves a channel is worth more than one that moves it farther."""
+    low, high = reach.low[:known].min(0), reach.high[:known].max(0)
+    whole = np.maximum(reach.high.max(0) - reach.low.min(0), np.finfo(np.float32).tiny)
+    left, chosen = list(range(known, len(reach.low))), list[int]()
+    while left and len(chosen) < count:
+        ranges = np.maximum(high, reach.high[left]) - np.minimum(low, reach.low[left])
+        with np.errstate(invalid="ignore"):  # of a network that computes infinities of some images
+            best = left.pop(int(np.sqrt(ranges / whole).sum(1).argmax()))
+        low, high = np.minimum(low, reach.low[best]), np.maximum(high, reach.high[best])
+        chosen.append(best)
+    return chosen
 
 
 def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:

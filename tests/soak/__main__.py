@@ -1,6 +1,6 @@
 """Hostile files, kills, failing disks and many exports in one process, with a fixed seed: tried, refused, right, wrong.
 
-    python -m tests.soak fuzz [--count 5000] [--kinds yaml,images] [--keep FOLDER]
+    python -m tests.soak fuzz [--from 0] [--count 5000] [--kinds yaml,images] [--keep FOLDER]
     python -m tests.soak replay yaml 17 --keep FOLDER
     python -m tests.soak kill [--count 200] [--scenarios export,train]
     python -m tests.soak faults [--count 100]
@@ -11,7 +11,9 @@ fuzz: damaged files of every kind, each given to what the commands read it with,
 than the file's own size; the first 20 of a kind are given to the command itself. replay: one again, with its traceback.
 kill: commands that get SIGKILL, SIGTERM or SIGINT, at moments of their time and at system calls that write. faults: each
 such call fails with ENOSPC, EIO and EACCES, alone, for good, or behind half a write. exports: what one process holds does not
-grow. guided: readers under atheris. With --output FILE, what came out is joined with what the file holds of other modes.
+grow. guided: readers under atheris. With --output FILE, what came out is joined with what the file holds of other modes; fuzz
+adds up there, over runs of other numbers (--from): a number never counts twice, nor what other versions of the readers were
+tried on, unless --other-readers asks for it.
 
 Exit codes: 0 nothing wrong; 1 something is; 2 usage; 3 a C compiler, or atheris, is not there.
 """
@@ -34,7 +36,7 @@ from slimtrain.base.errors import UserError, nearest
 from tests.soak.guided import GUIDED
 from tests.soak.kinds.registry import KINDS
 from tests.soak.modes import Asked, Class, exports, fuzz, hurt, under_atheris
-from tests.soak.results import run_of, shown, write
+from tests.soak.results import class_of, joined, read, readers, run_of, shown, write
 from tests.soak.scenarios import SCENARIOS
 
 PROGRAM = "tests.soak"
@@ -52,7 +54,7 @@ def chosen(text: str | None, known: Sequence[str]) -> list[str]:
 
 def classes_of(arguments: argparse.Namespace) -> Iterator[Class]:
     """What the mode that was asked for gives, class by class."""
-    asked = Asked(arguments.seed, arguments.workers, arguments.keep, lambda text: print(text, flush=True))
+    asked = Asked(arguments.seed, arguments.workers, arguments.keep, lambda text: print(text, flush=True), arguments.first)
     mode, count = arguments.mode, arguments.count
     if count is None:
         count = COUNTS.get(mode)
@@ -74,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--count", type=int, metavar="N", help=f"files of a kind, moments, calls, exports  [default: {_counts()}]"
     )
+    options.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="of fuzz: the first number of a file")
+    options.add_argument("--other-readers", action="store_true", help="add to what other versions were tried on")
     options.add_argument("--kinds", metavar="LIST", help=f"of {', '.join(KINDS)}  [default: all]")
     options.add_argument("--scenarios", metavar="LIST", help=f"of {', '.join(SCENARIOS)}  [default: all]")
     options.add_argument(
@@ -100,13 +104,25 @@ def main(words: Sequence[str] | None = None) -> int:
         return _replay(options, arguments)
     began, classes = time.monotonic(), list[dict[str, Any]]()
     with script_messages(PROGRAM, "interrupted."):
+        before = read(arguments.output) if arguments.output is not None else {}
+        if arguments.mode == "fuzz" and arguments.count != 0:
+            _addable(arguments, before)
         for one in classes_of(arguments):
             classes.append(one)
             print(shown([{**one, "wrong_kinds": []}]), flush=True)
             if arguments.output is not None:  # at once: all of them take hours
-                write(arguments.output, run_of(arguments.mode, given, time.monotonic() - began, arguments.seed, classes))
+                run = run_of(arguments.mode, given, time.monotonic() - began, arguments.seed, classes)
+                write(arguments.output, before, run, arguments.other_readers)
         print(shown(classes))
     return int(any(one["wrong"] for one in classes))
+
+
+def _addable(arguments: argparse.Namespace, before: dict[str, Any]) -> None:
+    """UserError, before the work, where a file of results could not take what will come."""
+    numbers = {"ranges": [[arguments.first, arguments.first + (arguments.count or COUNTS["fuzz"])]], "readers": [readers()]}
+    classes = [class_of(f"file: {name}", [], "", **numbers) for name in chosen(arguments.kinds, list(KINDS))]
+    run = {"mode": arguments.mode, "seed": arguments.seed, "classes": classes}
+    joined(before, run, arguments.other_readers)
 
 
 def _replay(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

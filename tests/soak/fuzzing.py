@@ -234,11 +234,13 @@ def _keep(kind: Kind, originals: Path, seed: int, number: int, place: Path) -> N
     case_of(kind, seed, number, place)
 
 
-def cases_for_commands(name: str, originals: Path, seed: int, count: int, place: Path) -> list[tuple[int, str, list[str]]]:
-    """The first cases of a kind as files below `place`: number, damage and the words of the command that reads it. Made by a
+def cases_for_commands(
+    name: str, originals: Path, seed: int, numbers: Sequence[int], place: Path
+) -> list[tuple[int, str, list[str]]]:
+    """Cases of a kind as files below `place`: number, damage and the words of the command that reads it. Made by a
     process of its own: opening a kind computes."""
     pipe, end = FORK.Pipe()
-    process = FORK.Process(target=_write_cases, args=(KINDS[name], originals, seed, count, place, end))
+    process = FORK.Process(target=_write_cases, args=(KINDS[name], originals, seed, numbers, place, end))
     process.start()
     end.close()
     cases: list[tuple[int, str, list[str]]] = pipe.recv()
@@ -246,11 +248,11 @@ def cases_for_commands(name: str, originals: Path, seed: int, count: int, place:
     return cases
 
 
-def _write_cases(kind: Kind, originals: Path, seed: int, count: int, place: Path, pipe: Connection) -> None:
+def _write_cases(kind: Kind, originals: Path, seed: int, numbers: Sequence[int], place: Path, pipe: Connection) -> None:
     silence(keep_errors=True)
     kind.open(originals)
     cases = []
-    for number in range(count):
+    for number in numbers:
         folder, work = place / str(number) / "case", place / str(number) / "work"
         folder.mkdir(parents=True)
         work.mkdir()

@@ -19,7 +19,7 @@ from tests.soak.kinds.registry import KINDS
 from tests.soak.originals import LIGHT
 from tests.soak.outcomes import RIGHT, WRONG, Outcome
 from tests.soak.processes import Job, compiled_shim, processes
-from tests.soak.results import class_of
+from tests.soak.results import class_of, readers
 from tests.soak.scenarios import SCENARIOS
 
 Class = dict[str, Any]
@@ -37,6 +37,7 @@ class Asked:
     workers: int = 2
     keep: Path | None = None
     say: Callable[[str], None] = print
+    first: int = 0  # number of a case, before which others have been tried
 
 
 @contextmanager
@@ -59,13 +60,14 @@ def prepared(light: bool = False) -> Iterator[tuple[Path, Path]]:
 
 def fuzz(asked: Asked, kinds: Sequence[str], count: int, commands: int) -> Iterator[Class]:
     """`count` damaged files of each kind, and the first `commands` of them through the command line."""
+    versions = [readers()]
     light = not commands and set(kinds) <= set(LIGHT)
     if not light:
         fuzzing.preload()
     with prepared(light) as (originals, place):
         for name in kinds:
             outcomes, kept = [], Counter[str]()
-            for outcome in fuzzing.fuzz(name, originals, asked.seed, range(count), asked.workers):
+            for outcome in fuzzing.fuzz(name, originals, asked.seed, range(asked.first, asked.first + count), asked.workers):
                 outcomes.append(outcome)
                 if outcome.outcome == WRONG:
                     kept[outcome.what] += 1
@@ -76,16 +78,23 @@ def fuzz(asked: Asked, kinds: Sequence[str], count: int, commands: int) -> Itera
             if len(outcomes) >= TELLING and not any(one.outcome == RIGHT for one in outcomes):
                 raise UserError(f"of {len(outcomes)} files of {name} all are refused: the one that they are made of is, too.")
             yield class_of(
-                f"file: {name}", outcomes, KINDS[name].right, slowest_s=round(max(one.seconds for one in outcomes), 2)
+                f"file: {name}",
+                outcomes,
+                KINDS[name].right,
+                slowest_s=round(max(one.seconds for one in outcomes), 2),
+                ranges=[[asked.first, asked.first + count]],
+                readers=versions,
             )
             if ran := list(_commands(asked, name, originals, place, min(commands, count))):
-                yield class_of(f"command: {name}", ran, "exit code 0")
+                ranges = [[asked.first, asked.first + len(ran)]]
+                yield class_of(f"command: {name}", ran, "exit code 0", ranges=ranges, readers=versions)
 
 
 def _commands(asked: Asked, name: str, originals: Path, place: Path, count: int) -> Iterator[Outcome]:
     """The first cases of a kind through the command line."""
+    numbers = range(asked.first, asked.first + count)
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        cases = fuzzing.cases_for_commands(name, originals, asked.seed, count, Path(folder)) if count else []
+        cases = fuzzing.cases_for_commands(name, originals, asked.seed, numbers, Path(folder)) if count else []
         with ThreadPoolExecutor(asked.workers) as pool:
 
             def run(case: tuple[int, str, list[str]]) -> Outcome:

@@ -48,7 +48,7 @@ class Victim:
 
         from slimexport.job import Job
         from slimexport.onnx_files.calibration import Calibration
-        from slimexport.probes.choosing import choose, most_others, others
+        from slimexport.probes.choosing import choose, far_reaching, most_others, others
         from slimexport.probes.sources import other_images, probe_images
         from slimexport.request import MOST_PROBES
         from slimexport.results import results_of
@@ -78,7 +78,8 @@ class Victim:
         else:  # int8 is calibrated on noise, and not on more contrast than that has
             more, pool = partial(noise_images, FRESH, size_, 1, channels), noise_images(count, size_, 1, channels)
         probes = choose(checkpoint.network, [self.plan], first, more, MOST_PROBES).images
-        costs, results, kept = CostCounter(checkpoint.spec, size_), results_of(checkpoint), others(probes, pool)
+        kept = others(probes, far_reaching(checkpoint.network, [self.plan], probes, pool))
+        costs, results = CostCounter(checkpoint.spec, size_), results_of(checkpoint)
         self.job = Job(checkpoint, preprocessing, costs, probes, files, calibration, results=results, more=kept)
         self.expected = self.job.reference(self.plan)
         self.files = {artifact.precision: (content, recorded) for artifact, content, recorded in self.job.emit(self.plan)}

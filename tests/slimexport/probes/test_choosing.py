@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from slimexport.probes.choosing import MORE, MORE_PIXELS, choose, greedy, most_exact, most_others, others
+from slimexport.probes.choosing import (
+    MORE,
+    MORE_PIXELS,
+    choose,
+    far_reaching,
+    farthest,
+    greedy,
+    most_exact,
+    most_others,
+    others,
+    turned,
+)
 from slimexport.probes.reach import Reach, reach_of
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.images import Images
@@ -72,6 +83,43 @@ def test_others_are_none_of_those_that_were_chosen_and_numbers_that_halves_can_h
     assert kept.dtype == np.float16
     np.testing.assert_array_equal(kept, pool[[1, 3, 4, 6, 7]].astype(np.float16))
     assert others(pool, pool).shape == (0, 3, 16, 16)
+
+
+def test_a_pool_that_holds_an_image_twice_gives_it_once() -> None:
+    pool = noise_images(4, 16, 3)
+    np.testing.assert_array_equal(others(pool[:1], pool[[0, 1, 2, 1, 3, 2]]), pool[[1, 2, 3]].astype(np.float16))
+
+
+def test_images_are_turned_in_every_way_that_keeps_their_size() -> None:
+    image = np.arange(12.0, dtype=np.float32).reshape(1, 3, 2, 2)
+    ways = turned(image)
+    assert len({way.tobytes() for way in ways}) == 4
+    assert [way[0].tolist() for way in ways] == [[[0, 1], [2, 3]], [[1, 0], [3, 2]], [[2, 3], [0, 1]], [[0, 2], [1, 3]]]
+    assert turned(image.reshape(1, 3, 1, 4)).shape == (3, 3, 1, 4)
+    assert turned(image.reshape(1, 3, 4)).shape == (1, 3, 4)
+
+
+def test_an_image_that_moves_a_channel_first_comes_before_those_that_move_others_farther() -> None:
+    """Channels 0 to 2; image 0 is known, 1 widens the first by half, 2 opens the last a little, 3 does nothing new."""
+    high = np.array([[0.5, 0.5, 0.0], [1.0, 0.5, 0.0], [0.5, 0.5, 1.0], [0.2, 0.5, 0.0]])
+    reach = Reach(np.zeros_like(high), high, (3,))
+    assert farthest(reach, 1, 2) == [2, 1]
+    assert sorted(farthest(reach, 1, 9)) == [1, 2, 3]
+
+
+def test_images_that_move_what_no_image_of_the_pool_does_are_held_against_the_network() -> None:
+    network = untrained_network("us_mobilenet_v1")
+    plan, pool = network.plan(0.25), noise_images(80, 32, 9)
+    images = pool[:2]
+    held = others(images, far_reaching(network, [plan], images, pool))[: most_exact(pool.shape[1:])].astype(np.float32)
+    first = others(images, pool)[: len(held)].astype(np.float32)
+    assert len(held) == 32
+    reach = reach_of(network, plan, np.concatenate([images, first, held]))
+    before, after = np.r_[0 : 2 + len(first)], np.r_[0:2, 2 + len(first) : len(reach.low)]
+    widths = [reach.high[chosen].max(0) - reach.low[chosen].min(0) for chosen in (before, after)]
+    assert np.sqrt(widths[1]).sum() > np.sqrt(widths[0]).sum()
+    large = np.zeros((3, 3, 224, 224), np.float32)
+    assert far_reaching(network, [plan], large[:2], large) is large, "the network runs none of those"
 
 
 @pytest.mark.parametrize(("shape", "count"), [((3, 16, 16), MORE), ((3, 224, 224), 2), ((3, 2048, 2048), 1), ((12, 50), MORE)])
