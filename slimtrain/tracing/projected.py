@@ -29,11 +29,11 @@ ROWS = 8  # directions that are left
 WORTH = 10**8  # multiply-accumulates of one image that must be saved before it pays to look at every operator
 
 
-class Projected(TorchDispatchMode):
+class Projected(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within the block products of matrices of many rows are computed on `ROWS` of them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.directions: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

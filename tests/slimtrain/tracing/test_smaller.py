@@ -19,7 +19,7 @@ def test_a_window_is_met_where_every_tap_has_a_gradient(taps: int, stride: int, 
     for size in range(dilation * (taps - 1) + 1 - 2 * padding, 12):
         if size > 0:
             weight = torch.zeros(1, 1, taps, requires_grad=True)
-            nn.functional.conv1d(torch.ones(1, 1, size), weight, None, stride, padding, dilation).sum().backward()
+            nn.functional.conv1d(torch.ones(1, 1, size), weight, None, stride, padding, dilation).sum().backward()  # type: ignore[no-untyped-call]
             assert weight.grad is not None and window.met(size) == bool(weight.grad.all()), size
 
 
