@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimtrain.graph.graph import CONSTANT, PARAMETER, Node, Value
+from slimtrain.graph.graph import CONSTANT, PARAMETER, Node, Parameter, Value
 from slimtrain.graph.order import Order, results
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.width_spec import WidthSpec
@@ -57,9 +57,10 @@ class Container(nn.Module):
 
 class GraphBody(nn.Module):
     """The graph of `spec`, with storage for the widest plan. In training mode dropouts drop and norms take the batch's
-    statistics, as in the user's module."""
+    statistics, as in the user's module. `tensors`: what is stored, by name, and its own from now on; zeros where there is
+    none of that shape and type."""
 
-    def __init__(self, spec: WidthSpec) -> None:
+    def __init__(self, spec: WidthSpec, tensors: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.of_nodes = graph_norms(spec.graph, spec.dims)
@@ -91,7 +92,7 @@ class GraphBody(nn.Module):
                 place._buffers[name] = torch.from_numpy(spec.graph.constants[parameter.name].copy())
                 place._non_persistent_buffers_set.add(name)
                 continue
-            tensor = torch.zeros(parameter.type.at(1), dtype=getattr(torch, parameter.type.dtype))
+            tensor = _storage(parameter, tensors or {})
             if parameter.kind == PARAMETER and tensor.is_floating_point():
                 place._parameters[name] = nn.Parameter(tensor)
             else:
@@ -261,6 +262,15 @@ class GraphBody(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         """Programs are made again: they hold functions, which no file does."""
         return {**self.__dict__, "programs": OrderedDict(), "layouts": {}, "program": None}
+
+
+def _storage(parameter: Parameter, tensors: Mapping[str, Tensor]) -> Tensor:
+    """What a parameter is stored in: its tensor, or zeros."""
+    shape, number = parameter.type.at(1), getattr(torch, parameter.type.dtype)
+    tensor = tensors.get(parameter.name)
+    if tensor is None or tensor.shape != shape or tensor.dtype != number or not tensor.is_contiguous():
+        return torch.zeros(shape, dtype=number)
+    return tensor
 
 
 def _norm(spec: WidthSpec, norm: GraphNorm) -> PlanNorm:

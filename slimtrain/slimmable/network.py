@@ -31,12 +31,14 @@ class SlimmableNetwork(nn.Module):
     >>> with network.at(network.spec.plan(0.5)):
     ...     network(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 10])
+
+    `tensors`: what a traced network stores, as of `GraphBody`.
     """
 
-    def __init__(self, spec: WidthSpec) -> None:
+    def __init__(self, spec: WidthSpec, tensors: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.spec = spec
-        body = GraphBody(spec)
+        body = GraphBody(spec, tensors)
         # The body runs, but what it holds is registered here: keys begin at `features`, as published. The two share their
         # tables, so that whatever replaces a tensor replaces it for both, and a user's module may have any name.
         self.body = body

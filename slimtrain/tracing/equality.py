@@ -3,8 +3,8 @@
 It is part of making a network, so it is made cheap where that costs nothing of what it proves. Stored tensors are not copied
 as a whole: `Stored` gives each operator its float64 ones while it runs. Where no constant of the graph holds the size of the
 images, smaller ones will do, as long as every tap of every convolution still meets a place of its map: then every stored
-number still counts in the output. Whatever does not agree that way is compared once more, by copies of both in float64 and
-with images of the example's size; only that decides that a network is another one.
+number still counts in the output (`smaller.py`). Whatever does not agree that way is compared once more, by copies of both in
+float64 and with images of the example's size; only that decides that a network is another one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from slimtrain.base.errors import UserError
-from slimtrain.graph.graph import CONSTANT, Argument, Graph, Node, Value
+from slimtrain.graph.graph import CONSTANT, Graph, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import AFFINE, SwitchableNorm, UniversalNorm
 from slimtrain.tracing.exported import inputs_of
 from slimtrain.tracing.outputs import tensors_of
+from slimtrain.tracing.smaller import smaller
 
 ROUNDING = 1e-9  # of the largest output: what float64 may differ by where sums run in another order
 IN_FLOAT32 = 1e-4  # where float32 is all that the module computes in
 CAST = 1e-5  # where the module itself computes something in float32, whatever its own numbers
 OPEN = 0.625  # in the place of zeros: neither closes a branch whose share it is nor the other one, whose share is the rest
-MULTIPLE = 32  # smaller images have sides that are multiples of what most networks halve them to
 
 Outputs = Sequence[tuple[Tensor, Tensor]]  # of the module, of the network
 
@@ -243,51 +243,6 @@ DESCRIBING: frozenset[Any] = frozenset(
         *(torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.is_floating_point),
     }
 )
-
-
-# -- smaller images
-
-
-def smaller(graph: Graph, sides: Sequence[int]) -> tuple[int, ...] | None:
-    """Sides of smaller images on which every tap of every convolution and pool of `graph` still meets a place of its map, in
-    proportion to those it was traced with; None where there are none."""
-    shares = [0.0] * len(sides)
-    for node in graph.nodes:
-        for dim, (reach, padding) in enumerate(_windows(graph, node, len(sides))):
-            size = graph.types[node.inputs[0]].shape[dim - len(sides)]
-            if not isinstance(size, int):
-                return None
-            if reach > 1:
-                shares[dim] = max(shares[dim], max(reach - padding, padding + 1) / size)
-    if not any(shares):
-        return None
-    small = tuple(min(side, math.ceil(side * share / MULTIPLE) * MULTIPLE) for side, share in zip(sides, shares, strict=True))
-    return small if math.prod(small) * 2 <= math.prod(sides) else None
-
-
-def _windows(graph: Graph, node: Node, dims: int) -> list[tuple[int, int]]:
-    """How far the window of a node reaches over each of the last `dims` dimensions, and how far its padding does; nothing of
-    nodes without one."""
-    if node.kind == f"conv{dims}d":
-        weight = node.arguments["weight"]
-        assert isinstance(weight, Value)
-        kernel = graph.types[weight].shape[2:]
-    elif node.kind in (f"max_pool{dims}d", f"avg_pool{dims}d"):
-        kernel = _per_dim(node.arguments["kernel_size"], dims, 1)
-    else:
-        return []
-    dilation = _per_dim(node.arguments.get("dilation"), dims, 1)
-    reach = [d * (int(k) - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]  # type: ignore[arg-type]
-    padding = node.arguments.get("padding")
-    if isinstance(padding, str):
-        return [(r, r // 2 if padding == "same" else 0) for r in reach]
-    return list(zip(reach, _per_dim(padding, dims, 0), strict=True))
-
-
-def _per_dim(argument: Argument, dims: int, otherwise: int) -> tuple[int, ...]:
-    """An argument that may stand once for all dimensions."""
-    given = argument if isinstance(argument, tuple) else (otherwise if argument is None else argument,)
-    return tuple(int(size) for size in (given * dims if len(given) == 1 else given))  # type: ignore[arg-type]
 
 
 def rounding_of(graph: Graph) -> float:

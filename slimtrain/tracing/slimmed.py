@@ -104,7 +104,7 @@ def make_slimmable(
     constants = {name: tensors[name].numpy() for name in traced.graph.constants}
     graph = dataclasses.replace(traced.graph, constants=constants)
     spec = GraphSpec(model, family, switches, graph, groups, (switches[0], switches[-1]) if family == "us" else None)
-    network = SlimmableNetwork(spec)
+    network = SlimmableNetwork(spec, tensors)
     load_tensors(network, tensors)
     network.train(module.training)
     if check:

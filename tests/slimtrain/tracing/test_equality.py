@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing import equality
-from slimtrain.tracing.equality import NotEqualError, check_equal, smaller
+from slimtrain.tracing.equality import NotEqualError, check_equal
 from slimtrain.tracing.slimmed import make_slimmable, trace
+from slimtrain.tracing.smaller import smaller
 from tests.support.user_networks import NETWORKS, images, network
 
 EXAMPLE = torch.zeros(2, 3, 128, 128)
