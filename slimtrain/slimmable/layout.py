@@ -10,8 +10,8 @@ from slimtrain.slimmable.network import SlimmableNetwork
 def takes_channels_last(network: SlimmableNetwork, device: torch.device, amp: str, wanted: bool | None = None) -> bool:
     """What is `wanted`, else what is faster: channels last, but for depthwise convolutions in float32 on a GPU.
 
-    Over a dozen steps, whose widths are drawn, one of US-MobileNet v1 takes 13 times as long as contiguous on an H200, where one
-    of S-ResNet-50 takes 0.66 times as long (benchmarks/results/training_us_h200.txt, training_s_h200.json).
+    Over a dozen steps, whose widths are drawn, one of US-MobileNet v1 takes 13 times as long as contiguous on an H200, where
+    one of S-ResNet-50 takes 0.66 times as long (benchmarks/results/training_us_h200.txt, training_s_h200.json).
     """
     if wanted is not None:
         return wanted
