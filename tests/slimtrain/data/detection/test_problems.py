@@ -14,7 +14,7 @@ def test_problems_are_counted_and_the_first_are_quoted() -> None:
     assert problems
     text = problems.message("a.json")
     assert text.startswith(
-        "a.json: 1,201 entries are broken and left out: 1,200 boxes of no size (annotation 0: [0, 0, 0, 5], annotation 1: "
-        "[0, 0, 0, 5], annotation 2: [0, 0, 0, 5] and 1,197 more); 1 file names"
+        "a.json: 1,201 entries are broken and left out: boxes of no size: 1,200 (annotation 0: [0, 0, 0, 5], annotation 1: "
+        "[0, 0, 0, 5], annotation 2: [0, 0, 0, 5] and 1,197 more); file names"
     )
     assert len(text) < 500 and "\x1b" not in text and "\n" not in text
