@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_objects_go_with_the_image_to_another_size() -> None:
         assert new.keypoints is not None and targets.keypoints is not None
         assert torch.allclose(new.keypoints[..., 0], targets.keypoints[..., 0] * width / 40)
         assert torch.equal(new.keypoints[..., 2], targets.keypoints[..., 2])
+
+
+@pytest.mark.parametrize("size", [(13, 17), (7, 61), (50, 90), (24, 40)])
+def test_masks_go_to_the_nearest_pixel(size: tuple[int, int]) -> None:
+    image, targets = scene()
+    masks = torch.rand(2, 24, 40, generator=torch.Generator().manual_seed(0)) > 0.5
+    new = resized(image, replace(targets, masks=masks), *size)[1].masks
+    expected = torch.nn.functional.interpolate(masks[None].float(), size, mode="nearest-exact")[0] > 0
+    assert new is not None and torch.equal(new, expected)
 
 
 def test_each_side_goes_with_its_own_ratio() -> None:
