@@ -79,9 +79,10 @@ class AveragePrecision:
                 # 0 means no object, so that ids count from 1
                 own = {"id": len(self.objects[kind]) + 1, "image_id": image, "category_id": label, "area": area}
                 self.objects[kind].append({**own, "iscrowd": int(crowd), **shape})
-            for score, label, shape in zip(
-                scores.tolist(), labels.tolist(), _shapes(kind, boxes, detected.masks, detected.keypoints), strict=True
-            ):
+            answers = _shapes(kind, boxes, detected.masks, detected.keypoints)
+            for score, label, shape in zip(scores.tolist(), labels.tolist(), answers, strict=True):
+                if kind != "boxes":
+                    del shape["bbox"]  # else its area, not that of the mask, would say how large a detection is
                 self.detections[kind].append({"image_id": image, "category_id": label, "score": score, **shape})
 
     def extend(self, other: AveragePrecision) -> None:

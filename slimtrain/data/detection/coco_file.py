@@ -6,6 +6,7 @@ boxes of no size. What is kept is a few large arrays, since processes that load 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -264,7 +265,7 @@ def _packed(images: list[_Image], classes: tuple[str, ...], points: tuple[str, .
         np.array([row.outline.kind for row in rows], np.int8),
         part_first,
         np.cumsum([len(part) for part in parts], dtype=np.int64),
-        np.array([value for part in parts for value in part], np.float64),
+        np.fromiter(itertools.chain.from_iterable(parts), np.float64),
     )
 
 

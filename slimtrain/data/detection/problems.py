@@ -31,6 +31,6 @@ class Problems:
         for kind, shown in self.kinds.items():
             number = self.counts[kind]
             more = f" and {number - len(shown):,} more" if number > len(shown) else ""
-            parts.append(f"{number:,} {kind} ({', '.join(shown)}{more})")
+            parts.append(f"{kind}: {number:,} ({', '.join(shown)}{more})")
         total = sum(self.counts.values())
         return printable(f"{file}: {count(total, 'entry is', 'entries are')} broken and left out: {'; '.join(parts)}.")
