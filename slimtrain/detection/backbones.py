@@ -56,38 +56,51 @@ def resnet_stages(depths: Sequence[int] = (3, 4, 6, 3), width: int = 64, bottlen
 
 
 def stages_of(network: nn.Module, strides: Sequence[int] = STRIDES, size: int = 128) -> Stages:
-    """The stages of any network that classifies: of every stride the last map, before whatever makes the next.
+    """The stages of any network that classifies: of every stride the last map before the block that halves it.
 
-    `network`: one that torch.fx can trace, for images [N, 3, size, size]. UserError where it cannot, or where it has no map of
-    a stride.
+    `network`: one that torch.fx can trace, for images [N, 3, size, size]. Of blocks that stand in a sequence (`nn.Sequential`)
+    the outermost counts: what a block computes before it halves its map (MobileNet's expansion) is no stage. UserError where
+    it cannot be traced, or has no map of a stride.
     """
+    title = type(network).__name__
     images = torch.zeros(2, 3, size, size)
     training = network.training
     try:
         _, names = get_graph_node_names(network.eval())
-        seen = _map_shapes(network, images, names)
+        shapes = _shapes(network, images, names)
     except (RuntimeError, TypeError, ValueError, fx.proxy.TraceError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{type(network).__name__}: its stages cannot be seen: {reason}. Expected a network that torch.fx traces and that "
-            f"takes images of {size} pixels; else give the maps yourself, by a module that returns a dictionary of them."
+            f"{title}: its stages cannot be seen: {reason}. Expected a network that torch.fx traces and that takes images of "
+            f"{size} pixels. Else give the maps yourself: Stages of a module that returns a dictionary of them."
         ) from error
     finally:
         network.train(training)
-    chosen: dict[str, tuple[str, int]] = {}
+    chosen: dict[str, str] = {}
+    channels = []
     for index, stride in enumerate(strides):
-        last = [(name, shape[1]) for name, shape in seen if len(shape) == 4 and shape[2:] == (size // stride,) * 2]
-        if not last:
-            raise UserError(
-                f"{type(network).__name__}: has no map of stride {stride}, expected one of each of {list(strides)}."
-            )
-        chosen[str(index)] = last[-1]
-    body = create_feature_extractor(network, {name: key for key, (name, _) in chosen.items()})
-    return Stages(body, tuple(channels for _, channels in chosen.values()), tuple(strides))
+        smaller = [name for name, shape in shapes.items() if len(shape) == 4 and 1 < shape[2] < size // stride]
+        block = _block(network, smaller[0]) if smaller and index + 1 < len(strides) else None
+        maps = [name for name, shape in shapes.items() if shape[2:] == (size // stride,) * 2 and len(shape) == 4]
+        outside = [name for name in maps if block is None or not f"{name}.".startswith(f"{block}.")]
+        if not outside:
+            raise UserError(f"{title}: has no map of stride {stride}, expected one of each of {', '.join(map(str, strides))}.")
+        chosen[outside[-1]] = str(index)
+        channels.append(int(shapes[outside[-1]][1]))
+    return Stages(create_feature_extractor(network, chosen), tuple(channels), tuple(strides))
 
 
-def _map_shapes(network: nn.Module, images: Tensor, names: Sequence[str]) -> list[tuple[str, torch.Size]]:
-    """What every node of `names` gives for `images`, in their order, of those that give a tensor."""
+def _shapes(network: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, torch.Size]:
+    """Node -> the shape of what it gives for `images`, of those that give a tensor, in their order."""
     with torch.no_grad():
         values = create_feature_extractor(network, list(names)).eval()(images)
-    return [(name, values[name].shape) for name in names if isinstance(values[name], Tensor)]
+    return {name: values[name].shape for name in names if isinstance(values[name], Tensor)}
+
+
+def _block(network: nn.Module, name: str) -> str:
+    """The outermost module that a node is in and that stands in a sequence; the node itself where it is in none."""
+    path = name.split(".")
+    for depth in range(1, len(path)):
+        if isinstance(network.get_submodule(".".join(path[:depth])), nn.Sequential | nn.ModuleList):
+            return ".".join(path[: depth + 1])
+    return name

@@ -1,9 +1,9 @@
 """Published slimmable detectors: Faster and Mask R-CNN on S-ResNet-50 with a pyramid (arXiv 1812.08928, sec. 4.3).
 
-Their files are mmcv's, {meta, state_dict, optimizer}, with 1,143 entries, with a mask head 1,155. Which detector one holds, for
-how many classes and at which switches, is read off keys and shapes. Neck and heads are of full width and shared by all switches.
-The published backbone fills its maps up with channels of zeros, which laterals of the full width read; ours read the leading
-channels alone, and compute the same.
+Their files are mmcv's, {meta, state_dict, optimizer}, with 1,143 entries, with a mask head 1,155. Which detector one holds,
+for how many classes and at which switches, is read off keys and shapes. Neck and heads are of full width and shared by all
+switches. The published backbone fills its maps up with channels of zeros, which laterals of the full width read; ours read the
+leading channels alone, and compute the same.
 
 What of the published convention is a value of the settings (how boxes are counted, how anchors lie, how regions are pooled) is
 in `settings.convention`. Classes are 1 to 80 in the order of COCO's categories, where torchvision's have gaps.
@@ -49,6 +49,7 @@ PARTS = (
 )
 STEM = re.compile(r"backbone\.bn1\.bn\.(\d+)\.weight")
 MASK_HEAD = "mask_head."
+CLASSIFIERS = ("classifier.", "fc.", "head.fc.")  # what the last layers of classifiers are called
 COUNTER = "num_batches_tracked"
 WIDTHS = 8  # switches have widths of whole eighths
 
@@ -88,10 +89,10 @@ def identified(state: Mapping[str, Tensor], name: str) -> tuple[DetectorSettings
     """What a published detector is, and its switches' widths, by keys and shapes. CheckpointError where `state` is none."""
     if not state.keys() >= DETECTOR_KEYS:
         missing = sorted(DETECTOR_KEYS - state.keys())
-        kind = "of a classifier" if any(key.startswith(("classifier.", "fc.", "linear.")) for key in state) else "else"
+        kind = "a classifier" if any(key.startswith(CLASSIFIERS) for key in state) else "something else"
         raise CheckpointError(
             f"{name}: holds {len(state)} entries beginning with {', '.join(list(state)[:3])}, but no {some(missing)}: the "
-            f"weights of something {kind}. Expected a published slimmable detector's (Faster or Mask R-CNN on S-ResNet-50). "
+            f"weights of {kind}. Expected a published slimmable detector's (Faster or Mask R-CNN on S-ResNet-50). "
             "A classifier is what a detector is trained from: give it as --pretrained."
         )
     logits = state["bbox_head.fc_cls.weight"]

@@ -1,66 +1,48 @@
-"""Small detectors, and scenes for them."""
+"""Small detectors, which run in a moment: ResNets of 16 channels, images of 64x96 pixels, 3 classes."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from slimtrain.data.detection.batches import DetectionBatch
-from slimtrain.data.detection.targets import Targets
-from slimtrain.detection.backbones import resnet_stages
+from slimtrain.detection.backbones import Stages, resnet_stages
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.settings import (
-    FASTER,
+    KEYPOINT,
     MASK,
     RETINA,
+    TORCHVISION,
     Anchors,
-    BoxSettings,
     DetectorSettings,
+    KeypointSettings,
     MaskSettings,
-    ProposalSettings,
 )
 
-SIZE, CLASSES = 64, 3
-STRIDES = (8, 16, 32)
+CLASSES, NECK, HIDDEN, HEAD = 3, 32, 48, 24
+SIZE = (64, 96)
+SINGLE = Anchors(((32, 40, 50),) * 5, strides=(8, 16, 32, 64, 128))
 
 
-def small_settings(kind: str = FASTER) -> DetectorSettings:
-    """Of a pyramid on two stages, of strides 8 and 16, and one level more (RetinaNet: two)."""
-    strides = (*STRIDES, 64) if kind == RETINA else STRIDES
+def small_settings(kind: str, convention: str = TORCHVISION) -> DetectorSettings:
     return DetectorSettings(
         CLASSES,
         kind,
-        Anchors(tuple((2 * stride,) for stride in strides), ((1.0,),) * len(strides), strides),
-        ProposalSettings(top_k=40, kept=20),
-        BoxSettings(detections=5, candidates=20, score=0.0),
+        SINGLE if kind == RETINA else Anchors(),
         mask=MaskSettings() if kind == MASK else None,
+        keypoints=KeypointSettings(5) if kind == KEYPOINT else None,
+        convention=convention,
     )
 
 
-def small_detector(kind: str = FASTER, seed: int = 0) -> DenseDetector:
-    torch.manual_seed(seed)
-    stages = resnet_stages((1, 1, 1), width=8, bottleneck=False, first=1)
-    return DenseDetector(small_settings(kind), stages, neck=16, hidden=16)
+def small_stages(kind: str) -> Stages:
+    return resnet_stages((1, 1, 1, 1), 16, first=int(kind == RETINA))
 
 
-def drawn_targets(counts: list[int], seed: int = 5, masks: bool = False) -> tuple[Targets, ...]:
-    """So many objects of each image."""
-    draw = torch.Generator().manual_seed(seed)
-    images = []
-    for count in counts:
-        corner = torch.rand(count, 2, generator=draw) * (SIZE - 28)
-        boxes = torch.cat([corner, corner + 10 + 16 * torch.rand(count, 2, generator=draw)], 1)
-        labels = torch.randint(1, CLASSES + 1, (count,), generator=draw)
-        drawn = torch.rand(count, SIZE, SIZE, generator=draw) < 0.5 if masks else None
-        images.append(Targets(SIZE, SIZE, boxes, labels, torch.zeros(count, dtype=torch.bool), torch.ones(count), 0, drawn))
-    return tuple(images)
-
-
-def drawn_images(count: int, seed: int = 6) -> Tensor:
-    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
-
-
-def drawn_batch(counts: list[int], masks: bool = False) -> DetectionBatch:
-    scales = torch.ones(len(counts), 2, dtype=torch.float64)
-    images, targets = drawn_images(len(counts)), drawn_targets(counts, masks=masks)
-    return DetectionBatch(0, 0, images, targets, scales, len(counts), ())
+def small_detector(kind: str, convention: str = TORCHVISION) -> DenseDetector:
+    """With norms whose statistics are none of those that they begin with, in evaluation mode."""
+    torch.manual_seed(1)
+    module = DenseDetector(small_settings(kind, convention), small_stages(kind), NECK, HIDDEN, HEAD).eval()
+    generator = torch.Generator().manual_seed(2)
+    for name, buffer in module.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name.endswith("var") else -0.5))
+    return module

@@ -9,7 +9,7 @@ from slimtrain.detection.halves import Halves
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.small_detectors import SIZE, small_detector
+from tests.support.trained_detectors import SIZE, small_detector
 
 
 def network_of(kind: str) -> tuple[SlimmableNetwork, tuple[torch.Tensor, ...]]:

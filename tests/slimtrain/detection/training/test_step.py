@@ -11,7 +11,7 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.small_detectors import SIZE, drawn_batch, small_detector, small_settings
+from tests.support.trained_detectors import SIZE, drawn_batch, small_detector, small_settings
 
 SAMPLING = Sampling(rpn_sampled=32, top_k=40, kept=20, box_sampled=16)
 

@@ -10,7 +10,7 @@ from slimtrain.detection.fixed.detections import Detections
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.training import testing
-from tests.support.small_detectors import CLASSES, SIZE, drawn_batch, drawn_images, small_detector, small_settings
+from tests.support.trained_detectors import CLASSES, SIZE, drawn_batch, drawn_images, small_detector, small_settings
 
 
 def test_detections_are_those_of_the_whole_network() -> None:
