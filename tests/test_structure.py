@@ -35,6 +35,8 @@ FLOORS = (
     "slimtrain/checkpoints/files",
     "slimtrain/checkpoints",
     "slimtrain/tracing",
+    "slimtrain/detection",
+    "slimtrain/detection/fixed",
     "slimtrain/training/records",
     "slimtrain/training",
     "slimtrain/search",
