@@ -1,7 +1,7 @@
 """Several graphs as one: what one gives out is what another takes, in any order and as often as they please.
 
-A graph may run in pieces: what of a detector needs images alone runs first, then what chooses regions, then what of the detector
-reads those. So nodes are ordered anew, by what they read.
+A graph may run in pieces: what of a detector needs images alone runs first, then what chooses regions, then what of the
+detector reads those. So nodes are ordered anew, by what they read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from slimtrain.graph.extents import HasDims, Slimmed, WiredGraph
-from slimtrain.graph.graph import Argument, Graph, Node, TensorType, Value
+from slimtrain.graph.graph import Argument, Graph, Node, Parameter, TensorType, Value
 from slimtrain.graph.structure import DICTIONARY, Structure
 
 End = tuple[str, str]  # a part, and an input or a result of it, by name
@@ -30,156 +30,132 @@ def joined(
 ) -> WiredGraph:
     """`parts` as one graph, which gives a dictionary `outputs`: a name -> the result that it is.
 
-    `wires`: an input of a part -> the result of a part that it is; `inputs`: a name -> the input of a part that whoever runs it
-    all gives. The names of the first part's nodes and parameters stay as they are; another part's begin with what it is called,
-    its results are known by the names that they have in files.
+    `wires`: an input of a part -> the result of a part that it is; `inputs`: a name -> the input of a part that it is. Results
+    are known by the names that they have in files. The names of the first part's nodes and parameters stay as they are;
+    another part's begin with what it is called.
 
     ValueError for an input that is nothing or two things, a wire between different shapes or number types or from what a plan
-    narrows, and parts that wait for each other.
+    narrows, names that stand twice, and parts that wait for each other.
     """
-    names = {part: "" if place == 0 else f"{part}." for place, part in enumerate(parts)}
-    given = {end: Value(name) for name, end in inputs.items()}
-    _check_ends(parts, wires, given)
-    known: dict[tuple[str, Value], Value] = {}
-    for part, held in parts.items():
-        own = (Value(node.name, output) for node in held.graph.nodes for output in range(len(node.outputs)))
-        for value in (*own, *(Value(parameter.node) for parameter in held.graph.parameters)):
-            known[part, value] = Value(_node_name(names[part], value.node), value.output)
-    for (part, name), value in given.items():
-        known[part, Value(name)] = value
-    for end, source in wires.items():
-        known[end[0], Value(end[1])] = known[_result(parts, *source)]
-    for part, held in parts.items():  # an input that is given out as it is
-        known |= {(part, value): known[part, value] for value in held.graph.outputs}
-    nodes = [
-        replace(
-            node,
-            name=_node_name(names[part], node.name),
-            arguments=_renamed(node, part, known),
-            module=_path(part, names, node),
-        )
-        for part, held in parts.items()
-        for node in held.graph.nodes
-    ]
-    parameters = tuple(
-        replace(p, node=_node_name(names[part], p.node), name=names[part] + p.name)
-        for part, held in parts.items()
-        for p in held.graph.parameters
-    )
+    joining = _Joining(parts, wires, {end: Value(name) for name, end in inputs.items()})
+    joining.check()
+    nodes = [joining.node(part, node) for part, held in parts.items() for node in held.graph.nodes]
+    parameters = tuple(joining.parameter(part, p) for part, held in parts.items() for p in held.graph.parameters)
+    types = [dict(parts[part].graph.inputs)[name] for part, name in inputs.values()]
+    _check_names([*inputs, *(p.node for p in parameters), *(node.name for node in nodes)])
     graph = Graph(
-        tuple((name, _type(parts, end)) for name, end in inputs.items()),
+        tuple(zip(inputs, types, strict=True)),
         parameters,
-        _ordered(nodes, {Value(name) for name in inputs} | {Value(p.node) for p in parameters}),
-        tuple(known[_result(parts, *end)] for end in outputs.values()),
-        {names[part] + name: array for part, held in parts.items() for name, array in held.graph.constants.items()},
+        _ordered(nodes),
+        tuple(joining.result(end) for end in outputs.values()),
+        {joining.name(part, name): array for part, held in parts.items() for name, array in held.graph.constants.items()},
         Structure(DICTIONARY, (Structure(),) * len(outputs), tuple(outputs)),
     )
-    _check_names(graph)
-    dims = {value: tuple(type_.shape) for value, type_ in graph.types.items()}
-    narrowed = {
-        known[part, value]: extents
-        for part, held in parts.items()
-        if held.groups is not None
-        for value, extents in held.groups.dims.items()
-        if (part, value) in known
-    }
-    reordered = {
-        _node_name(names[part], node)
-        for part, held in parts.items()
-        if held.groups is not None
-        for node in held.groups.reordered
-    }
-    return WiredGraph(graph, {**dims, **narrowed}, frozenset(reordered))
+    dims = {value: type_.shape for value, type_ in graph.types.items()}
+    planned = [(part, held.groups) for part, held in parts.items() if held.groups is not None]
+    narrowed = {joining.value(part, value): extents for part, groups in planned for value, extents in groups.dims.items()}
+    reordered = frozenset(joining.node_name(part, name) for part, groups in planned for name in groups.reordered)
+    return WiredGraph(graph, {**dims, **narrowed}, reordered)
 
 
-def _node_name(prefix: str, name: str) -> str:
-    return prefix.replace(".", "_") + name
+@dataclass(frozen=True)
+class _Joining:
+    parts: Mapping[str, Part]
+    wires: Mapping[End, End]
+    given: Mapping[End, Value]
+
+    # -- names in the whole
+
+    def name(self, part: str, name: str) -> str:
+        return name if part == next(iter(self.parts)) else f"{part}.{name}".rstrip(".")
+
+    def node_name(self, part: str, name: str) -> str:
+        return name if part == next(iter(self.parts)) else f"{part}_{name}"
+
+    def value(self, part: str, value: Value) -> Value:
+        """A value of a part: of an input what it is wired to, or what is given."""
+        end = part, value.node
+        if end in self.given:
+            return self.given[end]
+        return self.result(self.wires[end]) if end in self.wires else Value(self.node_name(part, value.node), value.output)
+
+    def result(self, end: End) -> Value:
+        part, _ = end
+        return self.value(part, self._result(end))
+
+    def _result(self, end: End) -> Value:
+        """A result, as its own part calls it."""
+        part, name = end
+        graph = self.parts[part].graph
+        return graph.outputs[graph.form.names.index(name)]
+
+    def node(self, part: str, node: Node) -> Node:
+        def renamed(argument: Argument) -> Argument:
+            if isinstance(argument, tuple):
+                return tuple(map(renamed, argument))
+            return self.value(part, argument) if isinstance(argument, Value) else argument
+
+        arguments = {name: renamed(argument) for name, argument in node.arguments.items()}
+        return replace(node, name=self.node_name(part, node.name), arguments=arguments, module=self.name(part, node.module))
+
+    def parameter(self, part: str, parameter: Parameter) -> Parameter:
+        return replace(parameter, node=self.node_name(part, parameter.node), name=self.name(part, parameter.name))
+
+    # -- whether they fit
+
+    def check(self) -> None:
+        for part, held in self.parts.items():
+            for name, type_ in held.graph.inputs:
+                end = part, name
+                if (end in self.wires) == (end in self.given):
+                    what = "two things" if end in self.wires else "nothing"
+                    raise ValueError(f"input {name} of {part} is {what}: expected one thing")
+                if end in self.wires:
+                    self._check_wire(self.wires[end], f"input {name} of {part}", type_)
+
+    def _check_wire(self, source: End, what: str, type_: TensorType) -> None:
+        part, name = source
+        held = self.parts[part]
+        names = held.graph.form.names
+        if name not in names:
+            raise ValueError(f"{what} is to be {name} of {part}, which gives {', '.join(names)}")
+        value = self._result(source)
+        there = held.graph.types[value]
+        if there != type_:
+            raise ValueError(
+                f"{what} is {type_.dtype} {list(type_.shape)}, and {name} of {part} {there.dtype} {list(there.shape)}: "
+                "expected the same"
+            )
+        if held.groups is not None and any(isinstance(extent, Slimmed) for extent in held.groups.dims[value]):
+            raise ValueError(f"{name} of {part} has channels that a plan drops: {what} has all of them at every plan")
 
 
-def _path(part: str, names: Mapping[str, str], node: Node) -> str:
-    """The module that a node is of: of a part with a name, it stands within that."""
-    return ".".join(filter(None, (part if names[part] else "", node.module)))
-
-
-def _type(parts: Mapping[str, Part], end: End) -> TensorType:
-    part, name = end
-    return dict(parts[part].graph.inputs)[name]
-
-
-def _result(parts: Mapping[str, Part], part: str, name: str) -> tuple[str, Value]:
-    graph = parts[part].graph
-    return part, graph.outputs[graph.form.names.index(name)]
-
-
-def _check_ends(parts: Mapping[str, Part], wires: Mapping[End, End], given: Mapping[End, Value]) -> None:
-    for part, held in parts.items():
-        for name, type_ in held.graph.inputs:
-            end = part, name
-            if (end in wires) == (end in given):
-                raise ValueError(
-                    f"input {name} of {part} is {'two things' if end in wires else 'nothing'}: expected one thing"
-                )
-            if end in wires:
-                _check_wire(parts, wires[end], f"input {name} of {part}", type_)
-
-
-def _check_wire(parts: Mapping[str, Part], source: End, what: str, type_: TensorType) -> None:
-    part, name = source
-    held = parts[part]
-    if name not in held.graph.form.names:
-        raise ValueError(f"{what} is to be {name} of {part}, which gives {', '.join(held.graph.form.names)}")
-    _, value = _result(parts, part, name)
-    there = held.graph.types[value]
-    if there != type_:
-        raise ValueError(
-            f"{what} is {type_.dtype} {list(type_.shape)}, and {name} of {part} {there.dtype} {list(there.shape)}: "
-            "expected the same"
-        )
-    if held.groups is not None and any(isinstance(extent, Slimmed) for extent in held.groups.dims[value]):
-        raise ValueError(f"{name} of {part} has channels that a plan drops: what {what} reads has all of them at every plan")
-
-
-def _check_names(graph: Graph) -> None:
-    names = [
-        *(name for name, _ in graph.inputs),
-        *(parameter.node for parameter in graph.parameters),
-        *(node.name for node in graph.nodes),
-    ]
+def _check_names(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise ValueError(f"{', '.join(twice)}: stands twice. Call a part or an input otherwise.")
 
 
-def _renamed(node: Node, part: str, known: Mapping[tuple[str, Value], Value]) -> dict[str, Argument]:
-    def renamed(argument: Argument) -> Argument:
-        if isinstance(argument, tuple):
-            return tuple(map(renamed, argument))
-        return known[part, argument] if isinstance(argument, Value) else argument
-
-    return {name: renamed(argument) for name, argument in node.arguments.items()}
-
-
-def _ordered(nodes: list[Node], there: set[Value]) -> tuple[Node, ...]:
+def _ordered(nodes: list[Node]) -> tuple[Node, ...]:
     """Nodes after what they read, otherwise in the order in which they stand."""
-    places = {node.name: place for place, node in enumerate(nodes)}
-    waiting = {}
+    names = {node.name for node in nodes}
+    waiting: dict[int, int] = {}
     readers: dict[str, list[int]] = {}
     for place, node in enumerate(nodes):
-        sources = {value.node for value in node.inputs if value not in there}
+        sources = {value.node for value in node.inputs} & names
         waiting[place] = len(sources)
         for source in sources:
             readers.setdefault(source, []).append(place)
     ready = [place for place, count in waiting.items() if not count]
-    heapq.heapify(ready)
     order = []
     while ready:
         place = heapq.heappop(ready)
+        del waiting[place]
         order.append(nodes[place])
         for reader in readers.get(nodes[place].name, []):
             waiting[reader] -= 1
             if not waiting[reader]:
                 heapq.heappush(ready, reader)
-    if len(order) < len(nodes):
-        stuck = min(places.keys() - {node.name for node in order}, key=places.__getitem__)
-        raise ValueError(f"{stuck} waits for what is computed from it: parts may not read each other in a circle")
+    if waiting:
+        raise ValueError(f"{nodes[min(waiting)].name} waits for what is computed from it: parts read each other in a circle")
     return tuple(order)

@@ -61,21 +61,20 @@ def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any
     return argument.at(run.batch) if isinstance(argument, Batch) else argument
 
 
-OF_TORCHVISION = ("roi_align",)  # operators that are no ATen ones
-OF_OURS = ("non_maximum_suppression",)  # entered by whoever writes them into a graph
+TORCHVISION = ("roi_align",)  # operators that are torchvision's
+OURS = ("non_maximum_suppression",)  # entered into torch by those who write them into graphs
 
 
 def operator(op: str) -> Any:
-    """An operator by the graph's name of it: `conv2d`, `add.Tensor`, `roi_align` of torchvision."""
+    """An ATen operator, or one of torchvision's, by the graph's name of it: `conv2d`, `add.Tensor`."""
     kind, _, overload = op.partition(".")
-    holder: Any = torch.ops.aten
-    if kind in OF_TORCHVISION:
-        import torchvision  # noqa: F401  which enters it
+    if kind in OURS:
+        return getattr(getattr(torch.ops.slimtrain, kind), overload or "default")
+    if kind in TORCHVISION:
+        import torchvision  # noqa: F401  it enters them
 
-        holder = torch.ops.torchvision
-    elif kind in OF_OURS:
-        holder = torch.ops.slimtrain
-    return getattr(getattr(holder, kind), overload or "default")
+        return getattr(getattr(torch.ops.torchvision, kind), overload or "default")
+    return getattr(getattr(torch.ops.aten, kind), overload or "default")
 
 
 CHECKED_BATCH = 3  # images that a graph of a file is gone through with

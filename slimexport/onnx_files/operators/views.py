@@ -70,8 +70,8 @@ def arange(call: Call) -> str:
     end = call["end"]
     if not isinstance(end, Batch) or call.get("start") or call.get("step", 1) != 1 or call.out_type is not np.int64:
         call.refuse("of other numbers than those of images has no form here")
-    last = call.emit("Reshape", call.vector((end,)), np.zeros(0, np.int64))
-    return call.emit("Range", np.asarray(0, np.int64), last, np.asarray(1, np.int64))
+    count = call.emit("Squeeze", call.vector((end,)), np.zeros(1, np.int64))
+    return call.emit("Range", np.asarray(0, np.int64), count, np.asarray(1, np.int64))
 
 
 def constant_of(call: Call, value: Operand, shape: Shape) -> str:

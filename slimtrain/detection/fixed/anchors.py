@@ -44,13 +44,8 @@ def _published(stride: int, sizes: Sequence[int], ratios: Sequence[float]) -> Te
     for ratio in ratios:
         for size in sizes:
             height, width = size * ratio**0.5, size / ratio**0.5
-            corners = [
-                centre - (width - 1) / 2,
-                centre - (height - 1) / 2,
-                centre + (width - 1) / 2,
-                centre + (height - 1) / 2,
-            ]
-            cells.append(corners)
+            right, down = (width - 1) / 2, (height - 1) / 2
+            cells.append([centre - right, centre - down, centre + right, centre + down])
     rounded = torch.tensor(cells, dtype=torch.float64).round().float()
     return rounded + torch.tensor([0.0, 0.0, 1.0, 1.0])
 

@@ -12,10 +12,9 @@ from slimtrain.detection.fixed.suppression import FixedPoint, Suppression
 from slimtrain.detection.settings import DetectorSettings
 
 
-def box_head_shapes(settings: DetectorSettings, proposals: int) -> dict[str, tuple[int, ...]]:
-    """What detections are made of, of an image with so many proposals; heads give a row for each."""
-    rows = settings.classes + 1
-    return {"rois": (proposals, 4), "valid": (proposals,), "class_logits": (rows,), "box_deltas": (4 * rows,)}
+def detections_of(settings: DetectorSettings, proposals: int) -> int:
+    """D, of an image with so many proposals."""
+    return min(settings.box.detections, proposals * settings.classes)
 
 
 class Detections(nn.Module):
@@ -33,10 +32,6 @@ class Detections(nn.Module):
         super().__init__()
         self.settings, self.image_size, self.proposals = settings, image_size, proposals
         self.suppression = suppression or FixedPoint()
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return box_head_shapes(self.settings, self.proposals)
 
     def forward(self, rois: Tensor, valid: Tensor, class_logits: Tensor, box_deltas: Tensor) -> dict[str, Tensor]:
         rules, classes, convention = self.settings.box, self.settings.classes, self.settings.convention
@@ -56,7 +51,7 @@ class Detections(nn.Module):
         large = (right - left >= rules.least_size) & (bottom - top >= rules.least_size)
         valid = (large & (scores >= 0)).to(boxes.dtype)
         keep, settled = self.suppression(boxes, valid, labels, rules.nms)
-        kept = min(rules.detections, room)
+        kept = detections_of(self.settings, self.proposals)
         scores, places = leading(torch.where(keep > 0, scores, -1.0), kept)
         there = scores >= 0
         count = there.to(torch.int64).sum(1)
@@ -78,10 +73,6 @@ class RawDetections(nn.Module):
     def __init__(self, settings: DetectorSettings, image_size: ImageSize, proposals: int) -> None:
         super().__init__()
         self.settings, self.image_size, self.proposals = settings, image_size, proposals
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return box_head_shapes(self.settings, self.proposals)
 
     def forward(self, rois: Tensor, valid: Tensor, class_logits: Tensor, box_deltas: Tensor) -> dict[str, Tensor]:
         rows, convention = self.settings.classes + 1, self.settings.convention

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Masks(nn.Module):
-    """Mask logits [B D, C + 1, s, s] of every class and `labels` [B, D] -> `masks` [B, D, s, s], probabilities of each
-    pixel within the box. Where no detection is (label 0) they are 0."""
+    """`labels` [B, D] and mask logits [B D, C + 1, s, s] of every class -> `masks` [B, D, s, s], the probability of each
+    pixel of the box. Where no detection is (label 0) they are 0."""
 
-    def forward(self, mask_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, labels: Tensor, mask_logits: Tensor) -> dict[str, Tensor]:
         classes, *size = mask_logits.shape[1:]
         logits = mask_logits.reshape(-1, labels.shape[1], classes, *size)
         numbers = labels[:, :, None, None, None].expand(-1, -1, 1, *size)

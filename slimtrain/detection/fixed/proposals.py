@@ -15,9 +15,9 @@ PLAIN = (1.0, 1.0, 1.0, 1.0)  # weights of the codes
 
 
 class Proposals(nn.Module):
-    """Objectness [B, A, h, w] (logits) of every level, then codes [B, 4A, h, w] of every level -> `rois` [B, P, 4] in
-    descending order of probability, `valid` [B, P] (0 or 1; what is not is a box of zeros), `settled` [B], and `rows` [B P, 5],
-    the RoIs as RoIAlign reads them.
+    """Objectness [B, A, h, w] (logits) of every level, then codes [B, 4 A, h, w] of every level -> `rois` [B, P, 4] in
+    descending order of probability, `valid` [B, P] (0 or 1; what is not is a box of zeros), `settled` [B], and `rows`
+    [B P, 5], the RoIs as RoIAlign reads them.
 
     P is the number kept, or of all candidates where there are fewer. What torchvision's RegionProposalNetwork gives, where
     `settled`; of equal logits the first count as the larger.
@@ -35,10 +35,11 @@ class Proposals(nn.Module):
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """What it takes of an image, by the names of the dense graph's outputs."""
         counts = self.settings.anchors.counts
-        planes = list(enumerate(zip(counts, self.grids, strict=True)))
-        return {f"objectness{level}": (count, *grid) for level, (count, grid) in planes} | {
-            f"deltas{level}": (4 * count, *grid) for level, (count, grid) in planes
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for output, numbers in (("objectness", 1), ("deltas", 4)):
+            for level, (count, grid) in enumerate(zip(counts, self.grids, strict=True)):
+                shapes[f"{output}{level}"] = (numbers * count, *grid)
+        return shapes
 
     @property
     def kept(self) -> int:

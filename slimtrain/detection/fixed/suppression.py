@@ -1,8 +1,8 @@
 """Greedy non-maximum suppression (NMS) in fixed shapes.
 
-A box stays unless one that stays, and comes before it, overlaps it. That is a fixed point, which is reached from "all stay" by
-applying the sentence again and again: after n rounds everything is right that a chain of n boxes decides, mostly a few. Whether
-it was reached is known: another round changed nothing.
+A box stays unless one that stays, and comes before it, overlaps it. That is a fixed point, which is reached from "all stay"
+by applying the sentence again and again: after n rounds everything is right that a chain of n boxes decides, mostly a few.
+Whether it was reached is known: another round changed nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def non_maximum_suppression(boxes: Tensor, valid: Tensor, labels: Tensor | None,
         (counted,) = valid[image].nonzero(as_tuple=True)
         ranks = -counted.to(boxes.dtype)
         of_class = torch.zeros_like(counted) if labels is None else labels[image][counted]
-        for label in of_class.unique():
+        for label in set(of_class.tolist()):
             (own,) = (of_class == label).nonzero(as_tuple=True)
             stays = nms(boxes[image][counted[own]], ranks[own], threshold)
             keep[image, counted[own[stays]]] = 1

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
-from slimtrain.detection.fixed.detections import Detections, RawDetections
+from slimtrain.detection.fixed.detections import Detections, RawDetections, detections_of
 from slimtrain.detection.fixed.masks import Masks
 from slimtrain.detection.fixed.proposals import Proposals
-from slimtrain.detection.fixed.suppression import FixedPoint, Standard
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.detection.fixed.suppression import ROUNDS, FixedPoint, Standard
+from slimtrain.detection.settings import FASTER, MASK, DetectorSettings
 from slimtrain.graph.extents import HasDims, WiredGraph
 from slimtrain.graph.graph import Graph
 from slimtrain.graph.joining import End, Part, joined
@@ -21,8 +21,65 @@ from slimtrain.tracing.slimmed import trace
 
 FIXED, ONNX, NONE = "fixed", "onnx", "none"
 NMS = (FIXED, ONNX, NONE)
-DENSE, PROPOSALS, DETECTIONS, MASKS = "dense", "proposals", "detections", "masks"
-ROIS, MASK_ROIS = "rois", "mask_rois"
+DENSE, PROPOSALS, DETECTIONS, SETTLED, MASKS = "dense", "proposals", "detections", "settled", "masks"
+RAW, CHOSEN = ("boxes", "scores"), ("boxes", "scores", "labels", "count")
+
+
+def whole_graph(
+    dense: Graph,
+    settings: DetectorSettings,
+    image_size: ImageSize,
+    *,
+    nms: str = FIXED,
+    rounds: int = ROUNDS,
+    groups: HasDims | None = None,
+) -> WiredGraph:
+    """`dense` (of `slimtrain.detection.dense`; `groups`: its channel groups) as a graph from images to `boxes`, `scores`,
+    `labels`, `count`, `settled`, and `masks` where it has a head for them.
+
+    `dense` is of as many RoIs for each image as there are proposals (`Proposals.kept`), and of as many for masks as there are
+    detections (`detections_of`). `nms`: `fixed`, in shapes that no image decides on, in so many `rounds`; `onnx`, by ONNX's
+    own operator; `none`, raw boxes [B, P, C, 4] and scores [B, P, C] after the proposals' own NMS. Parameters keep their
+    names; constants of what is added begin with `proposals.` and the like.
+
+    UserError for another `nms` or kind of detector, ValueError where `dense` does not fit its settings.
+    """
+    if nms not in NMS:
+        raise UserError(f"nms {nms!r}: expected one of {', '.join(NMS)}.")
+    if settings.kind not in (FASTER, MASK):
+        raise UserError(f"a {settings.kind}: has no graph from image to boxes here. Expected {FASTER} or {MASK}.")
+    if nms == NONE and settings.mask is not None:
+        raise UserError(f"nms {NONE}: masks are of detections, and there are none. Expected {FIXED} or {ONNX}.")
+    point = FixedPoint(rounds)
+    proposals = Proposals(settings, image_size, Standard(1) if nms == ONNX else point)
+    count, rows = proposals.kept, settings.classes + 1
+    images, *regions = (name for name, _ in dense.inputs)
+    parts = {DENSE: Part(dense, groups)}
+    wires: dict[End, End] = {(DENSE, regions[0]): (PROPOSALS, "rows")}
+    _add(parts, wires, PROPOSALS, proposals, {(DENSE, name): zeros(1, *s) for name, s in proposals.input_shapes.items()})
+    read = {
+        (PROPOSALS, "rois"): zeros(1, count, 4),
+        (PROPOSALS, "valid"): zeros(1, count),
+        (DENSE, "class_logits"): zeros(count, rows),
+        (DENSE, "box_deltas"): zeros(count, 4 * rows),
+    }
+    if nms == NONE:
+        _add(parts, wires, DETECTIONS, RawDetections(settings, image_size, count), read)
+        outputs: dict[str, End] = {name: (DETECTIONS, name) for name in RAW} | {SETTLED: (PROPOSALS, SETTLED)}
+    else:
+        suppression = Standard(settings.classes) if nms == ONNX else point
+        _add(parts, wires, DETECTIONS, Detections(settings, image_size, count, suppression), read)
+        both = {(part, SETTLED): torch.zeros(1, dtype=torch.bool) for part in (PROPOSALS, DETECTIONS)}
+        _add(parts, wires, SETTLED, _Both(), both)
+        outputs = {name: (DETECTIONS, name) for name in CHOSEN} | {SETTLED: (SETTLED, "output")}
+    if settings.mask is not None:
+        kept, size = detections_of(settings, count), settings.mask.size
+        wires[DENSE, regions[1]] = DETECTIONS, "rows"
+        labels = torch.zeros(1, kept, dtype=torch.int64)
+        logits = zeros(kept, rows, size, size)
+        _add(parts, wires, MASKS, Masks(), {(DETECTIONS, "labels"): labels, (DENSE, "mask_logits"): logits})
+        outputs["masks"] = MASKS, "masks"
+    return joined(parts, wires, {images: (DENSE, images)}, outputs)
 
 
 class _Both(nn.Module):
@@ -32,73 +89,12 @@ class _Both(nn.Module):
         return proposals & detections
 
 
-def whole_graph(
-    dense: Graph,
-    settings: DetectorSettings,
-    image_size: ImageSize,
-    *,
-    nms: str = FIXED,
-    rounds: int | None = None,
-    groups: HasDims | None = None,
-) -> WiredGraph:
-    """`dense` (of `slimtrain.detection.dense`; `groups`: its channel groups) as a graph from images to `boxes`, `scores`,
-    `labels`, `count`, `settled`, and `masks` where it has a head for them.
-
-    `dense` was traced with as many RoIs for each image as there are proposals (`Proposals.kept`), and as many for masks as there
-    are detections. `nms`: `fixed`, in shapes that no image decides on, `rounds` of it; `onnx`, by ONNX's own operator; `none`,
-    raw boxes [B, P, C, 4] and scores [B, P, C] after the proposals' own NMS. Parameters keep their names; constants of what is
-    added begin with `proposals.`.
-
-    UserError for another `nms`, ValueError where `dense` does not fit its settings.
-    """
-    if nms not in NMS:
-        raise UserError(f"nms {nms!r}: expected one of {', '.join(NMS)}.")
-    point = FixedPoint() if rounds is None else FixedPoint(rounds)
-    proposals = Proposals(settings, image_size, Standard(1) if nms == ONNX else point)
-    count = proposals.kept
-    detections: nn.Module
-    if nms == NONE:
-        detections = raw = RawDetections(settings, image_size, count)
-        shapes, shown = raw.input_shapes, ("boxes", "scores")
-    else:
-        detections = chosen = Detections(settings, image_size, count, Standard(settings.classes) if nms == ONNX else point)
-        shapes, shown = chosen.input_shapes, ("boxes", "scores", "labels", "count")
-    images, *regions = (name for name, _ in dense.inputs)
-    heads = ("class_logits", "box_deltas")
-    examples = [torch.zeros(count if name in heads else 1, *shape) for name, shape in shapes.items()]
-    parts = {
-        DENSE: Part(dense, groups),
-        PROPOSALS: Part(traced(proposals, *(torch.zeros(1, *shape) for shape in proposals.input_shapes.values()))),
-        DETECTIONS: Part(traced(detections, *examples)),
-    }
-    wires: dict[End, End] = {(DENSE, regions[0]): (PROPOSALS, "rows")}
-    wires |= _wired(parts, PROPOSALS, {name: (DENSE, name) for name in proposals.input_shapes})
-    wires |= _wired(parts, DETECTIONS, {name: (DENSE if name in heads else PROPOSALS, name) for name in shapes})
-    outputs: dict[str, End] = {name: (DETECTIONS, name) for name in shown}
-    if nms == NONE:
-        outputs["settled"] = PROPOSALS, "settled"
-    else:
-        parts["settled"] = Part(traced(_Both(), *(torch.zeros(1, dtype=torch.bool) for _ in range(2))))
-        wires |= _wired(parts, "settled", {"proposals": (PROPOSALS, "settled"), "detections": (DETECTIONS, "settled")})
-        outputs["settled"] = "settled", "output"
-    if len(regions) > 1:
-        if nms == NONE:
-            raise UserError("nms none: a detector of masks needs detections to compute them of. Expected fixed or onnx.")
-        logits = dense.types[dense.outputs[dense.form.names.index("mask_logits")]]
-        kept = min(settings.box.detections, settings.box.candidates, count * settings.classes)
-        sizes = [size for size in logits.shape[1:] if isinstance(size, int)]
-        parts[MASKS] = Part(traced(Masks(), torch.zeros(kept, *sizes), torch.zeros(1, kept, dtype=torch.int64)))
-        wires[DENSE, regions[1]] = DETECTIONS, "rows"
-        wires |= _wired(parts, MASKS, {"mask_logits": (DENSE, "mask_logits"), "labels": (DETECTIONS, "labels")})
-        outputs["masks"] = MASKS, "masks"
-    return joined(parts, wires, {images: (DENSE, images)}, outputs)
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape)
 
 
-def traced(module: nn.Module, *examples: Tensor) -> Graph:
-    """The graph of a module without parameters."""
-    return trace(module, examples).graph
-
-
-def _wired(parts: Mapping[str, Part], part: str, sources: Mapping[str, End]) -> dict[End, End]:
-    """What the inputs of a part are, in their order."""
-    return {(part, name): source for (name, _), source in zip(parts[part].graph.inputs, sources.values(), strict=True)}
+def _add(parts: dict[str, Part], wires: dict[End, End], name: str, module: nn.Module, read: Mapping[End, Tensor]) -> None:
+    """A module without parameters as one more part. `read`: what its inputs are, and examples of them for one image."""
+    graph = trace(module, tuple(read.values())).graph
+    parts[name] = Part(graph)
+    wires |= {(name, own): source for (own, _), source in zip(graph.inputs, read, strict=True)}
