@@ -9,6 +9,7 @@ from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.backbones import resnet_stages
 from slimtrain.detection.dense import DenseDetector
+from slimtrain.detection.losses.two_stage import Sampling
 from slimtrain.detection.settings import (
     FASTER,
     MASK,
@@ -22,6 +23,7 @@ from slimtrain.detection.settings import (
 
 SIZE, CLASSES = 64, 3
 STRIDES = (8, 16, 32)
+SAMPLING = Sampling(rpn_sampled=32, top_k=40, kept=20, box_sampled=16)
 
 
 def small_settings(kind: str = FASTER) -> DetectorSettings:

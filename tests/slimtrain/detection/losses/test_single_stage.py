@@ -11,14 +11,14 @@ from torchvision.models.detection.image_list import ImageList
 
 from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.settings import RETINA, DetectorSettings
-from tests.slimtrain.detection.losses.test_two_stage import ANCHORS, CHANNELS, CLASSES, SIZE, maps_of, targets_of
+from tests.support.detector_losses import ANCHORS, CHANNELS, CLASSES, SIZE, maps_of, targets_of
 
 
 @pytest.mark.parametrize("counts", [[3, 2], [4, 0], [0]])
 def test_losses_are_torchvision_s(counts: list[int]) -> None:
     torch.manual_seed(0)
     backbone = nn.Identity()
-    backbone.out_channels = CHANNELS
+    vars(backbone)["out_channels"] = CHANNELS
     network = RetinaNet(backbone, CLASSES, anchor_generator=AnchorGenerator(ANCHORS.sizes, ANCHORS.ratios))
     maps, targets = list(maps_of(len(counts)).values()), targets_of(counts)
     given = network.head(maps)

@@ -9,8 +9,7 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.training.fit import StepReport, fit
 from slimtrain.detection.training.step import losses_of
 from slimtrain.training.optimizer import Schedule
-from tests.support.trained_detectors import SIZE, drawn_batch, small_detector, small_settings
-from tests.slimtrain.detection.training.test_step import SAMPLING
+from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, small_detector, small_settings
 
 
 def run(

@@ -11,9 +11,7 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.trained_detectors import SIZE, drawn_batch, small_detector, small_settings
-
-SAMPLING = Sampling(rpn_sampled=32, top_k=40, kept=20, box_sampled=16)
+from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, small_detector, small_settings
 
 
 def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -42,7 +40,7 @@ def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> No
         rois = (regions.rois, regions.mask_rois) if kind == MASK else (regions.rois,)
         losses |= both.second(module(batch.images, *rois), regions, batch.targets)
     assert values == pytest.approx({name: float(loss.detach()) for name, loss in losses.items()}, rel=1e-4, abs=1e-6)
-    sum(losses.values(), torch.zeros(())).backward()
+    torch.autograd.backward(sum(losses.values(), torch.zeros(())))
     right, own = gradients(module), gradients(network)
     convolutions = [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
     assert len(convolutions) > 10
