@@ -35,6 +35,7 @@ FLOORS = (
     "slimtrain/checkpoints/files",
     "slimtrain/checkpoints",
     "slimtrain/tracing",
+    "slimtrain/detection",
     "slimtrain/training/records",
     "slimtrain/training",
     "slimtrain/search",
