@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_heads_are_the_published_ones_at_every_switch(
         assert same(part("roi_heads.box_predictor.bbox_pred")(x), golden["box_reg"])
         for layer in range(4):
             masks = part(f"roi_heads.mask_head.{layer}.0")(masks).relu()
-        enlarging = part("roi_heads.mask_predictor.conv5_mask")
+        enlarging: Any = part("roi_heads.mask_predictor.conv5_mask")
         masks = functional.conv_transpose2d(masks, enlarging.weight, enlarging.bias, 2).relu()
         assert same(part("roi_heads.mask_predictor.mask_fcn_logits")(masks)[:, ::8], golden["mask"])
 

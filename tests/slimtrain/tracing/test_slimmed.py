@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from slimtrain.base.errors import UserError, WidthError
+from slimtrain.graph.graph import Batch
 from slimtrain.graph.policy import Policy
-from slimtrain.groups.groups import FIXED
+from slimtrain.groups.groups import FIXED, Groups
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -153,29 +155,34 @@ class Regions(nn.Module):
         return {"map": maps, "rows": self.head(roi_align(maps, regions, 2, 0.5).flatten(1))}
 
 
-def regions(images: int, each: int) -> Tensor:
-    rows = torch.tensor([[0.0, 1.0, 2.0, 9.0, 12.0]]).repeat(images * each, 1)
-    rows[:, 0] = torch.arange(images).repeat_interleave(each)
+def regions(images: int, count: int) -> Tensor:
+    rows = torch.tensor([[0.0, 1.0, 2.0, 9.0, 12.0]]).repeat(images * count, 1)
+    rows[:, 0] = torch.arange(images).repeat_interleave(count)
     return rows
+
+
+def groups_of(network: SlimmableNetwork) -> Groups:
+    assert isinstance(network.spec, GraphSpec)
+    return network.spec.groups
 
 
 def test_several_inputs_and_inner_outputs() -> None:
     torch.manual_seed(0)
     module, given = Regions().eval(), (images(2), regions(2, 3))
     network = make_slimmable(module, given, (0.5, 1.0), family="s", policy=Policy(inner=("map",)))
-    assert network.spec.graph.types[network.spec.graph.outputs[1]].shape == (Batch(3), 3)
+    assert isinstance(network.spec, GraphSpec) and network.spec.graph.results[1][1].shape == (Batch(3), 3)
     given = (images(3), regions(3, 5))  # of more images, and more rows of each
     with torch.no_grad():
         assert torch.allclose(network(*given)["rows"], module(*given)["rows"], atol=1e-5)
         assert network.dense(0.5)(*given)["map"].shape[1] == 8
     pinned = make_slimmable(module, given, (0.5, 1.0), family="s")
-    assert not pinned.spec.groups.groups
+    assert not groups_of(pinned).groups
 
 
 def test_what_is_fixed_stays() -> None:
     network = make_slimmable(Regions(), (images(2), regions(2, 3)), policy=Policy(fixed=("conv",), inner=("map",)))
-    assert not network.spec.groups.groups
-    assert {row.reason for row in network.spec.groups.pinned if row.parameter == "conv.bias"} == {FIXED}
+    assert not groups_of(network).groups
+    assert {row.reason for row in groups_of(network).pinned if row.parameter == "conv.bias"} == {FIXED}
 
 
 def test_rows_that_are_not_as_many_for_every_image_are_refused() -> None:
