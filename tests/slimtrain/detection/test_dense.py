@@ -91,13 +91,18 @@ def test_two_stages_are_torchvision_s_with_its_state_dict(kind: str) -> None:
     assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 
+def expected_heads(detector: Any, images: Tensor) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = detector.head(list(detector.backbone(images).values()))
+    return outputs
+
+
 def test_a_single_stage_is_torchvision_s_with_its_state_dict() -> None:
     module = small_detector(RETINA).double()
     theirs = torchvisions(RETINA).double().eval()
     theirs.load_state_dict(module.state_dict())
     images = module.example(*SIZE)[0].double()
     with torch.no_grad():
-        result, expected = module(images), theirs.head(list(theirs.backbone(images).values()))
+        result, expected = module(images), expected_heads(theirs, images)
     for name, title, columns in (("class_logits", "cls_logits", CLASSES), ("box_deltas", "bbox_regression", 4)):
         rows = [result[f"{name}{level}"].unflatten(1, (9, columns)).permute(0, 3, 4, 1, 2).flatten(1, 3) for level in range(5)]
         assert torch.equal(torch.cat(rows, 1), expected[title])

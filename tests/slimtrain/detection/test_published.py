@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
@@ -78,7 +80,8 @@ def test_heads_are_the_published_ones_at_every_switch(
         assert same(part("roi_heads.box_predictor.bbox_pred")(x), golden["box_reg"])
         for layer in range(4):
             masks = part(f"roi_heads.mask_head.{layer}.0")(masks).relu()
-        masks = part("roi_heads.mask_predictor.conv5_mask")(masks).relu()
+        enlarging: Any = part("roi_heads.mask_predictor.conv5_mask")
+        masks = functional.conv_transpose2d(masks, enlarging.weight, enlarging.bias, 2).relu()
         assert same(part("roi_heads.mask_predictor.mask_fcn_logits")(masks)[:, ::8], golden["mask"])
 
 
@@ -94,23 +97,19 @@ def test_it_is_known_by_keys_and_shapes(detector: PublishedDetector, states: dic
     assert (settings.kind, settings.mask, switches) == (FASTER, None, SWITCHES)
 
 
-def test_random_numbers_of_the_caller_stay(states: dict[str, Tensor]) -> None:
-    faster = {key: tensor for key, tensor in states.items() if not key.startswith("mask_head.")}
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    without = {f"module.{key}": tensor for key, tensor in faster.items() if not key.endswith("num_batches_tracked")}
-    assert published_detector(without, "faster.pth").settings.kind == FASTER
-    assert torch.equal(torch.rand(1), expected)
-
-
 def test_damage_is_named_by_the_file_s_own_keys(states: dict[str, Tensor]) -> None:
-    damaged = {key: tensor for key, tensor in states.items() if key != "neck.fpn_convs.2.conv.bias"}
-    damaged["rpn_head.rpn_reg.weight"] = torch.zeros(8, 256, 1, 1)
-    damaged["neck.fpn_convs.4.conv.bias"] = torch.zeros(256)
+    left_out = ("neck.fpn_convs.2.conv.bias", "num_batches_tracked")  # old versions of torch counted no batches
+    damaged = {f"module.{key}": tensor for key, tensor in states.items() if not key.endswith(left_out)}
+    damaged["module.rpn_head.rpn_reg.weight"] = torch.zeros(8, 256, 1, 1)
+    damaged["module.neck.fpn_convs.4.conv.bias"] = torch.zeros(256)
+    torch.manual_seed(5)
     with pytest.raises(CheckpointError) as caught:
         published_detector(damaged, "damaged.pth")
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), after)  # what it draws on the way is none of the caller's concern
     message = str(caught.value)
+    assert "num_batches_tracked" not in message
     assert "missing: backbone.fpn.layer_blocks.2.0.bias" in message
     assert "rpn_head.rpn_reg.weight is [8, 256, 1, 1], expected [12, 256, 1, 1]" in message
     assert "unknown: neck.fpn_convs.4.conv.bias" in message
@@ -123,7 +122,7 @@ def test_norms_of_no_widths_are_refused(states: dict[str, Tensor]) -> None:
 
 
 def test_values_that_are_none_are_refused(states: dict[str, Tensor]) -> None:
-    with pytest.raises(CheckpointError, match="NaN or infinite values in rpn_head.rpn_cls.bias"):
+    with pytest.raises(CheckpointError, match=r"NaN or infinite values in rpn_head.rpn_cls.bias"):
         published_detector({**states, "rpn_head.rpn_cls.bias": torch.full((3,), float("nan"))}, "nan.pth")
 
 

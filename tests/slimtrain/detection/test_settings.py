@@ -23,6 +23,6 @@ def test_a_mask_head_belongs_to_one_kind_alone(kind: str) -> None:
 def test_what_no_detector_is_is_refused() -> None:
     for wrong in ({"kind": "yolo"}, {"convention": "detectron"}, {"box": BoxSettings(detections=100, candidates=50)}):
         with pytest.raises(ValueError, match="expected"):
-            DetectorSettings(3, **wrong)  # type: ignore[arg-type]
+            DetectorSettings(3, **wrong)
     with pytest.raises(ValueError, match="every level"):
         replace(DetectorSettings(3), anchors=Anchors(strides=(4, 8)))

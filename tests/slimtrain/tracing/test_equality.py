@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -54,8 +55,8 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     for name in ("_of_stored", "_of_copies"):
         original = getattr(equality, name)
 
-        def noting(n: Any, m: Any, x: Tensor, *number: Any, compare: Any = original) -> Any:
-            seen.append(tuple(x.shape))
+        def noting(n: Any, m: Any, x: Sequence[Tensor], *number: Any, compare: Any = original) -> Any:
+            seen.append(tuple(x[0].shape))
             return compare(n, m, x, *number)
 
         monkeypatch.setattr(equality, name, noting)

@@ -8,9 +8,13 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from slimtrain.base.errors import UserError, WidthError
+from slimtrain.graph.graph import Batch
 from slimtrain.graph.policy import Policy
+from slimtrain.groups.groups import FIXED, Groups
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -137,3 +141,52 @@ def test_an_unknown_order_is_refused() -> None:
 def test_policies_reach_the_groups() -> None:
     slimmable = make_slimmable(network("transformer"), images(2), policy=Policy("inner"))
     assert slimmable.spec.widest.channels["block.qkv"] == 8
+
+
+class Regions(nn.Module):
+    """Rows of a second input, several for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Linear(16 * 4, 3)
+
+    def forward(self, x: Tensor, regions: Tensor) -> dict[str, Tensor]:
+        maps = self.conv(x).relu()
+        return {"map": maps, "rows": self.head(roi_align(maps, regions, 2, 0.5).flatten(1))}
+
+
+def regions(images: int, count: int) -> Tensor:
+    rows = torch.tensor([[0.0, 1.0, 2.0, 9.0, 12.0]]).repeat(images * count, 1)
+    rows[:, 0] = torch.arange(images).repeat_interleave(count)
+    return rows
+
+
+def groups_of(network: SlimmableNetwork) -> Groups:
+    assert isinstance(network.spec, GraphSpec)
+    return network.spec.groups
+
+
+def test_several_inputs_and_inner_outputs() -> None:
+    torch.manual_seed(0)
+    module, given = Regions().eval(), (images(2), regions(2, 3))
+    network = make_slimmable(module, given, (0.5, 1.0), family="s", policy=Policy(inner=("map",)))
+    assert isinstance(network.spec, GraphSpec) and network.spec.graph.results[1][1].shape == (Batch(3), 3)
+    given = (images(3), regions(3, 5))  # of more images, and more rows of each
+    with torch.no_grad():
+        assert torch.allclose(network(*given)["rows"], module(*given)["rows"], atol=1e-5)
+        assert network.dense(0.5)(*given)["map"].shape[1] == 8
+    pinned = make_slimmable(module, given, (0.5, 1.0), family="s")
+    assert not groups_of(pinned).groups
+
+
+def test_what_is_fixed_stays() -> None:
+    network = make_slimmable(Regions(), (images(2), regions(2, 3)), policy=Policy(fixed=("conv",), inner=("map",)))
+    assert not groups_of(network).groups
+    assert {row.reason for row in groups_of(network).pinned if row.parameter == "conv.bias"} == {FIXED}
+
+
+def test_rows_that_are_not_as_many_for_every_image_are_refused() -> None:
+    with pytest.raises(UserError, match="inputs of 2, 3 rows, expected as many of each for every one of the first"):
+        make_slimmable(Regions(), (images(2), regions(3, 1)))
+    with pytest.raises(UserError, match="the example is a int"):
+        make_slimmable(Regions(), (images(2), 3))  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_a_proof_by_copies_leaves_the_module_as_it_is() -> None:
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     network = make_slimmable(module, EXAMPLE, order="none", check=False)
     plain = Given(lambda s, x: s.head(s.a(x).relu())).eval()
-    equality._of_copies(network, plain, EXAMPLE.double(), torch.float64)
+    equality._of_copies(network, plain, [EXAMPLE.double()], torch.float64)
     assert {tensor.dtype for tensor in plain.state_dict().values()} == {torch.float32}
     equality.check_equal(network, module, EXAMPLE)
     for part in (module, network):
