@@ -62,11 +62,14 @@ def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any
 
 
 TORCHVISION = ("roi_align",)  # operators that are torchvision's
+OURS = ("non_maximum_suppression",)  # entered into torch by those who write them into graphs
 
 
 def operator(op: str) -> Any:
     """An ATen operator, or one of torchvision's, by the graph's name of it: `conv2d`, `add.Tensor`."""
     kind, _, overload = op.partition(".")
+    if kind in OURS:
+        return getattr(getattr(torch.ops.slimtrain, kind), overload or "default")
     if kind in TORCHVISION:
         import torchvision  # noqa: F401  it enters them
 

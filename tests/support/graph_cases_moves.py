@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
+from slimtrain.detection.fixed.suppression import non_maximum_suppression
 from tests.support.graph_cases import Calls, Case, Function, aten, cases
 
 
@@ -148,7 +150,42 @@ MOVES: list[Case] = [
     ),
 ]
 
+def regions(aligned: bool) -> Function:
+    """RoIAlign of two regions of every image, one of them narrower than a cell."""
+
+    def run(x: Tensor) -> Tensor:
+        images = torch.arange(x.shape[0]).to(x.dtype)[:, None, None].expand(-1, 2, 1)
+        boxes = torch.tensor([[1.0, 2.0, 9.0, 7.0], [3.0, 3.0, 3.5, 9.0]]).to(x.dtype).expand(x.shape[0], 2, 4)
+        return roi_align(x, torch.cat([images, boxes], -1).reshape(-1, 5), (3, 2), 0.5, 2, aligned=aligned)
+
+    return run
+
+
+def suppressed(labelled: bool) -> Function:
+    """Which of fifty boxes stay."""
+
+    def run(x: Tensor) -> Tensor:
+        numbers = x.reshape(-1, 210)[:, :200].reshape(-1, 50, 4)
+        corner = numbers[..., :2] * 3
+        boxes = torch.cat([corner, corner + 2 + numbers[..., 2:].abs()], -1)
+        valid = (numbers[..., 0] > -1).to(x.dtype)
+        labels = (numbers[..., 1] > 0).long() + 1 if labelled else None
+        return non_maximum_suppression(boxes, valid, labels, 0.3, 2)
+
+    return run
+
+
+def leaders(x: Tensor) -> Tensor:
+    """The first of a stable order, and where they stand."""
+    values, places = x.sort(dim=-1, descending=True, stable=True)
+    return torch.cat([values[..., :3], places[..., :2].to(x.dtype)], -1)
+
+
 LOOKUPS: list[Case] = [
+    *cases("sort", leaders, lambda x: x.round().sort(dim=1, stable=True)[1], lambda x: x.sort(stable=True, dim=2)[0]),
+    *cases("arange", lambda x: x * torch.arange(x.shape[0]).to(x.dtype)[:, None, None, None]),
+    *cases("roi_align", regions(aligned=False), regions(aligned=True)),
+    *cases("non_maximum_suppression", suppressed(labelled=False), suppressed(labelled=True)),
     *cases("index", *(Looks(take) for take in ("one", "neighbours", "scattered", "by image"))),
     *cases("_unsafe_index", lambda x: aten._unsafe_index(x, [None, torch.tensor([1, 0])])),
     *cases("index_select", Looks("select")),

@@ -85,7 +85,7 @@ ARITHMETIC: list[Case] = [
     *cases("mul", lambda x: x * 3, lambda x: x * (x > 0), lambda x: (x > 0) * (x < 1)),
     *cases("multiply", lambda x: torch.multiply(x, x)),
     *cases("div", lambda x: x / 3, lambda x: x.div(0.7, rounding_mode="floor"), lambda x: x.div(0.7, rounding_mode="trunc")),
-    *cases("div", lambda x: x.round().long() / 2),
+    *cases("div", lambda x: x.round().long() / 2, lambda x: torch.div((x * 9).round().long(), 4, rounding_mode="trunc")),
     *cases("divide", lambda x: torch.divide(x, 2)),
     *cases("true_divide", lambda x: torch.true_divide(x, 2)),
     *cases("floor_divide", lambda x: x // 0.7),

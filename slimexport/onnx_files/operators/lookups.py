@@ -103,8 +103,76 @@ def grid_sampler(call: Call) -> str:
     )
 
 
+@form("roi_align")
+def roi_align(call: Call) -> str:
+    """Rows of regions are (the image's number, x1, y1, x2, y2)."""
+    rois = call.value("rois")
+    numbers = call.cast(call.reshape(call.slice(rois, 1, 0, 1), (*call.shape(rois)[:1], 1), call.shape(rois)[:1]), np.int64)
+    return call.emit(
+        "RoiAlign",
+        call.x,
+        call.slice(rois, 1, 1, 5),
+        numbers,
+        coordinate_transformation_mode="half_pixel" if call["aligned"] else "output_half_pixel",
+        mode="avg",
+        output_height=int(call["pooled_height"]),
+        output_width=int(call["pooled_width"]),
+        sampling_ratio=max(0, int(call["sampling_ratio"])),
+        spatial_scale=float(call["spatial_scale"]),
+    )
+
+
+UNORDERED = "orders values, whose ties runtimes order otherwise"
+
+
+@form("sort")
+def sort(call: Call) -> list[str]:
+    """A stable sort of which the first positions are read is ONNX's TopK: of equal values it takes the first."""
+    dim = call.dim("dim", call.x, -1)
+    (size,) = call.sizes(call.x, [dim], "orders")
+    if not call.get("stable"):
+        call.refuse(UNORDERED, "Give it stable=True.")
+    count = max((_leading(call, output, dim, size) for output in range(2) if call.read(output)), default=size)
+    return call.several("TopK", 2, call.x, ints(count), axis=dim, largest=int(bool(call["descending"])), sorted=1)
+
+
+def _leading(call: Call, output: int, dim: int, size: int) -> int:
+    """How many positions of a result are read: all, unless slices from its beginning are all that reads it."""
+    value = call.result(output)
+    counts = [0]
+    for action in call.program.readers.get(value, []):
+        part = action.arguments
+        first = action.kind == "slice" and not part.get("start") and part.get("step", 1) == 1
+        end = part.get("end") if first and int(str(part.get("dim", 0))) % call.rank(value) == dim else None
+        counts.append(min(end, size) if isinstance(end, int) and end >= 0 else size)
+    return size if value in call.program.outputs() else max(counts)
+
+
+@form("non_maximum_suppression")
+def non_maximum_suppression(call: Call) -> str:
+    """Which boxes stay, 0 or 1 [B, n], by the operator that gives the numbers of those that do. Scores are ranks, so that no
+    two are alike; boxes of a label are a class of theirs."""
+    boxes, valid, labels = call.value("boxes"), call.value("valid"), call.optional("labels")
+    images, count = call.shape(valid)
+    places = call.fixed(count, "suppresses")
+    ranks = call.emit("Mul", valid, np.arange(places, 0, -1, dtype=np.float32))
+    scores = call.emit("Unsqueeze", ranks, ints(1))  # [B, 1, n]
+    if labels is not None:
+        classes = np.arange(1, int(call["classes"]) + 1, dtype=np.int64).reshape(-1, 1)
+        own = call.cast(call.emit("Equal", call.emit("Unsqueeze", labels, ints(1)), classes), np.float32)
+        scores = call.emit("Mul", scores, own)
+    chosen = call.emit(
+        *("NonMaxSuppression", boxes, scores, ints(places)),
+        *(np.asarray([call["threshold"]], np.float32), np.asarray([0.5], np.float32)),
+    )  # rows of image, class and box
+    pairs = call.emit("Gather", chosen, ints(0, 2), axis=1)
+    ones = call.emit("Expand", np.float32(1), call.emit("Gather", call.emit("Shape", chosen), ints(0), axis=0))
+    nothing = call.emit("Expand", np.zeros((1, 1), np.float32), call.vector((images, count)))
+    return call.emit("ScatterND", nothing, pairs, ones)
+
+
 REFUSED = {
-    **dict.fromkeys(("sort", "topk", "argsort", "kthvalue", "median"), "orders values, whose ties runtimes order otherwise"),
+    **dict.fromkeys(("topk", "argsort", "kthvalue", "median"), UNORDERED),
     **dict.fromkeys(("nonzero", "unique_dim", "_unique2", "masked_select"), "makes as many numbers as the images decide on"),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), "is recurrent, and has no form here"),
     **dict.fromkeys(

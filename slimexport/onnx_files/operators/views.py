@@ -64,6 +64,16 @@ def filled(call: Call) -> str:
     return constant_of(call, call.typed(value, call.out_type), call.out)
 
 
+@form("arange")
+def arange(call: Call) -> str:
+    """Whole numbers from 0 to a size, or to as many as there are images."""
+    end = call["end"]
+    if not isinstance(end, Batch) or call.get("start") or call.get("step", 1) != 1 or call.out_type is not np.int64:
+        call.refuse("of other numbers than those of images has no form here")
+    count = call.emit("Squeeze", call.vector((end,)), np.zeros(1, np.int64))
+    return call.emit("Range", np.asarray(0, np.int64), count, np.asarray(1, np.int64))
+
+
 def constant_of(call: Call, value: Operand, shape: Shape) -> str:
     """`value`, a scalar, in all places of a shape; stored as it is where the shape does not count images."""
     if not any(isinstance(size, Batch) for size in shape) and isinstance(value, np.ndarray):

@@ -1,0 +1,1 @@
+"""From what a detector computes to boxes, in shapes that no image decides on."""

@@ -1,0 +1,48 @@
+"""Anchors against torchvision's generator, and the published ones against their definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from slimtrain.detection.fixed.anchors import grids, level_anchors
+from slimtrain.detection.settings import PUBLISHED, Anchors, DetectorSettings
+
+DEFAULT = DetectorSettings(classes=80)
+
+
+@pytest.mark.parametrize("image", [(128, 192), (800, 1344)])  # 800 px make 13 rows of stride 64, which do not fit
+def test_they_are_those_of_torchvision(image: tuple[int, int]) -> None:
+    maps = [torch.zeros(1, 1, *grid) for grid in grids(DEFAULT.anchors, image)]
+    generator = AnchorGenerator(DEFAULT.anchors.sizes, DEFAULT.anchors.ratios)
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *image), [image]), maps)
+    assert torch.equal(torch.cat(level_anchors(DEFAULT, image)), expected)
+
+
+def test_a_map_halves_upwards() -> None:
+    assert grids(DEFAULT.anchors, (800, 1344)) == [(200, 336), (100, 168), (50, 84), (25, 42), (13, 21)]
+
+
+def test_published_ones_are_as_defined() -> None:
+    """mmdetection of 2018: around the middle of a cell's pixels, corners rounded, the last pixel inside."""
+    given = replace(DEFAULT, convention=PUBLISHED, anchors=Anchors(((32, 40), (64,)), ((0.5, 1.0, 2.0),) * 2, (4, 8)))
+    image = 48, 64
+    for level, boxes in enumerate(level_anchors(given, image)):
+        stride = given.anchors.strides[level]
+        expected = []
+        for row in range(image[0] // stride):
+            for column in range(image[1] // stride):
+                for ratio in given.anchors.ratios[level]:
+                    for size in given.anchors.sizes[level]:
+                        high, wide = size * np.sqrt(ratio), size / np.sqrt(ratio)
+                        middle = 0.5 * (stride - 1)
+                        corner = np.round([middle - 0.5 * (wide - 1), middle - 0.5 * (high - 1)])
+                        end = np.round([middle + 0.5 * (wide - 1), middle + 0.5 * (high - 1)])
+                        shift = np.array([column, row]) * stride
+                        expected.append([*(corner + shift), *(end + shift + 1)])
+        assert np.array_equal(boxes.numpy(), np.array(expected))
