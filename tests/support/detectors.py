@@ -51,12 +51,12 @@ def drawn_maps(proposals: Proposals, images: int, spread: float = 3.0, seed: int
     ]
 
 
-class _FirstOfEqual(RegionProposalNetwork):
+class _FirstOfEqual(RegionProposalNetwork):  # type: ignore[misc]
     """torchvision's, which takes the first of equal scores where it chooses the best of a level; it says nothing of them."""
 
     def _get_top_n_idx(self, objectness: Tensor, num_anchors_per_level: list[int]) -> Tensor:
         chosen, offset = [], 0
-        for level in objectness.split(num_anchors_per_level, 1):
+        for level in torch.split(objectness, num_anchors_per_level, 1):
             order = level.sort(dim=1, descending=True, stable=True).indices
             chosen.append(order[:, : self.pre_nms_top_n()] + offset)
             offset += level.shape[1]
@@ -88,9 +88,7 @@ def torchvision_detections(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """What torchvision detects in every image: boxes [n, 4], scores [n], labels [n]."""
     rules = given.box
-    heads = RoIHeads(
-        None, None, None, 0.5, 0.5, 512, 0.25, rules.weights, rules.score, rules.nms, rules.detections
-    )
+    heads = RoIHeads(None, None, None, 0.5, 0.5, 512, 0.25, rules.weights, rules.score, rules.nms, rules.detections)
     return list(zip(*heads.postprocess_detections(logits, codes, rois, [image] * len(rois)), strict=True))
 
 
@@ -136,7 +134,7 @@ def two_levels(given: DetectorSettings) -> TwoLevels:
     factors = {"rpn.cls_logits": 100, "rpn.bbox_pred": 30, "box_predictor.cls_score": 10, "box_predictor.bbox_pred": 5}
     with torch.no_grad():
         for name, factor in factors.items():
-            module.get_submodule(name).weight.mul_(factor)
+            module.get_parameter(f"{name}.weight").mul_(factor)
     return module.eval()
 
 

@@ -150,6 +150,7 @@ MOVES: list[Case] = [
     ),
 ]
 
+
 def regions(aligned: bool) -> Function:
     """RoIAlign of two regions of every image, one of them narrower than a cell."""
 

@@ -70,7 +70,7 @@ def test_a_graph_runs_on_where_another_gives_what_it_waits_for(network: Interrup
     assert [name for name, _ in whole.inputs] == ["pixels"] and whole.form.names == ("late", "passed", "early")
     assert {p.name for p in whole.parameters} == {*dict(network.named_parameters()), "mid.shift"}
     assert {node.name.startswith("mid_") for node in whole.nodes if node.module == "mid"} == {True}
-    tensors = traced.tensors | {name: torch.from_numpy(array) for name, array in whole.constants.items()}
+    tensors = dict(traced.tensors) | {name: torch.from_numpy(array) for name, array in whole.constants.items()}
     images = torch.randn(5, 4)
     late, passed, early = Program.full(whole).run([images], tensors)
     with torch.no_grad():
@@ -114,7 +114,10 @@ def test_what_a_plan_narrows_is_not_handed_on() -> None:
     inputs = {"images": ("net", "images"), "chosen": ("net", "chosen")}
     with pytest.raises(ValueError, match="early of net has channels that a plan drops"):
         joined(
-            {"net": Part(graph, narrowed), "after": after}, {("after", name): ("net", "early")}, inputs, {"y": ("after", "twice")}
+            {"net": Part(graph, narrowed), "after": after},
+            {("after", name): ("net", "early")},
+            inputs,
+            {"y": ("after", "twice")},
         )
 
 

@@ -44,7 +44,7 @@ def test_published_boxes_are_as_defined() -> None:
             *(middle[0] - wide / 2 + 0.5, middle[1] - high / 2 + 0.5),
             *(middle[0] + wide / 2 - 0.5, middle[1] + high / 2 - 0.5),
         ]
-        expected = np.clip(corners, 0, [size[1] - 1, size[0] - 1] * 2) + [0, 0, 1, 1]
+        expected = np.clip(corners, 0, [size[1] - 1, size[0] - 1] * 2) + np.array([0, 0, 1, 1])
         np.testing.assert_allclose(given, expected, rtol=0, atol=1e-10)
 
 

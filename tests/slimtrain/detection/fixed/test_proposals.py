@@ -17,9 +17,7 @@ from tests.support.detectors import IMAGE, drawn_maps, settings, torchvision_pro
 def check(given: DetectorSettings, maps: list[Tensor], image: tuple[int, int] = IMAGE) -> dict[str, Tensor]:
     result: dict[str, Tensor] = Proposals(given, image).double()(*maps)
     assert result["settled"].all()
-    for rois, valid, expected in zip(
-        result["rois"], result["valid"], torchvision_proposals(given, image, maps), strict=True
-    ):
+    for rois, valid, expected in zip(result["rois"], result["valid"], torchvision_proposals(given, image, maps), strict=True):
         count = len(expected)
         assert valid.tolist() == [1.0] * count + [0.0] * (len(valid) - count)
         assert torch.equal(rois[:count], expected) and not rois[count:].any()

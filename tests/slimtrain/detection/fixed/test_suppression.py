@@ -73,7 +73,7 @@ def test_published_boxes_count_their_last_pixel(suppression: Suppression) -> Non
                 break
         else:
             stays.append(place)
-    boxes = torch.from_numpy(inclusive + [0, 0, 1, 1])[None]
+    boxes = torch.from_numpy(inclusive + np.array([0, 0, 1, 1]))[None]
     keep, _ = suppression(boxes, torch.ones(1, 150, dtype=torch.float64), None, 0.5)
     assert keep[0].nonzero()[:, 0].tolist() == stays and len(stays) < 150
 
