@@ -36,6 +36,7 @@ FLOORS = (
     "slimtrain/checkpoints",
     "slimtrain/tracing",
     "slimtrain/detection",
+    "slimtrain/detection/fixed",
     "slimtrain/training/records",
     "slimtrain/training",
     "slimtrain/search",
