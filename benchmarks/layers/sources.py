@@ -44,7 +44,7 @@ def find_network(
     Raises UserError for what is none of these, BundleError for a damaged bundle, and what reading and tracing raise.
     """
     given: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels, "classes": classes}
-    chosen = {key: choice for key, choice in policy.items() if choice is not None}
+    chosen: dict[str, Any] = {key: choice for key, choice in policy.items() if choice is not None}
     if ":" in name and name not in network_names():
         _refuse_given("is of published architectures", stem_stride=stem_stride)
         return _of_module(name, Policy(**chosen), widths, **given)

@@ -3,8 +3,8 @@
     python -m benchmarks.studies.detection [--steps 600] [--seed 0] [--slim all] [--json detection.json]
 
 Backbone, pyramid and heads are slimmed, or with `--slim backbone` the backbone alone (arXiv 1812.08928, sec. 4.3). Average
-precision is COCO's, of boxes, over 200 scenes with digits that training never saw. `--alone 0.5` trains one width by itself, as
-long: what table 5 of the paper compares with.
+precision is COCO's, of boxes, over 200 scenes with digits that training never saw. `--alone 0.5` trains one width by itself,
+as long: what table 5 of the paper compares with.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def test(network: Any, settings: Any, widths: Sequence[float], scenes: int, seed
     from slimtrain.data.detection.batches import detection_test_batches
     from slimtrain.data.detection.scenes import SceneSamples
     from slimtrain.data.detection.transforms import DetectionTransform
-    from slimtrain.detection.training.testing import tested
+    from slimtrain.detection.training.testing import precisions_of
 
     batches = detection_test_batches(SceneSamples("test", scenes, seed), DetectionTransform(MEAN, STD), batch_size=2 * BATCH)
     rows = []
     for width, precision in zip(
-        widths, tested(network, settings, [network.plan(width) for width in widths], batches), strict=True
+        widths, precisions_of(network, settings, [network.plan(width) for width in widths], batches), strict=True
     ):
         rows.append({"width": width, "ap": precision.ap, "ap50": precision.ap50, "ap75": precision.ap75})
         print(f"{width:g}x: AP {precision.ap:.3f}, AP50 {precision.ap50:.3f}", flush=True)

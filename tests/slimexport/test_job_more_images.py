@@ -55,7 +55,7 @@ def written(path: Path, wrong: float) -> Path:
         "means",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", CLASSES, 4, 4])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", CLASSES])],
-        [numpy_helper.from_array(np.float32(value), name) for name, value in (("one", 1), ("wrong", wrong))],
+        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in (("one", 1), ("wrong", wrong))],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -117,6 +117,6 @@ def test_images_that_float32_is_too_coarse_for_are_not_kept(tmp_path: Path) -> N
 
 def test_what_is_permitted_is_less_than_what_sets_the_images_apart(tmp_path: Path) -> None:
     """Images that differ by 1e-2 of the scale: a file that gives of both the same is off by that, and float32 as well."""
-    alike = [[2, 0, -1], [2 + 2**-6, 0, -1]]
+    alike: list[list[float]] = [[2, 0, -1], [2 + 2**-6, 0, -1]]
     check, _ = verified(written(tmp_path / "a.onnx", 1.6e-2), 2.0**20, alike)
     assert check.status == "failed", check

@@ -46,8 +46,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Regions:
-    """What the second part is computed on, and what it should give. `rois` [R, 5], `mask_rois` [M, 5]: those that are objects',
-    of images in their order: (image, x1, y1, x2, y2). The rest is of each image."""
+    """What the second part is computed on, and what it should give. `rois` [R, 5], `mask_rois` [M, 5]: those that are
+    objects', of images in their order: (image, x1, y1, x2, y2). The rest is of each image."""
 
     rois: Tensor
     mask_rois: Tensor

@@ -46,8 +46,8 @@ def fit(
     amp: str = "none",
     on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> None:
-    """Train `network` on `batches`, each once. What a step draws depends on `seed` and its number alone. Published training has
-    momentum 0.9, weight decay 1e-4 and gradients clipped at a norm of 35 (arXiv 1812.08928's code, its configurations)."""
+    """Train `network` on `batches`, each once. What a step draws depends on `seed` and its number alone. Published training
+    has momentum 0.9, weight decay 1e-4 and gradients clipped at a norm of 35 (arXiv 1812.08928's code, its configurations)."""
     optimizer = sgd(network, schedule.lr, momentum, False, weight_decay)
     network.train()
     for batch in batches:

@@ -1,4 +1,5 @@
-"""One training step of a detector: forward and backward at every plan, gradients summed, clipped (arXiv 1812.08928, sec. 4.3)."""
+"""One training step of a detector: forward and backward at every plan, gradients summed and clipped, as published with arXiv
+1812.08928 (sec. 4.3)."""
 
 from __future__ import annotations
 

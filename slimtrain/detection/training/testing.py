@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slimtrain.base.image_size import ImageSize
 from slimtrain.data.detection.batches import DetectionBatch
-from slimtrain.detection.average_precision import AveragePrecision, Detected, Kind, Precision
+from slimtrain.detection.average_precision import AveragePrecision, Detected, Precision
 from slimtrain.detection.fixed.detections import Detections
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.halves import Halves
@@ -39,15 +39,14 @@ class Detector:
         return given
 
 
-def tested(
+def precisions_of(
     network: SlimmableNetwork,
     settings: DetectorSettings,
     plans: Sequence[ChannelPlan],
     batches: Iterable[DetectionBatch],
-    kinds: Sequence[Kind] = ("boxes",),
 ) -> list[Precision]:
     """Average precision of boxes at each plan, in evaluation mode. Batches are gone through once."""
-    precisions = [AveragePrecision(settings.classes, kinds) for _ in plans]
+    precisions = [AveragePrecision(settings.classes) for _ in plans]
     detectors: dict[tuple[int, int], Detector] = {}
     training = network.training
     network.eval()

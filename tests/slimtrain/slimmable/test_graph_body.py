@@ -80,10 +80,10 @@ def test_layers_read_the_leading_corners_of_their_weights(architecture: str, wid
     state, plan, body = slimmable.state_dict(), spec.plan(width), slimmable.body
     layers = 0
     with torch.no_grad(), slimmable.at(plan):
-        slots = body._begin(x)
+        slots = body.begin(x)
         for index, node in enumerate(body.order.graph.nodes):
             given = slots[body.order.slots[node.inputs[0]]]
-            body._run(slots, x, index, index + 1)
+            body.run(slots, x, index, index + 1)
             if node.kind not in ("conv2d", "linear"):
                 continue
             layers += 1

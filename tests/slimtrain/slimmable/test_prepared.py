@@ -66,9 +66,9 @@ def most_maps(network: SlimmableNetwork, x: Tensor) -> int:
     body, counts = network.body, []
     assert isinstance(body, GraphBody)
     size = 8 * x.numel() // 3
-    slots = body._begin(x)
+    slots = body.begin(x)
     for index in range(len(body.spec.graph.nodes)):
-        body._run(slots, x, index, index + 1)
+        body.run(slots, x, index, index + 1)
         maps = {t.data_ptr() for t in slots if isinstance(t, Tensor) and t.numel() == size}
         counts.append(len(maps))
     return max(counts)

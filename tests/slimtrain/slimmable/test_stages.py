@@ -56,10 +56,10 @@ def test_a_branch_that_ends_in_nothing_hands_on_its_input(architecture: str, cou
     ends = set(added_branches(body.order.graph))
     images = noise(2, 64)
     with torch.inference_mode(), network.at(network.spec.plans[0]):
-        slots = body._begin(images)
+        slots = body.begin(images)
         for index, node in enumerate(body.order.graph.nodes):
             before = {value: slots[body.order.slots[value]] for value in node.inputs}
-            body._run(slots, images, index, index + 1)
+            body.run(slots, images, index, index + 1)
             if node.kind == "add" and ends & before.keys():
                 (x,) = (
                     before.keys() - ends

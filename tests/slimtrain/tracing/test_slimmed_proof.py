@@ -65,8 +65,8 @@ def test_gradients_of_written_slices_are_the_module_s() -> None:
 def test_a_wrong_second_output_is_seen_and_infinities_that_agree_are_right() -> None:
     module = Given(lambda s, x: (y := s.head(s.a(x).relu()), y.masked_fill(y < y.amax(1, keepdim=True), -torch.inf))).eval()
     network = make_slimmable(module, EXAMPLE)
-    whole = network.body._outputs
-    network.body.__dict__["_outputs"] = lambda slots: (whole(slots)[0], whole(slots)[1] * torch.nan)
+    whole = network.body.given
+    network.body.__dict__["given"] = lambda slots: (whole(slots)[0], whole(slots)[1] * torch.nan)
     with pytest.raises(equality.NotEqualError):
         equality.check_equal(network, module, EXAMPLE)
 

@@ -51,6 +51,6 @@ def test_precision_is_of_what_was_detected(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(testing.Detector, "__call__", found)
     plans = [network.plan(1.0), network.plan(0.5)]
-    widest, narrow = testing.tested(network, small_settings(), plans, [batch])
+    widest, narrow = testing.precisions_of(network, small_settings(), plans, [batch])
     assert (widest.ap, narrow.ap) == (1.0, 0.0) and len(widest.per_class) == CLASSES
     assert network.training
