@@ -160,6 +160,14 @@ def places(checkpoint_path: Callable[[str], Path], tmp_path_factory: pytest.Temp
     torch.set_num_threads(threads)
 
 
+def test_the_page_on_detection_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    if not is_installed("faster_coco_eval"):
+        pytest.skip("pip install '.[detection]'")
+    (block,) = python_of("docs/detection.md")
+    exec(block, {"__name__": "page"})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["x1_0", "x0_5"]
+
+
 @pytest.mark.parametrize(("document", "line"), [(document, line) for document in RUN for line in commands_of(document)])
 def test_a_command_does_what_the_document_says(
     document: str, line: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Small detectors, and scenes for them."""
+"""Detectors that learn in a moment, and what they learn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRIDES = (8, 16, 32)
 SAMPLING = Sampling(rpn_sampled=32, top_k=40, kept=20, box_sampled=16)
 
 
-def small_settings(kind: str = FASTER) -> DetectorSettings:
+def quick_settings(kind: str = FASTER) -> DetectorSettings:
     """Of a pyramid on two stages, of strides 8 and 16, and one level more (RetinaNet: two)."""
     strides = (*STRIDES, 64) if kind == RETINA else STRIDES
     return DetectorSettings(
@@ -39,10 +39,10 @@ def small_settings(kind: str = FASTER) -> DetectorSettings:
     )
 
 
-def small_detector(kind: str = FASTER, seed: int = 0) -> DenseDetector:
+def quick_detector(kind: str = FASTER, seed: int = 0) -> DenseDetector:
     torch.manual_seed(seed)
     stages = resnet_stages((1, 1, 1), width=8, bottleneck=False, first=1)
-    return DenseDetector(small_settings(kind), stages, neck=16, hidden=16)
+    return DenseDetector(quick_settings(kind), stages, neck=16, hidden=16)
 
 
 def drawn_targets(counts: list[int], seed: int = 5, masks: bool = False) -> tuple[Targets, ...]:

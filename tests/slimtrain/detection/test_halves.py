@@ -9,11 +9,11 @@ from slimtrain.detection.halves import Halves
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.trained_detectors import SIZE, small_detector
+from tests.support.trained_detectors import SIZE, quick_detector
 
 
 def network_of(kind: str) -> tuple[SlimmableNetwork, tuple[torch.Tensor, ...]]:
-    module = small_detector(kind)
+    module = quick_detector(kind)
     return slimmable_detector(module, (0.5, 1.0), image_size=SIZE, order="none"), module.example(SIZE, SIZE)
 
 

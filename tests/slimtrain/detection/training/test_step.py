@@ -11,7 +11,7 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
 from slimtrain.slimmable.network import SlimmableNetwork
-from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, small_detector, small_settings
+from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, quick_detector, quick_settings
 
 
 def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -22,9 +22,9 @@ def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("counts", [[2, 3], [2, 0]])
 def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> None:
     """Norms normalize by the running statistics in both, as batches of two tell too little."""
-    module = small_detector(kind).eval()
+    module = quick_detector(kind).eval()
     network = slimmable_detector(module, (0.5, 1.0), image_size=SIZE, order="none").eval()
-    settings, batch = small_settings(kind), drawn_batch(counts, masks=kind == MASK)
+    settings, batch = quick_settings(kind), drawn_batch(counts, masks=kind == MASK)
     torch.manual_seed(3)
     (values,) = accumulate_gradients(network, [network.plan(1.0)], batch, losses_of(settings, SAMPLING))
 
@@ -49,9 +49,9 @@ def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> No
 
 
 def test_plans_add_up() -> None:
-    network = slimmable_detector(small_detector(), (0.5, 0.75, 1.0), image_size=SIZE, order="none").train()
+    network = slimmable_detector(quick_detector(), (0.5, 0.75, 1.0), image_size=SIZE, order="none").train()
     losses, batch = (
-        losses_of(small_settings(), Sampling(rpn_sampled=10_000, top_k=40, kept=20, box_sampled=10_000)),
+        losses_of(quick_settings(), Sampling(rpn_sampled=10_000, top_k=40, kept=20, box_sampled=10_000)),
         drawn_batch([2, 3]),
     )
     plans = [network.plan(width) for width in (1.0, 0.75, 0.5)]
@@ -78,7 +78,7 @@ def test_what_is_too_large_is_scaled_down() -> None:
 
 def test_a_few_steps_learn_one_batch() -> None:
     """The losses of every switch fall."""
-    network = slimmable_detector(small_detector(seed=2), (0.5, 1.0), image_size=SIZE, order="none").train()
+    network = slimmable_detector(quick_detector(seed=2), (0.5, 1.0), image_size=SIZE, order="none").train()
     totals = _trained(network, steps=24)
     assert all(sum(of_plan[-4:]) / 4 < 0.7 * of_plan[0] for of_plan in zip(*totals, strict=True)), totals
 
@@ -87,7 +87,7 @@ def test_half_precision_comes_near() -> None:
     """bfloat16 has three digits."""
     begun = []
     for amp in ("none", "bf16"):
-        network = slimmable_detector(small_detector(seed=2), (0.5, 1.0), image_size=SIZE, order="none").train()
+        network = slimmable_detector(quick_detector(seed=2), (0.5, 1.0), image_size=SIZE, order="none").train()
         begun.append(_trained(network, steps=1, amp=amp)[0])
     assert begun[1] == pytest.approx(begun[0], rel=0.05) and begun[1] != begun[0]
 
@@ -95,7 +95,7 @@ def test_half_precision_comes_near() -> None:
 def _trained(network: SlimmableNetwork, steps: int, amp: str = "none") -> list[list[float]]:
     """The sum of every plan's losses, step by step."""
     torch.manual_seed(1)
-    losses, batch = losses_of(small_settings(), SAMPLING), drawn_batch([2, 3])
+    losses, batch = losses_of(quick_settings(), SAMPLING), drawn_batch([2, 3])
     plans = [network.plan(1.0), network.plan(0.5)]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     totals = []

@@ -10,13 +10,13 @@ from slimtrain.detection.fixed.detections import Detections
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.training import testing
-from tests.support.trained_detectors import CLASSES, SIZE, drawn_batch, drawn_images, small_detector, small_settings
+from tests.support.trained_detectors import CLASSES, SIZE, drawn_batch, drawn_images, quick_detector, quick_settings
 
 
 def test_detections_are_those_of_the_whole_network() -> None:
     """All at once, at regions that were proposed before."""
-    network = slimmable_detector(small_detector(), (0.5, 1.0), image_size=SIZE, order="none").double().eval()
-    settings, images = small_settings(), drawn_images(2).double()
+    network = slimmable_detector(quick_detector(), (0.5, 1.0), image_size=SIZE, order="none").double().eval()
+    settings, images = quick_settings(), drawn_images(2).double()
     detector = testing.Detector(network, settings, SIZE)
     for width in (0.5, 1.0):
         with network.at(network.plan(width)), torch.no_grad():
@@ -36,7 +36,7 @@ def test_detections_are_those_of_the_whole_network() -> None:
 @pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="pip install '.[detection]'")
 def test_precision_is_of_what_was_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that finds everything, and one that finds nothing."""
-    network = slimmable_detector(small_detector(), (0.5, 1.0), image_size=SIZE, order="none").train()
+    network = slimmable_detector(quick_detector(), (0.5, 1.0), image_size=SIZE, order="none").train()
     batch = drawn_batch([2, 3, 0])
     rows = max(len(targets) for targets in batch.targets)
 
@@ -51,6 +51,6 @@ def test_precision_is_of_what_was_detected(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(testing.Detector, "__call__", found)
     plans = [network.plan(1.0), network.plan(0.5)]
-    widest, narrow = testing.precisions_of(network, small_settings(), plans, [batch])
+    widest, narrow = testing.precisions_of(network, quick_settings(), plans, [batch])
     assert (widest.ap, narrow.ap) == (1.0, 0.0) and len(widest.per_class) == CLASSES
     assert network.training
