@@ -79,6 +79,8 @@ FLOORS = (
     "benchmarks/studies/onnxruntimes",
     "benchmarks/studies/defects",
     "benchmarks/studies/serving",
+    "benchmarks/studies/layouts",
+    "benchmarks/studies/detection",
     "benchmarks",
 )
 # What is beyond the standard library and may be loaded by importing any file of a folder. No torch in any of them.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies import layouts
+from benchmarks.studies.layouts import __main__ as layouts
 
 
 def test_every_layer_is_measured_both_ways(

@@ -1,0 +1,1 @@
+"""Slimmable detectors on scenes of digits."""

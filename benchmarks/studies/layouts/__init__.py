@@ -1,0 +1,1 @@
+"""Layouts in memory, timed by convolutions."""

@@ -1,0 +1,1 @@
+"""Of the study of the published networks."""
