@@ -145,7 +145,19 @@ def operation(
             positional.append(value)
         elif value is not None:
             named[argument.name] = value
-    return Operation(node, function, tuple(positional), named, tuple(drops))
+    return Operation(node, GUARDED.get(node.kind, function), tuple(positional), named, tuple(drops))
+
+
+def pooled_regions(maps: Tensor, regions: Tensor, *how: Any) -> Tensor:
+    """torchvision's RoIAlign, which reads whatever memory a region of an image that is not there, or of no number, points at:
+    a graph may be a stranger's. Such regions are of the nearest image, and of zeros."""
+    numbers = regions.nan_to_num()
+    images = numbers[:, :1].clamp(0, max(maps.shape[0] - 1, 0))
+    pooled: Tensor = torch.ops.torchvision.roi_align(maps, torch.cat([images, numbers[:, 1:]], 1), *how)
+    return pooled
+
+
+GUARDED = {"roi_align": pooled_regions}
 
 
 def as_traced(node: Node) -> tuple[str, Mapping[str, Argument]]:
