@@ -28,11 +28,23 @@ class Lane:
         self.job: Job | None = None
         self.given_up = False
         self._next_job, self._compute = next_job, compute
+        self._nothing = threading.Lock()  # held while nobody said that there is something to do
+        self._nothing.acquire()
         # a daemon: one that hangs ends no process
         self._thread = threading.Thread(target=self._work, name="slimexport computes", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def wait(self) -> None:
+        """Until `wake`, or at once where that was called since the last time. A bare lock: one thread waits, and a condition
+        takes longer to wake it."""
+        self._nothing.acquire()
+
+    def wake(self) -> None:
+        """There may be something to do. One thread calls it at a time."""
+        if self._nothing.locked():
+            self._nothing.release()
 
     def give_up(self) -> None:
         """It is not waited for any more, not even where the process ends."""

@@ -134,7 +134,7 @@ class Runtime:
         self._files = files  # those that serve, as the latencies count them
         self._out: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a policy of the user's, which is called while it is held, may look at the runtime
         self._closing = False
         self._books = Books(self._began)
         self._lane = Lane(self._next_job, self._compute)
@@ -155,7 +155,7 @@ class Runtime:
         within_ms = self._slo_ms if deadline_ms is None else checked_ms(deadline_ms, "deadline_ms")
         now = time.perf_counter()
         request = Request(images, single, now, now + within_ms / 1e3)
-        with self._changed:
+        with self._lock:
             waiting, counts = self._scheduler.waiting, self._books
             if self._files and request.size > self._scheduler.latencies.largest:
                 raise RequestError(
@@ -177,13 +177,13 @@ class Runtime:
                 counts.late(request, now)
             else:
                 request.future.on_cancel = partial(self._cancel, waiting.add(request))
-                self._changed.notify()
+                self._lane.wake()
         if hopeless:
             request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
         return request.future
 
     def _cancel(self, number: int) -> None:
-        with self._changed:
+        with self._lock:
             self._scheduler.waiting.cancel(number)
 
     # --------------------------------------------------------------------------------------------------------- running
@@ -191,25 +191,24 @@ class Runtime:
     def _next_job(self, lane: Lane) -> Job | None:
         """What a lane does next; it waits for something to do. None where there is nothing any more."""
         while True:
-            with self._changed:
-                while True:
-                    if lane.given_up or not self._files:
-                        return None
-                    now = time.perf_counter()
-                    run, late = self._scheduler.next(now)
-                    for request in late:
-                        self._books.late(request, now)
-                    if run is not None:
-                        lane.job = Job(run, self._files[run.width], now)
-                    if run is not None or late:
-                        break
-                    if self._closing:
-                        return None
-                    self._changed.wait()
+            with self._lock:
+                if lane.given_up or not self._files:
+                    return None
+                now = time.perf_counter()
+                run, late = self._scheduler.next(now)
+                for request in late:
+                    self._books.late(request, now)
+                if run is not None:
+                    lane.job = Job(run, self._files[run.width], now)
+                ended = run is None and not late and self._closing
+            if ended:
+                return None
             for request in late:
                 request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
             if run is not None:
                 return lane.job
+            if not late:
+                lane.wait()
 
     def _compute(self, lane: Lane, job: Job) -> None:
         """One run, and its answers. What goes wrong in it is its own requests' error."""
@@ -224,7 +223,7 @@ class Runtime:
             outputs = parts(given, self._results, [(request.size, request.single) for request in run.requests])
         except BaseException as error:  # whatever a backend raises: the next run is another one's
             ended, failure = time.perf_counter(), error
-        with self._changed:
+        with self._lock:
             lane.job = None
             given_up = lane.given_up  # its requests were told, and its width is out
             if not given_up:
@@ -241,13 +240,13 @@ class Runtime:
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
-        with self._changed:  # once the answers are out
+        with self._lock:  # once the answers are out
             self._failures[file.label] = 0
             self._scheduler.ran(run, computed)
 
     def _failed(self, job: Job, failure: BaseException) -> None:
         """Take a width out that fails again and again, while others are left."""
-        with self._changed:
+        with self._lock:
             label = job.file.label
             self._failures[label] += 1
             out = self._failures[label] >= FAILURES and len(self._files) > 1
@@ -258,7 +257,7 @@ class Runtime:
 
     def _give_up_what_hangs(self) -> None:
         """Give up a run that does not come back: its lane, its width, its requests."""
-        with self._changed:
+        with self._lock:
             lane, job = self._lane, self._lane.job
             if job is None:
                 return
@@ -312,7 +311,7 @@ class Runtime:
     @property
     def ready(self) -> bool:
         """Whether it takes requests."""
-        with self._changed:
+        with self._lock:
             return bool(self._files) and not self._closing
 
     @property
@@ -327,7 +326,7 @@ class Runtime:
     @property
     def latencies(self) -> Latencies:
         """As they are now."""
-        with self._changed:
+        with self._lock:
             return self._scheduler.latencies
 
     @property
@@ -337,12 +336,12 @@ class Runtime:
 
     @policy.setter
     def policy(self, policy: str | Policy) -> None:
-        with self._changed:
+        with self._lock:
             self._scheduler.policy = _known(policy, self._scheduler.latencies.widths)
 
     def stats(self) -> Snapshot:
         """Counts since it began, and what is now."""
-        with self._changed:
+        with self._lock:
             widths = [
                 WidthState(info.label, info.accuracy, self._books.answers[info.label], self._out.get(info.label, ""))
                 for info in self.widths
@@ -351,7 +350,7 @@ class Runtime:
 
     def recent(self, since: int = 0) -> list[Event]:
         """The last events whose number is above `since`, in order; 20,000 are kept."""
-        with self._changed:
+        with self._lock:
             fields = self._books.since(since)
         return as_events(fields)
 
@@ -362,16 +361,16 @@ class Runtime:
         UserError where a future's callback calls it: that is the thread that would have to end."""
         if self._lane.is_here:
             raise UserError("close was called on the thread that computes, by a future's callback. Call it from another one.")
-        with self._changed:
+        with self._lock:
             self._closing = True
             rest = [] if drain else self._all_that_waits()
-            self._changed.notify_all()
+            self._lane.wake()
         for request in rest:
             request.future.fail(Closed("the runtime was closed."))
         while not (lane := self._lane).join(JOIN_S) or lane is not self._lane:
             pass  # the watcher ends one that hangs
         self._watcher.end()
-        with self._changed:
+        with self._lock:
             files, self._files, rest = self._files, [], self._all_that_waits()
         for request in rest:  # of a lane that ended before its time
             request.future.fail(Closed("the runtime was closed."))
