@@ -22,11 +22,12 @@ FILL = 0.8  # slackfit: latencies within this share of the longest that fits are
 @dataclass(frozen=True)
 class Latencies:
     """Milliseconds that a run takes, at a percentile: `ms[width][batch]`, widths from the narrowest, which is the fastest, to
-    the widest, batches of images ascending."""
+    the widest, batches of images ascending. `filled`: a run of fewer images is one of the next larger batch."""
 
     widths: tuple[str, ...]
     batches: tuple[int, ...]
     ms: tuple[tuple[float, ...], ...]
+    filled: bool = False
 
     def __post_init__(self) -> None:
         if not self.widths or not self.batches or list(self.batches) != sorted(set(self.batches)) or self.batches[0] < 1:
@@ -40,12 +41,13 @@ class Latencies:
         return self.batches[-1]
 
     def of(self, width: int, images: int) -> float:
-        """Of one run with so many images, at most `largest`: on the line between the measured batches beside it."""
+        """Of one run with so many images, at most `largest`: on the line between the measured batches beside it, or as
+        the larger one."""
         row = self.ms[width]
         place = bisect_left(self.batches, images)
         if place == len(self.batches):
             raise ValueError(f"a run of {images} images, the largest is {self.largest}")
-        if place == 0 or self.batches[place] == images:
+        if place == 0 or self.filled or self.batches[place] == images:
             return row[place]
         low, high = self.batches[place - 1], self.batches[place]
         share = (images - low) / (high - low)

@@ -90,7 +90,8 @@ class Start:
                 sizes = [size for size in sizes if all(size in samples[file.label] for file in files)]
                 files = [self._tuned(file, sizes) for file in files]
             undo.pop_all()
-        return files, latencies_of([file.label for file in files], samples, sizes, self.slo_ms)
+        latencies = latencies_of([file.label for file in files], samples, sizes, self.slo_ms)
+        return files, replace(latencies, filled=BACKENDS[backend].tunes)
 
     def _label(self, artifact: Artifact) -> str:
         return label_of(artifact, self.manifest)

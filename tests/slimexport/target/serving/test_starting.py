@@ -293,5 +293,7 @@ def test_a_backend_that_prepares_for_every_batch_size_runs_those_of_the_start_al
         begun = {runner.file: set(runner.runs) for runner in bench.runners}
         assert all(sizes == {1, 4, 8} for sizes in begun.values())
         answers = [runtime.submit(images(count)).result(PATIENCE_S) for count in (1, 2, 3, 5, 7, 8)]
+        table = runtime.latencies
     assert [len(answer.output) for answer in answers] == [1, 2, 3, 5, 7, 8]
+    assert table.of(0, 5) == table.of(0, 8) and table.of(0, 3) == table.of(0, 4), "which is what the run takes"
     assert all(set(runner.runs) == {1, 4, 8} for runner in bench.runners)
