@@ -17,6 +17,7 @@ from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.models.registry import split_name
 from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
+from slimtrain.models.stored_detector import plain_detector, read_detector
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.program import check_operators, check_types
 
@@ -42,6 +43,7 @@ def plain_spec(spec: WidthSpec) -> dict[str, Any]:
             "switches": list(spec.switches),
             "width_range": None if spec.width_range is None else list(spec.width_range),
             **({"channel_lists": _listed(spec.channel_lists)} if spec.channel_lists else {}),
+            **({"detector": plain_detector(spec.detector)} if spec.detector else {}),
             "policy": {key: _listed(choice) for key, choice in asdict(spec.groups.policy).items() if choice},
             "groups": dict(spec.groups.sizes),
             "graph": to_plain(spec.graph),
@@ -98,7 +100,8 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
     if not isinstance(value["model"], str) or not MODEL_NAME.fullmatch(value["model"]):
         raise ValueError(f"the network's name {value['model']!r} is none: it goes into file names")
     check_types(graph)
-    return GraphSpec(value["model"], value["family"], switches, graph, groups, ends, lists)
+    detector = read_detector(value["detector"]) if "detector" in value else None
+    return GraphSpec(value["model"], value["family"], switches, graph, groups, ends, lists, detector)
 
 
 def _check_lists(lists: Any, switches: Any, groups: Groups) -> None:

@@ -22,7 +22,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.detection.backbones import Stages
 from slimtrain.detection.pyramid import PyramidBackbone
 from slimtrain.detection.regions import pooled
-from slimtrain.detection.settings import RETINA, BoxSettings, DetectorSettings, KeypointSettings, MaskSettings
+from slimtrain.models.detector import RETINA, BoxSettings, DetectorSettings, KeypointSettings, MaskSettings
 
 MASK_LAYERS, KEYPOINT_LAYERS = 4, 8
 
@@ -152,8 +152,7 @@ def drawn_regions(images: int, count: int, size: tuple[int, int], generator: tor
 
 def _check_levels(settings: DetectorSettings, stages: Stages) -> None:
     """UserError unless anchors are of the levels that the stages give."""
-    extra = 2 if settings.kind == RETINA else 1
-    strides = [*stages.strides, *(stages.strides[-1] * 2 ** (index + 1) for index in range(extra))]
+    strides = [*stages.strides, *(stages.strides[-1] * 2 ** (index + 1) for index in range(settings.extra_levels))]
     if list(settings.anchors.strides) != strides:
         raise UserError(
             f"anchors have strides {', '.join(map(str, settings.anchors.strides))}, the detector's levels "

@@ -47,7 +47,7 @@ def slimmable_detector(
     stages' strides divide, and on any number of regions; `image_size` and regions per image are those that it is traced with,
     and that costs are for (`sized`)."""
     height, width = sides(image_size)
-    return make_slimmable(
+    network = make_slimmable(
         module,
         module.example(height, width, rois, mask_rois),
         widths,
@@ -57,6 +57,9 @@ def slimmable_detector(
         order=order,
         check=check,
     )
+    assert isinstance(network.spec, GraphSpec)
+    network.spec = network.body.spec = replace(network.spec, detector=module.settings)  # which its files hold, too
+    return network
 
 
 def sized(spec: GraphSpec, image_size: ImageSize, rois: int | None = None, mask_rois: int | None = None) -> GraphSpec:

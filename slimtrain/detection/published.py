@@ -28,7 +28,7 @@ from slimtrain.checkpoints.weights import find_weights
 from slimtrain.detection.backbones import resnet_stages
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.making import BACKBONE, slimmable_detector
-from slimtrain.detection.settings import FASTER, MASK, PUBLISHED, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
+from slimtrain.models.detector import FASTER, MASK, PUBLISHED, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
 # The published name of a part -> ours, which is torchvision's.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from slimtrain.detection.settings import PUBLISHED
+from slimtrain.models.detector import PUBLISHED
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # of a region, and of the level that it belongs to (arXiv 1612.03144, eq. 1)
 EPSILON = 1e-6

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slimtrain.base.errors import UserError
-from slimtrain.base.image_size import ImageSize, as_image_size, format_size
+from slimtrain.base.image_size import ImageSize, as_image_size, format_size, sides
 from slimtrain.base.text import count
 from slimtrain.graph.extents import Dims
 from slimtrain.graph.graph import Batch, Graph, Size
@@ -17,6 +17,7 @@ from slimtrain.groups.costs import graph_cost
 from slimtrain.groups.groups import Groups
 from slimtrain.groups.rounding import WHOLE, channels_at, slots_at
 from slimtrain.models.channels import ChannelPlan, width_name
+from slimtrain.models.detector import DetectorSettings
 from slimtrain.models.width_spec import WidthSpec
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # it goes into file names
@@ -33,7 +34,9 @@ class GraphSpec(WidthSpec):
 
     `switches` and `width_range` as of any network. `channel_lists` are AutoSlim's, one per switch: a count for every channel
     group, in their order. Its weights have room for the whole module, whatever the lists use of it. `classes`: the second
-    dimension of its first output. Its input is an image [C, H, W], a signal [C, L], a row of numbers [C], or more than that.
+    dimension of its first output, a detector's as its settings say. Its input is an image [C, H, W], a signal [C, L], a row of
+    numbers [C], or more than that. `detector`: what a detector is beside its graph, which is a dense one
+    (`slimtrain.detection.dense`).
     """
 
     model: str
@@ -43,6 +46,7 @@ class GraphSpec(WidthSpec):
     groups: Groups
     width_range: tuple[float, float] | None = None
     channel_lists: tuple[tuple[int, ...], ...] = ()
+    detector: DetectorSettings | None = None
 
     @property
     def name(self) -> str:
@@ -63,6 +67,8 @@ class GraphSpec(WidthSpec):
 
     @property
     def classes(self) -> int:  # type: ignore[override]
+        if self.detector is not None:
+            return self.detector.classes
         shape = self.graph.types[self.graph.outputs[0]].shape
         size = shape[1] if len(shape) > 1 else 0
         return size if isinstance(size, int) else 0
@@ -129,7 +135,16 @@ class GraphSpec(WidthSpec):
         return as_image_size([1, 1, *spatial][-2:] if len(spatial) < 2 else list(spatial[-2:]))
 
     def check_image_size(self, image_size: ImageSize) -> None:
-        """UserError unless images are of the size that the network was traced with."""
+        """UserError unless images are of the size that the network was traced with; of a detector, of a size that its strides
+        divide."""
+        if self.detector is not None:
+            stride = self.detector.image_stride
+            if any(side % stride for side in sides(image_size)):
+                raise UserError(
+                    f"image size {format_size(image_size)}: {self.name} has maps of stride {stride}. Expected sides that are "
+                    f"multiples of {stride}; smaller images are padded."
+                )
+            return
         if image_size != self.image_size:
             size = format_size(self.image_size)
             raise UserError(

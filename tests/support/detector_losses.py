@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.losses.two_stage import Sampling
-from slimtrain.detection.settings import (
+from slimtrain.models.detector import (
     KEYPOINT,
     MASK,
     Anchors,

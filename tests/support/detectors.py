@@ -14,7 +14,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, con
 from torchvision.ops import roi_align
 
 from slimtrain.detection.fixed.proposals import Proposals
-from slimtrain.detection.settings import (
+from slimtrain.models.detector import (
     FASTER,
     MASK,
     Anchors,

@@ -6,7 +6,7 @@ import torch
 
 from slimtrain.detection.backbones import Stages, resnet_stages
 from slimtrain.detection.dense import DenseDetector
-from slimtrain.detection.settings import (
+from slimtrain.models.detector import (
     KEYPOINT,
     MASK,
     RETINA,

@@ -10,7 +10,7 @@ from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.backbones import resnet_stages
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.losses.two_stage import Sampling
-from slimtrain.detection.settings import (
+from slimtrain.models.detector import (
     FASTER,
     MASK,
     RETINA,

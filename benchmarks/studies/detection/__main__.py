@@ -61,9 +61,9 @@ def train(widths: Sequence[float], steps: int, width: int, neck: int, lr: float,
     from slimtrain.detection.dense import DenseDetector
     from slimtrain.detection.losses.two_stage import Sampling
     from slimtrain.detection.making import slimmable_detector
-    from slimtrain.detection.settings import Anchors, BoxSettings, DetectorSettings, ProposalSettings
     from slimtrain.detection.training.fit import StepReport, fit
     from slimtrain.detection.training.step import losses_of
+    from slimtrain.models.detector import Anchors, BoxSettings, DetectorSettings, ProposalSettings
     from slimtrain.training.optimizer import Schedule
 
     settings = DetectorSettings(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from slimtrain.base.image_size import ImageSize, sides
-from slimtrain.detection.settings import PUBLISHED, Anchors, DetectorSettings
+from slimtrain.models.detector import PUBLISHED, Anchors, DetectorSettings
 
 
 def grids(anchors: Anchors, image_size: ImageSize) -> list[tuple[int, int]]:

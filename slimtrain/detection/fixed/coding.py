@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.image_size import ImageSize, sides
-from slimtrain.detection.settings import PUBLISHED
+from slimtrain.models.detector import PUBLISHED
 
 LARGEST_GROWTH = math.log(1000 / 16)  # of a side, as torchvision and mmdetection have it
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.coding import clipped, decoded, leading, rows_of, taken
 from slimtrain.detection.fixed.suppression import FixedPoint, Suppression
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 
 
 def detections_of(settings: DetectorSettings, proposals: int) -> int:

@@ -9,7 +9,7 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.anchors import grids, level_anchors
 from slimtrain.detection.fixed.coding import clipped, decoded, leading, rows_of, taken
 from slimtrain.detection.fixed.suppression import FixedPoint, Suppression
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 
 PLAIN = (1.0, 1.0, 1.0, 1.0)  # weights of the codes
 

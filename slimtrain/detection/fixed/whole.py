@@ -13,10 +13,10 @@ from slimtrain.detection.fixed.detections import Detections, RawDetections, dete
 from slimtrain.detection.fixed.masks import Masks
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.fixed.suppression import ROUNDS, FixedPoint, Standard
-from slimtrain.detection.settings import FASTER, MASK, DetectorSettings
 from slimtrain.graph.extents import HasDims, WiredGraph
 from slimtrain.graph.graph import Graph
 from slimtrain.graph.joining import End, Part, joined
+from slimtrain.models.detector import FASTER, MASK, DetectorSettings
 from slimtrain.tracing.slimmed import trace
 
 FIXED, ONNX, NONE = "fixed", "onnx", "none"

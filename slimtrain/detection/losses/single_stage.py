@@ -14,7 +14,7 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.fixed.anchors import level_anchors
 from slimtrain.detection.losses.outputs import Outputs, as_read, flat, levels_of
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 
 OBJECT, BACKGROUND = 0.5, 0.4  # IoU from which on an anchor is an object's, and below which it is background's
 NONE = -1  # the object of an anchor that is background

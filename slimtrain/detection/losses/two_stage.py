@@ -20,7 +20,7 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.fixed.anchors import level_anchors
 from slimtrain.detection.losses.outputs import Outputs, as_read, flat, levels_of
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 
 
 @dataclass(frozen=True)

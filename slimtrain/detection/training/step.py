@@ -12,8 +12,8 @@ from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.detection.halves import Halves
 from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.losses.two_stage import Sampling, TwoStageLosses
-from slimtrain.detection.settings import RETINA, DetectorSettings
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import RETINA, DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.step import autocast
 

@@ -13,8 +13,8 @@ from slimtrain.detection.average_precision import AveragePrecision, Detected, Pr
 from slimtrain.detection.fixed.detections import Detections
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.halves import Halves
-from slimtrain.detection.settings import DetectorSettings
 from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
 

@@ -21,11 +21,11 @@ from slimtrain.detection.fixed.masks import Masks
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.fixed.whole import whole_graph
 from slimtrain.detection.making import slimmable_detector
-from slimtrain.detection.settings import FASTER, MASK, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
 from slimtrain.graph.extents import WiredGraph
 from slimtrain.graph.graph import Graph
 from slimtrain.graph.sizes import Sizing
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.detector import FASTER, MASK, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
 from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.plan_positions import Cut
 from slimtrain.slimmable.program import Program

@@ -21,7 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from slimtrain.base.errors import UserError
 from slimtrain.detection.backbones import NarrowResNet
 from slimtrain.detection.dense import DenseDetector, drawn_regions
-from slimtrain.detection.settings import FASTER, KEYPOINT, MASK, RETINA, Anchors
+from slimtrain.models.detector import FASTER, KEYPOINT, MASK, RETINA, Anchors
 from tests.support.small_detectors import (
     CLASSES,
     HEAD,

@@ -7,7 +7,7 @@ import torch
 
 from slimtrain.detection.halves import Halves
 from slimtrain.detection.making import slimmable_detector
-from slimtrain.detection.settings import FASTER, MASK, RETINA
+from slimtrain.models.detector import FASTER, MASK, RETINA
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.trained_detectors import SIZE, quick_detector
 

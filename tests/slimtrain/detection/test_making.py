@@ -16,9 +16,9 @@ from slimtrain.checkpoints.reading import read_content
 from slimtrain.detection.backbones import resnet_stages, stages_of
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.making import ALL, BACKBONE, SLIMS, detector_policy, sized, slimmable_detector
-from slimtrain.detection.settings import FASTER, KINDS, MASK, RETINA, DetectorSettings, MaskSettings
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.detector import FASTER, KINDS, MASK, RETINA, DetectorSettings, MaskSettings
 from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.masked import masked

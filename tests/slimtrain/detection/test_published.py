@@ -16,8 +16,8 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.detection.making import NECK_AND_HEADS
 from slimtrain.detection.published import PublishedDetector, identified, published_detector, read_published_detector
-from slimtrain.detection.settings import FASTER, MASK, PUBLISHED
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.detector import FASTER, MASK, PUBLISHED
 from tests.reference import make_checkpoint
 from tests.reference.detection import make_detection
 

@@ -13,7 +13,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from slimtrain.detection.dense import drawn_regions
 from slimtrain.detection.regions import levels_of, pooled
-from slimtrain.detection.settings import PUBLISHED, TORCHVISION
+from slimtrain.models.detector import PUBLISHED, TORCHVISION
 
 STRIDES = (4, 8, 16, 32)
 SIZE = (512, 640)

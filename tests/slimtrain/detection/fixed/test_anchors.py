@@ -11,7 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from slimtrain.detection.fixed.anchors import grids, level_anchors
-from slimtrain.detection.settings import PUBLISHED, Anchors, DetectorSettings
+from slimtrain.models.detector import PUBLISHED, Anchors, DetectorSettings
 
 DEFAULT = DetectorSettings(classes=80)
 

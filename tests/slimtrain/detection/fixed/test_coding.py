@@ -9,7 +9,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 
 from slimtrain.detection.fixed.coding import clipped, decoded, leading, rows_of, taken
-from slimtrain.detection.settings import PUBLISHED, TORCHVISION
+from slimtrain.models.detector import PUBLISHED, TORCHVISION
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 

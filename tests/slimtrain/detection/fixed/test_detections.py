@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slimtrain.detection.fixed.detections import Detections, RawDetections, detections_of
 from slimtrain.detection.fixed.suppression import FixedPoint
-from slimtrain.detection.settings import DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 from tests.support.detectors import IMAGE, settings, torchvision_detections
 
 HEIGHT, WIDTH = IMAGE

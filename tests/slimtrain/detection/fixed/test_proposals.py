@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.fixed.suppression import FixedPoint
-from slimtrain.detection.settings import PUBLISHED, DetectorSettings
+from slimtrain.models.detector import PUBLISHED, DetectorSettings
 from tests.support.detectors import IMAGE, drawn_maps, settings, torchvision_proposals
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from slimtrain.base.errors import UserError
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.fixed.whole import whole_graph
-from slimtrain.detection.settings import KEYPOINT, DetectorSettings, KeypointSettings
 from slimtrain.graph.extents import WiredGraph
+from slimtrain.models.detector import KEYPOINT, DetectorSettings, KeypointSettings
 from slimtrain.slimmable.program import Program
 from slimtrain.tracing.slimmed import trace
 from tests.support.detectors import (

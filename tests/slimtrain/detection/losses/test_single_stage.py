@@ -10,7 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from slimtrain.detection.losses.single_stage import SingleStageLosses
-from slimtrain.detection.settings import RETINA, DetectorSettings
+from slimtrain.models.detector import RETINA, DetectorSettings
 from tests.support.detector_losses import ANCHORS, CHANNELS, CLASSES, SIZE, maps_of, targets_of
 
 

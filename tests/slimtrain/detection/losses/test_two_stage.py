@@ -9,7 +9,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from slimtrain.detection.losses.two_stage import TwoStageLosses
-from slimtrain.detection.settings import FASTER, KEYPOINT, MASK
+from slimtrain.models.detector import FASTER, KEYPOINT, MASK
 from tests.support.detector_losses import SAMPLING, SIZE, Heads, maps_of, settings_of, targets_of
 
 

@@ -8,8 +8,8 @@ import torch
 from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.losses.two_stage import Sampling, TwoStageLosses
 from slimtrain.detection.making import slimmable_detector
-from slimtrain.detection.settings import FASTER, MASK, RETINA
 from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
+from slimtrain.models.detector import FASTER, MASK, RETINA
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, quick_detector, quick_settings
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from slimtrain.detection.settings import FASTER, MASK, Anchors, BoxSettings, DetectorSettings, MaskSettings
+from slimtrain.models.detector import FASTER, MASK, Anchors, BoxSettings, DetectorSettings, MaskSettings
 
 
 def test_anchors_are_counted_by_level() -> None:

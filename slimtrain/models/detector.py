@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 TORCHVISION, PUBLISHED = "torchvision", "published"
 CONVENTIONS = (TORCHVISION, PUBLISHED)
@@ -89,6 +90,16 @@ class DetectorSettings:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     convention: str = TORCHVISION
 
+    @property
+    def extra_levels(self) -> int:
+        """Levels of the pyramid beyond the stages'."""
+        return 2 if self.kind == RETINA else 1
+
+    @property
+    def image_stride(self) -> int:
+        """What divides the sides of images: the coarsest stage's stride."""
+        return self.anchors.strides[-1 - self.extra_levels]
+
     def __post_init__(self) -> None:
         for what, given, known in (("kind", self.kind, KINDS), ("convention", self.convention, CONVENTIONS)):
             if given not in known:
@@ -96,10 +107,29 @@ class DetectorSettings:
         levels = {len(self.anchors.sizes), len(self.anchors.ratios), len(self.anchors.strides)}
         if len(levels) > 1:
             raise ValueError("anchors: expected sizes, ratios and a stride for every level")
+        if len(self.anchors.strides) <= self.extra_levels:
+            raise ValueError(f"anchors of {len(self.anchors.strides)} levels: expected more than {self.extra_levels}")
         for kind, part in ((MASK, self.mask), (KEYPOINT, self.keypoints)):
             if (self.kind == kind) != (part is not None):
                 raise ValueError(f"a {self.kind} {'lacks' if part is None else 'has'} the settings of a {kind}'s head")
+        positive = {
+            "classes": [self.classes],
+            "std": self.std,
+            "anchors": _flat((self.anchors.sizes, self.anchors.ratios, self.anchors.strides)),
+            "regions": [part.roi_size for part in (self.box, self.mask, self.keypoints) if part is not None],
+            "weights": self.box.weights,
+            "proposals": [self.proposals.top_k, self.proposals.kept],
+            "detections": [self.box.detections],
+        }
+        for what, numbers in positive.items():
+            if not numbers or min(numbers) <= 0:
+                raise ValueError(f"{what} {list(numbers)}: expected numbers above 0")
         if self.box.candidates < self.box.detections:
             raise ValueError(
                 f"{self.box.candidates} candidates for {self.box.detections} detections: expected as many at least"
             )
+
+
+def _flat(value: Any) -> list[float]:
+    """All numbers in tuples of tuples."""
+    return [number for inside in value for number in _flat(inside)] if isinstance(value, tuple) else [value]
