@@ -1,6 +1,7 @@
 """Regions pooled from the maps of a pyramid (RoIAlign, arXiv 1703.06870), in shapes that no region decides on.
 
-Every level pools all regions, and of each region the level that it belongs to counts. torchvision's `MultiScaleRoIAlign` pools
+Every level pools all regions, and of each region the level that it belongs to counts; at the others it lies outside of the map,
+where there is nothing to sum up, forward and backward (training at 128 px took twice the time with it inside). torchvision's `MultiScaleRoIAlign` pools
 those of a level alone, of which there are as many as the regions say; what both give is the same.
 """
 
@@ -17,6 +18,7 @@ from slimtrain.models.detector import PUBLISHED
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # of a region, and of the level that it belongs to (arXiv 1612.03144, eq. 1)
 EPSILON = 1e-6
+OUTSIDE = -16  # cells to the left and above a map
 
 
 def levels_of(regions: Tensor, strides: Sequence[int], convention: str) -> Tensor:
@@ -43,8 +45,9 @@ def pooled(
     published = convention == PUBLISHED
     result = None
     for index, (level_map, stride) in enumerate(zip(maps, strides, strict=True)):
-        shifted = torch.cat([regions[:, :1], regions[:, 1:] + stride / 2], 1) if published else regions
-        part = roi_align(level_map, shifted, (size, size), 1 / stride, sampling_ratio, aligned=published)
+        corners = regions[:, 1:] + stride / 2 if published else regions[:, 1:]
+        own = torch.cat([regions[:, :1], torch.where((level == index)[:, None], corners, OUTSIDE * stride)], 1)
+        part = roi_align(level_map, own, (size, size), 1 / stride, sampling_ratio, aligned=published)
         result = part if result is None else torch.where((level == index)[:, None, None, None], part, result)
     assert result is not None
     return result
