@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -317,7 +318,7 @@ def artifact_path(bundle: Path, artifact: Artifact) -> Path:
     if Path(name).name != name:
         raise BundleError(f"{bundle / MANIFEST}: names {quoted(name)}, expected a file in the bundle's own folder.")
     path = bundle / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name of any length
         raise BundleError(f"{path}: named in {MANIFEST}, but not there. Copy the whole bundle, or export again.")
     check_sha256(path, artifact, "export again")
     if artifact.format == ONNX:

@@ -12,6 +12,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,9 +179,14 @@ def _read(path: Path, kind: type[Any]) -> list[Any]:
 
 
 def _parsed(row: Sequence[str], kind: type[Any]) -> Any:
-    convert: dict[str, Callable[[str], Any]] = {"int": _whole, "float": _number, "str": str}
     fields = dataclasses.fields(kind)
-    return kind(*(convert[str(field.type)](value) for field, value in zip(fields, row, strict=True)))
+    return kind(*(_converter(field)(value) for field, value in zip(fields, row, strict=True)))
+
+
+def _converter(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    if field.type == "float":
+        return _loss if field.name.startswith("loss") else _number
+    return _whole if field.type == "int" else str
 
 
 def _whole(text: str) -> int:
@@ -189,10 +195,17 @@ def _whole(text: str) -> int:
     return value
 
 
-def _number(text: str) -> float:
+def _loss(text: str) -> float:
+    """It may be infinite, or none."""
     if not text.isascii() or len(text) > 40:
         raise ValueError(f"{quoted(text)} is no number of a search")
-    return float(text)  # a loss may be infinite
+    return float(text)
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(value := _loss(text)):
+        raise ValueError(f"{quoted(text)} is no cost and no error of a search")
+    return value
 
 
 def _header(kind: type[SearchStep | Candidate]) -> str:

@@ -8,6 +8,7 @@ elsewhere are refused. No torch.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -103,7 +104,7 @@ def read_index(index: Path) -> dict[str, str]:
             f"{index.name}: names files outside its own folder ({some(elsewhere)}), which are not opened. Put the files "
             "beside the index, and name them without a path."
         )
-    missing = [shard for shard in shards if not index.with_name(shard).is_file()]
+    missing = [shard for shard in shards if not os.path.isfile(index.with_name(shard))]  # of a name of any length
     if missing:
         raise CheckpointError(
             f"{index.name}: names files that are not beside it ({some(missing)}; {len(missing)} of {len(shards)}). Copy them "

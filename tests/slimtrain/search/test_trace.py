@@ -314,3 +314,19 @@ def test_numbers_that_no_search_writes_are_told_short(tmp_path: Path, value: str
     with pytest.raises(UserError, match="is damaged behind line 1") as caught:
         read_trace(tmp_path)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_costs_and_errors_are_finite_and_losses_may_not_be(tmp_path: Path, value: str) -> None:
+    step = SearchStep(1, "g0", 8, 6, 10.0, 9.0, 10, 10, 9.5, 10.0, 1.4, 1.5, 64, 3, 0.25)
+    for field in dataclasses.fields(SearchStep):
+        if field.type != "float":
+            continue
+        trace = Trace(tmp_path / field.name)
+        trace.folder.mkdir()
+        trace.add(dataclasses.replace(step, **{field.name: float(value)}), [])
+        if field.name.startswith("loss"):
+            assert repr(getattr(read_trace(trace.folder)[0], field.name)) == value
+        else:
+            with pytest.raises(UserError, match="no cost and no error"):
+                read_trace(trace.folder)

@@ -131,6 +131,11 @@ def test_names_that_lead_elsewhere_are_refused(name: str, state: State, tmp_path
     assert "outside its own folder" in refusal(index)
 
 
+def test_names_that_no_file_can_have_are_not_there(state: State, tmp_path: Path) -> None:
+    index = edited(write(tmp_path / "shards", state), **{next(iter(state)): "model.safetensors" * 30})
+    assert "not beside it" in refusal(index)
+
+
 def test_an_index_of_another_download_is_refused(state: State, tmp_path: Path) -> None:
     other = edited(write(tmp_path / "b", state), extra="model-00001-of-00003.safetensors")
     assert "extra in model-00001-of-00003.safetensors, which is not there" in refusal(other)
