@@ -1,8 +1,8 @@
 """Regions pooled from the maps of a pyramid (RoIAlign, arXiv 1703.06870), in shapes that no region decides on.
 
 Every level pools all regions, and of each region the level that it belongs to counts; at the others it lies outside of the
-map, where there is nothing to sum up, forward and backward. torchvision's `MultiScaleRoIAlign` pools those of a level alone, of
-which there are as many as the regions say; what both give is the same.
+map, where there is nothing to sum up, forward and backward. torchvision's `MultiScaleRoIAlign` pools those of a level alone,
+of which there are as many as the regions say; what both give is the same.
 """
 
 from __future__ import annotations

@@ -324,7 +324,8 @@ def test_costs_and_errors_are_finite_and_losses_may_not_be(tmp_path: Path, value
             continue
         trace = Trace(tmp_path / field.name)
         trace.folder.mkdir()
-        trace.add(dataclasses.replace(step, **{field.name: float(value)}), [])
+        changes: dict[str, Any] = {field.name: float(value)}
+        trace.add(dataclasses.replace(step, **changes), [Candidate(1, "g0", 8, 6, 9.0, 10.0, 1.5, 1)])
         if field.name.startswith("loss"):
             assert repr(getattr(read_trace(trace.folder)[0], field.name)) == value
         else:
