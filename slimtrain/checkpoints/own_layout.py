@@ -138,9 +138,10 @@ def described(
 def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:
     """The network of one of our files' content, float32, in evaluation mode. CheckpointError where it is damaged or
     was written by a later version."""
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
         raise CheckpointError(
-            f"{name}: has version {quoted(content.get('version'))} of slimtrain's format, this slimtrain {__version__} reads "
+            f"{name}: has version {quoted(version)} of slimtrain's format, this slimtrain {__version__} reads "
             f"{VERSION}. Take the slimtrain that wrote it ({shortened(str(content.get('slimtrain', 'unknown')))})."
         )
     state = content.get("model")

@@ -131,8 +131,11 @@ def check_data(path: Path, content: Mapping[str, Any], data: Data) -> None:
         raise CheckpointError(f"{path}: its training state is damaged ({error}). Take another checkpoint.") from error
     differs = class_difference(names, data.classes) if names else ""
     now = image_counts(data)
-    listed = [f"{counts[part]:,} images to {part}, now there are {now[part]:,}" for part in now if part in counts]
-    changed = [text for part, text in zip(now, listed, strict=False) if counts[part] != now[part]]
+    changed = [
+        f"{counts[part]:,} images to {part}, now there are {images:,}"
+        for part, images in now.items()
+        if counts.get(part, images) != images
+    ]
     if differs or changed:
         what = "; ".join([*([f"classes: {differs}"] if differs else []), *changed])
         raise UserError(

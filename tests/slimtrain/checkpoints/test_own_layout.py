@@ -404,7 +404,7 @@ def test_messages_name_what_is_wrong(good: Path, tmp_path: Path) -> None:
     assert "mobilenet_v9" in after(SPEC_DAMAGE["unknown architecture"])
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1", 1.5])
+@pytest.mark.parametrize("version", [None, 0, 2, "1", 1.5, True, torch.ones(2)])
 def test_another_version_names_the_slimtrain_that_wrote_it(good: Path, tmp_path: Path, version: Any) -> None:
     message = refusal({**raw(good), "version": version, "slimtrain": "9.9"}, tmp_path)
     assert f"version {version!r}" in message and "reads 1" in message and "9.9" in message

@@ -77,6 +77,15 @@ def test_another_number_of_images_is_told(copied: Path, monkeypatch: pytest.Monk
     assert f"{len(before)} images to {part}, now there are {len(before) - 1}" in message
 
 
+def test_a_number_that_is_missing_is_passed_over_and_the_other_is_told(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = raw(copied / "last.pt")
+    before = content["training"]["images"]["test"]
+    del content["training"]["images"]["train"]
+    torch.save(content, copied / "last.pt")
+    changed_data(monkeypatch, test=PartSamples(data_of(config(copied, **SETTINGS)).test, np.arange(before - 1)))
+    assert f"{before} images to test, now there are {before - 1}" in refusal(copied, UserError)
+
+
 def test_the_advice_on_changed_data_leads_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed_data(monkeypatch, classes=(*NAMES[:9], "cat"))
     settings = {**SETTINGS, "pretrained": str(copied / "last.pt"), "reset_classifier": True}
