@@ -43,9 +43,11 @@ def draw_curves(folder: Path, rows: Sequence[SummaryRow], title: str) -> Path | 
         epochs = [int(row["epoch"]) for row in own]
         name, color = number_text(width) if width else plan, f"C{number % 10}"
         marks: dict[str, Any] = {"color": color, "marker": ".", "linewidth": 1.2}
-        losses.plot(epochs, [_value(row["loss"]) for row in own], label=f"{name}, test", **marks)
-        losses.plot(epochs, [_value(row["train_loss"]) for row in own], label=f"{name}, training", linestyle="--", **marks)
-        accuracy.plot(epochs, [_value(row["top1"]) for row in own], label=name, **marks)
+        losses.plot(epochs, [_value(row.get("loss", "")) for row in own], label=f"{name}, test", **marks)
+        losses.plot(
+            epochs, [_value(row.get("train_loss", "")) for row in own], label=f"{name}, training", linestyle="--", **marks
+        )
+        accuracy.plot(epochs, [_value(row.get("top1", "")) for row in own], label=name, **marks)
     for axes in (losses, accuracy):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -12,9 +12,11 @@ from typing import Any
 
 from slimtrain.base.untrusted.quoting import quoted, shortened
 
-FREE = ("lr", "params")  # of an optimizer's group: what changes, and what is compared by itself
 MOMENTUM = "momentum_buffer"
 ROWS = 1_000_000  # of summary.csv
+PLAN = "plan"  # its column of names; the others are of numbers
+LARGEST = 2**63
+NEEDED = ("momentum", "dampening", "weight_decay", "nesterov")  # of an optimizer's group; later versions of torch have more
 
 
 def check_progress(training: Mapping[str, Any], steps: int) -> None:
@@ -26,15 +28,23 @@ def check_progress(training: Mapping[str, Any], steps: int) -> None:
         raise ValueError(f"its best error is {quoted(best)}, expected a number from 0 on")
     if not isinstance(rows, list) or len(rows) > ROWS or not all(map(_is_row, rows)):
         raise ValueError("its rows are no rows of summary.csv")
-    if any(list(row) != list(rows[0]) or row.get("step") is None for row in rows):
+    if any(list(row) != list(rows[0]) for row in rows):
         raise ValueError("its rows have different columns")
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, dict) and all(
-        isinstance(key, str) and len(key) < 100 and isinstance(value, int | float | str) and len(str(value)[:1000]) < 1000
-        for key, value in row.items()
-    )
+    """Whether it has a test's place in the run, its plan's name, and figures, of which some may be left empty."""
+    if not isinstance(row, dict) or not all(isinstance(key, str) and len(key) < 100 for key in row):
+        return False
+    placed = type(row.get("step")) is int and _is_number(row.get("epoch")) and _is_number(row.get("width"))
+    named = isinstance(row.get(PLAN), str) and len(row[PLAN]) < 1000
+    figures = (value for key, value in row.items() if key != PLAN)
+    return placed and named and all(value == "" or _is_figure(value) for value in figures)
+
+
+def _is_figure(value: object) -> bool:
+    """A loss may be none, or infinite."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
 
 
 def check_optimizer(state: Any, pattern: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]) -> None:
@@ -45,7 +55,8 @@ def check_optimizer(state: Any, pattern: Mapping[str, Any], shapes: Iterable[tup
     for group, expected in zip(groups, own, strict=True):
         if not isinstance(group, dict) or not _is_number(group.get("lr")) or group["lr"] < 0:
             raise ValueError("a group of its optimizer has no learning rate")
-        wrong = [key for key, value in expected.items() if key != "lr" and not _same(group.get(key, value), value)]
+        held = {key: group.get(key) if key in NEEDED else group.get(key, value) for key, value in expected.items()}
+        wrong = [key for key, value in expected.items() if key != "lr" and not _same(held[key], value)]
         if wrong or group.get("params") != expected["params"]:
             raise ValueError(f"a group of its optimizer has another {(wrong or ['params'])[0]}")
     momenta, sizes = _part(state, "state", dict), dict(enumerate(shapes))

@@ -18,9 +18,14 @@ from slimtrain.training.records.saved_state import (
     check_tensors,
 )
 
-ROW = {"step": 4, "epoch": 1.0, "plan": "x0_5", "loss": 2.5}
+ROW = {"step": 4, "epoch": 1.0, "plan": "x0_5", "width": 0.5, "loss": 2.5, "top5": ""}
 PROGRESS = {"step": 4, "best": math.inf, "rows": [ROW]}
 SHAPES = [(2, 3), (2,)]
+CHANGES: tuple[dict[str, Any], ...] = (
+    *({"plan": value} for value in ([1], 3, "x" * 2000)),
+    *({"loss": value} for value in (" ", "2.5", None, True, 10**30, [2.5])),
+    *({key: value} for key in ("step", "epoch", "width") for value in ("", "1", None, math.nan)),
+)
 
 
 def optimizer() -> dict[str, Any]:
@@ -56,7 +61,9 @@ def test_the_best_error_is_a_number(best: Any) -> None:
         check_progress({**PROGRESS, "best": best}, 8)
 
 
-@pytest.mark.parametrize("rows", [3, {}, [3], [{3: 4}], [ROW, {"step": 4}], [{"loss": 3}], [{**ROW, "plan": [1]}]])
+@pytest.mark.parametrize(
+    "rows", [3, {}, [3], [{3: 4}], [ROW, {"step": 4}], [{"loss": 3}], *([{**ROW, **change}] for change in CHANGES)]
+)
 def test_rows_are_those_of_a_table(rows: Any) -> None:
     with pytest.raises(ValueError, match="its rows"):
         check_progress({**PROGRESS, "rows": rows}, 8)
@@ -71,6 +78,7 @@ def test_rows_are_those_of_a_table(rows: Any) -> None:
         put([], "param_groups"),
         put([3], "param_groups"),
         put("0.9", "param_groups", 0, "momentum"),
+        lambda state: state["param_groups"][0].pop("dampening") or state,
         put(0.5, "param_groups", 0, "momentum"),
         put(math.nan, "param_groups", 0, "lr"),
         put(-1.0, "param_groups", 0, "lr"),
