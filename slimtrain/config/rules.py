@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
@@ -11,10 +12,14 @@ from slimtrain.base.text import count
 from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
-from slimtrain.data.catalog import PICTURES, opened_with
+from slimtrain.data.catalog import CATALOG, DETECTION_SETS, PICTURES, opened_with
 from slimtrain.models.channels import number_text
+from slimtrain.models.detector import KEYPOINT, KINDS
 from slimtrain.models.registry import split_name
 from slimtrain.models.width_spec import FAMILIES
+
+if TYPE_CHECKING:
+    from slimtrain.config.config import Config
 
 WIDEST = 4  # of all widths
 
@@ -138,14 +143,51 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
 
 
+DETECTORS = tuple(f"{family}_{kind}" for kind in KINDS for family in ("s", "us"))  # names of networks
+# What training detectors takes no notice of, and what it must be left as.
+CLASSIFIERS_OWN = {
+    **{"model": "", "stem_stride": 2, "layout": "own", "holdout": 0, "exif_orientation": False, "drop_last": True},
+    **{"distill": False, "teacher": "", "label_smoothing": 0.0, "compile": False, "reset_classifier": False},
+}
 ANY = "_any"  # the end of a network's name that stands for a model's
 
 
 def family_of(network: str) -> str:
-    """The family of a network's name, which may be `us_any`, `s_any` or `autoslim_any`: a module's. UserError for an unknown
-    one."""
+    """The family of a network's name, which may be `us_any`, `s_any` or `autoslim_any`: a module's, or a detector's. UserError
+    for an unknown one."""
     family = network.removesuffix(ANY)
-    return family if is_any(network) and family in FAMILIES else split_name(network)[0]
+    if is_any(network) and family in FAMILIES:
+        return family
+    return network.partition("_")[0] if detector_kind(network) else split_name(network, DETECTORS)[0]
+
+
+def detector_kind(network: str) -> str:
+    """The detector that a network's name says, as in `s_faster_rcnn`; nothing where it is none."""
+    return network.partition("_")[2] if network in DETECTORS else ""
+
+
+def check_detector(config: Config) -> None:
+    """UserError where a detector is to be trained on images without boxes or as only classifiers are, or a classifier on
+    images with boxes."""
+    if config.detector is None:
+        if config.data in DETECTION_SETS:
+            raise UserError(
+                f"data {config.data} are images with objects in them, and network {config.network} is a classifier. Train a "
+                f"detector on it (network: s_faster_rcnn), or take other data: {', '.join(CATALOG)}."
+            )
+        return
+    if config.data not in DETECTION_SETS:
+        raise UserError(
+            f"network {config.network} is a detector, and data {config.data} has no boxes. Set data to "
+            f"{' or '.join(DETECTION_SETS)}."
+        )
+    if config.in_channels != 3:
+        raise UserError(f"in_channels is {config.in_channels}, a detector's images have 3. Leave it out.")
+    for name, usual in CLASSIFIERS_OWN.items():
+        if getattr(config, name) != usual:
+            raise UserError(f"{name} is {quoted(getattr(config, name))}: it is for classifiers, {config.network} is none.")
+    if config.detector.kind == KEYPOINT and not DETECTION_SETS[config.data].keypoints:
+        raise UserError(f"network {config.network} learns keypoints, and data {config.data} has none. Set data: coco.")
 
 
 def is_any(network: str) -> bool:
