@@ -228,7 +228,7 @@ class Config:
         check_channel_groups(self.channel_groups, self.channel_lists, self._traced)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
-        check_detector(self)
+        check_detector(self.network, self.data, self.in_channels, vars(self))
 
     def _settle_detector(self) -> None:
         """Give a detector the settings that its network's name says."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import EXPECTED, ImageSize, as_image_size
@@ -17,9 +16,6 @@ from slimtrain.models.channels import number_text
 from slimtrain.models.detector import KEYPOINT, KINDS
 from slimtrain.models.registry import split_name
 from slimtrain.models.width_spec import FAMILIES
-
-if TYPE_CHECKING:
-    from slimtrain.config.config import Config
 
 WIDEST = 4  # of all widths
 
@@ -166,28 +162,28 @@ def detector_kind(network: str) -> str:
     return network.partition("_")[2] if network in DETECTORS else ""
 
 
-def check_detector(config: Config) -> None:
+def check_detector(network: str, data: str, channels: int, values: Mapping[str, object]) -> None:
     """UserError where a detector is to be trained on images without boxes or as only classifiers are, or a classifier on
-    images with boxes."""
-    if config.detector is None:
-        if config.data in DETECTION_SETS:
+    images with boxes. `values`: those of all keys."""
+    kind = detector_kind(network)
+    if not kind:
+        if data in DETECTION_SETS:
             raise UserError(
-                f"data {config.data} are images with objects in them, and network {config.network} is a classifier. Train a "
-                f"detector on it (network: s_faster_rcnn), or take other data: {', '.join(CATALOG)}."
+                f"data {data} are images with objects in them, and network {network} is a classifier. Train a detector on it "
+                f"(network: s_faster_rcnn), or take other data: {', '.join(CATALOG)}."
             )
         return
-    if config.data not in DETECTION_SETS:
+    if data not in DETECTION_SETS:
         raise UserError(
-            f"network {config.network} is a detector, and data {config.data} has no boxes. Set data to "
-            f"{' or '.join(DETECTION_SETS)}."
+            f"network {network} is a detector, and data {data} has no boxes. Set data to {' or '.join(DETECTION_SETS)}."
         )
-    if config.in_channels != 3:
-        raise UserError(f"in_channels is {config.in_channels}, a detector's images have 3. Leave it out.")
+    if channels != 3:
+        raise UserError(f"in_channels is {channels}, a detector's images have 3. Leave it out.")
     for name, usual in CLASSIFIERS_OWN.items():
-        if getattr(config, name) != usual:
-            raise UserError(f"{name} is {quoted(getattr(config, name))}: it is for classifiers, {config.network} is none.")
-    if config.detector.kind == KEYPOINT and not DETECTION_SETS[config.data].keypoints:
-        raise UserError(f"network {config.network} learns keypoints, and data {config.data} has none. Set data: coco.")
+        if values[name] != usual:
+            raise UserError(f"{name} is {quoted(values[name])}: it is for classifiers, {network} is none. Leave it out.")
+    if kind == KEYPOINT and not DETECTION_SETS[data].keypoints:
+        raise UserError(f"network {network} learns keypoints, and data {data} has none. Set data: coco.")
 
 
 def is_any(network: str) -> bool:
