@@ -63,8 +63,8 @@ class Logbook:
         if self.board is not None:
             for row in rows:
                 if row["step"] == step:
-                    for key in row.keys() - PLAIN:
-                        if row[key] != "":
+                    for key in row:
+                        if key not in PLAIN and row[key] != "":
                             self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
                     self.board.add_scalar("lr", row["lr"], step)
             self.board.flush()
