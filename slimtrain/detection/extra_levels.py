@@ -1,5 +1,5 @@
-"""SSDLite's levels (arXiv 1801.04381, sec. 6.2): a network's stages as they are, and four further ones behind the last, each of
-half the sides rounded up. There is no pyramid: a level knows nothing of coarser ones."""
+"""SSDLite's levels (arXiv 1801.04381, sec. 6.2): a network's stages as they are, and four further ones behind the last, each
+of half the sides, rounded up. There is no pyramid: a level knows nothing of coarser ones."""
 
 from __future__ import annotations
 

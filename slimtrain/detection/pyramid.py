@@ -34,8 +34,8 @@ class PyramidBackbone(nn.Module):
     """A network's stages with a pyramid upon them, under torchvision's names: `body` and `fpn`.
 
     `body`: images -> a dictionary of maps, each of `channels` and half the sides of the one before. `extra`: a coarser level
-    that is the coarsest at every second place (`pool`), or two of convolutions of their own (`convolutions`: RetinaNet). `norm`: made for
-    so many channels, after every convolution but these.
+    that is the coarsest at every second place (`pool`), or two of convolutions of their own (`convolutions`: RetinaNet).
+    `norm`: what is made for so many channels, after every convolution but these.
     """
 
     def __init__(
