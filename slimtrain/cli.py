@@ -149,7 +149,7 @@ def train(
                 if joined.first:
                     click.echo("\n".join(lines))
             else:
-                from slimtrain.training.run import train as run
+                from slimtrain.running import train as run
 
                 run(settings, joined, notes)
 

@@ -58,7 +58,7 @@ class DetectionResult:
 
     @property
     def columns(self) -> dict[str, str]:
-        columns = {}
+        columns: dict[str, str] = {}
         for kind, precision in self.precisions.items():
             columns |= {HEADERS[kind]: f"{precision.ap or 0.0:.3f}", f"{HEADERS[kind]}50": f"{precision.ap50 or 0.0:.3f}"}
         return columns
