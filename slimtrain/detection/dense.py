@@ -60,8 +60,8 @@ class DenseDetector(nn.Module):
 
     `neck`: channels of the pyramid; SSDLite, which has none, has twice as many in its first further level, half in its last.
     `hidden`: of the box head's layers. `head`: of the mask or keypoint head's (default: as torchvision's, the pyramid's and
-    twice as many). `norm`: of the pyramid and of those heads that torchvision gives one (RetinaNet's, the mask head), `none` or
-    `group`. Raises UserError where `settings` have anchors for other levels than the stages give.
+    twice as many). `norm`: of the pyramid and of those heads that torchvision gives one (RetinaNet's, the mask head): `none`
+    or `group`. Raises UserError where `settings` have anchors for other levels than the stages give.
     """
 
     def __init__(

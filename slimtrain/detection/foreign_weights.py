@@ -41,8 +41,8 @@ def classifier_names(source: SlimmableNetwork, name: str) -> Callable[[str], str
     arch = spec.arch
     if not isinstance(arch, ResNet):
         raise CheckpointError(
-            f"{name}: holds a {spec.name}, whose layers are none of the detector's backbone. Expected a ResNet's, or a file of the "
-            "module that detector.backbone names."
+            f"{name}: holds a {spec.name}, whose layers are none of the detector's backbone. Expected a ResNet's, or a file "
+            "of the module that detector.backbone names."
         )
     first = [1, *accumulate(arch.repeats, initial=1)][1:]  # the number of every layer's first block
     return lambda own: _published_resnet(own, first)
@@ -59,13 +59,14 @@ def _published_resnet(name: str, first: list[int]) -> str:
     return f"features.{first[int(match[1]) - 1] + int(match[2])}.{PLACES[match[3]]}{match[4]}"
 
 
-def ordinary_weights(network: SlimmableNetwork, state: Mapping[str, Tensor], sha256: str, name: str) -> dict[str, Tensor]:
-    """An ordinary network's `state` under the names of the detector, statistics and scales as its norms take them."""
+def ordinary_weights(network: SlimmableNetwork, state: Mapping[str, Tensor], without_eps: bool) -> dict[str, Tensor]:
+    """An ordinary network's `state` under the names of the detector; where its norms are `without_eps`, scales as ours take
+    them."""
     if not any(key.startswith(BODY) for key in state):
         state = {f"{BODY}{key}": tensor for key, tensor in state.items()}
     else:
         state = dict(state)
-    if is_without_eps(sha256):
+    if without_eps:
         for norm in network.body.of_nodes.values():
             weight, variance = norm.stored.get("weight"), norm.stored["running_var"]
             if weight is not None and weight.name in state and variance.name in state and norm.path.startswith(BODY):

@@ -23,7 +23,7 @@ from slimtrain.checkpoints.own_layout import is_own
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.skeleton import ALIKE, likeness
 from slimtrain.checkpoints.weights import find_weights
-from slimtrain.detection.foreign_weights import classifier_names, ordinary_weights
+from slimtrain.detection.foreign_weights import classifier_names, is_without_eps, ordinary_weights
 from slimtrain.detection.freezing import BODY
 from slimtrain.detection.published import published_detector
 from slimtrain.graph.policy import ORDERS
@@ -60,7 +60,9 @@ def load_pretrained(network: SlimmableNetwork, path: str | Path, order: str = OR
     if likeness(state)[1] >= ALIKE:
         return _from_slimmable(network, open_checkpoint(path).network, name)
     check_values(state, name)
-    return _from_ordinary(network, ordinary_weights(network, state, checkpoint_sha256(path), name), order, name)
+    without_eps = is_without_eps(checkpoint_sha256(path))
+    line = _from_ordinary(network, ordinary_weights(network, state, without_eps), order, name)
+    return f"{line}; its norms have no eps, which scales make up for" if without_eps else line
 
 
 def same_name(name: str) -> str:
@@ -87,7 +89,9 @@ def _from_slimmable(network: SlimmableNetwork, source: SlimmableNetwork, name: s
     paths = {path: names(path) for path in network.norms if path in taken}
     begun = [plan for plan in network.spec.plans if not _norms_at(network, source, plan, paths)]
     _check_frozen(network, begun, name, paths)
-    return f"{name}: {spec.name}'s weights {_into(left, detects)}{_without_statistics(begun)}{_begins_anew(left)}"
+    return (
+        f"{name}: {spec.name}'s weights {_into(left, detects)}{_without_statistics(begun)}{_begins_anew(left, wanted.keys())}"
+    )
 
 
 def _widest_shape(network: SlimmableNetwork, path: str) -> tuple[int, ...]:
@@ -140,7 +144,7 @@ def _from_ordinary(network: SlimmableNetwork, given: Mapping[str, Tensor], order
     begun = [plan for plan in spec.plans if plan != spec.widest] if network.norms else []
     _check_frozen(network, begun, name, network.norms)
     kind = "a detector's" if detects else "an ordinary network's"
-    return f"{name}: {kind} weights {_into(left, detects)}{_without_statistics(begun)}{_begins_anew(left)}"
+    return f"{name}: {kind} weights {_into(left, detects)}{_without_statistics(begun)}{_begins_anew(left, wanted.keys())}"
 
 
 def _tensors(network: SlimmableNetwork) -> dict[str, Tensor]:
@@ -196,7 +200,9 @@ def _widths(plans: Sequence[ChannelPlan]) -> str:
     return ", ".join(width_label(plan.width or 0) for plan in plans)
 
 
-def _begins_anew(left: set[str]) -> str:
+def _begins_anew(left: set[str], wanted: Iterable[str]) -> str:
+    if left >= {key for key in wanted if not key.startswith(BODY)}:
+        return "; neck and heads begin anew"
     return f"; begins anew: {some(sorted(left))}" if left else ""
 
 
