@@ -17,10 +17,11 @@ from slimtrain.detection.average_precision import PERSON, AveragePrecision, Dete
 from slimtrain.detection.fixed.detections import Detections
 from slimtrain.detection.fixed.masks import Masks
 from slimtrain.detection.fixed.proposals import Proposals
+from slimtrain.detection.fixed.single_stage import RetinaDetections, SsdDetections
 from slimtrain.detection.halves import First, Halves
 from slimtrain.detection.training.step import full
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.detector import DetectorSettings
+from slimtrain.models.detector import RETINA, DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import to_device
@@ -102,6 +103,31 @@ class Detector:
         return full(outputs)
 
 
+class SingleStageDetector:
+    """Detections of images of one size by a slimmable detector that has no regions, at whichever plan is active."""
+
+    def __init__(self, network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize) -> None:
+        self.halves = Halves(network)
+        self.detections = (RetinaDetections if settings.kind == RETINA else SsdDetections)(settings, image_size)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, amp: str = "none") -> dict[str, Tensor]:
+        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]."""
+        self.detections.to(images)
+        with autocast(images.device, amp):
+            first = self.halves.first(images)
+        outputs = full(first.outputs)
+        given: dict[str, Tensor] = self.detections(*(outputs[name] for name in self.detections.input_shapes))
+        return given
+
+
+def detector_for(
+    network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize
+) -> Detector | SingleStageDetector:
+    """What detects in images of one size."""
+    return (SingleStageDetector if settings.single_stage else Detector)(network, settings, image_size)
+
+
 def keypoints_of(logits: Tensor, boxes: Tensor) -> Tensor:
     """[B, D, K, 3]: x, y and 1 of the likeliest place in the maps [B D, K, s, s] of every box [B, D, 4], by torchvision."""
     places: Tensor = heatmaps_to_keypoints(logits, boxes.reshape(-1, 4))[0]
@@ -129,7 +155,7 @@ def evaluate_detector(
     kinds = kinds_of(settings)
     sigmas = None if settings.keypoints is None or settings.keypoints.count == PERSON else [SIGMA] * settings.keypoints.count
     sums = [AveragePrecision(settings.classes, kinds, sigmas) for _ in plans]
-    detectors: dict[tuple[int, int], Detector] = {}
+    detectors: dict[tuple[int, int], Detector | SingleStageDetector] = {}
     training = network.training
     network.eval()
     try:
@@ -138,7 +164,9 @@ def evaluate_detector(
                 continue
             images = to_device(batch.images, processes.device, channels_last)
             size = images.shape[2], images.shape[3]
-            detector = detectors.setdefault(size, Detector(network, settings, size))
+            if size not in detectors:
+                detectors[size] = detector_for(network, settings, size)
+            detector = detectors[size]
             for plan, precision in zip(plans, sums, strict=True):
                 with network.at(plan):
                     given = {name: value.cpu() for name, value in detector(images, amp).items()}
