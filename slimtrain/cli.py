@@ -238,12 +238,13 @@ def test(
 def _test(
     settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, weights: str | None
 ) -> None:
-    from slimtrain.running import test_checkpoint
+    from slimtrain.running import opened
     from slimtrain.training.distributed import processes
     from slimtrain.training.report import results_table
+    from slimtrain.training.testing import results_of
 
     with processes(settings.device) as joined:
-        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels, weights)
+        plans, results = results_of(opened(settings, joined, ckpt, weights), widths, channels)
         if not joined.first:
             return
         if as_json:
@@ -274,11 +275,13 @@ def calibrate(
     """Give a checkpoint's widths batch-norm statistics from CONFIG's training images, all in one pass."""
     with messages(PROGRAM):
         settings = read_config(config, changes, **options)
-        from slimtrain.running import calibrate_checkpoint
+        from slimtrain.running import opened
         from slimtrain.training.distributed import processes
+        from slimtrain.training.testing import calibrated_path, write_calibrated
 
+        path = Path(output) if output else calibrated_path(Path(ckpt))
         with processes(settings.device) as joined:
-            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output, weights)
+            plans = write_calibrated(opened(settings, joined, ckpt, weights), path, widths, channels)
             if joined.first:
                 click.echo(f"{path}: {count(len(plans), 'width')} calibrated: {', '.join(plan.name for plan in plans)}")
 

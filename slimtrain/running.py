@@ -10,9 +10,8 @@ from slimtrain.models.spec import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
     from slimtrain.config.config import Config
-    from slimtrain.models.channels import ChannelPlan
     from slimtrain.training.distributed import Processes
-    from slimtrain.training.evaluate import Result
+    from slimtrain.training.testing import Opened
 
 
 def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
@@ -58,46 +57,16 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     return try_classifier(config, processes)
 
 
-def test_checkpoint(
-    config: Config,
-    processes: Processes,
-    ckpt: str,
-    widths: str | None,
-    channels: Sequence[str],
-    weights: str | None = None,  # noqa: PT028  # it is no test
-) -> tuple[list[ChannelPlan], Sequence[Result]]:
-    """Plans of a checkpoint and what they are worth on `config`'s test images; without `widths` all that have statistics.
-    CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit."""
+def opened(config: Config, processes: Processes, ckpt: str, weights: str | None = None) -> Opened[Any]:
+    """A checkpoint, of several sets of `weights` in it the one that is named, with what it is tested and calibrated with.
+    CheckpointError or UserError where it does not fit the configuration or its data."""
     if config.detector is not None:
-        from slimtrain.detection.training.checkpoints import test_detector
+        from slimtrain.detection.training.checkpoints import opened_detector
 
-        return test_detector(config, processes, ckpt, widths, channels, weights)
-    from slimtrain.training.testing import test_checkpoint as test_classifier
+        return opened_detector(config, processes, ckpt, weights)
+    from slimtrain.training.testing import opened_classifier
 
-    return test_classifier(config, processes, ckpt, widths, channels, weights)
-
-
-test_checkpoint.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
-
-
-def calibrate_checkpoint(
-    config: Config,
-    processes: Processes,
-    ckpt: str,
-    widths: str | None,
-    channels: Sequence[str] = (),
-    output: str | None = None,
-    weights: str | None = None,
-) -> tuple[Path, list[ChannelPlan]]:
-    """Write a checkpoint in which the plans asked for have statistics of `config`'s training images; its path and the
-    plans."""
-    if config.detector is not None:
-        from slimtrain.detection.training.checkpoints import calibrate_checkpoint as calibrate_detector
-
-        return calibrate_detector(config, processes, ckpt, widths, channels, output, weights)
-    from slimtrain.training.testing import calibrate_checkpoint as calibrate_classifier
-
-    return calibrate_classifier(config, processes, ckpt, widths, channels, output, weights)
+    return opened_classifier(config, processes, ckpt, weights)
 
 
 def costs_of(config: Config, widths: Sequence[float] | None) -> tuple[list[dict[str, Any]], bool]:

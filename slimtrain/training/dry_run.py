@@ -25,6 +25,7 @@ from slimtrain.training.resume import read_run, run_to_resume
 from slimtrain.training.run import NO_FEATURES, Run, open_pretrained
 from slimtrain.training.testing import open_with_data
 
+Last = tuple[Path, dict[str, Any]]  # of a run that goes on
 CLASSES = 10  # where neither the configuration nor its data tells
 FEW = 4  # images of a part, at most
 OPENED = 8  # images of the data, of training and of testing each
@@ -35,9 +36,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     """Look at the data where a folder is named and at the checkpoint that the run starts from or goes on with, tell whether
     the batch fits, and train one step on a few random images of the configuration's size and number of classes; what came
     out, as lines. Errors as of a run."""
-    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    if last is not None:
-        config = resumed(config, last[1]["training"]["config"])
+    config, last = going_on(config)
     data = None if CATALOG[config.data].source == "data_dir" and not config.data_dir else data_of(config)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
     checkpoint = None if last else _pretrained(config, processes, data)
@@ -51,8 +50,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     whole, fits = fitted(config, spec, images, processes)
     if last is not None and data is not None:
         read_run(*last, whole, spec, data)
-    if last is not None:
-        lines.append(f"goes on with {last[0]}, after step {last[1]['training'].get('step')}")
+    lines += describe_last(last)
     whole, slower = started(whole)
     tried = dataclasses.replace(tried_with(whole, processes), data=FAKE, classes=classes, augmentation="none", holdout=0)
     run = Run(tried, processes, data_of(tried), start)
@@ -70,6 +68,17 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         lines.append(NO_FEATURES)
     step = tried_step(run, processes)
     return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
+
+
+def going_on(config: Config) -> tuple[Config, Last | None]:
+    """The checkpoint that a run would go on with, and its content, where there is one, and the configuration as it does so."""
+    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
+    return (config, None) if last is None else (resumed(config, last[1]["training"]["config"]), last)
+
+
+def describe_last(last: Last | None) -> list[str]:
+    """What a run goes on with, as a line."""
+    return [] if last is None else [f"goes on with {last[0]}, after step {last[1]['training'].get('step')}"]
 
 
 def tried_with(config: Config, processes: Processes) -> Config:

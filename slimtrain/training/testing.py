@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -20,62 +21,79 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
 from slimtrain.slimmable.layout import memory_format, takes_channels_last
-from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Scores, calibrate_on, evaluate
+from slimtrain.training.evaluate import Result, Scores, calibrate_on, evaluate
 from slimtrain.training.fitting import fitted_for_testing
 from slimtrain.training.inputs import Images, RunImages, data_of
 from slimtrain.training.resume import finished_content
 
 Forward = Callable[[Tensor], Any]
+AnyResult = TypeVar("AnyResult", bound=Result)
 log = logging.getLogger(__name__)
 
 REMEDY = "Calibrate with `python -m slimtrain calibrate`"
 
 
-def test_checkpoint(
-    config: Config,
-    processes: Processes,
-    ckpt: str,
-    widths: str | None,
-    channels: Sequence[str],
-    weights: str | None = None,  # noqa: PT028  # it is no test
-) -> tuple[list[ChannelPlan], list[Scores]]:
-    """Plans of a checkpoint and their scores on `config`'s test images; without `widths` all that have statistics, or, of
-    a configuration that is for testing only, those that it names, calibrated where they have none.
+@dataclass(frozen=True)
+class Opened(Generic[AnyResult]):
+    """A checkpoint with the images of a configuration that says what it takes. `evaluate`: what plans are worth on the test
+    images; `forward`: as of `calibrate`."""
 
-    Raises CheckpointError, WidthError or UserError where checkpoint, widths or data do not fit.
-    """
+    checkpoint: Checkpoint
+    images: Images
+    evaluate: Callable[[Sequence[ChannelPlan]], list[AnyResult]]
+    forward: Forward | None = None
+
+
+def opened_classifier(config: Config, processes: Processes, ckpt: str, weights: str | None = None) -> Opened[Scores]:
+    """Errors as of `open_with_data`."""
     checkpoint, config, data = open_with_data(config, processes, ckpt, weights)
+    images = RunImages(config, data, processes)
+
+    def scores(plans: Sequence[ChannelPlan]) -> list[Scores]:
+        batches = (batch.labeled for batch in images.testing())
+        layout = bool(config.channels_last)
+        return evaluate(checkpoint.network, plans, batches, processes, amp=config.amp, channels_last=layout)
+
+    return Opened(checkpoint, images, scores)
+
+
+def results_of(
+    opened: Opened[AnyResult], widths: str | None = None, channels: Sequence[str] = ()
+) -> tuple[list[ChannelPlan], list[AnyResult]]:
+    """Plans of a checkpoint and what they are worth on test images; without `widths` all that have statistics, or, of a
+    configuration that is for testing only, those that it names, calibrated where they have none.
+
+    WidthError or UserError where widths do not fit.
+    """
+    checkpoint, config = opened.checkpoint, opened.images.config
     network = checkpoint.network
     usual = sorted({*checkpoint.spec.range, *config.test_widths})
-    plans = chosen_plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
+    plans = _plans(checkpoint, widths, channels, usual, calibrated=not (config.test_only and config.test_widths))
     missing = [plan for plan in plans if not network.has_statistics(plan)]
     if missing and config.test_only and config.calibration_batches:  # what a published file for testing asks for
-        calibrate_with(RunImages(config, data, processes), network, missing)
+        _calibrate(opened, missing)
     elif missing:
         raise missing_statistics(network, missing[0], checkpoint.file, REMEDY)
-    batches = (batch.labeled for batch in RunImages(config, data, processes).testing())
-    return plans, evaluate(network, plans, batches, processes, amp=config.amp, channels_last=bool(config.channels_last))
+    return plans, opened.evaluate(plans)
 
 
-test_checkpoint.__test__ = False  # type: ignore[attr-defined]  # pytest is not to take it for a test
-
-
-def calibrate_checkpoint(
-    config: Config,
-    processes: Processes,
-    ckpt: str,
-    widths: str | None,
-    channels: Sequence[str] = (),
-    output: str | None = None,
-    weights: str | None = None,
-) -> tuple[Path, list[ChannelPlan]]:
-    """Write a checkpoint in which the plans asked for have statistics of `config`'s training images; its path and the
-    plans. Without `widths`: the ends of a US network's range and `config.test_widths`, or all switches."""
-    checkpoint, config, data = open_with_data(config, processes, ckpt, weights)
-    path = Path(output) if output else calibrated_path(Path(ckpt))
-    return path, write_calibrated(checkpoint, RunImages(config, data, processes), widths, channels, path)
+def write_calibrated(
+    opened: Opened[Any], path: Path, widths: str | None = None, channels: Sequence[str] = ()
+) -> list[ChannelPlan]:
+    """Write a checkpoint in which the plans asked for have statistics of training images; these plans. Without `widths`: the
+    ends of a US network's range and the configuration's `test_widths`, or all switches."""
+    checkpoint, images = opened.checkpoint, opened.images
+    config, spec = images.config, checkpoint.spec
+    if not config.calibration_batches:
+        raise UserError("calibration_batches is 0: set it to the number of batches, as in --set calibration_batches=5.")
+    usual = [*spec.range, *config.test_widths] if spec.family == "us" else list(spec.switches)
+    plans = _plans(checkpoint, widths, channels, usual, calibrated=False)
+    _calibrate(opened, plans)
+    if images.processes.first:
+        content = (checkpoint.network, config, images.data.classes, checkpoint.settings, checkpoint.probe_images)
+        save(finished_content(*content), path)
+    return plans
 
 
 def calibrated_path(ckpt: Path) -> Path:
@@ -83,40 +101,23 @@ def calibrated_path(ckpt: Path) -> Path:
     return ckpt.with_name(f"{ckpt.name.split('.')[0]}_calibrated.pt")
 
 
-def write_calibrated(
-    checkpoint: Checkpoint,
-    images: Images,
-    widths: str | None,
-    channels: Sequence[str],
-    path: Path,
-    forward: Forward | None = None,
-) -> list[ChannelPlan]:
-    """Calibrate the plans asked for, and write the checkpoint; the plans. `forward`: as of `calibrate`."""
-    config, spec = images.config, checkpoint.spec
-    if not config.calibration_batches:
-        raise UserError("calibration_batches is 0: set it to the number of batches, as in --set calibration_batches=5.")
-    usual = [*spec.range, *config.test_widths] if spec.family == "us" else list(spec.switches)
-    plans = chosen_plans(checkpoint, widths, channels, usual, calibrated=False)
-    calibrate_with(images, checkpoint.network, plans, forward)
-    if images.processes.first:
-        content = (checkpoint.network, config, images.data.classes, checkpoint.settings, checkpoint.probe_images)
-        save(finished_content(*content), path)
-    return plans
-
-
-def calibrate_with(
-    images: Images, network: SlimmableNetwork, plans: Sequence[ChannelPlan], forward: Forward | None = None
-) -> None:
-    """Give `plans` statistics of training images; a line says so."""
-    config = images.config
+def _calibrate(opened: Opened[Any], plans: Sequence[ChannelPlan]) -> None:
+    images, config = opened.images, opened.images.config
     if images.processes.first:
         log.info("calibrating %s over %s", ", ".join(plan.name for plan in plans), images.describe_calibration())
     last, synchronized = bool(config.channels_last), config.sync_norm
-    batches = images.calibrating()
-    calibrate_on(network, plans, batches, images.processes, channels_last=last, sync_norm=synchronized, forward=forward)
+    calibrate_on(
+        opened.checkpoint.network,
+        plans,
+        images.calibrating(),
+        images.processes,
+        channels_last=last,
+        sync_norm=synchronized,
+        forward=opened.forward,
+    )
 
 
-def chosen_plans(
+def _plans(
     checkpoint: Checkpoint, widths: str | None, files: Sequence[str], usual: Sequence[float], calibrated: bool
 ) -> list[ChannelPlan]:
     """The plans asked for, each once: widths, then plan files; with neither, `usual` or those that are known."""

@@ -3,8 +3,6 @@ written."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import DETECTION_SETS
 from slimtrain.data.detection.coco import DetectionData
@@ -15,18 +13,16 @@ from slimtrain.detection.training.profiling import COCO_CLASSES
 from slimtrain.detection.training.run import DetectorRun, detector_start
 from slimtrain.models.detector import KEYPOINT, KeypointSettings
 from slimtrain.training.distributed import Processes
-from slimtrain.training.dry_run import MANY, held_by, tried_step, tried_with, unreadable
-from slimtrain.training.fitting import fitted, resumed
-from slimtrain.training.resume import read_run, run_to_resume
+from slimtrain.training.dry_run import MANY, describe_last, going_on, held_by, tried_step, tried_with, unreadable
+from slimtrain.training.fitting import fitted
+from slimtrain.training.resume import read_run
 
 
 def dry_run(config: Config, processes: Processes) -> list[str]:
     """Look at the data where a folder is named and at the checkpoint that the run starts from or goes on with, tell whether
     the batch fits, and train one step on a few random images of the configuration's size and number of classes; what came
     out, as lines. Errors as of a run."""
-    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    if last is not None:
-        config = resumed(config, last[1]["training"]["config"])
+    config, last = going_on(config)
     unnamed = DETECTION_SETS[config.data].source == "data_dir" and not config.data_dir
     data = None if unnamed else data_of(config)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
@@ -37,10 +33,9 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     start = detector_start(config, data or fake, None if last is None else last[1])
     spec = start.network.spec
     whole, fits = fitted(config, spec, MANY * config.batch_size if data is None else len(data.train), processes)
-    if last is not None:
-        lines.append(f"goes on with {last[0]}, after step {last[1]['training'].get('step')}")
-        if data is not None:
-            read_run(*last, whole, spec, data)
+    if last is not None and data is not None:
+        read_run(*last, whole, spec, data)
+    lines += describe_last(last)
     run = DetectorRun(tried_with(whole, processes), processes, fake, start)
     step = tried_step(run, processes)
     return [f"# {line}" for line in filter(None, (*lines, *start.line.splitlines(), *fits, step))]

@@ -20,10 +20,9 @@ from slimtrain.detection.training.testing import evaluate_detector
 from slimtrain.running import train
 from tests.support.coco_folders import annotation, content, write_coco
 from tests.support.detector_runs import detector_config
-from tests.support.run_helpers import ALONE, differences, done, export_words, raw, refused, run
+from tests.support.run_helpers import ALONE, differences, done, export_words, raw, refused, run, timeless
 
 pytestmark = pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="pip install '.[detection]'")
-TIMING = ("images_per_s", "data_wait")
 SETTINGS: dict[str, Any] = {"ema": 0.9, "checkpoint_every": 2, "log_every": 2}
 
 
@@ -41,16 +40,6 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return real(self, batch)
 
     monkeypatch.setattr(DetectorRun, "train_step", method)
-
-
-def held(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but for times and for how the run was called."""
-    value = raw(path)
-    if "training" in value:
-        value["training"]["rows"] = [{k: v for k, v in row.items() if k not in TIMING} for row in value["training"]["rows"]]
-        for key in ("output_dir", "resume"):
-            del value["training"]["config"][key]
-    return value
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -80,13 +69,13 @@ def test_killed_within_an_epoch_it_goes_on_bit_for_bit(
     torch.manual_seed(99)  # of no account
     train(detector_config(folder, resume="auto", **SETTINGS), ALONE)
     for name in ("s_faster_rcnn.pt", "last.pt", "best.pt"):
-        assert differences(held(folder / name), held(whole / name)) == [], name
+        assert differences(timeless(folder / name), timeless(whole / name)) == [], name
 
 
 def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
     """What the comparison above would see."""
     train(detector_config(tmp_path / "run", seed=1, **SETTINGS), ALONE)
-    assert differences(held(tmp_path / "run" / "last.pt"), held(whole / "last.pt"))
+    assert differences(timeless(tmp_path / "run" / "last.pt"), timeless(whole / "last.pt"))
 
 
 def test_the_checkpoint_is_a_detector_with_its_settings_classes_and_scenes(whole: Path) -> None:
