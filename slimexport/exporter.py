@@ -45,7 +45,7 @@ from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.image_size import ImageSize
-from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import Preprocessing, open_source, preprocessing_of
