@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +14,8 @@ from slimtrain.base.text import count, some
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
-from slimtrain.data.datasets import Data
+from slimtrain.data.datasets import Data, ImageSets
+from slimtrain.data.samples import Pictures
 from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes
 from slimtrain.training.fitting import fitted, resumed, started
@@ -51,20 +54,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     if last is not None:
         lines.append(f"goes on with {last[0]}, after step {last[1]['training'].get('step')}")
     whole, slower = started(whole)
-    parts = processes.world * config.accumulate
-    few = parts * max(1, min(FEW, whole.batch_size // parts))
-    tried = dataclasses.replace(
-        whole,
-        data=FAKE,
-        classes=classes,
-        batch_size=min(few, whole.batch_size),
-        augmentation="none",
-        workers=0,
-        holdout=0,
-        resume="none",
-        test_only=False,
-        tensorboard=False,
-    )
+    tried = dataclasses.replace(tried_with(whole, processes), data=FAKE, classes=classes, augmentation="none", holdout=0)
     run = Run(tried, processes, data_of(tried), start)
     if start is not None and start.loaded:
         lines.append(start.line)
@@ -78,6 +68,19 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         lines.append(f"{'tests' if config.test_only else 'starts from'} {described}")
     elif config.reset_classifier and last is None:
         lines.append(NO_FEATURES)
+    step = tried_step(run, processes)
+    return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
+
+
+def tried_with(config: Config, processes: Processes) -> Config:
+    """The configuration with a batch of a few images, alone and without files."""
+    parts = processes.world * config.accumulate
+    few = min(parts * max(1, min(FEW, config.batch_size // parts)), config.batch_size)
+    return dataclasses.replace(config, batch_size=few, workers=0, resume="none", test_only=False, tensorboard=False)
+
+
+def tried_step(run: Run, processes: Processes) -> str:
+    """Do one step; what came out, as a line."""
     batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)
@@ -86,11 +89,10 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     memory = ""
     if processes.device.type == "cuda":
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
-    step = (
+    return (
         f"dry run: one step of {count(batch.total, 'fake image')} on {processes.describe()} in {seconds:.2f} s{memory}; "
         f"loss {describe_losses(run.trainer.sampler, losses.tolist(), batch.step)}"
     )
-    return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
 
 
 def _pretrained(config: Config, processes: Processes, data: Data | None) -> Checkpoint | None:
@@ -102,16 +104,28 @@ def _pretrained(config: Config, processes: Processes, data: Data | None) -> Chec
     return open_pretrained(config)
 
 
-def describe_data(config: Config, data: Data) -> list[str]:
-    """What the data holds, and whether a few of its images can be read and transformed, as lines."""
-    lines = [
+def held_by(data: ImageSets) -> str:
+    """What a data set holds, as a line."""
+    return (
         f"data: {count(len(data.classes), 'class', 'classes')} ({some(data.classes)}), "
         f"{count(len(data.train), 'image')} to train, {len(data.test):,} to test"
-    ]
-    for samples, transform in ((data.train, train_transform_of(config)), (data.test, test_transform_of(config))):
-        for index in spread_indices(len(samples), OPENED):
-            try:
-                transform(samples.image(index))
-            except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-                lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
+    )
+
+
+def describe_data(config: Config, data: Data) -> list[str]:
+    """What the data holds, and whether a few of its images can be read and transformed, as lines."""
+    lines = [held_by(data)]
+    train, test = train_transform_of(config), test_transform_of(config)
+    lines += unreadable(data.train, lambda index: train(data.train.image(index)))
+    return lines + unreadable(data.test, lambda index: test(data.test.image(index)))
+
+
+def unreadable(samples: Pictures, opened: Callable[[int], Any]) -> list[str]:
+    """Warnings of those of a few images from all over a set that cannot be `opened` and transformed."""
+    lines = []
+    for index in spread_indices(len(samples), OPENED):
+        try:
+            opened(index)
+        except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+            lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
     return lines

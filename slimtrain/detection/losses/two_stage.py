@@ -137,7 +137,7 @@ class TwoStageLosses:
             )
         if self.settings.keypoints is not None:
             losses["keypoints"] = keypointrcnn_loss(
-                outputs["keypoint_logits"], regions.object_boxes, [image["keypoints"] for image in wanted], regions.objects
+                outputs["keypoint_logits"].contiguous(), regions.object_boxes, [image["keypoints"] for image in wanted], regions.objects
             )
         return losses
 

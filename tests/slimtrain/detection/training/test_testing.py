@@ -40,7 +40,7 @@ def test_precision_is_of_what_was_detected(monkeypatch: pytest.MonkeyPatch) -> N
     batch = drawn_batch([2, 3, 0])
     rows = max(len(targets) for targets in batch.targets)
 
-    def found(self: testing.Detector, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def found(self: testing.Detector, images: torch.Tensor, amp: str) -> dict[str, torch.Tensor]:
         assert not network.training
         boxes, labels = torch.zeros(3, rows, 4), torch.zeros(3, rows, dtype=torch.int64)
         for number, targets in enumerate(batch.targets):
