@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from slimtrain.models.channels import ChannelPlan
     from slimtrain.models.published import published_spec
     from slimtrain.models.spec import NetworkSpec
+    from slimtrain.running import train
     from slimtrain.search.run import search
     from slimtrain.slimmable.calibrate import calibrate
     from slimtrain.slimmable.network import SlimmableNetwork
     from slimtrain.tracing.slimmed import make_slimmable
     from slimtrain.training.evaluate import evaluate
-    from slimtrain.training.run import train
 
 __all__ = [
     "ChannelPlan",
@@ -61,7 +61,7 @@ _HOMES = {
     "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",
     "save": "slimtrain.checkpoints.own_layout",
-    "train": "slimtrain.training.run",
+    "train": "slimtrain.running",
 }
 
 

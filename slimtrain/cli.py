@@ -34,7 +34,6 @@ from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest, beside, search_folder
 
 PROGRAM = "slimtrain"
-FIGURES = ("loss", "top1", "top5", "images")  # of a test, as JSON
 
 
 class _Command(Command):
@@ -150,7 +149,7 @@ def train(
                 if joined.first:
                     click.echo("\n".join(lines))
             else:
-                from slimtrain.training.run import train as run
+                from slimtrain.running import train as run
 
                 run(settings, joined, notes)
 
@@ -250,7 +249,7 @@ def _test(
             return
         if as_json:
             rows = [
-                {"plan": plan.name, "width": plan.width, **{key: getattr(result, key) for key in FIGURES}}
+                {"plan": plan.name, "width": plan.width, **result.figures, "images": result.images}
                 for plan, result in zip(plans, results, strict=True)
             ]
             click.echo(json.dumps(rows, indent=1))

@@ -87,8 +87,9 @@ def _calibrate(images: RunImages, network: SlimmableNetwork, plans: Sequence[Cha
     config = images.config
     if images.processes.first:
         log.info("calibrating %s over %s", ", ".join(plan.name for plan in plans), images.describe_calibration())
-    options = {"channels_last": bool(config.channels_last), "sync_norm": config.sync_norm}
-    calibrate_on(network, plans, images.calibrating(), images.processes, **options)
+    last, synchronized = bool(config.channels_last), config.sync_norm
+    batches = images.calibrating()
+    calibrate_on(network, plans, batches, images.processes, channels_last=last, sync_norm=synchronized)
 
 
 def _plans(
