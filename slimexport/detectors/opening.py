@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+from slimexport.detectors.proving import verify_detections
 from slimexport.detectors.form import AS_TRAINED, Detecting
+from slimexport.onnx_files.runner import onnx_runner
+from slimexport.target.precision import EXACT, Precision
+from slimexport.target.reference import Probes
 from slimexport.target.tensors import BoxEntry, DetectorEntry
+from slimexport.target.verification import Verification
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint
@@ -16,9 +22,13 @@ from slimtrain.detection.fixed.shipped import dense_spec, detector_spec, inner_v
 from slimtrain.detection.making import ALL, BACKBONE, NECK_AND_HEADS
 from slimtrain.graph.graph import Value
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.models.stored_detector import plain_detector
 from slimtrain.slimmable.network import SlimmableNetwork
+
+PRECISIONS = (EXACT,)  # of a detector's files
+NODE_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -74,36 +84,37 @@ class OpenDetector:
         }
 
     @property
-    def constant_bytes(self) -> int:
-        """Of anchors and the like, which every file holds beside its weights."""
-        constants: Mapping[str, Any] = self.checkpoint.spec.graph.constants
-        return sum(array.nbytes for array in constants.values())
+    def fixed_bytes(self) -> int:
+        """What a file holds beside its layers, generously: anchors and the like, and nodes that choose regions and boxes."""
+        graph = self.checkpoint.spec.graph
+        constants = sum(array.nbytes for array in graph.constants.values())
+        return constants + NODE_BYTES * (len(graph.nodes) - len(self.spec.graph.nodes))
 
-
-def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector | None:
-    """A detector's checkpoint as it is shipped; None for another network. UserError where that is to end as a detector's, and
-    where a detector cannot end so, or takes no images of that size."""
-    spec = checkpoint.spec
-    if not isinstance(spec, GraphSpec) or spec.detector is None:
-        if detecting != AS_TRAINED:
+    def check_files(self, files: Sequence[Precision]) -> None:
+        """UserError for files that a detector has none of."""
+        refused = next((file for file in files if file.name not in PRECISIONS), None)
+        if refused is not None:
             raise UserError(
-                f"{checkpoint.file}: {spec.name} is no detector. --nms, --score-threshold and --detections are for detectors, "
-                "leave them out."
+                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need float32: in "
+                f"{refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
+                f"{', '.join(PRECISIONS)}; TensorRT computes layers in fp16 or tf32 where its engines are built so."
             )
-        return None
+
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
+        """The verification of one file."""
+        return verify_detections(onnx_runner(path, precision), probes, precision)
+
+
+def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:
+    """A detector's checkpoint as it is shipped. UserError where it cannot end so, or takes no images of that size."""
     network = checkpoint.network
     whole = whole_network(
         network, image_size, nms=detecting.nms, score=detecting.score, detections=detecting.detections
     )
     _, settings = detector_spec(whole)
-    return OpenDetector(
-        network,
-        dense_spec(spec, settings, image_size),
-        replace(checkpoint, network=whole),
-        settings,
-        image_size,
-        detecting.nms,
-    )
+    spec, _ = detector_spec(network)
+    shipped = replace(checkpoint, network=whole)
+    return OpenDetector(network, dense_spec(spec, settings, image_size), shipped, settings, image_size, detecting.nms)
 
 
 def _box(plain: Mapping[str, Any]) -> BoxEntry:

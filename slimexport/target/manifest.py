@@ -72,6 +72,11 @@ class Accuracy(Record):
     ap_masks: Share | None = None
     checkpoint_ap: Share | None = None
 
+    @property
+    def share(self) -> float | None:
+        """The figure that widths are compared by: right answers, or average precision."""
+        return self.ap if self.top1 is None else self.top1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(Record):
