@@ -15,9 +15,9 @@ MOST_DETECTIONS = 10_000
 
 @dataclass(frozen=True)
 class Detecting:
-    """How the files of a detector end. `nms`: `fixed`, in shapes that no image decides on; `onnx`, by ONNX's operator, faster on
-    CPUs; `none`, raw boxes and scores for an NMS of your own. `score`: what a detection's is above, `detections`: of an image
-    at most; None: as the checkpoint says.
+    """How the files of a detector end. `nms`: `fixed`, in shapes that no image decides on; `onnx`, by ONNX's operator, faster
+    on CPUs; `none`, raw boxes and scores for an NMS of your own. `score`: what a detection's is above, `detections`: of an
+    image at most; None: as the checkpoint says.
 
     UserError for another `nms`, and for numbers that cannot be.
 

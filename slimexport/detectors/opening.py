@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from slimexport.detectors.proving import verify_detections
 from slimexport.detectors.form import AS_TRAINED, Detecting
+from slimexport.detectors.proving import verify_detections
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.target.precision import EXACT, Precision
 from slimexport.target.reference import Probes
@@ -45,7 +45,7 @@ class OpenDetector:
 
     @property
     def count(self) -> CostCounter:
-        """Costs of the whole detector: of its layers, on all regions. What chooses regions and boxes multiplies nothing that is
+        """Costs of the whole detector: of its layers, on all regions. What chooses regions and boxes is no layer, and is not
         counted."""
         return CostCounter(self.spec, self.image_size)
 
@@ -95,9 +95,9 @@ class OpenDetector:
         refused = next((file for file in files if file.name not in PRECISIONS), None)
         if refused is not None:
             raise UserError(
-                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need float32: in "
-                f"{refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
-                f"{', '.join(PRECISIONS)}; TensorRT computes layers in fp16 or tf32 where its engines are built so."
+                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need float32: "
+                f"in {refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
+                f"{', '.join(PRECISIONS)}."
             )
 
     def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
@@ -108,9 +108,7 @@ class OpenDetector:
 def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:
     """A detector's checkpoint as it is shipped. UserError where it cannot end so, or takes no images of that size."""
     network = checkpoint.network
-    whole = whole_network(
-        network, image_size, nms=detecting.nms, score=detecting.score, detections=detecting.detections
-    )
+    whole = whole_network(network, image_size, nms=detecting.nms, score=detecting.score, detections=detecting.detections)
     _, settings = detector_spec(whole)
     spec, _ = detector_spec(network)
     shipped = replace(checkpoint, network=whole)

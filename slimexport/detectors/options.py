@@ -43,5 +43,3 @@ class DetectorOptions:
             raise click.UsageError(
                 f"--{given[0].replace('_', '-')} goes with --ckpt: files are written with what it says, and keep it."
             )
-
-

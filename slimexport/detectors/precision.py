@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from slimexport.detectors.form import NONE, SCENES
@@ -24,7 +25,7 @@ from slimtrain.data.detection.batches import DetectionBatch, Padding, detection_
 from slimtrain.data.detection.coco import open_coco_tests
 from slimtrain.data.detection.scenes import CLASSES, SceneSamples, SceneSettings
 from slimtrain.data.detection.targets import DetectionSamples, Targets
-from slimtrain.data.detection.transforms import normalized, resized
+from slimtrain.data.detection.transforms import DetectionTransform, normalized, resized
 from slimtrain.data.images import Preprocessing, fitting
 from slimtrain.data.samples import Picture, as_pillow
 from slimtrain.detection.average_precision import AveragePrecision, Precision
@@ -40,19 +41,17 @@ Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Framed:
-    """An image as files take it: in its proportions as large as it can be. Zeros come to the right and below."""
+class Framed(DetectionTransform):
+    """An image as files of `size`, height and width, take it: in its proportions as large as it can be. Zeros come to the right
+    and below."""
 
-    preprocessing: Preprocessing
+    size: tuple[int, int] = (1, 1)
 
-    def __call__(
-        self, picture: Picture, targets: Targets, draw: torch.Generator | None = None
-    ) -> tuple[torch.Tensor, Targets]:
-        image = as_pillow(picture, self.preprocessing.channels)
-        height, width = sides(self.preprocessing.image_size)
+    def __call__(self, picture: Picture, targets: Targets, draw: torch.Generator | None = None) -> tuple[Tensor, Targets]:
+        height, width = self.size
         across, down = fitting((targets.width, targets.height), (width, height))
-        image, targets = resized(image, targets, down, across)
-        return normalized(image, self.preprocessing.mean, self.preprocessing.std), targets
+        image, targets = resized(as_pillow(picture, len(self.mean)), targets, down, across)
+        return normalized(image, self.mean, self.std), targets
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,13 @@ class Annotated:
 
     def batches(self) -> Iterator[DetectionBatch]:
         """All images once; unreadable ones are named and left out."""
-        padding = Padding(size=sides(self.preprocessing.image_size))
+        how, size = self.preprocessing, sides(self.preprocessing.image_size)
         batches = detection_test_batches(
-            self.samples, Framed(self.preprocessing), batch_size=BATCH_SIZE, padding=padding, workers=self.workers
+            self.samples,
+            Framed(how.mean, how.std, size=size),
+            batch_size=BATCH_SIZE,
+            padding=Padding(size=size),
+            workers=self.workers,
         )
         with tqdm(desc="accuracy", total=len(self.samples), unit="image", disable=None, leave=False) as bar:
             for batch in batches:
@@ -90,10 +93,12 @@ def annotated_images(
     file, settings = detector.checkpoint.file, detector.settings
     if detector.nms == NONE:
         raise UserError(
-            f"--accuracy-data: average precision is of detections, and --nms {NONE} leaves them to you. Measure it with another "
-            "--nms."
+            f"--accuracy-data: average precision is of detections, and --nms {NONE} leaves them to you. Measure it with "
+            "another --nms."
         )
     AveragePrecision(settings.classes)  # which its package is needed for
+    samples: DetectionSamples
+    names: Sequence[str]
     if str(source) == SCENES:
         samples, names = _scenes(detector), CLASSES
     else:

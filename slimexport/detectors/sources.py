@@ -24,7 +24,6 @@ from slimtrain.data.images import Images, ImageSource, Preprocessing, open_sourc
 from slimtrain.data.samples import as_pillow
 from slimtrain.data.sampling import Indices
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.slimmable.network import SlimmableNetwork
 
 PROBES, MOST_PROBES = 4, 12
 MOST_POOL, POOL_PIXELS = 32, 2**19  # of images to choose from: 32 of 128 x 128, 20 of 160 x 160
@@ -93,7 +92,9 @@ def _some(source: ImageSource, count: int) -> Images:
 def _scenes(split: Split, count: int, preprocessing: Preprocessing) -> ImageSource:
     """Scenes as large as images. UserError where these are not red, green and blue, or too small for a digit."""
     if preprocessing.channels != RGB:
-        raise UserError(f"{SCENES}: are of {RGB} channels, the network takes {preprocessing.channels}. Give images of its kind.")
+        raise UserError(
+            f"{SCENES}: are of {RGB} channels, the network takes {preprocessing.channels}. Give images of its kind."
+        )
     samples = SceneSamples(split, count, SEED, scene_settings(preprocessing))
 
     def read(indices: Indices) -> list[Images]:
