@@ -59,6 +59,7 @@ from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
 from slimtrain.data.images import ImageSource, Preprocessing, open_source, preprocessing_of
+from slimtrain.detection.opening import open_checkpoint
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate

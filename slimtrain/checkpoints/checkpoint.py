@@ -79,7 +79,8 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint at a path, or an untrained network for `random:NETWORK`, as `slimtrain.open_checkpoint` says
     (slimtrain/detection/opening.py), of a network that classifies, or of one of our own files. `detectors` opens what is a
-    published detector's state dict; where it is left out, such a file raises CheckpointError as others that are no classifier's.
+    published detector's state dict; where it is left out, such a file raises CheckpointError as others do that hold no
+    classifier.
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         if weights:

@@ -72,7 +72,9 @@ def check_values(state: StateDict, name: str) -> None:
         if counter:
             continue
         values = tensor.float()  # as the network will hold them
-        if not math.isfinite(values.sum()) and not (finite := torch.isfinite(values)).all():  # a sum takes a quarter of the time
+        if (
+            not math.isfinite(values.sum()) and not (finite := torch.isfinite(values)).all()
+        ):  # a sum takes a quarter of the time
             bad.append(f"{key} ({int((~finite).sum())} of {tensor.numel()})")
         elif key.endswith("running_var") and (tensor < 0).any():
             raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")
