@@ -17,10 +17,10 @@ from slimtrain.base.version import __version__
 
 if TYPE_CHECKING:
     from slimtrain.base.errors import UserError
-    from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.checkpoints.own_layout import save
     from slimtrain.config.config import Config
     from slimtrain.config.reading import read_config
+    from slimtrain.detection.opening import open_checkpoint
     from slimtrain.models.channels import ChannelPlan
     from slimtrain.models.published import published_spec
     from slimtrain.models.spec import NetworkSpec
@@ -57,7 +57,7 @@ _HOMES = {
     "calibrate": "slimtrain.slimmable.calibrate",
     "evaluate": "slimtrain.training.evaluate",
     "make_slimmable": "slimtrain.tracing.slimmed",
-    "open_checkpoint": "slimtrain.checkpoints.checkpoint",
+    "open_checkpoint": "slimtrain.detection.opening",
     "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",
     "save": "slimtrain.checkpoints.own_layout",

@@ -17,7 +17,7 @@ from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.text import some
 from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
-from slimtrain.checkpoints.identify import DETECTOR_KEYS
+from slimtrain.checkpoints.identify import is_published_detector
 from slimtrain.checkpoints.layout import check_values
 from slimtrain.checkpoints.own_layout import is_own
 from slimtrain.checkpoints.reading import read_content
@@ -55,7 +55,7 @@ def load_pretrained(network: SlimmableNetwork, path: str | Path, order: str = OR
     if is_own(content):
         return _from_slimmable(network, open_checkpoint(path).network, name)
     state = find_weights(content, name).state
-    if state.keys() >= DETECTOR_KEYS:
+    if is_published_detector(state):
         return _from_slimmable(network, published_detector(state, name).network, name)
     if likeness(state)[1] >= ALIKE:
         return _from_slimmable(network, open_checkpoint(path).network, name)

@@ -11,6 +11,7 @@ FASTER, MASK, KEYPOINT, RETINA, SSDLITE = "faster_rcnn", "mask_rcnn", "keypoint_
 KINDS = (FASTER, MASK, KEYPOINT, RETINA, SSDLITE)
 SINGLE_STAGE = (RETINA, SSDLITE)
 EXTRA_LEVELS = {RETINA: 2, SSDLITE: 4}  # of the pyramid beyond the stages', as torchvision's have; of others one
+MOST_BOXES = 20_000  # of an image, a level or a class
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,9 @@ class DetectorSettings:
             raise ValueError(
                 f"{self.box.candidates} candidates for {self.box.detections} detections: expected as many at least"
             )
+        numbers = (self.proposals.top_k, self.proposals.kept, self.box.detections, self.box.candidates, self.box.top_k)
+        if max(numbers) > MOST_BOXES:
+            raise ValueError(f"{max(numbers)} boxes: expected at most {MOST_BOXES:,}, each of which is compared with each")
 
 
 def _flat(value: Any) -> list[float]:
