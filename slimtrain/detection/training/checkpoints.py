@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 
 from slimtrain.base.errors import UserError
-from slimtrain.checkpoints.checkpoint import Checkpoint, open_configured
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.data.detection.coco import DetectionData
 from slimtrain.detection.halves import Halves
+from slimtrain.detection.opening import open_checkpoint
 from slimtrain.detection.training.inputs import DetectionImages, data_of, detector_of
 from slimtrain.detection.training.testing import DetectionResult, evaluate_detector
 from slimtrain.groups.spec import GraphSpec
@@ -40,7 +41,7 @@ def open_with_images(
 ) -> tuple[Checkpoint, DetectorSettings, DetectionImages]:
     """A detector's checkpoint (of several sets of `weights` in it the one that is named), its settings, and the images that
     it takes, with the configuration that says so."""
-    checkpoint = open_configured(ckpt, config, weights=weights)
+    checkpoint = open_checkpoint(ckpt, weights=weights)
     settings = detector_settings(checkpoint, detector_of(config).kind)
     images = {"image_size": checkpoint.image_size, "mean": checkpoint.mean, "std": checkpoint.std}
     if any(getattr(config, key) != value for key, value in images.items()):
