@@ -58,8 +58,8 @@ def test_costs_of_detectors_are_those_of_the_whole_at_as_many_regions_as_it_has(
 
 
 def test_the_published_detector_s_multiply_accumulates() -> None:
-    """Of 800 x 1344 pixels and 1,000 regions, reckoned by hand: backbone 87.6 G, laterals 8.3, pyramid 52.6, RPN 53.2, box head
-    14.3; all slimmed to 0.25x 14.1."""
+    """Of 800 x 1344 pixels and 1,000 regions, reckoned by hand: backbone 87.6 G, laterals 8.3, pyramid 52.6, RPN 53.2, box
+    head 14.3; all slimmed to 0.25x 14.1."""
     rows, _ = running.costs_of(read_config("s_faster_rcnn_resnet50"), (0.25, 1.0))
     assert [round(row["macs"] / 1e9, 1) for row in rows] == [14.1, 215.9]
 

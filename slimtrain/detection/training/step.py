@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from slimtrain.base.errors import UserError
 from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.loader import seed_of
 from slimtrain.detection.halves import Halves
@@ -35,7 +36,10 @@ class Losses(Protocol):
 
 
 def losses_of(settings: DetectorSettings, sampling: Sampling | None = None) -> Losses:
-    """The losses of a detector of `settings`. One with regions draws them, and anchors, as `sampling` says."""
+    """The losses of a detector of `settings`. One with regions draws them, and anchors, as `sampling` says. UserError for a
+    kind that has none here."""
+    if settings.single_stage and settings.kind != RETINA:
+        raise UserError(f"a {settings.kind}: is not trained here. Expected a {RETINA}, or a detector with regions.")
     return _single_stage(settings) if settings.kind == RETINA else _two_stage(settings, sampling)
 
 
