@@ -25,6 +25,7 @@ from slimtrain.base.version import __version__
 if TYPE_CHECKING:
     from slimexport.bundle import open_network, verify_bundle
     from slimexport.dense import materialize
+    from slimexport.detectors.form import Detecting
     from slimexport.exporter import export
     from slimexport.request import CalibrationImages, Proof, Reading, Writing
     from slimexport.target.manifest import read_manifest
@@ -36,6 +37,7 @@ __all__ = [
     "BatchRange",
     "BuildSettings",
     "CalibrationImages",
+    "Detecting",
     "Proof",
     "Reading",
     "Runtime",
@@ -54,6 +56,7 @@ HOMES = {
     "export": "slimexport.exporter",
     "materialize": "slimexport.dense",
     **dict.fromkeys(("CalibrationImages", "Proof", "Reading", "Writing"), "slimexport.request"),
+    "Detecting": "slimexport.detectors.form",
     **dict.fromkeys(("open_network", "verify_bundle"), "slimexport.bundle"),
     "read_manifest": "slimexport.target.manifest",
     "Runtime": "slimexport.target.serving.runtime",

@@ -53,6 +53,7 @@ def _run(options: CommandOptions) -> None:
     if options.images and not options.predict:
         raise click.UsageError(f"unexpected argument {options.images[0]!r}: every value goes with an option, see --help.")
     options.check_serving(bool(options.bundle), bool(options.triton))
+    options.check_detecting(not options.bundle)
     engines, precisions = options.engine_formats, options.precisions
     if engines or options.targets:
         _ = options.build_settings  # a wrong option is told before anything is written

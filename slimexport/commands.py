@@ -184,6 +184,7 @@ def export_bundle(options: CommandOptions, precisions: list[str]) -> Path | None
             calibration=options.calibration,
             proof=options.proof,
             writing=writing,
+            detecting=options.detecting,
         )
     except FilesRejected as error:
         progress.close()

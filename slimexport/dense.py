@@ -14,7 +14,8 @@ from torch import fx
 
 from slimexport.onnx_files.fold import fold_norms
 from slimtrain.base.errors import WidthError
-from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint, missing_statistics
+from slimtrain.detection.opening import open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_dense import graph_dense
 from slimtrain.slimmable.network import SlimmableNetwork

@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from slimexport.detectors.form import AS_TRAINED, Detecting
 from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
@@ -38,25 +39,39 @@ from slimexport.results import results_of, shape_of
 from slimexport.select import select_plans, without_weights
 from slimexport.target.arrays import Array
 from slimexport.target.bundle_writer import BundleWriter
-from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, FileEntry, FilesRejected, Manifest, dump_manifest
+from slimexport.target.manifest import (
+    MANIFEST,
+    REFERENCE,
+    Accuracy,
+    Artifact,
+    FileEntry,
+    FilesRejected,
+    Manifest,
+    dump_manifest,
+)
 from slimexport.target.precision import EVERY_TARGET, EXACT, Precision, check_option, files_of
 from slimexport.target.reference import IMAGES, MORE_IMAGES, Expected, logits_key, more_key, own_arrays, reference_arrays
 from slimexport.target.runners import require_onnxruntime
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.image_size import ImageSize
-from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
-from slimtrain.data.images import Preprocessing, open_source, preprocessing_of
+from slimtrain.data.images import ImageSource, Preprocessing, open_source, preprocessing_of
+from slimtrain.detection.opening import open_checkpoint
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.ordinary import ordinary_torch
 
 if TYPE_CHECKING:
-    from slimexport.accuracy import LabeledImages
+    from slimexport.detectors.opening import OpenDetector
 
 log = logging.getLogger(__name__)
+
+# Runners of files, and the plans that these are of -> the accuracy of each.
+Measuring = Callable[[Sequence[Callable[[Any], Any]], Sequence[ChannelPlan]], list[Accuracy]]
 
 
 class VerificationFailed(FilesRejected):
@@ -77,6 +92,7 @@ def export(
     calibration: CalibrationImages | None = None,
     proof: Proof = USUAL_PROOF,
     writing: Writing = TO_A_NEW_FOLDER,
+    detecting: Detecting = AS_TRAINED,
 ) -> Manifest:
     """Export plans of a checkpoint as ONNX and verify each file; the bundle's manifest.
 
@@ -85,7 +101,7 @@ def export(
     fp16, bf16 and int8 (which makes three files: in integers throughout, for CPUs; with float32 around the int8 operators, for
     TensorRT 8.6; with fp16 around them, for TensorRT 10 and later; it needs `calibration`, which may choose among them).
     `image_size` in pixels a side, or (height, width) (default 224, or the configuration's). `output_dir` is the bundle's
-    folder (default `exports/NETWORK`).
+    folder (default `exports/NETWORK`). `detecting`: how the files of a detector end.
 
     Raises VerificationFailed when a file is not proven right: it is not in the bundle. Raises UserError and its
     subclasses for anything wrong with the input, MissingBackend without onnxruntime.
@@ -115,7 +131,9 @@ def export(
             )
         if output_dir is None:
             bundle = bundle_in(Path("exports") / checkpoint.spec.name)
-        return _export(checkpoint, widths, macs, channels, files, image_size, reading, calibration, proof, writing, bundle)
+        return _export(
+            checkpoint, widths, macs, channels, files, image_size, reading, calibration, proof, writing, bundle, detecting
+        )
 
 
 def _export(
@@ -130,35 +148,66 @@ def _export(
     proof: Proof,
     writing: Writing,
     bundle: BundleWriter | None,
+    detecting: Detecting,
 ) -> Manifest:
     """`export`, of an opened checkpoint, into `bundle`; a dry run without."""
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
+    detector = _detector(checkpoint, size, detecting)
+    if detector is not None:
+        detector.check_files(files)
+        checkpoint = detector.checkpoint
     results = results_of(checkpoint)
-    count = CostCounter(checkpoint.spec, size)
+    count = CostCounter(checkpoint.spec, size) if detector is None else detector.count
     plans = select_plans(checkpoint, widths, macs, channels, count, calibrating=calibration is not None)
-    preprocessing = replace(preprocessing_of(checkpoint, size, reading.exif_orientation), shape=shape_of(checkpoint))
-    labeled = None
-    if proof.accuracy_data is not None:
-        from slimexport.accuracy import labeled_images  # loads torchvision, a second that no other export needs
-
-        labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
+    preprocessing = replace(
+        preprocessing_of(checkpoint, size, reading.exif_orientation),
+        shape=shape_of(checkpoint),
+        padded=detector is not None,
+    )
+    labeled = _labeled(checkpoint, detector, preprocessing, proof)
     names = checkpoint.class_names
     if reading.class_names is not None:
         names = class_names_for(reading.class_names, checkpoint.spec.classes, checkpoint.file)
     ranges = None
     if calibration is not None and not writing.dry_run:
-        ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files)
+        ranges = _calibrate(checkpoint, plans, calibration, preprocessing, files, detector is not None)
     integers = calibration is not None and any(file.calibrated for file in files)
     source = calibration.source if calibration is not None and integers else None
-    probes = _probe_images(checkpoint, plans, preprocessing, proof, source, writing)
-    job = Job(checkpoint, preprocessing, count, probes.images, files, ranges, names, results, probes.unreached, probes.more)
+    probes = _probe_images(checkpoint, plans, preprocessing, proof, source, writing, detector is not None)
+    job = Job(
+        checkpoint,
+        preprocessing,
+        count,
+        probes.images,
+        files,
+        ranges,
+        names,
+        results,
+        probes.unreached,
+        probes.more,
+        detector,
+    )
     writing.started(len(plans) * len(files))
     if bundle is None:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
-            open_source(calibration.source, preprocessing)
+            _source(calibration.source, preprocessing, detector is not None)
         return _describe(job, plans, writing.finished)
     return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
+
+
+def _detector(checkpoint: Checkpoint, size: ImageSize, detecting: Detecting) -> OpenDetector | None:
+    """A detector's checkpoint as it is shipped; None for another network. UserError where that is to end as a detector's."""
+    if isinstance(checkpoint.spec, GraphSpec) and checkpoint.spec.detector is not None:
+        from slimexport.detectors.opening import open_detector  # loads torchvision, which no other export needs
+
+        return open_detector(checkpoint, size, detecting)
+    if detecting != AS_TRAINED:
+        raise UserError(
+            f"{checkpoint.file}: {checkpoint.spec.name} is no detector. --nms, --score-threshold and --detections are for "
+            "detectors, leave them out."
+        )
+    return None
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:
@@ -192,8 +241,13 @@ def _probe_images(
     proof: Proof,
     calibrated: str | Path | None,
     writing: Writing,
+    detects: bool,
 ) -> Chosen:
     """The images that every file is verified on, chosen so that they move the network's channels, and more."""
+    if detects:
+        from slimexport.detectors.sources import probe_images as scenes  # loads what no classifier's export needs
+
+        return scenes(checkpoint, plans, preprocessing, proof.probes, proof.images, proof.verify and not writing.dry_run)
     images, more = probe_images(checkpoint, preprocessing, proof.probes or PROBES, proof.images, calibrated)
     if writing.dry_run or not proof.verify:
         return Chosen(images)
@@ -209,10 +263,11 @@ def _calibrate(
     images: CalibrationImages,
     preprocessing: Preprocessing,
     files: Sequence[Precision],
+    detects: bool,
 ) -> Calibration | None:
     """Give statistics to the plans that have none; what calibrated files are measured on, where there are such."""
     network, calibrated = checkpoint.network, any(file.calibrated for file in files)
-    source = open_source(images.source, preprocessing)
+    source = _source(images.source, preprocessing, detects)
     if missing := [plan for plan in dict.fromkeys(plans) if not network.has_statistics(plan)]:
         log.info("calibrating %s", ", ".join(plan.name for plan in missing))
         batches = source.batches(images.batch_size, images.most or CALIBRATION_IMAGES, "statistics")
@@ -223,6 +278,33 @@ def _calibrate(
         return None
     batches = source.batches(images.batch_size, images.most or INT8_IMAGES, "int8")
     return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits), images.int8_target)
+
+
+def _source(source: str | Path, preprocessing: Preprocessing, detects: bool) -> ImageSource:
+    """Images to calibrate on."""
+    if not detects:
+        return open_source(source, preprocessing)
+    from slimexport.detectors.sources import open_images
+
+    return open_images(source, preprocessing)
+
+
+def _labeled(
+    checkpoint: Checkpoint, detector: OpenDetector | None, preprocessing: Preprocessing, proof: Proof
+) -> Measuring | None:
+    """What measures files on the images of --accuracy-data, where there are to be some."""
+    if proof.accuracy_data is None:
+        return None
+    if detector is None:
+        from slimexport.accuracy import labeled_images, measure  # loads torchvision, a second that no other export needs
+
+        labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
+        return lambda runners, plans: measure(runners, labeled)
+    from slimexport.detectors.precision import annotated_images
+    from slimexport.detectors.precision import measure as measure_detector
+
+    annotated = annotated_images(proof.accuracy_data, detector, preprocessing, proof.workers)
+    return lambda runners, plans: measure_detector(runners, plans, annotated, detector)
 
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:
@@ -238,7 +320,7 @@ def _write(
     plans: Sequence[ChannelPlan],
     bundle: BundleWriter,
     verify: bool,
-    labeled: LabeledImages | None,
+    measure: Measuring | None,
     finished: Callable[[FileEntry], None],
 ) -> Manifest:
     """Fill a bundle and publish what is proven right."""
@@ -271,11 +353,10 @@ def _write(
                     rejected.append(artifact.rejected())
                 finished(artifact)
     _tell_lost(artifacts)
-    if labeled is not None:
-        from slimexport.accuracy import measure
-
+    if measure is not None:
         runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
-        accuracies = measure(runners, labeled)
+        by_name = {job.name_of(plan): plan for plan in plans}
+        accuracies = measure(runners, [by_name[artifact.name] for artifact in artifacts])
         artifacts = [replace(a, accuracy=replace(own, sha256=a.sha256)) for a, own in zip(artifacts, accuracies, strict=True)]
     manifest = job.manifest(artifacts, rejected)
     publishable = bool(artifacts) and not (rejected and bundle.output.exists())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -48,6 +49,9 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.rounded import rounded_network
 from slimtrain.tracing.outputs import tensors_of
 
+if TYPE_CHECKING:
+    from slimexport.detectors.opening import OpenDetector
+
 log = logging.getLogger(__name__)
 
 OVERHEAD_BYTES = 200_000  # per file, generously: manifest entry, logits, and what a graph has whatever its layers
@@ -74,6 +78,7 @@ class Job:
     results: tuple[Result, ...] = ()
     unreached: float = 0.0  # share of the channels that could be moved and are not, see `probes/choosing.py`
     more: Array | None = None  # float16 [M, channels, H, W]: files are held against these, too, as far as that is cheap
+    detector: OpenDetector | None = None  # of which `checkpoint` is the network from images to boxes
     bases: list[onnx.ModelProto] = field(default_factory=list)  # of the plan at hand: fp32 models that were proven right
     of_more: dict[ChannelPlan, tuple[Expected, ...]] = field(default_factory=dict)  # what the network gives of more images
     exercised: dict[ChannelPlan, tuple[int, int]] = field(default_factory=dict)  # channels that the images move, and all
@@ -88,12 +93,21 @@ class Job:
         """What `emit` gives, without building the network: the sizes are right to about 1 %, of int8 files to 15 %."""
         cost = self.count(plan)
         for file in self.files:
-            yield self._artifact(plan, cost, file, file_bytes(file, cost))
+            yield self._artifact(plan, cost, file, file_bytes(file, cost) + self._fixed_bytes)
+
+    def name_of(self, plan: ChannelPlan) -> str:
+        """What a plan's network is called."""
+        return f"{self.checkpoint.spec.name}_{plan.name}"
+
+    @property
+    def _fixed_bytes(self) -> int:
+        """What a file holds whatever its plan."""
+        return 0 if self.detector is None else self.detector.fixed_bytes
 
     def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes, Recorded | None]]:
         """Of each file of a plan: its entry in the manifest, without hash and verification, its content, and what that is to
         compute, if it has fewer bits than the fp32 file."""
-        name, cost = f"{self.checkpoint.spec.name}_{plan.name}", self.count(plan)
+        name, cost = self.name_of(plan), self.count(plan)
         self.bases.clear()
         original = Original(self._exact(plan, cost, name), self.calibration)
         for file in self.files:
@@ -111,7 +125,7 @@ class Job:
 
     def _artifact(self, plan: ChannelPlan, cost: Cost, file: Precision, size_bytes: int) -> Artifact:
         """A file's entry in the manifest, as far as it is known without the file."""
-        name = f"{self.checkpoint.spec.name}_{plan.name}"
+        name = self.name_of(plan)
         return Artifact(
             name=name,
             width=plan.width,
@@ -146,13 +160,15 @@ class Job:
             "source_sha256": self.checkpoint.sha256 or "untrained",
             "precision": EXACT,
             **names,
+            **({} if self.detector is None else self.detector.metadata),
         }
 
     def space_bytes(self, plans: Sequence[ChannelPlan]) -> int:
         """What the files of `plans` take on a disk at most."""
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
-        overhead = sum(len(self.files) * (OVERHEAD_BYTES + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
+        each = OVERHEAD_BYTES + self._fixed_bytes
+        overhead = sum(len(self.files) * (each + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
         images = len(self.images) + (0 if self.more is None else len(self.more))
         outputs = reference_bytes(images, self.results)  # the reference's, and what files of fewer bits give
         probes = len(plans) * max(1, len(self.files)) * outputs + self.images.nbytes
@@ -185,7 +201,10 @@ class Job:
     ) -> Verification:
         """The verification of one file, read back from disk: it is near the checkpoint, and, where it has fewer bits, every
         layer gives what was `recorded` that it is to give. It says how many channels the images did not move."""
-        check = self._verify(path, precision, plan, expected, recorded)
+        if self.detector is not None:
+            check = self.detector.verify(path, precision, plan, Probes(self.images, expected))
+        else:
+            check = self._verify(path, precision, plan, expected, recorded)
         moved, channels = self.exercised[plan]
         counted = replace(check, unexercised=channels - moved, watched=channels)
         return in_part(counted, self.unreached > MOST_UNREACHED)
@@ -303,12 +322,14 @@ class Job:
                 whole=self.preprocessing.whole,
                 exif_orientation=self.preprocessing.exif_orientation,
                 shape=self.preprocessing.shape,
+                padded=self.preprocessing.padded,
             ),
             output=Output(name=self.results[0].name, classes=spec.classes, class_names=self.class_names or None),
             outputs=() if spec.classifies else self.results,
             created_by={"slimexport": __version__, **_versions()},
             artifacts=tuple(artifacts),
             rejected=tuple(rejected),
+            detector=None if self.detector is None else self.detector.entry,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from slimexport.detectors.options import DetectorOptions, detector_options
 from slimexport.onnx_files.methods import AUTO, INT8_IMAGES, check_method
 from slimexport.onnx_files.weight_bits import check_bits
 from slimexport.request import (
@@ -116,11 +117,13 @@ all_options = group(
         metavar="SIZE",
         help="Pixels a side, or height and width as in 256x192.  [default: the checkpoint's, or 224]",
     ),
+    *detector_options,
     # calibration
     click.option(
         "--calibration-data",
         metavar="PATH",
-        help="Images for widths without batch-norm statistics, and int8: a folder, .npy, .npz or `digits`.  [default: none]",
+        help="Images for widths without batch-norm statistics, and int8: a folder, .npy, .npz or `digits`, of detectors "
+        "`scenes`.  [default: none]",
     ),
     click.option(
         "--int8-calibration",
@@ -155,7 +158,10 @@ all_options = group(
     ),
     # proof
     click.option(
-        "--verify-data", metavar="PATH", help="Images to verify with: a folder, .npy, .npz or `digits`.  [default: noise]"
+        "--verify-data",
+        metavar="PATH",
+        help="Images to verify with: a folder, .npy, .npz or `digits`.  [default: the checkpoint's, or noise; of detectors "
+        "`scenes`]",
     ),
     click.option(
         "--probes",
@@ -166,7 +172,8 @@ all_options = group(
     click.option(
         "--accuracy-data",
         metavar="DATA",
-        help="Labeled images to test the files on: class folders, or `digits`.  [default: none]",
+        help="Labeled images to test the files on: class folders, or `digits`; of detectors a folder in COCO's form, or "
+        "`scenes`.  [default: none]",
     ),
     click.option(
         "--workers",
@@ -214,7 +221,7 @@ all_options = group(
 
 
 @dataclass(frozen=True)
-class CommandOptions(ServingOptions):
+class CommandOptions(ServingOptions, DetectorOptions):
     """The options as click gives them, under their own names, and as properties what groups of them stand for.
 
     Properties raise UserError for what cannot be, in the words of the command.
@@ -349,7 +356,7 @@ class CommandOptions(ServingOptions):
 
     def check(self) -> None:
         """Read what an export is asked for: a mistake is told before anything is loaded."""
-        _ = self.chosen_widths, self.budgets, self.reading, self.calibration
+        _ = self.chosen_widths, self.budgets, self.reading, self.calibration, self.detecting
 
     @cached_property
     def proof(self) -> Proof:

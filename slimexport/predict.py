@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from slimexport.bundle import open_network
+from slimexport.detectors.form import NONE
+from slimexport.detectors.predicting import FoundObject, as_line, objects_of, plain
 from slimexport.report import width_text
 from slimexport.target.arrays import Array
 from slimexport.target.backends import BACKENDS, DEFAULT
@@ -20,10 +22,11 @@ from slimexport.target.manifest import Artifact, Manifest, read_manifest
 from slimexport.target.precision import files_of
 from slimexport.target.tensors import Input
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import sides
 from slimtrain.base.text import some
 from slimtrain.base.untrusted.quoting import quoted
-from slimtrain.data.images import Images, Preprocessing
-from slimtrain.data.opening import OWN_ARRAYS, check_channels
+from slimtrain.data.images import Images, Preprocessing, fitting
+from slimtrain.data.opening import OWN_ARRAYS, check_channels, open_image
 
 MOST_CLASSES = 5
 RUNS = 5  # of which the median time is told, after one that is not counted
@@ -40,12 +43,23 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one file says of one image: the likeliest classes first, and the milliseconds that a run of this image took."""
+    """What one file says of one image: the likeliest classes first, or of a detector the surest `objects`, and the milliseconds
+    that a run of this image took."""
 
     image: str
     artifact: Artifact
     latency_ms: float
     top: tuple[ClassShare, ...]
+    objects: tuple[FoundObject, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph as networks take it: `pixels` [1, channels, H, W], and how large it is therein: width and height over its
+    own, where it is not cropped."""
+
+    pixels: Images
+    scale: tuple[float, float]
 
 
 def predict(
@@ -55,7 +69,8 @@ def predict(
     precisions: Sequence[str] = ("fp32",),
     backend: str = DEFAULT,
 ) -> list[Prediction]:
-    """Run every image, prepared as in calibration and tests, through a bundle's files of `widths` (None: all) and `precisions`
+    """Run every image, prepared as in calibration and tests (a detector's in its proportions, with zeros to the right and below),
+    through a bundle's files of `widths` (None: all) and `precisions`
     on `backend`; image by image, in order of MACs.
 
     Raises BundleError where the bundle holds no such file, UserError for what is no image, MissingBackend where the backend
@@ -69,29 +84,45 @@ def predict(
     by_image: list[list[Prediction]] = [[] for _ in images]
     for artifact in chosen:
         with open_network(folder, artifact.file, backend=backend) as network:
-            for image, pixels, predictions in zip(images, prepared, by_image, strict=True):
-                logits = network(pixels)
+            for image, photograph, predictions in zip(images, prepared, by_image, strict=True):
+                given = network(photograph.pixels)
                 times = []
                 for _ in range(RUNS):
                     began = time.perf_counter()
-                    logits = network(pixels)
+                    given = network(photograph.pixels)
                     times.append(1e3 * (time.perf_counter() - began))
-                if np.shape(logits) != (1, manifest.output.classes):
-                    shape = quoted(list(np.shape(logits)))
-                    raise BundleError(
-                        f"{artifact.file}: gives {shape} for an image, expected [1, {manifest.output.classes}]. Export again."
-                    )
-                top = likeliest(np.asarray(logits)[0], manifest.output.class_names)
-                predictions.append(Prediction(str(image), artifact, median(times), top))
+                took = median(times)
+                predictions.append(_prediction(str(image), artifact, took, given, manifest, photograph.scale))
     return [prediction for predictions in by_image for prediction in predictions]
+
+
+def _prediction(
+    image: str, artifact: Artifact, latency_ms: float, given: Any, manifest: Manifest, scale: tuple[float, float]
+) -> Prediction:
+    """What a file `given` of an image says. BundleError where that is not what the manifest says of it."""
+    names = manifest.output.class_names
+    if manifest.detector is not None:
+        objects = objects_of(given, artifact.file, manifest.detector, scale, names)
+        return Prediction(image, artifact, latency_ms, (), objects)
+    if np.shape(given) != (1, manifest.output.classes):
+        shape = quoted(list(np.shape(given)))
+        raise BundleError(
+            f"{artifact.file}: gives {shape} for an image, expected [1, {manifest.output.classes}]. Export again."
+        )
+    return Prediction(image, artifact, latency_ms, likeliest(np.asarray(given)[0], names))
 
 
 def check_predictable(folder: Path, manifest: Manifest) -> None:
     """BundleError where networks take no images, or do not give classes of them."""
     own = "run it on arrays of your own with slimexport.open_network."
+    if manifest.detector is not None and manifest.detector.nms != NONE:
+        return
     if not manifest.classifies:
         given = ", ".join(f"{result.name} {list(result.shape)}" for result in manifest.results)
-        raise BundleError(f"{folder}: its networks give {given}, --predict tells the classes that a classifier gives: {own}")
+        raise BundleError(
+            f"{folder}: its networks give {given}, --predict tells the classes that a classifier gives, and what a detector "
+            f"finds: {own}"
+        )
     if manifest.input.shape is not None:
         raise BundleError(f"{folder}: its networks take {list(manifest.input.shape)}, --predict reads photographs: {own}")
 
@@ -114,15 +145,18 @@ def choose_files(
     )
 
 
-def prepare(path: Path, entry: Input) -> Images:
-    """[1, channels, H, W] of an image file, as the manifest's `input` says. UserError where it cannot be read."""
+def prepare(path: Path, entry: Input) -> Prepared:
+    """An image file as the manifest's `input` says. UserError where it cannot be read."""
     # what preprocessing asks for is what the manifest tells, under the same names
     preprocessing = Preprocessing(**{part.name: getattr(entry, part.name) for part in fields(Preprocessing)})
     check_channels(preprocessing.channels, OWN_ARRAYS)
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}. --predict takes image files.")
     try:
-        return preprocessing(path)[None]
+        image = open_image(path, preprocessing.exif_orientation, preprocessing.channels)
+        height, width = sides(preprocessing.image_size)
+        across, down = fitting(image.size, (width, height))
+        return Prepared(preprocessing.prepare(image)[None], (across / image.width, down / image.height))
     except (UserError, ModuleNotFoundError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
@@ -147,11 +181,12 @@ def as_text(predictions: Sequence[Prediction]) -> str:
     blocks = []
     several = len({prediction.artifact.precision for prediction in predictions}) > 1
     for image in dict.fromkeys(prediction.image for prediction in predictions):
-        lines = [["width", *(["precision"] if several else []), "ms", "classes"]]
+        detects = any(prediction.objects is not None for prediction in predictions)
+        lines = [["width", *(["precision"] if several else []), "ms", "objects" if detects else "classes"]]
         for prediction in (prediction for prediction in predictions if prediction.image == image):
-            top = ", ".join(f"{share.name or f'class {share.number}'} {share.probability:.1%}" for share in prediction.top)
+            says = _classes(prediction.top) if prediction.objects is None else as_line(prediction.objects)
             precision = [prediction.artifact.precision] if several else []
-            lines.append([width_text(prediction.artifact), *precision, f"{prediction.latency_ms:.2f}", top])
+            lines.append([width_text(prediction.artifact), *precision, f"{prediction.latency_ms:.2f}", says])
         sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rows = [
             "  ".join([*(cell.rjust(size) for cell, size in zip(line[:-1], sizes, strict=False)), line[-1]]) for line in lines
@@ -160,6 +195,10 @@ def as_text(predictions: Sequence[Prediction]) -> str:
     return "\n\n".join(
         [*blocks, f"ms: the median of {RUNS} runs of this one image here; `slimbench BUNDLE` measures properly"]
     )
+
+
+def _classes(top: Sequence[ClassShare]) -> str:
+    return ", ".join(f"{share.name or f'class {share.number}'} {share.probability:.1%}" for share in top)
 
 
 def as_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -172,7 +211,14 @@ def as_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "precision": prediction.artifact.precision,
             "file": prediction.artifact.file,
             "latency_ms": prediction.latency_ms,
-            "top": [{"class": share.number, "name": share.name, "probability": share.probability} for share in prediction.top],
+            **_plain(prediction),
         }
         for prediction in predictions
     ]
+
+
+def _plain(prediction: Prediction) -> dict[str, Any]:
+    """What it says."""
+    if prediction.objects is not None:
+        return {"objects": plain(prediction.objects)}
+    return {"top": [{"class": share.number, "name": share.name, "probability": share.probability} for share in prediction.top]}

@@ -68,8 +68,19 @@ def _check_columns(entries: Sequence[FileEntry | None]) -> list[list[str]]:
         errors = [rows[entry.name][ERROR_AT] if entry and len(rows[entry.name]) > ERROR_AT else "-" for entry in entries]
         columns.append(["cosine", *cosines] if by_cosine else ["error", *errors])
         columns.append(["agree", *(_agreement(entry) if entry else "-" for entry in entries)])
-    if any(entry.accuracy for entry in present):
-        columns.append([ACCURACY, *(f"{entry.accuracy.top1:.2%}" if entry and entry.accuracy else "-" for entry in entries)])
+    columns += [[cell or "-" for cell in column] for column in _accuracy_columns(entries)]
+    return columns
+
+
+def _accuracy_columns(entries: Sequence[FileEntry | None]) -> list[list[str]]:
+    """Of classifiers how often they are right, of detectors average precision; a header, and a cell for each entry, empty
+    where nothing was measured. None where there is nothing at all."""
+    measured = [entry.accuracy if entry else None for entry in entries]
+    columns = []
+    for header, name, form in FIGURES:
+        values = [getattr(accuracy, name) if accuracy else None for accuracy in measured]
+        if any(value is not None for value in values):
+            columns.append([header, *("" if value is None else f"{value:{form}}" for value in values)])
     return columns
 
 
@@ -116,7 +127,15 @@ def _tolerance(entry: FileEntry) -> str:
 
 
 HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
-ACCURACY, CHECK = "accuracy", "check"
+CHECK = "check"
+FIGURES = (  # of an accuracy: column, key, how it is shown
+    ("accuracy", "top1", ".2%"),
+    ("AP", "ap", ".3f"),
+    ("AP50", "ap50", ".3f"),
+    ("mask AP", "ap_masks", ".3f"),
+    ("checkpoint", "checkpoint_ap", ".3f"),
+)
+TOP1 = "accuracy: the files' top-1"
 ERROR_UP_TO = "error up to "
 ERROR_AT = HEADER.index("error")
 
@@ -128,9 +147,10 @@ def table(entries: Sequence[FileEntry]) -> str:
     joint = len(kinds) > 1 and len({entry.name for entry in entries}) > 1
     text = [*_joint_table(entries), *_stars(entries)] if joint else [*_list(entries), *_stars(entries), *_made_for(entries)]
     text += _unexercised(entries)
-    measured = [entry.accuracy for entry in entries]
-    for data, images in dict.fromkeys((accuracy.data, accuracy.images) for accuracy in measured if accuracy):
-        text.append(f"accuracy: the files' top-1 on the {count(images, 'image')} of {data}")
+    measured = [(a.top1 is None, a.data, a.images) for entry in entries if (a := entry.accuracy)]
+    for detects, data, images in dict.fromkeys(measured):
+        on = f"on the {count(images, 'image')} of {data}"
+        text.append(f"AP: COCO's average precision of the files, and of the checkpoint, {on}" if detects else f"{TOP1} {on}")
     return "\n".join(text)
 
 
@@ -168,11 +188,9 @@ def _list(entries: Sequence[FileEntry]) -> list[str]:
     if len(set(formats)) > 1:
         for line, form in zip(lines, ["format", *formats], strict=True):
             line.insert(1, form)
-    measured = [entry.accuracy for entry in entries]
-    if any(measured):
-        lines[0].append(ACCURACY)
-        for line, accuracy in zip(lines[1:], measured, strict=True):
-            line.append(f"{accuracy.top1:.2%}" if accuracy else "")
+    for column in _accuracy_columns(entries):
+        for line, cell in zip(lines, column, strict=True):
+            line.append(cell)
     sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return ["  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)).rstrip() for line in lines]
 

@@ -17,19 +17,19 @@ from slimtrain.base.version import __version__
 
 if TYPE_CHECKING:
     from slimtrain.base.errors import UserError
-    from slimtrain.checkpoints.checkpoint import open_checkpoint
     from slimtrain.checkpoints.own_layout import save
     from slimtrain.config.config import Config
     from slimtrain.config.reading import read_config
+    from slimtrain.detection.opening import open_checkpoint
     from slimtrain.models.channels import ChannelPlan
     from slimtrain.models.published import published_spec
     from slimtrain.models.spec import NetworkSpec
+    from slimtrain.running import train
     from slimtrain.search.run import search
     from slimtrain.slimmable.calibrate import calibrate
     from slimtrain.slimmable.network import SlimmableNetwork
     from slimtrain.tracing.slimmed import make_slimmable
     from slimtrain.training.evaluate import evaluate
-    from slimtrain.training.run import train
 
 __all__ = [
     "ChannelPlan",
@@ -57,11 +57,11 @@ _HOMES = {
     "calibrate": "slimtrain.slimmable.calibrate",
     "evaluate": "slimtrain.training.evaluate",
     "make_slimmable": "slimtrain.tracing.slimmed",
-    "open_checkpoint": "slimtrain.checkpoints.checkpoint",
+    "open_checkpoint": "slimtrain.detection.opening",
     "published_spec": "slimtrain.models.published",
     "read_config": "slimtrain.config.reading",
     "save": "slimtrain.checkpoints.own_layout",
-    "train": "slimtrain.training.run",
+    "train": "slimtrain.running",
 }
 
 

@@ -29,12 +29,10 @@ from slimtrain.cli_options import (
 )
 from slimtrain.config.config import KEYS, Config, dump_config
 from slimtrain.config.reading import APP, config_names, read_config
-from slimtrain.models.spec import IMAGENET_CLASSES
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.request import SearchRequest, beside, search_folder
 
 PROGRAM = "slimtrain"
-FIGURES = ("loss", "top1", "top5", "images")  # of a test, as JSON
 
 
 class _Command(Command):
@@ -141,7 +139,7 @@ def train(
 
         with processes(settings.device) as joined:
             if dry_run:
-                from slimtrain.training.dry_run import dry_run as try_out
+                from slimtrain.running import dry_run as try_out
 
                 if joined.first:
                     click.echo(dump_config(settings), nl=False)
@@ -150,7 +148,7 @@ def train(
                 if joined.first:
                     click.echo("\n".join(lines))
             else:
-                from slimtrain.training.run import train as run
+                from slimtrain.running import train as run
 
                 run(settings, joined, notes)
 
@@ -231,7 +229,7 @@ def test(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Loss and accuracy of a checkpoint's widths on CONFIG's test images."""
+    """Loss and accuracy of a checkpoint's widths on CONFIG's test images, or average precision of a detector's."""
     with messages(PROGRAM):
         settings = read_config(config, changes, **options)
         _test(settings, ckpt, widths, channels, as_json, weights)
@@ -240,17 +238,18 @@ def test(
 def _test(
     settings: Config, ckpt: str, widths: str | None, channels: Sequence[str], as_json: bool, weights: str | None
 ) -> None:
+    from slimtrain.running import opened
     from slimtrain.training.distributed import processes
     from slimtrain.training.report import results_table
-    from slimtrain.training.testing import test_checkpoint
+    from slimtrain.training.testing import results_of
 
     with processes(settings.device) as joined:
-        plans, results = test_checkpoint(settings, joined, ckpt, widths, channels, weights)
+        plans, results = results_of(opened(settings, joined, ckpt, weights), widths, channels)
         if not joined.first:
             return
         if as_json:
             rows = [
-                {"plan": plan.name, "width": plan.width, **{key: getattr(result, key) for key in FIGURES}}
+                {"plan": plan.name, "width": plan.width, **result.figures, "images": result.images}
                 for plan, result in zip(plans, results, strict=True)
             ]
             click.echo(json.dumps(rows, indent=1))
@@ -276,11 +275,13 @@ def calibrate(
     """Give a checkpoint's widths batch-norm statistics from CONFIG's training images, all in one pass."""
     with messages(PROGRAM):
         settings = read_config(config, changes, **options)
+        from slimtrain.running import opened
         from slimtrain.training.distributed import processes
-        from slimtrain.training.testing import calibrate_checkpoint
+        from slimtrain.training.testing import calibrated_path, write_calibrated
 
+        path = Path(output) if output else calibrated_path(Path(ckpt))
         with processes(settings.device) as joined:
-            path, plans = calibrate_checkpoint(settings, joined, ckpt, widths, channels, output, weights)
+            plans = write_calibrated(opened(settings, joined, ckpt, weights), path, widths, channels)
             if joined.first:
                 click.echo(f"{path}: {count(len(plans), 'width')} calibrated: {', '.join(plan.name for plan in plans)}")
 
@@ -293,14 +294,10 @@ def calibrate(
 def profile(config: str, changes: Sequence[str], widths: str | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters of CONFIG's widths, at batch 1."""
     with messages(PROGRAM):
-        from slimtrain.costs.profiling import cost_table, costs, is_published, usual_widths
+        from slimtrain.costs.profiling import cost_table
+        from slimtrain.running import costs_of
 
-        settings = read_config(config, changes)
-        spec = settings.spec(settings.known_classes or IMAGENET_CLASSES)
-        chosen = parse_widths(widths) if widths else None
-        shown = chosen or usual_widths(spec, settings.test_widths)
-        rows = costs(spec, settings.image_size, shown)
-        published = is_published(spec, settings.image_size, shown)
+        rows, published = costs_of(read_config(config, changes), parse_widths(widths) if widths else None)
         click.echo(json.dumps(rows, indent=1) if as_json else cost_table(rows, published))
 
 

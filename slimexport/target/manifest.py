@@ -30,7 +30,7 @@ from slimexport.target.records import (
     from_json,
     to_json,
 )
-from slimexport.target.tensors import BATCH, Input, Output, Result
+from slimexport.target.tensors import BATCH, DetectorEntry, Input, Output, Result
 from slimexport.target.verification import Verification
 from slimtrain.base.files import file_sha256
 from slimtrain.base.folders.replacing import stepped_aside
@@ -61,12 +61,22 @@ class Source(Record):
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(Record):
     """Share of right answers among `images` of the data set or folder `data`, by the file whose SHA-256 that is (None of
-    earlier versions, which did not tell)."""
+    earlier versions, which did not tell). Of a detector COCO's average precision in its place: of boxes `ap`, and at an IoU of
+    0.5 `ap50`, of masks `ap_masks`; `checkpoint_ap`: that of the slimmable network's boxes."""
 
-    top1: Share
+    top1: Share | None = None
     images: Count
     data: str
     sha256: str | None = None
+    ap: Share | None = None
+    ap50: Share | None = None
+    ap_masks: Share | None = None
+    checkpoint_ap: Share | None = None
+
+    @property
+    def share(self) -> float | None:
+        """The figure that widths are compared by: right answers, or average precision."""
+        return self.ap if self.top1 is None else self.top1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +197,7 @@ class Artifact(FileEntry):
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Record):
     """What a bundle holds. `outputs` are those of networks that are no classifiers of images, all of them; then `output` is
-    the first, its `classes` the second of its sizes."""
+    the first, its `classes` the second of its sizes. Of a `detector` these are its labels, from 1."""
 
     schema_version: int
     source: Source
@@ -197,6 +207,7 @@ class Manifest(Record):
     created_by: Mapping[str, str | None]
     artifacts: tuple[Artifact, ...]
     rejected: tuple[FileEntry, ...] = ()
+    detector: DetectorEntry | None = None
 
     @property
     def results(self) -> tuple[Result, ...]:

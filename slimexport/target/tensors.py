@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from slimexport.target.records import EntryError, Name, Positive, Record, Within
+from slimexport.target.records import EntryError, Name, Positive, Record, Share, Within
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.base.untrusted.quoting import quoted
 
@@ -23,7 +23,8 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "b
 @dataclass(frozen=True, kw_only=True)
 class Input(Record):
     """Images [N, channels, height, width], less `mean`, over `std`: resized `whole`, or the center of a photograph, turned
-    first as EXIF says where `exif_orientation`. `image_size` is the side of a square, or height and width, which earlier
+    first as EXIF says where `exif_orientation`; or `padded`: resized in its proportions until it fits, zeros to the right and
+    below, as of detectors. `image_size` is the side of a square, or height and width, which earlier
     versions do not read. `shape`: of inputs that are no images, [channels, length] of a signal or [channels] of a row of
     numbers; those are not prepared from files."""
 
@@ -35,6 +36,7 @@ class Input(Record):
     whole: bool = False
     exif_orientation: bool = False
     shape: tuple[int, ...] | None = None
+    padded: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -68,6 +70,29 @@ class Output(Record):
         """EntryError where names are not one for each class."""
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise EntryError(f"output.class_names has {len(self.class_names)} names, expected one for each of {self.classes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxEntry(Record):
+    """What of an image's boxes is given out: scores above `score`, of two of a class that overlap by an IoU above `nms` the
+    better one, at most `detections`."""
+
+    score: Share
+    nms: Share
+    detections: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorEntry(Record):
+    """What a detector is, as its checkpoint has it (`slimtrain.models.stored_detector`; what a target needs not is in
+    `extra`), and as its files were made: `nms` in fixed shapes, by ONNX's operator, or none; `slim`: what of it a width
+    narrows."""
+
+    kind: Name
+    classes: Positive
+    box: BoxEntry
+    nms: Name
+    slim: Name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from slimtrain.base.errors import CheckpointError, UserError, WidthError
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.untrusted.quoting import reason
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
-from slimtrain.checkpoints.identify import identify
+from slimtrain.checkpoints.identify import identify, is_published_detector
 from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.own_layout import is_own, read_own, read_probe_images
 from slimtrain.checkpoints.reading import read_content
@@ -75,18 +75,12 @@ def open_checkpoint(
     config: str | Path | None = None,
     expected_widths: Sequence[float] = (),
     weights: str | None = None,
+    detectors: Callable[[Mapping[str, Tensor], Path], Checkpoint] | None = None,
 ) -> Checkpoint:
-    """The checkpoint at a path, or an untrained network for `random:NETWORK`.
-
-    `network`, `switches` (widths in stored order), `config` (a published `apps/NAME.yml`, or one of ours) and
-    `expected_widths` (those that the file may hold, in any order) settle what shapes leave open. `weights` chooses among
-    several sets of weights in the file: a dotted key, `model` (as trained) or `ema` (their average). Raises CheckpointError
-    for a file that is damaged, unsafe or none of the networks, UserError for a bad option.
-
-    >>> import slimtrain
-    >>> checkpoint = slimtrain.open_checkpoint("random:us_mobilenet_v1")  # or a path: "us_mbv1.pt"
-    >>> checkpoint.spec.range, checkpoint.image_size
-    ((0.25, 1.0), 224)
+    """The checkpoint at a path, or an untrained network for `random:NETWORK`, as `slimtrain.open_checkpoint` says
+    (slimtrain/detection/opening.py), of a network that classifies, or of one of our own files. `detectors` opens what is a
+    published detector's state dict; where it is left out, such a file raises CheckpointError as others do that hold no
+    classifier.
     """
     if isinstance(source, str) and source.startswith(RANDOM):
         if weights:
@@ -100,6 +94,8 @@ def open_checkpoint(
     if is_own(content):
         return _open_own(content, path, network, switches, weights)
     state = find_weights(content, path.name, weights).state
+    if detectors is not None and is_published_detector(state):
+        return detectors(state, path)
     spec = identify(
         state,
         path.name,

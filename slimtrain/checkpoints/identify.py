@@ -92,12 +92,17 @@ def identify(
     raise failure
 
 
+def is_published_detector(state: StateDict) -> bool:
+    """Whether a state dict has what published slimmable detectors have; behind `module.` too, as they were trained."""
+    return state.keys() >= DETECTOR_KEYS or state.keys() >= {f"module.{key}" for key in DETECTOR_KEYS}
+
+
 def _architecture(state: StateDict, name: str) -> str:
     """The architecture that shares most weights with the file. CheckpointError where none shares most of them."""
-    if state.keys() >= DETECTOR_KEYS:
+    if is_published_detector(state):
         raise CheckpointError(
             f"{name}: is a slimmable detector, with {len(state)} entries such as {', '.join(sorted(DETECTOR_KEYS)[:2])}. "
-            "Expected a network that classifies: of a detector's file slimtrain.detection.published reads it."
+            "Expected a network that classifies. slimexport exports it, slimtrain.open_checkpoint opens it."
         )
     best, score = likeness(state)
     if score < ALIKE:

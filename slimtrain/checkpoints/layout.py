@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from slimtrain.base.errors import CheckpointError
@@ -69,8 +71,10 @@ def check_values(state: StateDict, name: str) -> None:
             )
         if counter:
             continue
-        finite = torch.isfinite(tensor.float())  # as the network will hold them
-        if not finite.all():
+        values = tensor.float()  # as the network will hold them
+        if (
+            not math.isfinite(values.sum()) and not (finite := torch.isfinite(values)).all()
+        ):  # a sum takes a quarter of the time
             bad.append(f"{key} ({int((~finite).sum())} of {tensor.numel()})")
         elif key.endswith("running_var") and (tensor < 0).any():
             raise CheckpointError(f"{name}: {key} holds negative variances. The file is damaged.")

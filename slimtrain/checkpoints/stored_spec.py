@@ -13,6 +13,7 @@ from slimtrain.base.errors import CheckpointError
 from slimtrain.base.untrusted.quoting import reason
 from slimtrain.graph.plain import from_plain, to_plain
 from slimtrain.graph.policy import Policy
+from slimtrain.groups.detector_outputs import check_outputs
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.groups.spec import MODEL_NAME, GraphSpec
 from slimtrain.models.registry import split_name
@@ -101,6 +102,8 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
         raise ValueError(f"the network's name {value['model']!r} is none: it goes into file names")
     check_types(graph)
     detector = read_detector(value["detector"]) if "detector" in value else None
+    if detector is not None:
+        check_outputs(detector, graph)
     return GraphSpec(value["model"], value["family"], switches, graph, groups, ends, lists, detector)
 
 

@@ -15,11 +15,13 @@ import yaml
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
+from slimtrain.config.detector import DETECTOR_KEYS, DetectorConfig
 from slimtrain.config.keys import Scope, course, key, keys_of, machine, search
 from slimtrain.config.rules import (
     WIDEST,
     check_channel_groups,
     check_channels,
+    check_detector,
     check_drawn_widths,
     check_finished_file,
     check_grow,
@@ -36,11 +38,12 @@ from slimtrain.config.rules import (
     check_testing,
     check_widths,
     checked_size,
+    detector_kind,
     family_of,
     is_any,
 )
 from slimtrain.costs.cost_model import COSTS
-from slimtrain.data.catalog import AUGMENTATIONS, CATALOG, FOLDER, PICTURES
+from slimtrain.data.catalog import ALL_DATA, AUGMENTATIONS, CATALOG, FOLDER, PICTURES
 from slimtrain.graph.policy import ORDERS, POLICIES
 from slimtrain.models.normalization import imagenet_normalization
 from slimtrain.models.published import published_spec
@@ -94,9 +97,10 @@ class Config:
     conv_groups: str = key("outer", choices=POLICIES["conv_groups"])  # of its grouped convolutions
     shuffles: str = key("exact", choices=POLICIES["shuffles"])  # of its channels
     order: str = key("l1", choices=ORDERS)  # of its pretrained channels, by what reads them
+    detector: DetectorConfig | None = key(None)  # noqa: RUF009 (a field, of networks as s_faster_rcnn)
 
     # the data
-    data: str = key(FOLDER, choices=CATALOG)  # see data/catalog.py
+    data: str = key(FOLDER, choices=ALL_DATA)  # see data/catalog.py
     data_dir: str = machine("")  # holds train/ and val/, or class folders, or CIFAR's files
     holdout: int | float = key(
         0, least=0
@@ -202,6 +206,7 @@ class Config:
 
     def __post_init__(self) -> None:
         family = self.family
+        self._settle_detector()
         self._settle_images()
         for name, rule in KEYS.items():
             rule.check(name, getattr(self, name), self.network, family)
@@ -223,6 +228,21 @@ class Config:
         check_channel_groups(self.channel_groups, self.channel_lists, self._traced)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
+        check_detector(self.network, self.data, self.in_channels, vars(self))
+
+    def _settle_detector(self) -> None:
+        """Give a detector the settings that its network's name says."""
+        kind = detector_kind(self.network)
+        if not kind and self.detector is not None:
+            raise UserError(
+                f"detector has settings, and network {self.network} is no detector. Expected network: s_faster_rcnn or "
+                "another one, or no detector."
+            )
+        if kind:
+            detector = self.detector or DetectorConfig(kind)
+            if detector.kind not in ("", kind):
+                raise UserError(f"detector.kind is {detector.kind}, network {self.network}: leave the kind out.")
+            object.__setattr__(self, "detector", replace(detector, kind=kind))
 
     def _settle_images(self) -> None:
         """Give what follows from other keys its value: channels, and their mean and deviation; and a size its plain form."""
@@ -260,7 +280,7 @@ class Config:
     @cached_property
     def known_classes(self) -> int:
         """The number of classes as far as the configuration tells: 0 leaves it to the data."""
-        return self.classes or CATALOG[self.data].classes
+        return self.classes or ALL_DATA[self.data].classes
 
     def _widths(self) -> tuple[float, ...]:
         """A US network's narrowest and widest width, an S network's switches."""
@@ -270,7 +290,7 @@ class Config:
 
     @property
     def _traced(self) -> bool:
-        return bool(self.model) or is_any(self.network)
+        return bool(self.model) or is_any(self.network) or self.detector is not None
 
     @property
     def model_widths(self) -> tuple[float, ...]:
@@ -285,6 +305,11 @@ class Config:
             raise UserError(
                 f"network {self.network}: of which module? Name it: --model torchvision:NAME, timm:NAME or "
                 "package.module:function; for a search, one that is trained already: --ckpt PATH."
+            )
+        if self.detector is not None:
+            raise UserError(
+                f"network {self.network}: is a detector, and this works with classifiers alone. Detectors are trained and "
+                "tested: `python -m slimtrain train`, `test`, `calibrate`, `profile`."
             )
         if self.model:
             raise UserError(
@@ -337,5 +362,7 @@ def run_settings(config: Config) -> dict[str, Any]:
 
 
 def as_plain(value: Any) -> Any:
-    """A key's value with lists for tuples, as files hold it."""
+    """A key's value with lists for tuples, and mappings for keys of their own, as files hold it."""
+    if isinstance(value, DetectorConfig):
+        return {name: as_plain(getattr(value, name)) for name in DETECTOR_KEYS}
     return [as_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -19,6 +19,7 @@ from slimtrain.base.spelling import likely_keys
 from slimtrain.base.untrusted.quoting import quoted, reason, shortened
 from slimtrain.base.yaml_file import load_yaml, parse_yaml
 from slimtrain.config.config import KEYS, Config, as_plain
+from slimtrain.config.detector import DETECTOR_KEYS, DetectorConfig
 from slimtrain.config.published_keys import PUBLISHED_KEYS, translate
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ APP = "app:"
 FINETUNING = ("pretrained", "reset_classifier")  # a configuration that sets one of them has an lr for trained weights
 FOLLOWED = ("batch_size", "lr")  # the second follows the first; published files call them so too
 TYPES = typing.get_type_hints(Config)
+DETECTOR = "detector"  # the key whose value has keys of its own
+DETECTOR_TYPES = typing.get_type_hints(DetectorConfig)
 _WRONG = object()
 
 
@@ -74,7 +77,7 @@ def read_config(source: str, changes: Sequence[str] = (), **options: Any) -> Con
         "scale_lr": ours and "lr" not in asked,
         "scratch_lr": "lr" not in asked and (ours or given["lr"] is None) and not finetunes,
     }
-    merged = {**rules, **values, **own}
+    merged = _folded({**rules, **values, **own})
     config = make_config({**merged, "output_dir": merged.get("output_dir") or f"runs/{name}"}, source)
     return _with_lr(config, given, source) if "batch_size" in asked and "lr" not in asked else config
 
@@ -99,6 +102,17 @@ def following_lr(lr: float, batch: int, now: int) -> float:
 def lr_line(followed: float, lr: float, batch: int, now: int) -> str:
     """What is said where lr follows the batch."""
     return f"lr is {followed:g}: it follows batch_size ({lr:g} is for {batch}, this is {now}). Set lr to choose another."
+
+
+def _folded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with `detector.neck` put into the mapping that `detector` is."""
+    dotted = {key: value for key, value in values.items() if key.startswith(f"{DETECTOR}.")}
+    folded = {key: value for key, value in values.items() if key not in dotted}
+    if dotted:
+        own = folded.get(DETECTOR)
+        own = dict(own) if isinstance(own, dict) else {}
+        folded[DETECTOR] = own | {key.partition(".")[2]: value for key, value in dotted.items()}
+    return folded
 
 
 def make_config(values: Mapping[str, Any], source: str) -> Config:
@@ -156,7 +170,29 @@ def _parse(text: str, change: str) -> Any:
 
 def _convert(key: str, value: Any, source: str) -> Any:
     """`value` as the type of `key`; UserError where it is another one."""
-    kind = TYPES[key]
+    return _detector(value, source) if key == DETECTOR else _typed(key, value, TYPES[key], source)
+
+
+def _detector(value: Any, source: str) -> DetectorConfig | None:
+    """A detector's own keys, as the mapping that `detector` is has them."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: {DETECTOR} is {quoted(value)}, expected keys of its own, as in neck: 64 below it.")
+    converted = {}
+    for key, inside in value.items():
+        if key not in DETECTOR_KEYS:
+            likely = likely_keys(shortened(str(key)), list(DETECTOR_KEYS))
+            hint = f" (did you mean '{DETECTOR}.{likely[0]}'?)" if likely else ""
+            raise UserError(f"{source}: key {quoted(f'{DETECTOR}.{key}')} is not known{hint}.")
+        converted[key] = _typed(f"{DETECTOR}.{key}", inside, DETECTOR_TYPES[key], source)
+    try:
+        return DetectorConfig(**converted)
+    except UserError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _typed(key: str, value: Any, kind: Any, source: str) -> Any:
     if isinstance(value, str) and "," in value and isinstance(kind, types.GenericAlias):  # --grow 0.75,0.5,0.25
         value = [item.strip() for item in value.split(",")]
     converted = _as(kind, value)

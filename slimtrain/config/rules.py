@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
@@ -11,8 +11,9 @@ from slimtrain.base.text import count
 from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.config.run_folder import NAMES
 from slimtrain.costs.cost_model import parse_targets
-from slimtrain.data.catalog import PICTURES, opened_with
+from slimtrain.data.catalog import CATALOG, DETECTION_SETS, PICTURES, opened_with
 from slimtrain.models.channels import number_text
+from slimtrain.models.detector import KEYPOINT, KINDS
 from slimtrain.models.registry import split_name
 from slimtrain.models.width_spec import FAMILIES
 
@@ -138,14 +139,51 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
 
 
+DETECTORS = tuple(f"{family}_{kind}" for kind in KINDS for family in ("s", "us"))  # names of networks
+# What training detectors takes no notice of, and what it must be left as.
+CLASSIFIERS_OWN = {
+    **{"model": "", "stem_stride": 2, "layout": "own", "holdout": 0, "exif_orientation": False, "drop_last": True},
+    **{"distill": False, "teacher": "", "label_smoothing": 0.0, "compile": False, "reset_classifier": False},
+}
 ANY = "_any"  # the end of a network's name that stands for a model's
 
 
 def family_of(network: str) -> str:
-    """The family of a network's name, which may be `us_any`, `s_any` or `autoslim_any`: a module's. UserError for an unknown
-    one."""
+    """The family of a network's name, which may be `us_any`, `s_any` or `autoslim_any`: a module's, or a detector's. UserError
+    for an unknown one."""
     family = network.removesuffix(ANY)
-    return family if is_any(network) and family in FAMILIES else split_name(network)[0]
+    if is_any(network) and family in FAMILIES:
+        return family
+    return network.partition("_")[0] if detector_kind(network) else split_name(network, DETECTORS)[0]
+
+
+def detector_kind(network: str) -> str:
+    """The detector that a network's name says, as in `s_faster_rcnn`; nothing where it is none."""
+    return network.partition("_")[2] if network in DETECTORS else ""
+
+
+def check_detector(network: str, data: str, channels: int, values: Mapping[str, object]) -> None:
+    """UserError where a detector is to be trained on images without boxes or as only classifiers are, or a classifier on
+    images with boxes. `values`: those of all keys."""
+    kind = detector_kind(network)
+    if not kind:
+        if data in DETECTION_SETS:
+            raise UserError(
+                f"data {data} are images with objects in them, and network {network} is a classifier. Train a detector on it "
+                f"(network: s_faster_rcnn), or take other data: {', '.join(CATALOG)}."
+            )
+        return
+    if data not in DETECTION_SETS:
+        raise UserError(
+            f"network {network} is a detector, and data {data} has no boxes. Set data to {' or '.join(DETECTION_SETS)}."
+        )
+    if channels != 3:
+        raise UserError(f"in_channels is {channels}, a detector's images have 3. Leave it out.")
+    for name, usual in CLASSIFIERS_OWN.items():
+        if values[name] != usual:
+            raise UserError(f"{name} is {quoted(values[name])}: it is for classifiers, {network} is none. Leave it out.")
+    if kind == KEYPOINT and not DETECTION_SETS[data].keypoints:
+        raise UserError(f"network {network} learns keypoints, and data {data} has none. Set data: coco.")
 
 
 def is_any(network: str) -> bool:

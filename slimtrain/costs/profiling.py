@@ -9,18 +9,18 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.base.text import table
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.published import PUBLISHED, published_spec
-from slimtrain.models.spec import NetworkSpec
+from slimtrain.models.width_spec import WidthSpec
 
 PUBLISHED_SIZE = 224  # pixels, of all figures in the papers' tables
 
 
-def usual_widths(spec: NetworkSpec, tested: Sequence[float] = ()) -> list[float]:
+def usual_widths(spec: WidthSpec, tested: Sequence[float] = ()) -> list[float]:
     """The widths to show where none are asked for, ascending: the switches, or the ends of a US network's range and the ones
     that are `tested`."""
     return sorted({*spec.range, *tested}) if spec.family == "us" else sorted(spec.switches)
 
 
-def costs(spec: NetworkSpec, image_size: ImageSize, widths: Sequence[float]) -> list[dict[str, Any]]:
+def costs(spec: WidthSpec, image_size: ImageSize, widths: Sequence[float]) -> list[dict[str, Any]]:
     """For every width: MACs at batch 1 of convolutions and linear layers, for images of `image_size` pixels, the papers'
     figure (which adds average pools), and parameters once batch norm is folded. WidthError for a width it does not have."""
     count = CostCounter(spec, image_size)
@@ -48,7 +48,7 @@ def cost_table(rows: Sequence[dict[str, Any]], published: bool = False) -> str:
     return table(["width", "MACs", "published" if published else "with pools", "params"], shown)
 
 
-def is_published(spec: NetworkSpec, image_size: ImageSize, widths: Sequence[float]) -> bool:
+def is_published(spec: WidthSpec, image_size: ImageSize, widths: Sequence[float]) -> bool:
     """Whether figures of these widths were published with the papers: of this network, its widths, classes, and the channels
     and size of its images."""
     if spec.name not in PUBLISHED or image_size != PUBLISHED_SIZE:

@@ -1,17 +1,20 @@
 """The data sets that `data:` names and the augmentations that `augmentation:` names, a row each. No torch.
 
 A new data set takes a row here and the function that its `reader` names: from a `DataRequest` to training images, test images
-and the classes' names. All else is in the row.
+and the classes' names. All else is in the row. Images with objects, for detectors, are a table of their own.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from slimtrain.base.image_size import ImageSize
 
 FOLDER, DIGITS, FAKE = "folder", "digits", "fake"
+SCENES, COCO = "scenes", "coco"
 PICTURES = {1: "gray", 3: "red, green and blue", 4: "these and opacity"}  # channels that a picture can be opened with
 
 
@@ -30,6 +33,32 @@ class DataSet:
     classes: int = 0  # 0: as many as the images have
     whole: bool = False  # small images: resized whole to be tested. Of photographs the center is cropped
     channels: int = 3  # of `PICTURES`, that its images are opened with unless a configuration says otherwise
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """Images with objects in them: what detectors are trained on. `reader` is `MODULE:FUNCTION`, from a `DetectionRequest` to
+    a `DetectionData`. `source`, `classes`: as a `DataSet`'s."""
+
+    name: str
+    reader: str
+    title: str
+    source: Literal["data_dir", "package"]
+    classes: int = 0
+    keypoints: bool = True  # whether its objects may have them
+
+
+@dataclass(frozen=True)
+class DetectionRequest:
+    """What a detection set's reader is asked for. Each takes of it what concerns it."""
+
+    folder: str  # data_dir
+    masks: bool
+    keypoints: bool
+    seed: int  # of what is drawn
+    image_size: ImageSize  # of drawn images
+    train: int  # drawn images to train on
+    test: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,18 @@ CATALOG = {
         DataSet(FAKE, "slimtrain.data.fake:open_fake", "noise", "generator", whole=True),
     )
 }
+DETECTION_SETS = {
+    row.name: row
+    for row in (
+        DetectionSet(
+            *(SCENES, "slimtrain.data.detection.opening:open_scenes", "scikit-learn's digits in scenes", "package"),
+            classes=10,
+            keypoints=False,
+        ),
+        DetectionSet(COCO, "slimtrain.data.detection.opening:open_coco_folder", "COCO's annotations", "data_dir"),
+    )
+}
+ALL_DATA: Mapping[str, DataSet | DetectionSet] = ChainMap(DETECTION_SETS, CATALOG)  # type: ignore[arg-type]
 AUGMENTATIONS = {
     row.name: row
     for row in (

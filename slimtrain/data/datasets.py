@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import pkgutil
 from dataclasses import dataclass
+from typing import Protocol
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.data.catalog import CATALOG, DataRequest
-from slimtrain.data.samples import Samples, hold_out
+from slimtrain.data.samples import Pictures, Samples, hold_out
+
+
+class ImageSets(Protocol):
+    """What a run trains and tests on, whatever is known of its images, and the names of their classes."""
+
+    @property
+    def train(self) -> Pictures: ...
+
+    @property
+    def test(self) -> Pictures: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class Preprocessing:
     are resized `whole`, as small ones are, in place of cropped, and whether files are turned as their EXIF says.
 
     Testing, calibration, accuracy, verification and int8 all do it, training without augmentation too. `shape`: of an input
-    that is no image, such as a signal [channels, length]; such inputs come normalized, in arrays.
+    that is no image, such as a signal [channels, length]; such inputs come normalized, in arrays. `padded`: nothing is cut
+    off or stretched, as of detectors: images are resized until they fit, and zeros are to the right and below.
     """
 
     image_size: ImageSize
@@ -58,6 +59,7 @@ class Preprocessing:
     whole: bool = False
     exif_orientation: bool = False
     shape: tuple[int, ...] | None = None
+    padded: bool = False
 
     def __call__(self, path: str | Path) -> Images:
         """[channels, height, width] of one file; OSError where it is no readable image, ImageRefused as of `open_image`."""
@@ -79,15 +81,19 @@ class Preprocessing:
 
         image = of_channels(image, self.channels)
         height, width = sides(self.image_size)
-        if self.whole:
+        if self.padded:
+            image = image.resize(fitting(image.size, (width, height)), Pillow.Resampling.BILINEAR)
+        elif self.whole:
             image = image.resize((width, height), Pillow.Resampling.BILINEAR)
         else:
             covered = covering(image.size, (round(width / RESIZE), round(height / RESIZE)))
             image = image.resize(covered, Pillow.Resampling.BILINEAR)
             left, top = round((covered[0] - width) / 2), round((covered[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
-        pixels = np.asarray(image, np.float32).reshape(height, width, self.channels) / np.float32(255)
+        pixels = np.asarray(image, np.float32).reshape(image.height, image.width, self.channels) / np.float32(255)
         normalized = (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        if self.padded:
+            normalized = np.pad(normalized, ((0, height - image.height), (0, width - image.width), (0, 0)))
         return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 
@@ -98,6 +104,14 @@ def covering(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     if wide * height >= high * width:
         return wide, int(wide * height / width)
     return int(high * width / height), high
+
+
+def fitting(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of an image of `size` resized in its proportions until it just fits into `box`, to whole pixels, halves
+    up."""
+    scale = min(box[0] / size[0], box[1] / size[1])
+    width, height = (max(1, int(side * scale + 0.5)) for side in size)
+    return width, height
 
 
 class Trained(Protocol):

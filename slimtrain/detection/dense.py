@@ -1,5 +1,5 @@
 """A detector's learned parts as one module, which torch.export can read: Faster R-CNN (arXiv 1506.01497) on a pyramid, with a
-mask or keypoint head (arXiv 1703.06870), and RetinaNet (arXiv 1708.02002).
+mask or keypoint head (arXiv 1703.06870), RetinaNet (arXiv 1708.02002) and SSDLite (arXiv 1801.04381, sec. 6.2).
 
 Which regions there are is none of its concern: they are an input. So one graph ties the channels of stages, pyramid and heads,
 and what draws boxes from outputs (`fixed/`) stands apart. The parts are torchvision's, under the names that they have in its
@@ -8,6 +8,7 @@ detectors: their state dicts fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,14 +18,26 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.ssdlite import SSDLiteHead
 
 from slimtrain.base.errors import UserError
 from slimtrain.detection.backbones import Stages
+from slimtrain.detection.extra_levels import SSD_NORM, ExtendedBackbone
 from slimtrain.detection.pyramid import PyramidBackbone
 from slimtrain.detection.regions import pooled
-from slimtrain.models.detector import RETINA, BoxSettings, DetectorSettings, KeypointSettings, MaskSettings
+from slimtrain.models.detector import SSDLITE, BoxSettings, DetectorSettings, KeypointSettings, MaskSettings
 
 MASK_LAYERS, KEYPOINT_LAYERS = 4, 8
+NO_NORM, GROUP_NORM = "none", "group"
+NORMS = (NO_NORM, GROUP_NORM)  # of pyramid and heads
+GROUP = 8  # channels that are normalized together: torchvision's 32 groups of 256
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A norm of whole groups of channels (arXiv 1803.08494). UserError for channels that are none."""
+    if channels % GROUP:
+        raise UserError(f"{channels} channels: GroupNorm takes groups of {GROUP} here. Expected a multiple of {GROUP}.")
+    return nn.GroupNorm(channels // GROUP, channels)
 
 
 class Parts(nn.Module):
@@ -45,38 +58,39 @@ class Parts(nn.Module):
 class DenseDetector(nn.Module):
     """The detector of `settings` on `stages`.
 
-    `neck`: channels of the pyramid. `hidden`: of the box head's layers. `head`: of the mask or keypoint head's (default: as
-    torchvision's, the pyramid's and twice as many). Raises UserError where `settings` have anchors for other levels than the
-    stages give.
+    `neck`: channels of the pyramid; SSDLite, which has none, has twice as many in its first further level, half in its last.
+    `hidden`: of the box head's layers. `head`: of the mask or keypoint head's (default: as torchvision's, the pyramid's and
+    twice as many). `norm`: of the pyramid and of those heads that torchvision gives one (RetinaNet's, the mask head): `none`
+    or `group`. Raises UserError where `settings` have anchors for other levels than the stages give.
     """
 
     def __init__(
-        self, settings: DetectorSettings, stages: Stages, neck: int = 256, hidden: int = 1024, head: int | None = None
+        self,
+        settings: DetectorSettings,
+        stages: Stages,
+        neck: int = 256,
+        hidden: int = 1024,
+        head: int | None = None,
+        norm: str = NO_NORM,
     ) -> None:
         super().__init__()
         self.settings = settings
-        single = settings.kind == RETINA
-        self.backbone = PyramidBackbone(stages.body, stages.channels, neck, "convolutions" if single else "pool")
         _check_levels(settings, stages)
         self.pooled_strides = stages.strides
-        (anchors,) = set(settings.anchors.counts) if len(set(settings.anchors.counts)) == 1 else (0,)
-        if not anchors:
-            raise UserError(f"anchors: {settings.anchors.counts} at a place of each level, expected as many at all levels.")
-        if single:
-            self.head = RetinaNetHead(neck, anchors, settings.classes)
+        norms: Callable[[int], nn.Module] | None = group_norm if norm == GROUP_NORM else None
+        if settings.kind == SSDLITE:
+            self.backbone: nn.Module = ExtendedBackbone(stages.body, stages.channels, neck)
+            channels, counts = self.backbone.channels, settings.anchors.counts
+            self.head = SSDLiteHead([*channels], [*counts], settings.classes + 1, SSD_NORM)
+            return
+        anchors = _count(settings)
+        extra = "convolutions" if settings.single_stage else "pool"
+        self.backbone = PyramidBackbone(stages.body, stages.channels, neck, extra, norms)
+        if settings.single_stage:
+            self.head = RetinaNetHead(neck, anchors, settings.classes, norm_layer=norms)
             return
         self.rpn = Parts(head=RPNHead(neck, anchors))
-        classes, size = settings.classes + 1, settings.box.roi_size
-        parts = {"box_head": TwoMLPHead(neck * size * size, hidden), "box_predictor": FastRCNNPredictor(hidden, classes)}
-        if settings.mask is not None:
-            width = head or neck
-            parts["mask_head"] = MaskRCNNHeads(neck, (width,) * MASK_LAYERS, 1)
-            parts["mask_predictor"] = MaskRCNNPredictor(width, width, classes)
-        if settings.keypoints is not None:
-            width = head or 2 * neck
-            parts["keypoint_head"] = KeypointRCNNHeads(neck, (width,) * KEYPOINT_LAYERS)
-            parts["keypoint_predictor"] = KeypointRCNNPredictor(width, settings.keypoints.count)
-        self.roi_heads = Parts(**parts)
+        self.roi_heads = Parts(**_roi_heads(settings, neck, hidden, head, norms))
 
     def forward(self, images: Tensor, rois: Tensor | None = None, mask_rois: Tensor | None = None) -> dict[str, Tensor]:
         """`images` [B, 3, H, W], normalized, of sides that the coarsest stage's stride divides; `rois` [R, 5] and, for a mask
@@ -84,11 +98,12 @@ class DenseDetector(nn.Module):
 
         `map0`, ...: what regions are pooled from. `objectness0`, ... [B, A, h, w] and `deltas0`, ... [B, 4 A, h, w] of every
         level; `class_logits` [R, C + 1], `box_deltas` [R, 4 (C + 1)]; `mask_logits` [M, C + 1, 28, 28] or `keypoint_logits`
-        [M, K, 56, 56]. RetinaNet: `class_logits0`, ... [B, A C, h, w] and `box_deltas0`, ... [B, 4 A, h, w].
+        [M, K, 56, 56]. RetinaNet: `class_logits0`, ... [B, A C, h, w] and `box_deltas0`, ... [B, 4 A, h, w]; SSDLite as well,
+        with C + 1 classes.
         """
         self._check_size(images)
         maps = self.backbone(images)
-        if self.settings.kind == RETINA:
+        if self.settings.single_stage:
             return self._single_stage(maps)
         outputs = {f"map{index}": level for index, level in enumerate(maps[: len(self.pooled_strides)])}
         logits, deltas = self.rpn.run(maps, "head")
@@ -112,8 +127,14 @@ class DenseDetector(nn.Module):
 
     def _single_stage(self, maps: list[Tensor]) -> dict[str, Tensor]:
         classes, boxes = self.head.classification_head, self.head.regression_head
-        outputs = {f"class_logits{index}": classes.cls_logits(classes.conv(level)) for index, level in enumerate(maps)}
-        return outputs | {f"box_deltas{index}": boxes.bbox_reg(boxes.conv(level)) for index, level in enumerate(maps)}
+        if self.settings.kind == SSDLITE:
+            logits = [part(level) for part, level in zip(classes.module_list, maps, strict=True)]
+            deltas = [part(level) for part, level in zip(boxes.module_list, maps, strict=True)]
+        else:
+            logits = [classes.cls_logits(classes.conv(level)) for level in maps]
+            deltas = [boxes.bbox_reg(boxes.conv(level)) for level in maps]
+        outputs = {f"class_logits{index}": level for index, level in enumerate(logits)}
+        return outputs | {f"box_deltas{index}": level for index, level in enumerate(deltas)}
 
     def _check_size(self, images: Tensor) -> None:
         stride, (height, width) = self.pooled_strides[-1], images.shape[-2:]
@@ -128,11 +149,36 @@ class DenseDetector(nn.Module):
         regions of all levels within them."""
         generator = torch.Generator().manual_seed(0)
         drawn = [torch.randn(images, 3, height, width, generator=generator)]
-        if self.settings.kind != RETINA:
+        if not self.settings.single_stage:
             drawn.append(drawn_regions(images, rois, (height, width), generator))
         if self.settings.mask is not None or self.settings.keypoints is not None:
             drawn.append(drawn_regions(images, mask_rois, (height, width), generator))
         return tuple(drawn)
+
+
+def _count(settings: DetectorSettings) -> int:
+    """Anchors at a place, as many at all levels. UserError where they differ."""
+    counts = set(settings.anchors.counts)
+    if len(counts) != 1:
+        raise UserError(f"anchors: {settings.anchors.counts} at a place of each level, expected as many at all levels.")
+    return counts.pop()
+
+
+def _roi_heads(
+    settings: DetectorSettings, neck: int, hidden: int, head: int | None, norms: Callable[[int], nn.Module] | None
+) -> dict[str, nn.Module]:
+    """What reads regions, under torchvision's names."""
+    classes, size = settings.classes + 1, settings.box.roi_size
+    parts = {"box_head": TwoMLPHead(neck * size * size, hidden), "box_predictor": FastRCNNPredictor(hidden, classes)}
+    if settings.mask is not None:
+        width = head or neck
+        parts["mask_head"] = MaskRCNNHeads(neck, (width,) * MASK_LAYERS, 1, norms)
+        parts["mask_predictor"] = MaskRCNNPredictor(width, width, classes)
+    if settings.keypoints is not None:
+        width = head or 2 * neck
+        parts["keypoint_head"] = KeypointRCNNHeads(neck, (width,) * KEYPOINT_LAYERS)
+        parts["keypoint_predictor"] = KeypointRCNNPredictor(width, settings.keypoints.count)
+    return parts
 
 
 def _given(regions: Tensor | None, name: str) -> Tensor:

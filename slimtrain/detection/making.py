@@ -11,6 +11,7 @@ from slimtrain.detection.dense import DenseDetector
 from slimtrain.graph.graph import Batch, Size
 from slimtrain.graph.policy import Policy
 from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.detector import FASTER, SSDLITE
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.resizing import resized
 from slimtrain.tracing.slimmed import make_slimmable
@@ -19,14 +20,17 @@ ALL, BACKBONE = "all", "backbone"
 SLIMS = (ALL, BACKBONE)
 # What stays at its full width where the backbone alone is slimmed, as published (arXiv 1812.08928, sec. 4.3).
 NECK_AND_HEADS = ("backbone.fpn.", "rpn.", "roi_heads.", "head.")
+# SSDLite's heads begin with depthwise convolutions of the maps that they read, which are as narrow as these.
+FURTHER_LEVELS = ("backbone.extra.",)
 INNER = ("map",)  # the pyramid's maps, which regions are pooled from
 
 
-def detector_policy(slim: str, policy: Policy | None = None) -> Policy:
-    """What of a detector is narrowed: `all`, or the `backbone` alone; of the rest `policy` decides."""
+def detector_policy(slim: str, policy: Policy | None = None, kind: str = FASTER) -> Policy:
+    """What of a detector of a `kind` is narrowed: `all`, or the `backbone` alone; of the rest `policy` decides."""
     if slim not in SLIMS:
         raise UserError(f"slim {slim!r}: expected one of {', '.join(SLIMS)}.")
-    return replace(policy or Policy(), fixed=NECK_AND_HEADS if slim == BACKBONE else (), inner=INNER)
+    whole = FURTHER_LEVELS if kind == SSDLITE else NECK_AND_HEADS
+    return replace(policy or Policy(), fixed=whole if slim == BACKBONE else (), inner=INNER)
 
 
 def slimmable_detector(
@@ -53,7 +57,7 @@ def slimmable_detector(
         widths,
         family=family,
         name=name or module.settings.kind,
-        policy=detector_policy(slim, policy),
+        policy=detector_policy(slim, policy, module.settings.kind),
         order=order,
         check=check,
     )

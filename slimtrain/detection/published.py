@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -22,12 +23,13 @@ from torch import Tensor
 from slimtrain.base.errors import CheckpointError
 from slimtrain.base.text import some
 from slimtrain.checkpoints.identify import DETECTOR_KEYS
-from slimtrain.checkpoints.layout import check_values
+from slimtrain.checkpoints.layout import check_values, load_network
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.detection.backbones import resnet_stages
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.making import BACKBONE, slimmable_detector
+from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.detector import FASTER, MASK, PUBLISHED, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -51,6 +53,8 @@ STEM = re.compile(r"backbone\.bn1\.bn\.(\d+)\.weight")
 MASK_HEAD = "mask_head."
 CLASSIFIERS = ("classifier.", "fc.", "head.fc.")  # what the last layers of classifiers are called
 COUNTER = "num_batches_tracked"
+SIZED = ("neck.lateral_convs.0.conv.weight", "bbox_head.shared_fcs.1.weight")  # as many rows as neck and box head channels
+MOST_CHANNELS, MOST_CLASSES = 2048, 4096
 WIDTHS = 8  # switches have widths of whole eighths
 
 
@@ -72,17 +76,29 @@ def published_detector(state: Mapping[str, Tensor], name: str) -> PublishedDetec
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     settings, switches = identified(state, name)
     check_values(state, name)
-    neck, hidden = state["neck.lateral_convs.0.conv.weight"], state["bbox_head.shared_fcs.1.weight"]
+    neck, hidden = (state[key].shape[0] if key in state and state[key].ndim else 0 for key in SIZED)
+    if not (0 < neck <= MOST_CHANNELS and 0 < hidden <= MOST_CHANNELS and settings.classes <= MOST_CLASSES):
+        raise CheckpointError(
+            f"{name}: looks like a published slimmable detector, but has {neck} channels in its neck, {hidden} in its box "
+            f"head and {settings.classes} classes, expected 1 to {MOST_CHANNELS:,} channels and at most {MOST_CLASSES:,} classes. "
+            "The file is damaged."
+        )
+    spec = _spec(settings, switches, neck, hidden)
+    held = {renamed(key): tensor for key, tensor in state.items()}
+    _compare(spec, state, held, name)
+    return PublishedDetector(settings, load_network(spec, held))
+
+
+@lru_cache(maxsize=4)
+def _spec(settings: DetectorSettings, switches: tuple[float, ...], neck: int, hidden: int) -> GraphSpec:
+    """The network of a published detector, for which tracing takes seconds."""
     # Its own random numbers are none of the caller's concern: weights follow.
     with torch.random.fork_rng(devices=()):
-        module = DenseDetector(settings, resnet_stages(), len(neck), len(hidden)).eval()
-    network = slimmable_detector(
-        module, switches, slim=BACKBONE, name=f"{settings.kind}_resnet50", order="none", image_size=64, check=False
-    )
-    held = {renamed(key): tensor for key, tensor in state.items()}
-    _compare(network, state, held, name)
-    network.load_state_dict(held, strict=False)  # counters of batches may be absent
-    return PublishedDetector(settings, network.eval())
+        module = DenseDetector(settings, resnet_stages(), neck, hidden).eval()
+    model = f"{settings.kind}_resnet50"
+    network = slimmable_detector(module, switches, slim=BACKBONE, name=model, order="none", image_size=64, check=False)
+    assert isinstance(network.spec, GraphSpec)
+    return network.spec
 
 
 def identified(state: Mapping[str, Tensor], name: str) -> tuple[DetectorSettings, tuple[float, ...]]:
@@ -131,9 +147,10 @@ def renamed(key: str) -> str:
     return key
 
 
-def _compare(network: SlimmableNetwork, state: Mapping[str, Tensor], held: Mapping[str, Tensor], name: str) -> None:
-    """CheckpointError unless `held` has the network's keys and shapes; messages say the file's own names, of `state`."""
-    expected = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+def _compare(spec: GraphSpec, state: Mapping[str, Tensor], held: Mapping[str, Tensor], name: str) -> None:
+    """CheckpointError unless `held` has the keys and shapes of `spec`; messages say the file's own names, of `state`."""
+    with torch.device("meta"):
+        expected = {key: list(tensor.shape) for key, tensor in SlimmableNetwork(spec).state_dict().items()}
     names = {renamed(key): key for key in state}
     missing = [key for key in expected if key not in held and not key.endswith(COUNTER)]
     unknown = [names[key] for key in held if key not in expected]

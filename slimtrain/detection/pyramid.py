@@ -6,7 +6,7 @@ that halve theirs, twice as large is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,13 +35,21 @@ class PyramidBackbone(nn.Module):
 
     `body`: images -> a dictionary of maps, each of `channels` and half the sides of the one before. `extra`: a coarser level
     that is the coarsest at every second place (`pool`), or two of convolutions of their own (`convolutions`: RetinaNet).
+    `norm`: what is made for so many channels, after every convolution but these.
     """
 
-    def __init__(self, body: nn.Module, channels: Sequence[int], neck: int, extra: str = "pool") -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        channels: Sequence[int],
+        neck: int,
+        extra: str = "pool",
+        norm: Callable[[int], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.body = body
         blocks = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(neck, neck)
-        self.fpn = Pyramid(list(channels), neck, blocks)
+        self.fpn = Pyramid(list(channels), neck, blocks, norm)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] -> the levels' maps, the finest first."""

@@ -6,6 +6,7 @@ A new architecture is its own file and a line of `ARCHITECTURES`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.untrusted.quoting import quoted
@@ -25,11 +26,13 @@ def network_names() -> list[str]:
     return [f"{family}_{arch.name}" for arch in ARCHITECTURES.values() for family in arch.families]
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """(family, architecture) of a network's name; UserError, with the nearest name, for an unknown one."""
+def split_name(name: str, others: Sequence[str] = ()) -> tuple[str, str]:
+    """(family, architecture) of a network's name; UserError, with the nearest name, for an unknown one. `others`: names that
+    are no architecture's, and would do as well."""
     names = network_names()
     if name not in names:
-        raise UserError(f"network {quoted(name)}: not known{nearest(name, names)}. The networks are {', '.join(names)}.")
+        known = [*names, *others]
+        raise UserError(f"network {quoted(name)}: not known{nearest(name, known)}. The networks are {', '.join(known)}.")
     family, _, architecture = name.partition("_")
     return family, architecture
 

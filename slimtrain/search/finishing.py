@@ -47,7 +47,7 @@ from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import Scores
 from slimtrain.training.inputs import data_of
 from slimtrain.training.run import train
-from slimtrain.training.testing import test_checkpoint
+from slimtrain.training.testing import opened_classifier, results_of
 
 STEPS = 1000  # per unit of width: finer than the rounding of channels for every network here
 
@@ -190,11 +190,11 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
         train(config, processes, notes)
         processes.wait()  # the first process writes it last
     checkpoint = open_checkpoint(path)
-    tested, results = test_checkpoint(config, processes, str(path), None, ())
+    plans, results = results_of(opened_classifier(config, processes, str(path)))
     spec = checkpoint.spec
     count = CostCounter(spec, config.image_size)
     switches = {}
-    for switch, (plan, result) in enumerate(zip(tested, results, strict=True), 1):
+    for switch, (plan, result) in enumerate(zip(plans, results, strict=True), 1):
         figures = count(plan)
         switches[spec.list_of(plan)] = TrainedSwitch(switch, figures.macs, figures.params, result)
     return path, switches

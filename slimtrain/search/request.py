@@ -53,6 +53,11 @@ class SearchRequest:
     weights: str | None = None
 
     def __post_init__(self) -> None:
+        if self.config.detector is not None:
+            raise UserError(
+                f"search: slims classifiers, and network {self.config.network} is a detector. It is trained at all its widths "
+                "at once: `python -m slimtrain train`."
+            )
         if not self.config.search_targets:
             raise UserError("search: no targets. Name the costs to find networks for, as in --targets 150M,300M.")
         kept, _ = held_out(self.config)

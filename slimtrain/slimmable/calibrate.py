@@ -6,7 +6,8 @@ batch mean and of the unbiased batch variance, each batch counting alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,14 @@ from slimtrain.slimmable.sync_norm import OneValueError
 
 @torch.inference_mode(False)  # statistics that are made within can be read where gradients are taken
 @torch.no_grad()
-def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: Iterable[Tensor]) -> int:
-    """Give every plan of `plans` the statistics of `batches`, each [N, C, H, W]; the number of batches.
+def calibrate(
+    network: SlimmableNetwork,
+    plans: Sequence[ChannelPlan],
+    batches: Iterable[Tensor],
+    forward: Callable[[Tensor], Any] | None = None,
+) -> int:
+    """Give every plan of `plans` the statistics of `batches`, each [N, C, H, W]; the number of batches. `forward`: what runs
+    every norm of the network on a batch, where that is not the network itself.
 
     All plans see each batch in turn, so the images are read once. Statistics that a plan had are replaced once all is
     done: an error leaves the network as it was. Raises UserError for a batch with one value per channel somewhere,
@@ -47,7 +54,7 @@ def calibrate(network: SlimmableNetwork, plans: Sequence[ChannelPlan], batches: 
             with network.averaging(1 / seen), uncast():  # the k-th of k values moves their average by a k-th of its distance
                 for plan in plans:
                     with network.at(plan):
-                        network(batch)
+                        (forward or network)(batch)
     except OneValueError as error:
         network.replace_calibrated(before)
         raise UserError(

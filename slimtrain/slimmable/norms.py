@@ -25,7 +25,8 @@ class PlanNorm(nn.Module, ABC):
 
     In training mode batch statistics are used, and the plan's stored statistics, where it has some, follow them with
     momentum 0.1. While `averaging` is set, it is the calibrated statistics that follow, with that momentum.
-    `synchronized`: batch statistics are those of all processes' images. `dim`: its channels.
+    `synchronized`: batch statistics are those of all processes' images. `frozen`: the stored statistics are used in training
+    too. `dim`: its channels.
     """
 
     eps = BN_EPS
@@ -39,6 +40,12 @@ class PlanNorm(nn.Module, ABC):
         self.calibrated: Statistics | None = None
         self.averaging: float | None = None
         self.synchronized = False
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Neither statistics nor scale and shift change from now on."""
+        self.frozen = True
+        self.requires_grad_(False)
 
     def activate(self, plan: ChannelPlan, index: int | None, calibrated: Statistics | None) -> None:
         self.kept, self.index, self.calibrated = kept_of(self.dim, plan.channels), index, calibrated
@@ -65,7 +72,7 @@ class PlanNorm(nn.Module, ABC):
         """[N, active, H, W] -> the same shape. OneValueError where the batch's own statistics are asked for, and it has one
         value per channel."""
         weight, bias = self.scale_and_shift()
-        if not self.training and self.averaging is None:
+        if self.averaging is None and (self.frozen or not self.training):
             return F.batch_norm(x, *self.statistics(), weight, bias, False, 0.0, self.eps)
         running, momentum = self.calibrated, self.averaging
         if momentum is None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from slimtrain.base.errors import ResourceError, UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Processes:
             dist.all_reduce(values, dist.ReduceOp.MIN)
             return int(values)
         return value
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's plain value, by rank."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +14,8 @@ from slimtrain.base.text import count, some
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import Config
 from slimtrain.data.catalog import CATALOG, FAKE
-from slimtrain.data.datasets import Data
+from slimtrain.data.datasets import Data, ImageSets
+from slimtrain.data.samples import Pictures
 from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes
 from slimtrain.training.fitting import fitted, resumed, started
@@ -22,6 +25,7 @@ from slimtrain.training.resume import read_run, run_to_resume
 from slimtrain.training.run import NO_FEATURES, Run, open_pretrained
 from slimtrain.training.testing import open_with_data
 
+Last = tuple[Path, dict[str, Any]]  # of a run that goes on
 CLASSES = 10  # where neither the configuration nor its data tells
 FEW = 4  # images of a part, at most
 OPENED = 8  # images of the data, of training and of testing each
@@ -32,9 +36,7 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     """Look at the data where a folder is named and at the checkpoint that the run starts from or goes on with, tell whether
     the batch fits, and train one step on a few random images of the configuration's size and number of classes; what came
     out, as lines. Errors as of a run."""
-    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
-    if last is not None:
-        config = resumed(config, last[1]["training"]["config"])
+    config, last = going_on(config)
     data = None if CATALOG[config.data].source == "data_dir" and not config.data_dir else data_of(config)
     lines = [f"data_dir is not set: {config.data} is not looked at"] if data is None else describe_data(config, data)
     checkpoint = None if last else _pretrained(config, processes, data)
@@ -48,23 +50,9 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     whole, fits = fitted(config, spec, images, processes)
     if last is not None and data is not None:
         read_run(*last, whole, spec, data)
-    if last is not None:
-        lines.append(f"goes on with {last[0]}, after step {last[1]['training'].get('step')}")
+    lines += describe_last(last)
     whole, slower = started(whole)
-    parts = processes.world * config.accumulate
-    few = parts * max(1, min(FEW, whole.batch_size // parts))
-    tried = dataclasses.replace(
-        whole,
-        data=FAKE,
-        classes=classes,
-        batch_size=min(few, whole.batch_size),
-        augmentation="none",
-        workers=0,
-        holdout=0,
-        resume="none",
-        test_only=False,
-        tensorboard=False,
-    )
+    tried = dataclasses.replace(tried_with(whole, processes), data=FAKE, classes=classes, augmentation="none", holdout=0)
     run = Run(tried, processes, data_of(tried), start)
     if start is not None and start.loaded:
         lines.append(start.line)
@@ -78,6 +66,30 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
         lines.append(f"{'tests' if config.test_only else 'starts from'} {described}")
     elif config.reset_classifier and last is None:
         lines.append(NO_FEATURES)
+    step = tried_step(run, processes)
+    return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
+
+
+def going_on(config: Config) -> tuple[Config, Last | None]:
+    """The checkpoint that a run would go on with, and its content, where there is one, and the configuration as it does so."""
+    last = None if config.test_only else run_to_resume(config.resume, Path(config.output_dir), config.pretrained)
+    return (config, None) if last is None else (resumed(config, last[1]["training"]["config"]), last)
+
+
+def describe_last(last: Last | None) -> list[str]:
+    """What a run goes on with, as a line."""
+    return [] if last is None else [f"goes on with {last[0]}, after step {last[1]['training'].get('step')}"]
+
+
+def tried_with(config: Config, processes: Processes) -> Config:
+    """The configuration with a batch of a few images, alone and without files."""
+    parts = processes.world * config.accumulate
+    few = min(parts * max(1, min(FEW, config.batch_size // parts)), config.batch_size)
+    return dataclasses.replace(config, batch_size=few, workers=0, resume="none", test_only=False, tensorboard=False)
+
+
+def tried_step(run: Run, processes: Processes) -> str:
+    """Do one step; what came out, as a line."""
     batch = next(run.images.training())
     began = time.perf_counter()
     losses = run.train_step(batch)
@@ -86,11 +98,10 @@ def dry_run(config: Config, processes: Processes) -> list[str]:
     memory = ""
     if processes.device.type == "cuda":
         memory = f", peak memory {torch.cuda.max_memory_allocated(processes.device) / 2**20:.0f} MiB"
-    step = (
+    return (
         f"dry run: one step of {count(batch.total, 'fake image')} on {processes.describe()} in {seconds:.2f} s{memory}; "
         f"loss {describe_losses(run.trainer.sampler, losses.tolist(), batch.step)}"
     )
-    return [f"# {line}" for line in filter(None, (*lines, *fits, slower, step))]
 
 
 def _pretrained(config: Config, processes: Processes, data: Data | None) -> Checkpoint | None:
@@ -102,16 +113,28 @@ def _pretrained(config: Config, processes: Processes, data: Data | None) -> Chec
     return open_pretrained(config)
 
 
-def describe_data(config: Config, data: Data) -> list[str]:
-    """What the data holds, and whether a few of its images can be read and transformed, as lines."""
-    lines = [
+def held_by(data: ImageSets) -> str:
+    """What a data set holds, as a line."""
+    return (
         f"data: {count(len(data.classes), 'class', 'classes')} ({some(data.classes)}), "
         f"{count(len(data.train), 'image')} to train, {len(data.test):,} to test"
-    ]
-    for samples, transform in ((data.train, train_transform_of(config)), (data.test, test_transform_of(config))):
-        for index in spread_indices(len(samples), OPENED):
-            try:
-                transform(samples.image(index))
-            except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-                lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
+    )
+
+
+def describe_data(config: Config, data: Data) -> list[str]:
+    """What the data holds, and whether a few of its images can be read and transformed, as lines."""
+    lines = [held_by(data)]
+    train, test = train_transform_of(config), test_transform_of(config)
+    lines += unreadable(data.train, lambda index: train(data.train.image(index)))
+    return lines + unreadable(data.test, lambda index: test(data.test.image(index)))
+
+
+def unreadable(samples: Pictures, opened: Callable[[int], Any]) -> list[str]:
+    """Warnings of those of a few images from all over a set that cannot be `opened` and transformed."""
+    lines = []
+    for index in spread_indices(len(samples), OPENED):
+        try:
+            opened(index)
+        except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+            lines.append(f"warning: {samples.name(index)}: cannot be read ({type(error).__name__})")
     return lines

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,25 @@ BY_SIZE = ("widest", "narrowest")
 MEAN = "mean"
 
 
+class Result(Protocol):
+    """What a test on so many `images` says of a plan."""
+
+    @property
+    def images(self) -> int: ...
+
+    @property
+    def error(self) -> float:
+        """What best.pt follows, from 0 to 1."""
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """By name, as summary.csv and JSON have them."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """As a table shows them, by their headers."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Mean cross entropy, and the shares of images whose class is the first, or among the first 5."""
@@ -31,6 +51,20 @@ class Scores:
     top5: float
     images: int
     classes: int = field(default=0, compare=False)  # 0: not known
+
+    @property
+    def error(self) -> float:
+        return 1 - self.top1
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"loss": self.loss, "top1": self.top1, "top5": self.top5}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The first 5 say nothing of 5 classes and fewer."""
+        top5 = {} if 0 < self.classes <= TOP else {"top-5": f"{self.top5:.2%}"}
+        return {"loss": f"{self.loss:.4f}", "top-1": f"{self.top1:.2%}", **top5}
 
 
 @torch.inference_mode()
@@ -83,12 +117,13 @@ def calibrate_on(
     *,
     channels_last: bool = False,
     sync_norm: bool = False,
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> None:
     """Give `plans` the statistics of `batches` of images, the same for any number of processes. `sync_norm`: whether norms
-    are synchronized apart from that."""
+    are synchronized apart from that; `forward`: as of `calibrate`."""
     network.synchronize(processes.world > 1)
     try:
-        calibrate(network, plans, (to_device(images, processes.device, channels_last) for images in batches))
+        calibrate(network, plans, (to_device(images, processes.device, channels_last) for images in batches), forward)
     finally:
         network.synchronize(sync_norm and processes.world > 1)
 
@@ -122,9 +157,9 @@ def check_followed(rule: str, plans: Sequence[ChannelPlan]) -> None:
     raise UserError(f"best_by {rule}: while training, {known} are tested. Choose one of these.")
 
 
-def followed_error(rule: str, plans: Sequence[ChannelPlan], scores: Sequence[Scores]) -> float:
-    """The top-1 error that `best_by` names: of the widest or narrowest plan, the mean, or of a width."""
-    errors = {plan.width: 1 - score.top1 for plan, score in zip(plans, scores, strict=True)}
+def followed_error(rule: str, plans: Sequence[ChannelPlan], scores: Sequence[Result]) -> float:
+    """The error that `best_by` names: of the widest or narrowest plan, the mean, or of a width."""
+    errors = {plan.width: score.error for plan, score in zip(plans, scores, strict=True)}
     if rule == MEAN:
         return sum(errors.values()) / len(errors)
     if rule in BY_SIZE:

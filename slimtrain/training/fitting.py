@@ -20,7 +20,7 @@ from slimtrain.base.image_size import format_size, pixels
 from slimtrain.config.config import FROZEN, Config
 from slimtrain.config.reading import following_lr, lr_line
 from slimtrain.costs.training_memory import TrainingMemory, testing_memory, training_memory
-from slimtrain.data.catalog import CATALOG
+from slimtrain.data.catalog import ALL_DATA
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
 
@@ -50,7 +50,7 @@ def fitted(config: Config, spec: WidthSpec, images: int, processes: Processes) -
             "memory."
         )
     lines: list[str] = []
-    if CATALOG[config.data].source == "generator":
+    if ALL_DATA[config.data].source == "generator":
         images = EPOCH_STEPS * config.batch_size
     batch = min(config.batch_size, images)
     why = f"there are {images} training images"

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -94,15 +96,25 @@ def _whole(config: Config) -> bool:
     return tested_whole(config.data, config.augmentation)
 
 
+class Unreadable(Protocol):
+    """A batch, some of whose images could not be read."""
+
+    @property
+    def unreadable(self) -> tuple[str, ...]: ...
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Unreadable)
+
+
 @dataclass(frozen=True)
-class RunImages:
-    """The images `data` of a configuration, for one of `processes`."""
+class Images(ABC):
+    """The images `data` of a configuration, for one of `processes`, in batches of whatever a network of its kind takes."""
 
     config: Config
-    data: Data
+    data: Any  # ImageSets
     processes: Processes
 
-    def training(self, start_step: int = 0) -> Iterator[Batch]:
+    def training(self, start_step: int = 0) -> Iterator[Any]:
         """The batches of the steps from `start_step` on to the end of all epochs."""
         config = self.config
         return self._training(config.epochs, config.batch_size, config.seed, config.drop_last, start_step)
@@ -119,6 +131,22 @@ class RunImages:
         config, images = self.config, len(self.data.train)
         batches = count(config.calibration_batches, "batch", "batches")
         return f"{batches} of {min(config.batch_size, images):,} of the {images:,} training images"
+
+    @abstractmethod
+    def testing(self) -> Iterator[Any]:
+        """Every test image once, over all processes."""
+
+    @abstractmethod
+    def _training(
+        self, epochs: int, batch_size: int, seed: int, drop_last: bool = True, start_step: int = 0
+    ) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True)
+class RunImages(Images):
+    """Labeled images."""
+
+    data: Data
 
     def testing(self) -> Iterator[Batch]:
         """Every test image once, over all processes."""
@@ -158,19 +186,19 @@ class UnreadableImages:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def note_replaced(self, batch: Batch) -> None:
+    def note_replaced(self, batch: Unreadable) -> None:
         """Of a training batch."""
         for name in self._new(batch):
             log.warning("%s: cannot be read, another image takes its place (%d so far)", name, len(self.names))
 
-    def note_left_out(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def note_left_out(self, batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
         """The same test batches."""
         for batch in batches:
             for name in self._new(batch):
                 log.warning("%s: cannot be read, left out of the test", name)
             yield batch
 
-    def _new(self, batch: Batch) -> Iterator[str]:
+    def _new(self, batch: Unreadable) -> Iterator[str]:
         for name in batch.unreadable:
             if name not in self.names:
                 self.names.add(name)

@@ -13,10 +13,10 @@ from slimtrain.slimmable.network import SlimmableNetwork
 
 def sgd(network: SlimmableNetwork, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> torch.optim.SGD:
     """SGD with weight decay on ordinary convolutions and linear weights only: none on depthwise kernels, biases and
-    norms, as published."""
-    decayed = network.body.decayed()
+    norms, as published. What takes no gradient is left as it is."""
+    decayed = [weight for weight in network.body.decayed() if weight.requires_grad]
     chosen = {id(weight) for weight in decayed}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
@@ -42,7 +42,8 @@ class Schedule:
     """The learning rate of every step, and the epochs that steps fall into.
 
     Linear falls to 0, cosine as half a wave (arXiv 1608.03983, without restarts), exponential by `gamma` an epoch,
-    multistep by `gamma` at each milestone. Meanwhile warm-up rises linearly, its last step reaching the full rate.
+    multistep by `gamma` at each milestone. Meanwhile warm-up rises linearly, its last step reaching the full rate; with
+    `warmup_from` its first has that share of it, and the full rate follows on the last.
     """
 
     lr: float
@@ -52,6 +53,7 @@ class Schedule:
     milestones: tuple[float, ...] = ()  # epochs
     gamma: float = 0.1
     warmup_epochs: float = 0.0
+    warmup_from: float = 0.0
 
     @property
     def total(self) -> int:
@@ -71,5 +73,13 @@ class Schedule:
             "exponential": self.gamma**epoch,
             "multistep": self.gamma ** sum(epoch >= milestone for milestone in self.milestones),
         }[self.kind]
+        return self.lr * factor * self._risen(step)
+
+    def _risen(self, step: int) -> float:
+        """The share of the rate that warm-up has reached."""
         warmup = self.warmup_epochs * self.steps
-        return self.lr * factor * min(1.0, (step + 1) / warmup if warmup else 1.0)
+        if not warmup:
+            return 1.0
+        if not self.warmup_from:
+            return min(1.0, (step + 1) / warmup)
+        return min(1.0, self.warmup_from + (1 - self.warmup_from) * step / warmup)

@@ -7,29 +7,35 @@ import io
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.text import count, table
 from slimtrain.config.config import Config
 from slimtrain.config.run_folder import RESOLVED
-from slimtrain.data.datasets import Data
-from slimtrain.data.opening import stored_form
+from slimtrain.data.datasets import ImageSets
+from slimtrain.data.noise import noise_images
+from slimtrain.data.opening import open_image, stored_form
 from slimtrain.data.samples import Samples, as_pillow
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import TOP, Scores
-from slimtrain.training.inputs import PROBES, spread_indices
+from slimtrain.training.evaluate import Result
+from slimtrain.training.inputs import PROBES, spread_indices, test_transform_of
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.logbook import Clock, SummaryRow
 from slimtrain.training.sampling import WidthSampler
 
+NOISE_SEED = 1  # of the images that slimexport verifies with by default
+USUAL = 2  # images that slimexport verifies with by itself
 EXPORTS = Path("exports")  # where slimexport writes by default, a folder per network
 
 
-def describe_run(spec: WidthSpec, data: Data, config: Config, processes: Processes, plans: int, steps: int) -> str:
+def describe_run(spec: WidthSpec, data: ImageSets, config: Config, processes: Processes, plans: int, steps: int) -> str:
     """Two lines before a run begins: what is trained on what, and how a batch of `plans` widths is divided; `steps` are those
     of an epoch."""
     widths = f"widths {' to '.join(map(number_text, spec.range))}" if spec.family == "us" else spec.describe_widths()
@@ -68,7 +74,7 @@ def summary_rows(
     step: int,
     schedule: Schedule,
     plans: Sequence[ChannelPlan],
-    scores: Sequence[Scores],
+    scores: Sequence[Result],
     trained: Sequence[float],
     clock: Clock,
 ) -> list[SummaryRow]:
@@ -80,9 +86,7 @@ def summary_rows(
             "plan": plan.name,
             "width": plan.width or 0,
             "train_loss": loss,
-            "loss": score.loss,
-            "top1": score.top1,
-            "top5": score.top5,
+            **score.figures,
             "lr": schedule(step - 1),
             "images_per_s": round(clock.images_per_s(step), 1),
             "data_wait": round(clock.waiting, 4),
@@ -91,16 +95,14 @@ def summary_rows(
     ]
 
 
-def results_table(plans: Sequence[ChannelPlan], scores: Sequence[Scores], trained: Sequence[float] = ()) -> str:
-    """One line per plan: losses, top-1 and, of more than five classes, top-5 accuracy."""
-    several = not any(0 < score.classes <= TOP for score in scores)
-    header = ["width", *(["train loss"] if trained else []), "loss", "top-1", *(["top-5"] if several else [])]
+def results_table(plans: Sequence[ChannelPlan], scores: Sequence[Result], trained: Sequence[float] = ()) -> str:
+    """One line per plan: the loss that it was `trained` with, and what a test says."""
+    header = ["width", *(["train loss"] if trained else []), *scores[0].columns]
     rows = []
     for i, (plan, score) in enumerate(zip(plans, scores, strict=True)):
         losses = [f"{trained[i]:.4f}"] if trained else []
         name = plan.name if plan.width is None else str(plan.width)
-        top5 = [f"{score.top5:.2%}"] if several else []
-        rows.append([name, *losses, f"{score.loss:.4f}", f"{score.top1:.2%}", *top5])
+        rows.append([name, *losses, *score.columns.values()])
     return table(header, rows)
 
 
@@ -132,6 +134,22 @@ def _free(folder: Path) -> Path:
         number += 1
         chosen = folder.with_name(f"{folder.name}_{number}")
     return chosen
+
+
+def probes_for(config: Config, samples: Samples, folder: Path, telling: Callable[[Tensor], bool]) -> list[str] | None:
+    """The words for `slimexport` to verify a network on images that it tells apart: on noise, as by itself, or on some of the
+    test images, which are put into `folder`; None where it tells neither apart. `telling`: whether it does so with images."""
+    noise = noise_images(USUAL, config.image_size, NOISE_SEED, config.in_channels)
+    if telling(torch.from_numpy(noise)):
+        return []
+    written = write_probes(samples, folder, config.in_channels)
+    transform = test_transform_of(config)
+    paths = sorted(folder.glob("*.png"))
+    if written >= USUAL:
+        images = torch.stack([transform(open_image(path, channels=config.in_channels)) for path in paths])
+        if telling(images):
+            return ["--verify-data", str(folder), "--probes", str(written)]
+    return None
 
 
 def write_probes(samples: Samples, folder: Path, channels: int = 3) -> int:

@@ -24,7 +24,7 @@ from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.config.config import Config, plain, run_settings
 from slimtrain.config.run_folder import LAST, RESOLVED
-from slimtrain.data.datasets import Data
+from slimtrain.data.datasets import ImageSets
 from slimtrain.data.loader import steps_per_epoch
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
@@ -94,7 +94,7 @@ def _alike_but_for_classes(before: WidthSpec, spec: WidthSpec) -> bool:
 
 
 def read_run(
-    path: Path, content: Mapping[str, Any], config: Config, spec: WidthSpec, data: Data
+    path: Path, content: Mapping[str, Any], config: Config, spec: WidthSpec, data: ImageSets
 ) -> tuple[SlimmableNetwork, dict[str, Any]]:
     """The network and the training state of `last.pt`; CheckpointError where it is of another network, UserError where the
     configuration now asks for another run, and where the data is no longer what it was."""
@@ -121,7 +121,7 @@ def read_run(
     return network, training
 
 
-def check_data(path: Path, content: Mapping[str, Any], data: Data) -> None:
+def check_data(path: Path, content: Mapping[str, Any], data: ImageSets) -> None:
     """UserError where the run of a `last.pt` was on other classes or another number of images: labels are the positions of
     classes, and steps are counted in epochs of so many images. What an older version did not write is passed over."""
     names, counts = content.get("class_names") or (), content["training"].get("images", {})
@@ -177,7 +177,7 @@ def check_classes(checkpoint: Checkpoint, classes: Sequence[str], *, reset_class
         )
 
 
-def image_counts(data: Data) -> dict[str, int]:
+def image_counts(data: ImageSets) -> dict[str, int]:
     """How many images there are for what."""
     return {"train": len(data.train), "test": len(data.test)}
 
@@ -185,7 +185,7 @@ def image_counts(data: Data) -> dict[str, int]:
 def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, longer: bool = False) -> None:
     """UserError where `path` belongs to a run whose settings were not those of `config`; `longer`: it may have more epochs
     now. Keys that an older version did not know are passed over."""
-    now, before = run_settings(config), {**UNNAMED, **before}
+    now, before = _singly(run_settings(config)), _singly({**UNNAMED, **before})
     changed = [key for key in now if key in before and before[key] != now[key]]
     if longer and "epochs" in changed and isinstance(before["epochs"], int) and before["epochs"] < config.epochs:
         changed.remove("epochs")
@@ -195,6 +195,15 @@ def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, lon
             f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
             "begin a new run with resume=none."
         )
+
+
+def _singly(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their keys, those of a mapping by theirs: `detector.neck`."""
+    single: dict[str, Any] = {}
+    for key, value in settings.items():
+        inside = {f"{key}.{name}": own for name, own in value.items()} if isinstance(value, dict) else {key: value}
+        single.update(inside)
+    return single
 
 
 def lengthened(before: Mapping[str, Any], schedule: Schedule, step: int) -> str:
@@ -210,7 +219,7 @@ def lengthened(before: Mapping[str, Any], schedule: Schedule, step: int) -> str:
     )
 
 
-def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config: Config, data: Data) -> dict[str, Any]:
+def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config: Config, data: ImageSets) -> dict[str, Any]:
     """All that a resumed run needs beside the network."""
     return {
         "step": state.step,
@@ -225,7 +234,13 @@ def training_state(state: RunState, loss_sums: Tensor, trainer: Trainer, config:
 
 
 def restore(
-    path: Path, content: Mapping[str, Any], config: Config, data: Data, trainer: Trainer, state: RunState, loss_sums: Tensor
+    path: Path,
+    content: Mapping[str, Any],
+    config: Config,
+    data: ImageSets,
+    trainer: Trainer,
+    state: RunState,
+    loss_sums: Tensor,
 ) -> None:
     """Set `trainer`, `state` and `loss_sums` to what the `content` of a `last.pt` holds. CheckpointError where it is of
     another network or damaged, UserError where settings or `data` are no longer those of its run."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
@@ -26,9 +25,7 @@ from slimtrain.checkpoints.writing import save
 from slimtrain.config.config import Config, dump_config, run_settings
 from slimtrain.config.run_folder import BEST, LAST, PROBE_FOLDER, RESOLVED
 from slimtrain.data.datasets import Data
-from slimtrain.data.loader import Batch, shortest_batch, steps_per_epoch
-from slimtrain.data.noise import noise_images
-from slimtrain.data.opening import open_image
+from slimtrain.data.loader import shortest_batch, steps_per_epoch
 from slimtrain.models.channels import ChannelPlan, number_text
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.ordinary import ordinary_torch
@@ -36,22 +33,30 @@ from slimtrain.slimmable.sync_norm import OneValueError
 from slimtrain.tracing.starting import Start, spec_of, starting
 from slimtrain.training import distributed
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Scores, calibrate_on, check_followed, evaluate, followed_error, logit_spread
+from slimtrain.training.evaluate import Result, calibrate_on, check_followed, evaluate, followed_error, logit_spread
 from slimtrain.training.fitting import fitted, resumed, started
 from slimtrain.training.health import Health, one_value_error, smallest_part
-from slimtrain.training.inputs import RunImages, UnreadableImages, carried_images, data_of, normalized, test_transform_of
+from slimtrain.training.inputs import (
+    Images,
+    RunImages,
+    UnreadableImages,
+    carried_images,
+    data_of,
+    normalized,
+)
 from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.curves import draw_curves
 from slimtrain.training.records.logbook import Clock, EpochBar, Logbook
 from slimtrain.training.report import (
+    USUAL,
     describe_epoch,
     describe_losses,
     describe_run,
     describe_step,
     export_command,
+    probes_for,
     results_table,
     summary_rows,
-    write_probes,
 )
 from slimtrain.training.resume import (
     RunState,
@@ -70,8 +75,6 @@ from slimtrain.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-NOISE_SEED = 1  # of the images that slimexport verifies with by default
-USUAL = 2  # images that slimexport verifies with by itself
 TELLING = 0.015  # of logits' scale: what images must differ by; slimexport asks for 0.01
 NO_FEATURES = (
     "no pretrained weights: training begins with random ones, which takes many more images and epochs than a trained network "
@@ -81,23 +84,8 @@ NO_FEATURES = (
 
 @ordinary_torch()
 def train(config: Config, processes: Processes | None = None, notes: Sequence[str] = ()) -> Path:
-    """Train what `config` says, calibrate and test it, as `python -m slimtrain train` does; the finished checkpoint's path.
-
-    Without `processes` the run is that which `torchrun` set up, or one process. `notes` are lines for the log, of what the
-    configuration was made of.
-
-    >>> import slimtrain
-    >>> changes = ["data=fake", "batch_size=8", "epochs=3", "width_range=[0.1, 0.2]", "test_widths="]
-    >>> config = slimtrain.read_config("digits", changes, output_dir="runs/try")
-    >>> path = slimtrain.train(config)  # doctest: +ELLIPSIS
-    us_mobilenet_v1, widths 0.1 to 0.2: 32 images to train, 16 to test, 10 classes
-    ...
-    >>> str(path)
-    'runs/try/us_mbv1.pt'
-
-    Raises UserError and its subclasses for anything wrong with configuration, data or files, TrainingError where the
-    loss is no longer finite.
-    """
+    """Train the classifier that `config` says, calibrate and test it; the finished checkpoint's path. `processes`, `notes` and
+    errors as of `slimtrain.train`."""
     if processes is None:
         with distributed.processes(config.device) as joined:
             return train(config, joined, notes)
@@ -118,16 +106,7 @@ def train(config: Config, processes: Processes | None = None, notes: Sequence[st
         lines.append(run.start_from(open_pretrained(config)))
     elif config.reset_classifier:
         lines.append(NO_FEATURES)
-    with claimed_run(run.folder, processes):
-        run.begin(None if last is None else last[0])
-        if last is not None:
-            lines.append(lengthened(last[1]["training"]["config"], run.schedule, run.state.step))
-        if processes.device.type == "cpu":
-            lines.append(spinning_advice())
-        for line in filter(None, (*lines, *notes)):
-            run.logbook.say(line)
-        run.train()
-        return run.finish()
+    return run.conduct(last, (*lines, *notes))
 
 
 def open_pretrained(config: Config) -> Checkpoint:
@@ -146,24 +125,47 @@ class Run:
         """UserError for what can be told to fail before the first image is read."""
         self.config, self.processes = config, processes
         self.folder = Path(config.output_dir)
-        self.images = RunImages(config, data, processes)
+        self.images = self.images_of(data)
         self.spec = spec_of(config, len(data.classes), start)
         steps = steps_per_epoch(len(data.train), config.batch_size, config.drop_last)
-        self.trainer = Trainer(self.spec, config, processes, steps, None if start is None else start.network)
-        self.schedule = Schedule(
-            config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
-        )
+        self.trainer = self.trainer_of(steps, start)
+        self.schedule = self.schedule_of(steps)
         on_cpu = processes.device.type == "cpu"
         self.health = Health(self.trainer.sampler, self.schedule, self.folder / LAST, at_once=on_cpu)
         self.state = RunState()
         self.unreadable = UnreadableImages()
         self.logbook = Logbook(None)
-        torch_smoothing(config.label_smoothing, self.spec.classes)
         shortest = shortest_batch(len(data.train), config.batch_size, config.drop_last)
-        alone = smallest_part(shortest, processes.world, config.accumulate) == 1
-        if alone and max(sides(config.image_size)) <= self.spec.stride and not (config.sync_norm and processes.world > 1):
-            raise one_value_error(config.batch_size, config.image_size)  # the last maps are of 1 x 1
+        self.check_parts(smallest_part(shortest, processes.world, config.accumulate))
         check_followed(config.best_by, self.spec.plans)
+
+    # What of a run is a classifier's, and another's with other networks.
+
+    def images_of(self, data: Any) -> Images:
+        """Batches of what a data set holds."""
+        return RunImages(self.config, data, self.processes)
+
+    def trainer_of(self, steps: int, start: Start | None) -> Trainer:
+        """What changes the network, in epochs of so many steps."""
+        return Trainer(self.spec, self.config, self.processes, steps, None if start is None else start.network)
+
+    def schedule_of(self, steps: int) -> Schedule:
+        """The learning rate of every step, in epochs of so many."""
+        config = self.config
+        return Schedule(
+            config.lr, config.schedule, config.epochs, steps, config.milestones, config.gamma, config.warmup_epochs
+        )
+
+    def check_parts(self, smallest: int) -> None:
+        """UserError where the losses, or the smallest part that a batch is computed in, cannot be trained on."""
+        config, synchronized = self.config, self.config.sync_norm and self.processes.world > 1
+        torch_smoothing(config.label_smoothing, self.spec.classes)
+        if smallest == 1 and max(sides(config.image_size)) <= self.spec.stride and not synchronized:
+            raise one_value_error(config.batch_size, config.image_size)  # the last maps are of 1 x 1
+
+    def carried(self) -> Tensor | None:
+        """Test images that the finished checkpoint carries."""
+        return carried_images(self.config, self.images.data.test)
 
     # ------------------------------------------------------------------------------------------------------ the run
 
@@ -193,6 +195,18 @@ class Run:
             raise missing_statistics(trainer.network, plan, file, remedy)
         trainer.calibrate_teacher(self.images.calibrating(), self.processes)
         return f"{line}; its batch-norm statistics, which the file lacks, are of {self.images.describe_calibration()}"
+
+    def conduct(self, last: tuple[Path, dict[str, Any]] | None, lines: Sequence[str]) -> Path:
+        """All of the run, or what is left of it after the `last` checkpoint, which it was restored from; the finished
+        checkpoint's path. `lines` are said before it begins."""
+        with claimed_run(self.folder, self.processes):
+            self.begin(None if last is None else last[0])
+            longer = "" if last is None else lengthened(last[1]["training"]["config"], self.schedule, self.state.step)
+            waiting = spinning_advice() if self.processes.device.type == "cpu" else ""
+            for line in filter(None, (*lines, longer, waiting)):
+                self.logbook.say(line)
+            self.train()
+            return self.finish()
 
     def begin(self, resumed: Path | None) -> None:
         """Make the folder, and say what is going to happen. Going on with the checkpoint `resumed` of this folder keeps
@@ -246,7 +260,7 @@ class Run:
             if ends or saves:
                 self.save_last()
 
-    def train_step(self, batch: Batch) -> Tensor:
+    def train_step(self, batch: Any) -> Tensor:
         """One step; the mean loss of each of its plans [plans]."""
         try:
             losses = self.trainer.compute(batch)
@@ -259,8 +273,8 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- testing and saving
 
-    def test(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[Scores]:
-        """Scores of `plans` on the test images."""
+    def test(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> Sequence[Result]:
+        """What `plans` are worth on the test images."""
         config = self.config
         batches = (batch.labeled for batch in self.unreadable.note_left_out(self.images.testing()))
         scores = evaluate(network, plans, batches, self.processes, amp=config.amp, channels_last=self.trainer.channels_last)
@@ -326,7 +340,7 @@ class Run:
         scores = self.test(network, plans)
         path = self.folder / (config.weights or f"{self.spec.name}.pt")
         if self.processes.first:
-            images = carried_images(config, self.images.data.test)
+            images = self.carried()
             save(finished_content(network, config, self.images.data.classes, run_settings(config), images), path)
             if images is not None:
                 self.logbook.say(f"{path} carries {count(len(images), 'test image')} for the proof of exports (probe_images)")
@@ -343,7 +357,8 @@ class Run:
         """How `slimexport` is to verify the files of `plans`: by itself, on the first images that the checkpoint carries, or
         on noise; on all of the former, or on test images, where these say nothing; not at all, where none do."""
         if carried is None:
-            proof = self._proof_on_others(network, plans)
+            samples, folder = self.images.data.test, self.folder / PROBE_FOLDER
+            proof = probes_for(self.config, samples, folder, lambda images: logit_spread(network, plans, images) > TELLING)
         else:
             images = normalized(carried, self.config)
             counts = {USUAL: [], len(images): ["--probes", str(len(images))]}
@@ -356,23 +371,8 @@ class Run:
         )
         return ["--no-verify"]
 
-    def _proof_on_others(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> list[str] | None:
-        """On noise, or on test images in a folder of the run; None where neither says anything."""
-        config = self.config
-        noise = noise_images(USUAL, config.image_size, NOISE_SEED, config.in_channels)
-        if logit_spread(network, plans, torch.from_numpy(noise)) > TELLING:
-            return []
-        folder = self.folder / PROBE_FOLDER
-        written = write_probes(self.images.data.test, folder, config.in_channels)
-        transform = test_transform_of(config)
-        paths = sorted(folder.glob("*.png"))
-        if written >= USUAL:
-            images = torch.stack([transform(open_image(path, channels=config.in_channels)) for path in paths])
-            if logit_spread(network, plans, images) > TELLING:
-                return ["--verify-data", str(folder), "--probes", str(written)]
-        return None
-
     def calibrate(self, network: SlimmableNetwork, plans: Sequence[ChannelPlan]) -> None:
         """Statistics of `plans` from training images, augmented as in training."""
-        options = {"channels_last": self.trainer.channels_last, "sync_norm": self.config.sync_norm}
-        calibrate_on(network, plans, self.images.calibrating(), self.processes, **options)
+        last, synchronized = self.trainer.channels_last, self.config.sync_norm
+        batches = self.images.calibrating()
+        calibrate_on(network, plans, batches, self.processes, channels_last=last, sync_norm=synchronized)

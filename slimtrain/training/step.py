@@ -138,7 +138,7 @@ class Gradients:
 
     def __init__(self, network: SlimmableNetwork, plans: int, processes: Processes, synchronized: bool) -> None:
         self.processes = processes
-        parameters = list(network.parameters())
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.averaged: list[Tensor] = []
         if processes.world > 1 and not synchronized:  # of norms: a user's constants are the same everywhere, and stay so
             followed = {id(b) for norm in network.norms.values() for b in norm.buffers()}
@@ -172,7 +172,8 @@ class Gradients:
 
 
 class Stepper:
-    """Training steps of one network. `scaler` is for fp16; a `frozen` teacher goes before `distill`."""
+    """Training steps of one network. `scaler` is for fp16; a `frozen` teacher goes before `distill`; above `clip` the norm of
+    all gradients is scaled down to it."""
 
     def __init__(
         self,
@@ -187,10 +188,11 @@ class Stepper:
         forward: Forward | None = None,
         frozen: FrozenTeacher | None = None,
         share: float = 0.5,
+        clip: float = 0.0,
     ) -> None:
         self.network, self.optimizer, self.gradients = network, optimizer, gradients
         self.smoothing, self.distill, self.amp, self.parts, self.forward = smoothing, distill, amp, parts, forward
-        self.frozen, self.share = frozen, share
+        self.frozen, self.share, self.clip = frozen, share, clip
         self.scaler = torch.amp.GradScaler(gradients.processes.device.type, enabled=amp == "fp16")
 
     def compute(self, plans: Sequence[ChannelPlan], images: Tensor, labels: Tensor, total: int) -> Tensor:
@@ -222,5 +224,8 @@ class Stepper:
         """One step of the optimizer on what `compute` left."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if self.clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()

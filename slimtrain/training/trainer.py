@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from slimtrain.checkpoints.adopt import adopt, adopt_norms
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.config.config import FROZEN, INPLACE, Config
-from slimtrain.data.loader import Batch
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.layout import memory_format, takes_channels_last
@@ -62,7 +61,15 @@ class Trainer:
             check_compiler(processes.device)
             forward = CompiledForward(self.network, self.sampler.returning)
         self.optimizer = sgd(self.network, config.lr, config.momentum, config.nesterov, config.weight_decay)
-        self.stepper = Stepper(
+        self.stepper = self.stepper_of(config, gradients, forward)
+        self.averaged: AveragedModel | None = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+
+    def stepper_of(self, config: Config, gradients: Gradients, forward: CompiledForward | None) -> Stepper:
+        """What a step computes and changes."""
+        return Stepper(
             self.network,
             self.optimizer,
             gradients,
@@ -74,10 +81,6 @@ class Trainer:
             frozen=self.teacher,
             share=config.teacher_share,
         )
-        self.averaged: AveragedModel | None = None
-        if config.ema:
-            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
 
     @property
     def tested(self) -> SlimmableNetwork:
@@ -108,13 +111,17 @@ class Trainer:
         network.replace_calibrated({})
         self.teacher.load(self.network)
 
-    def compute(self, batch: Batch) -> Tensor:
-        """The gradients of a step; the mean loss of each of its plans [plans]."""
-        if self.draws is not None:  # other images drop other things, and a resumed step drops what it would have
-            torch.manual_seed(random.Random(f"{self.draws}:{batch.step}").getrandbits(63))  # noqa: S311 (no secret)
+    def compute(self, batch: Any) -> Tensor:
+        """The gradients of a step, of a `Batch`; the mean loss of each of its plans [plans]."""
+        self.seed(batch.step)
         images = to_device(batch.images, self.device, self.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
         return self.stepper.compute(self.sampler(batch.step), images, labels, batch.total).clone()
+
+    def seed(self, step: int) -> None:
+        """Before a step that draws: other images drop other things, and a resumed step drops what it would have."""
+        if self.draws is not None:
+            torch.manual_seed(random.Random(f"{self.draws}:{step}").getrandbits(63))  # noqa: S311 (no secret)
 
     def apply(self, lr: float) -> None:
         """Change the weights by what `compute` left, and their average."""

@@ -33,6 +33,7 @@ HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn"
 
 
 torch.set_num_threads(1)  # small networks: two threads wait for each other longer than they work
+TIMING = ("images_per_s", "data_wait")  # of summary.csv: what no two runs share
 ALONE = Processes(0, 1, torch.device("cpu"))
 # 4 steps an epoch of 8 images, a few milliseconds each.
 TINY: dict[str, Any] = {
@@ -163,6 +164,16 @@ def raw(path: Path) -> dict[str, Any]:
     """What plain torch reads from a file."""
     content: dict[str, Any] = torch.load(path, weights_only=True)
     return content
+
+
+def timeless(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, but for times and for how the run was called."""
+    held = raw(path)
+    if "training" in held:
+        held["training"]["rows"] = [{k: v for k, v in row.items() if k not in TIMING} for row in held["training"]["rows"]]
+        for key in ("output_dir", "resume"):
+            del held["training"]["config"][key]
+    return held
 
 
 # ------------------------------------------------------------------------------------------------------------- failures

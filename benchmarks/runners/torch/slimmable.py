@@ -10,8 +10,9 @@ from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
 from slimtrain.base.errors import WidthError
-from slimtrain.checkpoints.checkpoint import missing_statistics, open_checkpoint
+from slimtrain.checkpoints.checkpoint import missing_statistics
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
+from slimtrain.detection.opening import open_checkpoint
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.published import RANDOM
 from slimtrain.slimmable.network import SlimmableNetwork

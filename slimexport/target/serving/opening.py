@@ -52,9 +52,9 @@ def _first(given: Given, count: int) -> Given:
 
 
 def accuracy_of(artifact: Artifact) -> float | None:
-    """Its share of right answers, where the manifest knows it of this very file."""
+    """Its share of right answers, or average precision, where the manifest knows it of this very file."""
     accuracy = artifact.own_accuracy
-    return None if accuracy is None else accuracy.top1
+    return None if accuracy is None else accuracy.share
 
 
 def label_of(artifact: Artifact, manifest: Manifest) -> str:

@@ -41,6 +41,7 @@ class DetectionBatch(NamedTuple):
     scales: Tensor  # float64 [n, 2]: height and width over the original ones
     total: int  # images of the step over all processes; in testing, n
     unreadable: tuple[str, ...]  # images that were replaced (training) or left out (testing)
+    originals: tuple[Targets, ...] = ()  # in testing: n, as the data has them
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class _TestBatches(Dataset[DetectionBatch | Failed]):
             images.append(image)
             targets.append(target)
             originals.append(original)
-        return _batch(job, images, targets, originals, self.padding, len(images), unreadable)
+        batch = _batch(job, images, targets, originals, self.padding, len(images), unreadable)
+        return batch._replace(originals=tuple(originals))
 
 
 def _batch(

@@ -129,6 +129,17 @@ def open_coco(folder: str | Path, masks: bool = False, keypoints: bool = False) 
     return DetectionData(train, test, train.file.classes, names, mirrored(names))
 
 
+def open_coco_tests(folder: str | Path, masks: bool = False, keypoints: bool = False) -> tuple[CocoSamples, tuple[str, ...]]:
+    """The images of a folder to test on alone, and the names of their classes. Errors as of `open_coco`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}. Expected one in COCO's form.")
+    if masks:
+        mask_library()
+    samples = open_coco_file(_annotations(folder, ("val", "valid", "test"), keypoints), folder, masks, keypoints)
+    return samples, samples.file.classes
+
+
 def open_coco_file(path: Path, folder: Path, masks: bool = False, keypoints: bool = False) -> CocoSamples:
     """The images of one file; what is broken in it, and images that are not in the folder, are told in one warning. UserError
     where no image is left."""

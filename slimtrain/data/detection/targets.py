@@ -6,7 +6,7 @@ first ones outside and the middle of the first pixel is at 0.5. Keypoints are in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -45,6 +45,18 @@ class Targets:
             self.image_id,
             None if self.masks is None else self.masks[chosen],
             None if self.keypoints is None else self.keypoints[chosen],
+        )
+
+    def to(self, device: torch.device) -> Targets:
+        """The same where they are computed with."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            labels=self.labels.to(device),
+            crowd=self.crowd.to(device),
+            area=self.area.to(device),
+            masks=None if self.masks is None else self.masks.to(device),
+            keypoints=None if self.keypoints is None else self.keypoints.to(device),
         )
 
     def single(self) -> Targets:

@@ -49,6 +49,13 @@ def clipped(box: Sequence[Tensor], image_size: ImageSize, convention: str) -> tu
     )
 
 
+def flat_level(x: Tensor, columns: int) -> Tensor:
+    """A level's map [B, A columns, h, w] in the order of its anchors: [B, h w A, columns]."""
+    channels, height, width = x.shape[1:]
+    rows = x.reshape(-1, channels // columns, columns, height, width).permute(0, 3, 4, 1, 2)
+    return rows.reshape(-1, height * width * (channels // columns), columns)
+
+
 def taken(x: Tensor, numbers: Tensor) -> Tensor:
     """Of every image the rows `numbers` [B, k] of `x` [B, n, c]: [B, k, c]."""
     return x.gather(1, numbers.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -17,6 +17,19 @@ def detections_of(settings: DetectorSettings, proposals: int) -> int:
     return min(settings.box.detections, proposals * settings.classes)
 
 
+def given_out(boxes: Tensor, scores: Tensor, labels: Tensor, kept: int) -> dict[str, Tensor]:
+    """Of candidates [B, n], whose scores are -1 where they go, the best: `boxes` [B, kept, 4], `scores`, `labels`, and their
+    `count` [B]. The rows behind are zeros."""
+    scores, places = leading(scores, kept)
+    there = scores >= 0
+    return {
+        "boxes": taken(boxes, places) * there.to(boxes.dtype).unsqueeze(-1),
+        "scores": torch.where(there, scores, 0.0),
+        "labels": torch.where(there, labels.gather(1, places), 0),
+        "count": there.to(torch.int64).sum(1),
+    }
+
+
 class Detections(nn.Module):
     """RoIs [B, P, 4], which of them count [B, P], class logits [B P, C + 1] (0 is the background), codes [B P, 4 (C + 1)] ->
     `boxes` [B, D, 4], `scores` [B, D] in descending order, `labels` [B, D] (from 1), `count` [B] of the rows that are
@@ -52,18 +65,9 @@ class Detections(nn.Module):
         valid = (large & (scores >= 0)).to(boxes.dtype)
         keep, settled = self.suppression(boxes, valid, labels, rules.nms)
         kept = detections_of(self.settings, self.proposals)
-        scores, places = leading(torch.where(keep > 0, scores, -1.0), kept)
-        there = scores >= 0
-        count = there.to(torch.int64).sum(1)
-        boxes = taken(boxes, places) * there.to(boxes.dtype).unsqueeze(-1)
-        return {
-            "boxes": boxes,
-            "scores": torch.where(there, scores, 0.0),
-            "labels": torch.where(there, labels.gather(1, places), 0),
-            "count": count,
-            "settled": settled & ~(crowded & (count < kept)),
-            "rows": rows_of(boxes),
-        }
+        given = given_out(boxes, torch.where(keep > 0, scores, -1.0), labels, kept)
+        settled = settled & ~(crowded & (given["count"] < kept))
+        return {**given, "settled": settled, "rows": rows_of(given["boxes"])}
 
 
 class RawDetections(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.anchors import grids, level_anchors
-from slimtrain.detection.fixed.coding import clipped, decoded, leading, rows_of, taken
+from slimtrain.detection.fixed.coding import clipped, decoded, flat_level, leading, rows_of, taken
 from slimtrain.detection.fixed.suppression import FixedPoint, Suppression
 from slimtrain.models.detector import DetectorSettings
 
@@ -61,9 +61,8 @@ class Proposals(nn.Module):
     def _level(self, level: int, objectness: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes [B, k, 4], probabilities [B, k], -1 of those that go, and whether NMS is settled."""
         rules, convention = self.settings.proposals, self.settings.convention
-        anchors, count = self.get_buffer(f"anchors{level}"), self.settings.anchors.counts[level]
-        grid = self.grids[level]
-        codes = codes.reshape(-1, count, 4, *grid).permute(0, 3, 4, 1, 2).reshape(-1, len(anchors), 4)
+        anchors = self.get_buffer(f"anchors{level}")
+        codes = flat_level(codes, 4)
         logits, places = leading(objectness.permute(0, 2, 3, 1).reshape(-1, len(anchors)), min(rules.top_k, len(anchors)))
         box = clipped(decoded(taken(codes, places), anchors[places], PLAIN, convention), self.image_size, convention)
         left, top, right, bottom = box

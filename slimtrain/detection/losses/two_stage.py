@@ -137,7 +137,10 @@ class TwoStageLosses:
             )
         if self.settings.keypoints is not None:
             losses["keypoints"] = keypointrcnn_loss(
-                outputs["keypoint_logits"], regions.object_boxes, [image["keypoints"] for image in wanted], regions.objects
+                outputs["keypoint_logits"].contiguous(),  # in whichever layout the network ran
+                regions.object_boxes,
+                [image["keypoints"] for image in wanted],
+                regions.objects,
             )
         return losses
 

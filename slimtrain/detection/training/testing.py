@@ -2,41 +2,221 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, paste_masks_in_image
 
+from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.data.detection.batches import DetectionBatch
-from slimtrain.detection.average_precision import AveragePrecision, Detected, Precision
+from slimtrain.data.detection.targets import Targets
+from slimtrain.detection.average_precision import PERSON, AveragePrecision, Detected, Kind, Precision
 from slimtrain.detection.fixed.detections import Detections
+from slimtrain.detection.fixed.masks import Masks
 from slimtrain.detection.fixed.proposals import Proposals
-from slimtrain.detection.halves import Halves
+from slimtrain.detection.fixed.single_stage import RetinaDetections, SsdDetections
+from slimtrain.detection.halves import First, Halves
+from slimtrain.detection.training.step import full
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.detector import DetectorSettings
+from slimtrain.models.detector import RETINA, DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import to_device
+from slimtrain.training.step import autocast
+
+MASKED = 0.5  # the probability above which a pixel is an object's
+SIGMA = 0.07  # of keypoints that are not COCO's: the mean of its own
+HEADERS: dict[Kind, str] = {"boxes": "AP", "masks": "mask AP", "keypoints": "keypoint AP"}
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """Average precision over so many images, of boxes and of what else is detected."""
+
+    images: int
+    precisions: Mapping[Kind, Precision]
+
+    @property
+    def boxes(self) -> Precision:
+        return self.precisions["boxes"]
+
+    @property
+    def error(self) -> float:
+        """What is missing of the boxes' average precision."""
+        return 1 - (self.boxes.ap or 0.0)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        boxes = self.boxes
+        figures = {"ap": boxes.ap or 0.0, "ap50": boxes.ap50 or 0.0, "ap75": boxes.ap75 or 0.0}
+        for kind, precision in self.precisions.items():
+            if kind != "boxes":
+                figures |= {f"ap_{kind}": precision.ap or 0.0, f"ap50_{kind}": precision.ap50 or 0.0}
+        return figures
+
+    @property
+    def columns(self) -> dict[str, str]:
+        columns: dict[str, str] = {}
+        for kind, precision in self.precisions.items():
+            columns |= {HEADERS[kind]: f"{precision.ap or 0.0:.3f}", f"{HEADERS[kind]}50": f"{precision.ap50 or 0.0:.3f}"}
+        return columns
 
 
 class Detector:
     """Detections of images of one size, [B, 3, H, W], by a slimmable two-stage detector at whichever plan is active."""
 
     def __init__(self, network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize) -> None:
+        self.settings = settings
         self.halves = Halves(network)
         self.proposals = Proposals(settings, image_size)
         self.detections = Detections(settings, image_size, self.proposals.kept)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]."""
+    def __call__(self, images: Tensor, amp: str = "none") -> dict[str, Tensor]:
+        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]; `masks` [B, D, s, s], `keypoints` [B, D, K, 3]
+        where there is a head for them."""
         self.proposals.to(images), self.detections.to(images)
-        first = self.halves.first(images)
-        proposed = self.proposals(*(first.outputs[name] for name in self.proposals.input_shapes))
-        outputs = self.halves.second(first, proposed["rows"])
+        settings = self.settings
+        with autocast(images.device, amp):
+            first = self.halves.first(images)
+        outputs = full(first.outputs)
+        proposed = self.proposals(*(outputs[name] for name in self.proposals.input_shapes))
+        others = [] if settings.mask is None and settings.keypoints is None else [images.new_zeros(0, 5)]
+        heads = self._second(first, amp, proposed["rows"], *others)
         given: dict[str, Tensor] = self.detections(
-            proposed["rois"], proposed["valid"], outputs["class_logits"], outputs["box_deltas"]
+            proposed["rois"], proposed["valid"], heads["class_logits"], heads["box_deltas"]
         )
+        if others:  # regions of what is detected, which were not known before
+            heads = self._second(first, amp, proposed["rows"], given["rows"])
+        if settings.mask is not None:
+            given |= Masks()(given["labels"], heads["mask_logits"])
+        if settings.keypoints is not None:
+            given["keypoints"] = keypoints_of(heads["keypoint_logits"], given["boxes"])
         return given
+
+    def _second(self, first: First, amp: str, *regions: Tensor) -> dict[str, Tensor]:
+        with autocast(first.images.device, amp):
+            outputs = self.halves.second(replace(first, slots=list(first.slots)), *regions)
+        return full(outputs)
+
+
+class SingleStageDetector:
+    """Detections of images of one size by a slimmable detector that has no regions, at whichever plan is active."""
+
+    def __init__(self, network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize) -> None:
+        self.halves = Halves(network)
+        self.detections = (RetinaDetections if settings.kind == RETINA else SsdDetections)(settings, image_size)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, amp: str = "none") -> dict[str, Tensor]:
+        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]."""
+        self.detections.to(images)
+        with autocast(images.device, amp):
+            first = self.halves.first(images)
+        outputs = full(first.outputs)
+        given: dict[str, Tensor] = self.detections(*(outputs[name] for name in self.detections.input_shapes))
+        return given
+
+
+def detector_for(
+    network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize
+) -> Detector | SingleStageDetector:
+    """What detects in images of one size."""
+    return (SingleStageDetector if settings.single_stage else Detector)(network, settings, image_size)
+
+
+def keypoints_of(logits: Tensor, boxes: Tensor) -> Tensor:
+    """[B, D, K, 3]: x, y and 1 of the likeliest place in the maps [B D, K, s, s] of every box [B, D, 4], by torchvision."""
+    places: Tensor = heatmaps_to_keypoints(logits, boxes.reshape(-1, 4))[0]
+    return places.reshape(*boxes.shape[:2], logits.shape[1], 3)
+
+
+@torch.no_grad()
+def evaluate_detector(
+    network: SlimmableNetwork,
+    settings: DetectorSettings,
+    plans: Sequence[ChannelPlan],
+    batches: Iterable[DetectionBatch],
+    processes: Processes | None = None,
+    *,
+    amp: str = "none",
+    channels_last: bool = False,
+) -> list[DetectionResult]:
+    """COCO's average precision at every plan, of boxes, and of masks or keypoints where it gives them, in the size that images
+    have in the data. Batches are gone through once.
+
+    Of several `processes` each gives its share, every image counts once, and all get the same. UserError where no image shows
+    an object. The network is left as it was.
+    """
+    processes = processes or Processes(0, 1, next(network.parameters()).device)
+    kinds = kinds_of(settings)
+    sigmas = None if settings.keypoints is None or settings.keypoints.count == PERSON else [SIGMA] * settings.keypoints.count
+    sums = [AveragePrecision(settings.classes, kinds, sigmas) for _ in plans]
+    detectors: dict[tuple[int, int], Detector | SingleStageDetector] = {}
+    training = network.training
+    network.eval()
+    try:
+        for batch in batches:
+            if not len(batch.targets):
+                continue
+            images = to_device(batch.images, processes.device, channels_last)
+            size = images.shape[2], images.shape[3]
+            if size not in detectors:
+                detectors[size] = detector_for(network, settings, size)
+            detector = detectors[size]
+            for plan, precision in zip(plans, sums, strict=True):
+                with network.at(plan):
+                    given = {name: value.cpu() for name, value in detector(images, amp).items()}
+                for number, (targets, scale) in enumerate(zip(batch.originals or batch.targets, batch.scales, strict=True)):
+                    precision.add(targets, detected(given, number, targets, scale))
+    finally:
+        network.train(training)
+    results = [_computed(precision, kinds, processes) for precision in sums]
+    if any(result.boxes.ap is None for result in results):
+        raise UserError("no test image shows an object, so that there is nothing to be detected. Add annotated ones.")
+    return results
+
+
+def kinds_of(settings: DetectorSettings) -> tuple[Kind, ...]:
+    """What average precision is of."""
+    kinds: list[Kind] = ["boxes"]
+    if settings.mask is not None:
+        kinds.append("masks")
+    if settings.keypoints is not None:
+        kinds.append("keypoints")
+    return tuple(kinds)
+
+
+def detected(given: Mapping[str, Tensor], number: int, targets: Targets, scale: Tensor) -> Detected:
+    """What is detected of an image, in the size of its `targets`: `scale` are its height and width over these."""
+    count = int(given["count"][number])
+    down, across = scale.tolist()
+    boxes = given["boxes"][number, :count].double() / torch.tensor([across, down, across, down])
+    masks = keypoints = None
+    if "masks" in given:
+        own = given["masks"][number, :count, None].float()
+        masks = paste_masks_in_image(own, boxes.float(), (targets.height, targets.width))[:, 0] > MASKED
+    if "keypoints" in given:
+        keypoints = given["keypoints"][number, :count].double() / torch.tensor([across, down, 1.0])
+    scores, labels = (given[name][number, :count].numpy() for name in ("scores", "labels"))
+    return Detected(
+        boxes.numpy(),
+        scores,
+        labels,
+        None if masks is None else masks.numpy(),
+        None if keypoints is None else keypoints.numpy(),
+    )
+
+
+def _computed(precision: AveragePrecision, kinds: Sequence[Kind], processes: Processes) -> DetectionResult:
+    """Over all processes."""
+    first, *others = processes.gathered(precision)
+    for other in others:
+        first.extend(other)
+    return DetectionResult(len(first.images), {kind: first.compute(kind) for kind in kinds})
 
 
 def precisions_of(
@@ -46,23 +226,4 @@ def precisions_of(
     batches: Iterable[DetectionBatch],
 ) -> list[Precision]:
     """Average precision of boxes at each plan, in evaluation mode. Batches are gone through once."""
-    precisions = [AveragePrecision(settings.classes) for _ in plans]
-    detectors: dict[tuple[int, int], Detector] = {}
-    training = network.training
-    network.eval()
-    try:
-        for batch in batches:
-            if not len(batch.targets):
-                continue
-            size = batch.images.shape[2], batch.images.shape[3]
-            detector = detectors.setdefault(size, Detector(network, settings, size))
-            for plan, precision in zip(plans, precisions, strict=True):
-                with network.at(plan):
-                    given = detector(batch.images)
-                for number, targets in enumerate(batch.targets):
-                    count = int(given["count"][number])
-                    rows = (given[name][number, :count].cpu().numpy() for name in ("boxes", "scores", "labels"))
-                    precision.add(targets, Detected(*rows))
-    finally:
-        network.train(training)
-    return [precision.compute() for precision in precisions]
+    return [result.boxes for result in evaluate_detector(network, settings, plans, batches)]

@@ -1,4 +1,4 @@
-"""The course of a run as a picture: the losses of training and test images, and the accuracy, over the epochs.
+"""The course of a run as a picture: the losses of training and test images, and the accuracy or precision, over the epochs.
 
 matplotlib is optional (the extra `plots`).
 """
@@ -20,6 +20,7 @@ from slimtrain.training.records.logbook import SummaryRow
 
 log = logging.getLogger(__name__)
 
+ACCURACIES = {"top1": "top-1 accuracy on test images", "ap": "average precision on test images"}  # one of them is a column
 MISSING = f"{CURVES} is not drawn: matplotlib is not installed (pip install matplotlib). {SUMMARY} has its figures."
 
 
@@ -37,25 +38,27 @@ def draw_curves(folder: Path, rows: Sequence[SummaryRow], title: str) -> Path | 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
     figure.suptitle(printable(title), parse_math=False)
+    accurate = next(column for column in ACCURACIES if column in rows[0])
     plans = sorted({(float(row["width"]), str(row["plan"])) for row in rows}, reverse=True)
     for number, (width, plan) in enumerate(plans):
         own = [row for row in rows if row["plan"] == plan]
         epochs = [int(row["epoch"]) for row in own]
         name, color = number_text(width) if width else plan, f"C{number % 10}"
         marks: dict[str, Any] = {"color": color, "marker": ".", "linewidth": 1.2}
-        losses.plot(epochs, [_value(row.get("loss", "")) for row in own], label=f"{name}, test", **marks)
+        if "loss" in rows[0]:
+            losses.plot(epochs, [_value(row.get("loss", "")) for row in own], label=f"{name}, test", **marks)
         losses.plot(
             epochs, [_value(row.get("train_loss", "")) for row in own], label=f"{name}, training", linestyle="--", **marks
         )
-        accuracy.plot(epochs, [_value(row.get("top1", "")) for row in own], label=name, **marks)
+        accuracy.plot(epochs, [_value(row.get(accurate, "")) for row in own], label=name, **marks)
     for axes in (losses, accuracy):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    losses.set_ylabel("loss (mean cross entropy)")
+    losses.set_ylabel("loss (mean cross entropy)" if "loss" in rows[0] else "loss (sum of a detector's)")
     losses.set_ylim(bottom=0)
     losses.legend(title="width", loc="upper right", fontsize="small", ncols=1 + (len(plans) > 5))
-    accuracy.set_ylabel("top-1 accuracy on test images")
+    accuracy.set_ylabel(ACCURACIES[accurate])
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.legend(title="width", loc="lower right", fontsize="small")
     picture = io.BytesIO()

@@ -21,6 +21,7 @@ from slimtrain.config.run_folder import BOARD, LOG, SUMMARY
 
 log = logging.getLogger(__name__)
 
+PLAIN = {"epoch", "step", "plan", "width", "lr", "images_per_s", "data_wait"}  # columns that are no figures of a plan
 SummaryRow = dict[str, float | int | str]
 T = TypeVar("T")
 
@@ -62,8 +63,8 @@ class Logbook:
         if self.board is not None:
             for row in rows:
                 if row["step"] == step:
-                    for key in ("train_loss", "loss", "top1", "top5"):
-                        if row[key] != "":
+                    for key in row:
+                        if key not in PLAIN and row[key] != "":
                             self.board.add_scalar(f"{key}/{row['plan']}", row[key], step)
                     self.board.add_scalar("lr", row["lr"], step)
             self.board.flush()

@@ -25,9 +25,9 @@ def numbers_of(kind: Any) -> tuple[Any, ...]:
 # What a run is: a resumed one keeps to all of it, so its result does not depend on where it was interrupted.
 A_RUN = """
     network switches width_range channel_lists channel_groups classes stem_stride in_channels model heads conv_groups shuffles
-    order data holdout image_size exif_orientation augmentation mean std batch_size drop_last sandwich nonuniform width_step
-    distill teacher teacher_share grow
-    label_smoothing epochs schedule milestones gamma momentum nesterov weight_decay ema seed
+    order detector data holdout image_size exif_orientation augmentation mean std batch_size drop_last sandwich nonuniform
+    width_step distill teacher teacher_share grow label_smoothing
+    epochs schedule milestones gamma momentum nesterov weight_decay ema seed
 """
 A_MACHINE = (
     "data_dir workers device threads output_dir checkpoint_every log_every tensorboard resume fit_batch scale_lr scratch_lr"

@@ -135,5 +135,7 @@ def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
 
 def test_a_detector_is_no_classifier(states: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"meta": {}, "state_dict": states, "optimizer": None}, tmp_path / "detector.pth")
-    with pytest.raises(CheckpointError, match=r"detector.pth: is a slimmable detector, with 1155 entries"):
+    with pytest.raises(
+        CheckpointError, match=r"detector.pth: is a slimmable detector, with 1155 entries"
+    ):  # by what reads those
         open_checkpoint(tmp_path / "detector.pth")

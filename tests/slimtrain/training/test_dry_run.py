@@ -18,7 +18,7 @@ from slimtrain.config.reading import config_names, read_config
 from slimtrain.training.dry_run import OPENED, dry_run
 from slimtrain.training.inputs import spread_indices
 from slimtrain.training.run import Run, train
-from slimtrain.training.testing import test_checkpoint as checkpoint_tested
+from slimtrain.training.testing import opened_classifier
 from tests.support.run_helpers import ALONE, config, network_of, tree
 
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_a_run_would_refuse_is_refused_in_its_words(
     with pytest.raises(UserError) as caught:
         dry_run(settings, ALONE)
     with pytest.raises(UserError) as real:
-        checkpoint_tested(settings, ALONE, settings.pretrained, None, ()) if settings.test_only else train(settings, ALONE)
+        opened_classifier(settings, ALONE, settings.pretrained) if settings.test_only else train(settings, ALONE)
     assert str(caught.value) == str(real.value) and type(caught.value) is type(real.value)
     assert not (tmp_path / "run").exists()
 

@@ -21,12 +21,23 @@ from slimtrain.config.config import Config
 from slimtrain.data.loader import Batch
 from slimtrain.training.resume import move_aside, run_to_resume
 from slimtrain.training.run import Run, train
-from tests.support.run_helpers import ALONE, config, config_file, differences, done, environment, raw, resume_refusal, tree
+from tests.support.run_helpers import (
+    ALONE,
+    TIMING,
+    config,
+    config_file,
+    differences,
+    done,
+    environment,
+    raw,
+    resume_refusal,
+    timeless,
+    tree,
+)
 from tests.support.slimtrain_processes import started_command
 
 STEPS = 8  # 2 epochs of 4
 SETTINGS = {"ema": 0.9, "checkpoint_every": 2, "distill": True, "augmentation": "cifar", "test_every": 2, "log_every": 3}
-TIMING = ("images_per_s", "data_wait")
 
 
 class Killed(BaseException):
@@ -57,20 +68,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key not in TIMING} for row in csv.DictReader(file)]
 
 
-def content(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but for times and for how the run was called."""
-    held = raw(path)
-    if "training" in held:
-        held["training"]["rows"] = [{k: v for k, v in row.items() if k not in TIMING} for row in held["training"]["rows"]]
-        for key in ("output_dir", "resume"):
-            del held["training"]["config"][key]
-    return held
-
-
 def assert_same_run(folder: Path, reference: Path, weights: str = "us_mobilenet_v1.pt") -> None:
     """All files equal, bit for bit: weights, statistics, averages, momentum, generators, figures."""
     for name in (weights, "last.pt", "best.pt"):
-        assert differences(content(folder / name), content(reference / name)) == [], name
+        assert differences(timeless(folder / name), timeless(reference / name)) == [], name
     assert rows(folder) == rows(reference)
     assert not list(folder.glob(".*"))
 
@@ -87,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_comparison_sees_a_single_bit(whole: Path) -> None:
-    a, b = content(whole / "last.pt"), content(whole / "last.pt")
+    a, b = timeless(whole / "last.pt"), timeless(whole / "last.pt")
     assert differences(a, b) == []
     momentum = a["training"]["optimizer"]["state"][3]["momentum_buffer"]
     momentum.view(-1)[0] = torch.nextafter(momentum.view(-1)[0], torch.tensor(math.inf))

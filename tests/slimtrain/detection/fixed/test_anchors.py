@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from slimtrain.detection.fixed.anchors import grids, level_anchors
-from slimtrain.models.detector import PUBLISHED, Anchors, DetectorSettings
+from slimtrain.models.detector import PUBLISHED, SSD_ANCHORS, SSDLITE, Anchors, DetectorSettings, usual_box
 
 DEFAULT = DetectorSettings(classes=80)
 
@@ -46,3 +46,17 @@ def test_published_ones_are_as_defined() -> None:
                         shift = np.array([column, row]) * stride
                         expected.append([*(corner + shift), *(end + shift + 1)])
         assert np.array_equal(boxes.numpy(), np.array(expected))
+
+
+@pytest.mark.parametrize("image", [(320, 320), (128, 192)])
+def test_default_boxes_are_those_of_torchvision(image: tuple[int, int]) -> None:
+    """ssdlite320's, whose maps of 320 px are 20, 10, 5, 3, 2 and 1 wide."""
+    given = DetectorSettings(80, SSDLITE, SSD_ANCHORS, box=usual_box(SSDLITE))
+    if image == (320, 320):
+        assert grids(given.anchors, image) == [(side, side) for side in (20, 10, 5, 3, 2, 1)]
+    maps = [torch.zeros(1, 1, *grid) for grid in grids(given.anchors, image)]
+    generator = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *image), [image]), maps)
+    boxes = level_anchors(given, image)
+    assert [len(level) for level in boxes] == [6 * h * w for h, w in grids(given.anchors, image)]
+    torch.testing.assert_close(torch.cat(boxes), expected, rtol=0, atol=1e-5)

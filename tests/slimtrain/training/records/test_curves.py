@@ -64,6 +64,17 @@ def test_losses_and_accuracy_of_every_width(tmp_path: Path, figures: list[Any]) 
     assert losses.lines[0].get_xdata().tolist() == [2, 4, 6]
 
 
+def test_a_detector_has_the_losses_of_training_and_precision(tmp_path: Path, figures: list[Any]) -> None:
+    given = [{**row, "ap": 0.1 * int(row["epoch"])} for row in rows((1, 2), TWO)]
+    for row in given:
+        del row["loss"], row["top1"]
+    draw_curves(tmp_path, given, "s_faster_rcnn, run")
+    losses, precision = figures[0].axes
+    assert [line.get_label() for line in losses.lines] == ["1, training", "0.25, training"]
+    assert precision.get_ylabel() == "average precision on test images"
+    assert list(precision.lines[0].get_ydata()) == [0.1, 0.2]
+
+
 def test_one_test_and_plans_without_a_width(tmp_path: Path, figures: list[Any]) -> None:
     assert draw_curves(tmp_path, rows([1], [("macs_150M", 0)]), "found") is not None
     assert [text.get_text() for text in figures[0].axes[1].get_legend().get_texts()] == ["macs_150M"]

@@ -1,0 +1,1 @@
+"""Detectors as bundles: from image to boxes, on scenes with something to find."""

@@ -1,0 +1,121 @@
+"""A detector's checkpoint as what an export ships: a slimmable network from image to boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from slimexport.detectors.form import AS_TRAINED, Detecting
+from slimexport.detectors.proving import verify_detections
+from slimexport.onnx_files.runner import onnx_runner
+from slimexport.target.precision import EXACT, Precision
+from slimexport.target.reference import Probes
+from slimexport.target.tensors import BoxEntry, DetectorEntry
+from slimexport.target.verification import Verification
+from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize
+from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.costs.cost import CostCounter
+from slimtrain.detection.fixed.shipped import dense_spec, detector_spec, inner_values, whole_network
+from slimtrain.detection.making import ALL, BACKBONE, NECK_AND_HEADS
+from slimtrain.graph.graph import Value
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import DetectorSettings
+from slimtrain.models.stored_detector import plain_detector
+from slimtrain.slimmable.network import SlimmableNetwork
+
+PRECISIONS = (EXACT,)  # of a detector's files
+NODE_BYTES = 200
+
+
+@dataclass(frozen=True)
+class OpenDetector:
+    """`dense`: the network as it was trained; `spec`: the same for images of `image_size` and as many regions as they have;
+    `checkpoint`: the one from images to boxes, which shares its weights."""
+
+    dense: SlimmableNetwork
+    spec: GraphSpec
+    checkpoint: Checkpoint
+    settings: DetectorSettings
+    image_size: ImageSize
+    nms: str
+
+    @property
+    def count(self) -> CostCounter:
+        """Costs of the whole detector: of its layers, on all regions. What chooses regions and boxes is no layer, and is not
+        counted."""
+        return CostCounter(self.spec, self.image_size)
+
+    @property
+    def inner(self) -> dict[str, Value]:
+        """What the dense network gives, and the regions it is given, in the graph of the whole."""
+        return inner_values(self.spec.graph, self.checkpoint.spec.graph)
+
+    @property
+    def entry(self) -> DetectorEntry:
+        """What a manifest tells of it."""
+        plain = plain_detector(self.settings)
+        slim = BACKBONE if set(NECK_AND_HEADS) <= set(self.spec.groups.policy.fixed) else ALL
+        known = {field.name for field in fields(DetectorEntry)}
+        rest = {key: value for key, value in plain.items() if key not in known}
+        return DetectorEntry(
+            kind=self.settings.kind,
+            classes=self.settings.classes,
+            box=_box(plain["box"]),
+            nms=self.nms,
+            slim=slim,
+            extra=rest,
+        )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its files say beside what all do."""
+        box = self.settings.box
+        return {
+            "detector": self.settings.kind,
+            "classes": str(self.settings.classes),
+            "nms": self.nms,
+            "nms_threshold": str(box.nms),
+            "score_threshold": str(box.score),
+            "detections": str(box.detections),
+        }
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What a file holds beside its layers, generously: anchors and the like, and nodes that choose regions and boxes."""
+        graph = self.checkpoint.spec.graph
+        constants = sum(array.nbytes for array in graph.constants.values())
+        return constants + NODE_BYTES * (len(graph.nodes) - len(self.spec.graph.nodes))
+
+    def check_files(self, files: Sequence[Precision]) -> None:
+        """UserError for files that a detector has none of."""
+        refused = next((file for file in files if file.name not in PRECISIONS), None)
+        if refused is not None:
+            raise UserError(
+                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need float32: "
+                f"in {refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
+                f"{', '.join(PRECISIONS)}."
+            )
+
+    def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
+        """The verification of one file."""
+        return verify_detections(onnx_runner(path, precision), probes, precision)
+
+
+def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:
+    """A detector's checkpoint as it is shipped. UserError where it cannot end so, or takes no images of that size."""
+    network = checkpoint.network
+    whole = whole_network(network, image_size, nms=detecting.nms, score=detecting.score, detections=detecting.detections)
+    _, settings = detector_spec(whole)
+    spec, _ = detector_spec(network)
+    shipped = replace(checkpoint, network=whole)
+    return OpenDetector(network, dense_spec(spec, settings, image_size), shipped, settings, image_size, detecting.nms)
+
+
+def _box(plain: Mapping[str, Any]) -> BoxEntry:
+    known = {field.name for field in fields(BoxEntry)} - {"extra"}
+    rest = {key: value for key, value in plain.items() if key not in known}
+    return BoxEntry(**{name: plain[name] for name in known}, extra=rest)
