@@ -57,13 +57,14 @@ def main() -> None:
 
     \b
       python -m slimtrain train digits
+      python -m slimtrain train detect_digits
       python -m slimtrain search digits
       python -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet --amp bf16
       torchrun --nproc-per-node=8 -m slimtrain train us_mobilenet_v1 --set data_dir=/data/imagenet
       python -m slimtrain app:apps/us_mobilenet_v1_train_val.yml
 
     CONFIG is one of ours by its name, a YAML file with the same keys, or app:PATH, a published file. `--set key=value`
-    changes any of its keys.
+    changes any of its keys, `--set detector.key=value` one of a detector's own.
 
     Exit codes: 0 done; 1 training diverged; 2 usage or bad input; 3 the environment lacks something.
     """
