@@ -34,7 +34,8 @@ GROUP = 8  # channels that are normalized together: torchvision's 32 groups of 2
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """A norm of whole groups of channels (arXiv 1803.08494). UserError for channels that are none."""
+    """A norm of groups of channels (arXiv 1803.08494). A width has as many groups of fewer channels. UserError for channels
+    that are no such groups."""
     if channels % GROUP:
         raise UserError(f"{channels} channels: GroupNorm takes groups of {GROUP} here. Expected a multiple of {GROUP}.")
     return nn.GroupNorm(channels // GROUP, channels)

@@ -80,8 +80,8 @@ def published_detector(state: Mapping[str, Tensor], name: str) -> PublishedDetec
     if not (0 < neck <= MOST_CHANNELS and 0 < hidden <= MOST_CHANNELS and settings.classes <= MOST_CLASSES):
         raise CheckpointError(
             f"{name}: looks like a published slimmable detector, but has {neck} channels in its neck, {hidden} in its box "
-            f"head and {settings.classes} classes, expected 1 to {MOST_CHANNELS:,} channels and at most {MOST_CLASSES:,} classes. "
-            "The file is damaged."
+            f"head and {settings.classes} classes, expected 1 to {MOST_CHANNELS:,} channels and at most {MOST_CLASSES:,} "
+            "classes. The file is damaged."
         )
     spec = _spec(settings, switches, neck, hidden)
     held = {renamed(key): tensor for key, tensor in state.items()}

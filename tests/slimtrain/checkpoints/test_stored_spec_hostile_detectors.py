@@ -21,7 +21,7 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.detector import MASK, MOST_BOXES
 from tests.support.small_detectors import small_detector
 
-HOSTILE = (
+HOSTILE: tuple[Any, ...] = (
     None,
     True,
     -1,

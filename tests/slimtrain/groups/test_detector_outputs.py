@@ -11,7 +11,18 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.graph.graph import Graph
 from slimtrain.groups.detector_outputs import check_outputs
 from slimtrain.groups.spec import GraphSpec
-from slimtrain.models.detector import FASTER, KEYPOINT, KINDS, MASK, RETINA, SSDLITE, Anchors, DetectorSettings
+from slimtrain.models.detector import (
+    FASTER,
+    KEYPOINT,
+    KINDS,
+    MASK,
+    RETINA,
+    SSDLITE,
+    Anchors,
+    DetectorSettings,
+    KeypointSettings,
+    MaskSettings,
+)
 from tests.support.small_detectors import SIZE, small_detector, small_settings
 
 
@@ -53,10 +64,10 @@ def anchors(**changes: Any) -> dict[str, Any]:
         ),
         (RETINA, {"classes": 1}, r"output class_logits0 is \[27, 8, 12\], the settings say \[9, 8, 12\]"),
         (SSDLITE, {"classes": 4}, r"output class_logits0 is \[16, 4, 6\], the settings say \[20, 4, 6\]"),
-        (MASK, {"mask": replace(small_settings(MASK).mask or 0, size=56)}, r"output mask_logits is \[4, 28, 28\]"),
+        (MASK, {"mask": MaskSettings(size=56)}, r"output mask_logits is \[4, 28, 28\]"),
         (
             KEYPOINT,
-            {"keypoints": replace(small_settings(KEYPOINT).keypoints or 0, count=17)},
+            {"keypoints": KeypointSettings(17)},
             r"output keypoint_logits is \[5, ",
         ),
     ],
