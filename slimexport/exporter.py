@@ -9,12 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from slimexport.detectors.form import AS_TRAINED, Detecting
+from slimexport.detectors.steps import Measuring, detected_images, opened_detector, precision_of, source_of
 from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
@@ -42,7 +43,6 @@ from slimexport.target.bundle_writer import BundleWriter
 from slimexport.target.manifest import (
     MANIFEST,
     REFERENCE,
-    Accuracy,
     Artifact,
     FileEntry,
     FilesRejected,
@@ -58,9 +58,8 @@ from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.costs.cost import CostCounter
 from slimtrain.data.class_names import class_names_for
-from slimtrain.data.images import ImageSource, Preprocessing, open_source, preprocessing_of
+from slimtrain.data.images import Preprocessing, preprocessing_of
 from slimtrain.detection.opening import open_checkpoint
-from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.ordinary import ordinary_torch
@@ -69,9 +68,6 @@ if TYPE_CHECKING:
     from slimexport.detectors.opening import OpenDetector
 
 log = logging.getLogger(__name__)
-
-# Runners of files, and the plans that these are of -> the accuracy of each.
-Measuring = Callable[[Sequence[Callable[[Any], Any]], Sequence[ChannelPlan]], list[Accuracy]]
 
 
 class VerificationFailed(FilesRejected):
@@ -153,7 +149,7 @@ def _export(
     """`export`, of an opened checkpoint, into `bundle`; a dry run without."""
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
-    detector = _detector(checkpoint, size, detecting)
+    detector = opened_detector(checkpoint, size, detecting)
     if detector is not None:
         detector.check_files(files)
         checkpoint = detector.checkpoint
@@ -165,7 +161,7 @@ def _export(
         shape=shape_of(checkpoint),
         padded=detector is not None,
     )
-    labeled = _labeled(checkpoint, detector, preprocessing, proof)
+    labeled = None if proof.accuracy_data is None else _measuring(checkpoint, detector, preprocessing, proof)
     names = checkpoint.class_names
     if reading.class_names is not None:
         names = class_names_for(reading.class_names, checkpoint.spec.classes, checkpoint.file)
@@ -191,23 +187,9 @@ def _export(
     writing.started(len(plans) * len(files))
     if bundle is None:
         if calibration is not None:  # whether there are any images is seen without taking statistics from them
-            _source(calibration.source, preprocessing, detector is not None)
+            source_of(calibration.source, preprocessing, detector is not None)
         return _describe(job, plans, writing.finished)
     return _write(job, plans, bundle, proof.verify, labeled, writing.finished)
-
-
-def _detector(checkpoint: Checkpoint, size: ImageSize, detecting: Detecting) -> OpenDetector | None:
-    """A detector's checkpoint as it is shipped; None for another network. UserError where that is to end as a detector's."""
-    if isinstance(checkpoint.spec, GraphSpec) and checkpoint.spec.detector is not None:
-        from slimexport.detectors.opening import open_detector  # loads torchvision, which no other export needs
-
-        return open_detector(checkpoint, size, detecting)
-    if detecting != AS_TRAINED:
-        raise UserError(
-            f"{checkpoint.file}: {checkpoint.spec.name} is no detector. --nms, --score-threshold and --detections are for "
-            "detectors, leave them out."
-        )
-    return None
 
 
 def _files(precisions: Sequence[str], calibration: CalibrationImages | None) -> tuple[Precision, ...]:
@@ -245,9 +227,9 @@ def _probe_images(
 ) -> Chosen:
     """The images that every file is verified on, chosen so that they move the network's channels, and more."""
     if detects:
-        from slimexport.detectors.sources import probe_images as scenes  # loads what no classifier's export needs
-
-        return scenes(checkpoint, plans, preprocessing, proof.probes, proof.images, proof.verify and not writing.dry_run)
+        return detected_images(
+            checkpoint, plans, preprocessing, proof.probes, proof.images, choosing=proof.verify and not writing.dry_run
+        )
     images, more = probe_images(checkpoint, preprocessing, proof.probes or PROBES, proof.images, calibrated)
     if writing.dry_run or not proof.verify:
         return Chosen(images)
@@ -267,7 +249,7 @@ def _calibrate(
 ) -> Calibration | None:
     """Give statistics to the plans that have none; what calibrated files are measured on, where there are such."""
     network, calibrated = checkpoint.network, any(file.calibrated for file in files)
-    source = _source(images.source, preprocessing, detects)
+    source = source_of(images.source, preprocessing, detects)
     if missing := [plan for plan in dict.fromkeys(plans) if not network.has_statistics(plan)]:
         log.info("calibrating %s", ", ".join(plan.name for plan in missing))
         batches = source.batches(images.batch_size, images.most or CALIBRATION_IMAGES, "statistics")
@@ -280,31 +262,15 @@ def _calibrate(
     return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits), images.int8_target)
 
 
-def _source(source: str | Path, preprocessing: Preprocessing, detects: bool) -> ImageSource:
-    """Images to calibrate on."""
-    if not detects:
-        return open_source(source, preprocessing)
-    from slimexport.detectors.sources import open_images
+def _measuring(checkpoint: Checkpoint, detector: OpenDetector | None, preprocessing: Preprocessing, proof: Proof) -> Measuring:
+    """What measures files on the images of --accuracy-data."""
+    assert proof.accuracy_data is not None
+    if detector is not None:
+        return precision_of(proof.accuracy_data, detector, preprocessing, proof.workers)
+    from slimexport.accuracy import labeled_images, measure  # loads torchvision, a second that no other export needs
 
-    return open_images(source, preprocessing)
-
-
-def _labeled(
-    checkpoint: Checkpoint, detector: OpenDetector | None, preprocessing: Preprocessing, proof: Proof
-) -> Measuring | None:
-    """What measures files on the images of --accuracy-data, where there are to be some."""
-    if proof.accuracy_data is None:
-        return None
-    if detector is None:
-        from slimexport.accuracy import labeled_images, measure  # loads torchvision, a second that no other export needs
-
-        labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
-        return lambda runners, plans: measure(runners, labeled)
-    from slimexport.detectors.precision import annotated_images
-    from slimexport.detectors.precision import measure as measure_detector
-
-    annotated = annotated_images(proof.accuracy_data, detector, preprocessing, proof.workers)
-    return lambda runners, plans: measure_detector(runners, plans, annotated, detector)
+    labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
+    return lambda runners, _: measure(runners, labeled)
 
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:

@@ -167,8 +167,8 @@ class Job:
         """What the files of `plans` take on a disk at most."""
         weight_bytes = sum(file.weight_bytes or 0 for file in self.files)
         costs = [self.count(plan) for plan in plans]
-        each = OVERHEAD_BYTES + self._fixed_bytes
-        overhead = sum(len(self.files) * (each + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
+        of_file = OVERHEAD_BYTES + self._fixed_bytes
+        overhead = sum(len(self.files) * (of_file + LAYER_OVERHEAD_BYTES * cost.layers) for cost in costs)
         images = len(self.images) + (0 if self.more is None else len(self.more))
         outputs = reference_bytes(images, self.results)  # the reference's, and what files of fewer bits give
         probes = len(plans) * max(1, len(self.files)) * outputs + self.images.nbytes

@@ -43,8 +43,8 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one file says of one image: the likeliest classes first, or of a detector the surest `objects`, and the milliseconds
-    that a run of this image took."""
+    """What one file says of one image: the likeliest classes first, or of a detector the surest `objects`, and the
+    milliseconds that a run of this image took."""
 
     image: str
     artifact: Artifact
@@ -69,9 +69,8 @@ def predict(
     precisions: Sequence[str] = ("fp32",),
     backend: str = DEFAULT,
 ) -> list[Prediction]:
-    """Run every image, prepared as in calibration and tests (a detector's in its proportions, with zeros to the right and below),
-    through a bundle's files of `widths` (None: all) and `precisions`
-    on `backend`; image by image, in order of MACs.
+    """Run every image, prepared as in calibration and tests (for a detector in its proportions, with zeros to the right and
+    below), through a bundle's files of `widths` (None: all) and `precisions` on `backend`; image by image, in order of MACs.
 
     Raises BundleError where the bundle holds no such file, UserError for what is no image, MissingBackend where the backend
     cannot run here.

@@ -95,8 +95,8 @@ class OpenDetector:
         refused = next((file for file in files if file.name not in PRECISIONS), None)
         if refused is not None:
             raise UserError(
-                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need float32: "
-                f"in {refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
+                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need "
+                f"float32: in {refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
                 f"{', '.join(PRECISIONS)}."
             )
 

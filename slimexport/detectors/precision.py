@@ -42,8 +42,8 @@ Given = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Framed(DetectionTransform):
-    """An image as files of `size`, height and width, take it: in its proportions as large as it can be. Zeros come to the right
-    and below."""
+    """An image as files of `size`, height and width, take it: in its proportions as large as it can be. Zeros come to the
+    right and below."""
 
     size: tuple[int, int] = (1, 1)
 

@@ -51,12 +51,12 @@ def _rows(given: Any, file: str, detector: DetectorEntry) -> Mapping[str, Array]
     if not isinstance(given, dict) or not given.keys() >= set(CHOSEN):
         raise BundleError(f"{file}: gives {_named(given)}, expected {', '.join(CHOSEN)} of a detector. Export again.")
     arrays = {name: np.asarray(given[name]) for name in CHOSEN}
-    (found,) = arrays.pop("count").reshape(-1)[:1].tolist() or [-1]
+    (rows_given,) = arrays.pop("count").reshape(-1)[:1].tolist() or [-1]
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     room = arrays["scores"].shape[-1] if arrays["scores"].ndim else 0
-    if not 0 <= found <= room or shapes != {"boxes": [1, room, 4], "scores": [1, room], "labels": [1, room]}:
-        raise BundleError(f"{file}: gives {quoted(shapes)}, {found} of them for an image. Export again.")
-    rows = {name: array[0, : int(found)] for name, array in arrays.items()}
+    if not 0 <= rows_given <= room or shapes != {"boxes": [1, room, 4], "scores": [1, room], "labels": [1, room]}:
+        raise BundleError(f"{file}: gives {quoted(shapes)}, {rows_given} of them for an image. Export again.")
+    rows = {name: array[0, : int(rows_given)] for name, array in arrays.items()}
     labels = rows["labels"]
     finite = np.isfinite(rows["boxes"]).all() and np.isfinite(rows["scores"]).all()
     if not finite or (len(labels) and not (labels.min() >= 1 and labels.max() <= detector.classes)):

@@ -90,8 +90,8 @@ def _share(network: SlimmableNetwork, whole: SlimmableNetwork) -> None:
 
 
 def inner_values(dense: Graph, whole: Graph) -> dict[str, Value]:
-    """Where in `whole` is what `dense` gives (`map0`, `objectness0`, `deltas0`, `class_logits`, ...), by its names, and what its
-    regions are: `rows`, [B P, 5] of boxes, and `mask_rows` and the like, by its inputs' names."""
+    """Where in `whole` is what `dense` gives (`map0`, `objectness0`, `deltas0`, `class_logits`, ...), by its names, and what
+    its regions are: `rows`, [B P, 5] of boxes, and `mask_rows` and the like, by its inputs' names."""
     values = dict(zip(dense.form.names, dense.outputs, strict=True))
     nodes = {node.name: node for node in whole.nodes}
     _, *regions = (name for name, _ in dense.inputs)

@@ -41,7 +41,5 @@ def test_no_folder_and_another_number_of_classes_are_told(tmp_path: Path) -> Non
         open_detection_data("coco", request())
     with pytest.raises(UserError, match=r"classes is 9, but the data has 10. Leave classes out"):
         open_detection_data("scenes", request(), classes=9)
-    with pytest.raises(
-        UserError, match=r"holds no annotations of train images. Expected annotations/instances_"
-    ):
+    with pytest.raises(UserError, match=r"holds no annotations of train images. Expected annotations/instances_"):
         open_detection_data("coco", request(tmp_path))
