@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies.defects [--networks us_mobilenet_v1,...] [--image-size 64] [--defects 1000] [--json r.json]
     python -m benchmarks.studies.defects --ckpt runs/digits/us_mbv1.pt [--width 0.5] [--defects 1000] [--json r.json]
+    python -m benchmarks.studies.defects ... --precisions fp16 --json r.json   # hours: add to what r.json has of others
 
 Each defect (`mutations.py`), none twice, is put into a file that was exported and proven; then the file is proven as the
 export does it, as `--verify-only` does with nothing but the bundle in the same onnxruntime on the same processor, and as it
@@ -13,7 +14,9 @@ scale, and of all files of fewer bits elsewhere what roundings move them by (`ow
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment
@@ -22,9 +25,11 @@ from benchmarks.studies.defects.victim import WAYS
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 from slimexport.target.precision import PRECISIONS
 from slimtrain.base.command import script_messages
+from slimtrain.base.errors import UserError, nearest
 from slimtrain.base.text import table
 
 PROGRAM = "benchmarks.studies.defects"
+FILES = [row.name for row in PRECISIONS.values() if row.weight_bytes]
 NETWORKS = "us_mobilenet_v1,s_mobilenet_v2,s_resnet50,s_shufflenet"
 
 
@@ -38,6 +43,34 @@ def summary(rows: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
+def chosen(precisions: str) -> list[str]:
+    """The precisions of a list with commas, in the table's order. UserError for what is not a file's."""
+    names = [name.strip() for name in precisions.split(",")]
+    for name in names:
+        if name not in FILES:
+            raise UserError(f"precision {name!r}: not a file's{nearest(name, FILES)}. Available: {', '.join(FILES)}.")
+    return [name for name in FILES if name in names]
+
+
+def with_earlier(path: Path | None, command: str, result: dict[str, Any]) -> dict[str, Any]:
+    """A result, and what the file that it goes to has of other precisions, where the same command measured that."""
+    if path is None or not path.exists():
+        return result
+    earlier = json.loads(path.read_text())
+    if earlier["command"] != command:
+        return result
+    now = {row["precision"] for row in result["rows"]}
+    joined = {
+        key: sorted(
+            [*(row for row in earlier[key] if row["precision"] not in now), *result[key]],
+            key=lambda row: (names.index(row["network"]), FILES.index(row["precision"])),
+        )
+        for key in ("tolerances", "rows")
+        for names in [list(dict.fromkeys(row["network"] for row in [*earlier[key], *result[key]]))]
+    }
+    return {**result, **joined}
+
+
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--networks", default=NETWORKS, help="untrained")
@@ -45,6 +78,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, help="[default: the narrowest]")
     parser.add_argument("--image-size", type=int, default=64, help="of untrained networks")
     parser.add_argument("--defects", type=int, default=1000, help="defects of each precision, over all networks")
+    parser.add_argument("--precisions", default=",".join(FILES), help="of files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="that work at once")
     arguments = parse(parser)
@@ -52,7 +86,7 @@ def main() -> None:
     with script_messages(PROGRAM, "interrupted, nothing was written."):
         names = [arguments.ckpt] if arguments.ckpt else [f"random:{name}" for name in arguments.networks.split(",")]
         size = None if arguments.ckpt else arguments.image_size
-        files = [row.name for row in PRECISIONS.values() if row.weight_bytes]
+        files = chosen(arguments.precisions)
         most = -(-arguments.defects // len(names))
         tasks = [
             Task(name, arguments.width, size, precision, most, arguments.seed + number)
@@ -60,10 +94,11 @@ def main() -> None:
             for precision in files
         ]
         rows, tolerances = tried(tasks, arguments.processes)
-        header, *lines = summary(rows)
-        print(table(header, lines))
         command = " ".join(_words(arguments))
         result = {"command": command, "environment": environment(), "tolerances": tolerances, "rows": rows}
+        result = with_earlier(arguments.json, command, result)
+        header, *lines = summary(result["rows"])
+        print(table(header, lines))
         write_result(arguments.json, result)
 
 

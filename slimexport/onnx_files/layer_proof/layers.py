@@ -25,27 +25,40 @@ PLAIN = ", not in 8 bits"  # after a value's name: what it was before
 CASTS = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
-def layers_alone(recorded: Recorded, values: Values, jitter: float = 0.0) -> dict[str, Array]:
+def layers_alone(recorded: Recorded, values: Values) -> dict[str, Array]:
     """What each value that the file has should be, given the inputs of its layer; under its name with PLAIN, before it became
-    an integer. With `jitter`, given inputs that are off by such shares of themselves, normally distributed."""
-    return _Layers(recorded, values).run(jitter)
+    an integer."""
+    layers = _Layers(recorded, values)
+    return layers.run(layers.fed)
 
 
-def _shaken(inputs: dict[str, Array], jitter: float) -> dict[str, Array]:
-    draw = np.random.default_rng(0)
-    return {
-        name: (values * (1 + jitter * draw.standard_normal(values.shape))).astype(values.dtype)
-        if jitter and values.dtype.kind == "f"
-        else values
-        for name, values in inputs.items()
-    }
+def moved_alone(recorded: Recorded, values: Values, jitter: float, draws: int) -> dict[str, Array]:
+    """How far each number of these moves at the most where inputs are off by such shares of themselves, normally distributed;
+    before it is rounded, since near a half the least jitter moves a number by a whole step."""
+    layers, draw = _Layers(recorded, values, rounded=False), np.random.default_rng(0)
+    exact = layers.run(layers.fed)
+    moved = {value: np.zeros(numbers.shape, np.float32) for value, numbers in exact.items() if numbers.dtype.kind == "f"}
+    for _ in range(draws):
+        shaken = layers.run({name: _shaken(numbers, jitter, draw) for name, numbers in layers.fed.items()})
+        for value, most in moved.items():
+            with np.errstate(invalid="ignore", over="ignore"):
+                difference = np.abs(shaken[value] - exact[value])
+            np.maximum(most, np.nan_to_num(difference, nan=0.0, posinf=0.0), out=most)
+    return moved
+
+
+def _shaken(values: Array, jitter: float, draw: np.random.Generator) -> Array:
+    if values.dtype.kind != "f":
+        return values
+    return np.asarray(values * (1 + jitter * draw.standard_normal(values.shape)), values.dtype)
 
 
 class _Layers:
-    """Writes the model that holds all layers, node by node, and runs it."""
+    """Writes the model that holds all layers, node by node, and runs it. Not `rounded`: what it gives are numbers as they were
+    before the file's type held them."""
 
-    def __init__(self, recorded: Recorded, values: Values) -> None:
-        self.recorded, self.values = recorded, values
+    def __init__(self, recorded: Recorded, values: Values, *, rounded: bool = True) -> None:
+        self.recorded, self.values, self.rounded = recorded, values, rounded
         self.types = types_of(recorded.base)
         self.stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in recorded.base.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
@@ -54,10 +67,15 @@ class _Layers:
         self.computed: dict[str, str] = {}  # a value -> what stands for it where it is computed here
         self.results: dict[str, str] = {}  # what is given -> what stands for it
         self.numbers = itertools.count()
-
-    def run(self, jitter: float) -> dict[str, Array]:
-        for number, node in enumerate(self.recorded.base.graph.node):
+        for number, node in enumerate(recorded.base.graph.node):
             self._layer(number, node)
+        self.session = cpu_session(self._model(), as_written=True)
+
+    def run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """What each layer gives of inputs as those that are `fed`."""
+        return dict(zip(self.results, self.session.run(list(self.results.values()), inputs), strict=True))
+
+    def _model(self) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             "layers",
@@ -72,9 +90,7 @@ class _Layers:
             self.constants,
         )
         base = self.recorded.base
-        model = helper.make_model(graph, opset_imports=base.opset_import, ir_version=base.ir_version)
-        given = cpu_session(model, as_written=True).run(list(self.results.values()), _shaken(self.fed, jitter))
-        return dict(zip(self.results, given, strict=True))
+        return helper.make_model(graph, opset_imports=base.opset_import, ir_version=base.ir_version)
 
     def _layer(self, number: int, node: onnx.NodeProto) -> None:
         constants = constants_of(self.recorded, node, self.stored)
@@ -91,7 +107,8 @@ class _Layers:
             if value:
                 self.computed[value] = self._as_in_the_file(value, name)
                 if value in self.values.there:
-                    self.results[value] = self.computed[value]
+                    exact = not self.rounded and value not in self.recorded.forms
+                    self.results[value] = name if exact else self.computed[value]
                 if value in self.values.plain:
                     self.results[f"{value}{PLAIN}"] = name
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from slimexport.onnx_files.layer_proof.layers import PLAIN, layers_alone
+from slimexport.onnx_files.layer_proof.layers import PLAIN, layers_alone, moved_alone
 from slimexport.onnx_files.layer_proof.values import Values, values_of
 from slimexport.onnx_files.pairs import Affine, Recorded
 from slimexport.onnx_files.runner import run_batches
@@ -22,13 +22,17 @@ from slimexport.target.arrays import Array
 from slimtrain.data.images import Images
 
 STEP = 0.51  # what an 8-bit value may be off by, in its steps: half of one is rounding
-SHARES = {"float32": 1e-4, "float16": 2**-10, "bfloat16": 2**-7}  # of a layer's largest value a number may be off by
-LEAST = {"float32": 0.0, "float16": 2**-24, "bfloat16": 0.0}  # the smallest number above zero
+# What a number may be off by: of itself twice the distance to the next one of its type, which is at least that between the
+# smallest ones, and of its layer's largest number. A small bias is little next to that, and much next to small numbers.
+OF_ITSELF = {"float32": 0.0, "float16": 2**-9, "bfloat16": 2**-6}
+LEAST = {"float32": 0.0, "float16": 2**-23, "bfloat16": 0.0}
+OF_LARGEST = {"float32": 1e-4, "float16": 1e-6, "bfloat16": 1e-6}
 WITHOUT_LOSS = 63  # the largest weight whose products every CPU adds exactly
 ALONE = 0.1  # of the scale: asked for its output only, a file is fused otherwise, and a network magnifies the last bits
 MOST_BYTES = 256 * 2**20  # of all values; about three times as much is in use
 JITTER = 2**-22  # of an input: a bit or two of its last ones
-MAGNIFIED = 8  # times what that changes, a layer may be off
+DRAWS = 3  # of such inputs: one alone may leave a number where it is by chance
+MAGNIFIED = 8  # times what that changes, a number may be off
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,16 @@ def prove_layers(model: onnx.ModelProto, recorded: Recorded, images: Images) -> 
     errors, size = _errors(runnable, recorded, images[:1])
     together = max(1, MOST_BYTES // max(size, 1))
     for start in range(1, len(images), together):
+        if _any_wrong(errors):  # which more images do not make right
+            break
         more, _ = _errors(runnable, recorded, images[start : start + together])
         errors = {value: _larger(error, more[value]) for value, error in errors.items()}
     worst = max(errors, key=lambda value: (np.isnan(errors[value]), errors[value]))
     return Layers(worst, errors[worst], len(errors))
+
+
+def _any_wrong(errors: dict[str, float]) -> bool:
+    return any(not error <= 1 for error in errors.values())  # NaN too
 
 
 def _larger(first: float, second: float) -> float:
@@ -82,9 +92,9 @@ def _errors(runnable: onnx.ModelProto, recorded: Recorded, images: Images) -> tu
         for value, expected in layers_alone(recorded, values).items()
     }
     errors |= {value: part.error() for value, part in parts.items()}
-    if any(not error <= 1 for error in errors.values()):
-        shaken = layers_alone(recorded, values, JITTER)  # norms of what is nearly alike magnify the last bit of a number
-        errors |= {value: part.error(shaken[value]) for value, part in parts.items()}
+    if _any_wrong(errors):
+        moved = moved_alone(recorded, values, JITTER, DRAWS)  # norms of what is nearly alike magnify the last bit of a number
+        errors |= {value: part.error(moved.get(value)) for value, part in parts.items()}
     return errors, sum(array.nbytes for array in given.values())
 
 
@@ -119,8 +129,8 @@ class _Part:
     form: Affine | None
     number: str
 
-    def error(self, shaken: Array | None = None) -> float:
-        """How far it is off, of what it may be; `shaken`: what it would be with inputs that are off by JITTER."""
+    def error(self, moved: Array | None = None) -> float:
+        """How far it is off, of what it may be: the number that is furthest. `moved`: what JITTER does to them."""
         given, expected = self.given, self.expected
         if given.shape != expected.shape or given.dtype != expected.dtype:
             return float("inf")
@@ -129,18 +139,21 @@ class _Part:
         alike = (given == expected) | (np.isnan(given) & np.isnan(expected))  # infinities that mask something
         if alike.all():
             return 0.0
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = float(np.where(alike, 0.0, np.abs(given.astype(np.float64) - expected)).max())
-            permitted = self._permitted()
-            if shaken is not None:
-                permitted += MAGNIFIED * float(np.nan_to_num(np.abs(shaken.astype(np.float64) - expected), posinf=0.0).max())
-        return difference / permitted if permitted else float("inf")
+        given, expected = given[~alike].astype(np.float64), expected[~alike].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            permitted = self._permitted(expected)
+            if moved is not None:
+                permitted += MAGNIFIED * moved[~alike]
+            return float((np.abs(given - expected) / permitted).max())
 
-    def _permitted(self) -> float:
+    def _permitted(self, expected: Array) -> Array:
+        """What these of its numbers may be off by."""
         if self.form is not None:
-            return STEP * float(self.form.scale)
+            return np.full(expected.shape, STEP * float(self.form.scale))
+        of_itself = np.where(np.isfinite(expected), OF_ITSELF[self.number] * np.abs(expected), 0.0)
         finite = self.expected[np.isfinite(self.expected)]
-        return max(SHARES[self.number] * float(np.abs(finite).max(initial=0.0)), LEAST[self.number])
+        of_largest = OF_LARGEST[self.number] * float(np.abs(finite).max(initial=0.0))
+        return np.asarray(np.maximum(of_itself, LEAST[self.number]) + of_largest)
 
 
 def why_wrong(layers: Layers) -> str:
