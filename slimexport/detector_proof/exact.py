@@ -13,7 +13,7 @@ from slimexport.target.arrays import Array
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.detection.dense import drawn_regions
 from slimtrain.detection.halves import Halves
-from slimtrain.detection.regions import CANONICAL_SIZE
+from slimtrain.detection.regions import CANONICAL_SIZE, EPSILON
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -69,5 +69,5 @@ def near_boundaries(regions: Array) -> Array:
     """Which of regions [R, 5] lie so near between two levels of the pyramid that float32 may take the other one."""
     sizes = (regions[:, 3:] - regions[:, 1:3]).astype(np.float64).prod(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        level = 0.5 * np.log2(sizes) - math.log2(CANONICAL_SIZE) + 1e-6
-    return np.asarray(np.abs(level - np.rint(level)) < BOUNDARY)
+        level = 0.5 * np.log2(sizes) - math.log2(CANONICAL_SIZE) + EPSILON
+        return np.asarray(np.abs(level - np.rint(level)) < BOUNDARY)  # False of no size

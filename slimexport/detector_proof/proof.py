@@ -35,12 +35,14 @@ from slimexport.target.proof.detections import MOST_TIES
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
 from slimtrain.base.image_size import ImageSize
+from slimtrain.detection.fixed.detections import Detections, RawDetections
+from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
 ROWS, MASK_ROWS, LOGITS, CODES, MASK_LOGITS = "rows", "mask_rows", "class_logits", "box_deltas", "mask_logits"
-GIVEN = ("boxes", "scores", "labels", "count", "settled")
+SETTLED = "settled"
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
 SEEN = 1.0  # a spread that narrows no tolerance
@@ -191,22 +193,34 @@ class _Proving:
 
     def _choices(self, values: Mapping[str, Array], where: str) -> None:
         doubled = {name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items() if array.dtype.kind == "f"}
-        images = len(values[GIVEN[4]])
+        images = len(values[SETTLED])
         rows = values[ROWS].reshape(images, -1, 5)[..., 1:].astype(np.float64)
+        rois = torch.from_numpy(rows)
+        wrong = self._settled(doubled, rois) & ~values[SETTLED].astype(bool)
+        if wrong.any():  # else nothing below would be judged
+            self.parts.refuse(f"{where} it says that {int(wrong.sum())} of {images} are not settled, which are")
         limits, judged = proposal_limits(self.settings, self.image_size), Judged()
         for image, candidates in enumerate(proposal_candidates(self.settings, self.image_size, doubled)):
             there = rows[image][:, 2] > rows[image][:, 0]
             if (np.diff(there.astype(int)) > 0).any() or rows[image][~there].any():
                 judged.faults.append("there are proposals behind those that count")
                 break
-            if values["settled"][image]:
+            if values[SETTLED][image]:
                 judged.add(Choosing(candidates, limits).judge(rows[image][there]))
         self._count(judged, f"{where} its proposals")
-        rois = torch.from_numpy(rows)
         if self.parts.right and self.raw:
             self._raw(values, rois, doubled, where)
         elif self.parts.right:
             self._detections(values, rois, doubled, where)
+
+    def _settled(self, doubled: Mapping[str, torch.Tensor], rois: torch.Tensor) -> Array:
+        """Of which images NMS comes to an end, by float64."""
+        proposals = Proposals(self.settings, self.image_size)
+        settled = proposals(*(doubled[name] for name in proposals.input_shapes))["settled"]
+        if not self.raw:
+            detections = Detections(self.settings, self.image_size, proposals.kept)
+            settled &= detections(rois, _valid(rois), doubled[LOGITS], doubled[CODES])["settled"]
+        return np.asarray(settled.numpy())
 
     def _detections(
         self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
@@ -215,13 +229,13 @@ class _Proving:
         every = detection_candidates(self.settings, self.image_size, rois, doubled[LOGITS], doubled[CODES])
         for image, candidates in enumerate(every):
             count = int(values["count"][image])
-            boxes, scores, labels = (values[name][image] for name in GIVEN[:3])
+            boxes, scores, labels = (values[name][image] for name in ("boxes", "scores", "labels"))
             lost = crowded(self.settings, candidates) and count < limits.count
-            if bool(values["settled"][image]) and lost:
+            if bool(values[SETTLED][image]) and lost:
                 judged.faults.append("it says settled, and there were more candidates than room for them")
             if not 0 <= count <= limits.count or boxes[count:].any() or scores[count:].any() or labels[count:].any():
                 judged.faults.append(f"it counts {count} detections, and has others behind them")
-            elif values["settled"][image]:
+            elif values[SETTLED][image]:
                 own = boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]
                 judged.add(Choosing(candidates, limits).judge(*own))
         self._count(judged, f"{where} its detections")
@@ -231,11 +245,8 @@ class _Proving:
     def _raw(
         self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
     ) -> None:
-        from slimtrain.detection.fixed.detections import RawDetections
-
-        valid = (rois[..., 2] > rois[..., 0]).double()
         raw = RawDetections(self.settings, self.image_size, rois.shape[1])
-        expected = raw(rois, valid, doubled[LOGITS], doubled[CODES])
+        expected = raw(rois, _valid(rois), doubled[LOGITS], doubled[CODES])
         self._near(values, {name: tensor.numpy() for name, tensor in expected.items()}, where)
 
     def _masks(self, values: Mapping[str, Array], where: str) -> None:
@@ -291,3 +302,8 @@ class _Proving:
         ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
         if ties > max(1, MOST_TIES * rows):
             self.parts.refuse(f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})")
+
+
+def _valid(rois: torch.Tensor) -> torch.Tensor:
+    """Which RoIs [B, P, 4] count: the others are without a size."""
+    return (rois[..., 2] > rois[..., 0]).double()
