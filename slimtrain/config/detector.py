@@ -65,6 +65,9 @@ class DetectorConfig:
     hidden: int = key(1024, least=1, most=CHANNELS)  # channels of the box head's layers
     head: int = key(0, least=0, most=CHANNELS)  # of the mask or keypoint head; as many as torchvision's has
 
+    roi_size: int = key(7, least=1, most=64)  # places a side that a region is pooled to, for the box head
+    roi_samples: int = key(2, least=1, most=16)  # a side of every place, which RoIAlign takes the mean of
+
     # anchors
     anchor_sizes: tuple[tuple[int, ...], ...] = key((), least=1, most=SIDE, entries=16)  # of every level; by its stride
     anchor_ratios: tuple[float, ...] = key((), least=0.01, most=100, entries=16)  # height to width; 0.5, 1, 2, SSDLite's 2, 3
@@ -143,6 +146,8 @@ class DetectorConfig:
         usual = usual_box(self.kind)
         return replace(
             usual,
+            roi_size=self.roi_size,
+            sampling_ratio=self.roi_samples,
             score=self.score or usual.score,
             nms=self.nms or usual.nms,
             detections=self.detections or usual.detections,
