@@ -6,6 +6,7 @@ optimized afterwards: what depends on parameters alone is computed before (`prep
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,7 @@ from slimtrain.graph.sizes import Sizing
 OPSET = 17
 IR_VERSION = 8  # TensorRT 8.6 reads no more
 INPUT, BATCH = "input", "batch"
+INNER = "inner_values"  # of metadata: a JSON object
 LARGEST_BYTES = 2**31 - 2**20  # of one file: protobuf holds no more
 
 
@@ -50,10 +52,16 @@ class TooLarge(UserError):
 
 
 def write_graph(
-    sizing: Sizing, tensors: Mapping[str, Tensor], *, name: str = "network", metadata: Mapping[str, str] | None = None
+    sizing: Sizing,
+    tensors: Mapping[str, Tensor],
+    *,
+    name: str = "network",
+    metadata: Mapping[str, str] | None = None,
+    inner: Mapping[str, Value] | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a graph at a plan: `input` [batch, C, H, W] -> `output`, or what its outputs are called.
-    `tensors`: its parameters at the plan, by name; float64 ones are rounded to float32 at the end.
+    `tensors`: its parameters at the plan, by name; float64 ones are rounded to float32 at the end. `inner`: values by what
+    they are known as: the file's metadata say what they are called in it (`INNER`).
 
     Opset 17, IR version 8, any batch. Raises NoOnnxForm, naming the node, for what has no form, TooLarge beyond 2 GB.
     """
@@ -73,7 +81,7 @@ def write_graph(
         results = [written] if isinstance(written, str) else written
         named = sheet.add(call.nodes, results, path_names[action.node.name])
         names |= {Value(action.node.name, output): result for output, result in enumerate(named)}
-    _finish(sheet, program, names, outputs)
+    known = _finish(sheet, program, names, outputs, inner or {})
     if sum(len(tensor.raw_data) for tensor in sheet.initializers) > LARGEST_BYTES:
         raise TooLarge(f"{name}: its weights exceed the 2 GB that one ONNX file holds. Export it at narrower widths.")
     model = helper.make_model(
@@ -91,7 +99,7 @@ def write_graph(
         ir_version=IR_VERSION,
     )
     model.producer_name = "slimexport"
-    helper.set_model_props(model, dict(metadata or {}))
+    helper.set_model_props(model, {**(metadata or {}), **({INNER: json.dumps(known)} if known else {})})
     return model
 
 
@@ -123,8 +131,11 @@ def _names_of(program: Program) -> dict[str, str]:
     return names
 
 
-def _finish(sheet: Sheet, program: Program, names: dict[Value, str], outputs: list[str]) -> None:
-    """Give the results their names; one that is an input, a stored tensor or another result too is copied."""
+def _finish(
+    sheet: Sheet, program: Program, names: dict[Value, str], outputs: list[str], inner: Mapping[str, Value]
+) -> dict[str, str]:
+    """Give the results their names; one that is an input, a stored tensor or another result too is copied. What the `inner`
+    values are called."""
     last = Call(Action(program.sizing.graph.nodes[-1], "output", {}), program, sheet, names)
     values = [last.name(value) for value in program.outputs()]
     written = {output for node in sheet.nodes for output in node.output}
@@ -138,6 +149,8 @@ def _finish(sheet: Sheet, program: Program, names: dict[Value, str], outputs: li
         if value not in renamed:
             sheet.nodes.append(helper.make_node("Identity", [value], [output], name=output))
     sheet.prune(outputs)
+    own = {key: last.name(value) for key, value in inner.items()}
+    return {key: renamed.get(value, value) for key, value in own.items()}
 
 
 def _declared(name: str, shape: tuple[Size, ...], dtype: str) -> onnx.ValueInfoProto:

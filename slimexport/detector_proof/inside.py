@@ -1,0 +1,99 @@
+"""A detector's ONNX file with its inner values in the open: what it gives of them, and what it makes of given ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from slimexport.onnx_files.graph_writer import INNER
+from slimexport.onnx_files.runner import cpu_session
+from slimexport.target.arrays import Array
+from slimexport.target.errors import BundleError
+
+
+class Inside:
+    """`model`: of a file, whose metadata say what its inner values are called (`write_graph`). BundleError where they do not,
+    or name what is not there."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        stored = {entry.key: entry.value for entry in model.metadata_props}
+        if INNER not in stored:
+            raise BundleError(f"{model.graph.name}: does not tell what its inner values are called. Export again.")
+        self.names: dict[str, str] = json.loads(stored[INNER])
+        self.outputs = [output.name for output in model.graph.output]
+        self.makers = {output: node for node in model.graph.node for output in node.output}
+        (self.image,) = (value.name for value in model.graph.input)
+        if lacking := [name for name in self.names.values() if name not in self.makers]:
+            raise BundleError(f"{model.graph.name}: has no value {lacking[0]}, of which its metadata tell. Export again.")
+        self._whole = cpu_session(self._with_outputs(list(self.names.values())))
+
+    @staticmethod
+    def read(path: Path) -> Inside:
+        return Inside(onnx.load(path))
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """All inner values and outputs, by what they are known as."""
+        names = [*self.names.values(), *self.outputs]
+        values = self._whole.run(list(dict.fromkeys(names)), {self.image: images})
+        by_name = dict(zip(dict.fromkeys(names), values, strict=True))
+        return {key: by_name[name] for key, name in self.names.items()} | {name: by_name[name] for name in self.outputs}
+
+    def of(self, given: Mapping[str, Array], images: Array, wanted: Sequence[str]) -> dict[str, Array]:
+        """Inner values or outputs that are `wanted`, where others are `given`: what the file makes of these, whatever it would
+        have in their place."""
+        fed = {self.names[key]: values for key, values in given.items()}
+        ends = [self.names.get(key, key) for key in wanted]
+        nodes, read = self._between(set(fed), ends)
+        fed = {name: values for name, values in {**fed, self.image: images}.items() if name in read or name in ends}
+        stored = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
+        graph = helper.make_graph(
+            nodes,
+            self.model.graph.name,
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
+                for name, values in fed.items()
+            ],
+            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(ends)],
+            stored,
+        )
+        model = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        results = dict(zip(dict.fromkeys(ends), cpu_session(model).run(list(dict.fromkeys(ends)), fed), strict=True))
+        return {key: results[end] for key, end in zip(wanted, ends, strict=True)}
+
+    def _between(self, fed: set[str], ends: Sequence[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+        """The nodes that make `ends` where `fed` values are there, in their order, and all that they read."""
+        needed, read = list(ends), set[str]()
+        kept: set[int] = set()
+        while needed:
+            name = needed.pop()
+            node = self.makers.get(name)
+            if name in fed or node is None or id(node) in kept:
+                continue
+            kept.add(id(node))
+            read.update(node.input)
+            needed += node.input
+        # What is fed is made by no node here.
+        nodes = [node for node in self.model.graph.node if id(node) in kept]
+        return [_without(node, fed) for node in nodes], read
+
+    def _with_outputs(self, names: Sequence[str]) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        more = dict.fromkeys(name for name in names if name not in self.outputs)
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        return model
+
+
+def _without(node: onnx.NodeProto, fed: set[str]) -> onnx.NodeProto:
+    """A node that makes several values, some of which are given from outside: it calls these otherwise."""
+    if not fed.intersection(node.output):
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.output[:] = [f"{name} as computed" if name in fed else name for name in node.output]
+    return copy

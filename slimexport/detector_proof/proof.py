@@ -1,0 +1,309 @@
+"""Proof of a detector's file in parts, each on what the file itself has before it.
+
+A) maps, objectness and codes, of images, against float64; B) the file's proposals against what may be chosen of its own
+objectness and codes; C) what its heads give against float64 on its own proposals; D) its detections against what may be chosen
+of what its heads gave, and masks. One after the other they are all of the file, so a near-equal choice in one hides nothing in
+another. What probe images do not decide is decided by drawn values, which are put in the place of the file's own: regions of
+all levels, and maps and logits with overlaps, small boxes and thresholds in plenty.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slimexport.detector_proof.candidates import (
+    crowded,
+    detection_candidates,
+    detection_limits,
+    proposal_candidates,
+    proposal_limits,
+)
+from slimexport.detector_proof.choices import Choosing, Judged
+from slimexport.detector_proof.drawn import drawn_values
+from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
+from slimexport.detector_proof.inside import Inside
+from slimexport.target.arrays import Array
+from slimexport.target.precision import EXACT, Difference, row_of
+from slimexport.target.proof.comparing import Pair, compare_all
+from slimexport.target.proof.detections import MOST_TIES
+from slimexport.target.proof.running import partitions
+from slimexport.target.proof.verify import permitted
+from slimtrain.base.image_size import ImageSize
+from slimtrain.detection.fixed.detections import Detections, RawDetections
+from slimtrain.detection.fixed.proposals import Proposals
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import DetectorSettings
+from slimtrain.slimmable.network import SlimmableNetwork
+
+ROWS, MASK_ROWS, LOGITS, CODES, MASK_LOGITS = "rows", "mask_rows", "class_logits", "box_deltas", "mask_logits"
+SETTLED = "settled"
+DRAWN_IMAGES = 2
+RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
+SEEN = 1.0  # a spread that narrows no tolerance
+
+
+@dataclass
+class Parts:
+    """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
+    `part`, the `tolerance` that this was held to, and the first `fault`, if any."""
+
+    rows: int = 0
+    ties: int = 0
+    error: float = 0.0
+    tolerance: float = 0.0
+    part: str = ""
+    fault: str = ""
+
+    @property
+    def right(self) -> bool:
+        return not self.fault
+
+    def refuse(self, fault: str) -> None:
+        self.fault = self.fault or fault
+
+
+def prove_parts(
+    path: Path,
+    network: SlimmableNetwork,
+    plan: ChannelPlan,
+    settings: DetectorSettings,
+    image_size: ImageSize,
+    images: Array,
+    precision: str = EXACT,
+) -> Parts:
+    """The parts of the file at `path`, of a two-stage detector (`settings` with its own thresholds) with or without masks, on
+    float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in float64.
+
+    BundleError for a file that does not tell its inner values.
+    """
+    proving = _Proving(Inside.read(path), network, plan, settings, image_size, images, precision)
+    proving.on_images()
+    if proving.parts.right:
+        proving.on_drawn_regions()
+    if proving.parts.right:
+        proving.on_drawn_values()
+    return proving.parts
+
+
+class _Proving:
+    def __init__(
+        self,
+        file: Inside,
+        network: SlimmableNetwork,
+        plan: ChannelPlan,
+        settings: DetectorSettings,
+        image_size: ImageSize,
+        images: Array,
+        precision: str,
+    ) -> None:
+        self.file, self.plan, self.settings, self.image_size, self.images = file, plan, settings, image_size, images
+        self.network = network
+        self.exact = Exact(network, plan, images)
+        proof = row_of(precision).proof
+        assert isinstance(proof, Difference), "of fewer bits a file's layers are proven"
+        self.proof, self.parts = proof, Parts(tolerance=proof.tolerance)
+        self.masks = MASK_LOGITS in file.names
+        self.raw = "count" not in file.outputs
+        self._single: Exact | None = None
+
+    # -- on images
+
+    def on_images(self) -> None:
+        before: dict[str, Array] | None = None
+        for batches in partitions(len(self.images)):
+            values = self._joined([self.file.run(np.ascontiguousarray(self.images[batch])) for batch in batches], batches)
+            if before is not None and all(np.array_equal(values[name], before[name]) for name in before):
+                continue  # the very same numbers
+            before = values
+            self._hold(self.exact.first, values, lambda: self._in_float32().first, "of images")
+            if self.parts.right:
+                self._choices(values, "of images")
+            if self.parts.right:
+                self._heads(values)
+            if not self.parts.right:
+                return
+
+    def _joined(self, parts: list[dict[str, Array]], batches: list[Array]) -> dict[str, Array]:
+        """What batches gave as what all images gave: regions tell the number of their image."""
+        joined = {}
+        for name in parts[0]:
+            arrays = [part[name] for part in parts]
+            if name in (ROWS, MASK_ROWS):
+                for array, batch in zip(arrays, batches, strict=True):
+                    count = len(array) // len(batch)
+                    if not np.array_equal(array[:, 0], np.repeat(np.arange(len(batch)), count)):
+                        self.parts.refuse(f"its {name} are of other images than they should be")
+                arrays = [np.concatenate([array[:, :1] + batch[0], array[:, 1:]], 1) for array, batch in zip(arrays, batches, strict=True)]
+            joined[name] = np.concatenate(arrays)
+        return joined
+
+    def _in_float32(self) -> Exact:
+        if self._single is None:
+            self._single = Exact(copy.deepcopy(self.network).float(), self.plan, self.images)
+        return self._single
+
+    def _hold(
+        self,
+        exact: Mapping[str, torch.Tensor],
+        values: Mapping[str, Array],
+        single: Callable[[], Mapping[str, torch.Tensor]],
+        where: str,
+        but: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Hold values of the file to their tolerance, a wider one where float32 itself is too coarse for the network. `but`:
+        rows that are held to nothing."""
+
+        def pairs(given: Mapping[str, Array]) -> list[Pair]:
+            held = []
+            for name, expected in exact.items():
+                rows = slice(None) if but is None or name not in but else ~but[name]
+                held.append(Pair(name, given[name][rows], expected.numpy()[rows]) if given[name].shape == tuple(expected.shape)
+                            else Pair(name, given[name], expected.numpy()))
+            return held
+
+        comparison = compare_all(pairs(values))
+        tolerance = self.proof.tolerance
+        if not comparison.within(tolerance) and self.proof.factor:
+            gap = compare_all(pairs({name: tensor.numpy() for name, tensor in single().items()})).max_rel_error
+            tolerance = permitted(self.proof, gap, SEEN)
+        self.parts.tolerance = max(self.parts.tolerance, tolerance)
+        if not self.parts.error >= comparison.max_rel_error:
+            self.parts.error, self.parts.part = comparison.max_rel_error, comparison.output or ""
+        if not comparison.within(tolerance):
+            self.parts.refuse(
+                f"{where} its {comparison.output} is off by {comparison.max_rel_error:.3g} of its scale (at most {tolerance:.1e})"
+            )
+
+    def _heads(self, values: Mapping[str, Array]) -> None:
+        """What heads give of the file's own regions."""
+        regions = [values[name] for name in (ROWS, MASK_ROWS) if name in values]
+        names = {LOGITS: ROWS, CODES: ROWS} | ({MASK_LOGITS: MASK_ROWS} if self.masks else {})
+        near = {name: near_boundaries(values[rows]) for name, rows in names.items()}
+        self._hold(
+            self.exact.second(*regions), values, lambda: self._in_float32().second(*regions), "on its own regions", near
+        )
+
+    # -- choices
+
+    def _choices(self, values: Mapping[str, Array], where: str) -> None:
+        doubled = {name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items() if array.dtype.kind == "f"}
+        images = len(values[SETTLED])
+        rows = values[ROWS].reshape(images, -1, 5)[..., 1:].astype(np.float64)
+        rois = torch.from_numpy(rows)
+        wrong = self._settled(doubled, rois) & ~values[SETTLED].astype(bool)
+        if wrong.any():  # else nothing below would be judged
+            self.parts.refuse(f"{where} it says that {int(wrong.sum())} of {images} are not settled, which are")
+        limits, judged = proposal_limits(self.settings, self.image_size), Judged()
+        for image, candidates in enumerate(proposal_candidates(self.settings, self.image_size, doubled)):
+            there = rows[image][:, 2] > rows[image][:, 0]
+            if (np.diff(there.astype(int)) > 0).any() or rows[image][~there].any():
+                judged.faults.append("there are proposals behind those that count")
+                break
+            if values[SETTLED][image]:
+                judged.add(Choosing(candidates, limits).judge(rows[image][there]))
+        self._count(judged, f"{where} its proposals")
+        if self.parts.right and self.raw:
+            self._raw(values, rois, doubled, where)
+        elif self.parts.right:
+            self._detections(values, rois, doubled, where)
+
+    def _settled(self, doubled: Mapping[str, torch.Tensor], rois: torch.Tensor) -> Array:
+        """Of which images NMS comes to an end, by float64."""
+        proposals = Proposals(self.settings, self.image_size)
+        settled = proposals(*(doubled[name] for name in proposals.input_shapes))["settled"]
+        if not self.raw:
+            detections = Detections(self.settings, self.image_size, proposals.kept)
+            settled &= detections(rois, _valid(rois), doubled[LOGITS], doubled[CODES])["settled"]
+        return np.asarray(settled.numpy())
+
+    def _detections(
+        self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
+    ) -> None:
+        limits, judged = detection_limits(self.settings, self.image_size), Judged()
+        every = detection_candidates(self.settings, self.image_size, rois, doubled[LOGITS], doubled[CODES])
+        for image, candidates in enumerate(every):
+            count = int(values["count"][image])
+            boxes, scores, labels = (values[name][image] for name in ("boxes", "scores", "labels"))
+            lost = crowded(self.settings, candidates) and count < limits.count
+            if bool(values[SETTLED][image]) and lost:
+                judged.faults.append("it says settled, and there were more candidates than room for them")
+            if not 0 <= count <= limits.count or boxes[count:].any() or scores[count:].any() or labels[count:].any():
+                judged.faults.append(f"it counts {count} detections, and has others behind them")
+            elif values[SETTLED][image]:
+                own = boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]
+                judged.add(Choosing(candidates, limits).judge(*own))
+        self._count(judged, f"{where} its detections")
+        if self.masks and self.parts.right:
+            self._masks(values, where)
+
+    def _raw(
+        self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
+    ) -> None:
+        raw = RawDetections(self.settings, self.image_size, rois.shape[1])
+        expected = raw(rois, _valid(rois), doubled[LOGITS], doubled[CODES])
+        self._near(values, {name: tensor.numpy() for name, tensor in expected.items()}, where)
+
+    def _masks(self, values: Mapping[str, Array], where: str) -> None:
+        labels = values["labels"]
+        logits = values[MASK_LOGITS].astype(np.float64).reshape(*labels.shape, -1, *values[MASK_LOGITS].shape[-2:])
+        own = np.take_along_axis(logits, labels[:, :, None, None, None].astype(np.int64), 2)[:, :, 0]
+        expected = np.where((labels > 0)[..., None, None], 1 / (1 + np.exp(-own)), 0.0)
+        self._near(values, {"masks": expected}, where)
+
+    def _near(self, values: Mapping[str, Array], expected: Mapping[str, Array], where: str) -> None:
+        comparison = compare_all([Pair(name, values[name], array) for name, array in expected.items()])
+        if not comparison.within(RAW):
+            what = comparison.output or next(iter(expected))
+            self.parts.refuse(f"{where} its {what} are off by {comparison.max_rel_error:.3g} of their scale (at most {RAW:.0e})")
+
+    def _count(self, judged: Judged, what: str) -> None:
+        self.parts.rows += judged.rows
+        self.parts.ties += judged.ties
+        if judged.faults:
+            more = f" (and {len(judged.faults) - 1} more)" if len(judged.faults) > 1 else ""
+            self.parts.refuse(f"{what} are chosen wrongly: {judged.faults[0]}{more}")
+
+    # -- drawn values
+
+    def on_drawn_regions(self) -> None:
+        """Heads on regions of all levels."""
+        images = self.images[:DRAWN_IMAGES]
+        exact = Exact(self.network, self.plan, images)
+
+        def drawn(name: str) -> Array:
+            width = self.file.run(images)[name]
+            return regions_of_all_levels(self.image_size, self.settings, len(images), len(width) // len(images))
+
+        names = {ROWS: (LOGITS, CODES)} | ({MASK_ROWS: (MASK_LOGITS,)} if self.masks else {})
+        regions = {name: drawn(name) for name in names}
+        values: dict[str, Array] = {}
+        for name, ends in names.items():
+            values |= self.file.of({name: regions[name]}, images, ends)
+
+        def single() -> Mapping[str, torch.Tensor]:
+            return Exact(copy.deepcopy(self.network).float(), self.plan, images).second(*regions.values())
+
+        near = {end: near_boundaries(regions[name]) for name, ends in names.items() for end in ends}
+        self._hold(exact.second(*regions.values()), values, single, "on drawn regions", near)
+
+    def on_drawn_values(self) -> None:
+        """Choices among drawn boxes and scores."""
+        images = np.zeros_like(self.images[:DRAWN_IMAGES])
+        given = drawn_values(self.settings, self.image_size, len(images), self.masks)
+        wanted = [ROWS, *self.file.outputs]
+        before = self.parts.ties, self.parts.rows
+        self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
+        ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
+        if ties > max(1, MOST_TIES * rows):
+            self.parts.refuse(f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})")
+
+
+def _valid(rois: torch.Tensor) -> torch.Tensor:
+    """Which RoIs [B, P, 4] count: the others are without a size."""
+    return (rois[..., 2] > rois[..., 0]).double()

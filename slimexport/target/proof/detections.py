@@ -1,0 +1,291 @@
+"""Detections of a file next to the reference's, matched one to one.
+
+Which boxes are given out is decided by comparisons: a score with a threshold, an overlap with another, one score with the
+next. Where both sides are as good as equal, roundings decide, and a row is there on one side only, or in another place. Such
+a *tie* is counted, and shown. It is one only where the reference itself says so: everything else that differs is a mismatch,
+and more ties than MOST_TIES prove nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slimexport.target.arrays import Array
+from slimexport.target.errors import BundleError
+from slimexport.target.proof.comparing import Pair
+
+BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
+CHOSEN = (BOXES, SCORES, LABELS, COUNT)
+MOST_TIES = 0.05  # of all detections
+ALIKE = 0.5  # the least IoU of two boxes that may be one detection
+MASK_LEEWAY = 10  # times the tolerance: a box that is off a little is pooled elsewhere
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What chooses detections: the least `score`, the IoU above which the worse of two of a class goes (`nms`), and how many
+    there are at most of an image. `side`: the longer one of images, in pixels: boxes are off by shares of it."""
+
+    score: float
+    nms: float
+    detections: int
+    side: float
+
+
+def rules_of(plain: Mapping[str, object], image_size: Sequence[int]) -> Rules | None:
+    """The rules in a manifest's `detector`; None of files that choose nothing (`nms` none). BundleError for what is none."""
+    if plain.get("nms") == "none":
+        return None
+    box = plain.get("box")
+    try:
+        assert isinstance(box, Mapping)
+        score, nms, count = (float(box.get(key, usual)) for key, usual in (("score", 0.05), ("nms", 0.5), ("detections", 100)))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise BundleError("its manifest's detector.box tells no score, nms and detections. Export again.") from error
+    if not (0 <= score < 1 and 0 < nms <= 1 and 1 <= count <= 10**6):
+        raise BundleError(f"its manifest's detector.box is of score {score:g}, nms {nms:g}, {count:g}. Export again.")
+    return Rules(score, nms, int(count), float(max(image_size)))
+
+
+@dataclass
+class Agreement:
+    """Of all images: how many `detections` the reference has, how many are `matched`, the largest `box_error` in pixels and
+    `score_error` among those, `mask_error`; `ties`, rows that near-equals decided, and `mismatches`, the other rows that are
+    on one side only; of the first one `reason`."""
+
+    detections: int = 0
+    matched: int = 0
+    ties: int = 0
+    box_error: float = 0.0
+    score_error: float = 0.0
+    mask_error: float = 0.0
+    mismatches: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def tie_share(self) -> float:
+        return self.ties / max(self.detections, 1)
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing differs but what near-equals decided, and that is little: one row is never too much."""
+        return not self.reasons and self.ties <= max(1.0, MOST_TIES * self.detections)
+
+    @property
+    def why(self) -> str:
+        """Why it is not."""
+        if self.reasons:
+            more = f", and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
+            return self.reasons[0] + more
+        return "" if self.right else (
+            f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
+            f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
+        )
+
+    def refuse(self, reason: str) -> None:
+        self.mismatches += 1
+        self.reasons.append(reason)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The detections of one image on one side."""
+
+    boxes: Array
+    scores: Array
+    labels: Array
+
+
+def is_of_detections(names: Sequence[str]) -> bool:
+    """Whether outputs of these names are detections."""
+    return set(CHOSEN) <= set(names)
+
+
+def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float) -> Agreement:
+    """All outputs [B, ...] of a file next to the reference's. `tolerance`: of scores, and of boxes as a share of the images'
+    longer side."""
+    given = {pair.name: pair.output for pair in pairs}
+    expected = {pair.name: pair.expected for pair in pairs}
+    result = Agreement()
+    for name, values in expected.items():
+        if given[name].shape != values.shape:
+            result.refuse(f"its {name} are {list(given[name].shape)}, expected {list(values.shape)}")
+        elif not np.isfinite(given[name].astype(np.float64)).all():
+            result.refuse(f"its {name} are not finite")
+    if result.reasons:
+        return result
+    for image in range(len(expected[COUNT])):
+        _Image(image, given, expected, rules, tolerance, result).compare()
+    return result
+
+
+class _Image:
+    """One image's detections on both sides."""
+
+    def __init__(
+        self,
+        image: int,
+        given: Mapping[str, Array],
+        expected: Mapping[str, Array],
+        rules: Rules,
+        tolerance: float,
+        result: Agreement,
+    ) -> None:
+        self.image, self.rules, self.result = image, rules, result
+        self.given, self.expected = ({name: array[image] for name, array in side.items()} for side in (given, expected))
+        self.score = tolerance
+        self.pixels = tolerance * rules.side
+        self.mask = MASK_LEEWAY * tolerance
+
+    def compare(self) -> None:
+        if not self._well_formed():
+            return
+        own, other = self._side(self.given), self._side(self.expected)
+        self.result.detections += len(other.scores)
+        pairs = self._matched(own, other)
+        self.result.matched += len(pairs)
+        self.result.ties += _displaced([second for _, second in sorted(pairs)])
+        self._errors(own, other, pairs)
+        only = [sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))]
+        self._explain(own, other, only)
+
+    def _well_formed(self) -> bool:
+        """Whether the file's own rows are detections at all: as many as it says, in order, zeros behind them."""
+        rows, count = len(self.given[SCORES]), int(self.given[COUNT])
+        where = f"image {self.image}"
+        if not 0 <= count <= min(rows, self.rules.detections):
+            self.result.refuse(f"{where}: it counts {count} detections of {min(rows, self.rules.detections)} at most")
+            return False
+        scores, labels = self.given[SCORES], self.given[LABELS]
+        if (np.diff(scores[:count]) > 0).any():
+            self.result.refuse(f"{where}: its scores are not in descending order")
+        if any(np.any(self.given[name][count:]) for name in self.given if name in (*CHOSEN[:3], MASKS)):
+            self.result.refuse(f"{where}: rows behind its {count} detections are not zeros")
+        if count and (labels[:count].min() < 1 or scores[:count].min() < self.rules.score - self.score):
+            self.result.refuse(f"{where}: it gives a label below 1, or a score below {self.rules.score:g}")
+        if SETTLED in self.given and bool(self.given[SETTLED]) != bool(self.expected[SETTLED]):
+            self.result.refuse(f"{where}: it says settled={bool(self.given[SETTLED])}, which is wrong")
+        return not self.result.reasons
+
+    @staticmethod
+    def _side(values: Mapping[str, Array]) -> _Side:
+        count = int(values[COUNT])
+        boxes, scores = (values[name][:count].astype(np.float64) for name in (BOXES, SCORES))
+        return _Side(boxes, scores, values[LABELS][:count])
+
+    def _matched(self, own: _Side, other: _Side) -> list[tuple[int, int]]:
+        """Rows of both sides that are one detection: of one class, and within the tolerances. The nearest ones first."""
+        apart = np.abs(own.boxes[:, None] - other.boxes[None]).max(-1, initial=0.0)
+        score = np.abs(own.scores[:, None] - other.scores[None])
+        near = (apart <= self.pixels) & (score <= self.score) & (own.labels[:, None] == other.labels[None])
+        order = sorted(zip(*near.nonzero(), strict=True), key=lambda pair: (apart[pair], score[pair]))
+        pairs: list[tuple[int, int]] = []
+        used: tuple[set[int], set[int]] = (set(), set())
+        for first, second in order:
+            if first not in used[0] and second not in used[1]:
+                used[0].add(first), used[1].add(second)
+                pairs.append((int(first), int(second)))
+        return pairs
+
+    def _errors(self, own: _Side, other: _Side, pairs: Sequence[tuple[int, int]]) -> None:
+        result = self.result
+        for first, second in pairs:
+            result.box_error = max(result.box_error, float(np.abs(own.boxes[first] - other.boxes[second]).max()))
+            result.score_error = max(result.score_error, float(abs(own.scores[first] - other.scores[second])))
+            if MASKS in self.expected:
+                mask = float(np.abs(self.given[MASKS][first].astype(np.float64) - self.expected[MASKS][second]).max())
+                result.mask_error = max(result.mask_error, mask)
+                if not mask <= self.mask:
+                    result.refuse(f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})")
+
+    def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
+        """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""
+        sides = (own, other)
+        waiting = {(place, row) for place, rows in enumerate(only) for row in rows}
+        explained = {(place, row) for place, row in waiting if self._is_near(sides[place], row, sides[1 - place])}
+        explained |= {
+            (place, row)
+            for place, row in waiting - explained
+            if any(self._as_good(sides[place], row, sides[1 - place], rival) for rival in only[1 - place])
+        }
+        while True:
+            following = {
+                (place, row)
+                for place, row in waiting - explained
+                if any(
+                    side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained
+                )
+            }
+            if not following:
+                break
+            explained |= following
+        self.result.ties += len(explained)
+        for place, row in sorted(waiting - explained):
+            self._refuse(sides[place], row, sides[1 - place], own_side=place == 0)
+
+    def _is_near(self, side: _Side, row: int, other: _Side) -> bool:
+        """Whether a row's threshold, the other side's last score or an overlap there is so near that it may be missing there."""
+        score = side.scores[row]
+        if score <= self.rules.score + self.score:
+            return True
+        if len(other.scores) == self.rules.detections and score <= other.scores.min() + self.score:
+            return True
+        overlap = self._overlaps(side, row, other)
+        leeway = self._leeway(side.boxes[row])
+        rivals = (other.labels == side.labels[row]) & (other.scores >= score - self.score)
+        return bool((rivals & (np.abs(overlap - self.rules.nms) <= leeway)).any())
+
+    def _as_good(self, side: _Side, row: int, other: _Side, rival: int) -> bool:
+        """Whether of two that overlap either may stay, as their scores are near-equal."""
+        return abs(side.scores[row] - other.scores[rival]) <= self.score and self._suppresses(other, rival, side, row)
+
+    def _suppresses(self, side: _Side, row: int, other: _Side, rival: int) -> bool:
+        """Whether a row of one side, were it on the other, would leave no room there for a rival."""
+        if side.labels[row] != other.labels[rival] or side.scores[row] < other.scores[rival] - self.score:
+            return False
+        return bool(self._overlaps(side, row, other)[rival] > self.rules.nms - self._leeway(other.boxes[rival]))
+
+    def _leeway(self, box: Array) -> float:
+        """Of an IoU with this box, where both are off by the tolerance."""
+        shorter = max(min(box[2] - box[0], box[3] - box[1]), 1e-9)
+        return float(min(4 * self.pixels / shorter, 0.05))
+
+    @staticmethod
+    def _overlaps(side: _Side, row: int, other: _Side) -> Array:
+        return overlaps_of(side.boxes[row], other.boxes)
+
+    def _refuse(self, side: _Side, row: int, other: _Side, own_side: bool) -> None:
+        what = f"image {self.image}: {'it gives' if own_side else 'it lacks'} class {side.labels[row]} at {_shown(side.boxes[row])}, score {side.scores[row]:.4f}"
+        near = overlaps_of(side.boxes[row], other.boxes)
+        best = int(near.argmax()) if len(near) else -1
+        if best >= 0 and near[best] > ALIKE:
+            there = "the reference" if own_side else "it"
+            what += f"; {there} has class {other.labels[best]} at {_shown(other.boxes[best])}, score {other.scores[best]:.4f}"
+        self.result.refuse(what)
+
+
+def _shown(box: Array) -> str:
+    return "[" + ", ".join(f"{corner:.2f}" for corner in box) + "]"
+
+
+def _displaced(places: Sequence[int]) -> int:
+    """How many of these numbers, which should ascend, do not: those that must be taken out for the others to do so."""
+    best: list[int] = []
+    for place in places:
+        longest = [length for other, length in zip(places, best, strict=False) if other < place]
+        best.append(1 + max(longest, default=0))
+    return len(places) - max(best, default=0)
+
+
+def overlaps_of(box: Array, others: Array) -> Array:
+    """The IoU of a box [4] and others [n, 4]: [n]."""
+    if not len(others):
+        return np.zeros(0)
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    both = np.clip(high - low, 0, None).prod(-1)
+    areas = (others[:, 2:] - others[:, :2]).prod(-1) + math.prod(box[2:] - box[:2]) - both
+    return np.asarray(np.divide(both, areas, out=np.zeros_like(both), where=areas > 0))
