@@ -121,7 +121,9 @@ class Job:
         """The fp32 file of a plan."""
         network = self.checkpoint.network
         sizing = network.spec.sizing(plan, self.preprocessing.image_size)
-        return write_graph(sizing, stored_tensors(network, plan), name=name, metadata=self._metadata(plan, cost))
+        inner = None if self.detector is None else self.detector.inner
+        metadata = self._metadata(plan, cost)
+        return write_graph(sizing, stored_tensors(network, plan), name=name, metadata=metadata, inner=inner)
 
     def _artifact(self, plan: ChannelPlan, cost: Cost, file: Precision, size_bytes: int) -> Artifact:
         """A file's entry in the manifest, as far as it is known without the file."""

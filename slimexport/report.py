@@ -146,7 +146,7 @@ def table(entries: Sequence[FileEntry]) -> str:
     kinds = {(entry.format, entry.precision) for entry in entries}
     joint = len(kinds) > 1 and len({entry.name for entry in entries}) > 1
     text = [*_joint_table(entries), *_stars(entries)] if joint else [*_list(entries), *_stars(entries), *_made_for(entries)]
-    text += _unexercised(entries)
+    text += _unexercised(entries) + _detections(entries)
     measured = [(a.top1 is None, a.data, a.images) for entry in entries if (a := entry.accuracy)]
     for detects, data, images in dict.fromkeys(measured):
         on = f"on the {count(images, 'image')} of {data}"
@@ -173,6 +173,20 @@ def _unexercised(entries: Sequence[FileEntry]) -> list[str]:
             "Take more of them: --probes 32"
         )
     return [line]
+
+
+def _detections(entries: Sequence[FileEntry]) -> list[str]:
+    """What came of detectors' detections on the probe images, over all files."""
+    checks = [check for entry in entries if (check := entry.verification).detections is not None]
+    if not checks:
+        return []
+    matched, ties = sum(check.detections or 0 for check in checks), sum(check.ties or 0 for check in checks)
+    boxes, scores = (max(getattr(check, name) or 0.0 for check in checks) for name in ("box_error", "score_error"))
+    lines = [
+        f"{count(matched, 'detection')} matched one to one with the checkpoint's: boxes within {boxes:.1g} px, scores within "
+        f"{scores:.1g}; {count(ties, 'tie')}, where near-equals decide otherwise"
+    ]
+    return lines + list(dict.fromkeys(check.reason for check in checks if check.status == IN_PART and check.reason))
 
 
 def _list(entries: Sequence[FileEntry]) -> list[str]:

@@ -58,6 +58,7 @@ FLOORS = (
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
     "slimexport/probes",
+    "slimexport/detector_proof",
     "slimexport/detectors",
     "slimexport",
     "benchmarks/cells",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from slimexport.detectors.form import AS_TRAINED, Detecting
-from slimexport.detectors.proving import verify_detections
-from slimexport.onnx_files.runner import onnx_runner
+from slimexport.detectors.proving import verify_detector
 from slimexport.target.precision import EXACT, Precision
 from slimexport.target.reference import Probes
 from slimexport.target.tensors import BoxEntry, DetectorEntry
@@ -102,7 +103,13 @@ class OpenDetector:
 
     def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
         """The verification of one file."""
-        return verify_detections(onnx_runner(path, precision), probes, precision)
+        return verify_detector(path, precision, self._exact, plan, self.settings, self.entry, self.image_size, probes)
+
+    @cached_property
+    def _exact(self) -> SlimmableNetwork:
+        """The dense network in float64, with all statistics."""
+        self.dense.replace_calibrated(self.checkpoint.network.calibrated)
+        return copy.deepcopy(self.dense).double()
 
 
 def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:

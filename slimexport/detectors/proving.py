@@ -1,24 +1,74 @@
-"""A detector's file held against the slimmable network, from image to boxes."""
+"""A detector's file held against the slimmable network: part by part, and from image to boxes."""
 
 from __future__ import annotations
 
-from slimexport.target.precision import Difference, row_of
+from pathlib import Path
+
+import numpy as np
+
+from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.onnx_files.runner import onnx_runner
 from slimexport.target.proof.comparing import finite
-from slimexport.target.proof.running import run_probes
+from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
+from slimexport.target.proof.running import run_on_probes
+from slimexport.target.records import to_json
 from slimexport.target.reference import Probes
-from slimexport.target.runners import Runner
-from slimexport.target.verification import FAILED, PASSED, Verification
+from slimexport.target.tensors import DetectorEntry
+from slimexport.target.verification import FAILED, IN_PART, PASSED, Verification
+from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import DetectorSettings
+from slimtrain.slimmable.network import SlimmableNetwork
+
+NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
 
 
-def verify_detections(runner: Runner, probes: Probes, precision: str) -> Verification:
-    proof = row_of(precision).proof
-    assert isinstance(proof, Difference)
-    comparison = run_probes(runner, probes)
-    return Verification(
-        status=PASSED if comparison.within(proof.tolerance) else FAILED,
+def verify_detector(
+    path: Path,
+    precision: str,
+    network: SlimmableNetwork,
+    plan: ChannelPlan,
+    settings: DetectorSettings,
+    entry: DetectorEntry,
+    image_size: ImageSize,
+    probes: Probes,
+) -> Verification:
+    """The verification of the file at `path`: its parts each on what the file has before it, with `network`, the dense
+    slimmable detector in float64, and what it detects on the probe images next to what the whole network does.
+
+    Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
+    """
+    runner = onnx_runner(path, precision)
+    parts = prove_parts(path, network, plan, settings, image_size, probes.images, precision)
+    check = Verification(
+        status=PASSED if parts.right else FAILED,
         backend=runner.backend,
-        max_rel_error=finite(comparison.max_rel_error),
-        tolerance=proof.tolerance,
-        output=comparison.output,
+        max_rel_error=finite(parts.error),
+        tolerance=parts.tolerance,
+        output=parts.part or None,
         probes=len(probes.images),
+        ties=parts.ties,
+        reason=parts.fault or None,
+    )
+    rules = rules_of(to_json(entry), sides(image_size))
+    if rules is None or not parts.right:
+        return check
+    agreement = agreement_of(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, parts.tolerance)
+    return _with_detections(check, parts, agreement)
+
+
+def _with_detections(check: Verification, parts: Parts, agreement: Agreement) -> Verification:
+    """A verification that passed part by part, with what came of the detections."""
+    explained = agreement.right or parts.ties > 0
+    status = FAILED if not explained else PASSED if agreement.detections else IN_PART
+    return Verification(
+        **{
+            **{name: getattr(check, name) for name in ("backend", "max_rel_error", "tolerance", "output", "probes")},
+            "status": status,
+            "reason": NOTHING if status == IN_PART else None if explained else agreement.why,
+            "detections": agreement.matched,
+            "ties": parts.ties + agreement.ties + (agreement.mismatches if explained else 0),
+            "box_error": finite(agreement.box_error),
+            "score_error": finite(agreement.score_error),
+        }
     )

@@ -229,6 +229,8 @@ class Config:
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
         check_detector(self.network, self.data, self.in_channels, vars(self))
+        if self.detector is not None:
+            self.detector.check_image_size(self.image_size)
 
     def _settle_detector(self) -> None:
         """Give a detector the settings that its network's name says."""

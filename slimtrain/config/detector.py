@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.image_size import ImageSize, format_size, sides
 from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.config.keys import key, keys_of
 from slimtrain.models.detector import (
@@ -141,6 +142,19 @@ class DetectorConfig:
             raise UserError(f"detector.anchor_{wrong}: the anchors of a {self.kind} have anchor_{theirs}. Set these.")
 
     @property
+    def stride(self) -> int:
+        """Of the coarsest stage: what divides the sides of images."""
+        return STAGE_STRIDES[len(self.depths) - 1 if self.backbone == RESNET else -1]
+
+    def check_image_size(self, image_size: ImageSize) -> None:
+        """UserError unless images of this size have whole maps at every stage."""
+        if any(side % self.stride for side in sides(image_size)):
+            raise UserError(
+                f"image_size is {format_size(image_size)}, expected sides that are multiples of {self.stride}, the stride of "
+                "the coarsest stage."
+            )
+
+    @property
     def box(self) -> BoxSettings:
         """What of all boxes are detections."""
         usual = usual_box(self.kind)
@@ -164,11 +178,12 @@ class DetectorConfig:
     ) -> DetectorSettings:
         """The detector on stages of `strides` for so many `classes`, images normalized by `mean` and `std`; of each object so
         many `keypoints`, 0 for COCO's 17. UserError where there are anchors for other levels."""
+        anchors = self._anchors(strides)
         try:
             return DetectorSettings(
                 classes,
                 self.kind,
-                self._anchors(strides),
+                anchors,
                 ProposalSettings(top_k=self.level_proposals, kept=self.proposals, nms=self.proposal_nms),
                 self.box,
                 MaskSettings() if self.kind == MASK else None,

@@ -59,6 +59,8 @@ def test_a_network_that_is_a_detector_has_settings_without_a_mapping() -> None:
         (["network=s_mask_rcn"], "did you mean 's_mask_rcnn'"),
         (["network=s_keypoint_rcnn"], "learns keypoints, and data scenes has none. Set data: coco"),
         (["data=digits"], "s_faster_rcnn is a detector, and data digits has no boxes. Set data to scenes or coco"),
+        (["image_size=100"], "image_size is 100, expected sides that are multiples of 16, the stride of the coarsest stage"),
+        (["image_size=128x80", "detector.backbone=resnet50"], "image_size is 128x80, expected sides .* multiples of 32"),
         (["in_channels=1"], "in_channels is 1, a detector's images have 3"),
         (["distill=true"], "distill is True: it is for classifiers, s_faster_rcnn is none"),
         (["compile=true"], "compile is True: it is for classifiers"),
@@ -113,5 +115,5 @@ def test_without_keys_anchors_and_boxes_are_the_kind_s_usual_ones(kind: str) -> 
 
 def test_anchors_of_another_number_of_levels_are_refused() -> None:
     config = DetectorConfig(FASTER, anchor_sizes=((8,), (16,)))
-    with pytest.raises(UserError, match=r"detector.anchor_sizes are 2, expected 5: the levels have strides 4, 8, 16, 32, 64"):
+    with pytest.raises(UserError, match=r"^detector.anchor_sizes are 2, expected 5: the levels have strides 4, 8, 16, 32, 64"):
         config.settings(10, RESNET_STRIDES)
