@@ -97,7 +97,7 @@ def curves(config: Any, save_to: Path | None = None) -> dict[str, Any]:
         if run.state.step % run.schedule.steps == 0:
             network = copy.deepcopy(run.trainer.tested)
             run.calibrate(network, plans)
-            tested.append([round(100 * scores.top1, 3) for scores in run.test(network, plans)])
+            tested.append([round(100 * scores.figures["top1"], 3) for scores in run.test(network, plans)])
             if save_to is not None:
                 save(finished_content(network, config, data.classes, None), save_to)
     by_width = dict(zip(("half", "full")[-len(widths) :], zip(*tested, strict=True), strict=True))

@@ -61,8 +61,8 @@ def ways(settings: Config, photos: Path, path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(exporter, "calibrate", calibrate)
     source = CalibrationImages(photos / "train", 4)
     plans = [US1.plan(0.2)]
-    exporter._calibrate(checkpoint, plans, source, preprocessing, exporter._files(["fp32"], source))
-    chosen = exporter._calibrate(checkpoint, plans, source, preprocessing, exporter._files(["int8"], source))
+    exporter._calibrate(checkpoint, plans, source, preprocessing, exporter._files(["fp32"], source), False)
+    chosen = exporter._calibrate(checkpoint, plans, source, preprocessing, exporter._files(["int8"], source), False)
     assert isinstance(chosen, Calibration)
     seen["training"] = [batch.images.numpy() for batch in run.training()]
     seen["testing"] = [batch.images.numpy() for batch in run.testing()]

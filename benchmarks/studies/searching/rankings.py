@@ -37,6 +37,7 @@ from slimtrain.search.request import PLANS
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import supernet_config, with_epochs
 from slimtrain.training.distributed import Processes
+from slimtrain.training.evaluate import Result
 from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.run import Run
 from slimtrain.training.testing import open_with_data
@@ -138,7 +139,8 @@ def by_training(
         write_plan_file(folder / PLANS / f"{plan.name}.yml", spec, plan, config.image_size, count(plan))
     data = Data(setting.data.train, setting.unseen, setting.data.classes)
     for seed in seeds:
-        results, began = [], time.perf_counter()
+        results: list[Result] = []
+        began = time.perf_counter()
         for number, plan in enumerate(plans, 1):
             alone, _ = plans_config(base, folder / PLANS, plan.name)
             with contextlib.redirect_stdout(io.StringIO()):
@@ -148,11 +150,11 @@ def by_training(
                 run.finish()
             results += run.test(run.trainer.tested, run.spec.plans)
             say(
-                f"trained {plan.name}, seed {seed}: error {100 * (1 - results[-1].top1):.2f} %, loss {results[-1].loss:.4f} "
+                f"trained {plan.name}, seed {seed}: error {100 * results[-1].error:.2f} %, loss {results[-1].figures['loss']:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"
             )
-        by_seed["error"].append([100 * (1 - result.top1) for result in results])
-        by_seed["loss"].append([result.loss for result in results])
+        by_seed["error"].append([100 * result.error for result in results])
+        by_seed["loss"].append([result.figures["loss"] for result in results])
     return by_seed
 
 

@@ -81,9 +81,13 @@ class Agreement:
         if self.reasons:
             more = f", and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
             return self.reasons[0] + more
-        return "" if self.right else (
-            f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
-            f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
+        return (
+            ""
+            if self.right
+            else (
+                f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
+                f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
+            )
         )
 
     def refuse(self, reason: str) -> None:
@@ -150,7 +154,9 @@ class _Image:
         self.result.matched += len(pairs)
         self.result.ties += _displaced([second for _, second in sorted(pairs)])
         self._errors(own, other, pairs)
-        only = [sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))]
+        only = [
+            sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))
+        ]
         self._explain(own, other, only)
 
     def _well_formed(self) -> bool:
@@ -200,7 +206,9 @@ class _Image:
                 mask = float(np.abs(self.given[MASKS][first].astype(np.float64) - self.expected[MASKS][second]).max())
                 result.mask_error = max(result.mask_error, mask)
                 if not mask <= self.mask:
-                    result.refuse(f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})")
+                    result.refuse(
+                        f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})"
+                    )
 
     def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
         """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""
@@ -216,9 +224,7 @@ class _Image:
             following = {
                 (place, row)
                 for place, row in waiting - explained
-                if any(
-                    side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained
-                )
+                if any(side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained)
             }
             if not following:
                 break

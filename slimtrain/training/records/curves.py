@@ -38,7 +38,7 @@ def draw_curves(folder: Path, rows: Sequence[SummaryRow], title: str) -> Path | 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
     figure.suptitle(printable(title), parse_math=False)
-    accurate = next((column for column in ACCURACIES if column in rows[0]), ACCURACIES[0])
+    accurate = next((column for column in ACCURACIES if column in rows[0]), "top1")
     plans = sorted({(float(row["width"]), str(row["plan"])) for row in rows}, reverse=True)
     for number, (width, plan) in enumerate(plans):
         own = [row for row in rows if row["plan"] == plan]
