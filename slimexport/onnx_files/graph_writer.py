@@ -95,7 +95,10 @@ def write_graph(
             ],
             sheet.initializers,
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[
+            helper.make_opsetid("", OPSET),
+            *(helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in sheet.nodes} - {""})),  # plugins
+        ],
         ir_version=IR_VERSION,
     )
     model.producer_name = "slimexport"

@@ -117,10 +117,11 @@ def _wider(kind: NumberType) -> list[str]:
 
 def declare(model: onnx.ModelProto, precision: str, opset: int, ir_version: int) -> None:
     """Set a model's opset and IR version, and the `precision` of its metadata where it has one."""
-    if opset > max(version.version for version in model.opset_import):
+    if opset > max(version.version for version in model.opset_import if not version.domain):
         _as_of(model.graph, opset)
+    domains = [version for version in model.opset_import if version.domain]  # of plugins
     del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", opset))
+    model.opset_import.extend([helper.make_opsetid("", opset), *domains])
     model.ir_version = ir_version
     for entry in model.metadata_props:
         if entry.key == "precision":

@@ -1,6 +1,6 @@
-"""A slimmable detector's forward pass in its two parts: what is computed of images, and what of regions of them.
+"""A slimmable detector's forward pass in its parts: what is computed of images, and what of regions of them.
 
-The second begins where the first ended: maps are computed once, and gradients flow through both.
+Each begins where the one before ended: maps are computed once, and gradients flow through all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from slimtrain.graph.graph import Graph, Value
+from slimtrain.graph.graph import Graph
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.prepared import Slots
@@ -19,11 +19,13 @@ from slimtrain.slimmable.prepared import Slots
 
 @dataclass(frozen=True)
 class First:
-    """What the first part gave: `outputs` by name, and the slots that the second goes on from."""
+    """What the first part gave, or several: `outputs` by name, and the slots that the next goes on from. `regions`: how many
+    of the network's inputs of regions it was computed of."""
 
     images: Tensor
     slots: Slots
     outputs: Mapping[str, Tensor]
+    regions: int = 0
 
 
 class Halves:
@@ -38,27 +40,40 @@ class Halves:
         return self.network.body
 
     @cached_property
+    def splits(self) -> tuple[int, ...]:
+        """Of each input of regions the first node that reads it or stands behind one that does; then the number of nodes."""
+        nodes = self.graph.nodes
+        firsts = [len(nodes)]
+        for name, _ in reversed(self.graph.inputs[1:]):
+            reading = (number for number, node in enumerate(nodes) if any(value.node == name for value in node.inputs))
+            firsts.insert(0, min(next(reading, len(nodes)), firsts[0]))
+        return tuple(firsts)
+
+    @property
     def split(self) -> int:
         """The first node that depends on regions; the number of nodes where none does."""
-        of_regions = {name for name, _ in self.graph.inputs[1:]}
-        for number, node in enumerate(self.graph.nodes):
-            if any(value.node in of_regions for value in node.inputs):
-                return number
-        return len(self.graph.nodes)
+        return self.splits[0]
 
-    @cached_property
-    def _before(self) -> dict[str, Value]:
-        """The outputs that are there by then."""
-        nodes = {node.name for node in self.graph.nodes[: self.split]}
+    def _outputs(self, slots: Slots, end: int) -> dict[str, Tensor]:
+        """The outputs that are there before node `end`."""
+        nodes = {node.name for node in self.graph.nodes[:end]}
         named = zip(self.graph.form.names, self.graph.outputs, strict=True)
-        return {name: value for name, value in named if value.node in nodes}
+        return {name: slots[self.body.order.slots[value]] for name, value in named if value.node in nodes}
 
     def first(self, images: Tensor) -> First:
         """Of images [B, 3, H, W] what does not depend on regions."""
         body, empty = self.body, [None] * (len(self.graph.inputs) - 1)
         slots = body.begin(images, *empty)
         body.run(slots, images, 0, self.split)
-        return First(images, slots, {name: slots[body.order.slots[value]] for name, value in self._before.items()})
+        return First(images, slots, self._outputs(slots, self.split))
+
+    def further(self, before: First, regions: Tensor) -> First:
+        """What the network's next regions [R, 5] add, those behind them not known yet. It can be called once for what was
+        `before`, as with `second`, whose place it takes step by step."""
+        slots, count = before.slots, before.regions + 1
+        slots[count] = regions
+        self.body.run(slots, before.images, self.splits[count - 1], self.splits[count])
+        return First(before.images, slots, self._outputs(slots, self.splits[count]), count)
 
     def second(self, first: First, *regions: Tensor) -> dict[str, Tensor]:
         """All outputs by name, at `regions` [R, 5]: one tensor for each of the network's further inputs. It can be called once

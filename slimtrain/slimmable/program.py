@@ -62,7 +62,7 @@ def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any
 
 
 TORCHVISION = ("roi_align",)  # operators that are torchvision's
-OURS = ("non_maximum_suppression",)  # entered into torch by those who write them into graphs
+OURS = ("non_maximum_suppression", "efficient_nms")  # entered into torch by those who write them into graphs
 
 
 def operator(op: str) -> Any:

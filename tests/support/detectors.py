@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
@@ -16,10 +17,12 @@ from torchvision.ops import roi_align
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.models.detector import (
     FASTER,
+    KEYPOINT,
     MASK,
     Anchors,
     BoxSettings,
     DetectorSettings,
+    KeypointSettings,
     MaskSettings,
     ProposalSettings,
 )
@@ -29,15 +32,23 @@ ANCHORS = Anchors(sizes=((16,), (32,)), ratios=((0.5, 1.0, 2.0),) * 2, strides=(
 
 
 def settings(
-    *, classes: int = 5, top_k: int = 100, kept: int = 60, candidates: int = 80, detections: int = 30, masks: bool = False
+    *,
+    classes: int = 5,
+    top_k: int = 100,
+    kept: int = 60,
+    candidates: int = 80,
+    detections: int = 30,
+    masks: bool = False,
+    keypoints: bool = False,
 ) -> DetectorSettings:
     return DetectorSettings(
         classes=classes,
-        kind=MASK if masks else FASTER,
+        kind=MASK if masks else KEYPOINT if keypoints else FASTER,
         anchors=ANCHORS,
         proposals=ProposalSettings(top_k=top_k, kept=kept),
         box=BoxSettings(candidates=candidates, detections=detections),
         mask=MaskSettings(roi_size=4, size=8) if masks else None,
+        keypoints=KeypointSettings(count=2, roi_size=4, size=16) if keypoints else None,
     )
 
 
@@ -107,6 +118,8 @@ class TwoLevels(nn.Module):
         self.box_predictor = FastRCNNPredictor(16, rows)
         if given.mask is not None:
             self.mask_predictor = MaskRCNNPredictor(8, 8, rows)
+        if given.keypoints is not None:
+            self.keypoint_predictor = KeypointRCNNPredictor(8, given.keypoints.count)
 
     def forward(self, images: Tensor, rois: Tensor, mask_rois: Tensor | None = None) -> dict[str, Tensor]:
         fine = self.stem(images)
@@ -118,6 +131,8 @@ class TwoLevels(nn.Module):
         outputs |= {"class_logits": logits, "box_deltas": codes}
         if mask_rois is not None and self.given.mask is not None:
             outputs["mask_logits"] = self.mask_predictor(self.pooled(maps, mask_rois, self.given.mask.roi_size))
+        if mask_rois is not None and self.given.keypoints is not None:
+            outputs["keypoint_logits"] = self.keypoint_predictor(self.pooled(maps, mask_rois, self.given.keypoints.roi_size))
         return outputs
 
     def pooled(self, maps: list[Tensor], rois: Tensor, size: int) -> Tensor:
@@ -141,7 +156,7 @@ def two_levels(given: DetectorSettings) -> TwoLevels:
 def examples(given: DetectorSettings, image: tuple[int, int] = IMAGE) -> tuple[Tensor, ...]:
     """Inputs of a dense graph that fits: two images, with as many regions as there are proposals and detections."""
     draw = torch.Generator().manual_seed(1)
-    counts = [Proposals(given, image).kept, *([given.box.detections] if given.mask is not None else [])]
+    counts = [Proposals(given, image).kept, *([given.box.detections] if given.mask or given.keypoints else [])]
     regions = []
     for count in counts:
         corner = torch.rand(2 * count, 2, generator=draw) * 40

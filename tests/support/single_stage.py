@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
 from typing import Any
 
 import torch
@@ -75,3 +74,34 @@ def rows(level: Tensor, columns: int) -> Tensor:
     split = level.view(images, -1, columns, height, width).permute(0, 3, 4, 1, 2)
     flat: Tensor = split.reshape(images, -1, columns)
     return flat
+
+
+class Levels(nn.Module):
+    """A dense graph: maps that halve five times, and heads on each."""
+
+    def __init__(self, given: DetectorSettings) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, 8, 1), nn.ReLU())
+        downs = [nn.Sequential(nn.Conv2d(12, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU()) for _ in STRIDES[1:]]
+        self.downs = nn.ModuleList(downs)
+        columns = given.classes + (given.kind == SSDLITE)
+        self.logits = nn.ModuleList([nn.Conv2d(12, count * columns, 3, 1, 1) for count in given.anchors.counts])
+        self.boxes = nn.ModuleList([nn.Conv2d(12, count * 4, 3, 1, 1) for count in given.anchors.counts])
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = [self.stem(images)]
+        for down in self.downs:
+            maps.append(down(maps[-1]))
+        outputs = {f"class_logits{i}": head(x) for i, (head, x) in enumerate(zip(self.logits, maps, strict=True))}
+        return outputs | {f"box_deltas{i}": head(x) for i, (head, x) in enumerate(zip(self.boxes, maps, strict=True))}
+
+
+def single_levels(given: DetectorSettings) -> Levels:
+    """One whose outputs differ from place to place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Levels(given)
+    with torch.no_grad():
+        for head in module.logits:
+            head.weight.mul_(20)  # type: ignore[union-attr, operator]
+    return module.eval()

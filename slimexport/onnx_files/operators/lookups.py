@@ -171,6 +171,29 @@ def non_maximum_suppression(call: Call) -> str:
     return call.emit("ScatterND", nothing, pairs, ones)
 
 
+PLUGINS = "trt.plugins"  # the domain that onnxruntime knows TensorRT's plugins by; TensorRT's own parser asks for none
+
+
+@form("efficient_nms")
+def efficient_nms(call: Call) -> list[str]:
+    """TensorRT's plugin, which no other runtime has; boxes are corners, there is no background among the classes."""
+    return call.several(
+        "EfficientNMS_TRT",
+        4,
+        call.value("boxes"),
+        call.value("scores"),
+        domain=PLUGINS,
+        plugin_version="1",
+        background_class=-1,
+        max_output_boxes=int(call["detections"]),
+        score_threshold=float(call["score_threshold"]),
+        iou_threshold=float(call["iou_threshold"]),
+        score_activation=0,
+        class_agnostic=0,
+        box_coding=0,
+    )
+
+
 REFUSED = {
     **dict.fromkeys(("topk", "argsort", "kthvalue", "median"), UNORDERED),
     **dict.fromkeys(("nonzero", "unique_dim", "_unique2", "masked_select"), "makes as many numbers as the images decide on"),

@@ -25,11 +25,11 @@ LOWEST = -6e4  # below what maps hold, and a number in half precision too
 
 
 class Keypoints(nn.Module):
-    """`boxes` [B, D, 4], `labels` [B, D] and keypoint logits [B D, K, s, s] -> `keypoints` [B, D, K, 3]: x and y in pixels, and
-    1; `keypoint_scores` [B, D, K]: the enlarged map there; `settled` [B]. Where no detection is (label 0) they are 0.
+    """`boxes` [B, D, 4], `labels` [B, D] and keypoint logits [B D, K, s, s] -> `keypoints` [B, D, K, 3]: x and y in pixels,
+    and 1; `keypoint_scores` [B, D, K]: the enlarged map there; `settled` [B]. Where no detection is (label 0) they are 0.
 
-    What torchvision's heatmaps_to_keypoints gives, to rounding, where `settled`. Where two places are equally high, to rounding,
-    it may be the other one. `image_size`: how large a detection may be; `cells`: of a map, how many are looked into.
+    What torchvision's heatmaps_to_keypoints gives, to rounding, where `settled`. Where two places are equally high but for
+    rounding it may be the other one. `image_size`: how large a detection may be; `cells`: of a map, how many are looked into.
     """
 
     def __init__(self, settings: KeypointSettings, image_size: ImageSize, cells: int = CELLS) -> None:

@@ -138,6 +138,13 @@ class SsdDetections(SingleStage):
         return {**given, "settled": settled.reshape(-1, classes).all(1)}
 
 
+def of_single_stage(
+    settings: DetectorSettings, image_size: ImageSize, suppression: Suppression | None = None
+) -> RetinaDetections | SsdDetections:
+    """What makes detections of a single-stage detector's outputs."""
+    return (RetinaDetections if settings.kind == RETINA else SsdDetections)(settings, image_size, suppression)
+
+
 class RawSingleStage(SingleStage):
     """-> `boxes` [B, N, 4] of all anchors within the image and `scores` [B, N, C]: for a consumer's own NMS."""
 

@@ -68,5 +68,18 @@ def test_without_regions_all_is_in_the_first_part() -> None:
     assert all(torch.equal(first[name], value) for name, value in whole.items())
 
 
+def test_regions_can_come_one_after_the_other() -> None:
+    """Those of masks are of what is detected, which the box head says first."""
+    network, (images, rois, mask_rois) = network_of(MASK)
+    halves = Halves(network.eval())
+    whole = network(images, rois, mask_rois)
+    boxes = halves.further(halves.first(images), rois)
+    assert set(whole) - set(boxes.outputs) == {"mask_logits"}
+    masks = halves.further(boxes, mask_rois)
+    assert list(masks.outputs) == list(whole)
+    for name, value in whole.items():
+        torch.testing.assert_close(masks.outputs[name], value, rtol=0, atol=0)
+
+
 def _names(network: SlimmableNetwork) -> tuple[str, ...]:
     return network.body.order.graph.form.names
