@@ -54,8 +54,8 @@ def _shaken(values: Array, jitter: float, draw: np.random.Generator) -> Array:
 
 
 class _Layers:
-    """Writes the model that holds all layers, node by node, and runs it. Not `rounded`: what it gives are numbers as they were
-    before the file's type held them."""
+    """Writes the model that holds all layers, node by node, and runs it. Not `rounded`: what layers read and give are numbers as they
+    were before the file's type held them."""
 
     def __init__(self, recorded: Recorded, values: Values, *, rounded: bool = True) -> None:
         self.recorded, self.values, self.rounded = recorded, values, rounded
@@ -118,7 +118,7 @@ class _Layers:
         if scale is not None and name in self.values.integers:
             read = f"{name}.{number}.{place}"
             self.fed[read] = self.values.integers[name].astype(np.float32) * np.float32(scale)
-            return self._rounded(read)
+            return self._rounded(read) if self.rounded else read
         if (number, place) in self.recorded.unpaired and name in self.values.plain:
             self.fed[f"{name}.plain"] = self.values.plain[name]
             return f"{name}.plain"
@@ -126,7 +126,7 @@ class _Layers:
             return self.computed[name]
         self.fed[name] = self.values.there[name]
         image = name == self.recorded.base.graph.input[0].name and name not in self.recorded.forms
-        return self._rounded(name) if image else name
+        return self._rounded(name) if image and self.rounded else name
 
     def _as_in_the_file(self, value: str, name: str) -> str:
         """A layer's result in the numbers that the file has for it."""

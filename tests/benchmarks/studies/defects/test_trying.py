@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.studies.defects.__main__ import summary
+from benchmarks.studies.defects.__main__ import chosen, summary, with_earlier
 from benchmarks.studies.defects.trying import HARMLESS, MISSED, OUTCOMES, attempts
 from benchmarks.studies.defects.victim import AGAIN, AT_EXPORT, CAUGHT, ELSEWHERE, WAYS, Once, Victim
 from slimexport.target.arrays import Array
+from slimtrain.base.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +63,26 @@ def test_the_summary_has_a_row_for_each_way_and_precision() -> None:
     header, *lines = summary(rows)
     assert header[-4:] == list(OUTCOMES)
     assert [line[2:] for line in lines] == [["2", "0", "2", "0", "0"], ["2", "0", "1", "1", "0"], ["2", "0", "1", "0", "1"]]
+
+
+def test_only_precisions_of_files_are_tried_and_in_the_tables_order() -> None:
+    assert chosen("int8,fp32") == ["fp32", "int8"]
+    with pytest.raises(UserError, match="precision 'tf32': not a file's"):
+        chosen("fp16,tf32")
+
+
+def result_of(command: str, *rows: tuple[str, str, str]) -> dict[str, Any]:
+    made = [{"network": network, "precision": precision, "outcome": outcome} for network, precision, outcome in rows]
+    return {"command": command, "tolerances": [dict(row) for row in made], "rows": made}
+
+
+def test_what_the_same_command_measured_of_other_precisions_stays(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "r.json", ("a", "fp32", "old"), ("b", "fp32", "old")
+    path.write_text(json.dumps(result_of("same", first, ("a", "fp16", "old"), second, ("b", "fp16", "old"))))
+    now = result_of("same", ("a", "fp16", "new"), ("b", "fp16", "new"))
+    expected = result_of("same", first, ("a", "fp16", "new"), second, ("b", "fp16", "new"))
+    assert with_earlier(path, "same", now) == expected
+    other = result_of("another", ("a", "fp16", "new"))
+    assert with_earlier(path, "another", other) == other
+    assert with_earlier(tmp_path / "none.json", "same", now) == now
+    assert with_earlier(None, "same", now) == now

@@ -20,6 +20,7 @@ from slimexport.onnx_files.layer_proof import proof as proving
 from slimexport.onnx_files.layer_proof.proof import Layers, computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.layer_proof.values import values_of
 from slimexport.onnx_files.pairs import Recorded
+from slimexport.onnx_files.typed import cast_twin
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimtrain.data.noise import noise_images
 from tests.support.graph_cases import randomized
@@ -28,6 +29,7 @@ from tests.support.onnx_writing import module_onnx
 SIZE = 16
 PRECISIONS = tuple(name for name in WRITERS if name != "fp32")
 INTEGERS = tuple(name for name in PRECISIONS if name.startswith("int8"))
+STEPS = {"fp16": 2**-10, "bf16": 2**-7, "int8-fp16": 2**-10}  # of a number, to the next one of the type around it
 
 
 class Network(nn.Module):
@@ -118,6 +120,41 @@ def test_two_channels_exchanged(precision: str) -> None:
 
     assert not proof(precision, lambda model: changed(weight_of(model, "Conv", 1), exchange)).right
     assert not proof(precision, lambda model: changed(weight_of(model, "Gemm", 0), exchange)).right
+
+
+@pytest.mark.parametrize("precision", STEPS)
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_bias_that_is_little_next_to_its_layers_largest_number(precision: str, number: int) -> None:
+    """Four roundings of the largest number, which is more than most numbers of a channel may be off by."""
+    file = written(precision)
+    node = [node for node in file.model.graph.node if node.op_type == "Conv"][number]
+    values = values_of(cast_twin(file.model), file.recorded, noise_images(2, SIZE, 1), as_written=True)
+    step = 4 * STEPS[precision] * np.abs(values.there[node.output[0]]).max()
+    bias = next(tensor.name for tensor in file.model.graph.initializer if tensor.name == node.input[2])
+
+    def off(model: onnx.ModelProto) -> None:
+        def one_channel(values: np.ndarray) -> np.ndarray:
+            moved = values.astype(np.float32)
+            moved[3] += step
+            return moved
+
+        changed(next(tensor for tensor in model.graph.initializer if tensor.name == bias), one_channel)
+
+    layers = proof(precision, off)
+    assert not layers.right and layers.worst == node.output[0], layers
+
+
+def test_the_first_image_that_shows_an_error_is_the_last_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    real = values_of
+
+    def counted(model: onnx.ModelProto, recorded: Recorded, images: np.ndarray, *, as_written: bool) -> Any:
+        counts.append(len(images))
+        return real(model, recorded, images, as_written=as_written)
+
+    monkeypatch.setattr(proving, "values_of", counted)
+    assert not proof("fp16", lambda model: changed(weight_of(model, "Conv", 0), negate_all)).right
+    assert counts == [1]
 
 
 @pytest.mark.parametrize("precision", INTEGERS)
