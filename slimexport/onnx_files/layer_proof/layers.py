@@ -54,8 +54,8 @@ def _shaken(values: Array, jitter: float, draw: np.random.Generator) -> Array:
 
 
 class _Layers:
-    """Writes the model that holds all layers, node by node, and runs it. Not `rounded`: what layers read and give are numbers as they
-    were before the file's type held them."""
+    """Writes the model that holds all layers, node by node, and runs it. Not `rounded`: what layers read and give are numbers
+    as they were before the file's type held them."""
 
     def __init__(self, recorded: Recorded, values: Values, *, rounded: bool = True) -> None:
         self.recorded, self.values, self.rounded = recorded, values, rounded

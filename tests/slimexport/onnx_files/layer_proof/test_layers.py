@@ -33,7 +33,7 @@ def test_a_number_that_is_rounded_the_other_way_is_not_taken_for_one_that_jitter
     moved, expected = moved_alone(recorded, values, JITTER, 3), layers_alone(recorded, values)
     assert set(moved) == set(expected)
     for value, most in moved.items():
-        assert 0 <= most.min() and most.max() < 2**-18 * np.abs(expected[value]).max(), value
+        assert most.min() >= 0 and most.max() < 2**-18 * np.abs(expected[value]).max(), value
     convolutions = [node.output[0] for node in recorded.base.graph.node if node.op_type == "Conv"]
     assert all((moved[value] > 0).mean() > 0.9 for value in convolutions)
 
