@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import Batch, Size
+from slimtrain.tracing.untouched import untouched
 
 # Images that a module is exported with: a prime, the first that no size of the module or its images is a multiple of, so that
 # every size which is a multiple of it is known to count images. Nothing is computed with them, they are never touched.
@@ -46,7 +47,7 @@ def exported_program(module: nn.Module, example: Tensor | Sequence[Tensor]) -> E
     first, *others = inputs_of(example)
     batch = _batch(module, (first, *others))
     rows = [batch, *(batch * (other.shape[0] // first.shape[0]) for other in others)]
-    given = tuple(torch.empty((n, *x.shape[1:]), dtype=x.dtype) for n, x in zip(rows, (first, *others), strict=True))
+    given = tuple(untouched((n, *x.shape[1:]), x.dtype) for n, x in zip(rows, (first, *others), strict=True))
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, given, strict=False)

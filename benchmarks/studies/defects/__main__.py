@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def with_earlier(path: Path | None, command: str, result: dict[str, Any]) -> dic
     earlier = json.loads(path.read_text())
     if earlier["command"] != command:
         return result
+    earlier["rows"] = unpacked(earlier["rows"])
     now = {row["precision"] for row in result["rows"]}
     joined = {
         key: sorted(
@@ -69,6 +71,17 @@ def with_earlier(path: Path | None, command: str, result: dict[str, Any]) -> dic
         for names in [list(dict.fromkeys(row["network"] for row in [*earlier[key], *result[key]]))]
     }
     return {**result, **joined}
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as a file has thousands of them: the columns' names, and a line of JSON for each row."""
+    columns = list(rows[0]) if rows else []
+    return {"columns": columns, "lines": [json.dumps([row[column] for column in columns]) for row in rows]}
+
+
+def unpacked(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows again."""
+    return [dict(zip(table["columns"], json.loads(line), strict=True)) for line in table["lines"]]
 
 
 def main() -> None:
@@ -95,11 +108,16 @@ def main() -> None:
         ]
         rows, tolerances = tried(tasks, arguments.processes)
         command = " ".join(_words(arguments))
-        result = {"command": command, "environment": environment(), "tolerances": tolerances, "rows": rows}
+        result: dict[str, Any] = {
+            "command": command,
+            "environment": environment(),
+            "tolerances": tolerances,
+            "rows": rows,
+        }
         result = with_earlier(arguments.json, command, result)
         header, *lines = summary(result["rows"])
         print(table(header, lines))
-        write_result(arguments.json, result)
+        write_result(arguments.json, {**result, "rows": packed(result["rows"])})
 
 
 def _words(arguments: Any) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.studies.defects.__main__ import chosen, summary, with_earlier
+from benchmarks.studies.defects.__main__ import chosen, packed, summary, unpacked, with_earlier
 from benchmarks.studies.defects.trying import HARMLESS, MISSED, OUTCOMES, attempts
 from benchmarks.studies.defects.victim import AGAIN, AT_EXPORT, CAUGHT, ELSEWHERE, WAYS, Once, Victim
 from slimexport.target.arrays import Array
@@ -78,7 +78,9 @@ def result_of(command: str, *rows: tuple[str, str, str]) -> dict[str, Any]:
 
 def test_what_the_same_command_measured_of_other_precisions_stays(tmp_path: Path) -> None:
     path, first, second = tmp_path / "r.json", ("a", "fp32", "old"), ("b", "fp32", "old")
-    path.write_text(json.dumps(result_of("same", first, ("a", "fp16", "old"), second, ("b", "fp16", "old"))))
+    before = result_of("same", first, ("a", "fp16", "old"), second, ("b", "fp16", "old"))
+    path.write_text(json.dumps({**before, "rows": packed(before["rows"])}))
+    assert unpacked(packed(before["rows"])) == before["rows"] and unpacked(packed([])) == []
     now = result_of("same", ("a", "fp16", "new"), ("b", "fp16", "new"))
     expected = result_of("same", first, ("a", "fp16", "new"), second, ("b", "fp16", "new"))
     assert with_earlier(path, "same", now) == expected
