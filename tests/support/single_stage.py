@@ -40,15 +40,15 @@ def torchvision_single(
             "cls_logits": [rows(level, given.classes) for level in logits],
             "bbox_regression": [rows(level, 4) for level in codes],
         }
-        found = network.postprocess_detections(of_levels, [anchors] * len(sizes), sizes)
+        images = network.postprocess_detections(of_levels, [anchors] * len(sizes), sizes)
     else:
         outputs = {
             "cls_logits": torch.cat([rows(level, given.classes + 1) for level in logits], 1),
             "bbox_regression": torch.cat([rows(level, 4) for level in codes], 1),
         }
-        found = network.postprocess_detections(outputs, [torch.cat(anchors)] * len(sizes), sizes)
+        images = network.postprocess_detections(outputs, [torch.cat(anchors)] * len(sizes), sizes)
     first = 1 if given.kind == RETINA else 0
-    return [(image["boxes"], image["scores"], image["labels"] + first) for image in found]
+    return [(image["boxes"], image["scores"], image["labels"] + first) for image in images]
 
 
 def torchvision_detector(given: DetectorSettings) -> Any:
@@ -103,5 +103,5 @@ def single_levels(given: DetectorSettings) -> Levels:
         module = Levels(given)
     with torch.no_grad():
         for head in module.logits:
-            head.weight.mul_(20)  # type: ignore[union-attr, operator]
+            head.weight.mul_(20)  # type: ignore[operator]
     return module.eval()

@@ -50,12 +50,12 @@ class Keypoints(nn.Module):
         axes = (rows, numbers - rows * (self.size + 1))  # of cells, [R, K, T] each
         y, x = (self._places(*of_axis) for of_axis in zip(axes, begins, lengths, self.most, strict=True))
         scores, place = self._highest(self._around(maps, *axes), y, x)
-        found = [
+        positions = [
             low[:, None] + (place_ + 0.5) * (length / length.ceil())[:, None]
             for low, place_, length in ((left, place[1], lengths[1]), (top, place[0], lengths[0]))
         ]
         there = (labels > 0).to(maps.dtype)
-        coordinates = torch.stack([*found, torch.ones_like(scores)], -1).reshape(-1, objects, points, 3)
+        coordinates = torch.stack([*positions, torch.ones_like(scores)], -1).reshape(-1, objects, points, 3)
         settled = (rest <= scores).all(1).reshape(-1, objects)
         return {
             "keypoints": coordinates * there[:, :, None, None],
