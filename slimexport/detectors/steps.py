@@ -65,7 +65,14 @@ def detected_images(
 
 def precision_of(source: str | Path, detector: OpenDetector, preprocessing: Preprocessing, workers: int | None) -> Measuring:
     """What measures a detector's files on the annotated images of `source` (`annotated_images`, whose errors it raises)."""
-    from slimexport.detectors.precision import annotated_images, measure
+    from slimexport.detectors.precision import annotated_images, measure, tell_apart
 
     images = annotated_images(source, detector, preprocessing, workers)
-    return lambda runners, plans: measure(runners, plans, images, detector)
+
+    def measured(runners: Sequence[Callable[[Any], Any]], plans: Sequence[ChannelPlan]) -> list[Accuracy]:
+        accuracies = measure(runners, plans, images, detector)
+        for plan, accuracy in zip(plans, accuracies, strict=True):
+            tell_apart(plan.name, accuracy)
+        return accuracies
+
+    return measured

@@ -1,0 +1,78 @@
+"""Average precision of exported files: that of the checkpoint, on the same images."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import slimexport
+from slimexport.detectors.form import Detecting
+from slimexport.detectors.precision import tell_apart
+from slimexport.request import Proof
+from slimexport.target.manifest import Accuracy
+from slimtrain.base.errors import UserError
+from slimtrain.base.packages import is_installed
+from tests.support.exported_detectors import detector_checkpoint
+
+NAMES = ("one", "two", "three")
+needed = pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="needs the extra detection")
+
+
+def coco_folder(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
+    """Four images of two sizes, an object on each."""
+    images, boxes = [], []
+    (folder / "val").mkdir(parents=True)
+    for number in range(1, 5):
+        width, height = (96, 64) if number % 2 else (50, 80)
+        picture = Image.effect_noise((width, height), 60).convert("RGB")
+        picture.save(folder / "val" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
+        box = {"bbox": [10, 10, 30, 25], "area": 750, "iscrowd": 0}
+        boxes.append({"id": number, "image_id": number, "category_id": 1 + number % 3, **box})
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    (folder / "val.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    return folder
+
+
+@needed
+def test_files_are_as_precise_as_the_checkpoint(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    path = detector_checkpoint(tmp_path, class_names=NAMES)
+    proof = Proof(verify=False, accuracy_data=data)
+    manifest = slimexport.export(path, output_dir=tmp_path / "bundle", proof=proof, detecting=Detecting(score=0.01))
+    for artifact in manifest.artifacts:
+        accuracy = artifact.accuracy
+        assert accuracy is not None and accuracy.images == 4 and accuracy.data == "data" and accuracy.top1 is None
+        assert accuracy.ap is not None and accuracy.ap50 is not None and accuracy.checkpoint_ap is not None
+        assert abs(accuracy.ap - accuracy.checkpoint_ap) <= 1e-3 and accuracy.ap <= accuracy.ap50
+        assert accuracy.share == accuracy.ap and accuracy.sha256 == artifact.sha256
+
+
+@needed
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    path = detector_checkpoint(tmp_path, class_names=NAMES)
+    with pytest.raises(UserError, match=r"scenes: has 10 classes, .* has 3"):
+        slimexport.export(path, output_dir=tmp_path / "b", proof=Proof(accuracy_data="scenes"))
+    data = coco_folder(tmp_path / "data", ("one", "four", "three"))
+    with pytest.raises(UserError, match=r"has a class 'four' where .* has 'two'"):
+        slimexport.export(path, output_dir=tmp_path / "b", proof=Proof(accuracy_data=data))
+
+
+@needed
+def test_raw_boxes_have_no_precision_and_folders_are_to_be_there(tmp_path: Path) -> None:
+    path = detector_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="--nms none leaves them to you"):
+        slimexport.export(path, output_dir=tmp_path / "b", proof=Proof(accuracy_data="scenes"), detecting=Detecting("none"))
+    with pytest.raises(UserError, match="no such folder"):
+        slimexport.export(path, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "nothing"))
+
+
+def test_what_differs_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        tell_apart("a", Accuracy(images=1, data="d", ap=0.5, checkpoint_ap=0.5005))
+        tell_apart("b", Accuracy(images=1, data="d", ap=0.5, checkpoint_ap=0.502))
+    assert [record.message for record in caplog.records] == ["b: its average precision is 0.5000, the checkpoint's 0.5020"]
