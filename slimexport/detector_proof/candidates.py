@@ -26,9 +26,7 @@ def proposal_limits(settings: DetectorSettings, image_size: ImageSize) -> Limits
     return Limits(rules.score, rules.least_size, rules.nms, Proposals(settings, image_size).kept, every, inclusive=True)
 
 
-def proposal_candidates(
-    settings: DetectorSettings, image_size: ImageSize, maps: Mapping[str, Tensor]
-) -> list[Candidates]:
+def proposal_candidates(settings: DetectorSettings, image_size: ImageSize, maps: Mapping[str, Tensor]) -> list[Candidates]:
     """Of every image, by the `objectness0`, ... and `deltas0`, ... of all levels [B, ...] in float64. Groups are levels; the
     best of each are found by numbers that both sides have alike, so that their order is exact."""
     parts = []
@@ -66,9 +64,7 @@ def detection_candidates(
         near = (scores[image] > settings.box.score - NEAR_THRESHOLD) & valid[image, :, None]
         owners, numbers = near.nonzero(as_tuple=True)
         boxes, margins = _boxes(settings, image_size, codes[image][near], rois[image][owners], settings.box.weights)
-        result.append(
-            Candidates(boxes.numpy(), margins.numpy(), scores[image][near].numpy(), (numbers + 1).numpy())
-        )
+        result.append(Candidates(boxes.numpy(), margins.numpy(), scores[image][near].numpy(), (numbers + 1).numpy()))
     return result
 
 

@@ -32,7 +32,7 @@ def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int,
         shape = (images, channels, *grid)
         if name.startswith("objectness"):
             leads = not scarce or int(name.removeprefix("objectness")) == number // 2 % levels
-            values[name] = _patches(draw, shape) - (2.0 if leads else 7.0)
+            values[name] = _patches(draw, shape) - ((4.0 if scarce else 2.0) if leads else 8.0)
         else:
             codes = _codes(draw, (images, channels // 4, *grid), settings.proposals.least_size / 16, 0.1)
             values[name] = np.moveaxis(codes, -1, 2).reshape(shape)
@@ -40,8 +40,10 @@ def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int,
     likely = 2 if scarce else settings.classes
     logits = np.full((rows, classes), UNLIKELY) + draw.standard_normal((rows, classes))
     logits[:, 0] = 0
-    own = draw.permuted(np.tile(np.arange(1, classes), (rows, 1)), axis=1)[:, :likely] if not scarce else np.tile(
-        draw.permutation(settings.classes)[: min(likely, settings.classes)] + 1, (rows, 1)
+    own = (
+        draw.permuted(np.tile(np.arange(1, classes), (rows, 1)), axis=1)[:, :likely]
+        if not scarce
+        else np.tile(draw.permutation(settings.classes)[: min(likely, settings.classes)] + 1, (rows, 1))
     )
     share = min(1.0, 2 * settings.box.candidates / (rows / images * own.shape[1]))
     there = draw.random(own.shape) < (0.6 * min(share / 2, 1.0) if scarce else share)

@@ -139,7 +139,10 @@ class _Proving:
                     count = len(array) // len(batch)
                     if not np.array_equal(array[:, 0], np.repeat(np.arange(len(batch)), count)):
                         self.parts.refuse(f"its {name} are of other images than they should be")
-                arrays = [np.concatenate([array[:, :1] + batch[0], array[:, 1:]], 1) for array, batch in zip(arrays, batches, strict=True)]
+                arrays = [
+                    np.concatenate([array[:, :1] + batch[0], array[:, 1:]], 1)
+                    for array, batch in zip(arrays, batches, strict=True)
+                ]
             joined[name] = np.concatenate(arrays)
         return joined
 
@@ -163,8 +166,11 @@ class _Proving:
             held = []
             for name, expected in exact.items():
                 rows = slice(None) if but is None or name not in but else ~but[name]
-                held.append(Pair(name, given[name][rows], expected.numpy()[rows]) if given[name].shape == tuple(expected.shape)
-                            else Pair(name, given[name], expected.numpy()))
+                held.append(
+                    Pair(name, given[name][rows], expected.numpy()[rows])
+                    if given[name].shape == tuple(expected.shape)
+                    else Pair(name, given[name], expected.numpy())
+                )
             return held
 
         comparison = compare_all(pairs(values))
@@ -192,7 +198,9 @@ class _Proving:
     # -- choices
 
     def _choices(self, values: Mapping[str, Array], where: str) -> None:
-        doubled = {name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items() if array.dtype.kind == "f"}
+        doubled = {
+            name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items() if array.dtype.kind == "f"
+        }
         images = len(values[SETTLED])
         rows = values[ROWS].reshape(images, -1, 5)[..., 1:].astype(np.float64)
         rois = torch.from_numpy(rows)
@@ -242,9 +250,7 @@ class _Proving:
         if self.masks and self.parts.right:
             self._masks(values, where)
 
-    def _raw(
-        self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
-    ) -> None:
+    def _raw(self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str) -> None:
         raw = RawDetections(self.settings, self.image_size, rois.shape[1])
         expected = raw(rois, _valid(rois), doubled[LOGITS], doubled[CODES])
         self._near(values, {name: tensor.numpy() for name, tensor in expected.items()}, where)
@@ -260,7 +266,9 @@ class _Proving:
         comparison = compare_all([Pair(name, values[name], array) for name, array in expected.items()])
         if not comparison.within(RAW):
             what = comparison.output or next(iter(expected))
-            self.parts.refuse(f"{where} its {what} are off by {comparison.max_rel_error:.3g} of their scale (at most {RAW:.0e})")
+            self.parts.refuse(
+                f"{where} its {what} are off by {comparison.max_rel_error:.3g} of their scale (at most {RAW:.0e})"
+            )
 
     def _count(self, judged: Judged, what: str) -> None:
         self.parts.rows += judged.rows
@@ -304,7 +312,9 @@ class _Proving:
                 return
         ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
         if ties > max(1, MOST_TIES * rows):
-            self.parts.refuse(f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})")
+            self.parts.refuse(
+                f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})"
+            )
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

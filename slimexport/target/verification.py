@@ -33,7 +33,9 @@ class Verification(Record):
     scale). What a file of fewer bits gave when it was proven may be off by `own_tolerance` of its scale elsewhere, where
     roundings fall otherwise; `own_error` is how far it is off here; where `own_runtime` runs it, it gives the same again. Of
     the `watched` channels that layers read, `unexercised` are the same everywhere on all probe images, so that what is wrong
-    with them goes unseen: where other images move many of these, the status is `partly`."""
+    with them goes unseen: where other images move many of these, the status is `partly`. Of a detector's files `detections` are
+matched one to one; their boxes are off by `box_error` pixels at most, their scores by `score_error`; near-equals decided `ties`
+of all choices otherwise."""
 
     status: str
     backend: str | None = None
@@ -60,6 +62,10 @@ class Verification(Record):
     layers: Count | None = None
     worst_layer: str | None = None
     layer_error: float | None = null_where(lambda check: check.layers is not None)
+    detections: Count | None = None
+    ties: Count | None = None
+    box_error: Magnitude | None = None
+    score_error: Magnitude | None = None
     batches: tuple[int, ...] | None = None
     by_batch: tuple[BatchFigures, ...] | None = None
     reason: str | None = None

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimexport.target.arrays import Array
-from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Manifest
 from slimexport.target.proof.comparing import Pair
+from slimtrain.base.image_size import sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
@@ -36,19 +37,13 @@ class Rules:
     side: float
 
 
-def rules_of(plain: Mapping[str, object], image_size: Sequence[int]) -> Rules | None:
-    """The rules in a manifest's `detector`; None of files that choose nothing (`nms` none). BundleError for what is none."""
-    if plain.get("nms") == "none":
+def rules_of(manifest: Manifest) -> Rules | None:
+    """The rules of a bundle's files; None where they choose no boxes."""
+    detector = manifest.detector
+    if detector is None or not is_of_detections([result.name for result in manifest.results]):
         return None
-    box = plain.get("box")
-    try:
-        assert isinstance(box, Mapping)
-        score, nms, count = (float(box.get(key, usual)) for key, usual in (("score", 0.05), ("nms", 0.5), ("detections", 100)))
-    except (AssertionError, TypeError, ValueError) as error:
-        raise BundleError("its manifest's detector.box tells no score, nms and detections. Export again.") from error
-    if not (0 <= score < 1 and 0 < nms <= 1 and 1 <= count <= 10**6):
-        raise BundleError(f"its manifest's detector.box is of score {score:g}, nms {nms:g}, {count:g}. Export again.")
-    return Rules(score, nms, int(count), float(max(image_size)))
+    box = detector.box
+    return Rules(box.score, box.nms, box.detections, float(max(sides(manifest.input.image_size))))
 
 
 @dataclass
@@ -81,9 +76,13 @@ class Agreement:
         if self.reasons:
             more = f", and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
             return self.reasons[0] + more
-        return "" if self.right else (
-            f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
-            f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
+        return (
+            ""
+            if self.right
+            else (
+                f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
+                f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
+            )
         )
 
     def refuse(self, reason: str) -> None:
@@ -150,7 +149,9 @@ class _Image:
         self.result.matched += len(pairs)
         self.result.ties += _displaced([second for _, second in sorted(pairs)])
         self._errors(own, other, pairs)
-        only = [sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))]
+        only = [
+            sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))
+        ]
         self._explain(own, other, only)
 
     def _well_formed(self) -> bool:
@@ -200,7 +201,9 @@ class _Image:
                 mask = float(np.abs(self.given[MASKS][first].astype(np.float64) - self.expected[MASKS][second]).max())
                 result.mask_error = max(result.mask_error, mask)
                 if not mask <= self.mask:
-                    result.refuse(f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})")
+                    result.refuse(
+                        f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})"
+                    )
 
     def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
         """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""
@@ -216,9 +219,7 @@ class _Image:
             following = {
                 (place, row)
                 for place, row in waiting - explained
-                if any(
-                    side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained
-                )
+                if any(side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained)
             }
             if not following:
                 break

@@ -131,7 +131,7 @@ CHANGED: dict[str, Callable[[DetectorSettings], DetectorSettings]] = {
     "least score": lambda s: replace(s, box=replace(s.box, score=0.06)),
     "least side": lambda s: replace(s, box=replace(s.box, least_size=0.1)),
     "weights of boxes": lambda s: replace(s, box=replace(s.box, weights=(10.0, 10.0, 5.0, 5.5))),
-    "candidates": lambda s: replace(s, box=replace(s.box, candidates=40)),
+    "candidates": lambda s: replace(s, box=replace(s.box, candidates=21)),
     "convention": lambda s: replace(s, convention="published"),
 }
 
