@@ -57,6 +57,7 @@ FLOORS = (
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/layer_proof",
+    "slimexport/detector_proof",
     "slimexport/probes",
     "slimexport/detector_proof",
     "slimexport/detectors",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -30,6 +31,7 @@ class Inside:
         (self.image,) = (value.name for value in model.graph.input)
         if lacking := [name for name in self.names.values() if name not in self.makers]:
             raise BundleError(f"{model.graph.name}: has no value {lacking[0]}, of which its metadata tell. Export again.")
+        self._parts: dict[object, Any] = {}
         self._whole = cpu_session(self._with_outputs(list(self.names.values())))
 
     @staticmethod
@@ -46,10 +48,20 @@ class Inside:
     def of(self, given: Mapping[str, Array], images: Array, wanted: Sequence[str]) -> dict[str, Array]:
         """Inner values or outputs that are `wanted`, where others are `given`: what the file makes of these, whatever it would
         have in their place."""
-        fed = {self.names[key]: values for key, values in given.items()}
-        ends = [self.names.get(key, key) for key in wanted]
+        fed = {self.names[key]: values for key, values in given.items()} | {self.image: images}
+        ends = list(dict.fromkeys(self.names.get(key, key) for key in wanted))
+        key = tuple((name, values.shape) for name, values in fed.items()), tuple(ends)
+        if key not in self._parts:
+            self._parts[key] = cpu_session(self._part(fed, ends))
+        session = self._parts[key]
+        taken = {value.name for value in session.get_inputs()}
+        run = session.run(ends, {name: values for name, values in fed.items() if name in taken})
+        results = dict(zip(ends, run, strict=True))
+        return {key: results[self.names.get(key, key)] for key in wanted}
+
+    def _part(self, fed: Mapping[str, Array], ends: Sequence[str]) -> onnx.ModelProto:
+        """The model of `ends` by what is fed."""
         nodes, read = self._between(set(fed), ends)
-        fed = {name: values for name, values in {**fed, self.image: images}.items() if name in read or name in ends}
         stored = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
         graph = helper.make_graph(
             nodes,
@@ -57,13 +69,12 @@ class Inside:
             [
                 helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
                 for name, values in fed.items()
+                if name in read
             ],
-            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(ends)],
+            [onnx.ValueInfoProto(name=name) for name in ends],
             stored,
         )
-        model = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-        results = dict(zip(dict.fromkeys(ends), cpu_session(model).run(list(dict.fromkeys(ends)), fed), strict=True))
-        return {key: results[end] for key, end in zip(wanted, ends, strict=True)}
+        return helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
 
     def _between(self, fed: set[str], ends: Sequence[str]) -> tuple[list[onnx.NodeProto], set[str]]:
         """The nodes that make `ends` where `fed` values are there, in their order, and all that they read."""

@@ -25,7 +25,7 @@ from slimexport.detector_proof.candidates import (
     proposal_limits,
 )
 from slimexport.detector_proof.choices import Choosing, Judged
-from slimexport.detector_proof.drawn import drawn_values
+from slimexport.detector_proof.drawn import SETS, drawn_values
 from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
 from slimexport.target.arrays import Array
@@ -303,10 +303,13 @@ class _Proving:
     def on_drawn_values(self) -> None:
         """Choices among drawn boxes and scores."""
         images = np.zeros_like(self.images[:DRAWN_IMAGES])
-        given = drawn_values(self.settings, self.image_size, len(images), self.masks)
         wanted = [ROWS, *self.file.outputs]
         before = self.parts.ties, self.parts.rows
-        self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
+        for number in range(SETS):
+            given = drawn_values(self.settings, self.image_size, len(images), self.masks, number)
+            self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
+            if not self.parts.right:
+                return
         ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
         if ties > max(1, MOST_TIES * rows):
             self.parts.refuse(

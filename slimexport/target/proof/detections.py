@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimexport.target.arrays import Array
-from slimexport.target.errors import BundleError
+from slimexport.target.manifest import Manifest
 from slimexport.target.proof.comparing import Pair
+from slimtrain.base.image_size import sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
@@ -36,19 +37,13 @@ class Rules:
     side: float
 
 
-def rules_of(plain: Mapping[str, object], image_size: Sequence[int]) -> Rules | None:
-    """The rules in a manifest's `detector`; None of files that choose nothing (`nms` none). BundleError for what is none."""
-    if plain.get("nms") == "none":
+def rules_of(manifest: Manifest) -> Rules | None:
+    """The rules of a bundle's files; None where they choose no boxes."""
+    detector = manifest.detector
+    if detector is None or not is_of_detections([result.name for result in manifest.results]):
         return None
-    box = plain.get("box")
-    try:
-        assert isinstance(box, Mapping)
-        score, nms, count = (float(box.get(key, usual)) for key, usual in (("score", 0.05), ("nms", 0.5), ("detections", 100)))
-    except (AssertionError, TypeError, ValueError) as error:
-        raise BundleError("its manifest's detector.box tells no score, nms and detections. Export again.") from error
-    if not (0 <= score < 1 and 0 < nms <= 1 and 1 <= count <= 10**6):
-        raise BundleError(f"its manifest's detector.box is of score {score:g}, nms {nms:g}, {count:g}. Export again.")
-    return Rules(score, nms, int(count), float(max(image_size)))
+    box = detector.box
+    return Rules(box.score, box.nms, box.detections, float(max(sides(manifest.input.image_size))))
 
 
 @dataclass
