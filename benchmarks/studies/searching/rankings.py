@@ -149,8 +149,9 @@ def by_training(
                 run.train()
                 run.finish()
             results += run.test(run.trainer.tested, run.spec.plans)
+            loss = results[-1].figures["loss"]
             say(
-                f"trained {plan.name}, seed {seed}: error {100 * results[-1].error:.2f} %, loss {results[-1].figures['loss']:.4f} "
+                f"trained {plan.name}, seed {seed}: error {100 * results[-1].error:.2f} %, loss {loss:.4f} "
                 f"({(time.perf_counter() - began) / number:.1f} s each)"
             )
         by_seed["error"].append([100 * result.error for result in results])

@@ -12,9 +12,7 @@ from dataclasses import replace
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
-from slimtrain.detection.fixed.detections import detections_of
-from slimtrain.detection.fixed.proposals import Proposals
-from slimtrain.detection.fixed.whole import FIXED, whole_graph
+from slimtrain.detection.fixed.whole import FIXED, region_counts, whole_graph
 from slimtrain.detection.making import sized
 from slimtrain.graph.graph import Argument, Graph, Node, Value
 from slimtrain.groups.spec import GraphSpec
@@ -50,8 +48,7 @@ def with_thresholds(settings: DetectorSettings, score: float | None = None, dete
 def dense_spec(spec: GraphSpec, settings: DetectorSettings, image_size: ImageSize) -> GraphSpec:
     """A dense detector for images of `image_size`, and as many regions of each as it is given then: what it costs."""
     spec.check_image_size(image_size)
-    proposals = Proposals(settings, image_size).kept
-    return replace(sized(spec, image_size, proposals, detections_of(settings, proposals)), detector=settings)
+    return replace(sized(spec, image_size, **region_counts(settings, image_size)), detector=settings)
 
 
 def whole_network(

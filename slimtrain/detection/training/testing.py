@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, paste_masks_in_image
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from slimtrain.base.errors import UserError
-from slimtrain.base.image_size import ImageSize
 from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.detection.targets import Targets
 from slimtrain.detection.average_precision import PERSON, AveragePrecision, Detected, Kind, Precision
-from slimtrain.detection.fixed.detections import Detections
-from slimtrain.detection.fixed.masks import Masks
-from slimtrain.detection.fixed.proposals import Proposals
-from slimtrain.detection.fixed.single_stage import RetinaDetections, SsdDetections
-from slimtrain.detection.halves import First, Halves
-from slimtrain.detection.training.step import full
+from slimtrain.detection.fixed.detector import Detector, detector_of
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.detector import RETINA, DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from slimtrain.training.evaluate import to_device
@@ -65,75 +59,6 @@ class DetectionResult:
         return columns
 
 
-class Detector:
-    """Detections of images of one size, [B, 3, H, W], by a slimmable two-stage detector at whichever plan is active."""
-
-    def __init__(self, network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize) -> None:
-        self.settings = settings
-        self.halves = Halves(network)
-        self.proposals = Proposals(settings, image_size)
-        self.detections = Detections(settings, image_size, self.proposals.kept)
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, amp: str = "none") -> dict[str, Tensor]:
-        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]; `masks` [B, D, s, s], `keypoints` [B, D, K, 3]
-        where there is a head for them."""
-        self.proposals.to(images), self.detections.to(images)
-        settings = self.settings
-        with autocast(images.device, amp):
-            first = self.halves.first(images)
-        outputs = full(first.outputs)
-        proposed = self.proposals(*(outputs[name] for name in self.proposals.input_shapes))
-        others = [] if settings.mask is None and settings.keypoints is None else [images.new_zeros(0, 5)]
-        heads = self._second(first, amp, proposed["rows"], *others)
-        given: dict[str, Tensor] = self.detections(
-            proposed["rois"], proposed["valid"], heads["class_logits"], heads["box_deltas"]
-        )
-        if others:  # regions of what is detected, which were not known before
-            heads = self._second(first, amp, proposed["rows"], given["rows"])
-        if settings.mask is not None:
-            given |= Masks()(given["labels"], heads["mask_logits"])
-        if settings.keypoints is not None:
-            given["keypoints"] = keypoints_of(heads["keypoint_logits"], given["boxes"])
-        return given
-
-    def _second(self, first: First, amp: str, *regions: Tensor) -> dict[str, Tensor]:
-        with autocast(first.images.device, amp):
-            outputs = self.halves.second(replace(first, slots=list(first.slots)), *regions)
-        return full(outputs)
-
-
-class SingleStageDetector:
-    """Detections of images of one size by a slimmable detector that has no regions, at whichever plan is active."""
-
-    def __init__(self, network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize) -> None:
-        self.halves = Halves(network)
-        self.detections = (RetinaDetections if settings.kind == RETINA else SsdDetections)(settings, image_size)
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, amp: str = "none") -> dict[str, Tensor]:
-        """`boxes` [B, D, 4], `scores`, `labels` [B, D], `count`, `settled` [B]."""
-        self.detections.to(images)
-        with autocast(images.device, amp):
-            first = self.halves.first(images)
-        outputs = full(first.outputs)
-        given: dict[str, Tensor] = self.detections(*(outputs[name] for name in self.detections.input_shapes))
-        return given
-
-
-def detector_for(
-    network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize
-) -> Detector | SingleStageDetector:
-    """What detects in images of one size."""
-    return (SingleStageDetector if settings.single_stage else Detector)(network, settings, image_size)
-
-
-def keypoints_of(logits: Tensor, boxes: Tensor) -> Tensor:
-    """[B, D, K, 3]: x, y and 1 of the likeliest place in the maps [B D, K, s, s] of every box [B, D, 4], by torchvision."""
-    places: Tensor = heatmaps_to_keypoints(logits, boxes.reshape(-1, 4))[0]
-    return places.reshape(*boxes.shape[:2], logits.shape[1], 3)
-
-
 @torch.no_grad()
 def evaluate_detector(
     network: SlimmableNetwork,
@@ -155,7 +80,7 @@ def evaluate_detector(
     kinds = kinds_of(settings)
     sigmas = None if settings.keypoints is None or settings.keypoints.count == PERSON else [SIGMA] * settings.keypoints.count
     sums = [AveragePrecision(settings.classes, kinds, sigmas) for _ in plans]
-    detectors: dict[tuple[int, int], Detector | SingleStageDetector] = {}
+    detectors: dict[tuple[int, int], Detector] = {}
     training = network.training
     network.eval()
     try:
@@ -165,11 +90,11 @@ def evaluate_detector(
             images = to_device(batch.images, processes.device, channels_last)
             size = images.shape[2], images.shape[3]
             if size not in detectors:
-                detectors[size] = detector_for(network, settings, size)
+                detectors[size] = detector_of(network, settings, size, lambda: autocast(processes.device, amp))
             detector = detectors[size]
             for plan, precision in zip(plans, sums, strict=True):
                 with network.at(plan):
-                    given = {name: value.cpu() for name, value in detector(images, amp).items()}
+                    given = {name: value.cpu() for name, value in detector(images).items()}
                 for number, (targets, scale) in enumerate(zip(batch.originals or batch.targets, batch.scales, strict=True)):
                     precision.add(targets, detected(given, number, targets, scale))
     finally:
