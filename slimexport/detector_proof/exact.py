@@ -54,9 +54,8 @@ def regions_of_all_levels(image_size: ImageSize, settings: DetectorSettings, ima
     first = math.log2(settings.anchors.strides[0])
     level = torch.arange(images * count) % levels
     middle = CANONICAL_SIZE * torch.exp2(first + level - 4 + 0.2 + 0.6 * torch.rand(images * count, generator=generator))
-    side = torch.stack([middle, middle], 1) * torch.exp2(
-        torch.rand(images * count, 1, generator=generator) - 0.5
-    ) ** torch.tensor([1.0, -1.0])
+    shape = torch.rand(images * count, 1, generator=generator) - 0.5
+    side = torch.stack([middle, middle], 1) * torch.exp2(shape * torch.tensor([1.0, -1.0]))
     room = torch.tensor([width, height]) - side
     corner = room * torch.rand(images * count, 2, generator=generator)
     reaching = torch.cat([inside[:, :1], corner, corner + side], 1)

@@ -149,9 +149,8 @@ class _Image:
         self.result.matched += len(pairs)
         self.result.ties += _displaced([second for _, second in sorted(pairs)])
         self._errors(own, other, pairs)
-        only = [
-            sorted(set(range(len(side.scores))) - {pair[place] for pair in pairs}) for place, side in enumerate((own, other))
-        ]
+        used = [{pair[place] for pair in pairs} for place in range(2)]
+        only = [sorted(set(range(len(side.scores))) - rows) for side, rows in zip((own, other), used, strict=True)]
         self._explain(own, other, only)
 
     def _well_formed(self) -> bool:
@@ -188,7 +187,8 @@ class _Image:
         used: tuple[set[int], set[int]] = (set(), set())
         for first, second in order:
             if first not in used[0] and second not in used[1]:
-                used[0].add(first), used[1].add(second)
+                used[0].add(first)
+                used[1].add(second)
                 pairs.append((int(first), int(second)))
         return pairs
 
@@ -201,9 +201,7 @@ class _Image:
                 mask = float(np.abs(self.given[MASKS][first].astype(np.float64) - self.expected[MASKS][second]).max())
                 result.mask_error = max(result.mask_error, mask)
                 if not mask <= self.mask:
-                    result.refuse(
-                        f"image {self.image}: the mask of detection {first} is off by {mask:.3g} (at most {self.mask:.0e})"
-                    )
+                    result.refuse(f"image {self.image}: mask {first} is off by {mask:.3g} (at most {self.mask:.0e})")
 
     def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
         """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""
@@ -229,7 +227,7 @@ class _Image:
             self._refuse(sides[place], row, sides[1 - place], own_side=place == 0)
 
     def _is_near(self, side: _Side, row: int, other: _Side) -> bool:
-        """Whether a row's threshold, the other side's last score or an overlap there is so near that it may be missing there."""
+        """Whether a threshold, the other side's last score or an overlap there is so near that the row may be missing."""
         score = side.scores[row]
         if score <= self.rules.score + self.score:
             return True
@@ -260,7 +258,8 @@ class _Image:
         return overlaps_of(side.boxes[row], other.boxes)
 
     def _refuse(self, side: _Side, row: int, other: _Side, own_side: bool) -> None:
-        what = f"image {self.image}: {'it gives' if own_side else 'it lacks'} class {side.labels[row]} at {_shown(side.boxes[row])}, score {side.scores[row]:.4f}"
+        verb, score = "gives" if own_side else "lacks", side.scores[row]
+        what = f"image {self.image}: it {verb} class {side.labels[row]} at {_shown(side.boxes[row])}, score {score:.4f}"
         near = overlaps_of(side.boxes[row], other.boxes)
         best = int(near.argmax()) if len(near) else -1
         if best >= 0 and near[best] > ALIKE:

@@ -139,7 +139,7 @@ CHANGED: dict[str, Callable[[DetectorSettings], DetectorSettings]] = {
 @pytest.mark.parametrize("what", CHANGED)
 def test_other_rules_are_caught(what: str, tmp_path: Path) -> None:
     file = detector_file(FASTER)
-    caught_with(file, tmp_path, CHANGED[what](file.settings), "proposals", "detections")
+    caught_with(file, tmp_path, CHANGED[what](file.settings), "proposals", "detections", "settled")
 
 
 def attribute(name: str, value: float | int | str, level: int) -> Change:

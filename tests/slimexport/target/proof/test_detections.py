@@ -1,0 +1,71 @@
+"""Detections matched one to one: what is the same, what near-equals decided, what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimexport.target.proof.comparing import Pair
+from slimexport.target.proof.detections import Agreement, Rules, agreement_of
+
+RULES = Rules(score=0.05, nms=0.5, detections=4, side=100.0)
+Rows = list[tuple[list[float], float, int]]
+ROWS: Rows = [([10, 10, 30, 30], 0.9, 1), ([50, 50, 80, 90], 0.6, 2), ([5, 60, 25, 95], 0.05001, 1)]
+
+
+def outputs(rows: Rows) -> dict[str, NDArray[Any]]:
+    boxes, scores, labels = np.zeros((1, 4, 4)), np.zeros((1, 4)), np.zeros((1, 4), np.int64)
+    for place, (box, score, label) in enumerate(rows):
+        boxes[0, place], scores[0, place], labels[0, place] = box, score, label
+    count = np.array([len(rows)])
+    return {"boxes": boxes, "scores": scores, "labels": labels, "count": count, "settled": np.array([True])}
+
+
+def agreement(given: Rows, expected: Rows) -> Agreement:
+    own, other = outputs(given), outputs(expected)
+    return agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4)
+
+
+def moved(row: int, box: float = 0.0, score: float = 0.0, label: int = 0) -> Rows:
+    rows = [*ROWS]
+    corners, own, number = rows[row]
+    rows[row] = [corners[0] + box, *corners[1:]], own + score, number + label
+    return rows
+
+
+def test_the_same_detections_agree() -> None:
+    result = agreement(moved(0, box=0.005, score=-5e-5), ROWS)
+    assert result.right and (result.matched, result.ties) == (3, 0)
+    assert abs(result.box_error - 0.005) < 1e-9 and abs(result.score_error - 5e-5) < 1e-9
+
+
+def test_what_is_off_or_of_another_class_or_missing_is_wrong() -> None:
+    for rows in (moved(0, box=1.0, score=0.01), moved(1, score=0.01), moved(0, label=1), ROWS[1:], ROWS[:1] + ROWS[2:]):
+        assert not agreement(rows, ROWS).right
+        assert not agreement(ROWS, rows).right
+
+
+def test_one_at_the_threshold_is_a_tie() -> None:
+    for given, expected in ((ROWS[:2], ROWS), (ROWS, ROWS[:2])):
+        result = agreement(given, expected)
+        assert result.right and (result.matched, result.ties) == (2, 1)
+
+
+def test_either_of_two_that_overlap_and_are_as_good_is_a_tie() -> None:
+    result = agreement([([10, 10, 30, 28], 0.9, 1), *ROWS[1:]], ROWS)
+    assert result.mismatches == 0 and result.ties == 2
+    assert not result.right and "near-equals decide 2 of 3" in result.why
+
+
+def test_an_overlap_at_its_threshold_is_a_tie() -> None:
+    more: Rows = [ROWS[0], ([10, 10, 30, 20.0002], 0.7, 1), *ROWS[1:]]
+    assert agreement(more, ROWS).ties == 1 and agreement(more, ROWS).right
+
+
+def test_what_is_not_in_order_or_behind_the_count_is_wrong() -> None:
+    assert not agreement([ROWS[1], ROWS[0], ROWS[2]], ROWS).right
+    own, other = outputs(ROWS), outputs(ROWS)
+    own["boxes"][0, 3] = 1
+    assert not agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4).right
