@@ -26,6 +26,7 @@ from slimexport.target.proof.comparing import (
     least_spread_output,
     worst,
 )
+from slimexport.target.proof.detector_verdict import held_to_detections
 from slimexport.target.proof.differences import worst_differences
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
@@ -206,6 +207,9 @@ def held_to_more(runner: Runner, more: Probes, check: Verification) -> Verificat
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:
     proof, recorded = row_of(artifact.precision).proof, artifact.verification
+    if probes.detector is not None and isinstance(proof, Difference):
+        tolerance = recorded_tolerance(proof, recorded.tolerance)
+        return held_to_detections(runner, probes, probes.detector, tolerance, recorded.ties or 0)
     if isinstance(proof, Direction):
         return direction_verdict(runner, probes, proof)
     tolerance = recorded_tolerance(proof, recorded.tolerance)
