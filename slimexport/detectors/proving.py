@@ -11,11 +11,10 @@ from slimexport.onnx_files.runner import onnx_runner
 from slimexport.target.proof.comparing import finite
 from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
 from slimexport.target.proof.running import run_on_probes
-from slimexport.target.records import to_json
 from slimexport.target.reference import Probes
 from slimexport.target.tensors import DetectorEntry
 from slimexport.target.verification import FAILED, IN_PART, PASSED, Verification
-from slimtrain.base.image_size import ImageSize, sides
+from slimtrain.base.image_size import ImageSize
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -50,7 +49,7 @@ def verify_detector(
         ties=parts.ties,
         reason=parts.fault or None,
     )
-    rules = rules_of(to_json(entry), sides(image_size))
+    rules = rules_of(entry, image_size)
     if rules is None or not parts.right:
         return check
     agreement = agreement_of(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, parts.tolerance)

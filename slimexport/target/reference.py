@@ -21,7 +21,7 @@ import numpy as np
 from slimexport.target.arrays import Array, Header, NpyError, array_in, header_in
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Artifact, Manifest, read_manifest
-from slimexport.target.tensors import Result
+from slimexport.target.tensors import DetectorEntry, Result
 from slimtrain.base.untrusted.quoting import quoted, reason
 from slimtrain.base.untrusted.zip_members import ZipError, open_zip
 
@@ -76,10 +76,12 @@ def at_places(values: Array, places: Array) -> Array:
 
 @dataclass(frozen=True)
 class Probes:
-    """Images float32 [P, C, H, W], or other inputs, and what the slimmable network computes for them in float64."""
+    """Images float32 [P, C, H, W], or other inputs, and what the slimmable network computes for them in float64; which
+    `detector` that is, if it is one."""
 
     images: Array
     expected: tuple[Expected, ...]
+    detector: DetectorEntry | None = None
 
     @staticmethod
     def of(images: Array, *outputs: Array, names: Sequence[str] = ("output",)) -> Probes:
@@ -241,7 +243,7 @@ def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: M
     if probes is None:
         count = len(reference["images"])
         raise BundleError(f"{bundle / REFERENCE}: has no {key} for {count} images. Export again.")
-    return probes
+    return replace(probes, detector=manifest.detector)
 
 
 def own_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Own | None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimexport.target.arrays import Array
-from slimexport.target.manifest import Manifest
 from slimexport.target.proof.comparing import Pair
-from slimtrain.base.image_size import sides
+from slimexport.target.tensors import DetectorEntry
+from slimtrain.base.image_size import ImageSize, sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
+CHOOSING = ("fixed", "onnx")  # forms of NMS whose files give detections under these names
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
 ALIKE = 0.5  # the least IoU of two boxes that may be one detection
@@ -37,13 +38,12 @@ class Rules:
     side: float
 
 
-def rules_of(manifest: Manifest) -> Rules | None:
-    """The rules of a bundle's files; None where they choose no boxes."""
-    detector = manifest.detector
-    if detector is None or not is_of_detections([result.name for result in manifest.results]):
+def rules_of(detector: DetectorEntry, image_size: ImageSize) -> Rules | None:
+    """The rules of a bundle's `detector`, of images of a size; None of files that choose nothing."""
+    if detector.nms not in CHOOSING:
         return None
     box = detector.box
-    return Rules(box.score, box.nms, box.detections, float(max(sides(manifest.input.image_size))))
+    return Rules(box.score, box.nms, box.detections, float(max(sides(image_size))))
 
 
 @dataclass
@@ -76,13 +76,11 @@ class Agreement:
         if self.reasons:
             more = f", and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
             return self.reasons[0] + more
+        if self.right:
+            return ""
         return (
-            ""
-            if self.right
-            else (
-                f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
-                f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
-            )
+            f"near-equals decide {self.ties} of {self.detections} detections otherwise than in the reference (at most "
+            f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
         )
 
     def refuse(self, reason: str) -> None:

@@ -26,7 +26,7 @@ from slimexport.target.proof.comparing import (
     least_spread_output,
     worst,
 )
-from slimexport.target.proof.detections import Rules, agreement_of, rules_of
+from slimexport.target.proof.detector_verdict import held_to_detections
 from slimexport.target.proof.differences import worst_differences
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
@@ -154,7 +154,7 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
         own = own_of(bundle, manifest, artifact, reference)
         more = more_probes_of(bundle, manifest, artifact, reference)
         try:
-            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, more, backend, rules_of(manifest))
+            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, more, backend)
         except BundleError as error:  # says nothing of the files after it
             refusals.append(error)
             check = Verification(status=FAILED, reason=str(error))
@@ -167,13 +167,7 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
 
 
 def _verify_onnx(
-    path: Path,
-    artifact: Artifact,
-    probes: Probes,
-    own: Own | None,
-    more: Probes | None,
-    backend: str,
-    rules: Rules | None = None,
+    path: Path, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None, backend: str
 ) -> Verification:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records; and against
     its `own` outputs, and the network's of `more` images, where the bundle tells them."""
@@ -182,39 +176,9 @@ def _verify_onnx(
         return Verification(status=SKIPPED, reason=reason)
     runner: OpenRunner = row.open(path, artifact)
     try:
-        if rules is not None:
-            proof = row_of(precision).proof
-            tolerance = (
-                recorded_tolerance(proof, artifact.verification.tolerance)
-                if isinstance(proof, Difference)
-                else proof.tolerance
-            )
-            return verify_detections(runner, probes, rules, tolerance)
         return verify_again(runner, artifact, probes, own, more)
     finally:
         runner.close()
-
-
-def verify_detections(runner: Runner, probes: Probes, rules: Rules, tolerance: float) -> Verification:
-    """The verification of a detector's file by what it detects in images alone, in pairs and all at once: the worst counts.
-    Images in which the reference detects nothing prove nothing."""
-    agreements = [agreement_of(pairs, rules, tolerance) for pairs in run_apart(runner, probes)]
-    worst_one = max(agreements, key=lambda one: (not one.right, one.mismatches, one.ties))
-    status = PASSED if worst_one.right else FAILED
-    if status == PASSED and not worst_one.detections:
-        status = UNVERIFIABLE
-    return Verification(
-        status=status,
-        backend=runner.backend,
-        max_rel_error=max(worst_one.box_error / rules.side, worst_one.score_error),
-        tolerance=tolerance,
-        probes=len(probes.images),
-        detections=worst_one.matched,
-        ties=worst_one.ties,
-        box_error=worst_one.box_error,
-        score_error=worst_one.score_error,
-        reason=worst_one.why or None,
-    )
 
 
 def verify_again(
@@ -243,6 +207,9 @@ def held_to_more(runner: Runner, more: Probes, check: Verification) -> Verificat
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:
     proof, recorded = row_of(artifact.precision).proof, artifact.verification
+    if probes.detector is not None and isinstance(proof, Difference):
+        tolerance = recorded_tolerance(proof, recorded.tolerance)
+        return held_to_detections(runner, probes, probes.detector, tolerance, recorded.ties or 0)
     if isinstance(proof, Direction):
         return direction_verdict(runner, probes, proof)
     tolerance = recorded_tolerance(proof, recorded.tolerance)

@@ -1,0 +1,53 @@
+"""The verdict on a detector's file where there is no torch: what it detects on the probe images, next to the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slimexport.target.proof.comparing import compare_all, finite
+from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
+from slimexport.target.proof.running import run_apart
+from slimexport.target.reference import Probes
+from slimexport.target.runners import Runner
+from slimexport.target.tensors import DetectorEntry
+from slimexport.target.verification import FAILED, PASSED, Verification
+
+
+def held_to_detections(
+    runner: Runner, probes: Probes, detector: DetectorEntry, tolerance: float, known_ties: int
+) -> Verification:
+    """The verification of a file of `detector`, on images alone, in pairs and all at once: the worst counts. As many rows may
+    be others as near-equals decided otherwise where it was proven part by part (`known_ties`). Files that choose nothing give
+    the reference's numbers."""
+    height, width = probes.images.shape[2:]
+    rules = rules_of(detector, (height, width))
+    runs = run_apart(runner, probes)
+    if rules is None:
+        worst = max((compare_all(pairs) for pairs in runs), key=lambda one: (np.isnan(one.max_rel_error), one.max_rel_error))
+        return Verification(
+            status=PASSED if worst.within(tolerance) else FAILED,
+            backend=runner.backend,
+            max_rel_error=finite(worst.max_rel_error),
+            tolerance=tolerance,
+            output=worst.output,
+            probes=len(probes.images),
+        )
+    agreements = [agreement_of(pairs, rules, tolerance) for pairs in runs]
+    last = max(agreements, key=lambda one: (not _right(one, known_ties), one.mismatches, one.ties, one.box_error))
+    right = _right(last, known_ties)
+    return Verification(
+        status=PASSED if right else FAILED,
+        backend=runner.backend,
+        max_rel_error=finite(max(last.box_error / max(height, width), last.score_error)),
+        tolerance=tolerance,
+        probes=len(probes.images),
+        detections=last.matched,
+        ties=last.ties + last.mismatches if right else last.ties,
+        box_error=finite(last.box_error),
+        score_error=finite(last.score_error),
+        reason=None if right else last.why,
+    )
+
+
+def _right(agreement: Agreement, known_ties: int) -> bool:
+    return agreement.right or 0 < agreement.mismatches <= known_ties
