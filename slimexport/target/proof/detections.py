@@ -97,11 +97,6 @@ class _Side:
     labels: Array
 
 
-def is_of_detections(names: Sequence[str]) -> bool:
-    """Whether outputs of these names are detections."""
-    return set(CHOSEN) <= set(names)
-
-
 def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float) -> Agreement:
     """All outputs [B, ...] of a file next to the reference's. `tolerance`: of scores, and of boxes as a share of the images'
     longer side."""

@@ -72,8 +72,8 @@ def test_only_precisions_of_files_are_tried_and_in_the_tables_order() -> None:
 
 
 def result_of(command: str, *rows: tuple[str, str, str]) -> dict[str, Any]:
-    made = [{"network": network, "precision": precision, "outcome": outcome} for network, precision, outcome in rows]
-    return {"command": command, "tolerances": [dict(row) for row in made], "rows": made}
+    entries = [{"network": network, "precision": precision, "outcome": outcome} for network, precision, outcome in rows]
+    return {"command": command, "tolerances": [dict(row) for row in entries], "rows": entries}
 
 
 def test_what_the_same_command_measured_of_other_precisions_stays(tmp_path: Path) -> None:
