@@ -89,5 +89,5 @@ def written(network: SlimmableNetwork, settings: DetectorSettings, width: float,
     whole = whole_network(network, SIZE, nms=nms)
     spec, _ = detector_spec(network)
     plan = whole.plan(width)
-    inner = inner_values(dense_spec(spec, settings, SIZE).graph, whole.spec.graph)  # type: ignore[union-attr]
+    inner = inner_values(dense_spec(spec, settings, SIZE).graph, whole.spec.graph)
     return write_graph(whole.spec.sizing(plan, SIZE), stored_tensors(whole, plan), inner=inner)
