@@ -183,8 +183,8 @@ class _Proving:
             self.parts.error, self.parts.part = comparison.max_rel_error, comparison.output or ""
         if not comparison.within(tolerance):
             self.parts.refuse(
-                f"{where} its {comparison.output} is off by {comparison.max_rel_error:.3g} of its scale (at most "
-                f"{tolerance:.1e})"
+                f"{where} its {comparison.output} is off by {comparison.max_rel_error:.3g} of its scale "
+                f"(at most {tolerance:.1e})"
             )
 
     def _heads(self, values: Mapping[str, Array]) -> None:

@@ -108,16 +108,7 @@ def main() -> None:
         ]
         rows, tolerances = tried(tasks, arguments.processes)
         command = " ".join(_words(arguments))
-<<<<<<< HEAD
-        result: dict[str, Any] = {
-            "command": command,
-            "environment": environment(),
-            "tolerances": tolerances,
-            "rows": rows,
-        }
-=======
         result: dict[str, Any] = {"command": command, "environment": environment(), "tolerances": tolerances, "rows": rows}
->>>>>>> defects
         result = with_earlier(arguments.json, command, result)
         header, *lines = summary(result["rows"])
         print(table(header, lines))
