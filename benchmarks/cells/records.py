@@ -27,6 +27,7 @@ from benchmarks.cells.statistics import Summary, summary
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import Advice, disk_error, remove_partials, write_atomically
 from slimtrain.base.folders.claim import claimed
+from slimtrain.base.growing import GrowingFile
 from slimtrain.base.image_size import ImageSize, format_size
 from slimtrain.base.text import utf8
 from slimtrain.base.untrusted.json_text import JsonError, parse_json, whole_letters
@@ -79,10 +80,7 @@ class Records:
         self.path = path
 
     def __enter__(self) -> Records:
-        try:
-            self._file = self.path.open("x", encoding="utf-8")
-        except OSError as error:
-            raise disk_error(self.path, error, ADVICE) from error
+        self._file = GrowingFile(self.path, ADVICE, fresh=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -110,12 +108,7 @@ class Records:
         )
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        line = json_line(content) + "\n"
-        try:
-            self._file.write(line)
-            self._file.flush()
-        except OSError as error:
-            raise disk_error(self.path, error, ADVICE) from error
+        self._file.write(json_line(content) + "\n")
 
 
 def read_records(path: Path) -> Recorded:

@@ -29,6 +29,8 @@ from benchmarks.measure.threads import pinned
 from slimexport.target.cuda.device import device_name
 from slimtrain.base.command import CONTEXT, INTERRUPTED, Command, messages
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.files import Advice, disk_error
+from slimtrain.base.growing import GrowingFile
 from slimtrain.base.image_size import ImageSize, as_image_size, format_size
 from slimtrain.base.text import count
 from slimtrain.costs.graph_layers import GraphLayer
@@ -38,6 +40,7 @@ from slimtrain.models.spec import MOST_IMAGE_CHANNELS
 
 TABLE, ROWS = "latency_table.json", "channels.csv"
 OUTPUT = Path("measured")
+ADVICE = Advice("What was measured before stays. Free some space and run again.", "Choose another --output-dir.")
 OF_THE_NETWORK = ("image_size", "in_channels", "classes", "stem_stride", "widths", *POLICIES)  # which network it is
 LAYER_COLUMNS = ("name", "kind", "kernel", "stride", "side")
 
@@ -49,9 +52,9 @@ class Rows:
         self.count = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("w", encoding="utf-8", newline="")
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}). Choose another --output-dir.") from error
+            raise disk_error(path, error, ADVICE) from error
+        self.file = GrowingFile(path, ADVICE)
         self.writer = csv.writer(self.file, lineterminator="\n")
         self.writer.writerow(("purpose", *LAYER_COLUMNS, *(column.name for column in fields(LayerTime))))
 
@@ -62,7 +65,6 @@ class Rows:
         else:
             layer = [shape.name, shape.kind, shape.kernel, shape.stride, format_size(shape.size)]
         self.writer.writerow((purpose, *layer, *(getattr(time, column.name) for column in fields(LayerTime))))
-        self.file.flush()
         self.count += 1
 
     def __enter__(self) -> Rows:

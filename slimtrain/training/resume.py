@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.base.errors import CheckpointError, UserError
-from slimtrain.base.files import RUN, disk_error
+from slimtrain.base.files import RUN, disk_error, remove_partials
 from slimtrain.base.folders.claim import claimed
 from slimtrain.base.text import some
 from slimtrain.base.untrusted.quoting import quoted, reason
@@ -322,6 +322,7 @@ def move_aside(folder: Path) -> Path | None:
     if Path.cwd().is_relative_to(folder.resolve()):
         raise UserError(f"{folder}: holds a run already, and the working folder cannot be renamed. Choose another output_dir.")
     folder = folder if folder.name not in ("", "..") else folder.resolve()
+    remove_partials(folder)  # of the run that is moved
     number = 1
     while (moved := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

@@ -182,13 +182,13 @@ def test_a_full_disk_is_told_and_leaves_what_was_written(tmp_path: Path) -> None
         records.run("benchmarks", ENVIRONMENT, {})
 
         class Full:
-            def write(self, text: str) -> int:
+            def write(self, text: bytes) -> int:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
-        real, records._file = records._file, Full()  # type: ignore[assignment]
+        real, records._file._file = records._file._file, Full()  # type: ignore[assignment]
         with pytest.raises(ResourceError, match="no space left") as caught:
             records.add(RESULTS[0])
-        records._file = real
+        records._file._file = real
     assert caught.value.exit_code == 3
     assert read_records(path).run["environment"] == ENVIRONMENT
 

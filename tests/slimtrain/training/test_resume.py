@@ -410,6 +410,7 @@ def test_runs_are_moved_aside_one_after_the_other(tmp_path: Path) -> None:
     for number in range(3):
         folder.mkdir()
         (folder / "config.yml").write_text(str(number))
+        (folder / ".last.pt.partial-17").write_bytes(b"what a killed run had begun to write")
         assert move_aside(folder) == tmp_path / f"run.{number + 1}"
         assert not folder.exists()
     assert tree(tmp_path) == {f"run.{n + 1}/config.yml": str(n).encode() for n in range(3)}

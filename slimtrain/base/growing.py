@@ -1,0 +1,41 @@
+"""A file that grows line by line while something is measured: whatever ends that, the lines before are whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slimtrain.base.files import AGAIN, Advice, disk_error
+
+
+class GrowingFile:
+    """Text at `path`, for a `with` block. Nothing is held back: a line is the system's when `write` returns, and closing has
+    nothing left to write, so that after a failed write it does not fail once more.
+
+    `fresh`: there is to be no such file yet; else one is replaced. Raises what `disk_error` makes of errors, with `advice`.
+    """
+
+    def __init__(self, path: Path, advice: Advice = AGAIN, *, fresh: bool = False) -> None:
+        self.path, self.advice = path, advice
+        try:
+            self._file = path.open("xb" if fresh else "wb", buffering=0)
+        except OSError as error:
+            raise disk_error(path, error, advice) from error
+
+    def write(self, text: str) -> None:
+        """All of `text`."""
+        left = memoryview(text.encode("utf-8"))
+        try:
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            raise disk_error(self.path, error, self.advice) from error
+
+    def close(self) -> None:
+        """It grows no more."""
+        self._file.close()
+
+    def __enter__(self) -> GrowingFile:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()

@@ -1,0 +1,49 @@
+"""Files that grow while something is measured, on disks with and without room."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from slimtrain.base.errors import UserError
+from slimtrain.base.growing import GrowingFile
+
+
+@contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """No file that this process writes in the block gets larger than that."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_line_is_there_when_write_returns(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with GrowingFile(path) as file:
+        file.write("caf\u00e9\n")
+        assert path.read_text(encoding="utf-8") == "caf\u00e9\n"
+        file.write("2\n")
+    assert path.read_text(encoding="utf-8") == "caf\u00e9\n2\n"
+
+
+def test_what_does_not_fit_is_told_once_and_closing_is_quiet(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with pytest.raises(UserError, match="cannot be written"), little_room(10), GrowingFile(path) as file:
+        file.write("12345678\n" * 2)
+    assert path.read_text()[:9] == "12345678\n" and len(path.read_text()) == 10
+
+
+def test_a_file_that_is_there_is_replaced_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("before")
+    with pytest.raises(UserError, match="File exists"):
+        GrowingFile(path, fresh=True)
+    GrowingFile(path).close()
+    assert path.read_text() == ""
