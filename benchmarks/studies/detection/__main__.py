@@ -1,121 +1,71 @@
-"""A slimmable Faster R-CNN on scenes of digits: trained from nothing at all switches at once, and tested at each.
+"""A slimmable Faster R-CNN on scenes of digits: all switches trained at once, and each width by itself.
 
-    python -m benchmarks.studies.detection [--steps 600] [--seed 0] [--slim all] [--json detection.json]
+    python -m benchmarks.studies.detection [--seeds 0,1,2] [--alone] [--set detector.slim=backbone] [--json detection.json]
 
-Backbone, pyramid and heads are slimmed, or with `--slim backbone` the backbone alone (arXiv 1812.08928, sec. 4.3). Average
-precision is COCO's, of boxes, over 200 scenes with digits that training never saw. `--alone 0.5` trains one width by itself,
-as long: what table 5 of the paper compares with.
+It runs the packaged configuration `detect_digits`, from random weights. Average precision is COCO's, of boxes, over 200 scenes
+with digits that training never saw. `--alone` trains each switch's network by itself too, as long: what table 5 of arXiv
+1812.08928 compares with. A width's own network has that share of the channels everywhere, as the slimmable one has at its
+switch.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 
-WIDTHS = (0.25, 0.5, 0.75, 1.0)
-SIZE, CLASSES, BATCH = 128, 10, 8
-MEAN, STD = (0.5,) * 3, (0.25,) * 3
-EVERY = 25  # steps from a line to the next
+PROGRAM = "detection"
+CONFIG = "detect_digits"
+SCALED = ("width", "neck", "hidden")  # what of the configuration's detector is channels
 
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--width", type=int, default=24, help="channels of the stem")
-    parser.add_argument("--neck", type=int, default=64, help="channels of the pyramid")
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--slim", choices=("all", "backbone"), default="all")
-    parser.add_argument("--alone", type=float, help="a width that is trained by itself")
-    parser.add_argument("--scenes", type=int, default=200, help="to test on")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="0", help="of weights, scenes and draws")
+    parser.add_argument("--alone", action="store_true", help="train every width by itself too")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="KEY=VALUE of the configuration")
     arguments = parse(parser)
-    needs("detection", "torch", "torchvision", "sklearn", "faster_coco_eval")
-    before, began = environment(), time.monotonic()
-    widths = WIDTHS if arguments.alone is None else (arguments.alone,)
-    result = train(widths, arguments.steps, arguments.width, arguments.neck, arguments.lr, arguments.slim, arguments.seed)
-    rows = test(*result, widths, arguments.scenes, arguments.seed)
-    print(f"{time.monotonic() - began:.0f} s")
-    write_result(
-        arguments.json,
-        {
-            "command": command_line("benchmarks.studies.detection"),
-            "environment": before,
-            "seconds": time.monotonic() - began,
-            "widths": rows,
-        },
-    )
+    needs(PROGRAM, "torch", "torchvision", "sklearn", "faster_coco_eval")
+    before, rows = environment(), []
+    for seed in map(int, arguments.seeds.split(",")):
+        rows += trained([*arguments.changes, f"seed={seed}"], "together")
+        for width in [row["width"] for row in rows if row["seed"] == seed and arguments.alone]:
+            rows += trained([*arguments.changes, f"seed={seed}", "switches=[1.0]", *scaled(width)], "alone", width)
+    write_result(arguments.json, {"command": command_line(__package__ or ""), "environment": before, "rows": rows})
 
 
-def train(widths: Sequence[float], steps: int, width: int, neck: int, lr: float, slim: str, seed: int) -> tuple[Any, Any]:
-    """A detector, and its settings."""
-    import torch
+def scaled(width: float) -> list[str]:
+    """Changes that make the configuration's detector as wide as its slimmable one is at `width`."""
+    from slimtrain.config.reading import read_config
 
-    from slimtrain.data.detection.batches import detection_training_batches
-    from slimtrain.data.detection.scenes import SceneSamples
-    from slimtrain.data.detection.transforms import DetectionTransform
-    from slimtrain.detection.backbones import resnet_stages
-    from slimtrain.detection.dense import DenseDetector
-    from slimtrain.detection.losses.two_stage import Sampling
-    from slimtrain.detection.making import slimmable_detector
-    from slimtrain.detection.training.fit import StepReport, fit
-    from slimtrain.detection.training.step import losses_of
-    from slimtrain.models.detector import Anchors, BoxSettings, DetectorSettings, ProposalSettings
-    from slimtrain.training.optimizer import Schedule
-
-    settings = DetectorSettings(
-        CLASSES,
-        anchors=Anchors(((20,), (32,), (48,)), ((0.7, 1.2),) * 3, (8, 16, 32)),
-        proposals=ProposalSettings(top_k=200, kept=50),
-        box=BoxSettings(detections=20, candidates=100),
-        mean=MEAN,
-        std=STD,
-    )
-    torch.manual_seed(seed)
-    stages = resnet_stages((2, 2, 2), width, bottleneck=False, first=1)
-    module = DenseDetector(settings, stages, neck=neck, hidden=2 * neck)
-    network = slimmable_detector(module, sorted({*widths, 1.0}), slim=slim, image_size=SIZE, order="none")
-    print(f"{sum(p.numel() for p in network.parameters()):,} parameters", flush=True)
-    samples = SceneSamples("train", steps * BATCH, seed)
-    batches = detection_training_batches(samples, DetectionTransform(MEAN, STD), epochs=1, batch_size=BATCH, seed=seed)
-    sampling = Sampling(rpn_sampled=64, top_k=200, kept=100, box_sampled=32)
-    began = time.monotonic()
-
-    def say(report: StepReport) -> None:
-        if report.step % EVERY == 0:
-            totals = " ".join(f"{total:.3f}" for total in report.totals)
-            print(f"{report.step}: {totals}, {time.monotonic() - began:.0f} s", flush=True)
-
-    plans = [network.plan(width) for width in sorted(widths, reverse=True)]
-    fit(
-        network,
-        plans,
-        batches,
-        losses_of(settings, sampling),
-        Schedule(lr, "cosine", 1, steps, warmup_epochs=0.1),
-        seed=seed,
-        on_step=say,
-    )
-    return network, settings
+    own = read_config(CONFIG).detector
+    return [f"detector.{key}={round(getattr(own, key) * width)}" for key in SCALED]
 
 
-def test(network: Any, settings: Any, widths: Sequence[float], scenes: int, seed: int) -> list[dict[str, Any]]:
-    """Average precision at every width."""
-    from slimtrain.data.detection.batches import detection_test_batches
-    from slimtrain.data.detection.scenes import SceneSamples
-    from slimtrain.data.detection.transforms import DetectionTransform
-    from slimtrain.detection.training.testing import precisions_of
+def trained(changes: Sequence[str], way: str, width: float | None = None) -> list[dict[str, Any]]:
+    """Train what the configuration says with `changes`; a row for each switch. `width`: what the one switch stands for."""
+    import slimtrain
+    from slimtrain.config.reading import read_config
+    from slimtrain.running import opened
+    from slimtrain.training.distributed import processes
+    from slimtrain.training.testing import results_of
 
-    batches = detection_test_batches(SceneSamples("test", scenes, seed), DetectionTransform(MEAN, STD), batch_size=2 * BATCH)
+    with tempfile.TemporaryDirectory() as folder:
+        config = read_config(CONFIG, changes, output_dir=str(Path(folder) / "run"))
+        began = time.monotonic()
+        path = slimtrain.train(config)
+        took = time.monotonic() - began
+        with processes(config.device) as joined:
+            plans, results = results_of(opened(config, joined, str(path)))
     rows = []
-    for width, precision in zip(
-        widths, precisions_of(network, settings, [network.plan(width) for width in widths], batches), strict=True
-    ):
-        rows.append({"width": width, "ap": precision.ap, "ap50": precision.ap50, "ap75": precision.ap75})
-        print(f"{width:g}x: AP {precision.ap:.3f}, AP50 {precision.ap50:.3f}", flush=True)
+    for plan, result in zip(plans, results, strict=True):
+        of_plan = plan.width if width is None else width
+        rows.append({"way": way, "seed": config.seed, "width": of_plan, "seconds": round(took, 1), **result.figures})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A detector trained and tested on scenes, as the study does it: at all widths, and at one by itself."""
+"""A detector trained and tested on scenes, as the study does it: at all widths, and each by itself."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import pytest
 
 from benchmarks.studies.detection import __main__ as study
 
+SMALL = ("epochs=1", "batch_size=2", "switches=[0.5,1.0]", "detector.scenes=2", "detector.test_scenes=2", "detector.width=8")
 
-@pytest.mark.parametrize(("more", "widths"), [([], [0.25, 0.5, 0.75, 1.0]), (["--alone", "0.5", "--slim", "backbone"], [0.5])])
-def test_every_width_has_its_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], widths: list[float]
-) -> None:
+
+def test_every_width_has_its_precision_together_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faster_coco_eval", reason="pip install '.[detection]'")
-    small = ["--steps", "1", "--width", "8", "--neck", "16", "--scenes", "2", "--json", str(tmp_path / "detection.json")]
-    monkeypatch.setattr(sys, "argv", ["detection", *small, *more])
-    monkeypatch.setattr(study, "BATCH", 2)
+    words = [word for change in SMALL for word in ("--set", change)]
+    monkeypatch.setattr(sys, "argv", ["detection", "--alone", *words, "--json", str(tmp_path / "detection.json")])
+    monkeypatch.chdir(tmp_path)
     study.main()
-    result = json.loads((tmp_path / "detection.json").read_text())
-    assert [row["width"] for row in result["widths"]] == widths
-    assert all(0 <= row["ap50"] <= 1 for row in result["widths"])
+    rows = json.loads((tmp_path / "detection.json").read_text())["rows"]
+    assert [(row["way"], row["width"]) for row in rows] == [(way, w) for way in ("together", "alone") for w in (0.5, 1.0)]
+    assert all(0 <= row["ap50"] <= 1 for row in rows)
+
+
+def test_a_width_by_itself_is_as_wide_as_the_switch() -> None:
+    assert study.scaled(0.5) == ["detector.width=16", "detector.neck=48", "detector.hidden=96"]
