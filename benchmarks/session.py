@@ -28,6 +28,7 @@ from benchmarks.request import Request
 from benchmarks.runners.opening import open_runner
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Manifest
+from slimexport.target.proof.detections import rules_of
 from slimexport.target.reference import find_probes, logits_key, read_reference
 from slimtrain.base.image_size import format_size
 from slimtrain.base.text import count
@@ -174,7 +175,7 @@ class _References:
                 f"{folder / REFERENCE}: its images are {list(probes.images.shape)}, which do not fit "
                 f"{format_size(cell.image_size)} px. Export again."
             )
-        return probes, artifact.verification.tolerance
+        return Reference(probes, artifact.verification.tolerance, rules_of(manifest))
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:

@@ -169,9 +169,9 @@ def _cell(bundle: Bundle, backend: str, batch: int, artifact: Artifact) -> Cell:
 
 def accuracy_of(manifest: Manifest, artifact: Artifact) -> Mapping[str, Any] | None:
     """A file's measured accuracy; an engine without one has that of the ONNX file of its name and precision."""
-    if artifact.own_accuracy:
+    if artifact.own_accuracy and artifact.own_accuracy.share is not None:
         return to_json(artifact.own_accuracy)
     for other in manifest.artifacts:
-        if (other.name, other.precision) == (artifact.name, artifact.precision) and other.own_accuracy:
-            return {**to_json(other.own_accuracy), "measured_on": other.file}
+        if (other.name, other.precision) == (artifact.name, artifact.precision) and (known := other.own_accuracy):
+            return {**to_json(known), "measured_on": other.file} if known.share is not None else None
     return None

@@ -192,6 +192,7 @@ def _result(line: Mapping[str, Any]) -> Result:
     return result_of(line)
 
 
+ACCURACY = ("top1", "images", "data", "ap", "ap50", "ap_masks")  # what a row has of one
 CELL_COLUMNS = (
     *("bundle", "network", "name", "plan", "width", "label", "file", "backend", "precision", "batch", "image_size", "macs"),
     *("params", "size_bytes", "activations", "layers"),
@@ -208,7 +209,8 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
     figures = [name for name in Summary.__dataclass_fields__ if name != "interval_ms"]
     columns = (
         *CELL_COLUMNS,
-        *("accuracy_top1", "accuracy_images", "accuracy_data", "status", "reason", "latency_kind", *figures),
+        *(f"accuracy_{key}" for key in ACCURACY),
+        *("status", "reason", "latency_kind", *figures),
         *("interval_low_ms", "interval_high_ms", "settings", "warnings"),
     )
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -221,7 +223,7 @@ def _row(result: Result) -> dict[str, Any]:
     cell, figures = result.cell, summary(result)
     row: dict[str, Any] = {name: getattr(cell, name) for name in CELL_COLUMNS}
     row["image_size"] = format_size(cell.image_size)
-    row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ("top1", "images", "data")}
+    row |= {f"accuracy_{key}": (cell.accuracy or {}).get(key) for key in ACCURACY}
     row |= {"status": result.status, "reason": result.reason, "settings": json_line(result.settings)}
     row["warnings"] = " | ".join(result.warnings)
     if figures is not None:

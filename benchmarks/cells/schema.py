@@ -160,9 +160,12 @@ class RoundEntry(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyEntry(Record):
-    top1: Share
+    top1: Share | None = None
     images: Count | None = None
     data: str | None = None
+    ap: Share | None = None
+    ap50: Share | None = None
+    ap_masks: Share | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.cell import Array, Result, Round, median
+from benchmarks.cells.shares import TOP1, key_of, share_of
 from slimtrain.base.text import count
 
 HOST_BOUND = 0.8  # the host's time to queue an iteration over the GPU's time to compute it
@@ -140,10 +141,11 @@ def _variation(samples: Array) -> float:
 
 
 def standard_error(accuracy: Mapping[str, Any] | None) -> float:
-    """Of an accuracy, as a share: what its number of images leaves open; 0 where that number is not known."""
-    if not accuracy or not accuracy.get("images"):
+    """Of an accuracy, as a share: what its number of images leaves open; 0 where that number is not known, and of an average
+    precision, which is no share of images."""
+    if not accuracy or not accuracy.get("images") or key_of(accuracy) != TOP1:
         return 0.0
-    top1 = float(accuracy["top1"])
+    top1 = share_of(accuracy)
     return sqrt(top1 * (1 - top1) / accuracy["images"])
 
 

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from benchmarks.cells.cell import Cell, CellRunner, WrongOutput
-from slimexport.target.precision import Direction, row_of
-from slimexport.target.proof.comparing import compare, cosine, directed, least_spread
+from slimexport.target.precision import Difference, Direction, row_of
+from slimexport.target.proof.comparing import Pair, compare, cosine, directed, least_spread
+from slimexport.target.proof.detections import Rules, agreement_of
 from slimexport.target.proof.running import run_on_probes
 from slimexport.target.proof.verify import MIN_SPREAD, recorded_tolerance
 from slimexport.target.reference import Probes
 
-Reference = tuple[Probes, float | None]
+
+class Reference(NamedTuple):
+    """What a network should give: probes, the `tolerance` recorded for its file (None: that of the precision), and the `rules`
+    that chose detections (None of another network)."""
+
+    probes: Probes
+    tolerance: float | None = None
+    rules: Rules | None = None
 
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
-    """Compare a runner's outputs with a reference: probes and the tolerance recorded for them, or None for that of the
-    precision. An int8 network is held to a cosine instead. Of several outputs all must be right.
+    """Compare a runner's outputs with a reference. An int8 network is held to a cosine instead. Of several outputs all must be right.
+    Detections are matched one to one.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
     warning where the reference proves nothing, else "". Raises WrongOutput.
     """
-    probes, recorded = reference
+    probes, recorded, rules = reference
     proof = row_of(cell.precision).proof
     names = directed(probes) if isinstance(proof, Direction) else []
     pairs = run_on_probes(runner.logits, probes, probes.batches(cell.batch))
+    if rules is not None:
+        return _check_detections(pairs, rules, proof, recorded)
     for pair in pairs:
         its = f"its output {pair.name}" if len(pairs) > 1 else "its output"
         shapes = list(pair.output.shape), list(pair.expected.shape)
@@ -47,6 +60,16 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
             )
     if least_spread(probes) < MIN_SPREAD:
         return "its output is not proven right: the bundle's probe images all give nearly the same. Export with --verify-data."
+    return ""
+
+
+def _check_detections(pairs: Sequence[Pair], rules: Rules, proof: Difference | Direction, recorded: float | None) -> str:
+    tolerance = proof.tolerance if isinstance(proof, Direction) else recorded_tolerance(proof, recorded)
+    agreement = agreement_of(pairs, rules, tolerance)
+    if not agreement.right:
+        raise WrongOutput(f"its detections are not the bundle's reference's: {agreement.why}. {ADVICE}")
+    if not agreement.detections:
+        return "its output is not proven right: nothing is detected in the bundle's probe images. Export with --verify-data."
     return ""
 
 

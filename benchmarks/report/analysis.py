@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.cells.cell import Cell, Result, ceiling_key
+from benchmarks.cells.shares import key_of, share_of
 from benchmarks.cells.statistics import Summary, pareto, rank_correlation, summary
 from benchmarks.report.ceilings import standing_ceilings
 from slimexport.target.precision import PRECISIONS
@@ -184,14 +185,14 @@ def faster(row: AnalysisRow, other: AnalysisRow) -> bool:
 def _accuracies_known(measured: Sequence[AnalysisRow]) -> bool:
     """Whether every row has an accuracy, all of them on the same images."""
     accuracies = [row.cell.accuracy for row in measured]
-    data = {(accuracy.get("data"), accuracy.get("images")) for accuracy in accuracies if accuracy}
+    data = {(key_of(accuracy), accuracy.get("data"), accuracy.get("images")) for accuracy in accuracies if accuracy}
     return all(accuracies) and len(data) == 1
 
 
 def capability(row: AnalysisRow, against: str) -> float:
     """What a row offers for its latency: its accuracy, or its MACs in place of it."""
     accuracy = row.cell.accuracy
-    return float(accuracy["top1"]) if against == ACCURACY and accuracy else float(row.cell.macs)
+    return share_of(accuracy) if against == ACCURACY and accuracy else float(row.cell.macs)
 
 
 def _front(measured: Sequence[AnalysisRow], against: str) -> list[AnalysisRow]:

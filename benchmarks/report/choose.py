@@ -5,7 +5,7 @@ A width meets the budget if it does so in every round that it was measured in, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.cell import MEASURED, Cell, Result
+from benchmarks.cells.shares import TOP1, key_of, name_of, share_of
 from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY
 
@@ -60,13 +61,13 @@ class WidthChoice:
         chosen = self.chosen
         if chosen is None or self.by != ACCURACY:
             return ()
-        least = chosen.cell.accuracy["top1"] - standard_error(chosen.cell.accuracy) if chosen.cell.accuracy else 0.0
-        return tuple(one for one in self.fitting[1:] if one.cell.accuracy and one.cell.accuracy["top1"] > least)
+        least = share_of(chosen.cell.accuracy) - standard_error(chosen.cell.accuracy) if chosen.cell.accuracy else 0.0
+        return tuple(one for one in self.fitting[1:] if one.cell.accuracy and share_of(one.cell.accuracy) > least)
 
     def rank(self, candidate: WidthCandidate) -> tuple[float, float]:
         """Lower is better; of equals the faster one."""
         accuracy = candidate.cell.accuracy
-        value = float(accuracy["top1"]) if self.by == ACCURACY and accuracy else float(candidate.cell.macs)
+        value = share_of(accuracy) if self.by == ACCURACY and accuracy else float(candidate.cell.macs)
         return -value, candidate.latency_ms
 
 
@@ -77,7 +78,7 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Widt
     """
     measured = [_candidate(result, percentile) for result in results if result.status == MEASURED]
     accuracies = [candidate.cell.accuracy for candidate in measured]
-    known = bool(measured) and all(accuracies) and len({(a.get("data"), a.get("images")) for a in accuracies if a}) == 1
+    known = bool(measured) and all(accuracies) and len({(key_of(a), a.get("data"), a.get("images")) for a in accuracies if a}) == 1
     choice = WidthChoice(budget_ms, percentile, ACCURACY if known else "MACs", (), (), ())
     ranked = sorted(measured, key=choice.rank)
     misses = [candidate for candidate in ranked if candidate.rounds_ms[0] > budget_ms]
@@ -131,10 +132,16 @@ def _over(choice: WidthChoice, miss: WidthCandidate) -> str:
 
 def _description(candidate: WidthCandidate) -> str:
     cell = candidate.cell
-    accuracy = f", {cell.accuracy['top1']:.2%}" if cell.accuracy else ""
+    accuracy = f", {_shown(cell.accuracy)}" if cell.accuracy else ""
     low, high = (f"{value:.3g}" for value in candidate.rounds_ms)
     between = f", {low} to {high} in its rounds" if low != high else ""
     return f"{cell.name} ({cell.precision}, {cell.label}{accuracy}) takes {candidate.latency_ms:.4g} ms{between}"
+
+
+def _shown(accuracy: Mapping[str, Any]) -> str:
+    """`71.23%`, of a detector `AP 0.314`."""
+    share = share_of(accuracy)
+    return f"{share:.2%}" if key_of(accuracy) == TOP1 else f"{name_of(accuracy)} {share:.3f}"
 
 
 def as_values(choice: WidthChoice, folder: Path) -> dict[str, Any]:

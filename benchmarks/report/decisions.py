@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.cells.shares import TOP1, key_of
 from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY, EVERY_FASTER, SINGLE_ROUND, AnalysisRow, Group, capability, faster, listed
 from benchmarks.report.folding import Key, fold
@@ -100,5 +101,7 @@ def _accuracy_error(measured: Sequence[AnalysisRow]) -> str:
     images, data = known[0].get("images"), known[0].get("data")
     if not images:
         return f"accuracies are on {data}"
+    if key_of(known[0]) != TOP1:
+        return f"average precisions are on the {count(images, 'image')} of {data}: how far these leave them open is not known"
     error = max(map(standard_error, known))
     return f"accuracies are on the {count(images, 'image')} of {data}: a standard error is up to {100 * error:.1f} points"

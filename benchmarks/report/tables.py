@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cells.cell import INTERRUPTED
+from benchmarks.cells.shares import name_of, share_of
 from benchmarks.cells.statistics import WIDE_SPREAD
 from benchmarks.report.analysis import AnalysisRow, Group
 from slimtrain.base.side_by_side import MOST_COLUMNS, side_by_side
@@ -75,11 +76,14 @@ def _milliseconds(name: str) -> Callable[[AnalysisRow], str]:
     return lambda row: significant(getattr(row.summary, name, None))
 
 
-def _top1(row: AnalysisRow) -> str:
-    return f"{row.cell.accuracy['top1']:.2%}"[:-1] if row.cell.accuracy else ""
+def _accuracy(row: AnalysisRow) -> str:
+    return f"{share_of(row.cell.accuracy):.2%}"[:-1] if row.cell.accuracy else ""
 
 
-TOP1 = Column("top-1", "%", _top1)
+def _accuracy_column(rows: Sequence[AnalysisRow]) -> Column | None:
+    """Top-1 or AP in percent, as the rows have it; None where none has any."""
+    names = dict.fromkeys(name_of(row.cell.accuracy) for row in rows if row.cell.accuracy)
+    return Column("/".join(names), "%", _accuracy) if names else None
 
 
 def _identity(group: Group) -> list[Column]:
@@ -93,9 +97,8 @@ def _identity_of(rows: Sequence[AnalysisRow]) -> list[Column]:
         Column("MACs", "", lambda row: format_macs(row.cell.macs)),
         Column("params", "", lambda row: format_macs(row.cell.params)),
     ]
-    if any(row.cell.accuracy for row in rows):
-        columns.append(TOP1)
-    return columns
+    accuracy = _accuracy_column(rows)
+    return columns if accuracy is None else [*columns, accuracy]
 
 
 def _figures(group: Group) -> list[Column]:
@@ -194,8 +197,9 @@ def joint_table(groups: Sequence[Group]) -> str:
     rows = {row.cell.label: row for row in sorted((row for group in groups for row in group.rows), key=_size)}
     identity = _identity_of(list(rows.values()))
     of_groups: tuple[Column, ...] = _SHORT
-    if any(_top1(row) != _top1(rows[row.cell.label]) for group in groups for row in group.rows):  # as of other precisions
-        identity, of_groups = [column for column in identity if column is not TOP1], (TOP1, *_SHORT)
+    if any(_accuracy(row) != _accuracy(rows[row.cell.label]) for group in groups for row in group.rows):  # other precisions
+        accuracies = [column for column in identity if column.show is _accuracy]
+        identity, of_groups = [column for column in identity if column not in accuracies], (*accuracies, *_SHORT)
     known = [_texts(column, list(rows.values())) for column in identity]
     known.append(["promised", "x", *(_promised(label, groups) for label in rows)])
     shared = {place for place in (1, 2) if len({group.key[place] for group in groups}) == 1}

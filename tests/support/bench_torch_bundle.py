@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.cells.cell import Cell, NotMeasured, Options
 from benchmarks.cells.plan_cells import Wanted, open_bundle, plan_cells
+from benchmarks.measure.output_check import Reference
 from slimexport.target.reference import Probes, read_reference
 from tests.support.bench_torch_helpers import FewImages, open_torch
 
@@ -30,9 +31,9 @@ class Exported:
     def cells(self, backend: str, batch: int = 2, precision: str = "fp32") -> list[Cell]:
         return plan_cells(open_bundle(self.folder), Wanted((backend,), (batch,), (precision,)))[0]
 
-    def reference(self, of: Cell) -> tuple[Probes, None]:
+    def reference(self, of: Cell) -> Reference:
         reference = read_reference(self.folder)
-        return Probes.of(reference["images"], reference[f"logits_{of.plan}"]), None
+        return Reference(Probes.of(reference["images"], reference[f"logits_{of.plan}"]))
 
 
 def with_checkpoint(exported: Exported, **more: Any) -> Options:

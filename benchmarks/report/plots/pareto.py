@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from benchmarks.cells.shares import TOP1, key_of
 from benchmarks.cells.statistics import standard_error
 from benchmarks.report.analysis import ACCURACY, AnalysisRow, Group, capability
 from benchmarks.report.plots.geometry import Position, Segment
@@ -88,8 +89,13 @@ def _panel(axes: Axes, group: Group, points: Sequence[Position], unit: str) -> N
     if group.against == ACCURACY:  # there is room for names above 100 %, but nothing to be read there
         low, high = axes.get_ylim()
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
-    what = "top-1 accuracy (%)" if group.against == ACCURACY else f"MACs per image ({unit})"
+    what = _accuracy_name(group) if group.against == ACCURACY else f"MACs per image ({unit})"
     label_axes(axes, "latency per batch (ms)", what, f"batch {group.key[3]}")
+
+
+def _accuracy_name(group: Group) -> str:
+    known = [row.cell.accuracy for row in group.measured if row.cell.accuracy]
+    return "top-1 accuracy (%)" if key_of(known[0]) == TOP1 else "average precision (%)"
 
 
 def _steps(group: Group, points: Sequence[Position]) -> list[Segment]:

@@ -96,4 +96,4 @@ class References:
             self._arrays = {cell.bundle: read_reference(bundle.folder)}  # one bundle's at a time
         probes = find_probes(bundle.folder, bundle.manifest, logits_key(cell.plan), self._arrays[cell.bundle])
         artifact = next(artifact for artifact in bundle.manifest.artifacts if artifact.file == cell.file)
-        return None if probes is None else (probes, artifact.verification.tolerance)
+        return None if probes is None else Reference(probes, artifact.verification.tolerance)

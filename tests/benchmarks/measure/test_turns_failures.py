@@ -21,6 +21,7 @@ from benchmarks.cells.cell import (
     OutOfMemory,
     Result,
 )
+from benchmarks.measure.output_check import Reference
 from benchmarks.measure.turns import Interrupted, Method
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.reference import Probes
@@ -219,8 +220,8 @@ def test_ctrl_c_leaves_finished_groups_and_the_collector_as_they_were() -> None:
     assert gc.isenabled()
 
 
-def reference_of(cell: Cell) -> tuple[Probes, float | None]:
-    return Probes.of(PROBES, logits_of(PROBES)), None
+def reference_of(cell: Cell) -> Reference:
+    return Reference(Probes.of(PROBES, logits_of(PROBES)))
 
 
 def test_right_outputs_are_measured_without_a_word() -> None:
@@ -256,7 +257,7 @@ def test_wrong_outputs_are_refused(logits: Callable[[Array], Array], said: str, 
 def test_probes_that_prove_nothing_are_a_warning() -> None:
     same = np.repeat(PROBES[:1], 2, 0)
     machine = machine_of()
-    (result,) = machine.measure(group("a"), TWO_ROUNDS, reference_of=lambda cell: (Probes.of(same, logits_of(same)), None))
+    (result,) = machine.measure(group("a"), TWO_ROUNDS, reference_of=lambda cell: Reference(Probes.of(same, logits_of(same))))
     assert result.status == MEASURED
     assert "not proven right" in result.warnings[0]
 

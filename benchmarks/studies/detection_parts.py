@@ -1,0 +1,134 @@
+"""What the parts of a bundle's detectors take: backbone, FPN, RPN, proposals, RoIs, detections, beside the whole, per width.
+
+    python -m benchmarks.studies.detection_parts exports/s_faster_rcnn [--batch 1] [--rounds 30] [--threads 1] [--json parts.json]
+
+In onnxruntime on the CPU. Files are cut off after each part, and the pieces run in turns, each in every round; a part is what
+its piece takes more than the one before, in the median, so parts add up to the whole. `proposals` and `detections` are mostly
+NMS, `RoIs` pooling and the heads that follow. Where a part is much smaller than the noise of the whole, it may come out below 0.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine.environment import command_line, environment
+from benchmarks.studies.script import needs, parse, script_parser, write_result
+from slimexport.target.backends import ONNX
+from slimexport.target.manifest import Manifest, artifact_path, read_manifest
+from slimtrain.base.command import script_messages
+from slimtrain.base.errors import UserError
+
+WHOLE = "whole"
+WARM_UP = 3  # runs of each piece that are not counted
+
+
+def main() -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--batch", type=int, default=1, help="images of a run")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="fp32")
+    arguments = parse(parser)
+    needs("detection_parts", "onnx", "onnxruntime")
+    with script_messages("detection_parts"):
+        before = environment()
+        manifest = detectors_of(arguments.bundle)
+        rows = measured(
+            arguments.bundle, manifest, arguments.precision, arguments.batch, arguments.rounds, arguments.threads
+        )
+        print(table(rows))
+        command = command_line("benchmarks.studies.detection_parts")
+        write_result(arguments.json, {"command": command, "environment": before, "widths": rows})
+
+
+def detectors_of(bundle: Path) -> Manifest:
+    """A bundle's manifest. UserError for one that is of no detector."""
+    manifest = read_manifest(bundle)
+    if manifest.detector is None:
+        raise UserError(f"{bundle}: is of no detector, whose parts could be measured. Give a detector's bundle.")
+    return manifest
+
+
+def measured(
+    bundle: Path, manifest: Manifest, precision: str, batch: int, rounds: int, threads: int
+) -> list[dict[str, Any]]:
+    """Of each width its label, MACs, and milliseconds by part. UserError where a bundle has none of that precision."""
+    files = sorted(
+        (artifact for artifact in manifest.of_format(ONNX) if artifact.precision == precision), key=lambda one: one.macs
+    )
+    if not files:
+        raise UserError(f"{bundle}: has no ONNX files in {precision}. Export some, or ask for another --precision.")
+    shape = (batch, *manifest.input.input_shape)
+    rows = []
+    for artifact in files:
+        path = artifact_path(bundle, artifact)
+        parts, runs = _runs(path, shape, threads)
+        times = in_turns(runs, rounds)
+        rows.append({"width": artifact.width, "name": artifact.name, "macs": artifact.macs, "ms": split(parts, times)})
+    return rows
+
+
+def _runs(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str], list[Callable[[], object]]]:
+    """A file's parts, and what runs it up to the end of each, on one and the same input."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    from benchmarks.onnx_models.detector_parts import pieces
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    try:
+        cut = pieces(onnx.load(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Export it with slimexport.") from error
+    runs: list[Callable[[], object]] = []
+    for piece in cut:
+        content = piece.model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        feed = {session.get_inputs()[0].name: images}
+        runs.append(lambda session=session, feed=feed: session.run(None, feed))
+    return [piece.part for piece in cut], runs
+
+
+def in_turns(
+    runs: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Of each run the median of its milliseconds, all of them once in every round."""
+    for run in runs:
+        for _ in range(WARM_UP):
+            run()
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, own in zip(runs, times, strict=True):
+            began = clock()
+            run()
+            own.append(1e3 * (clock() - began))
+    return [statistics.median(own) for own in times]
+
+
+def split(parts: Sequence[str], up_to: Sequence[float]) -> dict[str, float]:
+    """Each part's milliseconds, of those up to its end; and of the whole."""
+    own = [last - before for before, last in zip([0.0, *up_to], up_to, strict=False)]
+    return {**dict(zip(parts, own, strict=True)), WHOLE: up_to[-1]}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each width: milliseconds, and how much of the whole that is."""
+    parts = list(rows[0]["ms"])
+    lines = ["ms per run (share of the whole)", f"{'width':>8} {'MACs':>9} " + " ".join(f"{part:>13}" for part in parts)]
+    for row in rows:
+        width = row["name"] if row["width"] is None else f"{row['width']:g}x"
+        cells = (f"{ms:.2f} ({ms / row['ms'][WHOLE]:.0%})" for ms in row["ms"].values())
+        lines.append(f"{width:>8} {row['macs'] / 1e9:>8.3f}G " + " ".join(f"{cell:>13}" for cell in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What parts of detectors take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies.detection_parts import detectors_of, in_turns, split, table
+from slimtrain.base.errors import UserError
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    own = split(["backbone", "FPN", "detections"], [2.0, 2.5, 4.0])
+    assert own == {"backbone": 2.0, "FPN": 0.5, "detections": 1.5, "whole": 4.0}
+
+
+def test_pieces_run_in_turns_and_medians_count() -> None:
+    ran: list[str] = []
+    ends = iter([0.001, 0.002, 0.001, 0.002, 0.1, 0.002])  # of the three rounds, the last one disturbed
+    now = 0.0
+    ticking = False
+
+    def clock() -> float:
+        nonlocal now, ticking
+        now += next(ends) if ticking else 0.0
+        ticking = not ticking
+        return now
+
+    times = in_turns([lambda: ran.append("a"), lambda: ran.append("b")], 3, clock)
+    assert times == pytest.approx([1.0, 2.0])
+    assert ran[-6:] == ["a", "b"] * 3
+
+
+def test_the_table_shows_shares_of_the_whole() -> None:
+    row = {"width": 0.5, "name": "net_x0_5", "macs": 10**9, "ms": {"backbone": 1.0, "FPN": 3.0, "whole": 4.0}}
+    *_, line = table([row]).splitlines()
+    assert line.split() == ["0.5x", "1.000G", "1.00", "(25%)", "3.00", "(75%)", "4.00", "(100%)"]
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        detectors_of(tmp_path)
