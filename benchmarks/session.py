@@ -175,7 +175,9 @@ class _References:
                 f"{folder / REFERENCE}: its images are {list(probes.images.shape)}, which do not fit "
                 f"{format_size(cell.image_size)} px. Export again."
             )
-        return Reference(probes, artifact.verification.tolerance, rules_of(manifest))
+        detector = manifest.detector
+        rules = None if detector is None else rules_of(detector, manifest.input.image_size)
+        return Reference(probes, artifact.verification.tolerance, rules)
 
 
 def _ceilings(cells: Sequence[Cell], options: Options, seconds: float, say: Say) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The figure that widths are compared by, of an accuracy as the manifest has it: top-1 of a classifier, of a detector the average
-precision of its boxes."""
+"""The figure that widths are compared by, of an accuracy as the manifest has it: top-1 of a classifier, of a detector the
+average precision of its boxes."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Reference(NamedTuple):
 
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
-    """Compare a runner's outputs with a reference. An int8 network is held to a cosine instead. Of several outputs all must be right.
-    Detections are matched one to one.
+    """Compare a runner's outputs with a reference. An int8 network is held to a cosine instead. Of several
+    outputs all must be right. Detections are matched one to one.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
     warning where the reference proves nothing, else "". Raises WrongOutput.

@@ -78,7 +78,8 @@ def choose(results: Sequence[Result], budget_ms: float, percentile: int) -> Widt
     """
     measured = [_candidate(result, percentile) for result in results if result.status == MEASURED]
     accuracies = [candidate.cell.accuracy for candidate in measured]
-    known = bool(measured) and all(accuracies) and len({(key_of(a), a.get("data"), a.get("images")) for a in accuracies if a}) == 1
+    kinds = {(key_of(a), a.get("data"), a.get("images")) for a in accuracies if a}
+    known = bool(measured) and all(accuracies) and len(kinds) == 1
     choice = WidthChoice(budget_ms, percentile, ACCURACY if known else "MACs", (), (), ())
     ranked = sorted(measured, key=choice.rank)
     misses = [candidate for candidate in ranked if candidate.rounds_ms[0] > budget_ms]

@@ -23,7 +23,8 @@ def check(precision: str, factor: float, batch: int = 1, tolerance: float | None
         return outputs
 
     runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
-    return check_output(runner, cell(precision=precision, batch=batch), Reference(Probes.of(PROBES, logits_of(PROBES)), tolerance))
+    reference = Reference(Probes.of(PROBES, logits_of(PROBES)), tolerance)
+    return check_output(runner, cell(precision=precision, batch=batch), reference)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -25,7 +28,7 @@ NODES = (  # operator, name, inputs; a node gives what it is called
 )
 
 
-def detector(outputs: tuple[str, ...], nodes: int = len(NODES)) -> onnx.ModelProto:
+def detector(outputs: tuple[str, ...], nodes: int = len(NODES)) -> Any:
     made = [onnx.helper.make_node(kind, list(inputs), [name], name=name) for kind, name, inputs in NODES[:nodes]]
     floats = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
@@ -38,7 +41,7 @@ def detector(outputs: tuple[str, ...], nodes: int = len(NODES)) -> onnx.ModelPro
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
 
-def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
+def run(model: Any, images: NDArray[np.float32]) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return dict(zip([one.name for one in session.get_outputs()], session.run(None, {"input": images}), strict=True))
 

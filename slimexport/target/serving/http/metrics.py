@@ -142,7 +142,11 @@ class State(Collector):
         yield refused
         is_open = GaugeMetricFamily("slimexport_width_open", "Whether a width serves.", labels=["width"])
         out = GaugeMetricFamily("slimexport_width_out", "Widths that were taken out, and why.", labels=["width", "reason"])
-        accuracy = GaugeMetricFamily("slimexport_width_accuracy", "Top-1, of a detector its average precision, as the manifest knows it.", labels=["width"])
+        accuracy = GaugeMetricFamily(
+            "slimexport_width_accuracy",
+            "Top-1, of a detector AP, as the manifest knows it.",
+            labels=["width"],
+        )
         for width in now.widths:
             is_open.add_metric([width.label], float(not width.out))
             if width.out:

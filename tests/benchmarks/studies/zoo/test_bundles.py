@@ -32,8 +32,8 @@ def test_what_cannot_be_is_refused_by_name(networks: tuple[str, ...], backend: s
 def test_all_switches_of_a_batch_come_before_the_next_batch(two_widths: Path) -> None:
     cells = cells_of([open_bundle(two_widths)], "onnxruntime-cpu", "fp32", (32, 1))
     assert [(cell.batch, cell.width) for cell in cells] == [(32, 0.25), (32, 0.5), (1, 0.25), (1, 0.5)]
-    probes, tolerance = References([open_bundle(two_widths)])(cells[0]) or (None, None)
-    assert probes is not None and probes.images.shape[1:] == (3, 32, 32) and tolerance is not None
+    reference = References([open_bundle(two_widths)])(cells[0])
+    assert reference is not None and reference.probes.images.shape[1:] == (3, 32, 32) and reference.tolerance is not None
 
 
 def test_why_a_network_is_not_exported_is_what_slimexport_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

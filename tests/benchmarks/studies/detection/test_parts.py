@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.detection_parts import detectors_of, in_turns, split, table
+from benchmarks.studies.detection.parts import detectors_of, in_turns, split, table
 from slimtrain.base.errors import UserError
 
 

@@ -1,14 +1,15 @@
 """What the parts of a bundle's detectors take: backbone, FPN, RPN, proposals, RoIs, detections, beside the whole, per width.
 
-    python -m benchmarks.studies.detection_parts exports/s_faster_rcnn [--batch 1] [--rounds 30] [--threads 1] [--json parts.json]
+    python -m benchmarks.studies.detection.parts exports/s_faster_rcnn [--rounds 30] [--threads 1] [--json parts.json]
 
 In onnxruntime on the CPU. Files are cut off after each part, and the pieces run in turns, each in every round; a part is what
 its piece takes more than the one before, in the median, so parts add up to the whole. `proposals` and `detections` are mostly
-NMS, `RoIs` pooling and the heads that follow. Where a part is much smaller than the noise of the whole, it may come out below 0.
+NMS, `RoIs` pooling and the heads that follow. A part that is much smaller than the noise of the whole may come out below 0.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -38,11 +39,9 @@ def main() -> None:
     with script_messages("detection_parts"):
         before = environment()
         manifest = detectors_of(arguments.bundle)
-        rows = measured(
-            arguments.bundle, manifest, arguments.precision, arguments.batch, arguments.rounds, arguments.threads
-        )
+        rows = measured(arguments.bundle, manifest, arguments.precision, arguments.batch, arguments.rounds, arguments.threads)
         print(table(rows))
-        command = command_line("benchmarks.studies.detection_parts")
+        command = command_line("benchmarks.studies.detection.parts")
         write_result(arguments.json, {"command": command, "environment": before, "widths": rows})
 
 
@@ -54,9 +53,7 @@ def detectors_of(bundle: Path) -> Manifest:
     return manifest
 
 
-def measured(
-    bundle: Path, manifest: Manifest, precision: str, batch: int, rounds: int, threads: int
-) -> list[dict[str, Any]]:
+def measured(bundle: Path, manifest: Manifest, precision: str, batch: int, rounds: int, threads: int) -> list[dict[str, Any]]:
     """Of each width its label, MACs, and milliseconds by part. UserError where a bundle has none of that precision."""
     files = sorted(
         (artifact for artifact in manifest.of_format(ONNX) if artifact.precision == precision), key=lambda one: one.macs
@@ -93,13 +90,11 @@ def _runs(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str], 
         content = piece.model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         feed = {session.get_inputs()[0].name: images}
-        runs.append(lambda session=session, feed=feed: session.run(None, feed))
+        runs.append(functools.partial(session.run, None, feed))
     return [piece.part for piece in cut], runs
 
 
-def in_turns(
-    runs: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
+def in_turns(runs: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Of each run the median of its milliseconds, all of them once in every round."""
     for run in runs:
         for _ in range(WARM_UP):
