@@ -67,7 +67,7 @@ def _up_to(model: onnx.ModelProto, parts: Sequence[int], last: int) -> onnx.Mode
     """The nodes of parts up to `last`; its outputs are what later ones read of them, and what of the file's own is there."""
     nodes = [node for node, part in zip(model.graph.node, parts, strict=True) if part <= last]
     later = [node for node, part in zip(model.graph.node, parts, strict=True) if part > last]
-    made = {name for node in nodes for name in node.output if name}
+    given = {name for node in nodes for name in node.output if name}
     wanted = {name for node in later for name in node.input} | {output.name for output in model.graph.output}
     read = {name for node in nodes for name in node.input}
     piece = onnx.ModelProto()
@@ -77,5 +77,5 @@ def _up_to(model: onnx.ModelProto, parts: Sequence[int], last: int) -> onnx.Mode
         graph.ClearField(field)
     graph.node.extend(nodes)
     graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(made & wanted))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(given & wanted))
     return piece

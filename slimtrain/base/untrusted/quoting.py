@@ -9,14 +9,14 @@ CUT = "..."
 
 def quoted(value: object, most: int = MOST) -> str:
     """A value as messages quote it, cut short. A text of a million letters, a number of thousands of digits and an object
-    that refuses to be shown all give at most `most` characters."""
+    that refuses to be shown all give at most `most` characters, and rows of numbers one line."""
     if isinstance(value, str):
         value = value[: most + 1]  # repr of the rest would be made only to be cut off
     try:
         text = repr(value)
     except Exception as error:  # whatever a foreign __repr__ raises; ValueError for numbers of too many digits
         text = f"<{type(value).__name__}: {type(error).__name__}>"
-    return shortened(text, most)
+    return shortened(" ".join(text.split()) if "\n" in text else text, most)
 
 
 def shortened(text: str, most: int = MOST) -> str:

@@ -29,10 +29,10 @@ NODES = (  # operator, name, inputs; a node gives what it is called
 
 
 def detector(outputs: tuple[str, ...], nodes: int = len(NODES)) -> Any:
-    made = [onnx.helper.make_node(kind, list(inputs), [name], name=name) for kind, name, inputs in NODES[:nodes]]
+    written = [onnx.helper.make_node(kind, list(inputs), [name], name=name) for kind, name, inputs in NODES[:nodes]]
     floats = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
-        made,
+        written,
         "detector",
         [onnx.helper.make_tensor_value_info("input", floats, ["batch", 4])],
         [onnx.helper.make_tensor_value_info(name, floats, ["batch", 4]) for name in outputs],

@@ -109,6 +109,18 @@ def test_masks_are_the_same() -> None:
     assert model.graph.output[5].name == "masks"
 
 
+def test_tensorrt_s_plugin_is_one_node_of_its_own_domain() -> None:
+    """Which no runtime here has: it is written as NVIDIA documents it."""
+    model = write_graph(*whole("trt"))
+    (node,) = (node for node in model.graph.node if node.op_type == "EfficientNMS_TRT")
+    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    assert node.domain in {one.domain for one in model.opset_import} and node.domain != ""
+    assert attributes["plugin_version"] == b"1" and attributes["background_class"] == -1
+    assert attributes["max_output_boxes"] == settings().box.detections
+    names = ["num_detections", "detection_boxes", "detection_scores", "detection_classes"]
+    assert [value.name for value in model.graph.output][:4] == names
+
+
 def test_both_forms_of_nms_detect_the_same() -> None:
     results = [exact(*whole(nms), images()) for nms in ("fixed", "onnx")]
     for name in ("boxes", "scores", "labels", "count"):

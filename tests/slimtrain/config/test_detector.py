@@ -32,9 +32,9 @@ def test_packaged_detectors_are_read_and_written_again(name: str, tmp_path: Path
 
 def test_a_dotted_key_changes_one_of_a_file_s_mapping_and_leaves_the_others() -> None:
     before = read_config("detect_digits").detector
-    after = read_config("detect_digits", ["detector.neck=96", "detector.anchor_sizes=[[8], [16], [32]]"]).detector
-    assert before is not None and before.neck != 96
-    assert after == dataclasses.replace(before, neck=96, anchor_sizes=((8,), (16,), (32,)))
+    after = read_config("detect_digits", ["detector.neck=80", "detector.anchor_sizes=[[8], [16], [32]]"]).detector
+    assert before is not None and before.neck != 80
+    assert after == dataclasses.replace(before, neck=80, anchor_sizes=((8,), (16,), (32,)))
 
 
 def test_a_network_that_is_a_detector_has_settings_without_a_mapping() -> None:
@@ -93,7 +93,7 @@ def test_all_of_it_is_what_a_run_is() -> None:
     config = read_config("detect_digits")
     assert {rule.scope for rule in DETECTOR_KEYS.values()} == {Scope.RUN}
     settings = run_settings(config)
-    assert settings["detector"]["anchor_sizes"] == [[20], [32], [48]]
+    assert settings["detector"]["anchor_sizes"] == [[20], [32], [48], [64]]
     assert stored_settings(settings, "file")["detector"] == settings["detector"]
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
 

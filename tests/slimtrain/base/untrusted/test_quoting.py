@@ -1,5 +1,6 @@
 """Messages quote little, and nothing that a terminal obeys."""
 
+import numpy as np
 import pytest
 
 from slimtrain.base.untrusted.quoting import MOST, MOST_MESSAGE, printable, quoted, reason, shortened
@@ -34,3 +35,7 @@ def test_an_error_of_the_system_is_its_words() -> None:
     assert reason(ValueError("one\n  two")) == "one two"
     assert reason(ValueError()) == "ValueError"
     assert len(reason(ValueError("x" * 10_000))) <= 4 * MOST and shortened("abc", 3) == "abc"
+
+
+def test_rows_of_numbers_are_one_line() -> None:
+    assert quoted(np.zeros((2, 2))) == "array([[0., 0.], [0., 0.]])"
