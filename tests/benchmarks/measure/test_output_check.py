@@ -86,8 +86,8 @@ def detections(*, shift: float = 0.0, swapped: bool = False, none: bool = False)
     boxes = np.zeros((2, 3, 4))
     boxes[:, 0], boxes[:, 1] = [1 + shift, 2, 21 + shift, 30], [30, 30, 60, 50]
     scores, labels = np.array([[0.9, 0.4, 0.0]] * 2), np.array([[2, 1, 0] if swapped else [1, 2, 0]] * 2)
-    found = {"boxes": boxes, "scores": scores, "labels": labels, "count": np.array([2, 2])}
-    return {name: np.zeros_like(values) for name, values in found.items()} if none else found
+    detected = {"boxes": boxes, "scores": scores, "labels": labels, "count": np.array([2, 2])}
+    return {name: np.zeros_like(values) for name, values in detected.items()} if none else detected
 
 
 def checked(given: dict[str, Array], expected: dict[str, Array], batch: int = 2) -> str:
