@@ -49,8 +49,8 @@ def rules_of(detector: DetectorEntry, image_size: ImageSize) -> Rules | None:
 @dataclass
 class Agreement:
     """Of all images: how many `detections` the reference has, how many are `matched`, the largest `box_error` in pixels and
-    `score_error` among those, `mask_error`; `ties`, rows that near-equals decided, and `mismatches`, the other rows that are
-    on one side only; of the first one `reason`."""
+    `score_error` among those, `mask_error`; `ties`, rows that near-equals decided, `mismatches`, the other rows that are on
+    one side only, and `faults`, what no near-equal can be the cause of."""
 
     detections: int = 0
     matched: int = 0
@@ -59,6 +59,7 @@ class Agreement:
     score_error: float = 0.0
     mask_error: float = 0.0
     mismatches: int = 0
+    faults: int = 0
     reasons: list[str] = field(default_factory=list)
 
     @property
@@ -83,7 +84,16 @@ class Agreement:
             f"{MOST_TIES:.0%}): these images prove nothing. Give others with --verify-data"
         )
 
+    def is_explained(self, ties: int) -> bool:
+        """Whether it is right, or would be if as many rows were others as `ties` that are known of: near-equals that decided
+        a proposal otherwise."""
+        return self.right or (not self.faults and 0 < self.mismatches <= ties)
+
     def refuse(self, reason: str) -> None:
+        self.faults += 1
+        self.reasons.append(reason)
+
+    def differ(self, reason: str) -> None:
         self.mismatches += 1
         self.reasons.append(reason)
 
@@ -258,7 +268,7 @@ class _Image:
         if best >= 0 and near[best] > ALIKE:
             there = "the reference" if own_side else "it"
             what += f"; {there} has class {other.labels[best]} at {_shown(other.boxes[best])}, score {other.scores[best]:.4f}"
-        self.result.refuse(what)
+        self.result.differ(what)
 
 
 def _shown(box: Array) -> str:

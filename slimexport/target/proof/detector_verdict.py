@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slimexport.target.proof.comparing import compare_all, finite
-from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
+from slimexport.target.proof.detections import agreement_of, rules_of
 from slimexport.target.proof.running import run_apart
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
@@ -33,8 +33,8 @@ def held_to_detections(
             probes=len(probes.images),
         )
     agreements = [agreement_of(pairs, rules, tolerance) for pairs in runs]
-    last = max(agreements, key=lambda one: (not _right(one, known_ties), one.mismatches, one.ties, one.box_error))
-    right = _right(last, known_ties)
+    last = max(agreements, key=lambda one: (not one.is_explained(known_ties), one.mismatches, one.ties, one.box_error))
+    right = last.is_explained(known_ties)
     return Verification(
         status=PASSED if right else FAILED,
         backend=runner.backend,
@@ -47,7 +47,3 @@ def held_to_detections(
         score_error=finite(last.score_error),
         reason=None if right else last.why,
     )
-
-
-def _right(agreement: Agreement, known_ties: int) -> bool:
-    return agreement.right or 0 < agreement.mismatches <= known_ties

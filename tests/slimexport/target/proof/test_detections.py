@@ -69,3 +69,14 @@ def test_what_is_not_in_order_or_behind_the_count_is_wrong() -> None:
     own, other = outputs(ROWS), outputs(ROWS)
     own["boxes"][0, 3] = 1
     assert not agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4).right
+
+
+def test_known_ties_explain_as_many_rows_and_nothing_else() -> None:
+    result = agreement(ROWS[1:], ROWS)
+    assert (result.mismatches, result.faults) == (1, 0)
+    assert result.is_explained(1) and not result.is_explained(0)
+    own, other = outputs(ROWS), outputs(ROWS)
+    own["scores"][0, 0] = np.nan
+    broken = agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4)
+    assert broken.faults and not broken.is_explained(100)
+    assert not agreement([ROWS[1], ROWS[0], ROWS[2]], ROWS).is_explained(100), "rows that are not in order"
