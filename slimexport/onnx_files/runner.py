@@ -15,12 +15,13 @@ from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
 from slimtrain.data.images import Images
 
 
-def onnx_runner(path: Path, precision: str) -> OnnxRuntimeRunner:
+def onnx_runner(path: Path, precision: str, *, spinning: bool = True) -> OnnxRuntimeRunner:
     """A runner of the ONNX file at `path`. Where onnxruntime's CPU has no kernels for its type, or wrong ones, the file runs
-    as its cast twin, and the runner's `backend` says so."""
+    as its cast twin, and the runner's `backend` says so. `spinning`: see `OnnxRuntimeRunner`."""
     if runs_on_cpu(precision):
-        return OnnxRuntimeRunner(path)
-    return OnnxRuntimeRunner(path, cast_twin(onnx.load(path)).SerializeToString(), "onnxruntime-cpu (cast twin)")
+        return OnnxRuntimeRunner(path, spinning=spinning)
+    content = cast_twin(onnx.load(path)).SerializeToString()
+    return OnnxRuntimeRunner(path, content, "onnxruntime-cpu (cast twin)", spinning=spinning)
 
 
 def model_runner(model: onnx.ModelProto) -> OnnxRuntimeRunner:

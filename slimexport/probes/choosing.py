@@ -7,6 +7,7 @@ the less room is between what roundings do and what is wrong.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,16 +105,31 @@ def turned(images: Images) -> Images:
 
 def farthest(reach: Reach, known: int, count: int) -> list[int]:
     """So many images behind the `known` ones, one after the other that which widens the channels' ranges most. Ranges count as
-    square roots of their share of all: the first that moves a channel is worth more than one that moves it farther."""
+    square roots of their share of all: the first that moves a channel is worth more than one that moves it farther.
+
+    What an image adds never grows with those before it (a concave function of a difference of maximum and minimum is
+    submodular), so one that still adds more than the others once added is the best without another look at them.
+    """
     low, high = reach.low[:known].min(0), reach.high[:known].max(0)
     whole = np.maximum(reach.high.max(0) - reach.low.min(0), np.finfo(np.float32).tiny)
-    left, chosen = list(range(known, len(reach.low))), list[int]()
-    while left and len(chosen) < count:
-        ranges = np.maximum(high, reach.high[left]) - np.minimum(low, reach.low[left])
+
+    def added(image: int) -> float:
+        ranges = np.maximum(high, reach.high[image]) - np.minimum(low, reach.low[image])
         with np.errstate(invalid="ignore"):  # of a network that computes infinities of some images
-            best = left.pop(int(np.sqrt(ranges / whole).sum(1).argmax()))
-        low, high = np.minimum(low, reach.low[best]), np.maximum(high, reach.high[best])
-        chosen.append(best)
+            total = float(np.sqrt(ranges / whole).sum() - np.sqrt((high - low) / whole).sum())
+        return math.inf if math.isnan(total) else total
+
+    waiting = [(-added(image), image) for image in range(known, len(reach.low))]
+    heapq.heapify(waiting)
+    chosen = list[int]()
+    while waiting and len(chosen) < count:
+        _, image = heapq.heappop(waiting)
+        again = (-added(image), image)
+        if waiting and again > waiting[0]:
+            heapq.heappush(waiting, again)
+            continue
+        low, high = np.minimum(low, reach.low[image]), np.maximum(high, reach.high[image])
+        chosen.append(image)
     return chosen
 
 

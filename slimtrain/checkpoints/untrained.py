@@ -38,7 +38,8 @@ def untrained_network(name: str, seed: int = SEED, classes: int = 0) -> Slimmabl
     spec = replace(spec, classes=classes or spec.classes)
     with torch.device("meta"):
         network = SlimmableNetwork(spec)
-    network.to_empty(device="cpu").eval()
+    # as `to_empty` does, which loads sympy for it and takes half a second
+    network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype)).eval()
     with torch.no_grad():
         for key, weight in network.body.weights.items():
             draw = _generator(seed, key.rpartition(".")[0])

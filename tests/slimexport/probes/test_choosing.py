@@ -130,3 +130,20 @@ def test_large_images_are_few(shape: tuple[int, ...], count: int) -> None:
 
 def test_the_network_runs_none_of_large_images() -> None:
     assert [most_exact((3, size, size)) for size in (16, 32, 64, 224)] == [MORE, 32, 8, 0]
+
+
+def test_the_farthest_are_those_of_looking_at_all_every_time() -> None:
+    generator = np.random.default_rng(6)
+    low = -generator.exponential(size=(40, 30)) * generator.integers(0, 2, (40, 30))
+    reach = Reach(low, low + generator.exponential(size=(40, 30)), (30,))
+    widths, chosen = reach.high.max(0) - reach.low.min(0), [0, 1, 2]
+    while len(chosen) < 15:
+        ranges = [reach.high[[*chosen, i]].max(0) - reach.low[[*chosen, i]].min(0) for i in range(40)]
+        chosen.append(int(np.argmax([np.sqrt(share / widths).sum() * (i not in chosen) for i, share in enumerate(ranges)])))
+    assert farthest(reach, 3, 12) == chosen[3:]
+
+
+def test_images_of_which_a_network_computes_infinities_are_taken_too() -> None:
+    reach = _reach([{0}, {1}, {2}], 3)
+    reach.high[2] = np.inf
+    assert sorted(farthest(reach, 1, 2)) == [1, 2]
