@@ -140,6 +140,7 @@ class OnnxRuntimeRunner:
         self.name = path.name
         self._first = FirstRuns(self.name, budget)
         onnxruntime = require_onnxruntime()
+        self._run_options = onnxruntime.RunOptions  # looking for the module takes longer than a small network does
         if device == CUDA:
             onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
             if hasattr(onnxruntime, "preload_dlls"):
@@ -168,7 +169,7 @@ class OnnxRuntimeRunner:
         self.input, self.outputs = tensor_names(self.session, self.name)
 
     def __call__(self, images: Array) -> Given:
-        options, session = require_onnxruntime().RunOptions(), self.session
+        options, session = self._run_options(), self.session
 
         def stop() -> None:
             options.terminate = True

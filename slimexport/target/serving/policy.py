@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NEAR = 1.1  # batches that take at most so many times the best one's time for all that waits are as good: the smallest is taken
@@ -28,6 +28,7 @@ class Latencies:
     batches: tuple[int, ...]
     ms: tuple[tuple[float, ...], ...]
     filled: bool = False
+    _quickest: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.widths or not self.batches or list(self.batches) != sorted(set(self.batches)) or self.batches[0] < 1:
@@ -52,6 +53,13 @@ class Latencies:
         low, high = self.batches[place - 1], self.batches[place]
         share = (images - low) / (high - low)
         return row[place - 1] + share * (row[place] - row[place - 1])
+
+    def quickest(self, images: int) -> float:
+        """Of one run with so many images, at the width that takes least; a request asks it when it comes and when it runs."""
+        known = self._quickest.get(images)
+        if known is None:
+            known = self._quickest[images] = min(self.of(width, images) for width in range(len(self.widths)))
+        return known
 
     def of_all(self, width: int, images: int, batch: int) -> float:
         """Of as many runs as serve `images`, `batch` at a time."""
@@ -143,6 +151,8 @@ def _useful(waiting: int, latencies: Latencies) -> list[int]:
 
 def _quickest(width: int, waiting: int, latencies: Latencies) -> tuple[int, float]:
     """The smallest batch whose time for all that waits is nearly the least, and that time."""
+    if waiting == 1:  # as mostly, where there is time
+        return 1, latencies.of(width, 1)
     totals = [(batch, latencies.of_all(width, waiting, batch)) for batch in dict.fromkeys(_useful(waiting, latencies))]
     least = min(total for _, total in totals)
     return next((batch, total) for batch, total in totals if total <= NEAR * least)

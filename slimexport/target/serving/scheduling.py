@@ -78,9 +78,7 @@ class Scheduler:
 
     def hopeless(self, request: Request, now_s: float) -> bool:
         """Whether no width computes a request in time, were it to run now, alone."""
-        latencies = self.latencies
-        quickest = min(latencies.of(width, request.size) for width in range(len(latencies.widths)))
-        return 1e3 * (request.due_s - now_s) < quickest + OVERHEAD_MS
+        return 1e3 * (request.due_s - now_s) < self.latencies.quickest(request.size) + OVERHEAD_MS
 
     def refuses(self, request: Request, now_s: float) -> bool:
         """Whether a request is not served any more. Where all are refused and nothing runs, one is served now and then: only
