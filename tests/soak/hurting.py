@@ -81,8 +81,8 @@ class Place:
 
 
 def excused(name: str, ended: Ended, job: Job) -> bool:
-    """Whether something hidden may be left for the next run to settle, whose end is looked at: a lock, which it takes over; and
-    on a disk that refuses every call from one on, where nothing can be moved back any more, what the command tells of."""
+    """Whether something hidden may be left for the next run to settle, whose end is looked at: a lock, which it takes over;
+    and, on a disk that refuses every call from one on, where nothing can be moved back, what the command tells of."""
     return name.endswith(LOCK) or (job.lasting and f"{Path(name).name}: holds " in ended.said)
 
 

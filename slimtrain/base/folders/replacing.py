@@ -113,7 +113,7 @@ def discard(left: Path, folder: Path) -> None:
             give_back(left, folder)
     if settled := _settled(left, folder):
         log.warning(
-            "%s: holds %s, which could not be moved back to %s. The next command that writes there does that, or do it by hand.",
+            "%s: holds %s, which could not be moved back to %s. The next command that writes there does, or move it yourself.",
             *(left, settled[0].name, folder),
         )
     else:

@@ -197,7 +197,7 @@ def test_what_cannot_be_given_back_is_left_and_told(
     assert f"{new}: holds logs, which could not be moved back to {old}. The next command that writes there" in caplog.text
     monkeypatch.undo()
     recover(old)
-    assert tree(old) == {name: content for name, content in OLD.items()}
+    assert tree(old) == OLD
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
