@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -76,7 +77,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_the_bytes(tmp_path: Path, monkeyp
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this machine")
     write_atomically(tmp_path / "last.pt", b"old")
-    monkeypatch.setattr(files, "_begun", lambda partial: Path("/dev/full").open("wb"))
+    monkeypatch.setattr(files, "_begun", lambda partial: io.FileIO("/dev/full", "wb"))
     with pytest.raises(ResourceError, match="MiB are needed"):
         write_atomically(tmp_path / "last.pt", b"n" * 2**20)
     assert tree(tmp_path) == {"last.pt": b"old"}
