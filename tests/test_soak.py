@@ -165,7 +165,7 @@ def test_numbered_cases_add_up_and_none_twice() -> None:
 
 
 def test_every_kind_says_what_is_right() -> None:
-    assert len(KINDS) == 15
+    assert len(KINDS) == 19
     for kind in KINDS.values():
         assert kind.right and callable(kind.judge)
     assert Case(Path("x"), "bytes").checked is False
