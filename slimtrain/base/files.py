@@ -18,6 +18,7 @@ from slimtrain.base.process.locks import lock, stands_at
 
 PARTIAL = ".partial-"
 CHUNK_BYTES = 1 << 20
+TRIES = 20  # file systems may not know a file again
 Content = bytes | memoryview
 
 
@@ -107,10 +108,12 @@ def partial_file(path: Path, content: Content, advice: Advice = AGAIN) -> Iterat
 
 def _begun(partial: Path) -> IO[bytes]:
     """A new file at `partial`, locked where there are locks."""
+    tries = 0
     while True:
         partial.unlink(missing_ok=True)  # left by a process that had this one's number
         file = partial.open("xb")
-        if lock(file.fileno()) is not False and stands_at(file.fileno(), partial):
+        tries += 1
+        if tries == TRIES or (lock(file.fileno()) is not False and stands_at(file.fileno(), partial)):
             return file
         file.close()  # another process took it for a killed one's before it was locked
 
