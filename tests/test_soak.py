@@ -14,7 +14,7 @@ import pytest
 
 from slimtrain.base.errors import ResourceError, UserError
 from tests.soak import exporting, hostile
-from tests.soak.hurting import judged_fault, judged_kill
+from tests.soak.hurting import excused, judged_fault, judged_kill
 from tests.soak.kinds.kind import Case, WrongResultError
 from tests.soak.kinds.registry import KINDS
 from tests.soak.outcomes import REFUSED, RIGHT, WRONG, Outcome, of_error
@@ -124,6 +124,10 @@ def test_how_a_hurt_command_is_judged() -> None:
     assert judged_fault(ended(3), "", full) == judged_fault(ended(2), "", denied) == (REFUSED, "")
     assert judged_fault(ended(2), "", full)[0] == judged_fault(ended(3), "", denied)[0] == WRONG
     assert judged_fault(ended(2, ""), "", denied)[0] == WRONG
+    lasting, told = Job((), "", value=28, lasting=True), "place/.b.partial-7: holds logs, which could not be moved back"
+    assert excused(".b.lock", ended(3), full)
+    assert excused(".b.partial-7", ended(3, told), lasting), "the run after it gives it back, or is wrong"
+    assert not excused(".b.partial-7", ended(3), lasting) and not excused(".b.partial-7", ended(3, told), full)
 
 
 def test_a_class_takes_the_place_of_the_one_before() -> None:
@@ -165,7 +169,7 @@ def test_numbered_cases_add_up_and_none_twice() -> None:
 
 
 def test_every_kind_says_what_is_right() -> None:
-    assert len(KINDS) == 15
+    assert len(KINDS) == 19
     for kind in KINDS.values():
         assert kind.right and callable(kind.judge)
     assert Case(Path("x"), "bytes").checked is False

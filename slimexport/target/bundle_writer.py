@@ -15,7 +15,15 @@ from slimexport.target.manifest import MANIFEST, REFERENCE, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import Advice, disk_error, partial_name, write_through
 from slimtrain.base.folders.claim import claimed
-from slimtrain.base.folders.replacing import Identity, discard, identity, recover, replace_folder, sync_folder
+from slimtrain.base.folders.replacing import (
+    Identity,
+    discard,
+    identity,
+    recover,
+    replace_folder,
+    settle_left,
+    sync_folder,
+)
 
 ADVICE = Advice(
     "Nothing was written. Free some space, export fewer widths, or choose another --output-dir.",
@@ -51,6 +59,7 @@ class BundleWriter:
         if self.output.is_symlink() or (self.output.exists() and not self.output.is_dir()):
             raise UserError(f"{self.output}: exists and is no ordinary folder. Choose another --output-dir.")
         if self.output.exists() and not self.overwrite:
+            settle_left(self.output)
             raise UserError(f"{self.output}: exists. Choose another --output-dir, or replace it with --overwrite.")
         parent = self.output.parent
         while not parent.exists():
@@ -71,7 +80,7 @@ class BundleWriter:
     def __enter__(self) -> BundleWriter:
         self.check()
         with ExitStack() as undo:
-            undo.callback(self._clean)
+            undo.callback(self._remove_parents)
             try:
                 for parent in reversed([p for p in (self.output.parent, *self.output.parent.parents) if not p.exists()]):
                     parent.mkdir()
@@ -79,6 +88,7 @@ class BundleWriter:
                 if undo.enter_context(claimed(self.output, INSTEAD)):
                     recover(self.output)
                     self.check()  # of what came back, too
+                undo.callback(self._clean)
                 shutil.rmtree(self.staging, ignore_errors=True)  # left by a killed process that had this one's number
                 self.begun = True
                 self.staging.mkdir()
@@ -104,6 +114,8 @@ class BundleWriter:
             discard(self.staging, self.output)
         elif self.begun:  # interrupted, or refused, while it was made: nothing is in it
             shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _remove_parents(self) -> None:
         if not self.output.exists():
             for parent in reversed(self.created):
                 try:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from slimtrain.base.errors import ResourceError, UserError
+from slimtrain.base.process.locks import lock, stands_at
 
 PARTIAL = ".partial-"
 CHUNK_BYTES = 1 << 20
+TRIES = 20  # file systems may not know a file again
 Content = bytes | memoryview
 
 
@@ -72,20 +76,58 @@ def write_through(path: Path, content: Content) -> None:
         os.fsync(file.fileno())
 
 
+def unfinished(path: Path) -> list[Path]:
+    """What processes have begun to make `path` of, under hidden names."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}{PARTIAL}*"))
+
+
 @contextmanager
 def partial_file(path: Path, content: Content, advice: Advice = AGAIN) -> Iterator[Path]:
     """`content` under a temporary name beside `path`, through to the disk; removed at the end of the block unless it was
-    renamed. Errors as of `disk_error`."""
-    partial = partial_name(path)
+    renamed. What killed processes left of making `path` is removed first. Errors as of `disk_error`."""
+    partial, held = partial_name(path), -1
     try:
         try:
-            write_through(partial, content)
+            _remove_left(path)
+            with _begun(partial) as file:
+                if lock(file.fileno()):  # it is locked then until it has its name: its process lives
+                    held = os.dup(file.fileno())
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise disk_error(path, error, advice, _needed(content)) from error
         yield partial
     finally:
         with contextlib.suppress(OSError):  # as where a folder of the path is a file
             partial.unlink()
+        if held >= 0:
+            with contextlib.suppress(OSError):
+                os.close(held)
+
+
+def _begun(partial: Path) -> IO[bytes]:
+    """A new file at `partial`, locked where there are locks."""
+    tries = 0
+    while True:
+        partial.unlink(missing_ok=True)  # left by a process that had this one's number
+        file = partial.open("xb")
+        tries += 1
+        if tries == TRIES or (lock(file.fileno()) is not False and stands_at(file.fileno(), partial)):
+            return file
+        file.close()  # another process took it for a killed one's before it was locked
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what processes left of making `path` that are gone: nobody holds the lock of it."""
+    for left in unfinished(path):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if lock(descriptor):
+                    left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_atomically(path: Path, content: Content, advice: Advice = AGAIN) -> None:

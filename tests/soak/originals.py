@@ -26,6 +26,8 @@ def write_originals(folder: Path, light: bool = False) -> None:
         _write_bundle(folder)
         _write_run(folder)
         _write_texts(folder)
+        _write_detector(folder)
+        _write_coco(folder / "coco")
 
 
 def _write_checkpoints(folder: Path) -> None:
@@ -135,3 +137,38 @@ def _write_pictures(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     for ending in PICTURES:
         Image.fromarray(pixels).save(folder / f"picture.{ending}")
+
+
+def _write_detector(folder: Path) -> None:
+    """A small detector's checkpoint, its bundle, and the configuration of another one that trains on COCO's files."""
+    import yaml
+
+    import slimexport
+    from tests.support.detector_runs import TINY, TINY_DETECTOR
+    from tests.support.exported_detectors import detector_checkpoint
+    from tests.support.trained_detectors import SIZE
+
+    detector_checkpoint(folder, class_names=("ant", "bee", "cat")).rename(folder / "detector.pt")
+    slimexport.export(str(folder / "detector.pt"), widths=[0.5], image_size=SIZE, output_dir=folder / "detector_bundle")
+    own = {key: value for key, value in TINY_DETECTOR.items() if "scenes" not in key}
+    (folder / "detector.yml").write_text(yaml.safe_dump({**TINY, "data": "coco", "batch_size": 1, "detector": own}))
+
+
+def _write_coco(folder: Path) -> None:
+    """Two images, one of them with objects whose masks are told in every way, the other with a crowd as well."""
+    from tests.support.coco_folders import annotation, content, write_images
+
+    runs = {"size": [10, 20], "counts": [22, 6, 172]}
+    text = {"size": [10, 20], "counts": "f06\\5"}  # the same, as COCO compresses it
+    points = [1, 1, 2, 5, 5, 1, 0, 0, 0]
+    rows = [
+        annotation(1, keypoints=points),
+        annotation(2, segmentation=runs, category_id=3),
+        annotation(3, image=2, bbox=[0.5, 1, 19.5, 8.25], keypoints=points),
+        annotation(4, image=2, segmentation=text, iscrowd=1),
+    ]
+    categories = [{"id": 7, "name": "dog", "keypoints": ["left_eye", "right_eye", "tail"]}, {"id": 3, "name": "cat"}]
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+        write_images(folder / split)
+        (folder / f"{split}.json").write_text(json.dumps(content(rows, categories=categories)))

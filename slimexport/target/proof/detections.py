@@ -118,6 +118,10 @@ def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float) -> Agree
             result.refuse(f"its {name} are {list(given[name].shape)}, expected {list(values.shape)}")
         elif not np.isfinite(given[name].astype(np.float64)).all():
             result.refuse(f"its {name} are not finite")
+        elif not np.isfinite(values.astype(np.float64)).all():
+            result.refuse(f"the reference's {name} are not finite")
+    if not result.reasons and not np.isin(expected[COUNT], np.arange(expected[SCORES].shape[1] + 1)).all():
+        result.refuse(f"the reference counts other numbers of detections than 0 to {expected[SCORES].shape[1]}")
     if result.reasons:
         return result
     for image in range(len(expected[COUNT])):

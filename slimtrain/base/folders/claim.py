@@ -14,11 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover (Windows)
-    fcntl = None  # type: ignore[assignment]
+from slimtrain.base.process.locks import lock, stands_at
 
 END = ".lock"
 LONGEST = 20  # digits of a process's number
@@ -45,7 +41,7 @@ def claimed(folder: Path, instead: str) -> Iterator[bool]:
     UserError where another process holds it (or this one, in another block), with `instead`: what else to do.
     """
     path = lock_of(folder)
-    descriptor = None if fcntl is None else _locked(path, folder, instead)
+    descriptor = _locked(path, folder, instead)
     try:
         yield descriptor is not None
     finally:
@@ -69,33 +65,23 @@ def _locked(path: Path, folder: Path, instead: str) -> int | None:
         except OSError:  # whoever writes there meets it too, and says what it means
             return None
         _held.add(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _stands_at(descriptor, path):
-                with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's number
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-                return descriptor
-        except BlockingIOError as error:
+        held = lock(descriptor)
+        if held is False:
             holder = os.pread(descriptor, LONGEST, 0).decode("ascii", "replace").strip()
             _close(descriptor)
             who = f"process {holder}" if holder.isdecimal() else "another process"
-            raise UserError(f"{folder}: {who} is writing there. {instead}") from error
-        except OSError:  # a disk that has no locks
-            _close(descriptor)
-            return None
-        _close(descriptor)  # its holder before removed the file after it was opened here
+            raise UserError(f"{folder}: {who} is writing there. {instead}")
+        if held and stands_at(descriptor, path):
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's number
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            return descriptor
+        _close(descriptor)
+        if held is None:
+            return None  # else its holder before removed the file after it was opened here
 
 
 def _close(descriptor: int) -> None:
     _held.discard(descriptor)
     with contextlib.suppress(OSError):  # it is closed then, and what it held is of no account
         os.close(descriptor)
-
-
-def _stands_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one at `path`."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False

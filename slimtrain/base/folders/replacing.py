@@ -13,10 +13,12 @@ import glob
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slimtrain.base.files import PARTIAL
+from slimtrain.base.errors import UserError
+from slimtrain.base.files import unfinished
+from slimtrain.base.folders.claim import claimed, lock_of
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +47,12 @@ def replace_folder(new: Path, folder: Path, kept: Sequence[str] = ()) -> None:
     names of `kept` comes along, unless `new` has such a name itself.
 
     What is kept is settled first, so that what cannot be moved (by its permissions, as a mount) stops it while nothing has
-    changed. After an OSError all is as before; after an interruption either that, or all is replaced (`identity` tells).
+    changed. After an OSError all is as before, unless the disk refuses to take back a folder that it had just moved: then that
+    waits in `new` for `recover`. After an interruption either that, or all is replaced (`identity` tells).
     """
     own, old = identity(new), folder.with_name(f".{folder.name}{OLD}{os.getpid()}")
     try:
-        for name in kept:
+        for name in sorted(kept, key=lambda name: _is_folder(folder / name)):  # what can only be moved comes last
             if not os.path.lexists(new / name):
                 _settle(folder / name, new / name)
         sync_folder(new)
@@ -104,12 +107,15 @@ def _settled(left: Path, folder: Path) -> list[Path]:
 
 def discard(left: Path, folder: Path) -> None:
     """Remove what was made in `left` to replace `folder`, or what had its name, but never what was settled there and cannot be
-    given back: then `left` stays, and a log says so."""
+    given back: then `left` stays for `recover`, and a log says so."""
     if _is_folder(folder):
         with contextlib.suppress(OSError):
             give_back(left, folder)
     if settled := _settled(left, folder):
-        log.warning("%s: holds %s, which could not be moved back to %s. Move it by hand.", left, settled[0].name, folder)
+        log.warning(
+            "%s: holds %s, which could not be moved back to %s. The next command that writes there does, or move it yourself.",
+            *(left, settled[0].name, folder),
+        )
     else:
         shutil.rmtree(left, ignore_errors=True)
 
@@ -127,15 +133,19 @@ def recover(folder: Path) -> None:
                 left.unlink()
 
 
+def settle_left(folder: Path, how: Callable[[Path], None] = recover) -> None:
+    """For a command that refuses `folder` because it is there: have settled all the same what killed processes left of
+    writing it, unless another one is at work there. Where nothing is left, nothing is written."""
+    if lock_of(folder).exists() or unfinished(folder) or stepped_aside(folder):
+        with contextlib.suppress(UserError, OSError), claimed(folder, "") as held:
+            if held:
+                how(folder)
+
+
 def stepped_aside(folder: Path) -> list[Path]:
     """What was called `folder` before processes that were killed while they replaced it in two renames, the last one last."""
     places = folder.parent.glob(f".{glob.escape(folder.name)}{OLD}*")
     return sorted(places, key=lambda path: path.stat().st_mtime)
-
-
-def unfinished(folder: Path) -> list[Path]:
-    """What processes had begun to make `folder` of; where its claim is held, all of them are gone."""
-    return sorted(folder.parent.glob(f".{glob.escape(folder.name)}{PARTIAL}*"))
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,1 +1,1 @@
-"""What the system gives a command's process: where it prints to, and memory."""
+"""What the system gives a command's process: where it prints to, memory, locks."""

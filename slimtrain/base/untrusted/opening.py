@@ -56,10 +56,21 @@ def read_file(path: str | Path, most: int) -> bytes:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(most + 1) if size <= most else b""
+        content = _content(file, size, most) if size <= most else b""
     if max(size, len(content)) > most:
         raise TooLarge(errno.EFBIG, f"is {_size(max(size, len(content)))}, expected at most {_size(most)}", str(path))
     return content
+
+
+def _content(file: BinaryIO, size: int, most: int) -> bytes:
+    """All of a file that says it is of `size` bytes, or one byte more than `most`. A reader takes memory for as much as it is
+    asked for, so it is asked for more than the file says only where there is more."""
+    parts, left = [file.read(size + 1)], most - size
+    if len(parts[0]) > size:
+        while left and (more := file.read(min(left, MIB))):
+            parts.append(more)
+            left -= len(more)
+    return b"".join(parts)
 
 
 def read_text(path: str | Path, most: int) -> str:

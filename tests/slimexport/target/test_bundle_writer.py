@@ -236,6 +236,31 @@ def test_a_bundle_that_had_stepped_aside_is_told_and_comes_back(tmp_path: Path) 
     assert "y.onnx" in tree(tmp_path / "b") and hidden(tmp_path) == []
 
 
+def test_an_export_that_is_refused_settles_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Killed behind the exchange: the old bundle is hidden then, with the lock."""
+    bundle(tmp_path / "b", "x.onnx")
+    bundle(tmp_path / ".b.partial-1", "y.onnx")
+    (tmp_path / ".b.lock").write_text("1")
+    with pytest.raises(UserError, match=r"b: exists\."):
+        BundleWriter(tmp_path / "b").check()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_nothing_that_a_writer_made_is_there_once_another_may_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = []
+    real = os.unlink
+
+    def unlink(path: Any, **options: Any) -> None:
+        if str(path).endswith(".b.lock"):
+            there.extend(sorted(path.name for path in tmp_path.iterdir()))
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with BundleWriter(tmp_path / "b") as writer:
+        fill(writer, "x.onnx")
+    assert there == [".b.lock"] and not list(tmp_path.iterdir())
+
+
 # ------------------------------------------------------------------------------------------------------- two at once
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from slimtrain.base import files
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.files import (
     AGAIN,
@@ -23,6 +28,7 @@ from slimtrain.base.files import (
     replace_both,
     write_atomically,
 )
+from slimtrain.base.process.locks import lock
 from tests.support.run_helpers import tree
 
 
@@ -66,12 +72,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert tree(tmp_path) == {"last.pt": b"old"}
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_the_bytes(tmp_path: Path) -> None:
-    """/dev/full takes no byte; a link in the partial file's place leads there."""
+def test_a_disk_that_fills_up_in_the_middle_of_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes no byte."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this machine")
     write_atomically(tmp_path / "last.pt", b"old")
-    (tmp_path / f".last.pt.partial-{os.getpid()}").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "_begun", lambda partial: io.FileIO("/dev/full", "wb"))
     with pytest.raises(ResourceError, match="MiB are needed"):
         write_atomically(tmp_path / "last.pt", b"n" * 2**20)
     assert tree(tmp_path) == {"last.pt": b"old"}
@@ -111,6 +117,60 @@ def test_a_partial_file_is_gone_unless_it_was_renamed(tmp_path: Path) -> None:
     with pytest.raises(Stopped), partial_file(tmp_path / "a", b"three"):
         raise Stopped
     assert tree(tmp_path) == {"a": b"two"}
+
+
+BEGIN = """
+import sys, time
+from pathlib import Path
+from slimtrain.base.files import partial_file
+with partial_file(Path(sys.argv[1]), b"half"):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_and_what_a_living_one_makes_does_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "[a]*.yml"
+    (tmp_path / ".[a]x.yml.partial-1").write_text("of another file")
+    with subprocess.Popen([sys.executable, "-c", BEGIN, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            others = f".{path.name}.partial-{process.pid}"
+            write_atomically(path, b"one")
+            assert tree(tmp_path) == {path.name: b"one", others: b"half", ".[a]x.yml.partial-1": b"of another file"}
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert (tmp_path / others).exists(), "nobody was left to remove it"
+        finally:
+            process.kill()
+    write_atomically(path, b"two")
+    assert tree(tmp_path) == {path.name: b"two", ".[a]x.yml.partial-1": b"of another file"}
+
+
+def test_a_file_that_was_taken_for_a_killed_processs_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its making and its lock another process removes it."""
+    tries = 0
+
+    def lock_later(descriptor: int) -> bool | None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            (tmp_path / f".a.partial-{os.getpid()}").unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(files, "lock", lock_later)
+    write_atomically(tmp_path / "a", b"one")
+    assert tries > 1 and tree(tmp_path) == {"a": b"one"}
+
+
+def test_where_there_are_no_locks_nothing_of_others_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".a.partial-1").write_text("whose?")
+    (tmp_path / f".a.partial-{os.getpid()}").write_text("of one that had this number")
+    monkeypatch.setattr(files, "lock", lambda descriptor: None)
+    write_atomically(tmp_path / "a", b"one")
+    assert tree(tmp_path) == {"a": b"one", ".a.partial-1": b"whose?"}
 
 
 @pytest.mark.parametrize("interrupted", [None, 0, 1], ids=["whole", "before", "between"])

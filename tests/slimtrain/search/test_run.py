@@ -32,8 +32,10 @@ def test_plan_files_by_descending_target_as_the_command_writes_them(
     (tmp_path / "other").mkdir()
     _, folder = searched(tmp_path / "other")
     assert tree(folder / "plans") == tree(tmp_path / "run_search" / "plans")
-    again = search(config, resume=True)  # which has nothing left to do
+    (plans[1].parent / f".{plans[1].name}.partial-1").touch()  # killed as it wrote the last plan
+    again = search(config, resume=True)  # which has nothing left to search
     assert again == plans and "step 1" not in capsys.readouterr().out
+    assert tree(folder / "plans") == tree(tmp_path / "run_search" / "plans")
 
 
 def test_a_checkpoint_and_a_folder_may_be_named(tmp_path: Path) -> None:

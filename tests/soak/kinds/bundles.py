@@ -157,6 +157,7 @@ class ReferenceKind(BundleKind):
     name = "reference.npz"
     file = "reference.npz"
     right = "where the file passes, what the archive says of its images is what the file computes of them"
+    size, members = SIZE, ("images.npy", "logits_x0_125.npy", "../x.npy", "a" * 60_000, "places.npy")
 
     def write_damaged(self, draw: Random, path: Path, times: int) -> str:
         with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
@@ -173,12 +174,10 @@ class ReferenceKind(BundleKind):
     def _member(self, draw: Random, members: dict[str, bytes], name: str) -> str:
         way = draw.randrange(6)
         if way == 0:
-            members[name] = draw.choice(HEADERS) + (bytes(2 * 3 * SIZE * SIZE * 4) if draw.random() < 0.5 else b"")
+            members[name] = draw.choice(HEADERS) + (bytes(2 * 3 * self.size**2 * 4) if draw.random() < 0.5 else b"")
             return "another header"
         if way == 1:
-            members[draw.choice(("images.npy", "logits_x0_125.npy", "../x.npy", "a" * 60_000, "places.npy"))] = members.pop(
-                name
-            )
+            members[draw.choice(self.members)] = members.pop(name)
             return "another name"
         if way == 2:
             members[name] = damaged_bytes(draw, members[name])

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from tests.soak.kinds.bundles import ManifestKind, OnnxKind, ReferenceKind
 from tests.soak.kinds.checkpoints import CheckpointKind, LastKind
+from tests.soak.kinds.detectors import (
+    CocoKind,
+    DetectorCheckpointKind,
+    DetectorManifestKind,
+    DetectorReferenceKind,
+)
 from tests.soak.kinds.kind import Kind
 from tests.soak.kinds.pictures import PictureKind
 from tests.soak.kinds.text_files import ConfigKind, PlanKind, ResultsKind, TableKind, TraceKind
@@ -16,5 +22,6 @@ _ALL: tuple[Kind, ...] = (
     CheckpointKind("sharded", "shards", False),
     CheckpointKind("zipped", "zipped.pt.zip", True),
     *(TableKind(), PlanKind(), PictureKind(), TraceKind()),
+    *(DetectorCheckpointKind(), CocoKind(), DetectorManifestKind(), DetectorReferenceKind()),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

@@ -32,11 +32,13 @@ from slimexport.target.serving.triton.repository import (
     is_own,
     labels_of,
     publish,
+    recover,
     served_file,
     staged,
     tensor_lines,
 )
 from slimexport.target.serving.triton.widths import ENGINE, ONNX, WIDTHS
+from slimtrain.base.folders.replacing import settle_left
 
 SERVING, TRITON, CUDA = "slimexport.target.serving", "slimexport.target.serving.triton", "slimexport.target.cuda"
 # Modules, by what their copies are called
@@ -125,6 +127,7 @@ def _check_place(place: Path, overwrite: bool) -> None:
     if not (place.exists() or place.is_symlink()):
         return
     if not overwrite:
+        settle_left(place.parent, recover)
         raise BundleError(f"{place}: exists. Choose another folder, or replace the model with --overwrite.")
     if not is_own(place):
         raise BundleError(f"{place}: exists and was not written by slimexport. Choose another folder.")

@@ -22,9 +22,9 @@ from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_pa
 from slimexport.target.onnx_scan import check_onnx
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.tensors import Result
-from slimtrain.base.files import Advice, disk_error, partial_name
+from slimtrain.base.files import Advice, disk_error, partial_name, unfinished
 from slimtrain.base.folders.claim import claimed
-from slimtrain.base.folders.replacing import Identity, exchange, identity, unfinished
+from slimtrain.base.folders.replacing import Identity, exchange, identity, settle_left
 from slimtrain.base.image_size import format_size
 from slimtrain.base.untrusted.opening import open_file
 from slimtrain.base.untrusted.quoting import quoted
@@ -38,6 +38,7 @@ CONFIG = "config.pbtxt"
 LABELS = "labels.txt"  # a class's name per line, which clients of classification get beside the score
 MARK = "# written by slimexport"  # in the first line of a config.pbtxt: what --overwrite may replace
 FILES = {ONNX: "model.onnx", TRT: "model.plan"}
+ASIDE = ".old"  # within what is made: models that make room, which cannot be the name of one
 ADVICE = Advice(
     "Nothing was changed. Free some space, or choose another folder.", "Nothing was changed. Choose another folder."
 )
@@ -73,6 +74,7 @@ def write_repository(
         raise BundleError(f"largest batch {batch}: expected a number of images, 1 or more.")
     folder = checked_folder(bundle, folder)
     if folder.exists() and not overwrite:
+        settle_left(folder, recover)
         raise BundleError(f"{folder}: exists. Choose another folder, or replace its models with --overwrite.")
     models = []
     for name, artifact in model_names(bundle, manifest):
@@ -273,8 +275,7 @@ def staged(folder: Path, models: Sequence[Model]) -> Iterator[Path]:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if undo.enter_context(claimed(folder, "Wait for it, or choose another folder.")):
-                for left in unfinished(folder):
-                    shutil.rmtree(left, ignore_errors=True)
+                recover(folder)
             staging = partial_name(folder)
             undo.callback(shutil.rmtree, staging, ignore_errors=True)
             staging.mkdir()
@@ -283,6 +284,16 @@ def staged(folder: Path, models: Sequence[Model]) -> Iterator[Path]:
             yield staging
         except OSError as error:
             raise disk_error(folder, error, ADVICE) from error
+
+
+def recover(folder: Path) -> None:
+    """Settle what killed processes left of writing a repository, whose claim is held: a model that had made room gets its name
+    back where nothing has it, and what had begun is removed. OSError."""
+    for left in unfinished(folder):
+        for model in sorted(left.glob(f"{ASIDE}/*")):
+            if folder.is_dir() and not os.path.lexists(folder / model.name):
+                os.rename(model, folder / model.name)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_model(target: Path, model: Model) -> None:
@@ -314,9 +325,7 @@ def publish(staging: Path, folder: Path, instead: Callable[[Path], bool]) -> Non
         return
     new = sorted(staging.iterdir())
     names = {model.name for model in new}
-    old = staging / "old"  # removed with it
-    while old.name in names:
-        old = old.with_name(f"{old.name}_")
+    old = staging / ASIDE  # removed with it
     old.mkdir()
     moves = [(model, folder / model.name) for model in new]  # each is at once the new one; then the others go
     moves += [(entry, old / entry.name) for entry in sorted(folder.iterdir()) if entry.name not in names and instead(entry)]

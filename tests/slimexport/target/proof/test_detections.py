@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from slimexport.target.proof.comparing import Pair
@@ -80,3 +81,21 @@ def test_known_ties_explain_as_many_rows_and_nothing_else() -> None:
     broken = agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4)
     assert broken.faults and not broken.is_explained(100)
     assert not agreement([ROWS[1], ROWS[0], ROWS[2]], ROWS).is_explained(100), "rows that are not in order"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("count", np.inf, "reference's count are not finite"),
+        ("scores", np.nan, "reference's scores are not finite"),
+        ("count", -1.0, "counts other numbers of detections than 0 to 4"),
+        ("count", 2.5, "counts other numbers of detections than 0 to 4"),
+        ("count", 5.0, "counts other numbers of detections than 0 to 4"),
+    ],
+)
+def test_a_reference_that_is_damaged_agrees_with_nothing(name: str, value: float, message: str) -> None:
+    own, other = outputs(ROWS), outputs(ROWS)
+    other[name] = other[name].astype(np.float64)
+    other[name].flat[0] = value
+    result = agreement_of([Pair(key, own[key], other[key]) for key in other], RULES, 1e-4)
+    assert not result.right and result.faults and message in result.why

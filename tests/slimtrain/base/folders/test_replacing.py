@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from slimtrain.base.folders import replacing
-from slimtrain.base.folders.replacing import discard, exchange, recover, replace_folder
+from slimtrain.base.folders.claim import claimed
+from slimtrain.base.folders.replacing import discard, exchange, recover, replace_folder, settle_left
 from tests.support.export_helpers import tree
 
 OLD = {"a": b"old", "notes": b"mine", "logs/1": b"mine too", "link": b"mine"}
@@ -138,6 +140,7 @@ REPLACE = """
 import os, signal, sys
 from pathlib import Path
 from slimtrain.base.folders import replacing
+from slimtrain.base.folders.claim import claimed
 stop = int(sys.argv[2])
 if sys.argv[3] == "renames":
     replacing.exchange = lambda first, second: False
@@ -191,7 +194,69 @@ def test_what_cannot_be_given_back_is_left_and_told(
     monkeypatch.setattr(os, "rename", busy)
     discard(new, old)
     assert (new / "logs" / "1").read_bytes() == b"mine too"
-    assert f"{new}: holds logs, which could not be moved back to {old}. Move it by hand." in caplog.text
+    assert f"{new}: holds logs, which could not be moved back to {old}. The next command that writes there" in caplog.text
+    monkeypatch.undo()
+    recover(old)
+    assert tree(old) == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@ways
+@pytest.mark.parametrize("from_call", range(1, 8))
+def test_on_a_disk_that_refuses_all_from_one_call_on_the_next_one_finds_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool, from_call: int
+) -> None:
+    """What somebody put beside it can then not be given back by the one that moved it."""
+    new, old = folders(tmp_path)
+    calls = 0
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls >= from_call:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("rename", "link"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    monkeypatch.setattr(shutil, "copy2", refusing(shutil.copy2))
+    monkeypatch.setattr(replacing, "exchange", refusing(exchange) if swaps else lambda first, second: False)
+    refused = False
+    try:
+        replace_folder(new, old, KEEPING)
+    except OSError:
+        refused = True
+        discard(new, old)
+        if old.exists() and not (old / "logs").exists():
+            assert calls > 4, "a folder is moved last, when all else has come to pass"
+    assert refused == (calls >= from_call)
+    monkeypatch.undo()
+    recover(old)
+    assert tree(old) == (OLD if refused else {**NEW, **KEPT})
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_command_that_refuses_a_folder_settles_what_is_left_of_it_and_writes_nothing_else(tmp_path: Path) -> None:
+    new, old = folders(tmp_path)
+    (old / "logs").rename(new / "logs")
+    (tmp_path / ".f.lock").touch()
+    settle_left(old)
+    assert tree(tmp_path) == {f"f/{name}": content for name, content in OLD.items()}
+    os.chmod(tmp_path, 0o555)
+    try:
+        settle_left(old)
+    finally:
+        os.chmod(tmp_path, 0o755)
+
+
+def test_what_a_process_at_work_has_begun_is_left_to_it(tmp_path: Path) -> None:
+    new, old = folders(tmp_path)
+    with claimed(old, ""):
+        settle_left(old)
+        assert tree(new) == NEW
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no renameat2")

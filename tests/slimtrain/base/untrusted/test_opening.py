@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,28 @@ def test_the_size_that_the_system_says_is_not_trusted() -> None:
     assert read_file("/proc/self/status", 1 << 20).startswith(b"Name:")
     with pytest.raises(TooLarge):
         read_file("/proc/self/status", 5)
+
+
+def test_no_more_memory_is_asked_for_than_a_file_says_it_has(tmp_path: Path) -> None:
+    """A kind of files may be of gigabytes, this one is not."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    tracemalloc.start()
+    try:
+        assert read_file(tmp_path / "file", 1 << 34) == b"0123456789"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_file_has_grown_by_is_read_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    before = path.stat()
+    path.write_bytes(bytes(range(250)) * 10_000)
+    monkeypatch.setattr(os, "fstat", lambda descriptor: before)
+    assert read_file(path, 2_500_000) == path.read_bytes()
+    with pytest.raises(TooLarge, match=r"expected at most 2\.4 MiB"):
+        read_file(path, 2_499_999)
 
 
 def _special(kind: str, folder: Path) -> Path:

@@ -402,3 +402,25 @@ def test_what_a_killed_process_left_does_not_matter(tmp_path: Path) -> None:
     (left / "half").mkdir(parents=True)
     assert set(written(tmp_path)) == {"net_x0_5/config.pbtxt", "net_x0_5/1/model.onnx"}
     assert not left.exists()
+
+
+def test_a_refused_one_settles_what_a_killed_process_left(tmp_path: Path) -> None:
+    before = written(tmp_path)
+    (tmp_path / ".models.partial-1" / "half").mkdir(parents=True)
+    (tmp_path / ".models.lock").write_text("1")
+    with pytest.raises(BundleError, match=r"models: exists\."):
+        written(tmp_path)
+    assert tree(tmp_path / "models") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
+
+
+def test_a_model_that_made_room_as_a_process_was_killed_comes_back(tmp_path: Path) -> None:
+    """On a system that swaps no names."""
+    before = written(tmp_path)
+    aside = tmp_path / ".models.partial-1" / ".old"
+    aside.mkdir(parents=True)
+    (tmp_path / "models" / "net_x0_5").rename(aside / "net_x0_5")
+    with pytest.raises(BundleError, match=r"models: exists\."):
+        written(tmp_path)
+    assert tree(tmp_path / "models") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "models"]
