@@ -14,8 +14,10 @@ import pytest
 
 from benchmarks.cells.records import read_records
 from benchmarks.cli import main
+from benchmarks.layers.command import command as channels
 from slimtrain.base.packages import is_installed
 from tests.support.exported_detectors import with_precisions
+from tests.support.outcomes import outcome_of
 
 QUICK = ("--duration", "0.05", "--warmup", "1", "--repeats", "2", "--threads", "1", "--cache-mib", "1", "--batches", "1")
 CHOOSING = ("--latency-ms", "100000", *QUICK[:-2])
@@ -78,6 +80,27 @@ def test_a_file_that_detects_something_else_has_no_figure(bundle: Path, tmp_path
     assert results["0.5x"].status == "measured" and results["1.0x"].status == "not measured"
     assert "its detections are not the bundle's reference's" in results["1.0x"].reason
     assert "its detections are not" in " ".join(out.split())
+
+
+def test_the_slimmable_detector_is_measured_beside_its_files(detector_bundle: Path, tmp_path: Path, tool: Tool) -> None:
+    """torch runs no file of a detector, and says which operator it lacks."""
+    words = ("--backends", "slimmable,torch-eager", "--ckpt", detector_bundle.parent / "faster_rcnn.pt", "--no-plots")
+    tool(detector_bundle, *words, *QUICK)
+    results = read_records(tmp_path / "measured" / "s_detector").results
+    outcomes = {(r.cell.backend, r.cell.label, r.status) for r in results}
+    assert outcomes == {
+        (backend, label, status)
+        for backend, status in (("slimmable", "measured"), ("torch-eager", "not measured"))
+        for label in ("0.5x", "1.0x")
+    }
+    assert all("has no torch form here" in r.reason for r in results if r.cell.backend == "torch-eager")
+    assert not any("not proven" in warning for r in results for warning in r.warnings)
+
+
+def test_layers_of_detectors_are_measured_by_part(detector_bundle: Path, tool: Tool) -> None:
+    for network in (detector_bundle, detector_bundle.parent / "faster_rcnn.pt"):
+        outcome = outcome_of(channels, "benchmarks channels", network)
+        assert outcome.code == 2 and "python -m benchmarks.studies.detection.parts" in outcome.err
 
 
 @pytest.mark.parametrize(("narrow", "wide", "chosen"), [(0.314, 0.5, "x1_0"), (0.6, 0.5, "x0_5")])

@@ -1,4 +1,4 @@
-"""`slimexport` on detectors: the options that are theirs, what `--predict` finds, and what cannot be, with one message each."""
+"""`slimexport` on detectors: their options, what `--predict` finds, and what cannot be, with one message each."""
 
 from __future__ import annotations
 
