@@ -109,9 +109,7 @@ def _of_checkpoint(name: str, widths: tuple[float, float] | None, given: Mapping
 def _ranged(spec: GraphSpec, widths: tuple[float, float] | None) -> GraphSpec:
     """A traced network at another range of widths. UserError where it takes no images, and has no such range."""
     if spec.detector is not None:
-        raise UserError(
-            f"{spec.name}: is a detector, measured by part: python -m benchmarks.studies.detection.parts BUNDLE."
-        )
+        raise UserError(f"{spec.name}: is a detector, measured by part: python -m benchmarks.studies.detection.parts BUNDLE.")
     if not spec.takes_images or len(spec.graph.inputs) > 1:
         raise UserError(
             f"{spec.name}: takes no images. Layers are measured in networks of images [N, channels, height, width]."
