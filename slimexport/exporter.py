@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from slimexport.detectors.form import AS_TRAINED, Detecting
-from slimexport.detectors.steps import Measuring, detected_images, opened_detector, precision_of, source_of
+from slimexport.detectors.steps import Measuring, check_sources, detected_images, opened_detector, precision_of, source_of
 from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.methods import INT8_IMAGES
@@ -150,6 +150,8 @@ def _export(
     size = checkpoint.image_size if image_size is None else image_size
     checkpoint.spec.check_image_size(size)
     detector = opened_detector(checkpoint, size, detecting)
+    sources = (proof.accuracy_data, proof.images, None if calibration is None else calibration.source)
+    check_sources(checkpoint, detector is not None, *sources)
     if detector is not None:
         detector.check_files(files)
         checkpoint = detector.checkpoint

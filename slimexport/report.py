@@ -67,7 +67,8 @@ def _check_columns(entries: Sequence[FileEntry | None]) -> list[list[str]]:
         ]
         errors = [rows[entry.name][ERROR_AT] if entry and len(rows[entry.name]) > ERROR_AT else "-" for entry in entries]
         columns.append(["cosine", *cosines] if by_cosine else ["error", *errors])
-        columns.append(["agree", *(_agreement(entry) if entry else "-" for entry in entries)])
+        if any(entry.verification.top1_agreement is not None for entry in present):
+            columns.append(["agree", *(_agreement(entry) if entry else "-" for entry in entries)])
     columns += [[cell or "-" for cell in column] for column in _accuracy_columns(entries)]
     return columns
 
@@ -127,6 +128,7 @@ def _tolerance(entry: FileEntry) -> str:
 
 
 HEADER = ["width", "MACs", "params", "size", "check", "error", "tolerance", "agree", "spread"]
+OF_LOGITS = ("agree", "spread")  # columns that say nothing of a detector's files
 CHECK = "check"
 FIGURES = (  # of an accuracy: column, key, how it is shown
     ("accuracy", "top1", ".2%"),
@@ -194,6 +196,8 @@ def _list(entries: Sequence[FileEntry]) -> list[str]:
     rows = [entry_row(entry) for entry in entries]
     columns = max(map(len, rows), default=5)
     lines = [HEADER[:columns], *([*row, *[""] * (columns - len(row))] for row in rows)]
+    if not any(entry.verification.top1_agreement is not None or entry.verification.spread is not None for entry in entries):
+        lines = [[cell for name, cell in zip(HEADER, line, strict=False) if name not in OF_LOGITS] for line in lines]
     precisions = [entry.precision for entry in entries]
     if set(precisions) - {EXACT}:
         for line, precision in zip(lines, ["precision", *precisions], strict=True):

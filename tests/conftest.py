@@ -66,6 +66,14 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 
 @pytest.fixture(scope="session")
+def detector_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a small detector at 0.5 and 1.0, for images of 64 px, of 3 named classes; to read only."""
+    from tests.support.exported_detectors import write_detector_bundle  # loads torchvision, which most tests need not
+
+    return write_detector_bundle(tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="session")
 def golden_images() -> np.ndarray:
     """The images of the golden logits: float32 [2, 3, 224, 224]."""
     images: np.ndarray = make_checkpoint.images(0, 2, 224)

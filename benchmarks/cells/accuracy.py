@@ -40,6 +40,11 @@ def _measure(
     from slimtrain.data.images import Preprocessing
 
     image = bundle.manifest.input
+    if bundle.manifest.detector is not None:
+        raise UserError(
+            f"{bundle.folder}: --accuracy-data is for classifiers. A detector's average precision is measured where it is "
+            "exported (slimexport --accuracy-data), it travels in the manifest."
+        )
     if not bundle.manifest.classifies or image.shape is not None:
         raise UserError(f"{bundle.folder}: --accuracy-data is for classifiers of images, this network is none. Leave it out.")
     preprocessing = Preprocessing(image.image_size, image.mean, image.std, image.whole, image.exif_orientation)

@@ -108,6 +108,8 @@ def _of_checkpoint(name: str, widths: tuple[float, float] | None, given: Mapping
 
 def _ranged(spec: GraphSpec, widths: tuple[float, float] | None) -> GraphSpec:
     """A traced network at another range of widths. UserError where it takes no images, and has no such range."""
+    if spec.detector is not None:
+        raise UserError(f"{spec.name}: is a detector, measured by part: python -m benchmarks.studies.detection.parts BUNDLE.")
     if not spec.takes_images or len(spec.graph.inputs) > 1:
         raise UserError(
             f"{spec.name}: takes no images. Layers are measured in networks of images [N, channels, height, width]."
@@ -159,6 +161,11 @@ def _published_network(
         manifest = read_manifest(folder)
         if not manifest.artifacts:
             raise BundleError(f"{folder / MANIFEST}: names no files. The manifest is damaged, export again.")
+        if manifest.detector is not None:
+            raise UserError(
+                f"{folder}: is of a detector, whose layers are measured by part: python -m benchmarks.studies.detection.parts "
+                f"{folder}."
+            )
         if manifest.source.network not in network_names():
             raise UserError(
                 f"{folder}: its {manifest.source.network} was made of a module, and a bundle holds no graph of it. "

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimexport.detectors.form import AS_TRAINED, Detecting
+from slimexport.detectors.form import AS_TRAINED, SCENES, Detecting
 from slimexport.probes.choosing import Chosen
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint
+from slimtrain.data.catalog import DIGITS
 from slimtrain.data.images import ImageSource, Preprocessing, open_source
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
@@ -37,6 +38,21 @@ def opened_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: De
             "detectors, leave them out."
         )
     return None
+
+
+def check_sources(checkpoint: Checkpoint, detects: bool, accuracy: str | Path | None, *others: str | Path | None) -> None:
+    """UserError for images of the other kind: scenes with objects, where there is no detector, or digits without boxes to
+    count a detector's `accuracy` on."""
+    file = checkpoint.file
+    if not detects and not Path(SCENES).exists() and SCENES in map(str, (accuracy, *others)):
+        raise UserError(
+            f"{SCENES}: show objects for detectors, and {file}, a {checkpoint.spec.name}, is no detector. Give images of its "
+            f"own kind: a folder, or `{DIGITS}`."
+        )
+    if detects and str(accuracy) == DIGITS:
+        raise UserError(
+            f"{DIGITS}: have classes and no boxes, and {file} is a detector. Give `{SCENES}`, or a folder in COCO's form."
+        )
 
 
 def source_of(source: str | Path, preprocessing: Preprocessing, detects: bool) -> ImageSource:

@@ -45,6 +45,16 @@ def test_a_row_shows_width_cost_size_and_the_whole_verification() -> None:
     assert row.split() == ["0.5", "149.5M", "1,326,120", "5.00", "MiB", "passed", "1.1e-06", "1e-04", "100%", "0.13"]
 
 
+def test_a_table_of_detectors_leaves_the_columns_of_logits_out() -> None:
+    detects = {"top1_agreement": None, "spread": None, "detections": 36, "ties": 1}
+    passed, failed = artifact(0.25, **detects), artifact(0.5, **{**detects, "status": "failed", "detections": None})
+    header, *rows = table([passed, failed]).splitlines()[:3]
+    assert header.split() == ["width", "MACs", "params", "size", "check", "error", "tolerance"]
+    assert [row.split()[-1] for row in rows] == ["1e-04", "1e-04"]
+    joint = table([replace(entry, precision=precision) for precision in ("fp32", "fp16") for entry in (passed, failed)])
+    assert "agree" not in joint and "cosine" not in joint
+
+
 def test_columns_line_up_to_the_right() -> None:
     lines = table([artifact(0.25), artifact(0.3141)]).splitlines()
     assert len({len(line) for line in lines}) == 1

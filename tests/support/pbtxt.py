@@ -31,8 +31,11 @@ DATA_TYPE = (
     "TYPE_BOOL",
     "TYPE_STRING",
 )
+RESHAPE = Message({"shape": int}, frozenset({"shape"}))
 TENSOR = Message(
-    {"name": str, "data_type": DATA_TYPE, "dims": int}, frozenset({"dims"}), frozenset({"name", "data_type", "dims"})
+    {"name": str, "data_type": DATA_TYPE, "dims": int, "reshape": RESHAPE, "label_filename": str},
+    frozenset({"dims"}),
+    frozenset({"name", "data_type", "dims"}),
 )
 WARMUP_INPUT = Message(
     {"data_type": DATA_TYPE, "dims": int, "zero_data": bool, "random_data": bool, "input_data_file": str},

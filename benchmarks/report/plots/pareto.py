@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FRONT_WIDTH, BAR_WIDTH = 2.4, 1.0
 MARGIN = 0.14  # around the points, of their range
+AVERAGE_PRECISION = "average precision"
 FILLS = (("worth shipping", INK), ("on the front, but within noise of the next", "#b5b5b5"), ("beaten by another", "white"))
 
 
@@ -43,14 +44,14 @@ def pareto_figure(groups: Sequence[Group], heading: str, setting: str) -> Figure
     scale, unit = mac_unit(groups)
     for group, panel in zip(groups, axes, strict=True):
         _panel(panel, group, _points(group, scale), unit)
-    against = " or ".join(dict.fromkeys(group.against for group in groups))
+    against = " or ".join(dict.fromkeys(map(_against, groups)))
     titles(figure, heading, f"{against} against latency, {setting}")
     from matplotlib.lines import Line2D
 
     used = {_fill(group, row) for group in groups for row in group.measured}
     shown = [(name, fill) for name, fill in FILLS if fill in used]
     handles = [Line2D([], [], marker="o", markersize=8, color=INK, markerfacecolor=fill, linestyle="") for _, fill in shown]
-    error = ", a standard error of the accuracy" * any(group.against == ACCURACY for group in groups)
+    error = ", a standard error of the accuracy" * any(_error(group, row) > 0 for group in groups for row in group.measured)
     front, bars = Line2D([], [], color=GREY, linewidth=FRONT_WIDTH), Line2D([], [], color=GREY, linewidth=BAR_WIDTH)
     rings, doubtful = ring_entry(groups)
     names = [*(name for name, _ in shown), "Pareto front", f"bars: medians of rounds{error}", *doubtful]
@@ -93,9 +94,18 @@ def _panel(axes: Axes, group: Group, points: Sequence[Position], unit: str) -> N
     label_axes(axes, "latency per batch (ms)", what, f"batch {group.key[3]}")
 
 
+def _against(group: Group) -> str:
+    """What a title says is shown."""
+    return group.against if group.against != ACCURACY or _is_top1(group) else AVERAGE_PRECISION
+
+
 def _accuracy_name(group: Group) -> str:
+    return f"{'top-1 accuracy' if _is_top1(group) else AVERAGE_PRECISION} (%)"
+
+
+def _is_top1(group: Group) -> bool:
     known = [row.cell.accuracy for row in group.measured if row.cell.accuracy]
-    return "top-1 accuracy (%)" if key_of(known[0]) == TOP1 else "average precision (%)"
+    return key_of(known[0]) == TOP1
 
 
 def _steps(group: Group, points: Sequence[Position]) -> list[Segment]:

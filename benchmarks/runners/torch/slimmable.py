@@ -9,7 +9,9 @@ import torch
 from benchmarks.cells.cell import Cell, NotMeasured
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Manifest, read_manifest
+from slimexport.target.tensors import DetectorEntry
 from slimtrain.base.errors import WidthError
+from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import missing_statistics
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.detection.opening import open_checkpoint
@@ -40,15 +42,25 @@ def open_slimmable(
         raise NotMeasured(NEEDS)
     manifest = read_manifest(folder)
     source = check_source(checkpoint, manifest, folder)
-    key = (source, manifest.source.sha256, manifest.source.weights, device, layout)
+    key = (source, manifest.source.sha256, manifest.source.weights, manifest.detector, manifest.input, device, layout)
     if _Opened.key != key or _Opened.network is None:
         _Opened.key, _Opened.network = None, None  # released before there is another
         switches = manifest.source.switches or ()
         origin = manifest.source
         network = open_checkpoint(source, network=origin.network, expected_widths=switches, weights=origin.weights).network
+        if manifest.detector is not None:
+            network = _from_images_to_boxes(network, manifest.detector, manifest.input.image_size)
         _Opened.key, _Opened.network = key, network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     network = _Opened.network
     return network, _plan(cell, manifest, network, manifest.source.file)
+
+
+def _from_images_to_boxes(network: SlimmableNetwork, detector: DetectorEntry, image_size: ImageSize) -> SlimmableNetwork:
+    """A slimmable detector that ends as the bundle's files do."""
+    from slimtrain.detection.fixed.shipped import whole_network  # loads torchvision
+
+    box = detector.box
+    return whole_network(network, image_size, nms=detector.nms, score=box.score, detections=box.detections).eval()
 
 
 def check_source(checkpoint: Path, manifest: Manifest, folder: Path) -> str:

@@ -64,34 +64,35 @@ def measured(bundle: Path, manifest: Manifest, precision: str, batch: int, round
     rows = []
     for artifact in files:
         path = artifact_path(bundle, artifact)
-        parts, runs = _runs(path, shape, threads)
+        parts, runs = runs_of(path, shape, threads)
         times = in_turns(runs, rounds)
         rows.append({"width": artifact.width, "name": artifact.name, "macs": artifact.macs, "ms": split(parts, times)})
     return rows
 
 
-def _runs(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str], list[Callable[[], object]]]:
-    """A file's parts, and what runs it up to the end of each, on one and the same input."""
-    import numpy as np
+def runs_of(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str], list[Callable[[], object]]]:
+    """A file's parts, and what runs it up to the end of each, on one and the same input. UserError for a file without."""
     import onnx
-    import onnxruntime
 
     from benchmarks.onnx_models.detector_parts import pieces
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     try:
         cut = pieces(onnx.load(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}. Export it with slimexport.") from error
-    runs: list[Callable[[], object]] = []
-    for piece in cut:
-        content = piece.model.SerializeToString()
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        feed = {session.get_inputs()[0].name: images}
-        runs.append(functools.partial(session.run, None, feed))
-    return [piece.part for piece in cut], runs
+    return [piece.part for piece in cut], [run_of(piece.model.SerializeToString(), shape, threads) for piece in cut]
+
+
+def run_of(model: bytes, shape: tuple[int, ...], threads: int) -> Callable[[], object]:
+    """What runs a model on noise of that shape, in onnxruntime on the CPU."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return functools.partial(session.run, None, {session.get_inputs()[0].name: images})
 
 
 def in_turns(runs: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:

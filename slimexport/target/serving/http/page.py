@@ -82,6 +82,7 @@ def live(runtime: Runtime, since: int = 0, demo: Demo | None = None) -> dict[str
     return {
         "network": runtime.manifest.source.network,
         "backend": runtime.backend,
+        "accuracy_kind": "top-1" if runtime.manifest.detector is None else "average precision",
         "policy": runtime.policy if isinstance(runtime.policy, str) else getattr(runtime.policy, "__name__", "own"),
         "slo_ms": runtime.slo_ms,
         "ready": runtime.ready,

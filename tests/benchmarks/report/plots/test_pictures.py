@@ -58,6 +58,12 @@ def restless() -> list[Result]:
     return [steady(of, *(random.uniform(1, 30, 3))) for of in cells]
 
 
+def detector() -> list[Result]:
+    known = {"images": 200, "data": "scenes"}
+    rows = ((1, 0.73), (2, 0.804), (3, 0.817), (4, 0.819))
+    return [noisy(cell(f"{n / 4}x", 10**8 * n, accuracy={**known, "ap": ap}), 10.0 * n) for n, ap in rows]
+
+
 SETS: dict[str, list[Result]] = {
     "31 widths": family(31),
     "31 widths with accuracies": family(31, accuracy=True),
@@ -71,6 +77,7 @@ SETS: dict[str, list[Result]] = {
     "many plans": plans(20),
     "launch-bound": launch_bound(),
     "restless": restless(),
+    "a detector": detector(),
     "large": [noisy(cell(label, 10**9 * (1 + at)), 1000.0 + at) for at, label in enumerate(widths(4))],
     "long names": family(
         4, batches=(1,), network="a_network_with_a_name_that_is_longer_than_others", bundle="and_a_bundle_likewise_" * 3
@@ -226,6 +233,15 @@ def test_pareto_marks_are_dark_grey_and_hollow() -> None:
     fills = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
     assert luminance(fills[0]) < 0.2 and luminance(fills[1]) == pytest.approx(1) and 0.3 < luminance(fills[2]) < 0.8
     assert luminance(fills[3]) < 0.2
+
+
+def test_a_detector_s_front_is_of_average_precision_which_has_no_standard_error() -> None:
+    figure = drawn("a detector", PARETO)
+    assert figure.axes[0].get_ylabel() == "average precision (%)"
+    assert "average precision against latency" in " ".join(figure.get_suptitle().split())
+    legend = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+    assert "bars: medians of rounds" in legend and "standard error" not in legend
+    assert "standard error" in " ".join(text.get_text() for text in drawn("restless", PARETO).legends[0].get_texts())
 
 
 def test_no_tick_is_above_a_hundred_percent() -> None:

@@ -66,6 +66,7 @@ function showFigures(live) {
   write("width", most ? live.widths[recent.images.indexOf(most)].label : UNKNOWN);
   const accuracy = weightedMean(live.widths.map((width) => width.accuracy), recent.images);
   write("accuracy", accuracy === null ? UNKNOWN : percent(accuracy));
+  write("accuracy-kind", live.accuracy_kind);
   by("stale").hidden = !live.stale;
   const { submitted, answered, failed, refused } = live.counts;
   const turned = Object.entries(refused).map(([reason, count]) => `${rounded(count)} ${reason}`);

@@ -133,6 +133,7 @@ def test_live_tells_of_every_request_once(server: http_serving.Running, runtime:
 def test_live_says_what_is_served(server: http_serving.Running, runtime: Runtime) -> None:
     given = server.get("/live").json
     assert (given["network"], given["backend"], given["policy"]) == (http_serving.NETWORK, "onnxruntime-cpu", "drain")
+    assert given["accuracy_kind"] == "top-1"
     assert (given["slo_ms"], given["ready"], given["queue"], given["waiting"]) == (10_000, True, 1000, 0)
     assert [width["label"] for width in given["widths"]] == ["0.25", "0.5", "1"]
     assert [width["accuracy"] for width in given["widths"]] == [0.5625, 0.625, 0.75]
