@@ -7,6 +7,7 @@ resumed (keys.py); what contradicts each other is in rules.py. `--set key=value`
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,7 @@ from slimtrain.config.rules import (
     check_pretrained,
     check_schedule,
     check_search_cost,
+    check_search_error,
     check_searched_network,
     check_teacher,
     check_testing,
@@ -51,6 +53,7 @@ from slimtrain.models.registry import model_name, split_name
 from slimtrain.models.spec import IMAGE_CHANNELS, MOST_IMAGE_CHANNELS, NetworkSpec
 
 CRITERIA = ("error", "error-per-cost")  # by which a search takes the next candidate
+LOSS, AP50, AP = "loss", "ap50", "ap"  # what a search takes for the error of a detector: its loss, or what precision lacks
 MODEL_RANGE, MODEL_SWITCHES = (0.25, 1.0), (0.25, 0.5, 0.75, 1.0)  # of a user's module, where the configuration names none
 STATISTICS = ("batch", "calibrated")  # of its candidates' norms
 INPLACE, FROZEN = "inplace", "frozen"  # teachers
@@ -166,6 +169,9 @@ class Config:
     latency_table: str = search("")  # latency: JSON as `python -m benchmarks channels` writes it
     latency_device: str = search("")  # latency: the device to find networks for, as the table names it; any
     search_criterion: str = search("error", choices=CRITERIA)  # error: as published
+    search_error: str = search(
+        "", choices=("", LOSS, AP50, AP)
+    )  # of a detector: its loss, or what is missing of precision; loss
     search_statistics: str = search("batch", choices=STATISTICS)  # of a candidate's norms
     search_widths: tuple[float, ...] = search(
         (0.15, 1.5), least=0, most=WIDEST
@@ -228,6 +234,7 @@ class Config:
         check_channel_groups(self.channel_groups, self.channel_lists, self._traced)
         check_searched_network(self.search_widths, self.search_share)
         check_search_cost(self.search_cost, self.latency_table, self.latency_device, self.search_targets)
+        check_search_error(self.network, self.search_error, self.search_cost)
         check_detector(self.network, self.data, self.in_channels, vars(self))
         if self.detector is not None:
             self.detector.check_image_size(self.image_size)
@@ -299,6 +306,11 @@ class Config:
         """The widths that a model's norms know, the widest the module as it is: that one alone of an AutoSlim network."""
         return (1.0,) if self.family == "autoslim" else self._widths()
 
+    @property
+    def planned_lists(self) -> tuple[dict[str, int], ...]:
+        """The channels of every switch of a model's or detector's AutoSlim network, group -> count."""
+        return tuple(dict(zip(self.channel_groups, counts, strict=True)) for counts in self.channel_lists)
+
     def spec(self, classes: int) -> NetworkSpec:
         """The published architecture to train, no model. A US network's switches are the ends of its range: the only widths
         whose statistics are followed while training (arXiv 1903.05134, sec. 3.1). UserError where widths or lists do not
@@ -356,6 +368,15 @@ def dump_config(config: Config) -> str:
 def plain(config: Config) -> dict[str, Any]:
     """Keys to plain values, tuples as lists."""
     return {name: as_plain(getattr(config, name)) for name in KEYS}
+
+
+def singly(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their keys, those of a mapping by theirs: `detector.neck`."""
+    single: dict[str, Any] = {}
+    for key, value in settings.items():
+        inside = {f"{key}.{name}": own for name, own in value.items()} if isinstance(value, dict) else {key: value}
+        single.update(inside)
+    return single
 
 
 def run_settings(config: Config) -> dict[str, Any]:

@@ -139,10 +139,10 @@ def check_finished_file(weights: str, layout: str, stem_stride: int) -> None:
         raise UserError("layout: published has no place for stem_stride 1, its readers would take 2. Use layout: own.")
 
 
-DETECTORS = tuple(f"{family}_{kind}" for kind in KINDS for family in ("s", "us"))  # names of networks
+DETECTORS = tuple(f"{family}_{kind}" for kind in KINDS for family in ("s", "us", "autoslim"))  # names of networks
 # What training detectors takes no notice of, and what it must be left as.
 CLASSIFIERS_OWN = {
-    **{"model": "", "stem_stride": 2, "layout": "own", "holdout": 0, "exif_orientation": False, "drop_last": True},
+    **{"model": "", "stem_stride": 2, "layout": "own", "exif_orientation": False, "drop_last": True},
     **{"distill": False, "teacher": "", "label_smoothing": 0.0, "compile": False, "reset_classifier": False},
 }
 ANY = "_any"  # the end of a network's name that stands for a model's
@@ -217,6 +217,20 @@ def check_searched_network(widths: Sequence[float], share: float) -> None:
     if not share:
         raise UserError(
             "search_share is 0, expected the share of the epochs that the network to slim is trained for, above 0."
+        )
+
+
+def check_search_error(network: str, error: str, cost: str) -> None:
+    """UserError for a detector's error of a classifier, and for a cost that a detector has none of."""
+    if error and not detector_kind(network):
+        raise UserError(
+            f"search_error is {error}, which is a detector's, and {network} is a classifier: its error is the share of wrong "
+            "images. Leave it out."
+        )
+    if cost == "latency" and detector_kind(network):
+        raise UserError(
+            f"search_cost is latency, and {network} is a detector: a latency table is a sum over layers, and what chooses "
+            "regions and boxes is none. Choose macs, params or activations, and measure what is found: `python -m benchmarks`."
         )
 
 

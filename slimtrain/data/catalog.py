@@ -59,6 +59,7 @@ class DetectionRequest:
     image_size: ImageSize  # of drawn images
     train: int  # drawn images to train on
     test: int
+    holdout: float = 0  # training images kept aside to test on, in place of the test images; below 1: share
 
 
 @dataclass(frozen=True)

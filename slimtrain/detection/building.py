@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -16,6 +16,7 @@ from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.pretrained import load_pretrained
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing.sources import build_module
+from slimtrain.tracing.starting import at_lists
 
 __all__ = ["build", "freeze_configured", "load_pretrained", "stages_for"]
 
@@ -30,10 +31,12 @@ def build(
     std: Sequence[float],
     seed: int = 0,
     keypoints: int = 0,
+    lists: Sequence[Mapping[str, int]] = (),
 ) -> SlimmableNetwork:
     """The detector of `config` for so many `classes` (without the background), at `widths` as of `make_slimmable`, in training
     mode, frozen as it says. Weights are drawn from `seed` as torchvision draws them. It runs on images of any size that its
-    strides divide; costs are for `image_size`. `keypoints`: of an object, 0 for COCO's 17.
+    strides divide; costs are for `image_size`. `keypoints`: of an object, 0 for COCO's 17. `lists`: of an AutoSlim
+    detector, the channels of its switches, group -> count.
 
     UserError for what no detector can be, ResourceError where a package is missing.
     """
@@ -42,9 +45,17 @@ def build(
         stages = stages_for(config)
         settings = config.settings(classes, stages.strides, mean, std, keypoints)
         module = DenseDetector(settings, stages, config.neck, config.hidden, config.head or None, config.neck_norm)
+    planned = family == "autoslim"
     network = slimmable_detector(
-        module, widths, family=family, slim=config.slim, image_size=image_size, order="none", check=False
+        module,
+        widths,
+        family="us" if planned else family,
+        slim=config.slim,
+        image_size=image_size,
+        order="none",
+        check=False,
     )
+    network = at_lists(network, lists) if planned else network
     freeze_configured(network, config)
     return network
 

@@ -11,17 +11,18 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.finishing import check_finish
+from slimtrain.search.kinds import kind_of
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.slimming import Slimming, check_targets
-from slimtrain.training.inputs import data_of
 
 
 def check_request(request: SearchRequest, checkpoint: Checkpoint | None, module: WidthSpec | None = None) -> None:
     """UserError for targets out of reach, a table of another network and a checkpoint that does not fit: before the first
     hour of training, and before anything is moved aside. `module`: what is trained of a user's, where there is one."""
     config = request.supernet
+    kind = kind_of(config)
     if checkpoint is None:
-        spec = module or config.spec(len(data_of(config).classes))
+        spec = module or config.spec(len(kind.data(config).classes))
     else:
         spec = checkpoint.spec
         if isinstance(spec, NetworkSpec) and spec.stem_stride != config.stem_stride:
@@ -40,7 +41,8 @@ def check_request(request: SearchRequest, checkpoint: Checkpoint | None, module:
                 f"{checkpoint.file}: takes images of {theirs} pixels, the configuration trains what is found with "
                 f"{format_size(config.image_size)}. Set image_size={theirs}, or take another checkpoint."
             )
-    check_targets(request.cost(spec, config.image_size), Slimming(spec, config.search_groups), request.targets)
+    cost = request.cost(kind.counted(spec, config.image_size), config.image_size)
+    check_targets(cost, Slimming(spec, config.search_groups), request.targets)
     if request.config.search_finish:
         if isinstance(spec, GraphSpec):
             _check_module(spec, module, checkpoint)
@@ -57,12 +59,18 @@ def _check_module(spec: GraphSpec, module: WidthSpec | None, checkpoint: Checkpo
             f"search_finish: what is found in {file} is trained from the module that it was made of, and none is named. Name "
             f"it: --model {known or 'MODULE'}, or train later: --no-finish."
         )
-    if (module.name, module.widest) != (spec.name, spec.widest):
+    if (module.name, module.widest) == (spec.name, spec.widest):
+        return
+    if spec.detector is not None:
         raise UserError(
-            f"{file}: is a {spec.name} of other channel groups than the {module.name} that what is found would be trained as. "
-            "Name the module that the checkpoint was made of, with its heads, conv_groups and shuffles, or train later: "
-            "--no-finish."
+            f"{file}: is a {spec.name} of other channel groups than the one that what is found would be trained as. Give the "
+            "configuration the keys of `detector` that the checkpoint was trained with, or train later: --no-finish."
         )
+    raise UserError(
+        f"{file}: is a {spec.name} of other channel groups than the {module.name} that what is found would be trained as. "
+        "Name the module that the checkpoint was made of, with its heads, conv_groups and shuffles, or train later: "
+        "--no-finish."
+    )
 
 
 def module_of(checkpoint: Checkpoint) -> str:

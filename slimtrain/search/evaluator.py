@@ -12,8 +12,8 @@ there, and added in one order, so that the result does not depend on how many pr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slimtrain.base.errors import UserError
+from slimtrain.base.process.kept_memory import memory_kept
 from slimtrain.config.config import STATISTICS
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.search.greedy import CandidateScore
-from slimtrain.search.kept_memory import memory_kept
 from slimtrain.search.prefix import SharedPrefix
 from slimtrain.slimmable.layout import memory_format
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -36,6 +36,7 @@ from slimtrain.training.step import autocast
 
 NO_IMAGES = "there are no held-out images to search with. Hold some out: --set search_holdout=N."
 Chunk = tuple[Tensor, Tensor]  # images float32 [n, C, H, W], labels int64 [n]
+Given = Any  # what a plan gives on a chunk, in whatever form its kind of evaluator adds up
 
 
 class Chunks(Protocol):
@@ -45,7 +46,7 @@ class Chunks(Protocol):
         """The number of chunks."""
         ...
 
-    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """The chunks of ascending `numbers`, each with its number; one that holds nothing is left out."""
         ...
 
@@ -76,7 +77,7 @@ class TensorChunks:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """`evaluator(current, candidates)` scores plans of `network` on `chunks`.
+    """`evaluator(current, candidates)` scores plans of `network`, a classifier, on `chunks`.
 
     `statistics` is one of STATISTICS, `calibration` the images that `calibrated` takes them from; `amp` as in training.
     Without `reuse` every candidate is computed from the image on, without `keep_memory` large tensors are allocated anew, both
@@ -102,6 +103,11 @@ class Evaluator:
         if not len(self.chunks):
             raise UserError(NO_IMAGES)
 
+    @property
+    def percent(self) -> bool:
+        """Whether errors are percents; else they are losses."""
+        return True
+
     def identity(self) -> dict[str, Any]:
         """What the result depends on, in plain values."""
         identity = {"statistics": self.statistics, "amp": self.amp, **self.chunks.identity()}
@@ -120,8 +126,8 @@ class Evaluator:
         network.eval()
         network.synchronize(False)
         try:
-            kept = memory_kept(device) if self.keep_memory else nullcontext()
-            with torch.inference_mode(), autocast(device, self.amp), kept:
+            kept = memory_kept(device.type) if self.keep_memory else nullcontext()
+            with torch.inference_mode(), self._computing(), kept:
                 network.replace_calibrated({})  # so that norms follow no statistics that are to stay
                 return self._measure(current, candidates)
         except OneValueError as error:
@@ -134,7 +140,7 @@ class Evaluator:
             network.train(training)
 
     def _measure(self, current: ChannelPlan, candidates: Sequence[ChannelPlan]) -> list[CandidateScore]:
-        prefix = SharedPrefix(self.network)
+        prefix = self._prefix()
         # Neighbors share most: by first difference, the deepest last.
         order = sorted(range(len(candidates)), key=lambda i: prefix.first_difference(current, candidates[i]))
         plans = [candidates[i] for i in order]
@@ -143,17 +149,48 @@ class Evaluator:
             self._calibrate(prefix, current, plans)
         processes = self.processes
         total = len(self.chunks) * len(plans)
-        sums = torch.zeros(total, 3, dtype=torch.float64, device=processes.device)  # loss, errors, images of every pair
+        pairs: dict[int, Given] = {}
         own = range(processes.rank * total // processes.world, (processes.rank + 1) * total // processes.world)
-        parts = {chunk: [pair % len(plans) for pair in pairs] for chunk, pairs in groupby(own, lambda i: i // len(plans))}
+        parts = {chunk: [pair % len(plans) for pair in group] for chunk, group in groupby(own, lambda i: i // len(plans))}
         with self.network.averaging(1.0) if by_batch else nullcontext():  # no plan has statistics that could follow
-            for number, (images, labels) in self.chunks.read(list(parts)):
-                targets = labels.to(processes.device)
-                for i, logits in self._logits(prefix, current, [plans[i] for i in parts[number]], images):
-                    sums[number * len(plans) + parts[number][i]] = _sums(logits, targets)
-        chunks = processes.sum(sums).cpu().reshape(len(self.chunks), len(plans), 3)
-        scores = [_score(pairs) for pairs in chunks.unbind(1)]
+            for number, chunk in self.chunks.read(list(parts)):
+                for i, given in self._given(prefix, current, [plans[i] for i in parts[number]], chunk):
+                    pairs[number * len(plans) + parts[number][i]] = given
+        scores = self._scores(pairs, len(self.chunks), len(plans))
         return [scores[order.index(i)] for i in range(len(candidates))]
+
+    # What of it is a classifier's.
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        """Within which all of it is computed."""
+        return autocast(self.processes.device, self.amp)
+
+    def _prefix(self) -> Any:
+        """What knows where plans begin to differ, and computes what they share once."""
+        return SharedPrefix(self.network)
+
+    def _given(
+        self, prefix: Any, current: ChannelPlan, plans: Sequence[ChannelPlan], chunk: Any
+    ) -> Iterator[tuple[int, Given]]:
+        """The number of every plan, in any order, and what it gives on a chunk."""
+        images, labels = chunk
+        targets = labels.to(self.processes.device)
+        for number, logits in self._logits(prefix, current, plans, images):
+            yield number, _sums(logits, targets)
+
+    def _scores(self, pairs: Mapping[int, Given], chunks: int, plans: int) -> list[CandidateScore]:
+        """The score of every plan, the same on all processes, from what each has: a chunk and a plan are pair
+        `chunk * plans + plan`."""
+        sums = torch.zeros(chunks * plans, 3, dtype=torch.float64, device=self.processes.device)
+        for pair, given in pairs.items():
+            sums[pair] = given
+        return [_score(of_plan) for of_plan in self.processes.sum(sums).cpu().reshape(chunks, plans, 3).unbind(1)]
+
+    def _run(self, prefix: Any, current: ChannelPlan, plans: Sequence[ChannelPlan], chunk: Any) -> None:
+        """Let a chunk through every norm at all `plans`."""
+        images, _ = chunk
+        for _ in self._logits(prefix, current, plans, images):
+            pass
 
     def _logits(
         self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan], images: Tensor
@@ -168,7 +205,7 @@ class Evaluator:
                 logits = self.network(placed)
             yield number, logits
 
-    def _calibrate(self, prefix: SharedPrefix, current: ChannelPlan, plans: Sequence[ChannelPlan]) -> None:
+    def _calibrate(self, prefix: Any, current: ChannelPlan, plans: Sequence[ChannelPlan]) -> None:
         """Give `plans` and `current` the statistics of the calibration images. Of a plan these are only those of norms from
         its first difference on: the ones before are the current plan's."""
         assert self.calibration is not None
@@ -177,10 +214,9 @@ class Evaluator:
         # The current plan's statistics are needed by all, up to where the last candidate begins to differ.
         wanted = list(dict.fromkeys([*(plans[i] for i in own), *plans[-1:]]))
         network.replace_calibrated({plan: network.blank_statistics(plan) for plan in (*plans, current)})
-        for seen, (_, (images, _)) in enumerate(self.calibration.read(range(len(self.calibration))), 1):
+        for seen, (_, chunk) in enumerate(self.calibration.read(range(len(self.calibration))), 1):
             with network.averaging(1 / seen):  # the k-th of k values moves their average by a k-th of its distance
-                for _ in self._logits(prefix, current, wanted, images):
-                    pass
+                self._run(prefix, current, wanted, chunk)
         if processes.world > 1 and network.norms:
             self._exchange(plans, own)
 

@@ -17,10 +17,10 @@ import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -28,26 +28,24 @@ from slimtrain.base.errors import CommandError, ResourceError, UserError
 from slimtrain.base.files import RUN, write_atomically
 from slimtrain.base.image_size import ImageSize
 from slimtrain.base.text import table, utf8
-from slimtrain.checkpoints.checkpoint import open_checkpoint
 from slimtrain.config.config import MACHINE_KEYS, SEARCH_KEYS, Config, plain
 from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.costs.cost_model import CostModel, format_cost
-from slimtrain.data.catalog import packaged
+from slimtrain.data.catalog import DETECTION_SETS, packaged
 from slimtrain.models.channels import ChannelPlan, width_label
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.spec import NetworkSpec
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import SearchOutcome
+from slimtrain.search.kinds import Kind, kind_of
 from slimtrain.search.request import PLANS, SearchRequest
 from slimtrain.search.supernet import with_epochs
 from slimtrain.training.distributed import Processes
-from slimtrain.training.evaluate import Scores
-from slimtrain.training.inputs import data_of
-from slimtrain.training.run import train
-from slimtrain.training.testing import opened_classifier, results_of
+from slimtrain.training.evaluate import Result
+from slimtrain.training.testing import results_of
 
 STEPS = 1000  # per unit of width: finer than the rounding of channels for every network here
 
@@ -63,7 +61,11 @@ class TrainedSwitch:
     switch: int
     macs: int
     params: int
-    result: Scores
+    result: Result
+
+    def figures(self, columns: Sequence[str]) -> list[float]:
+        """Those of its results."""
+        return [self.result.figures[column] for column in columns]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,44 @@ class ComparisonRow:
     uniform_loss: float
     images: int
 
+    measure: ClassVar[str] = "top-1"
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """What the two are compared by, from 0 to 1."""
+        return self.top1, self.uniform_top1
+
+
+@dataclass(frozen=True)
+class DetectorRow:
+    """A row of a detector's comparison.csv, as `ComparisonRow`: COCO's average precision of boxes, and that at an IoU of
+    0.5."""
+
+    target: float
+    plan: str
+    cost: float
+    macs: int
+    params: int
+    ap: float
+    ap50: float
+    width: float
+    uniform_cost: float
+    uniform_macs: int
+    uniform_params: int
+    uniform_ap: float
+    uniform_ap50: float
+    images: int
+
+    measure: ClassVar[str] = "AP"
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """What the two are compared by, from 0 to 1."""
+        return self.ap, self.uniform_ap
+
+
+Row = ComparisonRow | DetectorRow
+
 
 def finish(
     request: SearchRequest,
@@ -94,17 +134,18 @@ def finish(
     outcomes: Sequence[SearchOutcome],
     processes: Processes,
     image_size: ImageSize,
-) -> list[ComparisonRow]:
+) -> list[Row]:
     """Train, test and export what was found in `spec`, the searched network; a row per target, in the order of `outcomes`.
     Runs in the folder are gone on with.
 
     Raises what training raises, and CommandError with the exit code of `slimexport` where that fails.
     """
-    folder = request.folder
+    folder, kind = request.folder, kind_of(request.config)
+    counted = kind.counted(spec, image_size)
     widths = [nearest_width(spec, cost, outcome.cost) for outcome in outcomes]
     uniform = [uniform_plan(spec, width) for width in widths]
     if processes.first:
-        count = CostCounter(spec, image_size)
+        count = CostCounter(counted, image_size)
         for width, plan in zip(widths, uniform, strict=True):  # two targets may share a width, and its file
             path = folder / UNIFORM_PLANS / f"{plan.name}.yml"
             facts = {"width": width, "cost": cost(plan), "unit": cost.unit}
@@ -113,15 +154,18 @@ def finish(
     first, second = _run(request, SEARCHED, folder / PLANS), _run(request, UNIFORM, folder / UNIFORM_PLANS)
     for config, _ in (first, second):
         _check_alike(config)
-    checkpoint, ours = _trained(*first, processes)
-    _, theirs = _trained(*second, processes)
-    rows = []
+    checkpoint, ours = _trained(kind, *first, processes)
+    _, theirs = _trained(kind, *second, processes)
+    rows: list[Row] = []
+    detects = request.config.detector is not None
+    row_of: Callable[..., Row] = DetectorRow if detects else ComparisonRow
+    columns = ("ap", "ap50") if detects else ("top1", "loss")
     for outcome, width, plan in zip(outcomes, widths, uniform, strict=True):
         own, other = ours[spec.list_of(outcome.plan)], theirs[spec.list_of(plan)]
         rows.append(
-            ComparisonRow(
-                *(outcome.target, outcome.plan.name, outcome.cost, own.macs, own.params, own.result.top1, own.result.loss),
-                *(width, cost(plan), other.macs, other.params, other.result.top1, other.result.loss, own.result.images),
+            row_of(
+                *(outcome.target, outcome.plan.name, outcome.cost, own.macs, own.params, *own.figures(columns)),
+                *(width, cost(plan), other.macs, other.params, *other.figures(columns), own.result.images),
             )
         )
     if processes.first:
@@ -141,7 +185,7 @@ def check_finish(request: SearchRequest) -> None:
     """Raise now, before hours of training and searching, what `finish` would raise after them: UserError where there are no
     images to test on, ResourceError where `slimexport` is missing."""
     try:
-        data_of(request.final)
+        kind_of(request.config).data(request.final)
     except UserError as error:
         if request.final.holdout:
             raise
@@ -158,7 +202,7 @@ def _run(request: SearchRequest, name: str, plans: Path) -> tuple[Config, list[s
     """The configuration that trains a folder of plans jointly, from scratch (a module from its pretrained weights, where it
     has some), as the run `name`, and notes for its log."""
     start: dict[str, Any] = {"test_only": False, "teacher": "", "grow": (), "grow_epochs": 0, "best_by": "widest"}
-    if not request.final.model:
+    if not request.final.model and request.final.detector is None:
         start |= {"pretrained": "", "reset_classifier": False}
     config, notes = plans_config(dataclasses.replace(request.final, **start), plans)
     config = with_epochs(config, request.config.search_train_epochs or config.epochs)
@@ -181,18 +225,20 @@ def _check_alike(config: Config) -> None:
         )
 
 
-def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tuple[Path, dict[tuple[int, ...], TrainedSwitch]]:
+def _trained(
+    kind: Kind, config: Config, notes: Sequence[str], processes: Processes
+) -> tuple[Path, dict[tuple[int, ...], TrainedSwitch]]:
     """The checkpoint of a run, trained or gone on with where it is not finished, and its switches by channel list."""
     path = Path(config.output_dir) / (config.weights or f"{config.network_name}.pt")
     if not path.exists():
         if processes.first:
             click.echo(f"training {path.parent.name}")
-        train(config, processes, notes)
+        kind.train(config, processes, notes)
         processes.wait()  # the first process writes it last
-    checkpoint = open_checkpoint(path)
-    plans, results = results_of(opened_classifier(config, processes, str(path)))
-    spec = checkpoint.spec
-    count = CostCounter(spec, config.image_size)
+    opened = kind.tested(config, processes, str(path))
+    plans, results = results_of(opened)
+    spec = opened.checkpoint.spec
+    count = CostCounter(kind.counted(spec, config.image_size), config.image_size)
     switches = {}
     for switch, (plan, result) in enumerate(zip(plans, results, strict=True), 1):
         figures = count(plan)
@@ -203,7 +249,8 @@ def _trained(config: Config, notes: Sequence[str], processes: Processes) -> tupl
 def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: Path) -> None:
     """Run `slimexport` on a checkpoint, for all its networks. CommandError where it fails."""
     words = ["--ckpt", str(checkpoint), "--widths", ",".join(map(str, switches)), "--output-dir", str(folder), "--overwrite"]
-    if packaged(config.data):  # both packages know these images by name
+    objects = DETECTION_SETS.get(config.data)
+    if objects.source == "package" if objects else packaged(config.data):  # both packages know these images by name
         words += ["--accuracy-data", config.data]
     if config.layout == "published":  # which does not tell which images the network takes
         words += ["--config", str(checkpoint.parent / RESOLVED)]
@@ -219,32 +266,33 @@ def _export(config: Config, checkpoint: Path, switches: Sequence[int], folder: P
         )
 
 
-def _write(path: Path, rows: Sequence[ComparisonRow]) -> None:
+def _write(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(ComparisonRow))
+    writer.writerow(field.name for field in dataclasses.fields(rows[0]))
     writer.writerows(dataclasses.astuple(row) for row in rows)
     write_atomically(path, utf8(text.getvalue()), RUN)
 
 
-def comparison_table(rows: Sequence[ComparisonRow], cost: CostModel) -> str:
+def comparison_table(rows: Sequence[Row], cost: CostModel) -> str:
     """One line per target: the found network, the uniform width, and how many points the first is ahead."""
     own = cost.name not in ("macs", "params")  # these have columns of their own
-    side = [*([cost.name] if own else []), "MACs", "params", "top-1"]
+    side = [*([cost.name] if own else []), "MACs", "params", rows[0].measure]
     header = ["target", *side, "|", "width", *side, "|", "difference"]
     lines = []
     for row in rows:
+        share, uniform_share = row.shares
         searched = [
             *([format_cost(row.cost, cost)] if own else []),
             format_macs(row.macs),
             f"{row.params:,}",
-            f"{row.top1:.2%}",
+            f"{share:.2%}",
         ]
         uniform = [
             *([format_cost(row.uniform_cost, cost)] if own else []),
-            *(format_macs(row.uniform_macs), f"{row.uniform_params:,}", f"{row.uniform_top1:.2%}"),
+            *(format_macs(row.uniform_macs), f"{row.uniform_params:,}", f"{uniform_share:.2%}"),
         ]
-        ahead = f"{100 * (row.top1 - row.uniform_top1):+.2f}"
+        ahead = f"{100 * (share - uniform_share):+.2f}"
         lines.append([format_cost(row.target, cost), *searched, "|", width_label(row.width), *uniform, "|", ahead])
     return f"found networks beside uniform widths, on {rows[0].images} test images\n{table(header, lines)}"
 

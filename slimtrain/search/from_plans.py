@@ -5,8 +5,8 @@ expansion (see models/architecture.py). The search keeps such counts apart (see 
 by chance where their network had no sum: then the trained network has one. Its channels stay those that were given, a sum
 costs nothing, and every reader of the checkpoint decides alike, so this is said and not prevented.
 
-A user's module is wired as it is, whatever the counts are. Its groups are not known before it is traced: the plan files name
-them, and the run holds them against its own.
+A user's module and a detector are wired as they are, whatever the counts are. Their groups are not known before they are
+traced: the plan files name them, and the run holds them against its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from slimtrain.base.errors import UserError, WidthError, nearest
 from slimtrain.base.text import some
 from slimtrain.config.config import Config
-from slimtrain.config.rules import ANY, is_any
+from slimtrain.config.rules import ANY, detector_kind, is_any
 from slimtrain.costs.cost import CostCounter, format_macs
 from slimtrain.models.plan_file import WrittenMacs, read_channels, us_groups, written_macs
 from slimtrain.models.registry import model_name, sibling, split_name
@@ -102,12 +102,14 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 
     UserError where the folder holds no plan of this architecture, or none of that name.
     """
-    traced = bool(config.model) or is_any(config.network)
-    if traced and not config.model:
+    kind = detector_kind(config.network)
+    traced = bool(config.model) or is_any(config.network) or bool(kind)
+    if traced and not config.model and not kind:
         raise UserError(
             f"plans {plans}: {config.network} is a network of which module? Name the one that was searched: --model MODULE."
         )
-    name = f"autoslim_{model_name(config.model)}" if traced else sibling(config.network, "autoslim")
+    own = kind or model_name(config.model)
+    name = f"autoslim_{own}" if traced else sibling(config.network, "autoslim")
     switches, network = read_plans(plans, PlannedNetwork(name) if traced else PlannedNetwork.published(name))
     if only:
         names = [switch.name for switch in switches]
@@ -119,7 +121,7 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
     trained = [switch for switch in switches if distinct[switch.channel_list] is switch]
     changed = dataclasses.replace(
         config,
-        network=f"autoslim{ANY}" if traced else network.name,
+        network=network.name if kind or not traced else f"autoslim{ANY}",
         channel_lists=tuple(switch.channel_list for switch in trained),
         channel_groups=network.entries if traced else (),
         switches=(),
@@ -140,8 +142,8 @@ def plans_config(config: Config, plans: Path, only: str = "") -> tuple[Config, l
 
 def _ascending(switches: Sequence[PlannedSwitch], config: Config) -> list[PlannedSwitch]:
     """By MACs. Where the number of classes is known from the data alone, which is not open yet, the files tell them; of a
-    module they alone can, and where they do not, all channels count."""
-    if config.model:
+    module or detector they alone can, and where they do not, all channels count."""
+    if config.model or config.detector is not None:
         by_file = all(_known_macs(switch, config) for switch in switches)
         sizes = {s.name: _known_macs(s, config) if by_file else sum(s.channel_list) for s in switches}
         return sorted(switches, key=lambda switch: (sizes[switch.name], switch.name))
@@ -170,7 +172,8 @@ def _described(switches: Sequence[PlannedSwitch], config: Config) -> list[str]:
     """A line per switch, with its MACs where they are known, then one for every place where the wiring is not that of the
     searched network."""
     known = [_known_macs(switch, config) for switch in switches]
-    spec = None if config.model else config.spec(config.known_classes or IMAGENET_CLASSES)
+    traced = bool(config.model) or config.detector is not None
+    spec = None if traced else config.spec(config.known_classes or IMAGENET_CLASSES)
     if spec is not None and config.known_classes:
         count = CostCounter(spec, config.image_size)
         known = [count(plan).macs for plan in spec.plans]

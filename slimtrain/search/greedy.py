@@ -23,6 +23,7 @@ from slimtrain.search.slimming import Slimming, changed_groups, check_targets
 from slimtrain.search.trace import Candidate, SearchStep, Trace
 
 if TYPE_CHECKING:
+    from slimtrain.models.width_spec import WidthSpec
     from slimtrain.slimmable.network import SlimmableNetwork
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """How a plan does on held-out images: top-1 error in percent, mean cross entropy, and the number of images."""
+    """How a plan does on held-out images: its error (a classifier's top-1 error in percent, a detector's missing precision in
+    percent, or its loss), its mean loss (of a classifier the cross entropy), and the number of images."""
 
     error: float
     loss: float
@@ -44,6 +46,11 @@ class CandidateEvaluator(Protocol):
         """The candidates' scores, in their order; `current` is the plan that they are steps from."""
         ...
 
+    @property
+    def percent(self) -> bool:
+        """Whether errors are percents; else they are losses."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """What the scores depend on, in plain values."""
         ...
@@ -51,8 +58,8 @@ class CandidateEvaluator(Protocol):
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """The first plan at or below a target, after `step` steps. `cost` in the search's unit; MACs without pools; `error` in
-    percent of the held-out `images` that could be read, `loss` their mean cross entropy."""
+    """The first plan at or below a target, after `step` steps. `cost` in the search's unit; MACs without pools; `error` and
+    `loss` as of `CandidateScore`, on the held-out `images` that could be read."""
 
     target: float
     plan: ChannelPlan
@@ -88,11 +95,13 @@ def run_search(
     seed: int = 0,
     trace: Trace | None = None,
     say: Callable[[str], None] = lambda line: None,
+    counted: WidthSpec | None = None,
 ) -> list[SearchOutcome]:
     """Slim `network` from its widest plan on, until all `targets` of `cost` are met; an outcome for each, descending.
 
     Steps that `trace` has from a killed search are not measured again; every process sees its folder. `say` takes a line per
-    step. `image_size` is that of the MACs reported.
+    step. `image_size` is that of the MACs reported, `counted` the network that they are of where it is not that itself: a
+    detector with as many regions as it has.
 
     Raises UserError for a target out of reach, an unknown criterion, a network whose loss is no number, and a trace of
     another search.
@@ -106,7 +115,7 @@ def run_search(
         log.warning("%s and %s are equally wide: a list with equal counts is read as a network that ties them", a, b)
     if trace is not None:
         trace.begin({**search_identity(network, slimming, cost, targets, criterion, seed), **evaluator.identity()})
-    search = _Search(slimming, cost, evaluator, criterion, seed, CostCounter(slimming.spec, image_size), trace, say)
+    search = _Search(slimming, cost, evaluator, criterion, seed, CostCounter(counted or slimming.spec, image_size), trace, say)
     return search.run(sorted(set(targets), reverse=True))
 
 
@@ -203,7 +212,7 @@ class _Search:
                 "Check the checkpoint, or search with --set search_amp=none."
             )
         self.say(
-            f"the widest: {format_cost(self.cost(plan), self.cost)}, error {score.error:.2f} %, loss {score.loss:.4f} "
+            f"the widest: {format_cost(self.cost(plan), self.cost)}, {self._figures(score.error, score.loss)} "
             f"on {score.images} images"
         )
         return Option(plan, self.cost(plan), score.error, score.loss, score.images)
@@ -222,7 +231,7 @@ class _Search:
             self.trace.add(step, [self._candidate(number, current, option, option is chosen) for option in options])
         self.say(
             f"step {number}: {step.group} {step.channels_before} to {step.channels_after}, "
-            f"{format_cost(step.cost_after, self.cost)}, error {step.error_after:.2f} %, loss {step.loss_after:.4f} "
+            f"{format_cost(step.cost_after, self.cost)}, {self._figures(step.error_after, step.loss_after)} "
             f"({step.candidates} candidates, {step.seconds:.1f} s)"
         )
         return chosen
@@ -238,6 +247,12 @@ class _Search:
             f"step {step.step} of the trace does not follow from the steps before it. The file was changed: begin anew in "
             "another output_dir."
         )
+
+    def _error(self, error: float) -> str:
+        return f"error {error:.2f} %" if self.evaluator.percent else f"loss {error:.4f}"
+
+    def _figures(self, error: float, loss: float) -> str:
+        return f"{self._error(error)}, loss {loss:.4f}" if self.evaluator.percent else self._error(error)
 
     def _line(self, number: int, before: Option, after: Option, candidates: int, seconds: float) -> SearchStep:
         """The trace's line of a step."""
@@ -271,6 +286,6 @@ class _Search:
         plan = ChannelPlan(target_name(target, self.cost), option.plan.channels)
         self.say(
             f"target {format_cost(target, self.cost)} met after {step} steps: {format_cost(option.cost, self.cost)}, "
-            f"error {option.error:.2f} %"
+            f"{self._error(option.error)}"
         )
         return SearchOutcome(target, plan, option.cost, cost.macs, cost.params, option.error, option.loss, option.images, step)

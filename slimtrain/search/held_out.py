@@ -10,12 +10,12 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
 from slimtrain.data.loader import test_batches
 from slimtrain.data.samples import PartSamples, Samples, labels_of
 from slimtrain.data.sampling import draw
-from slimtrain.data.transforms import Transform
 from slimtrain.search.evaluator import NO_IMAGES, Chunk
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class HeldOut:
 
     def __init__(
         self,
-        samples: Samples,
-        transform: Transform,
+        samples: Any,
+        transform: Any,
         batch: int,
         *,
         workers: int = 0,
@@ -62,32 +62,46 @@ class HeldOut:
         self.size = chunk_size(len(samples), batch)
         self.room = kept_bytes
         self.seen = dict(seen or {})
-        self.kept: dict[int, Chunk] = {}
+        self.kept: dict[int, Any] = {}
         self.unreadable: set[str] = set()
 
     def __len__(self) -> int:
         return math.ceil(len(self.samples) / self.size)
 
-    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """The chunks of ascending `numbers`. Unreadable images are left out and named once, and a chunk of nothing else."""
         for kept, run in groupby(list(numbers), key=self.kept.__contains__):
             wanted = list(run)
             yield from ((number, self.kept[number]) for number in wanted) if kept else self._open(wanted)
 
-    def _open(self, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+    def _open(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         count, size = len(self.samples), self.size
         indices = [i for number in numbers for i in range(number * size, min((number + 1) * size, count))]
-        part = PartSamples(self.samples, np.asarray(indices, np.int64))
-        for batch in test_batches(part, self.transform, batch_size=size, workers=self.workers):
+        for batch in self._batches(np.asarray(indices, np.int64)):
             for name in set(batch.unreadable) - self.unreadable:
                 self.unreadable.add(name)
                 log.warning("%s: cannot be read, left out of the search", name)
-            chunk = batch.images, batch.labels
-            needed = sum(tensor.nbytes for tensor in chunk)
+            chunk, needed = self._chunk(batch)
             if needed <= self.room:
                 self.room -= needed
                 self.kept[numbers[batch.step]] = chunk
             yield numbers[batch.step], chunk
+
+    # What of it is of labeled images.
+
+    def _batches(self, indices: NDArray[np.int64]) -> Iterator[Any]:
+        """Those images in batches of a chunk's size, none of which is empty."""
+        part = PartSamples(self.samples, indices)
+        return test_batches(part, self.transform, batch_size=self.size, workers=self.workers)
+
+    def _chunk(self, batch: Any) -> tuple[Any, int]:
+        """A batch as a chunk, and the bytes that it takes."""
+        chunk: Chunk = batch.images, batch.labels
+        return chunk, sum(tensor.nbytes for tensor in chunk)
+
+    def _told(self, index: int) -> bytes:
+        """What is known of an image."""
+        return f"{self.samples.label(index)}\n".encode()
 
     def identity(self) -> dict[str, Any]:
         """Number of images, size of chunks, how they are seen, and a digest of the images' names and labels in their order. Of
@@ -95,5 +109,5 @@ class HeldOut:
         digest = hashlib.sha256()
         for i in range(len(self.samples)):
             name = "/".join(self.samples.name(i).replace("\\", "/").split("/")[-2:])
-            digest.update(f"{name}\0{self.samples.label(i)}\n".encode(errors="surrogateescape"))
+            digest.update(f"{name}\0".encode(errors="surrogateescape") + self._told(i))
         return {"images": len(self.samples), "chunk": self.size, "images_sha256": digest.hexdigest(), **self.seen}

@@ -14,7 +14,7 @@ import yaml
 
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
-from slimtrain.config.config import SEARCH_KEYS, Config, plain
+from slimtrain.config.config import LOSS, SEARCH_KEYS, Config, plain, singly
 from slimtrain.config.reading import read_config
 from slimtrain.config.run_folder import RESOLVED
 from slimtrain.costs.cost_model import CostModel, cost_model, parse_targets
@@ -53,11 +53,6 @@ class SearchRequest:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.config.detector is not None:
-            raise UserError(
-                f"search: slims classifiers, and network {self.config.network} is a detector. It is trained at all its widths "
-                "at once: `python -m slimtrain train`."
-            )
         if not self.config.search_targets:
             raise UserError("search: no targets. Name the costs to find networks for, as in --targets 150M,300M.")
         kept, _ = held_out(self.config)
@@ -68,6 +63,11 @@ class SearchRequest:
     def supernet(self) -> Config:
         """The training of the network to slim."""
         return supernet_config(self.config, self.folder)
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether what is searched by is a detector's loss."""
+        return self.config.detector is not None and self.config.search_error in ("", LOSS)
 
     @property
     def targets(self) -> list[float]:
@@ -93,8 +93,8 @@ class SearchRequest:
         configuration where no other is known. `model`: the module that was searched, where the checkpoint alone tells it."""
         source = self.source or str(self.folder / RESOLVED)
         final = self.final if self.final.model else dataclasses.replace(self.final, model=model)
-        before, now = plain(read_config(source)), plain(final)
-        changed = [key for key in now if now[key] != before[key] and key not in (*SEARCH_KEYS, *OWN_COURSE)]
+        before, now = (singly(plain(config)) for config in (read_config(source), final))
+        changed = [key for key in now if now[key] != before.get(key) and key not in (*SEARCH_KEYS, *OWN_COURSE)]
         words = [word for key in changed for word in ("--set", f"{key}={_one_line(now[key])}")]
         return shlex.join(["python", "-m", "slimtrain", "train", source, *words, "--plans", str(self.folder / PLANS)])
 

@@ -15,9 +15,9 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 import torch
 
 from slimtrain.base.errors import UserError
@@ -30,28 +30,21 @@ from slimtrain.config.rules import is_any
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.costs.cost import format_macs
 from slimtrain.costs.cost_model import CostModel, LatencyCost, format_cost
-from slimtrain.data.datasets import Data
-from slimtrain.data.samples import PartSamples, Samples
 from slimtrain.models.plan_file import write_plan_file
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.search.checks import cautions, check_request, module_of
-from slimtrain.search.evaluator import Evaluator
 from slimtrain.search.finishing import finish, stem_facts
 from slimtrain.search.greedy import SearchOutcome, run_search
-from slimtrain.search.held_out import HeldOut, draw_images
+from slimtrain.search.kinds import Kind, OpenedWithData, kind_of
 from slimtrain.search.plot import plot_search
 from slimtrain.search.request import SearchRequest, search_folder
 from slimtrain.search.slimming import Slimming
 from slimtrain.search.supernet import held_out
 from slimtrain.search.trace import Trace
 from slimtrain.slimmable.ordinary import ordinary_torch
-from slimtrain.tracing.starting import spec_of, starting
 from slimtrain.training.distributed import Processes, processes
 from slimtrain.training.fitting import fitted, fitted_for_searching, resumed_batch
-from slimtrain.training.inputs import data_of, test_transform_of
 from slimtrain.training.resume import check_settings, claimed_run, move_aside
-from slimtrain.training.run import train
-from slimtrain.training.testing import open_with_data
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +83,10 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
     With `resume` the folder's own run is gone on with, else it is moved aside. UserError and its subclasses for anything
     wrong with configuration, checkpoint, targets, data or files.
     """
-    module = _module(request)
+    kind = kind_of(request.config)
+    module = kind.module(request.supernet)
     request = _fitted(request, module, processes, resume)
-    opened = None if request.ckpt is None else open_with_data(request.supernet, processes, request.ckpt, request.weights)
+    opened = None if request.ckpt is None else kind.opened(request.supernet, processes, request.ckpt, request.weights)
     check_request(request, None if opened is None else opened[0], module)
     request = _with_search_batch(request, opened, module, processes, resume)
     processes.wait()  # a checkpoint may lie in the folder that is moved
@@ -100,9 +94,7 @@ def run_whole_search(request: SearchRequest, processes: Processes, *, resume: bo
         return _search(request, processes, opened, resume)
 
 
-def _search(
-    request: SearchRequest, processes: Processes, opened: tuple[Checkpoint, Config, Data] | None, resume: bool
-) -> list[SearchOutcome]:
+def _search(request: SearchRequest, processes: Processes, opened: OpenedWithData | None, resume: bool) -> list[SearchOutcome]:
     """What `run_whole_search` does in its folder."""
     _begin(request, processes, resume)
     checkpoint, config, data = opened or _trained(request, processes, resume)
@@ -111,21 +103,12 @@ def _search(
             log.warning("%s: %s", checkpoint.file, caution)
     outcomes, cost = _slim(request, config, processes, checkpoint, data, resume)
     if processes.first:
-        click.echo(outcome_table(outcomes, cost))
+        click.echo(outcome_table(outcomes, cost, by_loss=request.by_loss))
     if request.config.search_finish:
         finish(request, checkpoint.spec, cost, outcomes, processes, config.image_size)
     elif processes.first:
         click.echo(request.next_command(module_of(checkpoint)))
     return outcomes
-
-
-def _module(request: SearchRequest) -> WidthSpec | None:
-    """What is trained of a user's module, where the configuration names one."""
-    config = request.supernet
-    if not config.model:
-        return None
-    classes = len(data_of(config).classes)
-    return spec_of(config, classes, starting(config, classes))
 
 
 def _fitted(request: SearchRequest, module: WidthSpec | None, processes: Processes, resume: bool) -> SearchRequest:
@@ -136,7 +119,7 @@ def _fitted(request: SearchRequest, module: WidthSpec | None, processes: Process
         return request
     if resume and begun.exists():
         return dataclasses.replace(request, config=resumed_batch(config, plain(read_config(str(begun)))))
-    data = data_of(request.supernet)
+    data = kind_of(config).data(request.supernet)
     spec = module or request.supernet.spec(len(data.classes))
     fits, lines = fitted(request.supernet, spec, len(data.train), processes)
     for line in lines if processes.first else ():
@@ -147,7 +130,7 @@ def _fitted(request: SearchRequest, module: WidthSpec | None, processes: Process
 
 def _with_search_batch(
     request: SearchRequest,
-    opened: tuple[Checkpoint, Config, Data] | None,
+    opened: OpenedWithData | None,
     module: WidthSpec | None,
     processes: Processes,
     resume: bool,
@@ -157,11 +140,12 @@ def _with_search_batch(
     config, begun = request.config, request.folder / RESOLVED
     if resume and begun.exists() and (kept := config.search_batch or read_config(str(begun)).search_batch):
         return dataclasses.replace(request, config=dataclasses.replace(config, search_batch=kept))
-    data = data_of(request.supernet) if opened is None else opened[2]
+    kind = kind_of(config)
+    data = kind.data(request.supernet) if opened is None else opened[2]
     spec = opened[0].spec if opened is not None else module or request.supernet.spec(len(data.classes))
     size = config.image_size if opened is None else opened[1].image_size
     settings = dataclasses.replace(request.supernet, image_size=size)  # whose test_batch_size nobody has fitted silently
-    images = config.search_images or len(_kept_for_search(config, data.test))
+    images = config.search_images or len(_kept_for_search(kind, config, data.test))
     fits, lines = fitted_for_searching(settings, spec, images, processes)
     for line in lines if processes.first else ():
         click.echo(line)
@@ -184,42 +168,35 @@ def _begin(request: SearchRequest, processes: Processes, resume: bool) -> None:
     processes.wait()
 
 
-def _trained(request: SearchRequest, processes: Processes, resume: bool) -> tuple[Checkpoint, Config, Data]:
+def _trained(request: SearchRequest, processes: Processes, resume: bool) -> OpenedWithData:
     """The network to slim, and the data: the one in the folder where it is finished, else training begins or goes on."""
-    config = request.supernet
+    config, kind = request.supernet, kind_of(request.config)
     path = Path(config.output_dir) / config.weights
     if not (resume and path.exists()):
-        train(dataclasses.replace(config, resume="auto" if resume else "none"), processes)
+        kind.train(dataclasses.replace(config, resume="auto" if resume else "none"), processes)
         processes.wait()  # the first process writes it last
-    opened = open_with_data(config, processes, str(path))
+    opened = kind.opened(config, processes, str(path))
     check_settings(path, opened[0].settings, config)
     return opened
 
 
 def _slim(
-    request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Data, resume: bool
+    request: SearchRequest, config: Config, processes: Processes, checkpoint: Checkpoint, data: Any, resume: bool
 ) -> tuple[list[SearchOutcome], CostModel]:
     """What slimming a checkpoint finds, written as plans. `data.test` are all images that its training left out."""
-    spec = checkpoint.spec
+    spec, kind = checkpoint.spec, kind_of(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     slimming = Slimming(spec, config.search_groups)
-    cost = request.cost(spec, config.image_size)
+    counted = kind.counted(spec, config.image_size)
+    cost = request.cost(counted, config.image_size)
     if isinstance(cost, LatencyCost) and processes.first:
         click.echo(f"latencies are those of {cost.table.describe()}")
-    batch = request.config.search_batch
-    kept = _kept_for_search(request.config, data.test)
+    config = dataclasses.replace(config, search_batch=request.config.search_batch)
     say = click.echo if processes.first else log.debug
-    images = draw_images(kept, config.search_images, config.seed, say)
-    evaluator = Evaluator(
-        checkpoint.network,
-        _chunks(config, images, batch),
-        processes,
-        statistics=config.search_statistics,
-        calibration=_calibration(config, data, batch) if config.search_statistics == "calibrated" else None,
-        amp=_amp(config, processes),
-        channels_last=bool(config.channels_last),
-    )
+    images = kind.drawn(_kept_for_search(kind, request.config, data.test), config.search_images, config.seed, say)
+    calibration = _calibration(kind, config, data) if config.search_statistics == "calibrated" else None
+    evaluator = kind.evaluator(checkpoint.network, config, images, calibration, processes)
     trace = Trace(request.folder, resume=resume, write=processes.first)
     outcomes = run_search(
         checkpoint.network,
@@ -232,9 +209,10 @@ def _slim(
         seed=config.seed,
         trace=trace,
         say=say,
+        counted=counted,
     )
     if processes.first:
-        plot_search(request.folder, trace.steps, cost, outcomes)
+        plot_search(request.folder, trace.steps, cost, outcomes, percent=evaluator.percent)
         for outcome in outcomes:
             write_plan_file(
                 request.plan_file(outcome.plan.name),
@@ -246,7 +224,7 @@ def _slim(
                 target=_whole(outcome.target),
                 cost=_whole(outcome.cost),
                 unit=cost.unit,
-                error_percent=outcome.error,
+                **({"error_percent": outcome.error} if evaluator.percent else {}),
                 loss=outcome.loss,
                 images=outcome.images,
                 criterion=config.search_criterion,
@@ -257,10 +235,10 @@ def _slim(
     return outcomes, cost
 
 
-def _kept_for_search(config: Config, test: Samples) -> Samples:
+def _kept_for_search(kind: Kind, config: Config, test: Any) -> Any:
     """Of the images held out those that no test of what is found will use."""
     count, before = held_out(config)
-    return test if count < 1 else PartSamples(test, np.arange(before, before + int(count)))
+    return test if count < 1 else kind.part(test, before, before + int(count))
 
 
 def _whole(value: float) -> float:
@@ -268,30 +246,24 @@ def _whole(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 
-def _calibration(config: Config, data: Data, batch: int) -> HeldOut:
+def _calibration(kind: Kind, config: Config, data: Any) -> Any:
     """Training images for the statistics of candidates, none of those that measure them."""
-    count = min((config.calibration_batches or CALIBRATION_BATCHES) * batch, len(data.train))
-    return _chunks(config, draw_images(data.train, count, config.seed), batch)
+    count = min((config.calibration_batches or CALIBRATION_BATCHES) * config.search_batch, len(data.train))
+    return kind.drawn(data.train, count, config.seed, log.debug)
 
 
-def _chunks(config: Config, images: Samples, batch: int) -> HeldOut:
-    keys = ("image_size", "mean", "std", "augmentation", *(["exif_orientation"] if config.exif_orientation else []))
-    seen = {key: getattr(config, key) for key in keys}
-    room = int(config.search_cache_gib * 2**30)
-    return HeldOut(images, test_transform_of(config), batch, workers=config.loaders, kept_bytes=room, seen=seen)
-
-
-def _amp(config: Config, processes: Processes) -> str:
-    """The precision that candidates are measured in: where the configuration leaves it open, bf16 on GPUs that have it."""
-    if config.search_amp != "auto":
-        return config.search_amp
-    return "bf16" if processes.device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
-
-
-def outcome_table(outcomes: Sequence[SearchOutcome], cost: CostModel) -> str:
-    """One line per found network."""
+def outcome_table(outcomes: Sequence[SearchOutcome], cost: CostModel, by_loss: bool = False) -> str:
+    """One line per found network. `by_loss`: errors are losses."""
     own = cost.name not in ("macs", "params")  # these have columns of their own
-    header = ["plan", "target", *([cost.name] if own else []), "MACs", "params", "held-out error", "loss"]
+    header = [
+        "plan",
+        "target",
+        *([cost.name] if own else []),
+        "MACs",
+        "params",
+        *([] if by_loss else ["held-out error"]),
+        "loss",
+    ]
     rows = [
         [
             outcome.plan.name,
@@ -299,7 +271,7 @@ def outcome_table(outcomes: Sequence[SearchOutcome], cost: CostModel) -> str:
             *([format_cost(outcome.cost, cost)] if own else []),
             format_macs(outcome.macs),
             f"{outcome.params:,}",
-            f"{outcome.error:.2f}%",
+            *([] if by_loss else [f"{outcome.error:.2f}%"]),
             f"{outcome.loss:.4f}",
         ]
         for outcome in outcomes

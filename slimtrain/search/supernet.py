@@ -12,7 +12,7 @@ from typing import Any
 
 from slimtrain.base.errors import UserError
 from slimtrain.config.config import Config
-from slimtrain.config.rules import ANY, is_any
+from slimtrain.config.rules import ANY, detector_kind, is_any
 from slimtrain.models.registry import sibling
 
 SUPERNET = "supernet"
@@ -43,14 +43,16 @@ def supernet_config(config: Config, folder: Path) -> Config:
     """The training of the network that the search in `folder` slims. Its test images are the ones held out of the training
     images: neither training nor search ever sees the real ones.
 
-    A module is its own widest, whatever `search_widths` says, and begins with its pretrained weights, where it has some.
+    A module and a detector are their own widest, whatever `search_widths` says, and begin with their pretrained weights, where
+    they have some.
 
     UserError where the architecture has no universally slimmable network, and where no images are held out.
     """
-    traced = bool(config.model) or is_any(config.network)
-    network = f"us{ANY}" if traced else sibling(config.network, "us")
+    kind = detector_kind(config.network)
+    traced = bool(config.model or kind) or is_any(config.network)
+    network = f"us_{kind}" if kind else f"us{ANY}" if traced else sibling(config.network, "us")
     low, high = config.search_widths
-    start: dict[str, Any] = {} if config.model else {"pretrained": "", "reset_classifier": False, "teacher": ""}
+    start: dict[str, Any] = {} if config.model or kind else {"pretrained": "", "reset_classifier": False, "teacher": ""}
     changed = dataclasses.replace(
         with_epochs(config, max(1, round(config.epochs * config.search_share))),
         network=network,
@@ -60,7 +62,7 @@ def supernet_config(config: Config, folder: Path) -> Config:
         channel_groups=(),
         nonuniform=True,
         width_step=0.0,
-        distill=True,
+        distill=not kind,
         grow=(),
         grow_epochs=0,
         holdout=sum(held_out(config)),

@@ -35,8 +35,8 @@ ADVICE = Advice(SAFE, SAFE)
 
 @dataclass(frozen=True)
 class SearchStep:
-    """A line of trace.csv. Costs in the search's unit; MACs without pools; errors in percent of the held-out `images`, losses
-    their mean cross entropy; `candidates` were compared in `seconds`."""
+    """A line of trace.csv. Costs in the search's unit; MACs without pools; errors of the held-out `images` (in percent, of
+    detectors searched by their loss that), losses their mean; `candidates` were compared in `seconds`."""
 
     step: int
     group: str

@@ -64,9 +64,9 @@ def starting(config: Config, classes: int, resumed: Mapping[str, Any] | None = N
             f"teacher is frozen: that is a copy of the full network, and an AutoSlim network of {config.model} begins with "
             "its channel lists alone. Let its widest teach the others: --teacher inplace."
         )
-    lists = tuple(dict(zip(config.channel_groups, counts, strict=True)) for counts in config.channel_lists)
     model = Model(
-        *(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed, lists)
+        *(config.model, classes, shape, config.family, config.model_widths, policy, config.order, config.seed),
+        config.planned_lists,
     )
     return start_of(model, config.pretrained, config.pretrained_weights or None, reset_classifier=config.reset_classifier)
 

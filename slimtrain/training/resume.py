@@ -22,7 +22,7 @@ from slimtrain.checkpoints.checkpoint import Checkpoint, checked_settings
 from slimtrain.checkpoints.own_layout import described, is_own, own_content, read_own
 from slimtrain.checkpoints.published_layout import published_content
 from slimtrain.checkpoints.reading import read_content
-from slimtrain.config.config import Config, plain, run_settings
+from slimtrain.config.config import Config, plain, run_settings, singly
 from slimtrain.config.run_folder import LAST, RESOLVED
 from slimtrain.data.datasets import ImageSets
 from slimtrain.data.loader import steps_per_epoch
@@ -185,7 +185,7 @@ def image_counts(data: ImageSets) -> dict[str, int]:
 def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, longer: bool = False) -> None:
     """UserError where `path` belongs to a run whose settings were not those of `config`; `longer`: it may have more epochs
     now. Keys that an older version did not know are passed over."""
-    now, before = _singly(run_settings(config)), _singly({**UNNAMED, **before})
+    now, before = singly(run_settings(config)), singly({**UNNAMED, **before})
     changed = [key for key in now if key in before and before[key] != now[key]]
     if longer and "epochs" in changed and isinstance(before["epochs"], int) and before["epochs"] < config.epochs:
         changed.remove("epochs")
@@ -195,15 +195,6 @@ def check_settings(path: Path, before: Mapping[str, Any], config: Config, *, lon
             f"{path}: belongs to a run with other settings: {listed}. A resumed run goes on as it began: undo these, or "
             "begin a new run with resume=none."
         )
-
-
-def _singly(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their keys, those of a mapping by theirs: `detector.neck`."""
-    single: dict[str, Any] = {}
-    for key, value in settings.items():
-        inside = {f"{key}.{name}": own for name, own in value.items()} if isinstance(value, dict) else {key: value}
-        single.update(inside)
-    return single
 
 
 def lengthened(before: Mapping[str, Any], schedule: Schedule, step: int) -> str:

@@ -102,6 +102,8 @@ def evaluator(network: SlimmableNetwork, **options: Any) -> Evaluator:
 class ScoredBy:
     """Measures plans by a function, and counts what it was asked."""
 
+    percent = True
+
     def __init__(self, function: Callable[[ChannelPlan], tuple[float, float]]) -> None:
         self.function, self.asked = function, 0
 

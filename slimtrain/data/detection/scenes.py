@@ -57,9 +57,17 @@ class SceneSettings:
 
 
 class SceneSamples:
-    """`count` scenes of a split, drawn by `seed` when they are asked for. ResourceError without scikit-learn."""
+    """`count` scenes of a split, drawn by `seed` when they are asked for. `shown`: the numbers of the split's digits that they
+    show, if not all. ResourceError without scikit-learn."""
 
-    def __init__(self, split: Split, count: int, seed: int = 0, settings: SceneSettings | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        count: int,
+        seed: int = 0,
+        settings: SceneSettings | None = None,
+        shown: NDArray[np.int64] | None = None,
+    ) -> None:
         digits = digits_split()
         images, labels = {
             "train": (digits.train_images, digits.train_labels),
@@ -67,6 +75,8 @@ class SceneSamples:
         }[split]
         self.split, self.count, self.seed = split, count, seed
         self.settings = SceneSettings() if settings is None else settings
+        if shown is not None:
+            images, labels = images[shown], labels[shown]
         self.digits: Floats = images[:, 0].astype(np.float32) / np.float32(255)
         self.labels = labels
         # an image and its targets are asked for one after the other, and drawn once

@@ -24,7 +24,10 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def detector_of(
-    network: SlimmableNetwork, settings: DetectorSettings, image_size: ImageSize, computing: Computing = nullcontext
+    network: SlimmableNetwork | Halves,
+    settings: DetectorSettings,
+    image_size: ImageSize,
+    computing: Computing = nullcontext,
 ) -> Detector:
     """A slimmable detector of any kind: normalized images [B, 3, H, W] of `image_size` -> `boxes` [B, D, 4], `scores`,
     `labels` [B, D], `count`, `settled` [B], and `masks` [B, D, s, s], or `keypoints` [B, D, K, 3] and `keypoint_scores`
@@ -34,7 +37,8 @@ def detector_of(
     autocast; nothing else is computed in half precision.
     """
     kind = _SingleStage if settings.single_stage else _TwoStages
-    return kind(Halves(network), settings, image_size, computing)
+    halves = network if isinstance(network, Halves) else Halves(network)
+    return kind(halves, settings, image_size, computing)
 
 
 class _SingleStage:

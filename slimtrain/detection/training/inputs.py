@@ -47,6 +47,7 @@ def data_of(config: Config) -> DetectionData:
         config.image_size,
         own.scenes,
         own.test_scenes,
+        config.holdout,
     )
     return open_detection_data(config.data, request, config.classes)
 

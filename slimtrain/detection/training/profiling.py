@@ -21,7 +21,17 @@ def detector_costs(config: Config, widths: Sequence[float] | None = None) -> lis
     own = detector_of(config)
     classes = config.known_classes or COCO_CLASSES
     size = config.image_size
-    network = build(own, classes, config.model_widths, config.family, size, config.mean, config.std, config.seed)
+    network = build(
+        own,
+        classes,
+        config.model_widths,
+        config.family,
+        size,
+        config.mean,
+        config.std,
+        config.seed,
+        lists=config.planned_lists,
+    )
     spec = network.spec
     assert isinstance(spec, GraphSpec)
     whole = sized(spec, size, own.proposals, own.box.detections)

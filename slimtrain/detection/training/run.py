@@ -76,6 +76,7 @@ def detector_start(config: Config, data: DetectionData, resumed: Mapping[str, An
         config.std,
         config.seed,
         len(data.keypoints),
+        config.planned_lists,
     )
     if config.pretrained:
         return Start(network, loaded=True, line=load_pretrained(network, config.pretrained))

@@ -77,9 +77,7 @@ def evaluate_detector(
     an object. The network is left as it was.
     """
     processes = processes or Processes(0, 1, next(network.parameters()).device)
-    kinds = kinds_of(settings)
-    sigmas = None if settings.keypoints is None or settings.keypoints.count == PERSON else [SIGMA] * settings.keypoints.count
-    sums = [AveragePrecision(settings.classes, kinds, sigmas) for _ in plans]
+    sums = [precision_of(settings) for _ in plans]
     detectors: dict[tuple[int, int], Detector] = {}
     training = network.training
     network.eval()
@@ -94,15 +92,27 @@ def evaluate_detector(
             detector = detectors[size]
             for plan, precision in zip(plans, sums, strict=True):
                 with network.at(plan):
-                    given = {name: value.cpu() for name, value in detector(images).items()}
-                for number, (targets, scale) in enumerate(zip(batch.originals or batch.targets, batch.scales, strict=True)):
-                    precision.add(targets, detected(given, number, targets, scale))
+                    note_detections(precision, detector(images), batch)
     finally:
         network.train(training)
-    results = [_computed(precision, kinds, processes) for precision in sums]
+    results = [_computed(precision, processes) for precision in sums]
     if any(result.boxes.ap is None for result in results):
         raise UserError("no test image shows an object, so that there is nothing to be detected. Add annotated ones.")
     return results
+
+
+def precision_of(settings: DetectorSettings) -> AveragePrecision:
+    """What collects detections of a detector of `settings`."""
+    points = settings.keypoints
+    sigmas = None if points is None or points.count == PERSON else [SIGMA] * points.count
+    return AveragePrecision(settings.classes, kinds_of(settings), sigmas)
+
+
+def note_detections(precision: AveragePrecision, given: Mapping[str, Tensor], batch: DetectionBatch) -> None:
+    """Add what is detected of a batch's images, in the size that they have in the data."""
+    given = {name: value.cpu() for name, value in given.items()}
+    for number, (targets, scale) in enumerate(zip(batch.originals or batch.targets, batch.scales, strict=True)):
+        precision.add(targets, detected(given, number, targets, scale))
 
 
 def kinds_of(settings: DetectorSettings) -> tuple[Kind, ...]:
@@ -136,12 +146,12 @@ def detected(given: Mapping[str, Tensor], number: int, targets: Targets, scale: 
     )
 
 
-def _computed(precision: AveragePrecision, kinds: Sequence[Kind], processes: Processes) -> DetectionResult:
+def _computed(precision: AveragePrecision, processes: Processes) -> DetectionResult:
     """Over all processes."""
     first, *others = processes.gathered(precision)
     for other in others:
         first.extend(other)
-    return DetectionResult(len(first.images), {kind: first.compute(kind) for kind in kinds})
+    return DetectionResult(len(first.images), {kind: first.compute(kind) for kind in first.kinds})
 
 
 def precisions_of(

@@ -95,6 +95,8 @@ def test_numbers_keep_all_their_digits(whole: Whole) -> None:
 class KilledWhileMeasuring:
     """Dies once the candidates of the 4th step are measured, before any of it is on disk."""
 
+    percent = True
+
     def __init__(self) -> None:
         self.inner, self.calls = evaluator(small_network()), 0
 
@@ -177,6 +179,8 @@ def test_a_finished_search_is_read_and_not_measured_again(whole: Whole) -> None:
     before = tree(folder, ["trace.png"])
 
     class Never:
+        percent = True
+
         def __call__(self, *arguments: Any) -> list[CandidateScore]:
             raise AssertionError
 

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 NEVER = -1
 # What glibc arrives at by itself once large blocks were freed.
@@ -22,10 +20,10 @@ USUAL = ((M_MMAP_MAX, 65536), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD,
 
 
 @contextmanager
-def memory_kept(device: torch.device) -> Iterator[None]:
-    """Within the block freed memory stays with this process, on a CPU under glibc; elsewhere nothing is changed (on a GPU
-    torch keeps it by itself)."""
-    libc = _glibc() if device.type == "cpu" else None
+def memory_kept(device: str) -> Iterator[None]:
+    """Within the block freed memory stays with this process, on a `device` that is a cpu and under glibc; elsewhere nothing is
+    changed (on a GPU torch keeps it by itself)."""
+    libc = _glibc() if device == "cpu" else None
     if libc is None:
         yield
         return

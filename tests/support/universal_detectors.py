@@ -1,0 +1,43 @@
+"""Universally slimmable detectors with random weights, and noise with boxes for them to be measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from slimtrain.data.detection.fake import FakeObjects
+from slimtrain.data.detection.transforms import DetectionTransform
+from slimtrain.detection.making import slimmable_detector
+from slimtrain.groups.spec import GraphSpec
+from slimtrain.models.detector import FASTER, DetectorSettings
+from slimtrain.search.detectors import DetectionEvaluator, HeldOutObjects
+from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.training.distributed import Processes
+from tests.support.run_helpers import ALONE
+from tests.support.trained_detectors import CLASSES, SAMPLING, SIZE, quick_detector
+
+PLAIN = DetectionTransform((0.5,) * 3, (0.25,) * 3)
+
+
+def universal_detector(kind: str = FASTER) -> SlimmableNetwork:
+    """It detects many boxes, some of which are near an object by chance."""
+    module = quick_detector(kind)
+    box = dataclasses.replace(module.settings.box, detections=20, candidates=40)
+    module.settings = dataclasses.replace(module.settings, box=box)
+    return slimmable_detector(module, (0.5, 1.0), family="us", image_size=SIZE, order="none").eval()
+
+
+def settings_of(network: SlimmableNetwork) -> DetectorSettings:
+    spec = network.spec
+    assert isinstance(spec, GraphSpec) and spec.detector is not None
+    return spec.detector
+
+
+def held_out(images: int = 6, chunk: int = 4) -> HeldOutObjects:
+    return HeldOutObjects(FakeObjects(images, SIZE, CLASSES), PLAIN, chunk, stride=16, kept_bytes=1 << 30)
+
+
+def measure_of(network: SlimmableNetwork, processes: Processes = ALONE, **options: Any) -> DetectionEvaluator:
+    """What measures its plans, on chunks of 4 and 2 images."""
+    options = {"channels_last": False, "sampling": SAMPLING, "seed": 3, **options}
+    return DetectionEvaluator(network, held_out(), processes, settings=settings_of(network), **options)
