@@ -16,10 +16,12 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.proof.comparing import Pair
+from slimexport.target.proof.points import PointRows, check_points
 from slimexport.target.tensors import DetectorEntry
 from slimtrain.base.image_size import ImageSize, sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
+POINTS, POINT_SCORES = "keypoints", "keypoint_scores"
 CHOOSING = ("fixed", "onnx")  # forms of NMS whose files give detections under these names
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
@@ -166,7 +168,7 @@ class _Image:
         scores, labels = self.given[SCORES], self.given[LABELS]
         if (np.diff(scores[:count]) > 0).any():
             self.result.refuse(f"{where}: its scores are not in descending order")
-        if any(np.any(self.given[name][count:]) for name in self.given if name in (*CHOSEN[:3], MASKS)):
+        if any(np.any(self.given[name][count:]) for name in self.given if name in (*CHOSEN[:3], MASKS, POINTS, POINT_SCORES)):
             self.result.refuse(f"{where}: rows behind its {count} detections are not zeros")
         if count and (labels[:count].min() < 1 or scores[:count].min() < self.rules.score - self.score):
             self.result.refuse(f"{where}: it gives a label below 1, or a score below {self.rules.score:g}")
@@ -205,6 +207,21 @@ class _Image:
                 result.mask_error = max(result.mask_error, mask)
                 if not mask <= self.mask:
                     result.refuse(f"image {self.image}: mask {first} is off by {mask:.3g} (at most {self.mask:.0e})")
+            if POINTS in self.expected:
+                self._points(first, second)
+
+    def _points(self, first: int, second: int) -> None:
+        own, other = self._point_rows(self.given, first), self._point_rows(self.expected, second)
+        scale = float(np.abs(self.expected[POINT_SCORES]).max())
+        check = check_points(own, other, self.expected[BOXES][second], self.pixels, self.mask * scale)
+        self.result.box_error = max(self.result.box_error, check.error)
+        self.result.ties += int(check.moved > 0)
+        if check.fault:
+            self.result.refuse(f"image {self.image}: of detection {first} {check.fault}")
+
+    @staticmethod
+    def _point_rows(values: Mapping[str, Array], row: int) -> PointRows:
+        return PointRows(values[POINTS][row], values[POINT_SCORES][row])
 
     def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
         """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""

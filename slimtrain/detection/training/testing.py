@@ -78,8 +78,7 @@ def evaluate_detector(
     """
     processes = processes or Processes(0, 1, next(network.parameters()).device)
     kinds = kinds_of(settings)
-    sigmas = None if settings.keypoints is None or settings.keypoints.count == PERSON else [SIGMA] * settings.keypoints.count
-    sums = [AveragePrecision(settings.classes, kinds, sigmas) for _ in plans]
+    sums = [AveragePrecision(settings.classes, kinds, sigmas_of(settings)) for _ in plans]
     detectors: dict[tuple[int, int], Detector] = {}
     training = network.training
     network.eval()
@@ -113,6 +112,13 @@ def kinds_of(settings: DetectorSettings) -> tuple[Kind, ...]:
     if settings.keypoints is not None:
         kinds.append("keypoints")
     return tuple(kinds)
+
+
+def sigmas_of(settings: DetectorSettings) -> list[float] | None:
+    """The tolerances of keypoints that are not COCO's 17, which have their own (None): SIGMA for each."""
+    if settings.keypoints is None or settings.keypoints.count == PERSON:
+        return None
+    return [SIGMA] * settings.keypoints.count
 
 
 def detected(given: Mapping[str, Tensor], number: int, targets: Targets, scale: Tensor) -> Detected:
