@@ -16,13 +16,14 @@ BLOCK = 4  # places a side that are about as likely: the best of a level overlap
 WIDE = 0.1  # share of codes that are far from 0
 SMALL = 0.1  # share of boxes that are about as small as a box may be
 UNLIKELY = -12.0
+LEAST_SHARE = 1e-6  # of a side, where boxes may be of any size
 
 
 def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int, number: int) -> dict[str, Array]:
     """`objectness0`, ..., `deltas0`, ..., `class_logits`, `box_deltas` and, of a detector with them, `mask_logits` or
     `keypoint_logits`, float32: overlaps of every size, boxes beyond the image, others next to nothing, sides that grow more
-    than they may, scores on both sides of every threshold. Of SETS kinds of sets that is the one of this `number`: of even ones, more is likely than may be given out
-    and all levels are alike; of odd ones less, and one level leads."""
+    than they may, scores on both sides of every threshold. Of SETS kinds of sets that is the one of this `number`: of even
+    ones, more is likely than may be given out and all levels are alike; of odd ones less, and one level leads."""
     draw = np.random.default_rng((SEED, number))
     scarce = number % 2 == 1
     proposals, classes = Proposals(settings, image_size), settings.classes + 1
@@ -89,5 +90,5 @@ def _codes(draw: np.random.Generator, shape: tuple[int, ...], small: float, usua
     wide = draw.random(shape) < WIDE
     codes[wide] *= 3 / usual
     shrunk = draw.random(shape) < SMALL
-    codes[shrunk, 2:] = np.log(small) + draw.standard_normal((int(shrunk.sum()), 2))
+    codes[shrunk, 2:] = np.log(max(small, LEAST_SHARE)) + draw.standard_normal((int(shrunk.sum()), 2))
     return np.asarray(codes)

@@ -54,7 +54,7 @@ SEEN = 1.0  # a spread that narrows no tolerance
 @dataclass
 class Parts:
     """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
-    `part`, the `tolerance` that this was held to, and the first `fault`, if any."""
+    `part`, the `tolerance` that this was held to, and the first `fault`, if any. `exact`: what it was held against."""
 
     rows: int = 0
     ties: int = 0
@@ -62,6 +62,7 @@ class Parts:
     tolerance: float = 0.0
     part: str = ""
     fault: str = ""
+    exact: Exact | None = None
 
     @property
     def right(self) -> bool:
@@ -92,6 +93,7 @@ def prove_parts(
         proving.on_drawn_regions()
     if proving.parts.right:
         proving.on_drawn_values()
+    proving.parts.exact = proving.exact
     return proving.parts
 
 
