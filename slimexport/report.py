@@ -135,6 +135,7 @@ FIGURES = (  # of an accuracy: column, key, how it is shown
     ("AP", "ap", ".3f"),
     ("AP50", "ap50", ".3f"),
     ("mask AP", "ap_masks", ".3f"),
+    ("keypoint AP", "ap_keypoints", ".3f"),
     ("checkpoint", "checkpoint_ap", ".3f"),
 )
 TOP1 = "accuracy: the files' top-1"

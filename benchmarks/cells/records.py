@@ -192,7 +192,7 @@ def _result(line: Mapping[str, Any]) -> Result:
     return result_of(line)
 
 
-ACCURACY = ("top1", "images", "data", "ap", "ap50", "ap_masks")  # what a row has of one
+ACCURACY = ("top1", "images", "data", "ap", "ap50", "ap_masks", "ap_keypoints")  # what a row has of one
 CELL_COLUMNS = (
     *("bundle", "network", "name", "plan", "width", "label", "file", "backend", "precision", "batch", "image_size", "macs"),
     *("params", "size_bytes", "activations", "layers"),

@@ -166,6 +166,7 @@ class AccuracyEntry(Record):
     ap: Share | None = None
     ap50: Share | None = None
     ap_masks: Share | None = None
+    ap_keypoints: Share | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

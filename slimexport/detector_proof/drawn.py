@@ -16,13 +16,14 @@ BLOCK = 4  # places a side that are about as likely: the best of a level overlap
 WIDE = 0.1  # share of codes that are far from 0
 SMALL = 0.1  # share of boxes that are about as small as a box may be
 UNLIKELY = -12.0
+LEAST_SHARE = 1e-6  # of a side, where boxes may be of any size
 
 
-def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int, masks: bool, number: int) -> dict[str, Array]:
-    """`objectness0`, ..., `deltas0`, ..., `class_logits`, `box_deltas` and, with `masks`, `mask_logits`, float32: overlaps of
-    every size, boxes beyond the image, others next to nothing, sides that grow more than they may, scores on both sides of
-    every threshold. Of SETS kinds of sets that is the one of this `number`: of even ones, more is likely than may be given out
-    and all levels are alike; of odd ones less, and one level leads."""
+def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int, number: int) -> dict[str, Array]:
+    """`objectness0`, ..., `deltas0`, ..., `class_logits`, `box_deltas` and, of a detector with them, `mask_logits` or
+    `keypoint_logits`, float32: overlaps of every size, boxes beyond the image, others next to nothing, sides that grow more
+    than they may, scores on both sides of every threshold. Of SETS kinds of sets that is the one of this `number`: of even
+    ones, more is likely than may be given out and all levels are alike; of odd ones less, and one level leads."""
     draw = np.random.default_rng((SEED, number))
     scarce = number % 2 == 1
     proposals, classes = Proposals(settings, image_size), settings.classes + 1
@@ -53,11 +54,13 @@ def drawn_values(settings: DetectorSettings, image_size: ImageSize, images: int,
     values["class_logits"] = logits
     codes = _codes(draw, (rows, classes), settings.box.least_size / 4, 0.05 if scarce else 0.3)
     values["box_deltas"] = (codes * np.array(settings.box.weights)).reshape(rows, -1)
-    if masks:
-        assert settings.mask is not None
-        size = settings.mask.size
-        shape = (images * detections_of(settings, proposals.kept), classes, size, size)
-        values["mask_logits"] = 3 * draw.standard_normal(shape)
+    kept = images * detections_of(settings, proposals.kept)
+    if settings.mask is not None:
+        values["mask_logits"] = 3 * draw.standard_normal((kept, classes, settings.mask.size, settings.mask.size))
+    if settings.keypoints is not None:
+        values["keypoint_logits"] = _peaks(draw, kept, settings.keypoints.count, settings.keypoints.size)
+        if number == SETS - 1:  # too many are high to look into all: not settled
+            values["keypoint_logits"][kept // 2 :] = 3 * draw.standard_normal(values["keypoint_logits"][kept // 2 :].shape)
     return {name: array.astype(np.float32) for name, array in values.items()}
 
 
@@ -69,11 +72,23 @@ def _patches(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.asarray(blocks + 0.5 * draw.standard_normal(shape))
 
 
+def _peaks(draw: np.random.Generator, rows: int, points: int, size: int) -> Array:
+    """Maps [rows, points, size, size] of a peak and a lower one, some of them at an edge, on a little noise."""
+    places = np.arange(size)
+    maps = 0.02 * draw.standard_normal((rows, points, size, size))
+    for height in (6.0, 4.0):
+        middle = (draw.uniform(-0.1, 1.1, (2, rows, points, 1)) * size).clip(0, size - 1)
+        wide = size * draw.uniform(0.03, 0.1, (rows, points, 1))
+        down, along = (np.exp(-0.5 * ((places - axis) / wide) ** 2) for axis in middle)
+        maps += height * down[..., None] * along[..., None, :]
+    return maps
+
+
 def _codes(draw: np.random.Generator, shape: tuple[int, ...], small: float, usual: float) -> Array:
     """Of boxes [..., 4]: mostly near the box that they are relative to, some far, some shrunk to about `small` of it."""
     codes = usual * draw.standard_normal((*shape, 4))
     wide = draw.random(shape) < WIDE
     codes[wide] *= 3 / usual
     shrunk = draw.random(shape) < SMALL
-    codes[shrunk, 2:] = np.log(small) + draw.standard_normal((int(shrunk.sum()), 2))
+    codes[shrunk, 2:] = np.log(max(small, LEAST_SHARE)) + draw.standard_normal((int(shrunk.sum()), 2))
     return np.asarray(codes)

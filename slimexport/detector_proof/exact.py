@@ -43,6 +43,18 @@ class Exact:
             outputs = self.halves.second(slots, *(torch.from_numpy(rows).to(number) for rows in regions))
         return {name: values for name, values in outputs.items() if name.endswith("logits") or name == "box_deltas"}
 
+    def boxes_of(self, regions: Array) -> tuple[Tensor, Tensor]:
+        """Class logits and codes of regions [R, 5] alone."""
+        number = self._first.images.dtype
+        before = replace(self._first, slots=[*self._first.slots])
+        with torch.inference_mode(), self.halves.network.at(self.plan):
+            outputs = self.halves.further(before, torch.from_numpy(regions).to(number)).outputs
+        return outputs["class_logits"], outputs["box_deltas"]
+
+    def points_of(self, regions: Array) -> Tensor:
+        """Keypoint logits of regions [R, 5]."""
+        return self.second(regions, regions)["keypoint_logits"]
+
 
 def regions_of_all_levels(image_size: ImageSize, settings: DetectorSettings, images: int, count: int) -> Array:
     """`count` regions of each of `images`, float32 [images count, 5]: of every level of the pyramid, whether or not such fit

@@ -2,9 +2,9 @@
 
 A) maps, objectness and codes, of images, against float64; B) the file's proposals against what may be chosen of its own
 objectness and codes; C) what its heads give against float64 on its own proposals; D) its detections against what may be chosen
-of what its heads gave, and masks. One after the other they are all of the file, so a near-equal choice in one hides nothing in
-another. What probe images do not decide is decided by drawn values, which are put in the place of the file's own: regions of
-all levels, and maps and logits with overlaps, small boxes and thresholds in plenty.
+of what its heads gave, and masks or keypoints. One after the other they are all of the file, so a near-equal choice in one
+hides nothing in another. What probe images do not decide is decided by drawn values, which are put in the place of the file's
+own: regions of all levels, and maps and logits with overlaps, small boxes and thresholds in plenty.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from slimexport.detector_proof.candidates import (
     proposal_candidates,
     proposal_limits,
 )
-from slimexport.detector_proof.choices import Choosing, Judged
+from slimexport.detector_proof.choices import LEEWAY, ROUNDING, Choosing, Judged
 from slimexport.detector_proof.drawn import SETS, drawn_values
 from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
+from slimexport.detector_proof.points import judge_points
 from slimexport.target.arrays import Array
 from slimexport.target.precision import EXACT, Difference, row_of
 from slimexport.target.proof.comparing import Pair, compare_all
@@ -36,12 +37,14 @@ from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
 from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.detections import Detections, RawDetections
+from slimtrain.detection.fixed.keypoints import Keypoints
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
-ROWS, MASK_ROWS, LOGITS, CODES, MASK_LOGITS = "rows", "mask_rows", "class_logits", "box_deltas", "mask_logits"
+ROWS, MASK_ROWS, LOGITS, CODES = "rows", "mask_rows", "class_logits", "box_deltas"
+MASK_LOGITS, POINT_LOGITS = "mask_logits", "keypoint_logits"
 SETTLED = "settled"
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
@@ -51,7 +54,7 @@ SEEN = 1.0  # a spread that narrows no tolerance
 @dataclass
 class Parts:
     """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
-    `part`, the `tolerance` that this was held to, and the first `fault`, if any."""
+    `part`, the `tolerance` that this was held to, and the first `fault`, if any. `exact`: what it was held against."""
 
     rows: int = 0
     ties: int = 0
@@ -59,6 +62,7 @@ class Parts:
     tolerance: float = 0.0
     part: str = ""
     fault: str = ""
+    exact: Exact | None = None
 
     @property
     def right(self) -> bool:
@@ -77,8 +81,9 @@ def prove_parts(
     images: Array,
     precision: str = EXACT,
 ) -> Parts:
-    """The parts of the file at `path`, of a two-stage detector (`settings` with its own thresholds) with or without masks, on
-    float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in float64.
+    """The parts of the file at `path`, of a two-stage detector (`settings` with its own thresholds) with masks, keypoints or
+    neither, on float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in
+    float64.
 
     BundleError for a file that does not tell its inner values.
     """
@@ -88,6 +93,7 @@ def prove_parts(
         proving.on_drawn_regions()
     if proving.parts.right:
         proving.on_drawn_values()
+    proving.parts.exact = proving.exact
     return proving.parts
 
 
@@ -108,7 +114,7 @@ class _Proving:
         proof = row_of(precision).proof
         assert isinstance(proof, Difference), "of fewer bits a file's layers are proven"
         self.proof, self.parts = proof, Parts(tolerance=proof.tolerance)
-        self.masks = MASK_LOGITS in file.names
+        self.of_detections = next((name for name in (MASK_LOGITS, POINT_LOGITS) if name in file.names), None)
         self.raw = "count" not in file.outputs
         self._single: Exact | None = None
 
@@ -190,7 +196,7 @@ class _Proving:
     def _heads(self, values: Mapping[str, Array]) -> None:
         """What heads give of the file's own regions."""
         regions = [values[name] for name in (ROWS, MASK_ROWS) if name in values]
-        names = {LOGITS: ROWS, CODES: ROWS} | ({MASK_LOGITS: MASK_ROWS} if self.masks else {})
+        names = {LOGITS: ROWS, CODES: ROWS} | ({self.of_detections: MASK_ROWS} if self.of_detections else {})
         near = {name: near_boundaries(values[rows]) for name, rows in names.items()}
         self._hold(
             self.exact.second(*regions), values, lambda: self._in_float32().second(*regions), "on its own regions", near
@@ -205,22 +211,26 @@ class _Proving:
         images = len(values[SETTLED])
         rows = values[ROWS].reshape(images, -1, 5)[..., 1:].astype(np.float64)
         rois = torch.from_numpy(rows)
-        wrong = self._settled(doubled, rois) & ~values[SETTLED].astype(bool)
+        chosen, settled = self._settled(doubled, rois), values[SETTLED].astype(bool)
+        wrong = chosen & ~settled
+        if self.of_detections == POINT_LOGITS:
+            wrong &= self._points_settled(values)
         if wrong.any():  # else nothing below would be judged
             self.parts.refuse(f"{where} it says that {int(wrong.sum())} of {images} are not settled, which are")
+        settled |= chosen  # where keypoints alone are not
         limits, judged = proposal_limits(self.settings, self.image_size), Judged()
         for image, candidates in enumerate(proposal_candidates(self.settings, self.image_size, doubled)):
             there = rows[image][:, 2] > rows[image][:, 0]
             if (np.diff(there.astype(int)) > 0).any() or rows[image][~there].any():
                 judged.faults.append("there are proposals behind those that count")
                 break
-            if values[SETTLED][image]:
+            if settled[image]:
                 judged.add(Choosing(candidates, limits).judge(rows[image][there]))
         self._count(judged, f"{where} its proposals")
         if self.parts.right and self.raw:
             self._raw(values, rois, doubled, where)
         elif self.parts.right:
-            self._detections(values, rois, doubled, where)
+            self._detections(values, settled, rois, doubled, where)
 
     def _settled(self, doubled: Mapping[str, torch.Tensor], rois: torch.Tensor) -> Array:
         """Of which images NMS comes to an end, by float64."""
@@ -232,7 +242,12 @@ class _Proving:
         return np.asarray(settled.numpy())
 
     def _detections(
-        self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str
+        self,
+        values: Mapping[str, Array],
+        settled: Array,
+        rois: torch.Tensor,
+        doubled: Mapping[str, torch.Tensor],
+        where: str,
     ) -> None:
         limits, judged = detection_limits(self.settings, self.image_size), Judged()
         every = detection_candidates(self.settings, self.image_size, rois, doubled[LOGITS], doubled[CODES])
@@ -244,12 +259,14 @@ class _Proving:
                 judged.faults.append("it says settled, and there were more candidates than room for them")
             if not 0 <= count <= limits.count or boxes[count:].any() or scores[count:].any() or labels[count:].any():
                 judged.faults.append(f"it counts {count} detections, and has others behind them")
-            elif values[SETTLED][image]:
+            elif settled[image]:
                 own = boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]
                 judged.add(Choosing(candidates, limits).judge(*own))
         self._count(judged, f"{where} its detections")
-        if self.masks and self.parts.right:
+        if self.parts.right and self.of_detections == MASK_LOGITS:
             self._masks(values, where)
+        if self.parts.right and self.of_detections == POINT_LOGITS:
+            self._points(values, where)
 
     def _raw(self, values: Mapping[str, Array], rois: torch.Tensor, doubled: Mapping[str, torch.Tensor], where: str) -> None:
         raw = RawDetections(self.settings, self.image_size, rois.shape[1])
@@ -262,6 +279,29 @@ class _Proving:
         own = np.take_along_axis(logits, labels[:, :, None, None, None].astype(np.int64), 2)[:, :, 0]
         expected = np.where((labels > 0)[..., None, None], 1 / (1 + np.exp(-own)), 0.0)
         self._near(values, {"masks": expected}, where)
+
+    def _points(self, values: Mapping[str, Array], where: str) -> None:
+        judged = Judged()
+        logits = values[POINT_LOGITS].reshape(*values["labels"].shape, *values[POINT_LOGITS].shape[1:])
+        for image, labels in enumerate(values["labels"]):
+            there = labels > 0
+            points, scores = values["keypoints"][image], values["keypoint_scores"][image]
+            if points[~there].any() or scores[~there].any():
+                judged.faults.append("there are keypoints of rows that are no detections")
+                break
+            settled = bool(values[SETTLED][image])
+            own = values["boxes"][image][there], logits[image][there], points[there], scores[there]
+            judged.add(judge_points(*own, settled))
+        self._count(judged, f"{where} its keypoints")
+
+    def _points_settled(self, values: Mapping[str, Array]) -> Array:
+        """Of which images the file must have seen that no keypoint is elsewhere."""
+        assert self.settings.keypoints is not None
+        logits = torch.from_numpy(values[POINT_LOGITS].astype(np.float64))
+        leeway = LEEWAY * ROUNDING * logits.shape[-1] * float(logits.abs().max())
+        points = Keypoints(self.settings.keypoints, self.image_size, leeway=leeway)
+        boxes, labels = torch.from_numpy(values["boxes"].astype(np.float64)), torch.from_numpy(values["labels"])
+        return np.asarray(points(boxes, labels, logits)["settled"].numpy())
 
     def _near(self, values: Mapping[str, Array], expected: Mapping[str, Array], where: str) -> None:
         comparison = compare_all([Pair(name, values[name], array) for name, array in expected.items()])
@@ -289,7 +329,7 @@ class _Proving:
             width = self.file.run(images)[name]
             return regions_of_all_levels(self.image_size, self.settings, len(images), len(width) // len(images))
 
-        names = {ROWS: (LOGITS, CODES)} | ({MASK_ROWS: (MASK_LOGITS,)} if self.masks else {})
+        names = {ROWS: (LOGITS, CODES)} | ({MASK_ROWS: (self.of_detections,)} if self.of_detections else {})
         regions = {name: drawn(name) for name in names}
         values: dict[str, Array] = {}
         for name, ends in names.items():
@@ -307,7 +347,7 @@ class _Proving:
         wanted = [ROWS, *self.file.outputs]
         before = self.parts.ties, self.parts.rows
         for number in range(SETS):
-            given = drawn_values(self.settings, self.image_size, len(images), self.masks, number)
+            given = drawn_values(self.settings, self.image_size, len(images), number)
             self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
             if not self.parts.right:
                 return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from slimexport.detectors.form import AS_TRAINED, Detecting
 from slimexport.detectors.proving import verify_detector
+from slimexport.target.near_equals import NearEquals
 from slimexport.target.precision import EXACT, Precision
 from slimexport.target.reference import Probes
 from slimexport.target.tensors import BoxEntry, DetectorEntry
@@ -43,6 +44,7 @@ class OpenDetector:
     settings: DetectorSettings
     image_size: ImageSize
     nms: str
+    near: dict[ChannelPlan, NearEquals] = field(default_factory=dict)
 
     @property
     def count(self) -> CostCounter:
@@ -60,7 +62,7 @@ class OpenDetector:
         """What a manifest tells of it."""
         plain = plain_detector(self.settings)
         slim = BACKBONE if set(NECK_AND_HEADS) <= set(self.spec.groups.policy.fixed) else ALL
-        known = {field.name for field in fields(DetectorEntry)}
+        known = {one.name for one in fields(DetectorEntry)}
         rest = {key: value for key, value in plain.items() if key not in known}
         return DetectorEntry(
             kind=self.settings.kind,
@@ -102,8 +104,11 @@ class OpenDetector:
             )
 
     def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
-        """The verification of one file."""
-        return verify_detector(path, precision, self._exact, plan, self.settings, self.entry, self.image_size, probes)
+        """The verification of one file. Of what its detections hang on roundings, `near` keeps it."""
+        check, near = verify_detector(path, precision, self._exact, plan, self.settings, self.entry, self.image_size, probes)
+        if near is not None:
+            self.near[plan] = near
+        return check
 
     @cached_property
     def _exact(self) -> SlimmableNetwork:
@@ -123,6 +128,6 @@ def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Dete
 
 
 def _box(plain: Mapping[str, Any]) -> BoxEntry:
-    known = {field.name for field in fields(BoxEntry)} - {"extra"}
+    known = {one.name for one in fields(BoxEntry)} - {"extra"}
     rest = {key: value for key, value in plain.items() if key not in known}
     return BoxEntry(**{name: plain[name] for name in known}, extra=rest)

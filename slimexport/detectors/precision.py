@@ -28,8 +28,8 @@ from slimtrain.data.detection.targets import DetectionSamples, Targets
 from slimtrain.data.detection.transforms import DetectionTransform, normalized, resized
 from slimtrain.data.images import Preprocessing, fitting
 from slimtrain.data.samples import Picture, as_pillow
-from slimtrain.detection.average_precision import AveragePrecision, Precision
-from slimtrain.detection.training.testing import detected, evaluate_detector, kinds_of
+from slimtrain.detection.average_precision import AveragePrecision, Kind, Precision
+from slimtrain.detection.training.testing import detected, evaluate_detector, kinds_of, sigmas_of
 from slimtrain.models.channels import ChannelPlan
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,8 @@ def measure(
 ) -> list[Accuracy]:
     """The average precision of every runner, whose plans these are, beside that of the checkpoint; a difference of fp32 files
     that roundings do not explain is logged by `tell_apart`. UserError where no image can be read, or shows an object."""
-    kinds = [kind for kind in kinds_of(detector.settings) if kind != "keypoints"]
-    sums = [AveragePrecision(detector.settings.classes, kinds) for _ in runners]
+    kinds = kinds_of(detector.settings)
+    sums = [AveragePrecision(detector.settings.classes, kinds, sigmas_of(detector.settings)) for _ in runners]
     total = 0
 
     def passing() -> Iterator[DetectionBatch]:
@@ -147,15 +147,15 @@ def measure(
     distinct = list(dict.fromkeys(plans))
     results = evaluate_detector(detector.dense, detector.settings, distinct, passing())
     own = {plan: result.boxes for plan, result in zip(distinct, results, strict=True)}
-    computed = [(precision.compute(), precision.compute("masks") if "masks" in kinds else None) for precision in sums]
-    return [
-        _accuracy(boxes, masks, own[plan], total, images.name) for (boxes, masks), plan in zip(computed, plans, strict=True)
-    ]
+    computed = [{kind: precision.compute(kind) for kind in kinds} for precision in sums]
+    return [_accuracy(by_kind, own[plan], total, images.name) for by_kind, plan in zip(computed, plans, strict=True)]
 
 
-def _accuracy(boxes: Precision, masks: Precision | None, checkpoint: Precision, images: int, data: str) -> Accuracy:
+def _accuracy(by_kind: Mapping[Kind, Precision], checkpoint: Precision, images: int, data: str) -> Accuracy:
+    boxes = by_kind["boxes"]
     accuracy = Accuracy(images=images, data=data, ap=boxes.ap, ap50=boxes.ap50, checkpoint_ap=checkpoint.ap)
-    return accuracy if masks is None else replace(accuracy, ap_masks=masks.ap)
+    others: dict[str, Any] = {f"ap_{kind}": precision.ap for kind, precision in by_kind.items() if kind != "boxes"}
+    return replace(accuracy, **others)
 
 
 def tell_apart(name: str, accuracy: Accuracy) -> None:

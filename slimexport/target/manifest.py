@@ -62,7 +62,7 @@ class Source(Record):
 class Accuracy(Record):
     """Share of right answers among `images` of the data set or folder `data`, by the file whose SHA-256 that is (None of
     earlier versions, which did not tell). Of a detector COCO's average precision in its place: of boxes `ap`, and at an IoU of
-    0.5 `ap50`, of masks `ap_masks`; `checkpoint_ap`: that of the slimmable network's boxes."""
+    0.5 `ap50`, of masks `ap_masks`, of keypoints `ap_keypoints`; `checkpoint_ap`: that of the slimmable network's boxes."""
 
     top1: Share | None = None
     images: Count
@@ -71,6 +71,7 @@ class Accuracy(Record):
     ap: Share | None = None
     ap50: Share | None = None
     ap_masks: Share | None = None
+    ap_keypoints: Share | None = None
     checkpoint_ap: Share | None = None
 
     @property

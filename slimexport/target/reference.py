@@ -21,6 +21,7 @@ import numpy as np
 from slimexport.target.arrays import Array, Header, NpyError, array_in, header_in
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import REFERENCE, Artifact, Manifest, read_manifest
+from slimexport.target.near_equals import MOST_NUMBERS, NEAR, NearEquals, near_in
 from slimexport.target.tensors import DetectorEntry, Result
 from slimtrain.base.untrusted.quoting import quoted, reason
 from slimtrain.base.untrusted.zip_members import ZipError, open_zip
@@ -77,11 +78,12 @@ def at_places(values: Array, places: Array) -> Array:
 @dataclass(frozen=True)
 class Probes:
     """Images float32 [P, C, H, W], or other inputs, and what the slimmable network computes for them in float64; which
-    `detector` that is, if it is one."""
+    `detector` that is, if it is one, and what of its choices hangs on roundings (`near`; None of earlier versions)."""
 
     images: Array
     expected: tuple[Expected, ...]
     detector: DetectorEntry | None = None
+    near: NearEquals | None = None
 
     @staticmethod
     def of(images: Array, *outputs: Array, names: Sequence[str] = ("output",)) -> Probes:
@@ -218,7 +220,8 @@ def _headers(archive: zipfile.ZipFile, manifest: Manifest) -> dict[str, Header]:
         raise NpyError(f"it has {count:,} images of {images.bytes:,} bytes, expected 1 to {MOST_IMAGES:,} and fewer bytes")
     largest = max(MOST_PLACES, *(reference_bytes(count, [result]) // NUMBER_BYTES for result in results))
     for name, header in headers.items():
-        if name not in (IMAGES, MORE_IMAGES) and math.prod(header.shape) > largest:
+        most_numbers = max(largest, MOST_NUMBERS) if name.startswith(NEAR) else largest
+        if name not in (IMAGES, MORE_IMAGES) and math.prod(header.shape) > most_numbers:
             raise NpyError(f"{quoted(name)} is {quoted(list(header.shape))}, no output of {count} images is as large")
     most = max(MOST_BYTES, images.bytes + max(entries, 1) * reference_bytes(count, results))
     if (whole := sum(header.bytes for header in headers.values())) > most:
@@ -243,7 +246,12 @@ def probes_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: M
     if probes is None:
         count = len(reference["images"])
         raise BundleError(f"{bundle / REFERENCE}: has no {key} for {count} images. Export again.")
-    return replace(probes, detector=manifest.detector)
+    rows = next((part.shape[0] for part in probes.expected if part.name == "scores" and part.shape), 0)
+    try:
+        near = near_in(reference, manifest.plan_name(artifact), len(probes.images), rows)
+    except ValueError as error:
+        raise BundleError(f"{bundle / REFERENCE}: {error}. Copy the bundle again, or export again.") from error
+    return replace(probes, detector=manifest.detector, near=near)
 
 
 def own_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Own | None:

@@ -18,7 +18,17 @@ from slimtrain.detection.backbones import resnet_stages
 from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.fixed.shipped import dense_spec, detector_spec, inner_values, whole_network
 from slimtrain.detection.making import slimmable_detector
-from slimtrain.models.detector import FASTER, MASK, Anchors, BoxSettings, DetectorSettings, MaskSettings, ProposalSettings
+from slimtrain.models.detector import (
+    FASTER,
+    KEYPOINT,
+    MASK,
+    Anchors,
+    BoxSettings,
+    DetectorSettings,
+    KeypointSettings,
+    MaskSettings,
+    ProposalSettings,
+)
 from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.network import SlimmableNetwork
 
@@ -39,6 +49,7 @@ def file_settings(kind: str = FASTER) -> DetectorSettings:
         proposals=ProposalSettings(top_k=60, kept=40),
         box=BoxSettings(candidates=120, detections=20),
         mask=MaskSettings(roi_size=6, size=12) if kind == MASK else None,
+        keypoints=KeypointSettings(count=3, roi_size=4, size=16) if kind == KEYPOINT else None,
     )
 
 

@@ -12,11 +12,13 @@ from slimtrain.detection.dense import DenseDetector
 from slimtrain.detection.losses.two_stage import Sampling
 from slimtrain.models.detector import (
     FASTER,
+    KEYPOINT,
     MASK,
     RETINA,
     Anchors,
     BoxSettings,
     DetectorSettings,
+    KeypointSettings,
     MaskSettings,
     ProposalSettings,
 )
@@ -36,6 +38,7 @@ def quick_settings(kind: str = FASTER) -> DetectorSettings:
         ProposalSettings(top_k=40, kept=20),
         BoxSettings(detections=5, candidates=20, score=0.0),
         mask=MaskSettings() if kind == MASK else None,
+        keypoints=KeypointSettings(count=2) if kind == KEYPOINT else None,
     )
 
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from slimexport.target.arrays import Array
+from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import Pair
+from slimexport.target.proof.points import PointRows, check_points
 from slimexport.target.tensors import DetectorEntry
 from slimtrain.base.image_size import ImageSize, sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
+POINTS, POINT_SCORES = "keypoints", "keypoint_scores"
 CHOOSING = ("fixed", "onnx")  # forms of NMS whose files give detections under these names
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
@@ -106,10 +109,13 @@ class _Side:
     scores: Array
     labels: Array
 
+    def of(self, rows: Sequence[int]) -> _Side:
+        return _Side(self.boxes[[*rows]], self.scores[[*rows]], self.labels[[*rows]])
 
-def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float) -> Agreement:
+
+def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float, near: NearEquals | None = None) -> Agreement:
     """All outputs [B, ...] of a file next to the reference's. `tolerance`: of scores, and of boxes as a share of the images'
-    longer side."""
+    longer side; `near`: what hangs on roundings."""
     given = {pair.name: pair.output for pair in pairs}
     expected = {pair.name: pair.expected for pair in pairs}
     result = Agreement()
@@ -125,7 +131,7 @@ def agreement_of(pairs: Sequence[Pair], rules: Rules, tolerance: float) -> Agree
     if result.reasons:
         return result
     for image in range(len(expected[COUNT])):
-        _Image(image, given, expected, rules, tolerance, result).compare()
+        _Image(image, given, expected, rules, tolerance, near, result).compare()
     return result
 
 
@@ -139,9 +145,10 @@ class _Image:
         expected: Mapping[str, Array],
         rules: Rules,
         tolerance: float,
+        near: NearEquals | None,
         result: Agreement,
     ) -> None:
-        self.image, self.rules, self.result = image, rules, result
+        self.image, self.rules, self.near, self.result = image, rules, near, result
         self.given, self.expected = ({name: array[image] for name, array in side.items()} for side in (given, expected))
         self.score = tolerance
         self.pixels = tolerance * rules.side
@@ -170,7 +177,7 @@ class _Image:
         scores, labels = self.given[SCORES], self.given[LABELS]
         if (np.diff(scores[:count]) > 0).any():
             self.result.refuse(f"{where}: its scores are not in descending order")
-        if any(np.any(self.given[name][count:]) for name in self.given if name in (*CHOSEN[:3], MASKS)):
+        if any(np.any(self.given[name][count:]) for name in self.given if name in (*CHOSEN[:3], MASKS, POINTS, POINT_SCORES)):
             self.result.refuse(f"{where}: rows behind its {count} detections are not zeros")
         if count and (labels[:count].min() < 1 or scores[:count].min() < self.rules.score - self.score):
             self.result.refuse(f"{where}: it gives a label below 1, or a score below {self.rules.score:g}")
@@ -209,29 +216,44 @@ class _Image:
                 result.mask_error = max(result.mask_error, mask)
                 if not mask <= self.mask:
                     result.refuse(f"image {self.image}: mask {first} is off by {mask:.3g} (at most {self.mask:.0e})")
+            if POINTS in self.expected:
+                self._points(first, second)
+
+    def _points(self, first: int, second: int) -> None:
+        own, other = self._point_rows(self.given, first), self._point_rows(self.expected, second)
+        if self.near is not None and self.near.low is not None and self.near.high is not None:
+            other = replace(other, low=self.near.low[self.image, second], high=self.near.high[self.image, second])
+        scale = float(np.abs(self.expected[POINT_SCORES]).max())
+        check = check_points(own, other, self.expected[BOXES][second], self.pixels, self.mask * scale)
+        self.result.box_error = max(self.result.box_error, check.error)
+        self.result.ties += int(check.moved > 0)
+        if check.fault:
+            self.result.refuse(f"image {self.image}: of detection {first} {check.fault}")
+
+    @staticmethod
+    def _point_rows(values: Mapping[str, Array], row: int) -> PointRows:
+        return PointRows(values[POINTS][row], values[POINT_SCORES][row])
 
     def _explain(self, own: _Side, other: _Side, only: Sequence[Sequence[int]]) -> None:
-        """Count rows of one side as ties, or as mismatches. What one that is explained suppresses, is explained by it."""
+        """Count rows of one side as ties, where the reference says that roundings decide on them, else as mismatches."""
         sides = (own, other)
-        waiting = {(place, row) for place, rows in enumerate(only) for row in rows}
-        explained = {(place, row) for place, row in waiting if self._is_near(sides[place], row, sides[1 - place])}
-        explained |= {
-            (place, row)
-            for place, row in waiting - explained
-            if any(self._as_good(sides[place], row, sides[1 - place], rival) for rival in only[1 - place])
-        }
-        while True:
-            following = {
+        if self.near is None:  # as of earlier versions: what is at a limit shows without
+            explained = {
                 (place, row)
-                for place, row in waiting - explained
-                if any(side != place and self._suppresses(sides[side], rival, sides[place], row) for side, rival in explained)
+                for place, rows in enumerate(only)
+                for row in rows
+                if self._is_near(sides[place], row, sides[1 - place])
             }
-            if not following:
-                break
-            explained |= following
+        else:
+            rest = self.near.of_image(self.image)
+            might = _Side(rest[:, 3:], rest[:, 2], rest[:, 1])
+            came = {only[0][first] for first, _ in self._matched(own.of(only[0]), might)}
+            explained = {(0, row) for row in came} | {(1, row) for row in only[1] if self.near.open[self.image, row]}
         self.result.ties += len(explained)
-        for place, row in sorted(waiting - explained):
-            self._refuse(sides[place], row, sides[1 - place], own_side=place == 0)
+        for place, rows in enumerate(only):
+            for row in rows:
+                if (place, row) not in explained:
+                    self._refuse(sides[place], row, sides[1 - place], own_side=place == 0)
 
     def _is_near(self, side: _Side, row: int, other: _Side) -> bool:
         """Whether a threshold, the other side's last score or an overlap there is so near that the row may be missing."""
@@ -244,16 +266,6 @@ class _Image:
         leeway = self._leeway(side.boxes[row])
         rivals = (other.labels == side.labels[row]) & (other.scores >= score - self.score)
         return bool((rivals & (np.abs(overlap - self.rules.nms) <= leeway)).any())
-
-    def _as_good(self, side: _Side, row: int, other: _Side, rival: int) -> bool:
-        """Whether of two that overlap either may stay, as their scores are near-equal."""
-        return abs(side.scores[row] - other.scores[rival]) <= self.score and self._suppresses(other, rival, side, row)
-
-    def _suppresses(self, side: _Side, row: int, other: _Side, rival: int) -> bool:
-        """Whether a row of one side, were it on the other, would leave no room there for a rival."""
-        if side.labels[row] != other.labels[rival] or side.scores[row] < other.scores[rival] - self.score:
-            return False
-        return bool(self._overlaps(side, row, other)[rival] > self.rules.nms - self._leeway(other.boxes[rival]))
 
     def _leeway(self, box: Array) -> float:
         """Of an IoU with this box, where both are off by the tolerance."""

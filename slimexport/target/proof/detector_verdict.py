@@ -16,8 +16,9 @@ from slimexport.target.verification import FAILED, PASSED, Verification
 def held_to_detections(
     runner: Runner, probes: Probes, detector: DetectorEntry, tolerance: float, known_ties: int
 ) -> Verification:
-    """The verification of a file of `detector`, on images alone, in pairs and all at once: the worst counts. As many rows may
-    be others as near-equals decided otherwise where it was proven part by part (`known_ties`). Files that choose nothing give
+    """The verification of a file of `detector`, on images alone, in pairs and all at once: the worst counts. Rows may
+    be others where the reference says that roundings decide on them; of earlier versions, whose references do not say it, as
+    many as near-equals decided otherwise where the file was proven part by part (`known_ties`). Files that choose nothing give
     the reference's numbers."""
     height, width = probes.images.shape[2:]
     rules = rules_of(detector, (height, width))
@@ -32,7 +33,8 @@ def held_to_detections(
             output=worst.output,
             probes=len(probes.images),
         )
-    agreements = [agreement_of(pairs, rules, tolerance) for pairs in runs]
+    known_ties = known_ties if probes.near is None else 0
+    agreements = [agreement_of(pairs, rules, tolerance, probes.near) for pairs in runs]
     last = max(agreements, key=lambda one: (not one.is_explained(known_ties), one.mismatches, one.ties, one.box_error))
     right = last.is_explained(known_ties)
     return Verification(

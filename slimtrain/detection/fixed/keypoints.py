@@ -29,11 +29,13 @@ class Keypoints(nn.Module):
     and 1; `keypoint_scores` [B, D, K]: the enlarged map there; `settled` [B]. Where no detection is (label 0) they are 0.
 
     What torchvision's heatmaps_to_keypoints gives, to rounding, where `settled`. Where two places are equally high but for
-    rounding it may be the other one. `image_size`: how large a detection may be; `cells`: of a map, how many are looked into.
+    rounding it may be the other one. `image_size`: how large a detection may be; `cells`: of a map, how many are
+    looked into; `leeway`: by how much what stands elsewhere must be lower to be settled.
     """
 
-    def __init__(self, settings: KeypointSettings, image_size: ImageSize, cells: int = CELLS) -> None:
+    def __init__(self, settings: KeypointSettings, image_size: ImageSize, cells: int = CELLS, leeway: float = 0.0) -> None:
         super().__init__()
+        self.leeway = leeway
         self.size = settings.size
         self.cells = min(cells, (settings.size + 1) ** 2 - 1)
         self.most = tuple(-(-side // settings.size) for side in sides(image_size))  # places of a cell: rows, columns
@@ -56,7 +58,7 @@ class Keypoints(nn.Module):
         ]
         there = (labels > 0).to(maps.dtype)
         coordinates = torch.stack([*positions, torch.ones_like(scores)], -1).reshape(-1, objects, points, 3)
-        settled = (rest <= scores).all(1).reshape(-1, objects)
+        settled = (rest <= (scores - self.leeway if self.leeway else scores)).all(1).reshape(-1, objects)
         return {
             "keypoints": coordinates * there[:, :, None, None],
             "keypoint_scores": scores.reshape(-1, objects, points) * there.unsqueeze(-1),

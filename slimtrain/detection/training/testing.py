@@ -103,9 +103,7 @@ def evaluate_detector(
 
 def precision_of(settings: DetectorSettings) -> AveragePrecision:
     """What collects detections of a detector of `settings`."""
-    points = settings.keypoints
-    sigmas = None if points is None or points.count == PERSON else [SIGMA] * points.count
-    return AveragePrecision(settings.classes, kinds_of(settings), sigmas)
+    return AveragePrecision(settings.classes, kinds_of(settings), sigmas_of(settings))
 
 
 def note_detections(precision: AveragePrecision, given: Mapping[str, Tensor], batch: DetectionBatch) -> None:
@@ -123,6 +121,13 @@ def kinds_of(settings: DetectorSettings) -> tuple[Kind, ...]:
     if settings.keypoints is not None:
         kinds.append("keypoints")
     return tuple(kinds)
+
+
+def sigmas_of(settings: DetectorSettings) -> list[float] | None:
+    """The tolerances of keypoints that are not COCO's 17, which have their own (None): SIGMA for each."""
+    if settings.keypoints is None or settings.keypoints.count == PERSON:
+        return None
+    return [SIGMA] * settings.keypoints.count
 
 
 def detected(given: Mapping[str, Tensor], number: int, targets: Targets, scale: Tensor) -> Detected:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slimtrain.models.detector import FASTER, MASK
+from slimtrain.models.detector import FASTER, KEYPOINT, MASK
 from tests.support.detector_files import detector_file
 
 
@@ -25,3 +25,12 @@ def test_the_right_file_with_masks_passes(width: float, tmp_path: Path) -> None:
     file = detector_file(MASK, width=width)
     parts = file.prove(file.copy(), tmp_path)
     assert parts.right, parts.fault
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("nms", ["fixed", "onnx"])
+def test_the_right_file_with_keypoints_passes(nms: str, seed: int, tmp_path: Path) -> None:
+    file = detector_file(KEYPOINT, seed, nms=nms)
+    parts = file.prove(file.copy(), tmp_path)
+    assert parts.right, parts.fault
+    assert parts.rows > 1000 and parts.ties <= 0.02 * parts.rows

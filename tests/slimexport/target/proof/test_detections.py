@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import Pair
 from slimexport.target.proof.detections import Agreement, Rules, agreement_of
 
@@ -24,9 +25,14 @@ def outputs(rows: Rows) -> dict[str, NDArray[Any]]:
     return {"boxes": boxes, "scores": scores, "labels": labels, "count": count, "settled": np.array([True])}
 
 
-def agreement(given: Rows, expected: Rows) -> Agreement:
+def agreement(given: Rows, expected: Rows, near: NearEquals | None = None) -> Agreement:
     own, other = outputs(given), outputs(expected)
-    return agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4)
+    return agreement_of([Pair(name, own[name], other[name]) for name in other], RULES, 1e-4, near)
+
+
+def near(*others: tuple[list[float], float, int], open_: tuple[int, ...] = ()) -> NearEquals:
+    rows = np.array([[0, label, score, *box] for box, score, label in others], np.float64).reshape(-1, 7)
+    return NearEquals(np.isin(np.arange(4), open_)[None], rows)
 
 
 def moved(row: int, box: float = 0.0, score: float = 0.0, label: int = 0) -> Rows:
@@ -54,10 +60,24 @@ def test_one_at_the_threshold_is_a_tie() -> None:
         assert result.right and (result.matched, result.ties) == (2, 1)
 
 
-def test_either_of_two_that_overlap_and_are_as_good_is_a_tie() -> None:
-    result = agreement([([10, 10, 30, 28], 0.9, 1), *ROWS[1:]], ROWS)
-    assert result.mismatches == 0 and result.ties == 2
-    assert not result.right and "near-equals decide 2 of 3" in result.why
+def test_what_the_reference_does_not_say_hangs_on_roundings_is_wrong() -> None:
+    """A box that overlaps its own place with the same score is as wrong as any."""
+    other: Rows = [([10, 10, 30, 28], 0.9, 1), *ROWS[1:]]
+    for known in (None, near(), near(open_=(1, 2)), near(([10, 10, 30, 28.1], 0.9, 1), open_=(0,))):
+        result = agreement(other, ROWS, known)
+        assert not result.right and result.mismatches > 0
+    assert agreement(ROWS[1:], ROWS, near(open_=(1, 2))).mismatches == 1
+    assert agreement(ROWS[:2], ROWS, near()).mismatches == 1, "at the threshold, but not by the reference"
+
+
+def test_what_it_says_does_is_a_tie_once() -> None:
+    known = near(([10, 10, 30, 28], 0.9, 1), open_=(0,))
+    result = agreement([([10, 10, 30, 28.001], 0.90005, 1), *ROWS[1:]], ROWS, known)
+    assert (result.mismatches, result.ties) == (0, 2) and "near-equals decide 2 of 3" in result.why
+    assert agreement(ROWS[1:], ROWS, known).right
+    twice = agreement([([10, 10, 30, 28], 0.9, 1), ([10, 10, 30, 28], 0.9, 1), *ROWS[1:]], ROWS, known)
+    assert twice.mismatches == 1
+    assert agreement([([10, 10, 30, 28], 0.9, 2), *ROWS[1:]], ROWS, known).mismatches == 1, "of another class"
 
 
 def test_an_overlap_at_its_threshold_is_a_tie() -> None:
