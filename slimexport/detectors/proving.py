@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.detector_proof.kinds import prove_detector
+from slimexport.detector_proof.plugin import NOT_RUN
+from slimexport.detector_proof.proof import Parts
+from slimexport.detectors.form import TRT
 from slimexport.onnx_files.runner import onnx_runner
+from slimexport.target.backends import CPU
 from slimexport.target.proof.comparing import finite
 from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
 from slimexport.target.proof.running import run_on_probes
@@ -38,11 +43,10 @@ def verify_detector(
 
     Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
     """
-    runner = onnx_runner(path, precision)
-    parts = prove_parts(path, network, plan, settings, image_size, probes.images, precision)
+    parts = prove_detector(path, network, plan, settings, image_size, probes.images, precision, entry.nms)
     check = Verification(
         status=PASSED if parts.right else FAILED,
-        backend=runner.backend,
+        backend=CPU,
         max_rel_error=finite(parts.error),
         tolerance=parts.tolerance,
         output=parts.part or None,
@@ -50,9 +54,12 @@ def verify_detector(
         ties=parts.ties,
         reason=parts.fault or None,
     )
+    if entry.nms == TRT and parts.right:
+        return replace(check, status=IN_PART, reason=NOT_RUN)
     rules = rules_of(entry, image_size)
     if rules is None or not parts.right:
         return check
+    runner = onnx_runner(path, precision)
     agreement = agreement_of(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, parts.tolerance)
     return _with_detections(check, parts, agreement)
 
