@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimexport.bundle import open_network
-from slimexport.detectors.form import NONE
+from slimexport.detectors.form import NONE, TRT
 from slimexport.detectors.predicting import FoundObject, as_line, objects_of, plain
 from slimexport.report import width_text
 from slimexport.target.arrays import Array
@@ -114,7 +114,7 @@ def _prediction(
 def check_predictable(folder: Path, manifest: Manifest) -> None:
     """BundleError where networks take no images, or do not give classes of them."""
     own = "run it on arrays of your own with slimexport.open_network."
-    if manifest.detector is not None and manifest.detector.nms != NONE:
+    if manifest.detector is not None and manifest.detector.nms not in (NONE, TRT):
         return
     if not manifest.classifies:
         given = ", ".join(f"{result.name} {list(result.shape)}" for result in manifest.results)

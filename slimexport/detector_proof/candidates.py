@@ -37,7 +37,7 @@ def proposal_candidates(settings: DetectorSettings, image_size: ImageSize, maps:
         codes = deltas.reshape(images, count, 4, *grid).permute(0, 3, 4, 1, 2).reshape(images, -1, 4)
         best, places = leading(logits, min(settings.proposals.top_k, logits.shape[1]))
         chosen = codes.gather(1, places.unsqueeze(-1).expand(-1, -1, 4))
-        boxes, margins = _boxes(settings, image_size, chosen, anchors.double()[places], PLAIN)
+        boxes, margins = boxes_of(settings, image_size, chosen, anchors.double()[places], PLAIN)
         rank = torch.arange(best.shape[1]).expand(images, -1)
         parts.append((boxes, margins, torch.sigmoid(best), torch.full_like(rank, level), rank))
     columns = [torch.cat(column, 1).numpy() for column in zip(*parts, strict=True)]
@@ -63,7 +63,7 @@ def detection_candidates(
     for image in range(images):
         near = (scores[image] > settings.box.score - NEAR_THRESHOLD) & valid[image, :, None]
         owners, numbers = near.nonzero(as_tuple=True)
-        boxes, margins = _boxes(settings, image_size, codes[image][near], rois[image][owners], settings.box.weights)
+        boxes, margins = boxes_of(settings, image_size, codes[image][near], rois[image][owners], settings.box.weights)
         result.append(Candidates(boxes.numpy(), margins.numpy(), scores[image][near].numpy(), (numbers + 1).numpy()))
     return result
 
@@ -73,7 +73,7 @@ def crowded(settings: DetectorSettings, candidates: Candidates) -> bool:
     return int(np.sum(candidates.scores > settings.box.score)) > settings.box.candidates
 
 
-def _boxes(
+def boxes_of(
     settings: DetectorSettings, image_size: ImageSize, codes: Tensor, boxes: Tensor, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Boxes [..., 4] of codes relative to `boxes`, within the image, and the margin of each [...]: roundings are as large as

@@ -23,7 +23,8 @@ SCORE_MARGIN = 2e-7  # what runtimes' own sigmoid and exponential are off by, ne
 @dataclass(frozen=True)
 class Limits:
     """`score`: the least, which itself counts if `inclusive`; `side`: the least, in pixels; `overlap`: the IoU above which the
-    worse of two of a group goes; `count`: how many stay at most; `room`: how many by score are looked at."""
+    worse of two of a group goes; `count`: how many stay at most; `room`: how many by score are looked at, of each group
+    where they are `apart`."""
 
     score: float
     side: float
@@ -31,6 +32,7 @@ class Limits:
     count: int
     room: int
     inclusive: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,10 @@ class Choosing:
 
     def _judge_chosen(self, chosen: Array, judged: Judged) -> None:
         counts, perhaps = self._counts()
+        _, least = self._room()
         for place, one in enumerate(chosen):
+            if self.of.scores[one] < least[one] - self.score_margins[one] - SCORE_MARGIN:
+                judged.faults.append(f"row {place}, of score {self.of.scores[one]:.5f}, is beyond the best {self.limits.room}")
             if not perhaps[one]:
                 judged.faults.append(f"row {place} is too small, or its score of {self.of.scores[one]:.5f} too low, to be one")
             judged.ties += int(perhaps[one] and not counts[one])
@@ -181,11 +186,9 @@ class Choosing:
             overlap, off = self._overlaps(one)
             gone |= (overlap > limits.overlap) & self._after(one)
             perhaps_gone |= (overlap > limits.overlap - off) & self._perhaps_after(one)
-        order = np.argsort(-of.scores, kind="stable")
-        if len(order) > limits.room:
-            least = of.scores[order[limits.room - 1]]
-            gone[order[limits.room :]] = True
-            perhaps_gone |= of.scores <= least + self.score_margins + SCORE_MARGIN
+        beyond, least = self._room()
+        gone |= beyond
+        perhaps_gone |= of.scores <= least + self.score_margins + SCORE_MARGIN
         if len(chosen) >= limits.count:
             last = of.scores[chosen[-1]]
             gone |= of.scores <= last
@@ -200,6 +203,20 @@ class Choosing:
             judged.faults.append(
                 f"{int(missing.sum())} are missing that nothing puts out, such as [{shown}] with score {of.scores[best]:.5f}"
             )
+
+    def _room(self) -> tuple[Array, Array]:
+        """Which candidates there is no room for, and the last score that there is room for among those that each shares it
+        with: below all where there is room enough."""
+        scores, room = self.of.scores, self.limits.room
+        beyond, least = np.zeros(len(scores), bool), np.full(len(scores), -np.inf)
+        groups = self.of.groups if self.limits.apart else np.zeros(len(scores), int)
+        for group in np.unique(groups):
+            (own,) = (groups == group).nonzero()
+            if len(own) > room:
+                order = own[np.argsort(-scores[own], kind="stable")]
+                beyond[order[room:]] = True
+                least[own] = scores[order[room - 1]]
+        return beyond, least
 
     def _near_a_limit(self) -> Array:
         """What counts by so little that it may not."""

@@ -7,6 +7,7 @@ certain is told from what is not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from slimexport.detector_proof.candidates import detection_limits, proposal_limits
 from slimexport.detector_proof.certainty import Certain, Uncertain, certain, leading_for_certain
-from slimexport.detector_proof.choices import SCORE_MARGIN
+from slimexport.detector_proof.choices import SCORE_MARGIN, Limits
 from slimexport.detector_proof.exact import Exact
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import COLUMNS, MOST_NUMBERS, NearEquals
@@ -45,19 +46,29 @@ def near_equals(
 ) -> NearEquals:
     """Of the images of `exact`, whose detections are `expected` (`boxes` [P, D, 4], ...). `tolerance`: of maps relative to
     their scale, of scores, and of boxes as a share of the images' longer side; within NEAR_SHARE of it two are near-equal."""
-    return _Following(exact, settings, image_size, NEAR_SHARE * tolerance).near_equals(expected)
+    return _RegionsFollowed(exact, settings, image_size, tolerance).near_equals(expected)
 
 
-class _Following:
+class Following:
+    """What leads to detections, followed from the maps on. `tolerance`: as of `near_equals`."""
+
     def __init__(self, exact: Exact, settings: DetectorSettings, image_size: ImageSize, tolerance: float) -> None:
-        self.exact, self.settings, self.image_size, self.tolerance = exact, settings, image_size, tolerance
-        self.pixels = tolerance * max(sides(image_size))
+        self.exact, self.settings, self.image_size, self.tolerance = exact, settings, image_size, NEAR_SHARE * tolerance
+        self.pixels = self.tolerance * max(sides(image_size))
+
+    def limits(self) -> Limits:
+        """What detections are chosen by."""
+        raise NotImplementedError
+
+    def candidates(self) -> Iterator[tuple[Uncertain, Array, Array]]:
+        """What each image's detections are chosen from; boxes and scores as float64 has them."""
+        raise NotImplementedError
 
     def near_equals(self, expected: dict[str, Array]) -> NearEquals:
+        """Of all images, whose detections are `expected`."""
         open_, others = np.zeros(expected["scores"].shape, bool), []
-        for image, proposed in enumerate(self.proposed()):
-            given, boxes, scores = self._detections(image, proposed)
-            chosen = certain(given, detection_limits(self.settings, self.image_size))
+        for image, (given, boxes, scores) in enumerate(self.candidates()):
+            chosen = certain(given, self.limits())
             rows = self._rows(image, expected, given, boxes, scores)
             for place, row in enumerate(rows):
                 open_[image, place] = row < 0 or not chosen.stay[row]
@@ -68,8 +79,41 @@ class _Following:
                 others.append(np.stack(numbers, 1).astype(np.float64))
         joined = np.concatenate([np.zeros((0, COLUMNS)), *others])
         best = np.sort(np.argsort(-joined[:, 2], kind="stable")[: MOST_NUMBERS // COLUMNS])
-        low, high = self._places(expected) if "keypoints" in expected else (None, None)
+        low, high = self.places(expected) if "keypoints" in expected else (None, None)
         return NearEquals(open_, joined[best], low, high)
+
+    def boxes_of(self, codes: torch.Tensor, boxes: torch.Tensor, weights: tuple[float, ...]) -> Array:
+        """The boxes [n, 4] that codes [n, 4] say, within the image."""
+        corners = decoded(codes, boxes, weights, self.settings.convention)
+        return np.asarray(torch.stack(clipped(corners, self.image_size, self.settings.convention), -1).numpy())
+
+    def _rows(self, image: int, expected: dict[str, Array], given: Uncertain, boxes: Array, scores: Array) -> Array:
+        """Which candidate each row of the reference is, -1 where it is none."""
+        rows = []
+        for row in range(int(expected["count"][image])):
+            alike = given.groups == expected["labels"][image, row]
+            off = np.abs(boxes - expected["boxes"][image, row]).max(1, initial=0.0) / max(sides(self.image_size))
+            off = np.where(alike, np.maximum(off, np.abs(scores - expected["scores"][image, row])), np.inf)
+            best = int(off.argmin()) if len(off) else -1
+            rows.append(best if best >= 0 and off[best] <= SAME else -1)
+        return np.array(rows, np.int64)
+
+    def places(self, expected: dict[str, Array]) -> tuple[Array, Array]:
+        """The corners of what is as good as highest of every keypoint, [P, D, K, 2] each."""
+        points, boxes = expected["keypoints"], expected["boxes"]
+        low, high = points[..., :2].copy(), points[..., :2].copy()
+        margin = POINT_LEEWAY * self.tolerance * float(np.abs(expected["keypoint_scores"]).max())
+        for image, count in enumerate(expected["count"]):
+            own = boxes[image, :count]
+            for row, maps in enumerate(self.exact.points_of(np.pad(own, ((0, 0), (1, 0)), constant_values=image))):
+                corners = _highest(maps, own[row], margin)
+                low[image, row] = np.minimum(low[image, row], corners[0])
+                high[image, row] = np.maximum(high[image, row], corners[1])
+        return low, high
+
+
+class _RegionsFollowed(Following):
+    """Through the proposals of a two-stage detector."""
 
     # -- proposals
 
@@ -99,9 +143,9 @@ class _Following:
             all_of = np.ones(len(own), bool)
             best = leading_for_certain(own - margin, own + margin, all_of, all_of, self.settings.proposals.top_k)
             (chosen,) = (~best.go).nonzero()
-            boxes = self._boxes(own_codes[chosen], anchors[chosen], PLAIN)
+            boxes = self.boxes_of(own_codes[chosen], anchors[chosen], PLAIN)
             low, high = own[chosen] - margin, own[chosen] + margin
-            likely = [_sigmoid(edge) + off for edge, off in ((low, -SCORE_MARGIN), (high, SCORE_MARGIN))]
+            likely = [sigmoid_of(edge) + off for edge, off in ((low, -SCORE_MARGIN), (high, SCORE_MARGIN))]
             groups = np.zeros(len(chosen), np.int64)
             kept = certain(Uncertain(boxes, self.pixels, low, high, groups, best.stay[chosen]), every)
             kept = Certain(kept.stay & (likely[0] >= limits.score), kept.go | (likely[1] < limits.score))
@@ -109,21 +153,23 @@ class _Following:
             result.append((boxes[left], likely[0][left], likely[1][left], kept.stay[left]))
         return result
 
-    def _boxes(self, codes: torch.Tensor, boxes: torch.Tensor, weights: tuple[float, ...]) -> Array:
-        corners = decoded(codes, boxes, weights, self.settings.convention)
-        return np.asarray(torch.stack(clipped(corners, self.image_size, self.settings.convention), -1).numpy())
-
     # -- detections
 
+    def limits(self) -> Limits:
+        return detection_limits(self.settings, self.image_size)
+
+    def candidates(self) -> Iterator[tuple[Uncertain, Array, Array]]:
+        for image, proposed in enumerate(self.proposed()):
+            yield self._detections(image, proposed)
+
     def _detections(self, image: int, proposed: Proposed) -> tuple[Uncertain, Array, Array]:
-        """What an image's detections are chosen from; boxes and scores as float64 has them."""
         regions, there = self._on_both_levels(proposed)
         logits, codes = self._heads(image, regions)
         rows = self.settings.classes + 1
         scores = F.softmax(logits, -1)[:, 1:].numpy()
         owners, numbers = (scores > self.settings.box.score - self.tolerance).nonzero()
         own = codes.reshape(-1, rows, 4)[owners, numbers + 1]
-        boxes = self._boxes(own, torch.from_numpy(regions[owners]), self.settings.box.weights)
+        boxes = self.boxes_of(own, torch.from_numpy(regions[owners]), self.settings.box.weights)
         picked = scores[owners, numbers]
         low, high = picked - self.tolerance, picked + self.tolerance
         return Uncertain(boxes, self.pixels, low, high, numbers + 1, there[owners]), boxes, picked
@@ -152,32 +198,6 @@ class _Following:
         logits, codes = zip(*parts, strict=True)
         return torch.cat(logits), torch.cat(codes)
 
-    def _rows(self, image: int, expected: dict[str, Array], given: Uncertain, boxes: Array, scores: Array) -> Array:
-        """Which candidate each row of the reference is, -1 where it is none."""
-        rows = []
-        for row in range(int(expected["count"][image])):
-            alike = given.groups == expected["labels"][image, row]
-            off = np.abs(boxes - expected["boxes"][image, row]).max(1, initial=0.0) / max(sides(self.image_size))
-            off = np.where(alike, np.maximum(off, np.abs(scores - expected["scores"][image, row])), np.inf)
-            best = int(off.argmin()) if len(off) else -1
-            rows.append(best if best >= 0 and off[best] <= SAME else -1)
-        return np.array(rows, np.int64)
-
-    # -- keypoints
-
-    def _places(self, expected: dict[str, Array]) -> tuple[Array, Array]:
-        """The corners of what is as good as highest of every keypoint, [P, D, K, 2] each."""
-        points, boxes = expected["keypoints"], expected["boxes"]
-        low, high = points[..., :2].copy(), points[..., :2].copy()
-        margin = POINT_LEEWAY * self.tolerance * float(np.abs(expected["keypoint_scores"]).max())
-        for image, count in enumerate(expected["count"]):
-            own = boxes[image, :count]
-            for row, maps in enumerate(self.exact.points_of(np.pad(own, ((0, 0), (1, 0)), constant_values=image))):
-                corners = _highest(maps, own[row], margin)
-                low[image, row] = np.minimum(low[image, row], corners[0])
-                high[image, row] = np.maximum(high[image, row], corners[1])
-        return low, high
-
 
 def _highest(maps: torch.Tensor, box: Array, margin: float) -> tuple[Array, Array]:
     """The corners [K, 2] of the pixels of a box whose maps [K, s, s] are within a margin of the highest."""
@@ -195,5 +215,5 @@ def _highest(maps: torch.Tensor, box: Array, margin: float) -> tuple[Array, Arra
     return np.stack([edges[0][0], edges[1][0]], 1), np.stack([edges[0][1], edges[1][1]], 1)
 
 
-def _sigmoid(x: Array) -> Array:
+def sigmoid_of(x: Array) -> Array:
     return np.asarray(torch.sigmoid(torch.from_numpy(x)).numpy())

@@ -87,17 +87,12 @@ def prove_parts(
 
     BundleError for a file that does not tell its inner values.
     """
-    proving = _Proving(Inside.read(path), network, plan, settings, image_size, images, precision)
-    proving.on_images()
-    if proving.parts.right:
-        proving.on_drawn_regions()
-    if proving.parts.right:
-        proving.on_drawn_values()
-    proving.parts.exact = proving.exact
-    return proving.parts
+    return Proving(Inside.read(path), network, plan, settings, image_size, images, precision).prove()
 
 
-class _Proving:
+class Proving:
+    """The proof of `prove_parts`, of a file whose inner values are in the open."""
+
     def __init__(
         self,
         file: Inside,
@@ -117,6 +112,15 @@ class _Proving:
         self.of_detections = next((name for name in (MASK_LOGITS, POINT_LOGITS) if name in file.names), None)
         self.raw = "count" not in file.outputs
         self._single: Exact | None = None
+
+    def prove(self) -> Parts:
+        self.on_images()
+        if self.parts.right:
+            self.on_drawn_regions()
+        if self.parts.right:
+            self.on_drawn_values()
+        self.parts.exact = self.exact
+        return self.parts
 
     # -- on images
 
@@ -344,10 +348,10 @@ class _Proving:
     def on_drawn_values(self) -> None:
         """Choices among drawn boxes and scores."""
         images = np.zeros_like(self.images[:DRAWN_IMAGES])
-        wanted = [ROWS, *self.file.outputs]
+        wanted = [*([ROWS] if ROWS in self.file.names else []), *self.file.outputs]
         before = self.parts.ties, self.parts.rows
-        for number in range(SETS):
-            given = drawn_values(self.settings, self.image_size, len(images), number)
+        for number in range(self._sets()):
+            given = self._drawn(len(images), number)
             self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
             if not self.parts.right:
                 return
@@ -356,6 +360,13 @@ class _Proving:
             self.parts.refuse(
                 f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})"
             )
+
+    def _sets(self) -> int:
+        """How many kinds of drawn values there are."""
+        return SETS
+
+    def _drawn(self, images: int, number: int) -> dict[str, Array]:
+        return drawn_values(self.settings, self.image_size, images, number)
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from slimtrain.base.errors import UserError, nearest
 
 # `slimtrain.detection.fixed.whole` has them too, which takes torch to be asked for them; a test holds them equal.
-FIXED, ONNX, NONE = "fixed", "onnx", "none"
-NMS = (FIXED, ONNX, NONE)
+FIXED, ONNX, NONE, TRT = "fixed", "onnx", "none", "trt"
+NMS = (FIXED, ONNX, NONE, TRT)
 SCENES = "scenes"  # of digits: images with objects that need no download
 MOST_DETECTIONS = 10_000
 
@@ -16,8 +16,8 @@ MOST_DETECTIONS = 10_000
 @dataclass(frozen=True)
 class Detecting:
     """How the files of a detector end. `nms`: `fixed`, in shapes that no image decides on; `onnx`, by ONNX's operator, faster
-    on CPUs; `none`, raw boxes and scores for an NMS of your own. `score`: what a detection's is above, `detections`: of an
-    image at most; None: as the checkpoint says.
+    on CPUs; `none`, raw boxes and scores for an NMS of your own; `trt`, by EfficientNMS_TRT, a plugin of TensorRT's, which
+    nothing else runs. `score`: what a detection's is above, `detections`: of an image at most; None: as the checkpoint says.
 
     UserError for another `nms`, and for numbers that cannot be.
 

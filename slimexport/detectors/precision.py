@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from slimexport.detectors.form import NONE, SCENES
+from slimexport.detectors.form import NONE, SCENES, TRT
 from slimexport.detectors.opening import OpenDetector
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
@@ -91,10 +91,11 @@ def annotated_images(
     `detection`.
     """
     file, settings = detector.checkpoint.file, detector.settings
-    if detector.nms == NONE:
+    if detector.nms in (NONE, TRT):
+        what = "leaves them to you" if detector.nms == NONE else "makes them in TensorRT alone"
         raise UserError(
-            f"--accuracy-data: average precision is of detections, and --nms {NONE} leaves them to you. Measure it with "
-            "another --nms."
+            f"--accuracy-data: average precision is of detections, and --nms {detector.nms} {what}. Measure it with another "
+            "--nms."
         )
     AveragePrecision(settings.classes)  # which its package is needed for
     samples: DetectionSamples

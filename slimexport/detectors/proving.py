@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from slimexport.detector_proof.near_equals import near_equals
-from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.detector_proof.kinds import near_equals_of, prove_detector
+from slimexport.detector_proof.plugin import NOT_RUN
+from slimexport.detector_proof.proof import Parts
+from slimexport.detectors.form import TRT
 from slimexport.onnx_files.runner import onnx_runner
+from slimexport.target.backends import CPU
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import finite
 from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
@@ -35,17 +39,15 @@ def verify_detector(
     probes: Probes,
 ) -> tuple[Verification, NearEquals | None]:
     """The verification of the file at `path`: its parts each on what the file has before it, with `network`, the dense
-       slimmable detector in float64, and what it detects on the probe images next to what the whole network does.
-    With what of
-       these hangs on roundings, where the file is right and chooses any.
+    slimmable detector in float64, and what it detects on the probe images next to what the whole network does. With what of
+    these hangs on roundings, where the file is right and chooses any.
 
-       Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
+    Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
     """
-    runner = onnx_runner(path, precision)
-    parts = prove_parts(path, network, plan, settings, image_size, probes.images, precision)
+    parts = prove_detector(path, network, plan, settings, image_size, probes.images, precision, entry.nms)
     check = Verification(
         status=PASSED if parts.right else FAILED,
-        backend=runner.backend,
+        backend=CPU,
         max_rel_error=finite(parts.error),
         tolerance=parts.tolerance,
         output=parts.part or None,
@@ -53,13 +55,15 @@ def verify_detector(
         ties=parts.ties,
         reason=parts.fault or None,
     )
+    if entry.nms == TRT and parts.right:
+        return replace(check, status=IN_PART, reason=NOT_RUN), None
     rules = rules_of(entry, image_size)
     if rules is None or not parts.right:
         return check, None
     assert parts.exact is not None
     expected = {part.name: part.values for part in probes.expected}
-    near = near_equals(parts.exact, settings, image_size, expected, parts.tolerance)
-    pairs = run_on_probes(runner, probes, [np.arange(len(probes.images))])
+    near = near_equals_of(parts.exact, settings, image_size, expected, parts.tolerance)
+    pairs = run_on_probes(onnx_runner(path, precision), probes, [np.arange(len(probes.images))])
     return _with_detections(check, parts, agreement_of(pairs, rules, parts.tolerance, near)), near
 
 

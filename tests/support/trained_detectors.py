@@ -15,6 +15,7 @@ from slimtrain.models.detector import (
     KEYPOINT,
     MASK,
     RETINA,
+    SSDLITE,
     Anchors,
     BoxSettings,
     DetectorSettings,
@@ -29,7 +30,10 @@ SAMPLING = Sampling(rpn_sampled=32, top_k=40, kept=20, box_sampled=16)
 
 
 def quick_settings(kind: str = FASTER) -> DetectorSettings:
-    """Of a pyramid on two stages, of strides 8 and 16, and one level more (RetinaNet: two)."""
+    """Of a pyramid on two stages, of strides 8 and 16, and one level more (RetinaNet: two; SSDLite: no pyramid, four)."""
+    if kind == SSDLITE:
+        boxes = Anchors((), ((2.0,),) * 6, (*STRIDES, 64, 128, 256), (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0))
+        return DetectorSettings(CLASSES, kind, boxes, box=BoxSettings(detections=5, top_k=20, score=0.0))
     strides = (*STRIDES, 64) if kind == RETINA else STRIDES
     return DetectorSettings(
         CLASSES,

@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from slimexport.target.proof.comparing import compare_all, finite
-from slimexport.target.proof.detections import agreement_of, rules_of
+from slimexport.target.proof.detections import PLUGIN, agreement_of, rules_of
 from slimexport.target.proof.running import run_apart
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
 from slimexport.target.tensors import DetectorEntry
 from slimexport.target.verification import FAILED, PASSED, Verification
+
+TENSORRT_S = "ends in EfficientNMS_TRT, which TensorRT alone runs. Build engines: --bundle DIR --format trt"
+
+
+def is_tensorrt_s(detector: DetectorEntry | None) -> bool:
+    """Whether ONNX files of a bundle's `detector` end in TensorRT's plugin, which nothing else runs."""
+    return detector is not None and detector.nms == PLUGIN
 
 
 def held_to_detections(

@@ -26,7 +26,7 @@ from slimexport.target.proof.comparing import (
     least_spread_output,
     worst,
 )
-from slimexport.target.proof.detector_verdict import held_to_detections
+from slimexport.target.proof.detector_verdict import TENSORRT_S, held_to_detections, is_tensorrt_s
 from slimexport.target.proof.differences import worst_differences
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
@@ -174,6 +174,8 @@ def _verify_onnx(
     precision, row = artifact.precision, BACKENDS[backend]
     if reason := row.cannot_run(precision):  # a twin needs the onnx package, which targets lack
         return Verification(status=SKIPPED, reason=reason)
+    if is_tensorrt_s(probes.detector):
+        return Verification(status=SKIPPED, reason=TENSORRT_S)
     runner: OpenRunner = row.open(path, artifact)
     try:
         return verify_again(runner, artifact, probes, own, more)

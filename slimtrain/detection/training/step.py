@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from slimtrain.base.errors import UserError
 from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.loader import seed_of
 from slimtrain.detection.halves import Halves
@@ -21,7 +20,7 @@ from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.losses.two_stage import Sampling, TwoStageLosses
 from slimtrain.detection.training.drawing import drawn_singly
 from slimtrain.models.channels import ChannelPlan
-from slimtrain.models.detector import RETINA, DetectorSettings
+from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.step import Gradients, Stepper, autocast
 
@@ -36,11 +35,8 @@ class Losses(Protocol):
 
 
 def losses_of(settings: DetectorSettings, sampling: Sampling | None = None) -> Losses:
-    """The losses of a detector of `settings`. One with regions draws them, and anchors, as `sampling` says. UserError for a
-    kind that has none here."""
-    if settings.single_stage and settings.kind != RETINA:
-        raise UserError(f"a {settings.kind}: is not trained here. Expected a {RETINA}, or a detector with regions.")
-    return _single_stage(settings) if settings.kind == RETINA else _two_stage(settings, sampling)
+    """The losses of a detector of `settings`. One with regions draws them, and anchors, as `sampling` says."""
+    return _single_stage(settings) if settings.single_stage else _two_stage(settings, sampling)
 
 
 def _single_stage(settings: DetectorSettings) -> Losses:

@@ -11,7 +11,8 @@ from slimtrain.detection.fixed import whole
 
 
 def test_ends_are_those_that_there_are_graphs_of() -> None:
-    assert set(form.NMS) <= set(whole.NMS) and (form.FIXED, form.ONNX, form.NONE) == (whole.FIXED, whole.ONNX, whole.NONE)
+    assert form.NMS == whole.NMS
+    assert (form.FIXED, form.ONNX, form.NONE, form.TRT) == (whole.FIXED, whole.ONNX, whole.NONE, whole.TRT)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -9,7 +9,7 @@ from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.losses.two_stage import Sampling, TwoStageLosses
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
-from slimtrain.models.detector import FASTER, MASK, RETINA
+from slimtrain.models.detector import FASTER, MASK, RETINA, SSDLITE
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, quick_detector, quick_settings
 
@@ -18,7 +18,7 @@ def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kind", [FASTER, MASK, RETINA])
+@pytest.mark.parametrize("kind", [FASTER, MASK, RETINA, SSDLITE])
 @pytest.mark.parametrize("counts", [[2, 3], [2, 0]])
 def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> None:
     """Norms normalize by the running statistics in both, as batches of two tell too little."""
@@ -30,7 +30,7 @@ def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> No
 
     torch.manual_seed(3)
     sizes = [(SIZE, SIZE)] * len(counts)
-    if kind == RETINA:
+    if settings.single_stage:
         losses = SingleStageLosses(settings)(module(batch.images), (SIZE, SIZE), batch.targets)
     else:
         both = TwoStageLosses(settings, SAMPLING)
