@@ -10,8 +10,9 @@ all levels, and maps and logits with overlaps, small boxes and thresholds in ple
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ from slimexport.detector_proof.drawn import SETS, drawn_values
 from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
 from slimexport.target.arrays import Array
-from slimexport.target.precision import EXACT, Difference, row_of
-from slimexport.target.proof.comparing import Pair, compare_all
+from slimexport.target.precision import EXACT, Direction, row_of
+from slimexport.target.proof.comparing import Comparison, Pair, compare_all
 from slimexport.target.proof.detections import MOST_TIES
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
@@ -40,23 +41,27 @@ from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.rounded import rounded_network
 
 ROWS, MASK_ROWS, LOGITS, CODES, MASK_LOGITS = "rows", "mask_rows", "class_logits", "box_deltas", "mask_logits"
 SETTLED = "settled"
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
 SEEN = 1.0  # a spread that narrows no tolerance
+LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
 
 @dataclass
 class Parts:
     """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
-    `part`, the `tolerance` that this was held to, and the first `fault`, if any."""
+    `part`, the `tolerance` that this was held to, or the least `cosine` with what they should be, and the first `fault`, if
+    any."""
 
     rows: int = 0
     ties: int = 0
     error: float = 0.0
     tolerance: float = 0.0
+    cosine: float = 1.0
     part: str = ""
     fault: str = ""
 
@@ -69,7 +74,7 @@ class Parts:
 
 
 def prove_parts(
-    path: Path,
+    path: Path | Inside,
     network: SlimmableNetwork,
     plan: ChannelPlan,
     settings: DetectorSettings,
@@ -82,16 +87,13 @@ def prove_parts(
 
     BundleError for a file that does not tell its inner values.
     """
-    proving = _Proving(Inside.read(path), network, plan, settings, image_size, images, precision)
-    proving.on_images()
-    if proving.parts.right:
-        proving.on_drawn_regions()
-    if proving.parts.right:
-        proving.on_drawn_values()
-    return proving.parts
+    file = path if isinstance(path, Inside) else Inside.read(path, precision)
+    return Proving(file, network, plan, settings, image_size, images, precision).prove()
 
 
-class _Proving:
+class Proving:
+    """The proof of `prove_parts`, of a file whose inner values are in the open."""
+
     def __init__(
         self,
         file: Inside,
@@ -105,12 +107,19 @@ class _Proving:
         self.file, self.plan, self.settings, self.image_size, self.images = file, plan, settings, image_size, images
         self.network = network
         self.exact = Exact(network, plan, images)
-        proof = row_of(precision).proof
-        assert isinstance(proof, Difference), "of fewer bits a file's layers are proven"
-        self.proof, self.parts = proof, Parts(tolerance=proof.tolerance)
+        self.row = row_of(precision)
+        self.proof, self.parts = self.row.proof, Parts(tolerance=self.row.proof.tolerance)
         self.masks = MASK_LOGITS in file.names
         self.raw = "count" not in file.outputs
         self._single: Exact | None = None
+
+    def prove(self) -> Parts:
+        self.on_images()
+        if self.parts.right:
+            self.on_drawn_regions()
+        if self.parts.right:
+            self.on_drawn_values()
+        return self.parts
 
     # -- on images
 
@@ -121,7 +130,7 @@ class _Proving:
             if before is not None and all(np.array_equal(values[name], before[name]) for name in before):
                 continue  # the very same numbers
             before = values
-            self._hold(self.exact.first, values, lambda: self._in_float32().first, "of images")
+            self._hold(self.exact.first, values, lambda: self._in_its_numbers().first, "of images")
             if self.parts.right:
                 self._choices(values, "of images")
             if self.parts.right:
@@ -146,10 +155,17 @@ class _Proving:
             joined[name] = np.concatenate(arrays)
         return joined
 
-    def _in_float32(self) -> Exact:
+    def _in_its_numbers(self) -> Exact:
         if self._single is None:
-            self._single = Exact(copy.deepcopy(self.network).float(), self.plan, self.images)
+            self._single = Exact(self._coarse, self.plan, self.images)
         return self._single
+
+    @cached_property
+    def _coarse(self) -> SlimmableNetwork:
+        """The network as the file's numbers compute it at best."""
+        if self.row.name == EXACT:
+            return copy.deepcopy(self.network).float()
+        return rounded_network(self.network, self.row.number)
 
     def _hold(
         self,
@@ -174,6 +190,9 @@ class _Proving:
             return held
 
         comparison = compare_all(pairs(values))
+        if isinstance(self.proof, Direction):
+            self._hold_directions(pairs(values), comparison, where)
+            return
         tolerance = self.proof.tolerance
         if not comparison.within(tolerance) and self.proof.factor:
             gap = compare_all(pairs({name: tensor.numpy() for name, tensor in single().items()})).max_rel_error
@@ -187,13 +206,26 @@ class _Proving:
                 f"(at most {tolerance:.1e})"
             )
 
+    def _hold_directions(self, pairs: Sequence[Pair], comparison: Comparison, where: str) -> None:
+        """Hold values whose steps are coarse by design to their direction; their layers are proven by themselves."""
+        if not self.parts.error >= comparison.max_rel_error:
+            self.parts.error = comparison.max_rel_error
+        for pair in pairs:
+            alike = likeness(pair)
+            if not self.parts.cosine <= alike:
+                self.parts.cosine, self.parts.part = alike, pair.name
+            if not alike >= LEAST_COSINE:
+                self.parts.refuse(
+                    f"{where} its {pair.name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})"
+                )
+
     def _heads(self, values: Mapping[str, Array]) -> None:
         """What heads give of the file's own regions."""
         regions = [values[name] for name in (ROWS, MASK_ROWS) if name in values]
         names = {LOGITS: ROWS, CODES: ROWS} | ({MASK_LOGITS: MASK_ROWS} if self.masks else {})
         near = {name: near_boundaries(values[rows]) for name, rows in names.items()}
         self._hold(
-            self.exact.second(*regions), values, lambda: self._in_float32().second(*regions), "on its own regions", near
+            self.exact.second(*regions), values, lambda: self._in_its_numbers().second(*regions), "on its own regions", near
         )
 
     # -- choices
@@ -296,7 +328,7 @@ class _Proving:
             values |= self.file.of({name: regions[name]}, images, ends)
 
         def single() -> Mapping[str, torch.Tensor]:
-            return Exact(copy.deepcopy(self.network).float(), self.plan, images).second(*regions.values())
+            return Exact(self._coarse, self.plan, images).second(*regions.values())
 
         near = {end: near_boundaries(regions[name]) for name, ends in names.items() for end in ends}
         self._hold(exact.second(*regions.values()), values, single, "on drawn regions", near)
@@ -316,6 +348,18 @@ class _Proving:
             self.parts.refuse(
                 f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})"
             )
+
+
+def likeness(pair: Pair) -> float:
+    """The cosine of an output [rows, channels, ...] with what it should be, both less the mean of each channel there; NaN of
+    another shape, and where something is not finite. Channels that are the same everywhere have no direction."""
+    given, expected = pair.output.astype(np.float64), pair.expected.astype(np.float64)
+    if given.shape != expected.shape:
+        return float("nan")
+    common = expected.mean((0, *range(2, expected.ndim)), keepdims=True)
+    given, expected = given - common, expected - common
+    norms = float(np.linalg.norm(given) * np.linalg.norm(expected))
+    return float((given * expected).sum() / norms) if norms else float(not given.any())
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

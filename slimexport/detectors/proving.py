@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
-from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.detector_proof.fewer_bits import prove_low_layers
+from slimexport.detector_proof.inside import Inside
+from slimexport.detector_proof.proof import LEAST_COSINE, Parts, prove_parts
+from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import onnx_runner
+from slimexport.target.arrays import Array
+from slimexport.target.precision import EXACT, Direction, row_of
 from slimexport.target.proof.comparing import finite
 from slimexport.target.proof.detections import Agreement, agreement_of, rules_of
+from slimexport.target.proof.own_detections import near_detections
 from slimexport.target.proof.running import run_on_probes
 from slimexport.target.reference import Probes
 from slimexport.target.tensors import DetectorEntry
@@ -23,38 +32,93 @@ BOTH_SIDES = 2  # a proposal that is another gives a row that is not there, and 
 NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
 
 
-def verify_detector(
-    path: Path,
-    precision: str,
-    network: SlimmableNetwork,
-    plan: ChannelPlan,
-    settings: DetectorSettings,
-    entry: DetectorEntry,
-    image_size: ImageSize,
-    probes: Probes,
-) -> Verification:
-    """The verification of the file at `path`: its parts each on what the file has before it, with `network`, the dense
-    slimmable detector in float64, and what it detects on the probe images next to what the whole network does.
+@dataclass
+class DetectorVerifying:
+    """The proof of a detector's files. `network`: the dense slimmable detector in float64."""
 
-    Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
-    """
-    runner = onnx_runner(path, precision)
-    parts = prove_parts(path, network, plan, settings, image_size, probes.images, precision)
-    check = Verification(
-        status=PASSED if parts.right else FAILED,
-        backend=runner.backend,
-        max_rel_error=finite(parts.error),
-        tolerance=parts.tolerance,
-        output=parts.part or None,
-        probes=len(probes.images),
-        ties=parts.ties,
-        reason=parts.fault or None,
-    )
-    rules = rules_of(entry, image_size)
-    if rules is None or not parts.right:
-        return check
-    agreement = agreement_of(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, parts.tolerance)
-    return _with_detections(check, parts, agreement)
+    network: SlimmableNetwork
+    settings: DetectorSettings
+    entry: DetectorEntry
+    image_size: ImageSize
+    right: list[tuple[onnx.ModelProto, ...]] = field(default_factory=list)  # fp32 parts that were proven right, of one plan
+
+    def verify(
+        self,
+        path: Path,
+        precision: str,
+        plan: ChannelPlan,
+        probes: Probes,
+        recorded: PartsRecorded | None = None,
+        others: Array | None = None,
+    ) -> Verification:
+        """The verification of the file at `path`: its parts each on what the file has before it, and what it detects on the
+        probe images next to what the whole network does. Of fewer bits, each of its layers on these images and on `others`
+        gives what was `recorded`.
+
+        Where near-equals decide a proposal otherwise, what depends on it may be another detection: those count as ties, too.
+        """
+        if recorded is not None:
+            return self._of_fewer_bits(
+                path, precision, plan, probes, recorded, probes.images[:0] if others is None else others
+            )
+        parts = self._parts(path, plan, probes, precision)
+        check = self._staged(path, precision, parts, probes)
+        rules = rules_of(self.entry, self.image_size)
+        if rules is None or not parts.right:
+            return check
+        runner = onnx_runner(path, precision)
+        agreement = agreement_of(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, parts.tolerance)
+        return _with_detections(check, parts, agreement)
+
+    def _of_fewer_bits(
+        self, path: Path, precision: str, plan: ChannelPlan, probes: Probes, recorded: PartsRecorded, others: Array
+    ) -> Verification:
+        low = prove_low_layers(path, precision, recorded, self.settings, self.image_size, probes.images, others)
+        parts = self._parts(path, plan, probes, precision)
+        check = self._staged(path, precision, parts, probes)
+        if low.layers is not None:
+            layers = low.layers
+            check = replace(check, layers=layers.count, worst_layer=layers.worst, layer_error=finite(layers.error))
+        if low.fault:
+            return replace(check, status=FAILED, reason=low.fault)
+        if not parts.right:
+            return check
+        if fault := self._of_base(recorded, plan, probes):  # which the layers, and what is around them, were held to
+            return replace(check, status=FAILED, reason=f"{precision} is written from a model that is wrong: {fault}")
+        rules = rules_of(self.entry, self.image_size)
+        if rules is None:
+            return check
+        runner = onnx_runner(path, precision)
+        return near_detections(run_on_probes(runner, probes, [np.arange(len(probes.images))]), rules, row_of(precision), check)
+
+    def _of_base(self, recorded: PartsRecorded, plan: ChannelPlan, probes: Probes) -> str:
+        """What is wrong with the fp32 model that a file is written from; nothing of one that was proven before."""
+        own = recorded.bases
+        if any(all(map(operator.is_, own, other)) for other in self.right):
+            return ""
+        base = self._parts(Inside(recorded.base), plan, probes, EXACT)
+        if base.right:
+            self.right = [*(other for other in self.right[-1:]), own]
+        return base.fault
+
+    def _parts(self, file: Path | Inside, plan: ChannelPlan, probes: Probes, precision: str) -> Parts:
+        return prove_parts(file, self.network, plan, self.settings, self.image_size, probes.images, precision)
+
+    def _staged(self, path: Path, precision: str, parts: Parts, probes: Probes) -> Verification:
+        """What came of the parts."""
+        directed = isinstance(row_of(precision).proof, Direction)
+        return Verification(
+            status=PASSED if parts.right else FAILED,
+            backend=onnx_runner(path, precision).backend,
+            max_rel_error=finite(parts.error),
+            tolerance=None if directed else parts.tolerance,
+            cosine=finite(parts.cosine) if directed else None,
+            least_cosine=LEAST_COSINE if directed else None,
+            output=parts.part or None,
+            probes=len(probes.images),
+            ties=parts.ties,
+            reason=parts.fault or None,
+        )
 
 
 def _with_detections(check: Verification, parts: Parts, agreement: Agreement) -> Verification:
