@@ -1,8 +1,8 @@
 """Proof of a detector's file of fewer bits, beside that of every file: its layers, and what is float32 around them.
 
 Every layer is held by itself against what it should give, in its own numbers, of the inputs that it has in the file. What
-reads these numbers in float32 (RoIAlign, the last layers) is held against the fp32 model, on the file's own values and on regions of
-all levels; and that model is proven as an fp32 file is.
+reads these numbers in float32 (RoIAlign, the last layers) is held against the fp32 model, on the file's own values and on
+regions of all levels; and that model is proven as an fp32 file is.
 """
 
 from __future__ import annotations

@@ -53,11 +53,11 @@ class Wiring:
         read = (name for number in sorted(numbers) for name in self.nodes[number].input)
         return list(dict.fromkeys(name for name in read if name and name not in own and name not in stored))
 
-    def leaving(self, numbers: Set[int], told: Set[str] = frozenset()) -> list[str]:
-        """What they make that others read, or that is a result of the model or `told`."""
-        results = {result.name for result in self.model.graph.output} | told
-        made = (name for number in sorted(numbers) for name in self.nodes[number].output)
-        return [name for name in made if name in results or any(other not in numbers for other in self.readers.get(name, ()))]
+    def leaving(self, numbers: Set[int], more: Set[str] = frozenset()) -> list[str]:
+        """What they make that others read, or that is a result of the model or one of `more`."""
+        results = {result.name for result in self.model.graph.output} | more
+        own = (name for number in sorted(numbers) for name in self.nodes[number].output)
+        return [name for name in own if name in results or any(other not in numbers for other in self.readers.get(name, ()))]
 
 
 def cut_out(model: onnx.ModelProto, cut: Cut, name: str = "") -> onnx.ModelProto:
