@@ -272,7 +272,7 @@ def _measuring(checkpoint: Checkpoint, detector: OpenDetector | None, preprocess
     from slimexport.accuracy import labeled_images, measure  # loads torchvision, a second that no other export needs
 
     labeled = labeled_images(proof.accuracy_data, checkpoint, preprocessing, proof.workers)
-    return lambda runners, _: measure(runners, labeled)
+    return lambda runners, _plans, _precisions: measure(runners, labeled)
 
 
 def _describe(job: Job, plans: Sequence[ChannelPlan], finished: Callable[[FileEntry], None]) -> Manifest:
@@ -305,7 +305,7 @@ def _write(
                 check, own = described.verification, None
                 if verify:
                     check = job.verify(path, described.precision, plan, logits, recorded)
-                if check.layers is not None and check.passed:
+                if check.passed and (check.layers is not None or (recorded is not None and job.detector is not None)):
                     check, own = job.own_outputs(path, described.precision, logits, check)
                 artifact = replace(described, sha256=digest, verification=check)
                 if check.passed:
@@ -326,7 +326,8 @@ def _write(
     if measure is not None:
         runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
         by_name = {job.name_of(plan): plan for plan in plans}
-        accuracies = measure(runners, [by_name[artifact.name] for artifact in artifacts])
+        own_plans, precisions = [by_name[artifact.name] for artifact in artifacts], [a.precision for a in artifacts]
+        accuracies = measure(runners, own_plans, precisions)
         artifacts = [replace(a, accuracy=replace(own, sha256=a.sha256)) for a, own in zip(artifacts, accuracies, strict=True)]
     manifest = job.manifest(artifacts, rejected)
     publishable = bool(artifacts) and not (rejected and bundle.output.exists())

@@ -22,6 +22,7 @@ from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.pairs import Recorded
+from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.probes.choosing import most_exact
@@ -104,14 +105,16 @@ class Job:
         """What a file holds whatever its plan."""
         return 0 if self.detector is None else self.detector.fixed_bytes
 
-    def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes, Recorded | None]]:
+    def emit(self, plan: ChannelPlan) -> Iterator[tuple[Artifact, bytes, Recorded | PartsRecorded | None]]:
         """Of each file of a plan: its entry in the manifest, without hash and verification, its content, and what that is to
         compute, if it has fewer bits than the fp32 file."""
         name, cost = self.name_of(plan), self.count(plan)
         self.bases.clear()
-        original = Original(self._exact(plan, cost, name), self.calibration)
+        exact = self._exact(plan, cost, name)
+        original = Original(exact, self.calibration)
+        parts = None if self.detector is None else self.detector.original(exact, self.calibration)
         for file in self.files:
-            written = WRITERS[file.name](original)
+            written = WRITERS[file.name](original) if parts is None else parts.write(file)
             content = written.model.SerializeToString(deterministic=True)
             onnx.checker.check_model(content, full_check=True)
             artifact = self._artifact(plan, cost, file, len(content))
@@ -199,13 +202,16 @@ class Job:
         precision: str,
         plan: ChannelPlan,
         expected: tuple[Expected, ...],
-        recorded: Recorded | None = None,
+        recorded: Recorded | PartsRecorded | None = None,
     ) -> Verification:
         """The verification of one file, read back from disk: it is near the checkpoint, and, where it has fewer bits, every
         layer gives what was `recorded` that it is to give. It says how many channels the images did not move."""
         if self.detector is not None:
-            check = self.detector.verify(path, precision, plan, Probes(self.images, expected))
+            assert not isinstance(recorded, Recorded)
+            probes, held = Probes(self.images, expected, self.detector.entry), self._held_back()
+            check = self.detector.verify(path, precision, plan, probes, recorded, held)
         else:
+            assert not isinstance(recorded, PartsRecorded)
             check = self._verify(path, precision, plan, expected, recorded)
         moved, channels = self.exercised[plan]
         counted = replace(check, unexercised=channels - moved, watched=channels)
@@ -218,9 +224,7 @@ class Job:
         check = self._prove(runner, precision, plan, expected)
         if recorded is None or not check.passed or not computes_exactly(recorded):
             return check
-        images = self._with_cheap_ones()
-        if self.calibration is not None and self.calibration.held:  # what int8 is made on moves channels that noise does not
-            images = np.concatenate([images, self.calibration.held[0]])
+        images = np.concatenate([self._with_cheap_ones(), self._held_back()])
         layers = prove_layers(onnx.load(path), recorded, images)
         check = replace(check, layers=layers.count, worst_layer=layers.worst, layer_error=finite(layers.error))
         if not layers.right:
@@ -232,11 +236,18 @@ class Job:
             self.bases.append(recorded.base)
         return check
 
+    def _held_back(self) -> Images:
+        """Some of the images that int8 is made on, which move channels that noise does not; none without them."""
+        held = () if self.calibration is None else self.calibration.held
+        return held[0] if held else self.images[:0]
+
     def own_outputs(
         self, path: Path, precision: str, expected: tuple[Expected, ...], check: Verification
     ) -> tuple[Verification, Own]:
         """What a file of fewer bits that was proven gives itself, which it is to give elsewhere too; its verification says how
         nearly."""
+        if self.detector is not None:
+            return self.detector.own_outputs(path, precision, Probes(self.images, expected, self.detector.entry), check)
         more = self.images[:0] if self.more is None else self.more
         tried = steadiness(path, precision, Probes(self.images, expected), more)
         permitted = own_tolerance(row_of(precision), tried.moved, tried.own.probes)

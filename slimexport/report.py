@@ -180,16 +180,26 @@ def _unexercised(entries: Sequence[FileEntry]) -> list[str]:
 
 def _detections(entries: Sequence[FileEntry]) -> list[str]:
     """What came of detectors' detections on the probe images, over all files."""
-    checks = [check for entry in entries if (check := entry.verification).detections is not None]
+    every = [check for entry in entries if (check := entry.verification).detections is not None]
+    whole = [check for check in every if check.alike is not None]
+    checks = [check for check in every if check.alike is None]
+    ends = list(dict.fromkeys(check.reason for check in every if check.status == IN_PART and check.reason))
+    lines = []
+    if whole:
+        least = min(check.alike or 0.0 for check in whole)
+        lines.append(
+            f"files of fewer bits detect what the checkpoint does to {least:.2f} at least (1: the same boxes and "
+            "scores); their layers were proven one by one"
+        )
     if not checks:
-        return []
+        return lines + ends
     matched, ties = sum(check.detections or 0 for check in checks), sum(check.ties or 0 for check in checks)
     boxes, scores = (max(getattr(check, name) or 0.0 for check in checks) for name in ("box_error", "score_error"))
-    lines = [
+    lines.append(
         f"{count(matched, 'detection')} matched one to one with the checkpoint's: boxes within {boxes:.1g} px, scores within "
         f"{scores:.1g}; {count(ties, 'tie')}, where near-equals decide otherwise"
-    ]
-    return lines + list(dict.fromkeys(check.reason for check in checks if check.status == IN_PART and check.reason))
+    )
+    return lines + ends
 
 
 def _list(entries: Sequence[FileEntry]) -> list[str]:

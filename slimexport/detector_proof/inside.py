@@ -12,8 +12,11 @@ from onnx import helper
 
 from slimexport.onnx_files.graph_writer import INNER
 from slimexport.onnx_files.runner import cpu_session
+from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
+from slimexport.target.precision import EXACT
+from slimexport.target.runners import runs_on_cpu
 
 
 class Inside:
@@ -35,8 +38,10 @@ class Inside:
         self._whole = cpu_session(self._with_outputs(list(self.names.values())))
 
     @staticmethod
-    def read(path: Path) -> Inside:
-        return Inside(onnx.load(path))
+    def read(path: Path, precision: str = EXACT) -> Inside:
+        """Of a file as this machine's onnxruntime can run it."""
+        model = onnx.load(path)
+        return Inside(model if runs_on_cpu(precision) else cast_twin(model))
 
     def run(self, images: Array) -> dict[str, Array]:
         """All inner values and outputs, by what they are known as."""
@@ -48,7 +53,7 @@ class Inside:
     def of(self, given: Mapping[str, Array], images: Array, wanted: Sequence[str]) -> dict[str, Array]:
         """Inner values or outputs that are `wanted`, where others are `given`: what the file makes of these, whatever it would
         have in their place."""
-        fed = {self.names[key]: values for key, values in given.items()} | {self.image: images}
+        fed = {self.names.get(key, key): values for key, values in given.items()} | {self.image: images}
         ends = list(dict.fromkeys(self.names.get(key, key) for key in wanted))
         key = tuple((name, values.shape) for name, values in fed.items()), tuple(ends)
         if key not in self._parts:

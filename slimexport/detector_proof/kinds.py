@@ -13,9 +13,11 @@ from slimexport.detector_proof.near_equals import near_equals
 from slimexport.detector_proof.plugin import without_plugin
 from slimexport.detector_proof.proof import Parts, Proving
 from slimexport.detector_proof.single_stage import SingleStageProving
+from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.precision import EXACT
+from slimexport.target.runners import runs_on_cpu
 from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.whole import FIXED, TRT
 from slimtrain.models.channels import ChannelPlan
@@ -24,7 +26,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 
 
 def prove_detector(
-    path: Path,
+    file: Path | onnx.ModelProto,
     network: SlimmableNetwork,
     plan: ChannelPlan,
     settings: DetectorSettings,
@@ -33,14 +35,16 @@ def prove_detector(
     precision: str = EXACT,
     nms: str = FIXED,
 ) -> Parts:
-    """The parts of the file at `path`, of a detector of `settings`, with its own thresholds, on float32 `images`
+    """The parts of `file`, of a detector of `settings`, with its own thresholds, on float32 `images`
     [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in float64. `nms`: what the file
     ends with; of TensorRT's plugin it is what that reads and what it is told.
 
     BundleError for a file that does not tell its inner values.
     """
     kind = SingleStageProving if settings.single_stage else Proving
-    model = onnx.load(path)
+    model = onnx.load(file) if isinstance(file, Path) else file
+    if not runs_on_cpu(precision):
+        model = cast_twin(model)
     if nms == TRT:
         model, fault = without_plugin(model, settings)
         if fault:

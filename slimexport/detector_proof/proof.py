@@ -10,8 +10,9 @@ own: regions of all levels, and maps and logits with overlaps, small boxes and t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_a
 from slimexport.detector_proof.inside import Inside
 from slimexport.detector_proof.points import judge_points
 from slimexport.target.arrays import Array
-from slimexport.target.precision import EXACT, Difference, row_of
-from slimexport.target.proof.comparing import Pair, compare_all
+from slimexport.target.precision import EXACT, Direction, row_of
+from slimexport.target.proof.comparing import Comparison, Pair, compare_all
 from slimexport.target.proof.detections import MOST_TIES
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
@@ -42,6 +43,7 @@ from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
+from slimtrain.slimmable.rounded import rounded_network
 
 ROWS, MASK_ROWS, LOGITS, CODES = "rows", "mask_rows", "class_logits", "box_deltas"
 MASK_LOGITS, POINT_LOGITS = "mask_logits", "keypoint_logits"
@@ -49,17 +51,20 @@ SETTLED = "settled"
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
 SEEN = 1.0  # a spread that narrows no tolerance
+LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
 
 @dataclass
 class Parts:
     """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
-    `part`, the `tolerance` that this was held to, and the first `fault`, if any. `exact`: what it was held against."""
+    `part`, the `tolerance` that this was held to, or the least `cosine` with what they should be, and the first `fault`, if
+    any. `exact`: what it was held against."""
 
     rows: int = 0
     ties: int = 0
     error: float = 0.0
     tolerance: float = 0.0
+    cosine: float = 1.0
     part: str = ""
     fault: str = ""
     exact: Exact | None = None
@@ -73,7 +78,7 @@ class Parts:
 
 
 def prove_parts(
-    path: Path,
+    path: Path | Inside,
     network: SlimmableNetwork,
     plan: ChannelPlan,
     settings: DetectorSettings,
@@ -87,7 +92,8 @@ def prove_parts(
 
     BundleError for a file that does not tell its inner values.
     """
-    return Proving(Inside.read(path), network, plan, settings, image_size, images, precision).prove()
+    file = path if isinstance(path, Inside) else Inside.read(path, precision)
+    return Proving(file, network, plan, settings, image_size, images, precision).prove()
 
 
 class Proving:
@@ -106,9 +112,8 @@ class Proving:
         self.file, self.plan, self.settings, self.image_size, self.images = file, plan, settings, image_size, images
         self.network = network
         self.exact = Exact(network, plan, images)
-        proof = row_of(precision).proof
-        assert isinstance(proof, Difference), "of fewer bits a file's layers are proven"
-        self.proof, self.parts = proof, Parts(tolerance=proof.tolerance)
+        self.row = row_of(precision)
+        self.proof, self.parts = self.row.proof, Parts(tolerance=self.row.proof.tolerance)
         self.of_detections = next((name for name in (MASK_LOGITS, POINT_LOGITS) if name in file.names), None)
         self.raw = "count" not in file.outputs
         self._single: Exact | None = None
@@ -131,7 +136,7 @@ class Proving:
             if before is not None and all(np.array_equal(values[name], before[name]) for name in before):
                 continue  # the very same numbers
             before = values
-            self._hold(self.exact.first, values, lambda: self._in_float32().first, "of images")
+            self._hold(self.exact.first, values, lambda: self._in_its_numbers().first, "of images")
             if self.parts.right:
                 self._choices(values, "of images")
             if self.parts.right:
@@ -156,10 +161,17 @@ class Proving:
             joined[name] = np.concatenate(arrays)
         return joined
 
-    def _in_float32(self) -> Exact:
+    def _in_its_numbers(self) -> Exact:
         if self._single is None:
-            self._single = Exact(copy.deepcopy(self.network).float(), self.plan, self.images)
+            self._single = Exact(self._coarse, self.plan, self.images)
         return self._single
+
+    @cached_property
+    def _coarse(self) -> SlimmableNetwork:
+        """The network as the file's numbers compute it at best."""
+        if self.row.name == EXACT:
+            return copy.deepcopy(self.network).float()
+        return rounded_network(self.network, self.row.number)
 
     def _hold(
         self,
@@ -184,6 +196,9 @@ class Proving:
             return held
 
         comparison = compare_all(pairs(values))
+        if isinstance(self.proof, Direction):
+            self._hold_directions(pairs(values), comparison, where)
+            return
         tolerance = self.proof.tolerance
         if not comparison.within(tolerance) and self.proof.factor:
             gap = compare_all(pairs({name: tensor.numpy() for name, tensor in single().items()})).max_rel_error
@@ -197,13 +212,26 @@ class Proving:
                 f"(at most {tolerance:.1e})"
             )
 
+    def _hold_directions(self, pairs: Sequence[Pair], comparison: Comparison, where: str) -> None:
+        """Hold values whose steps are coarse by design to their direction; their layers are proven by themselves."""
+        if not self.parts.error >= comparison.max_rel_error:
+            self.parts.error = comparison.max_rel_error
+        for pair in pairs:
+            alike = likeness(pair)
+            if not self.parts.cosine <= alike:
+                self.parts.cosine, self.parts.part = alike, pair.name
+            if not alike >= LEAST_COSINE:
+                self.parts.refuse(
+                    f"{where} its {pair.name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})"
+                )
+
     def _heads(self, values: Mapping[str, Array]) -> None:
         """What heads give of the file's own regions."""
         regions = [values[name] for name in (ROWS, MASK_ROWS) if name in values]
         names = {LOGITS: ROWS, CODES: ROWS} | ({self.of_detections: MASK_ROWS} if self.of_detections else {})
         near = {name: near_boundaries(values[rows]) for name, rows in names.items()}
         self._hold(
-            self.exact.second(*regions), values, lambda: self._in_float32().second(*regions), "on its own regions", near
+            self.exact.second(*regions), values, lambda: self._in_its_numbers().second(*regions), "on its own regions", near
         )
 
     # -- choices
@@ -340,7 +368,7 @@ class Proving:
             values |= self.file.of({name: regions[name]}, images, ends)
 
         def single() -> Mapping[str, torch.Tensor]:
-            return Exact(copy.deepcopy(self.network).float(), self.plan, images).second(*regions.values())
+            return Exact(self._coarse, self.plan, images).second(*regions.values())
 
         near = {end: near_boundaries(regions[name]) for name, ends in names.items() for end in ends}
         self._hold(exact.second(*regions.values()), values, single, "on drawn regions", near)
@@ -367,6 +395,18 @@ class Proving:
 
     def _drawn(self, images: int, number: int) -> dict[str, Array]:
         return drawn_values(self.settings, self.image_size, images, number)
+
+
+def likeness(pair: Pair) -> float:
+    """The cosine of an output [rows, channels, ...] with what it should be, both less the mean of each channel there; NaN of
+    another shape, and where something is not finite. Channels that are the same everywhere have no direction."""
+    given, expected = pair.output.astype(np.float64), pair.expected.astype(np.float64)
+    if given.shape != expected.shape:
+        return float("nan")
+    common = expected.mean((0, *range(2, expected.ndim)), keepdims=True)
+    given, expected = given - common, expected - common
+    norms = float(np.linalg.norm(given) * np.linalg.norm(expected))
+    return float((given * expected).sum() / norms) if norms else float(not given.any())
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

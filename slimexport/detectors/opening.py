@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from slimexport.detectors.form import AS_TRAINED, Detecting
-from slimexport.detectors.proving import verify_detector
+from slimexport.detectors.proving import DetectorVerifying
+from slimexport.detectors.steadiness import steady_detections
+from slimexport.onnx_files.calibration import Calibration
+from slimexport.onnx_files.graph_writer import INNER
+from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
+from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
-from slimexport.target.precision import EXACT, Precision
-from slimexport.target.reference import Probes
+from slimexport.target.precision import EXACT, Precision, row_of
+from slimexport.target.proof.detections import CHOOSING
+from slimexport.target.proof.own_detections import own_likeness
+from slimexport.target.reference import Own, Probes
 from slimexport.target.tensors import BoxEntry, DetectorEntry
 from slimexport.target.verification import Verification
 from slimtrain.base.errors import UserError
@@ -29,7 +39,6 @@ from slimtrain.models.detector import DetectorSettings
 from slimtrain.models.stored_detector import plain_detector
 from slimtrain.slimmable.network import SlimmableNetwork
 
-PRECISIONS = (EXACT,)  # of a detector's files
 NODE_BYTES = 102  # measured
 
 
@@ -44,7 +53,6 @@ class OpenDetector:
     settings: DetectorSettings
     image_size: ImageSize
     nms: str
-    near: dict[ChannelPlan, NearEquals] = field(default_factory=dict)
 
     @property
     def count(self) -> CostCounter:
@@ -95,26 +103,48 @@ class OpenDetector:
 
     def check_files(self, files: Sequence[Precision]) -> None:
         """UserError for files that a detector has none of."""
-        refused = next((file for file in files if file.name not in PRECISIONS), None)
-        if refused is not None:
+        refused = next((file for file in files if file.name != EXACT), None)
+        if refused is not None and self.nms not in CHOOSING:
             raise UserError(
-                f"--precision {refused.option}: {self.checkpoint.file} is a detector, whose boxes, scores and NMS need "
-                f"float32: in {refused.option} coordinates of some hundred pixels would be off by whole ones. Expected "
-                f"{', '.join(PRECISIONS)}."
+                f"--precision {refused.option}: with --nms {self.nms} a file gives candidates in the order of their scores, "
+                f"which fewer bits rank otherwise, so that nobody could tell theirs from wrong ones. Expected --nms "
+                f"{' or '.join(CHOOSING)}, or {EXACT}."
             )
 
-    def verify(self, path: Path, precision: str, plan: ChannelPlan, probes: Probes) -> Verification:
-        """The verification of one file. Of what its detections hang on roundings, `near` keeps it."""
-        check, near = verify_detector(path, precision, self._exact, plan, self.settings, self.entry, self.image_size, probes)
-        if near is not None:
-            self.near[plan] = near
-        return check
+    def original(self, model: onnx.ModelProto, calibration: Calibration | None) -> PartsOriginal:
+        """The fp32 model of a plan, as files of fewer bits are written from it: of all layers but the last, whatever chooses
+        by their numbers stays float32."""
+        stored = {entry.key: entry.value for entry in model.metadata_props}
+        return PartsOriginal(model, json.loads(stored[INNER]), calibration)
+
+    def verify(
+        self,
+        path: Path,
+        precision: str,
+        plan: ChannelPlan,
+        probes: Probes,
+        recorded: PartsRecorded | None = None,
+        others: Array | None = None,
+    ) -> Verification:
+        """The verification of one file; of fewer bits, against what was `recorded`, and on `others` of the images too."""
+        return self._verifying.verify(path, precision, plan, probes, recorded, others)
+
+    def own_outputs(self, path: Path, precision: str, probes: Probes, check: Verification) -> tuple[Verification, Own]:
+        """What a file of fewer bits that was proven gives itself, and its verification, which says how nearly it is to give it
+        elsewhere."""
+        own, moved, runtime = steady_detections(path, precision, probes)
+        return replace(check, own_tolerance=own_likeness(row_of(precision), moved), own_runtime=runtime), own
+
+    @property
+    def near(self) -> Mapping[ChannelPlan, NearEquals]:
+        """What of the detections of plans whose fp32 files were proven hangs on roundings."""
+        return self._verifying.near
 
     @cached_property
-    def _exact(self) -> SlimmableNetwork:
-        """The dense network in float64, with all statistics."""
+    def _verifying(self) -> DetectorVerifying:
+        """With the dense network in float64, with all statistics."""
         self.dense.replace_calibrated(self.checkpoint.network.calibrated)
-        return copy.deepcopy(self.dense).double()
+        return DetectorVerifying(copy.deepcopy(self.dense).double(), self.settings, self.entry, self.image_size)
 
 
 def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:

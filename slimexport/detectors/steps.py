@@ -21,8 +21,8 @@ from slimtrain.models.channels import ChannelPlan
 if TYPE_CHECKING:
     from slimexport.detectors.opening import OpenDetector
 
-# Runners of files, and the plans that these are of -> the accuracy of each.
-Measuring = Callable[[Sequence[Callable[[Any], Any]], Sequence[ChannelPlan]], list[Accuracy]]
+# Runners of files, the plans that these are of, and their precisions -> the accuracy of each.
+Measuring = Callable[[Sequence[Callable[[Any], Any]], Sequence[ChannelPlan], Sequence[str]], list[Accuracy]]
 
 
 def opened_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting) -> OpenDetector | None:
@@ -85,10 +85,12 @@ def precision_of(source: str | Path, detector: OpenDetector, preprocessing: Prep
 
     images = annotated_images(source, detector, preprocessing, workers)
 
-    def measured(runners: Sequence[Callable[[Any], Any]], plans: Sequence[ChannelPlan]) -> list[Accuracy]:
+    def measured(
+        runners: Sequence[Callable[[Any], Any]], plans: Sequence[ChannelPlan], precisions: Sequence[str]
+    ) -> list[Accuracy]:
         accuracies = measure(runners, plans, images, detector)
-        for plan, accuracy in zip(plans, accuracies, strict=True):
-            tell_apart(plan.name, accuracy)
+        for plan, accuracy, precision in zip(plans, accuracies, precisions, strict=True):
+            tell_apart(plan.name, accuracy, precision)
         return accuracies
 
     return measured

@@ -14,6 +14,8 @@ from slimexport.target.arrays import Array
 from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
 from slimtrain.data.images import Images
 
+TWIN = "onnxruntime-cpu (cast twin)"  # the backend of files that run as their cast twins
+
 
 def onnx_runner(path: Path, precision: str, *, spinning: bool = True) -> OnnxRuntimeRunner:
     """A runner of the ONNX file at `path`. Where onnxruntime's CPU has no kernels for its type, or wrong ones, the file runs
@@ -21,7 +23,7 @@ def onnx_runner(path: Path, precision: str, *, spinning: bool = True) -> OnnxRun
     if runs_on_cpu(precision):
         return OnnxRuntimeRunner(path, spinning=spinning)
     content = cast_twin(onnx.load(path)).SerializeToString()
-    return OnnxRuntimeRunner(path, content, "onnxruntime-cpu (cast twin)", spinning=spinning)
+    return OnnxRuntimeRunner(path, content, TWIN, spinning=spinning)
 
 
 def model_runner(model: onnx.ModelProto) -> OnnxRuntimeRunner:

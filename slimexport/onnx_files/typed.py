@@ -6,7 +6,7 @@ strongly typed builder (TensorRT 10 and later) does what the types say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from slimexport.target.precision import PRECISIONS
 from slimtrain.base.errors import UserError
 
 SHOWN = 3  # tensors that a message names
+TWIN_OPSET = 21  # at most
 
 
 @dataclass(frozen=True)
@@ -205,33 +206,39 @@ def cast_twin(typed: onnx.ModelProto) -> onnx.ModelProto:
             values: NDArray[np.float32] = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     inferred = onnx.shape_inference.infer_shapes(typed).graph
-    numbers = {kind, TensorProto.FLOAT}
-    others = {v.name for v in (*inferred.value_info, *inferred.output) if v.type.tensor_type.elem_type not in numbers}
-    nodes = list(_rounding_nodes(graph, kind, others))
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    types |= {tensor.name: tensor.data_type for tensor in typed.graph.initializer}
+    nodes = list(_rounding_nodes(graph, kind, types))
     del graph.node[:]
     graph.node.extend(nodes)
+    for version in twin.opset_import:
+        if not version.domain:  # 22 adds bf16 alone, and onnxruntime 1.31 has no RoiAlign of it
+            version.version = min(version.version, TWIN_OPSET)
     return twin
 
 
-def _rounding_nodes(graph: onnx.GraphProto, kind: int, others: Set[str]) -> Iterator[onnx.NodeProto]:
-    """The nodes of a typed graph, in float32, each followed by casts of its results to `kind` and back. `others`: values of
-    another type, as sizes are."""
-    results = {result.name for result in graph.output}
+def _rounding_nodes(graph: onnx.GraphProto, kind: int, types: Mapping[str, int]) -> Iterator[onnx.NodeProto]:
+    """The nodes of a typed graph, in float32, each followed by casts of its results of type `kind` to that and back. `types`:
+    those of the values; what has another one, as sizes have, and parts that are float32, is not rounded."""
     for node in graph.node:
-        if node.op_type == "Cast" and node.output[0] in results:
+        if node.op_type == "Cast" and types.get(node.input[0]) == kind and types.get(node.output[0]) == TensorProto.FLOAT:
             yield helper.make_node("Identity", list(node.input), list(node.output), name=node.name)
             continue
-        if node.op_type == "QuantizeLinear" or node.output[0] in others:  # its results are integers
+        rounding = [name for name in node.output if name and types.get(name, kind) == kind]
+        if not rounding:
             yield node
             continue
         exact = onnx.NodeProto()
         exact.CopyFrom(node)
-        for i, name in enumerate(node.output):
-            exact.output[i] = f"{name}.exact"
+        exact.output[:] = [f"{name}.exact" if name in rounding else name for name in node.output]
         if node.op_type == "Cast":
-            exact = helper.make_node("Identity", list(node.input), list(exact.output), name=node.name)
+            same = types.get(node.input[0], kind) in (kind, TensorProto.FLOAT)
+            if same:
+                exact = helper.make_node("Identity", list(node.input), list(exact.output), name=node.name)
+            else:
+                exact.attribute[0].i = TensorProto.FLOAT
         yield exact
-        for name in node.output:
+        for name in rounding:
             rounded = f"{name}.rounded"
             yield helper.make_node("Cast", [f"{name}.exact"], [rounded], name=rounded, to=kind)
             yield helper.make_node("Cast", [rounded], [name], name=f"{name}.back", to=TensorProto.FLOAT)

@@ -35,7 +35,8 @@ class Verification(Record):
     the `watched` channels that layers read, `unexercised` are the same everywhere on all probe images, so that what is wrong
     with them goes unseen: where other images move many of these, the status is `partly`. Of a detector so many `detections`
     were matched one to one, off by `box_error` pixels and `score_error` at most; `ties` were decided otherwise by
-    near-equals."""
+    near-equals. Of fewer bits all `detections` of the reference are as far `alike` those of the file, 1 where they are the
+    same, and `least_alike` at least; `own_tolerance` and `own_error` are what they may lack of that elsewhere, and do."""
 
     status: str
     backend: str | None = None
@@ -64,6 +65,8 @@ class Verification(Record):
     layer_error: float | None = null_where(lambda check: check.layers is not None)
     detections: Count | None = None
     ties: Count | None = None
+    alike: Share | None = None
+    least_alike: float | None = None
     box_error: Magnitude | None = None
     score_error: Magnitude | None = None
     batches: tuple[int, ...] | None = None

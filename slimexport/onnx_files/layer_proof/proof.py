@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from slimexport.onnx_files.layer_proof.constants import rounded
 from slimexport.onnx_files.layer_proof.layers import PLAIN, layers_alone, moved_alone
 from slimexport.onnx_files.layer_proof.values import Values, values_of
 from slimexport.onnx_files.pairs import Affine, Recorded
@@ -111,11 +112,13 @@ def _apart(output: Array, other: Array) -> float:
 def _pairs(recorded: Recorded, values: Values) -> dict[str, float]:
     """Of the integers that pairs make of numbers: how far they are off."""
     errors: dict[str, float] = {}
+    (image,) = (value.name for value in recorded.base.graph.input)
     for (number, place), scale in recorded.reads.items():
         value = recorded.base.graph.node[number].input[place]
         if value in values.integers:
             integers = values.integers[value].astype(np.float64)
-            steps = np.clip(values.there[value].astype(np.float64) / np.float32(scale), -128, 127)
+            before = rounded(values.there[value], recorded.number) if value == image else values.there[value]
+            steps = np.clip(before.astype(np.float64) / np.float32(scale), -128, 127)
             errors[f"{value} in 8 bits"] = float(np.abs(integers - steps).max() / STEP)
     return errors
 

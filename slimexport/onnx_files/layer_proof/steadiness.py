@@ -7,6 +7,7 @@ out here: the file run operator by operator, and on images whose last bits are o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from slimexport.target.proof.own_outputs import by_images
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.proof.running import outputs_of
 from slimexport.target.reference import Expected, Own, Probes, own_batches
-from slimexport.target.runners import Given, alone, runs_on_cpu
+from slimexport.target.runners import Given, Runner, alone, runs_on_cpu
 
 # What each number of an image is nudged by, of itself: what rounding does to it in the numbers around the file's integers;
 # with float32 around them enough that some values round the other way.
@@ -48,6 +49,21 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
     runner = onnx_runner(path, precision)
     given = outputs_of(runner, images, probes.expected, batches)
     own = tuple(Expected(part.name, values, part.places) for part, values in zip(probes.expected, given, strict=True))
+    others = nearly_the_same(path, precision, runner, images, own, batches)
+    tried = [[Pair(part.name, values, part.values) for part, values in zip(own, outputs, strict=True)] for outputs in others]
+    moved = max(float(np.nan_to_num(compare_all(pairs).max_rel_error, nan=np.inf)) for pairs in tried)
+    by_image = tuple(_moved([pairs[place] for pairs in tried], len(images)) for place in range(len(own)))
+    runtime = own_runtime(runner.backend)
+    if runtime is not None:
+        again = outputs_of(onnx_runner(path, precision), images, own, batches)
+        runtime = runtime if all(map(np.array_equal, again, given)) else None
+    return Steadiness(Own(images, len(probes.images), own, by_image), moved, runtime)
+
+
+def nearly_the_same(
+    path: Path, precision: str, runner: Runner, images: Array, like: Sequence[Expected], batches: Sequence[Array]
+) -> list[list[Array]]:
+    """What a file gives where roundings fall otherwise: run operator by operator, and of images whose last bits are others."""
     model = onnx.load(path)
     session = cpu_session(model if runs_on_cpu(precision) else cast_twin(model), as_written=True)
     names = [output.name for output in session.get_outputs()]
@@ -57,18 +73,11 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
 
     draw = np.random.default_rng(SEED)
     nudge = NUDGES.get(precision, USUAL_NUDGE)
-    others = [outputs_of(as_written, images, own, batches)]
+    others = [outputs_of(as_written, images, like, batches)]
     for _ in range(DRAWS):
         nudged = (images * (1 + nudge * draw.standard_normal(images.shape))).astype(np.float32)
-        others.append(outputs_of(runner, nudged, own, batches))
-    tried = [[Pair(part.name, values, part.values) for part, values in zip(own, outputs, strict=True)] for outputs in others]
-    moved = max(float(np.nan_to_num(compare_all(pairs).max_rel_error, nan=np.inf)) for pairs in tried)
-    by_image = tuple(_moved([pairs[place] for pairs in tried], len(images)) for place in range(len(own)))
-    runtime = own_runtime(runner.backend)
-    if runtime is not None:
-        again = outputs_of(onnx_runner(path, precision), images, own, batches)
-        runtime = runtime if all(map(np.array_equal, again, given)) else None
-    return Steadiness(Own(images, len(probes.images), own, by_image), moved, runtime)
+        others.append(outputs_of(runner, nudged, like, batches))
+    return others
 
 
 def _moved(tried: list[Pair], images: int) -> Array:

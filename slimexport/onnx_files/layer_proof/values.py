@@ -14,6 +14,8 @@ from slimexport.onnx_files.runner import cpu_session
 from slimexport.target.arrays import Array
 from slimtrain.data.images import Images
 
+READ_BACK = "DequantizeLinear"
+
 
 @dataclass(frozen=True)
 class Values:
@@ -48,7 +50,8 @@ def values_of(model: onnx.ModelProto, recorded: Recorded, images: Images, *, as_
     there.setdefault(image, images)
     reads = {base.node[number].input[place] for number, place in recorded.reads}
     results = {output.name: given[output.name] for output in model.graph.output}
-    before = {name: given[name] for name in plain if name in recorded.forms} | {image: images}
+    read_back = {output for node in model.graph.node if node.op_type == READ_BACK for output in node.output}  # a result
+    before = {name: given[name] for name in plain if name in recorded.forms and name not in read_back} | {image: images}
     return Values(there, before, {value: given[name] for value, name in integers.items() if value in reads}, results)
 
 

@@ -28,6 +28,7 @@ from slimexport.target.proof.comparing import (
 )
 from slimexport.target.proof.detector_verdict import TENSORRT_S, held_to_detections, is_tensorrt_s
 from slimexport.target.proof.differences import worst_differences
+from slimexport.target.proof.own_detections import held_to_near_detections, held_to_own_detections
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
 from slimexport.target.reference import Own, Probes, batches_of, more_probes_of, own_of, probes_of, read_reference
@@ -195,6 +196,8 @@ def verify_again(
         check = held_to_more(runner, more, check)
     if not check.passed or own is None or recorded.own_tolerance is None:  # as of earlier versions
         return check
+    if probes.detector is not None:
+        return held_to_own_detections(runner, own, probes, row_of(artifact.precision), check, recorded)
     return held_to_own(runner, own, row_of(artifact.precision), check, recorded)
 
 
@@ -209,6 +212,8 @@ def held_to_more(runner: Runner, more: Probes, check: Verification) -> Verificat
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:
     proof, recorded = row_of(artifact.precision).proof, artifact.verification
+    if probes.detector is not None and row_of(artifact.precision).name != EXACT:
+        return held_to_near_detections(runner, probes, row_of(artifact.precision))
     if probes.detector is not None and isinstance(proof, Difference):
         tolerance = recorded_tolerance(proof, recorded.tolerance)
         return held_to_detections(runner, probes, probes.detector, tolerance, recorded.ties or 0)

@@ -28,9 +28,7 @@ class DetectorCheckpointKind:
     """A file of torch's zip form, which has checksums."""
 
     name = "detector checkpoint"
-    right = (
-        "where only bytes were changed, detections are the whole file's; else of its classes, as many as it says"
-    )
+    right = "where only bytes were changed, detections are the whole file's; else of its classes, as many as it says"
 
     def open(self, originals: Path) -> None:
         import torch
