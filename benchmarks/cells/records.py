@@ -84,7 +84,7 @@ class Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        self._file.__exit__(kind, error, trace)
 
     def run(
         self,

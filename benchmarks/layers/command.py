@@ -70,8 +70,8 @@ class Rows:
     def __enter__(self) -> Rows:
         return self
 
-    def __exit__(self, *ended: object) -> None:
-        self.file.close()
+    def __exit__(self, *ended: Any) -> None:
+        self.file.__exit__(*ended)
 
 
 def summary_lines(measured: LayerMeasurement) -> list[str]:

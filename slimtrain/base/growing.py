@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from slimtrain.base.errors import UserError
 from slimtrain.base.files import AGAIN, Advice, disk_error
 
 
 class GrowingFile:
     """Text at `path`, for a `with` block. Nothing is held back: a line is the system's when `write` returns, and closing has
-    nothing left to write, so that after a failed write it does not fail once more.
+    nothing left to write.
 
-    `fresh`: there is to be no such file yet; else one is replaced. Raises what `disk_error` makes of errors, with `advice`.
+    `fresh`: there is to be no such file yet; else one is replaced. Raises what `disk_error` makes of errors, with `advice`, at
+    closing too, where a disk may tell of lines that it could not keep; not where the block has ended with an error already.
     """
 
     def __init__(self, path: Path, advice: Advice = AGAIN, *, fresh: bool = False) -> None:
@@ -32,10 +35,14 @@ class GrowingFile:
 
     def close(self) -> None:
         """It grows no more."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise disk_error(self.path, error, self.advice) from error
 
     def __enter__(self) -> GrowingFile:
         return self
 
-    def __exit__(self, *ended: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *ended: object) -> None:
+        with contextlib.suppress(*([] if kind is None else [UserError])):
+            self.close()

@@ -157,6 +157,7 @@ def _become(job: Job, shim: Any) -> None:
     code: Any = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored by what they start in the background
         os.chdir(job.folder)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False, buffering=1)
         sys.argv = list(job.words)

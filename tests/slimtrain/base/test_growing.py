@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slimtrain.base.errors import UserError
+from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.growing import GrowingFile
 
 
@@ -47,3 +48,31 @@ def test_a_file_that_is_there_is_replaced_or_refused(tmp_path: Path) -> None:
         GrowingFile(path, fresh=True)
     GrowingFile(path).close()
     assert path.read_text() == ""
+
+
+class Failing:
+    """A file whose closing fails, as a disk tells of what it could not keep; it is closed then."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.write = path.open("wb", buffering=0), len
+
+    def close(self) -> None:
+        self.file.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_tells_of_lost_lines_at_closing_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = GrowingFile(tmp_path / "lines")
+    file.close()
+    monkeypatch.setattr(file, "_file", Failing(tmp_path / "lines"))
+    with pytest.raises(ResourceError, match="lines: no space left"), file:
+        file.write("1")
+
+
+def test_an_error_of_the_block_is_not_hidden_by_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = GrowingFile(tmp_path / "lines")
+    file.close()
+    for error in (UserError("the first"), KeyboardInterrupt("now")):
+        monkeypatch.setattr(file, "_file", Failing(tmp_path / "lines"))
+        with pytest.raises(type(error), match=str(error)), file:
+            raise error
