@@ -10,6 +10,7 @@ from typing import Any
 
 from slimtrain.base.command import script_messages
 from slimtrain.base.files import write_atomically
+from slimtrain.base.image_size import ImageSize, as_image_size
 from slimtrain.base.packages import is_installed
 
 
@@ -34,6 +35,22 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments, `--json` among them."""
     parser.add_argument("--json", type=Path, help="write the results here too")
     return parser.parse_args()
+
+
+def whole_number(text: str) -> int:
+    """What an option of 1 or more takes."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return number
+
+
+def image_size(text: str) -> ImageSize:
+    """What an option of a size takes: `224`, or height and width as in `320x544`."""
+    try:
+        return as_image_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def needs(program: str, *modules: str) -> None:

@@ -113,9 +113,11 @@ def test_predict_finds_what_the_file_does_in_the_photographs_own_pixels(detector
         count = int(given["count"][0])
         assert len(row["objects"]) == count
         boxes = given["boxes"][0, :count] / np.array([across, down, across, down])
-        np.testing.assert_allclose([found["box"] for found in row["objects"]] or np.zeros((0, 4)), boxes, rtol=1e-4, atol=1e-2)
-        assert [found["class"] for found in row["objects"]] == given["labels"][0, :count].tolist()
-        assert all(found["name"] == NAMES[found["class"] - 1] for found in row["objects"])
+        np.testing.assert_allclose(
+            [detection["box"] for detection in row["objects"]] or np.zeros((0, 4)), boxes, rtol=1e-4, atol=1e-2
+        )
+        assert [detection["class"] for detection in row["objects"]] == given["labels"][0, :count].tolist()
+        assert all(detection["name"] == NAMES[detection["class"] - 1] for detection in row["objects"])
 
 
 def test_predict_prints_a_line_for_each_width(detector_bundle: Path, photos: list[Path]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import command_line, environment
-from benchmarks.studies.script import needs, parse, script_parser, write_result
+from benchmarks.studies.script import needs, parse, script_parser, whole_number, write_result
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import Manifest, artifact_path, read_manifest
 from slimtrain.base.command import script_messages
@@ -30,9 +30,9 @@ WARM_UP = 3  # runs of each piece that are not counted
 def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--batch", type=int, default=1, help="images of a run")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=whole_number, default=1, help="images of a run")
+    parser.add_argument("--rounds", type=whole_number, default=30)
+    parser.add_argument("--threads", type=whole_number, default=1)
     parser.add_argument("--precision", default="fp32")
     arguments = parse(parser)
     needs("detection_parts", "onnx", "onnxruntime")

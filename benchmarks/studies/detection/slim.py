@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.studies.detection.parts import WHOLE, in_turns, run_of, runs_of, split
-from benchmarks.studies.script import needs, parse, script_parser, write_result
+from benchmarks.studies.script import image_size, needs, parse, script_parser, whole_number, write_result
 from slimtrain.base.command import script_messages
-from slimtrain.base.image_size import ImageSize, as_image_size, format_size
+from slimtrain.base.image_size import ImageSize, format_size
 from slimtrain.base.text import table as text_table
 
 PROGRAM = "detection_slim"
@@ -34,16 +34,16 @@ SMALL: Mapping[str, Any] = {"backbone": "resnet", "depths": (1, 1, 1, 1), "width
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--image-size", default="320x544", help="of the files whose latency is measured")
+    parser.add_argument("--image-size", type=image_size, default="320x544", help="of the files whose latency is measured")
     parser.add_argument("--nms", default="onnx", help="what ends the files: onnx, or fixed, which engines need")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=whole_number, default=10)
+    parser.add_argument("--threads", type=whole_number, default=1)
     parser.add_argument("--small", action="store_true", help="a detector of few channels, to try this out")
     parser.add_argument("--picture", type=Path, help="draw it here, as PNG")
     arguments = parse(parser)
     needs(PROGRAM, "torch", "torchvision", "onnx", "onnxruntime", *(["matplotlib"] if arguments.picture else []))
     with script_messages(PROGRAM):
-        before, size = environment(), as_image_size(arguments.image_size)
+        before, size = environment(), arguments.image_size
         with tempfile.TemporaryDirectory() as folder:
             files = exported(Path(folder), size, arguments.nms, SMALL if arguments.small else {})
             rows = measured(files, size, arguments.rounds, arguments.threads)

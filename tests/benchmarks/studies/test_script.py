@@ -7,11 +7,12 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.listing import scripts
-from benchmarks.studies.script import parse, script_parser, write_result
+from benchmarks.studies.script import image_size, parse, script_parser, whole_number, write_result
 from slimtrain.base.errors import UserError
 from tests.support.export_helpers import python
 
@@ -34,6 +35,24 @@ def test_results_are_written_where_somebody_wants_them(tmp_path: Path, monkeypat
     assert json.loads(path.read_text()) == {"a": [1, "ü"]} and path.read_text().endswith("}\n")
     with pytest.raises(UserError, match="cannot be written"):
         write_result(path / "below", {})
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "value"), [(whole_number, "3", 3), (image_size, "320x544", (320, 544)), (image_size, "224", 224)]
+)
+def test_numbers_and_sizes_are_read(type_: Any, text: str, value: object) -> None:
+    assert type_(text) == value
+
+
+@pytest.mark.parametrize(("option", "text"), [("--rounds", "0"), ("--rounds", "two"), ("--size", "320x"), ("--size", "0")])
+def test_what_is_no_number_or_size_is_a_line(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = script_parser("what it does")
+    parser.add_argument("--rounds", type=whole_number)
+    parser.add_argument("--size", type=image_size)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([option, text])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and f"argument {option}: " in line and f"'{text}': expected" in line
 
 
 def test_help_says_every_default(capsys: pytest.CaptureFixture[str]) -> None:

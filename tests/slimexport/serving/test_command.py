@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimexport.target.manifest import read_manifest
 from tests.support import ROOT
 from tests.support.export_helpers import python, refused, run
+from tests.support.exported_detectors import assert_alike, given_by, noise
 from tests.support.http_serving import LIMIT_S, NETWORK, Reply, Running, images, logits, write_bundle
 
 server = pytest.importorskip("slimexport.target.serving.http.server", reason="pip install '.[serve]'")
@@ -107,6 +110,20 @@ def test_it_says_where_it_listens_and_what_widths_take_and_serves(bundle: Path) 
         out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out) == (0, "")
     assert err.splitlines()[-1] == "stopped: 1 request answered, 0 refused, 0 failed"
+
+
+def test_a_detector_is_served_with_all_that_it_gives(detector_bundle: Path) -> None:
+    array = noise(1)
+    manifest = read_manifest(detector_bundle)
+    arguments = ("-m", "slimexport", "--bundle", detector_bundle, "--serve", "--port", "0", "--slo-ms", "60000")
+    with started(*arguments, "--widths", "0.5") as (_, server, line):
+        assert line.startswith(f"serving {manifest.source.network} (onnxruntime-cpu, drain, 60000 ms; one image: 0.5 ")
+        tensor = {"name": "input", "datatype": "FP32", "shape": list(array.shape), "data": array.ravel().tolist()}
+        body = json.dumps({"inputs": [tensor]})
+        reply = server.ask("POST", f"/v2/models/{manifest.source.network}/infer", body)
+    expected = given_by(detector_bundle / manifest.artifacts[0].file, array)
+    given = {output["name"]: np.array(output["data"]).reshape(output["shape"]) for output in reply.json["outputs"]}
+    assert_alike(given, expected)
 
 
 def test_sigterm_takes_no_more_and_answers_what_waits(bundle: Path, tmp_path: Path) -> None:
