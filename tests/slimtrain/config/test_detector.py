@@ -64,7 +64,10 @@ def test_a_network_that_is_a_detector_has_settings_without_a_mapping() -> None:
         (["in_channels=1"], "in_channels is 1, a detector's images have 3"),
         (["distill=true"], "distill is True: it is for classifiers, s_faster_rcnn is none"),
         (["compile=true"], "compile is True: it is for classifiers"),
-        (["search_cost=latency", "latency_table=t.json"], "search_cost is latency, and s_faster_rcnn is a detector: a latency"),
+        (
+            ["search_cost=latency", "latency_table=t.json"],
+            "search_cost is latency, and s_faster_rcnn is a detector: a latency",
+        ),
     ],
 )
 def test_what_no_detector_can_be_is_refused(changes: list[str], message: str) -> None:

@@ -94,7 +94,12 @@ def test_other_images_and_another_current_plan_begin_anew() -> None:
     current, plans = candidates(network)
     shared, alone = SharedHalves(network), Halves(network)
     with torch.inference_mode(), network.averaging(1.0), network.at(plans[0]):
-        for share, images in ((current, drawn_images(2)), (current, drawn_images(2, 7)), (plans[0], drawn_images(2)), (None, None)):
+        for share, images in (
+            (current, drawn_images(2)),
+            (current, drawn_images(2, 7)),
+            (plans[0], drawn_images(2)),
+            (None, None),
+        ):
             shared.share(share)
             given = drawn_images(2, 9) if images is None else images
             for name, value in alone.first(given).outputs.items():

@@ -36,7 +36,9 @@ def test_an_order_is_the_same_wherever_it_is_drawn() -> None:
 
 @pytest.mark.parametrize("holdout", [10, 11, 0.99, 0.01])
 def test_something_is_held_out_and_something_left(holdout: float) -> None:
-    with pytest.raises(UserError, match=rf"holdout is {holdout}, but there are 10 training images: expected a number from 1 to 9"):
+    with pytest.raises(
+        UserError, match=rf"holdout is {holdout}, but there are 10 training images: expected a number from 1 to 9"
+    ):
         count_held_out(10, holdout)
 
 
@@ -71,7 +73,9 @@ def data_settings():  # type: ignore[no-untyped-def]
 
 
 def test_of_coco_s_images_a_share_is_held_out_in_place_of_the_test_images(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    folder = write_coco(tmp_path / "coco", content([annotation(1), annotation(2, 2), annotation(3, 3), annotation(4, 4)], images=4))
+    folder = write_coco(
+        tmp_path / "coco", content([annotation(1), annotation(2, 2), annotation(3, 3), annotation(4, 4)], images=4)
+    )
     whole = open_detection_data("coco", request(0, str(folder)))
     held = open_detection_data("coco", request(0.25, str(folder)))
     assert (len(whole.train), len(held.train), len(held.test)) == (4, 3, 1)
