@@ -160,7 +160,7 @@ def train(
 @click.option("--ckpt", metavar="PATH", help="A trained us_ network to slim.  [default: train CONFIG's first]")
 @weights_option("--ckpt")
 @model_option
-@key_option("--pretrained", "Weights to start from, of a --model.", metavar="PATH", empty="random ones")
+@key_option("--pretrained", "Weights to start from, of a --model or a detector.", metavar="PATH", empty="random ones")
 @click.option("--targets", metavar="LIST", help="Costs to find networks for: 150M,325M,572M.  [default: CONFIG's]")
 @key_option("--cost", "What targets are of: macs, params, activations or latency (ms).", key="search_cost", metavar="NAME")
 @key_option("--latency-table", "For --cost latency, by `python -m benchmarks channels`.", metavar="FILE")
@@ -169,6 +169,9 @@ def train(
 @key_option("--search-images", "Held-out training images that measure a candidate; 0: all.", metavar="N", empty="all")
 @key_option("--search-batch", "Images per batch of the search.", metavar="N", empty="that of tests, as far as it fits")
 @key_option("--criterion", "error (as published) or error-per-cost.", key="search_criterion", metavar="NAME")
+@key_option(
+    "--error", "A detector's: loss, ap50 or ap (what precision lacks).", key="search_error", metavar="NAME", empty="loss"
+)
 @key_option("--statistics", "A candidate's, batch or calibrated.", key="search_statistics", metavar="NAME")
 @key_option("--finish/--no-finish", "Then train, test and export what was found.", key="search_finish")
 @click.option(
@@ -196,15 +199,16 @@ def search(
       python -m slimtrain train autoslim_mobilenet_v2 --set data_dir=/data/imagenet \
           --plans runs/autoslim_mobilenet_v2_search/plans
       python -m slimtrain search us_any --model timm:mobilenetv4_conv_small --data-dir photos/ --set holdout=0.2 --targets 50M
+      python -m slimtrain search us_detect_digits
     """
     with messages(PROGRAM):
         options["search_targets"] = targets.split(",") if targets is not None else None
-        if options["pretrained"] and not options["model"]:
+        settings = read_config(config, changes, **options)
+        if options["pretrained"] and not settings.model and settings.detector is None:
             raise UserError(
                 f"--pretrained {options['pretrained']}: a network is trained for a search from random weights, a module from "
                 "its own. Name it: --model MODULE; to slim a network that is trained: --ckpt PATH."
             )
-        settings = read_config(config, changes, **options)
         if weights and ckpt is None:
             raise UserError(f"--weights {weights}: of which checkpoint? Name it: --ckpt PATH.")
         request = SearchRequest(settings, Path(output_dir) if output_dir else search_folder(settings), ckpt, config, weights)

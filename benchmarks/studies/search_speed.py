@@ -4,8 +4,8 @@
 
 Both sides measure every candidate of the first step on the same images, in turn, in one process and one run; their results
 must be the same, bit for bit. `image on` runs every candidate from the image on, `reuse` what comes before its first changed
-layer once. `memory anew` is without keeping freed memory (slimtrain/base/process/kept_memory.py), a difference on CPUs only. Weights
-are random: they change no timing.
+layer once. `memory anew` is without keeping freed memory (slimtrain/base/process/kept_memory.py), a difference on CPUs only.
+Weights are random: they change no timing.
 """
 
 from __future__ import annotations

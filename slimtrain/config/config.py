@@ -373,8 +373,8 @@ def plain(config: Config) -> dict[str, Any]:
 def singly(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their keys, those of a mapping by theirs: `detector.neck`."""
     single: dict[str, Any] = {}
-    for key, value in settings.items():
-        inside = {f"{key}.{name}": own for name, own in value.items()} if isinstance(value, dict) else {key: value}
+    for name, value in settings.items():
+        inside = {f"{name}.{own}": part for own, part in value.items()} if isinstance(value, dict) else {name: value}
         single.update(inside)
     return single
 

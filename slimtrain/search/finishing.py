@@ -302,7 +302,9 @@ def nearest_width(spec: WidthSpec, cost: CostModel, wanted: float) -> float:
     the one with the fewest digits, then the narrowest."""
     low, high = spec.range
     widths = [i / STEPS for i in range(math.ceil(low * STEPS), math.floor(high * STEPS) + 1)]
-    return min(widths, key=lambda width: (abs(cost(spec.plan(width)) - wanted), len(str(width)), width))
+    plans = {width: spec.plan(width) for width in widths}
+    costs = {plan: cost(plan) for plan in set(plans.values())}  # many widths are one plan
+    return min(widths, key=lambda width: (abs(costs[plans[width]] - wanted), len(str(width)), width))
 
 
 def uniform_plan(spec: WidthSpec, width: float) -> ChannelPlan:

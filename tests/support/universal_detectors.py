@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
+import torch
+
+from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.detection.fake import FakeObjects
 from slimtrain.data.detection.transforms import DetectionTransform
+from slimtrain.data.loader import seed_of
+from slimtrain.detection.halves import Halves
+from slimtrain.detection.losses.single_stage import SingleStageLosses
+from slimtrain.detection.losses.two_stage import TwoStageLosses
 from slimtrain.detection.making import slimmable_detector
+from slimtrain.detection.training.drawing import drawn_singly
 from slimtrain.groups.spec import GraphSpec
-from slimtrain.models.detector import FASTER, DetectorSettings
+from slimtrain.models.channels import ChannelPlan
+from slimtrain.models.detector import FASTER, RETINA, DetectorSettings
 from slimtrain.search.detectors import DetectionEvaluator, HeldOutObjects
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
@@ -41,3 +51,27 @@ def measure_of(network: SlimmableNetwork, processes: Processes = ALONE, **option
     """What measures its plans, on chunks of 4 and 2 images."""
     options = {"channels_last": False, "sampling": SAMPLING, "seed": 3, **options}
     return DetectionEvaluator(network, held_out(), processes, settings=settings_of(network), **options)
+
+
+def batches() -> list[DetectionBatch]:
+    """The chunks of `held_out`."""
+    chunks = held_out()
+    return [chunk for _, chunk in chunks.read(range(len(chunks)))]
+
+
+def loss_of(network: SlimmableNetwork, plan: ChannelPlan, batch: DetectionBatch) -> float:
+    """In training mode, where norms go by the batch, each image's draws from a seed of its own."""
+    learning = copy.deepcopy(network).train()
+    settings, sides = settings_of(network), (SIZE, SIZE)
+    halves = Halves(learning)
+    with learning.at(plan), torch.no_grad():
+        first = halves.first(batch.images)
+        if settings.kind == RETINA:
+            return float(sum(SingleStageLosses(settings)(first.outputs, sides, batch.targets).values()))
+        both = TwoStageLosses(settings, SAMPLING)
+        for number, part in enumerate(map(drawn_singly, (both.rpn, both.heads))):
+            part.seeds = [seed_of(seed_of(3, target.image_id), number) for target in batch.targets]
+        losses, regions = both.first(first.outputs, sides, [sides] * len(batch.targets), batch.targets)
+        rois = (regions.rois, regions.mask_rois) if settings.mask else (regions.rois,)
+        losses |= both.second(halves.second(first, *rois), regions, batch.targets)
+        return float(sum(losses.values()))

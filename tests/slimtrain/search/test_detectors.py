@@ -12,14 +12,9 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.base.packages import is_installed
 from slimtrain.config.config import STATISTICS
-from slimtrain.data.detection.batches import DetectionBatch
 from slimtrain.data.detection.fake import FakeObjects
 from slimtrain.data.detection.targets import Targets
-from slimtrain.data.loader import seed_of
 from slimtrain.detection.halves import Halves
-from slimtrain.detection.losses.single_stage import SingleStageLosses
-from slimtrain.detection.losses.two_stage import TwoStageLosses
-from slimtrain.detection.training.drawing import drawn_singly
 from slimtrain.detection.training.testing import evaluate_detector
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import FASTER, MASK, RETINA
@@ -31,8 +26,16 @@ from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.training.distributed import Processes
 from tests.support.run_helpers import ALONE, differences
 from tests.support.slimtrain_processes import in_processes
-from tests.support.trained_detectors import SAMPLING, SIZE
-from tests.support.universal_detectors import PLAIN, held_out, measure_of, settings_of, universal_detector
+from tests.support.trained_detectors import SIZE
+from tests.support.universal_detectors import (
+    PLAIN,
+    batches,
+    held_out,
+    loss_of,
+    measure_of,
+    settings_of,
+    universal_detector,
+)
 
 measures_precision = pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="pip install '.[detection]'")
 
@@ -43,29 +46,6 @@ def some(network: SlimmableNetwork) -> tuple[ChannelPlan, list[ChannelPlan]]:
     current = slimming.steps(slimming.start)[1]
     steps = slimming.steps(current)
     return current, [steps[-1], steps[0], steps[len(steps) // 2], steps[-2], current]
-
-
-def batches() -> list[DetectionBatch]:
-    chunks = held_out()
-    return [chunk for _, chunk in chunks.read(range(len(chunks)))]
-
-
-def loss_of(network: SlimmableNetwork, plan: ChannelPlan, batch: DetectionBatch) -> float:
-    """In training mode, where norms go by the batch, each image's draws from a seed of its own."""
-    learning = copy.deepcopy(network).train()
-    settings, sides = settings_of(network), (SIZE, SIZE)
-    halves = Halves(learning)
-    with learning.at(plan), torch.no_grad():
-        first = halves.first(batch.images)
-        if settings.kind == RETINA:
-            return float(sum(SingleStageLosses(settings)(first.outputs, sides, batch.targets).values()))
-        both = TwoStageLosses(settings, SAMPLING)
-        for number, part in enumerate(map(drawn_singly, (both.rpn, both.heads))):
-            part.seeds = [seed_of(seed_of(3, target.image_id), number) for target in batch.targets]
-        losses, regions = both.first(first.outputs, sides, [sides] * len(batch.targets), batch.targets)
-        rois = (regions.rois, regions.mask_rois) if settings.mask else (regions.rois,)
-        losses |= both.second(halves.second(first, *rois), regions, batch.targets)
-        return float(sum(losses.values()))
 
 
 @pytest.mark.parametrize("kind", [FASTER, MASK, RETINA])
