@@ -26,6 +26,7 @@ from slimtrain.data.sampling import Indices
 from slimtrain.models.channels import ChannelPlan
 
 PROBES, MOST_PROBES = 4, 12
+PROBE_PIXELS = 2**18  # that are probed at least: of small images more, as little is detected on each, 16 of 128 x 128
 MOST_POOL, POOL_PIXELS = 32, 2**19  # of images to choose from: 32 of 128 x 128, 20 of 160 x 160
 LEAST_POOL = 8  # else none, as of 800 x 1344
 SEED = 7  # of scenes that are probes: accuracy is measured on others
@@ -49,15 +50,20 @@ def probe_images(
     choosing: bool = True,
 ) -> Chosen:
     """What a detector's files are verified on: of `given` images, of those that its checkpoint carries, or of scenes that
-    nobody trained on; `count`, or PROBES and up to MOST_PROBES, as many as it takes to move its channels. Not `choosing`: the
-    first ones. UserError where fewer than two can be read."""
-    first = count or PROBES
+    nobody trained on; `count`, or `usual_probes` and up to as many again as MOST_PROBES has more than PROBES, as many as it
+    takes to move its channels. Not `choosing`: the first ones. UserError where fewer than two can be read."""
+    first = count or usual_probes(preprocessing)
     images, more = _candidates(checkpoint, preprocessing, first, given)
     if len(images) < 2:
         raise UserError(f"{given}: at least 2 readable images are needed for verification, found {len(images)}.")
     if not choosing or pool_of(preprocessing) < LEAST_POOL:
         return Chosen(images)
-    return choose(checkpoint.network, plans, images, more, count or MOST_PROBES)
+    return choose(checkpoint.network, plans, images, more, count or first + MOST_PROBES - PROBES)
+
+
+def usual_probes(preprocessing: Preprocessing) -> int:
+    """How many images are probed at least."""
+    return min(max(PROBES, PROBE_PIXELS // math.prod(sides(preprocessing.image_size))), 4 * PROBES)
 
 
 def pool_of(preprocessing: Preprocessing) -> int:
