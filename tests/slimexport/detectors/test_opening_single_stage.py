@@ -100,7 +100,7 @@ def test_a_file_that_was_changed_is_not(bundle: tuple[Path, Manifest], tmp_path:
         (copy / path.name).write_bytes(path.read_bytes())
     file = copy / manifest.artifacts[0].file
     model = onnx.load(file)
-    heads = ("cls_logits.weight", "classification_head.module_list.0.1.weight")
+    heads = ("cls_logits.weight", "classification_head.module_list.1.1.weight")
     (name,) = (tensor.name for tensor in model.graph.initializer if tensor.name.endswith(heads))
     edit_weight(model, name, lambda array: array.__imul__(-1))
     onnx.save(model, file)
