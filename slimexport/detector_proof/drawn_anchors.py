@@ -43,14 +43,14 @@ def anchor_sets(settings: DetectorSettings) -> int:
 
 
 def _kinds(settings: DetectorSettings) -> list[_Kind]:
-    """More than may be given out of all levels; fewer, of each level alone; more than are looked at of a class (of RetinaNet
-    at one level), which overlap so much that few are given out."""
+    """More than may be given out of all levels; fewer, of each level alone; more than are looked at of a class at one level,
+    which overlap so much that few are given out."""
     rules, ssd = settings.box, settings.kind == SSDLITE
     looked_at = rules.top_k if ssd else min(rules.top_k, rules.candidates)
     plenty = MANY * rules.detections if ssd else min(MANY * rules.detections, rules.candidates)
     crowd = int(MORE * looked_at) if ssd else min(int(MORE * looked_at), rules.candidates)
     few = [_Kind(max(1, rules.detections // FEW), 0.7, 0.3, level=level) for level in range(settings.anchors.levels)]
-    return [_Kind(plenty, 2.0, 0.1), *few, _Kind(crowd, 2.0, 0.02, 0.0, None if ssd else 0, 0)]
+    return [_Kind(plenty, 2.0, 0.1), *few, _Kind(crowd, 2.0, 0.02, 0.0, level=0, label=0)]
 
 
 def drawn_anchors(settings: DetectorSettings, image_size: ImageSize, images: int, number: int) -> dict[str, Array]:

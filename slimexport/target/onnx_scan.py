@@ -28,6 +28,7 @@ TENSOR, SUBGRAPH, TENSORS, SUBGRAPHS, SPARSE_TENSOR, SPARSE_TENSORS = 5, 6, 10, 
 EXTERNAL_DATA, LOCATION = 13, 14  # of a tensor
 NAME = 1  # of an input or output
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # the last: what runtimes add to ONNX's own operators
+PLUGINS = (("trt.plugins", "EfficientNMS_TRT"),)  # what TensorRT brings itself: detectors' files may end in it
 
 
 class _Malformed(ValueError):
@@ -143,7 +144,7 @@ class _Walk:
                 domain = self.text(first, last)
             elif number == ATTRIBUTE:
                 attributes.append((first, last))
-        if domain not in DOMAINS:
+        if domain not in DOMAINS and (domain, operator) not in PLUGINS:
             raise _Malformed(f"uses the operator {quoted(operator)} of {quoted(domain)}, expected those of ONNX")
         for place in attributes:
             self.attribute(operator, *place)

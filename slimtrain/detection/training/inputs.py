@@ -26,7 +26,7 @@ from slimtrain.data.detection.opening import open_detection_data
 from slimtrain.data.detection.targets import DetectionSamples
 from slimtrain.data.detection.transforms import DetectionTransform, fitted, padded, resized
 from slimtrain.data.samples import as_pillow
-from slimtrain.models.detector import KEYPOINT, MASK
+from slimtrain.models.detector import KEYPOINT, MASK, SSDLITE
 from slimtrain.training.inputs import PROBES, Images, spread_indices
 
 
@@ -100,12 +100,20 @@ class DetectionImages(Images):
     def _shared(self) -> dict[str, Any]:
         processes = self.processes
         return {
-            "padding": Padding(self.stride),
+            "padding": padding_of(self.config, self.stride),
             "rank": processes.rank,
             "world": processes.world,
             "workers": self.config.loaders,
             "pin_memory": processes.device.type == "cuda",
         }
+
+
+def padding_of(config: Config, stride: int) -> Padding:
+    """What a batch's images are padded to. SSDLite's anchors are shares of an image's sides: where all images fit into
+    `image_size`, they are of that, as its files are."""
+    own, size = detector_of(config), sides(config.image_size)
+    fits = own.longest <= min(size) if own.scales else DETECTION_SETS[config.data].source == "package"
+    return Padding(stride, size if own.kind == SSDLITE and fits else None)
 
 
 def carried_scenes(config: Config, samples: DetectionSamples) -> Tensor | None:

@@ -15,6 +15,7 @@ from onnx import helper
 from slimexport.detector_proof.kinds import prove_detector
 from slimexport.detector_proof.plugin import OPERATOR
 from slimexport.detector_proof.proof import Parts
+from slimtrain.detection.fixed.plugin import PLUGIN_OUTPUTS
 from slimtrain.models.detector import FASTER, RETINA, SSDLITE
 from tests.support.detector_files import SIZE, DetectorFile, detector_file
 from tests.support.export_helpers import edit_weight
@@ -122,3 +123,21 @@ def test_a_class_that_is_another_is_caught(kind: str, tmp_path: Path) -> None:
     model = file.copy()
     edit_weight(model, CLASSES[kind], exchange)
     assert "class_logits" in prove(file, model, tmp_path).fault
+
+
+def test_tensorrt_s_own_parser_finds_the_plugin() -> None:
+    """What it says of operators that it lacks is another matter; of SSDLite it lacks none."""
+    trt = pytest.importorskip("tensorrt", reason="needs TensorRT 8.6 to 10, which have the plugin")
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    trt.init_libnvinfer_plugins(logger, "")
+    if trt.get_plugin_registry().get_plugin_creator(OPERATOR, "1", "") is None:
+        pytest.skip(f"TensorRT {trt.__version__} has no {OPERATOR}")
+    try:
+        builder = trt.Builder(logger)
+    except (TypeError, RuntimeError):  # as of 8.6 and 10
+        pytest.skip("TensorRT's builder needs a GPU")
+    network = builder.create_network(1)  # 8.6: explicit batch
+    parser = trt.OnnxParser(network, logger)
+    read = parser.parse(file_of(SSDLITE).model.SerializeToString())
+    assert read, [parser.get_error(number).desc() for number in range(parser.num_errors)]
+    assert [network.get_output(number).name for number in range(4)] == list(PLUGIN_OUTPUTS)

@@ -12,7 +12,9 @@ import pytest
 import slimexport
 from slimexport.detectors.form import Detecting
 from slimexport.request import Proof
+from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Manifest, dump_manifest, read_manifest
+from slimexport.target.serving.triton.repository import served_file
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.packages import is_installed
@@ -100,7 +102,7 @@ def test_a_file_that_was_changed_is_not(bundle: tuple[Path, Manifest], tmp_path:
         (copy / path.name).write_bytes(path.read_bytes())
     file = copy / manifest.artifacts[0].file
     model = onnx.load(file)
-    heads = ("cls_logits.weight", "classification_head.module_list.0.1.weight")
+    heads = ("cls_logits.weight", "classification_head.module_list.1.1.weight")
     (name,) = (tensor.name for tensor in model.graph.initializer if tensor.name.endswith(heads))
     edit_weight(model, name, lambda array: array.__imul__(-1))
     onnx.save(model, file)
@@ -134,6 +136,8 @@ def test_tensorrt_s_plugin_ends_files_that_are_proven_up_to_it(kind: str, tmp_pa
     assert shapes["detection_boxes"] == (("batch", detections, 4), "float32")
     (artifact,) = slimexport.verify_bundle(folder)
     assert artifact.verification.status == "skipped" and "TensorRT alone runs" in (artifact.verification.reason or "")
+    with pytest.raises(BundleError, match="TensorRT alone runs"):
+        served_file(folder, manifest, manifest.artifacts[0])
     with pytest.raises(UserError, match="--nms trt makes them in TensorRT alone"):
         slimexport.export(
             path, widths=[0.5], output_dir=tmp_path / "c", proof=Proof(accuracy_data="scenes"), detecting=Detecting("trt")

@@ -81,6 +81,7 @@ def with_function() -> onnx.ModelProto:
         (model([helper.make_node("Loop", ["", "", "input"], ["output"], body=branch())]), "within the operator 'Loop'"),
         (model([helper.make_node("If", ["input"], ["output"], then_branch=branch(), else_branch=branch())]), "operator 'If'"),
         (model([helper.make_node("Evil" * 50_000, ["input"], ["output"], domain="x.y")]), "expected those of ONNX"),
+        (model([helper.make_node("Evil", ["input"], ["output"], domain="trt.plugins")]), "expected those of ONNX"),
         (with_function(), "functions of its own"),
         (b"", "is empty"),
         (b"not onnx", "no ONNX file"),
@@ -121,3 +122,10 @@ def test_damaged_files_are_refused_or_outlined(tmp_path: Path) -> None:
         except BundleError:
             refused += 1
     assert 100 < refused < 400
+
+
+def test_the_plugin_that_tensorrt_brings_may_be_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.onnx"
+    plugin = helper.make_node("EfficientNMS_TRT", ["input"], ["output"], domain="trt.plugins")
+    path.write_bytes(model([plugin]).SerializeToString())
+    assert check_onnx(path).operators == {"EfficientNMS_TRT"}

@@ -21,6 +21,7 @@ from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, artifact_path
 from slimexport.target.onnx_scan import check_onnx
 from slimexport.target.precision import EXACT, row_of
+from slimexport.target.proof.detector_verdict import TENSORRT_S, is_tensorrt_s
 from slimexport.target.tensors import Result
 from slimtrain.base.files import Advice, disk_error, partial_name, unfinished
 from slimtrain.base.folders.claim import claimed
@@ -141,6 +142,8 @@ def served_file(bundle: Path, manifest: Manifest, artifact: Artifact) -> Path:
     path = artifact_path(bundle, artifact)
     if artifact.format == ONNX:
         outline = check_onnx(path)
+        if is_tensorrt_s(manifest.detector):
+            raise BundleError(f"{path}: {TENSORRT_S}.")
         inputs, outputs = [manifest.input.name], [result.name for result in manifest.results]
         if list(outline.inputs) != inputs or sorted(outline.outputs) != sorted(outputs):
             raise BundleError(
