@@ -120,6 +120,6 @@ def test_a_file_that_was_changed_is_caught_without_a_checkpoint(
 
 def test_files_that_choose_nothing_have_no_fewer_bits(tmp_path: Path) -> None:
     path = detector_checkpoint(tmp_path)
-    with pytest.raises(UserError, match="--precision fp16: with --nms none .* Expected --nms fixed or onnx, or fp32"):
+    with pytest.raises(UserError, match=r"--precision fp16: with --nms none .* Expected --nms fixed or onnx, or fp32"):
         slimexport.export(path, precisions=["fp16"], output_dir=tmp_path / "b", detecting=Detecting("none"))
     assert not (tmp_path / "b").exists()
