@@ -188,8 +188,8 @@ def _detections(entries: Sequence[FileEntry]) -> list[str]:
     if whole:
         least = min(check.alike or 0.0 for check in whole)
         lines.append(
-            f"files of fewer bits detect what the checkpoint does to {least:.2f} at least (1: the same boxes and "
-            "scores); their layers were proven one by one"
+            f"files of fewer bits detect what the checkpoint does to {least:.2f} at least (1: the same boxes and scores); "
+            "their layers were proven one by one"
         )
     if not checks:
         return lines + ends

@@ -56,6 +56,7 @@ FLOORS = (
     "slimexport/target/serving/triton",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
+    "slimexport/onnx_files/parts",
     "slimexport/onnx_files/layer_proof",
     "slimexport/detector_proof",
     "slimexport/probes",

@@ -11,7 +11,7 @@ import pytest
 
 import slimexport
 from slimexport.detectors.form import Detecting
-from slimexport.request import CalibrationImages, Proof, Writing
+from slimexport.request import Proof, Writing
 from slimexport.target.manifest import Manifest, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.models.detector import MASK
@@ -106,14 +106,6 @@ def test_a_dry_run_counts_all_regions(tmp_path: Path, bundle: tuple[Path, Manife
         path, macs=[budget], detecting=Detecting(score=0.3, detections=4), writing=Writing(dry_run=True)
     )
     assert [artifact.width for artifact in chosen.artifacts] == [0.5]
-
-
-def test_fewer_bits_are_refused(tmp_path: Path) -> None:
-    path = detector_checkpoint(tmp_path)
-    for precision in ("fp16", "bf16", "int8"):
-        with pytest.raises(UserError, match=f"--precision {precision}: .*need float32"):
-            slimexport.export(path, precisions=[precision], output_dir=tmp_path / "b", calibration=CalibrationImages("scenes"))
-    assert not (tmp_path / "b").exists()
 
 
 def test_another_network_does_not_end_as_a_detector(tmp_path: Path) -> None:

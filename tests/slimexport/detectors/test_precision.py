@@ -71,6 +71,15 @@ def test_raw_boxes_have_no_precision_and_folders_are_to_be_there(tmp_path: Path)
         slimexport.export(path, output_dir=tmp_path / "b", proof=Proof(accuracy_data=tmp_path / "nothing"))
 
 
+def test_fewer_bits_may_cost_something_and_not_more(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        for precision, lost in (("fp16", 0.004), ("fp16", 0.006), ("int8-cpu", 0.019), ("int8-cpu", 0.021), ("bf16", -0.1)):
+            tell_apart("a", Accuracy(images=1, data="d", ap=0.5 - lost, checkpoint_ap=0.5), precision)
+    first, second = (record.message for record in caplog.records)
+    assert first.startswith("a fp16: its average precision is 0.4940, the checkpoint's 0.5000: more is lost than fp16 should")
+    assert second.startswith("a int8-cpu: ") and "int8 should cost (0.02)" in second
+
+
 def test_what_differs_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         tell_apart("a", Accuracy(images=1, data="d", ap=0.5, checkpoint_ap=0.5005))

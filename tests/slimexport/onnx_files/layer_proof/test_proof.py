@@ -20,6 +20,7 @@ from slimexport.onnx_files.layer_proof import proof as proving
 from slimexport.onnx_files.layer_proof.proof import Layers, computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.layer_proof.values import values_of
 from slimexport.onnx_files.pairs import Recorded
+from slimexport.onnx_files.parts.cutting import Cut, cut_out
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimtrain.data.noise import noise_images
@@ -225,3 +226,37 @@ def test_images_take_turns_where_their_values_do_not_fit(monkeypatch: pytest.Mon
         batches.clear()
         assert prove_layers(file.model, file.recorded, noise_images(5, SIZE, 1)).right
         assert batches == expected
+
+
+class Dense(nn.Module):
+    """A map that is a result and is read on, as of a pyramid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.first(x)
+        return x, torch.relu(self.second(x))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_result_that_is_read_on_is_right_too(precision: str) -> None:
+    calibration = Calibration.of([noise_images(8, SIZE, 5)], "max", 7)
+    given = WRITERS[precision](Original(module_onnx(Dense(), SIZE), calibration))
+    assert given.recorded is not None
+    layers = prove_layers(given.model, given.recorded, noise_images(2, SIZE, 1))
+    assert layers.right and layers.count >= 3, layers
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_numbers_that_a_linear_layer_reads_first_are_right_too(precision: str) -> None:
+    """Of a file for TensorRT 10 they are fp16 before they are integers."""
+    whole = module_onnx(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 32), nn.ReLU()), SIZE)
+    (linear,) = [node for node in whole.graph.node if node.op_type == "Gemm"]
+    model = cut_out(whole, Cut((linear.input[0],), ("output",)))
+    rows = noise_images(24, SIZE, 5).reshape(24, -1)
+    given = WRITERS[precision](Original(model, Calibration.of([rows], "max", 7)))
+    assert given.recorded is not None
+    layers = prove_layers(given.model, given.recorded, rows)
+    assert layers.right, layers
