@@ -34,7 +34,9 @@ def entry_row(entry: FileEntry) -> list[str]:
     if check.backend is None:
         return [*row, check.status]
     error = "not finite" if check.max_rel_error is None else f"{check.max_rel_error:.1e}"
-    if check.least_cosine is not None:
+    if check.least_alike is not None and check.max_rel_error is None:  # of detections as a whole
+        error, tolerance = "-", "alike nan" if check.alike is None else f"alike {check.alike:.4f}"
+    elif check.least_cosine is not None:
         tolerance = "cosine nan" if check.cosine is None else f"cosine {check.cosine:.4f}"
     else:
         tolerance = _figure(check.tolerance, ".0e") + (" *" if _is_widened(entry) else "")

@@ -10,6 +10,7 @@ own: regions of all levels, and maps and logits with overlaps, small boxes and t
 from __future__ import annotations
 
 import copy
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,14 +217,15 @@ class Proving:
         """Hold values whose steps are coarse by design to their direction; their layers are proven by themselves."""
         if not self.parts.error >= comparison.max_rel_error:
             self.parts.error = comparison.max_rel_error
+        families: dict[str, list[Pair]] = {}
         for pair in pairs:
-            alike = likeness(pair)
+            families.setdefault(pair.name.rstrip(string.digits), []).append(pair)
+        for name, family in families.items():
+            alike = likeness(family)
             if not self.parts.cosine <= alike:
-                self.parts.cosine, self.parts.part = alike, pair.name
+                self.parts.cosine, self.parts.part = alike, name
             if not alike >= LEAST_COSINE:
-                self.parts.refuse(
-                    f"{where} its {pair.name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})"
-                )
+                self.parts.refuse(f"{where} its {name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})")
 
     def _heads(self, values: Mapping[str, Array]) -> None:
         """What heads give of the file's own regions."""
@@ -397,16 +399,21 @@ class Proving:
         return drawn_values(self.settings, self.image_size, images, number)
 
 
-def likeness(pair: Pair) -> float:
-    """The cosine of an output [rows, channels, ...] with what it should be, both less the mean of each channel there; NaN of
-    another shape, and where something is not finite. Channels that are the same everywhere have no direction."""
-    given, expected = pair.output.astype(np.float64), pair.expected.astype(np.float64)
-    if given.shape != expected.shape:
-        return float("nan")
-    common = expected.mean((0, *range(2, expected.ndim)), keepdims=True)
-    given, expected = given - common, expected - common
-    norms = float(np.linalg.norm(given) * np.linalg.norm(expected))
-    return float((given * expected).sum() / norms) if norms else float(not given.any())
+def likeness(pairs: Sequence[Pair]) -> float:
+    """The cosine of outputs [rows, channels, ...] with what they should be, all together, both less the mean of each channel
+    there; NaN of another shape, and where something is not finite. Channels that are the same everywhere have no direction.
+
+    Levels of a pyramid are taken together: the last ones have a few places, whose differences may be less than a step."""
+    products = np.zeros(3)
+    for pair in pairs:
+        given, expected = pair.output.astype(np.float64), pair.expected.astype(np.float64)
+        if given.shape != expected.shape:
+            return float("nan")
+        common = expected.mean((0, *range(2, expected.ndim)), keepdims=True)
+        given, expected = given - common, expected - common
+        products += [(given * expected).sum(), (given * given).sum(), (expected * expected).sum()]
+    norms = float(np.sqrt(products[1] * products[2]))
+    return float(products[0] / norms) if norms else float(not products[1])
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:
