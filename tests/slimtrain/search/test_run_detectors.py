@@ -21,10 +21,10 @@ from slimtrain.detection.fixed.shipped import dense_spec
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.search import run as running_search
 from slimtrain.search.detectors import DetectionEvaluator
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import search
 from tests.support.detector_runs import detector_config
 from tests.support.run_helpers import tree
@@ -112,7 +112,7 @@ def test_a_checkpoint_is_searched_and_the_next_command_told(
     assert command[3:] == ["train", str(tmp_path / "s" / "config.yml"), "--plans", str(tmp_path / "s" / "plans")]
     source = tmp_path / "other.yml"
     source.write_text((tmp_path / "s" / "config.yml").read_text().replace("neck: 8", "neck: 16"))
-    request = running_search.SearchRequest(config, tmp_path / "s", str(ckpt), str(source))
+    request = SearchRequest(config, tmp_path / "s", str(ckpt), str(source))
     assert "--set detector.neck=8 " in request.next_command() and "detector=" not in request.next_command()
 
 
