@@ -170,7 +170,7 @@ def train(
 @key_option("--search-batch", "Images per batch of the search.", metavar="N", empty="that of tests, as far as it fits")
 @key_option("--criterion", "error (as published) or error-per-cost.", key="search_criterion", metavar="NAME")
 @key_option(
-    "--error", "A detector's: loss, ap50 or ap (what precision lacks).", key="search_error", metavar="NAME", empty="loss"
+    "--error", "A detector's: loss, ap50 or ap (what precision lacks).", key="search_error", metavar="NAME", empty="ap50"
 )
 @key_option("--statistics", "A candidate's, batch or calibrated.", key="search_statistics", metavar="NAME")
 @key_option("--finish/--no-finish", "Then train, test and export what was found.", key="search_finish")

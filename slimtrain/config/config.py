@@ -171,7 +171,7 @@ class Config:
     search_criterion: str = search("error", choices=CRITERIA)  # error: as published
     search_error: str = search(
         "", choices=("", LOSS, AP50, AP)
-    )  # of a detector: its loss, or what is missing of precision; loss
+    )  # of a detector: its loss, or what is missing of precision; ap50
     search_statistics: str = search("batch", choices=STATISTICS)  # of a candidate's norms
     search_widths: tuple[float, ...] = search(
         (0.15, 1.5), least=0, most=WIDEST

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from slimtrain.base.errors import UserError
-from slimtrain.config.config import AP, LOSS
+from slimtrain.config.config import AP, AP50, LOSS
 from slimtrain.data.detection.batches import DetectionBatch, Padding, detection_test_batches
 from slimtrain.data.detection.held_out import DetectionPart
 from slimtrain.data.detection.targets import DetectionSamples
@@ -61,7 +61,7 @@ class HeldOutObjects(HeldOut):
         masks = (target.masks for target in (*batch.targets, *batch.originals))
         return batch, batch.images.nbytes + sum(mask.nbytes for mask in masks if mask is not None)
 
-    def _told(self, index: int) -> bytes:
+    def _known(self, index: int) -> bytes:
         targets = self.samples.targets(index)
         return b"".join(part.numpy().tobytes() for part in (targets.boxes, targets.labels, targets.crowd)) + b"\n"
 
@@ -84,7 +84,7 @@ class DetectionEvaluator(Evaluator):
     """
 
     settings: DetectorSettings = field(kw_only=True)
-    measured: str = LOSS
+    measured: str = AP50
     sampling: Sampling | None = None
     seed: int = 0
 
@@ -118,7 +118,7 @@ class DetectionEvaluator(Evaluator):
     def _given(
         self, prefix: Any, current: ChannelPlan, plans: Sequence[ChannelPlan], chunk: DetectionBatch
     ) -> Iterator[tuple[int, Given]]:
-        for number, batch in self._at_each(current, plans, chunk):
+        for number, batch in self._at_plans(current, plans, chunk):
             seeds = [seed_of(self.seed, target.image_id) for target in batch.targets]
             with torch.random.fork_rng(devices=()), autocast(self.processes.device, self.amp):
                 loss = float(total(self.losses(self.halves, batch, seeds), self.processes.device))
@@ -126,11 +126,11 @@ class DetectionEvaluator(Evaluator):
             yield number, OnChunk(images * loss, images, self._detections(batch) if self.percent else None)
 
     def _run(self, prefix: Any, current: ChannelPlan, plans: Sequence[ChannelPlan], chunk: DetectionBatch) -> None:
-        for _, batch in self._at_each(current, plans, chunk):
+        for _, batch in self._at_plans(current, plans, chunk):
             with autocast(self.processes.device, self.amp):
                 self.halves.first(batch.images)
 
-    def _at_each(
+    def _at_plans(
         self, current: ChannelPlan, plans: Sequence[ChannelPlan], chunk: DetectionBatch
     ) -> Iterator[tuple[int, DetectionBatch]]:
         """A chunk where it is computed with, and the number of every plan, which is active then; in the order in which they

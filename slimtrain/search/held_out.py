@@ -99,7 +99,7 @@ class HeldOut:
         chunk: Chunk = batch.images, batch.labels
         return chunk, sum(tensor.nbytes for tensor in chunk)
 
-    def _told(self, index: int) -> bytes:
+    def _known(self, index: int) -> bytes:
         """What is known of an image."""
         return f"{self.samples.label(index)}\n".encode()
 
@@ -109,5 +109,5 @@ class HeldOut:
         digest = hashlib.sha256()
         for i in range(len(self.samples)):
             name = "/".join(self.samples.name(i).replace("\\", "/").split("/")[-2:])
-            digest.update(f"{name}\0".encode(errors="surrogateescape") + self._told(i))
+            digest.update(f"{name}\0".encode(errors="surrogateescape") + self._known(i))
         return {"images": len(self.samples), "chunk": self.size, "images_sha256": digest.hexdigest(), **self.seen}

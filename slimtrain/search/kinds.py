@@ -14,7 +14,7 @@ import torch
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints.checkpoint import Checkpoint
-from slimtrain.config.config import LOSS, Config
+from slimtrain.config.config import AP50, Config
 from slimtrain.data.datasets import ImageSets
 from slimtrain.data.detection.held_out import DetectionPart, drawn_order
 from slimtrain.data.samples import PartSamples
@@ -177,7 +177,7 @@ class Detectors(Kind):
             amp=_amp(config, processes),
             channels_last=bool(config.channels_last),
             settings=spec.detector,
-            measured=config.search_error or LOSS,
+            measured=config.search_error or AP50,
             sampling=sampling_of(detector_of(config)),
             seed=config.seed,
         )

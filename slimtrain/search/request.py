@@ -67,7 +67,7 @@ class SearchRequest:
     @property
     def by_loss(self) -> bool:
         """Whether what is searched by is a detector's loss."""
-        return self.config.detector is not None and self.config.search_error in ("", LOSS)
+        return self.config.detector is not None and self.config.search_error == LOSS
 
     @property
     def targets(self) -> list[float]:

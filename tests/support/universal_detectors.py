@@ -49,7 +49,7 @@ def held_out(images: int = 6, chunk: int = 4) -> HeldOutObjects:
 
 def measure_of(network: SlimmableNetwork, processes: Processes = ALONE, **options: Any) -> DetectionEvaluator:
     """What measures its plans, on chunks of 4 and 2 images."""
-    options = {"channels_last": False, "sampling": SAMPLING, "seed": 3, **options}
+    options = {"channels_last": False, "measured": "loss", "sampling": SAMPLING, "seed": 3, **options}
     return DetectionEvaluator(network, held_out(), processes, settings=settings_of(network), **options)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.machine.environment import command_line, environment
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 
-PROGRAM = "detection.searched"
+PROGRAM = "benchmarks.studies.detection.searched"
 CONFIG = "us_detect_digits"
 
 

@@ -21,10 +21,10 @@ from slimtrain.detection.fixed.shipped import dense_spec
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
-from slimtrain.search import run as running_search
 from slimtrain.search.detectors import DetectionEvaluator
 from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import CandidateScore
+from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import search
 from tests.support.detector_runs import detector_config
 from tests.support.run_helpers import tree
@@ -36,7 +36,7 @@ TARGETS = ("1.9M", "0.9M")
 NAMES = ("macs_1_9M", "macs_900K")
 SEARCH: dict[str, Any] = {
     **{"search_targets": TARGETS, "search_widths": [0.5, 1.0], "search_groups": 2, "search_share": 1.0, "epochs": 1},
-    **{"search_holdout": 4, "search_batch": 4, "calibration_batches": 1, "detector": {"scenes": 12}},
+    **{"search_holdout": 4, "search_batch": 4, "search_error": "loss", "calibration_batches": 1, "detector": {"scenes": 12}},
 }
 
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_is_searched_and_the_next_command_told(
     assert command[3:] == ["train", str(tmp_path / "s" / "config.yml"), "--plans", str(tmp_path / "s" / "plans")]
     source = tmp_path / "other.yml"
     source.write_text((tmp_path / "s" / "config.yml").read_text().replace("neck: 8", "neck: 16"))
-    request = running_search.SearchRequest(config, tmp_path / "s", str(ckpt), str(source))
+    request = SearchRequest(config, tmp_path / "s", str(ckpt), str(source))
     assert "--set detector.neck=8 " in request.next_command() and "detector=" not in request.next_command()
 
 
@@ -163,11 +163,11 @@ def test_what_a_search_of_a_detector_cannot_be(searched: Path, tmp_path: Path) -
     other = searching(tmp_path, search_finish=True, detector={"neck": 16})
     with pytest.raises(UserError, match="of other channel groups than the one that what is found would be trained as"):
         search(other, ckpt=ckpt, output_dir=tmp_path / "s")
-    found = searched / "found" / "autoslim_faster_rcnn.pt"
+    trained = searched / "found" / "autoslim_faster_rcnn.pt"
     with pytest.raises(
         UserError, match=r"a search needs a universally slimmable network.*Train a us_faster_rcnn with nonuniform"
     ):
-        search(config, ckpt=found, output_dir=tmp_path / "s")
+        search(config, ckpt=trained, output_dir=tmp_path / "s")
     assert not (tmp_path / "s").exists()
     with pytest.raises(UserError, match="search_error is ap50, which is a detector's, and us_mobilenet_v1 is a classifier"):
         read_config("digits", ["search_error=ap50"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from slimtrain.data.catalog import DetectionRequest
 from slimtrain.data.detection.fake import FakeObjects
 from slimtrain.data.detection.held_out import count_held_out, drawn_order, hold_out_objects
 from slimtrain.data.detection.opening import open_detection_data
-from slimtrain.data.detection.scenes import SceneSamples
+from slimtrain.data.detection.scenes import SceneSamples, SceneSettings
 from slimtrain.data.digits import digits_split
 from tests.support.coco_folders import annotation, content, write_coco
 
@@ -25,7 +27,7 @@ def test_every_image_is_trained_on_or_held_out() -> None:
     other = hold_out_objects(samples, 3, seed=2)[1]
     assert [other.name(i) for i in range(3)] != names[1]
     number = int(names[1][0].split()[1])
-    assert torch.equal(kept.image(0), samples.image(number))
+    assert torch.equal(torch.as_tensor(kept.image(0)), samples.image(number))
     assert torch.equal(kept.targets(0).boxes, samples.targets(number).boxes)
 
 
@@ -62,17 +64,11 @@ def test_held_out_scenes_show_digits_that_the_others_do_not() -> None:
 
 
 def test_scenes_without_any_held_out_are_what_they_were() -> None:
-    data, expected = open_detection_data("scenes", request(0)), SceneSamples("train", 40, 3, data_settings())
+    data, expected = open_detection_data("scenes", request(0)), SceneSamples("train", 40, 3, SceneSettings(64))
     assert torch.equal(torch.as_tensor(data.train.image(7)), expected.image(7)) and len(data.test) == 4
 
 
-def data_settings():  # type: ignore[no-untyped-def]
-    from slimtrain.data.detection.scenes import SceneSettings
-
-    return SceneSettings(64)
-
-
-def test_of_coco_s_images_a_share_is_held_out_in_place_of_the_test_images(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_of_coco_s_images_a_share_is_held_out_in_place_of_the_test_images(tmp_path: Path) -> None:
     folder = write_coco(
         tmp_path / "coco", content([annotation(1), annotation(2, 2), annotation(3, 3), annotation(4, 4)], images=4)
     )

@@ -43,5 +43,5 @@ def test_widths_between_its_ends_are_proven(tmp_path: Path) -> None:
     assert [artifact.width for artifact in manifest.artifacts] == [0.3, 0.6]
     for artifact in manifest.artifacts:
         assert artifact.verification.status == "passed" and artifact.verification.detections
-    with pytest.raises(UserError, match="width 0.4: us_faster_rcnn.pt has batch-norm statistics only for 0.3, 0.6"):
+    with pytest.raises(UserError, match=r"width 0\.4: us_faster_rcnn\.pt has batch-norm statistics only for 0\.3, 0\.6"):
         slimexport.export(path, widths=[0.4], output_dir=tmp_path / "other", proof=QUICK)
