@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from benchmarks.studies.defects.detector_mutations import NEIGHBOUR
