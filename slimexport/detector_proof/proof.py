@@ -142,6 +142,8 @@ class Proving:
                 self._choices(values, "of images")
             if self.parts.right:
                 self._heads(values)
+            if self.parts.right:
+                self._limit((0, 0), "of images")
             if not self.parts.right:
                 return
 
@@ -385,11 +387,13 @@ class Proving:
             self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
             if not self.parts.right:
                 return
+        self._limit(before, "of drawn values")
+
+    def _limit(self, before: tuple[int, int], where: str) -> None:
+        """Few choices may hang on near-equals. `before`: ties and rows that are counted elsewhere."""
         ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
         if ties > max(1, MOST_TIES * rows):
-            self.parts.refuse(
-                f"of drawn values near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})"
-            )
+            self.parts.refuse(f"{where} near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})")
 
     def _sets(self) -> int:
         """How many kinds of drawn values there are."""

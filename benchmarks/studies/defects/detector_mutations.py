@@ -187,7 +187,7 @@ DETECTOR_MUTATIONS: dict[str, Mutation] = {
     "x and y of a class's codes exchanged": _stored(lambda name: name.startswith(CODES), _turned_codes),
     "anchors half a pixel aside": _stored(_is_anchors, lambda values, draw: values + 0.5),
     "anchors of another size": _stored(_is_anchors, _grown),
-    "two anchors exchanged": _stored(_is_anchors, _exchanged(1)),
+    "anchors in reverse order": _stored(_is_anchors, lambda values, draw: values[::-1]),
     "a number times 1.1": _number(1.1),
     "a number times 0.9": _number(0.9),
     "another edge of boxes": _another_edge,

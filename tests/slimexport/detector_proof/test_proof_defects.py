@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimexport.detector_proof.inside import Inside
 from slimtrain.models.detector import FASTER, MASK, DetectorSettings
+from tests.support.detector_defects import Change, after, caught, flipped
 from tests.support.detector_files import DetectorFile, detector_file, written
 from tests.support.export_helpers import edit_weight
 
@@ -35,15 +35,6 @@ MASK_WEIGHTS = {
     "mask transposed": "roi_heads.mask_predictor.conv5_mask",
     "mask predictor": "roi_heads.mask_predictor.mask_fcn_logits",
 }
-Change = Callable[[onnx.ModelProto], object]
-
-
-def caught(file: DetectorFile, folder: Path, change: Change, *words: str) -> None:
-    model = file.copy()
-    change(model)
-    parts = file.prove(model, folder)
-    assert not parts.right
-    assert any(word in parts.fault for word in words) or not words, parts.fault
 
 
 def caught_with(file: DetectorFile, folder: Path, settings: DetectorSettings, *words: str) -> None:
@@ -58,26 +49,6 @@ def caught_with(file: DetectorFile, folder: Path, settings: DetectorSettings, *w
     parts = file.prove(model, folder)
     assert not parts.right
     assert any(word in parts.fault for word in words) or not words, parts.fault
-
-
-def flipped(file: DetectorFile, folder: Path, module: str, *words: str) -> None:
-    """The largest weight that changes anything: what reads a channel that is zero everywhere does not."""
-    right = Inside(file.model).run(file.images)
-    for rank in range(30):
-
-        def flip(array: NDArray[np.float32], rank: int = rank) -> None:
-            place = np.abs(array).ravel().argsort()[-1 - rank]
-            array.ravel()[place] *= -1
-
-        model = file.copy()
-        edit_weight(model, f"{module}.weight", flip)
-        wrong = Inside(model).run(file.images)
-        if any(not np.array_equal(wrong[name], values) for name, values in right.items()):
-            parts = file.prove(model, folder)
-            assert not parts.right
-            assert any(word in parts.fault for word in words) or not words, parts.fault
-            return
-    pytest.fail(f"no weight of {module} changes anything")
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
@@ -178,20 +149,6 @@ def test_a_level_that_reads_another_s_map_is_caught(level: int, tmp_path: Path) 
         change(model)
 
     caught(detector_file(FASTER), tmp_path, moved)
-
-
-def after(name: str, how: Callable[[str, str], list[onnx.NodeProto]]) -> Change:
-    """Something done to a value that all who read it read instead."""
-
-    def change(model: onnx.ModelProto) -> None:
-        inner = f"{name}.before"
-        place = next(number for number, node in enumerate(model.graph.node) if name in node.output)
-        for node in model.graph.node:
-            node.output[:] = [inner if value == name else value for value in node.output]
-        for number, node in enumerate(how(inner, name), 1):
-            model.graph.node.insert(place + number, node)
-
-    return change
 
 
 def coupled(before: str, name: str) -> list[onnx.NodeProto]:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from slimtrain.detection.fixed import keypoints
 from slimtrain.models.detector import KEYPOINT
-from tests.slimexport.detector_proof.test_proof_defects import after, caught, flipped
+from tests.support.detector_defects import after, caught, flipped
 from tests.support.detector_files import detector_file, written
 from tests.support.export_helpers import edit_weight
 

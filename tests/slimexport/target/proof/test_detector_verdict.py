@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
 import slimexport
 from slimexport.detectors.form import Detecting
+from slimexport.onnx_files.runner import onnx_runner
 from slimexport.request import Proof
+from slimexport.target.errors import BundleError
 from slimexport.target.manifest import read_manifest
 from slimexport.target.proof.detector_verdict import held_to_detections
 from slimexport.target.reference import probes_of, read_reference
 from slimexport.target.runners import Given
+from tests.support.export_helpers import edit_weight
 from tests.support.exported_detectors import detector_checkpoint
 
 
@@ -59,6 +66,55 @@ def test_what_is_detected_otherwise_fails(bundle: Path, output: str, passes: boo
     assert changed.probes.detector is not None
     check = held_to_detections(changed, changed.probes, changed.probes.detector, 1e-4, 0)
     assert check.passed == passes and (check.reason is None) == passes
+
+
+BOXES = "roi_heads.box_predictor.bbox_pred.weight"
+
+
+def _scaled(array: NDArray[np.float32]) -> None:
+    array *= 1.05
+
+
+def _codes_exchanged(array: NDArray[np.float32]) -> None:
+    """Each class has the next one's."""
+    array[4:] = np.roll(array[4:], 4, 0)
+
+
+def _x_and_y_exchanged(array: NDArray[np.float32]) -> None:
+    array[:] = array.reshape(-1, 4, array.shape[1])[:, [1, 0, 3, 2]].reshape(array.shape)
+
+
+@pytest.mark.parametrize("change", [None, _scaled, _codes_exchanged, _x_and_y_exchanged])
+def test_boxes_that_are_off_a_little_are_no_ties(
+    bundle: Path, change: Callable[[NDArray[np.float32]], None] | None, tmp_path: Path
+) -> None:
+    """Of classes with equal scores, on boxes that overlap what they should be: however many ties there were before."""
+    manifest = read_manifest(bundle)
+    (artifact,) = manifest.artifacts
+    model = onnx.load(bundle / artifact.file)
+    if change is not None:
+        edit_weight(model, BOXES, change)
+    path = tmp_path / "changed.onnx"
+    onnx.save(model, path)
+    probes = probes_of(bundle, manifest, artifact, read_reference(bundle))
+    assert probes.detector is not None and probes.near is not None
+    check = held_to_detections(onnx_runner(path, "fp32"), probes, probes.detector, 1e-4, 100)
+    assert check.passed == (change is None), check.reason
+
+
+def test_a_reference_without_near_equals_is_one_of_earlier_versions(bundle: Path) -> None:
+    changed = Changed(bundle, "boxes")
+    probes = replace(changed.probes, near=None)
+    assert probes.detector is not None
+    assert not held_to_detections(changed, probes, probes.detector, 1e-4, 0).passed
+    assert held_to_detections(Changed(bundle, "nothing"), probes, probes.detector, 1e-4, 0).passed
+
+
+def test_near_equals_of_other_images_are_a_message(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    reference = read_reference(bundle)
+    with pytest.raises(BundleError, match="its near_x0_5 are"):
+        probes_of(bundle, manifest, manifest.artifacts[0], {**reference, "near_x0_5.open": np.zeros((1, 5), bool)})
 
 
 def test_raw_boxes_are_held_to_their_numbers(tmp_path: Path) -> None:
