@@ -68,9 +68,10 @@ def _fault(plugin: onnx.NodeProto, model: onnx.ModelProto, settings: DetectorSet
     if odd := sorted(told.keys() ^ expected.keys()):
         return f"its {OPERATOR} and what it should be told differ in {', '.join(odd)}"
     for name, value in expected.items():
-        near = isinstance(value, float) and isinstance(told[name], float) and abs(told[name] - value) <= ROUNDING
-        if type(told[name]) is not type(value) or not (near or told[name] == value):
-            return f"its {OPERATOR} has {name} {quoted(told[name])}, expected {quoted(value)}"
+        own = told[name]
+        near = isinstance(value, float) and isinstance(own, float) and abs(own - value) <= ROUNDING
+        if type(own) is not type(value) or not (near or own == value):
+            return f"its {OPERATOR} has {name} {quoted(own)}, expected {quoted(value)}"
     return ""
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import slimexport
 from slimexport.detectors.form import Detecting
@@ -16,26 +14,10 @@ from slimexport.request import Proof
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.base.packages import is_installed
+from tests.support.coco_pictures import NAMES, coco_folder
 from tests.support.exported_detectors import detector_checkpoint
 
-NAMES = ("one", "two", "three")
 needed = pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="needs the extra detection")
-
-
-def coco_folder(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
-    """Four images of two sizes, an object on each."""
-    images, boxes = [], []
-    (folder / "val").mkdir(parents=True)
-    for number in range(1, 5):
-        width, height = (96, 64) if number % 2 else (50, 80)
-        picture = Image.effect_noise((width, height), 60).convert("RGB")
-        picture.save(folder / "val" / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
-        box = {"bbox": [10, 10, 30, 25], "area": 750, "iscrowd": 0}
-        boxes.append({"id": number, "image_id": number, "category_id": 1 + number % 3, **box})
-    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-    (folder / "val.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
-    return folder
 
 
 @needed
