@@ -98,8 +98,8 @@ def _patches(draw: np.random.Generator, shape: tuple[int, ...], hill: bool) -> A
     """Numbers [B, A, C, h, w] that are much alike within blocks of places, or fall from a place on."""
     images, _, classes, height, width = shape
     if hill:
-        down, along = np.indices((height, width), np.float32) - np.float32([[[height // 2]], [[width // 2]]])
-        return np.asarray(-np.hypot(down, along) + 0.5 * draw.standard_normal(shape, np.float32))
+        down, along = np.indices((height, width), np.float32)
+        return np.asarray(-np.hypot(down - height // 2, along - width // 2) + 0.5 * draw.standard_normal(shape, np.float32))
     coarse = draw.standard_normal((images, 1, classes, -(-height // BLOCK), -(-width // BLOCK)), np.float32)
     blocks = coarse.repeat(BLOCK, -2).repeat(BLOCK, -1)[..., :height, :width]
     return np.asarray(blocks + 0.5 * draw.standard_normal(shape, np.float32))

@@ -63,14 +63,15 @@ def _fault(plugin: onnx.NodeProto, model: onnx.ModelProto, settings: DetectorSet
         return f"its {OPERATOR} has {len(plugin.input)} inputs, of {quoted(plugin.domain)}, expected {len(RAW)}, of {PLUGINS}"
     if tuple(plugin.output) != PLUGIN_OUTPUTS or not set(PLUGIN_OUTPUTS) <= set(given) or read & set(PLUGIN_OUTPUTS):
         return f"its outputs are {quoted(given)}, expected {', '.join(PLUGIN_OUTPUTS)}, as {OPERATOR} gives them"
-    told = {one.name: _plain(helper.get_attribute_value(one)) for one in plugin.attribute}
+    attributes = {one.name: _plain(helper.get_attribute_value(one)) for one in plugin.attribute}
     expected = expected_attributes(settings)
-    if odd := sorted(told.keys() ^ expected.keys()):
+    if odd := sorted(attributes.keys() ^ expected.keys()):
         return f"its {OPERATOR} and what it should be told differ in {', '.join(odd)}"
     for name, value in expected.items():
-        near = isinstance(value, float) and isinstance(told[name], float) and abs(told[name] - value) <= ROUNDING
-        if type(told[name]) is not type(value) or not (near or told[name] == value):
-            return f"its {OPERATOR} has {name} {quoted(told[name])}, expected {quoted(value)}"
+        own = attributes[name]
+        near = isinstance(value, float) and isinstance(own, float) and abs(own - value) <= ROUNDING
+        if type(own) is not type(value) or not (near or own == value):
+            return f"its {OPERATOR} has {name} {quoted(own)}, expected {quoted(value)}"
     return ""
 
 

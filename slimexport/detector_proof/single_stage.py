@@ -101,15 +101,15 @@ class SingleStageProving(Proving):
 
     def _choices(self, values: Mapping[str, Array], where: str) -> None:
         form = of_single_stage(self.settings, self.image_size)
-        own = {name: torch.from_numpy(values[name]) for name in form.input_shapes}
-        maps = {name: tensor.double() for name, tensor in own.items()}
+        single = {name: torch.from_numpy(values[name]) for name in form.input_shapes}
+        maps = {name: tensor.double() for name, tensor in single.items()}
         if self.raw:
             raw = RawSingleStage(self.settings, self.image_size).double()(*maps.values())
             self._near(values, {name: tensor.numpy() for name, tensor in raw.items()}, where)
             return
         settled = values[SETTLED].astype(bool)
         # Near-equals in another order may take more rounds: of one precision alone that is no fault.
-        wrong = (form(*own.values())[SETTLED] & form.double()(*maps.values())[SETTLED]).numpy() & ~settled
+        wrong = (form(*single.values())[SETTLED] & form.double()(*maps.values())[SETTLED]).numpy() & ~settled
         if wrong.any():  # else nothing below would be judged
             self.parts.refuse(f"{where} it says that {int(wrong.sum())} of {len(wrong)} are not settled, which are")
         limits, judged = anchor_limits(self.settings, self.image_size), Judged()

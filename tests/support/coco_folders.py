@@ -7,8 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+NAMES = ("one", "two", "three")
 
-def coco_folder(folder: Path, names: tuple[str, ...] = ("one", "two", "three")) -> Path:
+
+def coco_folder(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     """Four images of two sizes, an object on each."""
     images, boxes = [], []
     (folder / "val").mkdir(parents=True)
