@@ -32,6 +32,11 @@ LEEWAY = 4.0  # times what roundings that fall otherwise were seen to change
 NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
 
 
+def is_weighed(row: Precision) -> bool:
+    """Whether detections in these numbers are held to others as a whole, and not one by one."""
+    return row.number in LEAST_ALIKE
+
+
 def likeness(pairs: Sequence[Pair]) -> float:
     """How far detections [B, ...] of both sides cover each other, the worst of all images: 1 where they are the same, or there
     are none. Each counts by its score, with one of its class on the other side as far as both overlap; NaN of another
