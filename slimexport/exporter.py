@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from slimexport.detectors.form import AS_TRAINED, Detecting
 from slimexport.detectors.steps import Measuring, check_sources, detected_images, opened_detector, precision_of, source_of
 from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
-from slimexport.onnx_files.methods import INT8_IMAGES
+from slimexport.onnx_files.methods import usual_images
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
 from slimexport.probes.choosing import Chosen, choose, far_reaching, most_others, others
@@ -260,7 +261,8 @@ def _calibrate(
         log.warning("every width asked for has statistics in the checkpoint: --calibration-data is not used")
     if not calibrated:
         return None
-    batches = source.batches(images.batch_size, images.most or INT8_IMAGES, "int8")
+    most = images.most or usual_images(math.prod(preprocessing.input_shape[1:]))
+    batches = source.batches(images.batch_size, most, "int8")
     return Calibration.of(batches, images.int8_method, weight_bits(images.int8_weight_bits), images.int8_target)
 
 

@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.cells.cell import Cell, CellRunner, WrongOutput
-from slimexport.target.precision import Difference, Direction, row_of
+from slimexport.target.precision import Difference, Direction, Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare, cosine, directed, least_spread
 from slimexport.target.proof.detections import Rules, agreement_of
+from slimexport.target.proof.own_detections import is_weighed, near_detections
 from slimexport.target.proof.running import run_on_probes
 from slimexport.target.proof.verify import MIN_SPREAD, recorded_tolerance
 from slimexport.target.reference import Probes
+from slimexport.target.verification import PASSED, Verification
 
 
 class Reference(NamedTuple):
@@ -27,7 +29,7 @@ class Reference(NamedTuple):
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     """Compare a runner's outputs with a reference. An int8 network is held to a cosine instead. Of several
-    outputs all must be right. Detections are matched one to one.
+    outputs all must be right. Detections are matched one to one, of fewer bits weighed as a whole.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
     warning where the reference proves nothing, else "". Raises WrongOutput.
@@ -37,7 +39,7 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     names = directed(probes) if isinstance(proof, Direction) else []
     pairs = run_on_probes(runner.logits, probes, probes.batches(cell.batch))
     if rules is not None:
-        return _check_detections(pairs, rules, proof, recorded)
+        return _check_detections(pairs, rules, row_of(cell.precision), recorded)
     for pair in pairs:
         its = f"its output {pair.name}" if len(pairs) > 1 else "its output"
         shapes = list(pair.output.shape), list(pair.expected.shape)
@@ -63,12 +65,17 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     return ""
 
 
-def _check_detections(pairs: Sequence[Pair], rules: Rules, proof: Difference | Direction, recorded: float | None) -> str:
-    tolerance = proof.tolerance if isinstance(proof, Direction) else recorded_tolerance(proof, recorded)
-    agreement = agreement_of(pairs, rules, tolerance)
-    if not agreement.right:
-        raise WrongOutput(f"its detections are not the bundle's reference's: {agreement.why}. {ADVICE}")
-    if not agreement.detections:
+def _check_detections(pairs: Sequence[Pair], rules: Rules, row: Precision, recorded: float | None) -> str:
+    if is_weighed(row):
+        held = near_detections(pairs, rules, row, Verification(status=PASSED))
+        right, why, detections = held.passed, held.reason, held.detections
+    else:
+        assert isinstance(row.proof, Difference)
+        agreement = agreement_of(pairs, rules, recorded_tolerance(row.proof, recorded))
+        right, why, detections = agreement.right, agreement.why, agreement.detections
+    if not right:
+        raise WrongOutput(f"its detections are not the bundle's reference's: {why}. {ADVICE}")
+    if not detections:
         return "its output is not proven right: nothing is detected in the bundle's probe images. Export with --verify-data."
     return ""
 

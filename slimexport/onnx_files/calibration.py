@@ -5,6 +5,7 @@ Ranges are measured on most of the images; the others judge which way of taking 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from slimtrain.data.images import Images, Preprocessing, open_source
 
 _Written = tuple[onnx.ModelProto, Recorded]
 HELD_BACK = 5  # every fifth image judges the methods
+AT_ONCE, PIXELS_AT_ONCE = 8, 2**20  # images that are run together: 8 up to 362 x 362, one of 800 x 1344
 
 
 def calibration_batches(
@@ -65,8 +67,9 @@ class Calibration:
         return METHODS if self.method == AUTO else (self.method,)
 
 
-def _batched(images: list[Images], size: int = 8) -> list[Images]:
+def _batched(images: list[Images]) -> list[Images]:
     """Small batches: all activations of one are in memory at once."""
+    size = max(1, min(AT_ONCE, PIXELS_AT_ONCE // max(1, math.prod(images[0].shape[1:])))) if images else AT_ONCE
     return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
 
 

@@ -32,21 +32,21 @@ SPREAD = {  # heads that nobody trained rank all alike
 }
 
 
-def small_slimmable_detector(kind: str = FASTER, seed: int = 0) -> SlimmableNetwork:
-    """Of two widths, 3 classes, images of 64 x 64."""
+def small_slimmable_detector(kind: str = FASTER, seed: int = 0, family: str = "s") -> SlimmableNetwork:
+    """Of two widths (`us`: of all between them), 3 classes, images of 64 x 64."""
     with torch.random.fork_rng():
         module = quick_detector(kind, seed)
     with torch.no_grad():
         for name, factor in SPREAD.items():
             module.get_parameter(name).mul_(factor)
-    return slimmable_detector(module.eval(), WIDTHS, order="none", image_size=SIZE).eval()
+    return slimmable_detector(module.eval(), WIDTHS, family=family, order="none", image_size=SIZE).eval()
 
 
-def detector_checkpoint(folder: Path, kind: str = FASTER, class_names: tuple[str, ...] = ()) -> Path:
+def detector_checkpoint(folder: Path, kind: str = FASTER, class_names: tuple[str, ...] = (), family: str = "s") -> Path:
     """Its file in a folder."""
     path = folder / f"{kind}.pt"
     mean, std = (0.5,) * 3, (0.25,) * 3
-    save(small_slimmable_detector(kind), path, image_size=SIZE, mean=mean, std=std, class_names=class_names)
+    save(small_slimmable_detector(kind, family=family), path, image_size=SIZE, mean=mean, std=std, class_names=class_names)
     return path
 
 

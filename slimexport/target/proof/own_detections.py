@@ -32,6 +32,11 @@ LEEWAY = 4.0  # times what roundings that fall otherwise were seen to change
 NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
 
 
+def is_weighed(row: Precision) -> bool:
+    """Whether detections in these numbers are held to others as a whole, and not one by one."""
+    return row.number in LEAST_ALIKE
+
+
 def likeness(pairs: Sequence[Pair]) -> float:
     """How far detections [B, ...] of both sides cover each other, the worst of all images: 1 where they are the same, or there
     are none. Each counts by its score, with one of its class on the other side as far as both overlap; NaN of another
@@ -71,7 +76,9 @@ def held_to_near_detections(runner: Runner, probes: Probes, row: Precision) -> V
     rules = _rules(probes)
     check = Verification(status=PASSED, backend=runner.backend, probes=len(probes.images))
     held = [near_detections(pairs, rules, row, check) for pairs in run_apart(runner, probes)]
-    return min(held, key=lambda one: (one.passed, one.alike or 0.0))
+    last = min(held, key=lambda one: (one.passed, one.alike or 0.0))
+    lacking = None if last.alike is None else 1 - last.alike
+    return replace(last, max_rel_error=lacking, tolerance=1 - LEAST_ALIKE[row.number])
 
 
 def held_to_own_detections(

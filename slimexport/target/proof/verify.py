@@ -28,7 +28,7 @@ from slimexport.target.proof.comparing import (
 )
 from slimexport.target.proof.detector_verdict import TENSORRT_S, held_to_detections, is_tensorrt_s
 from slimexport.target.proof.differences import worst_differences
-from slimexport.target.proof.own_detections import held_to_near_detections, held_to_own_detections
+from slimexport.target.proof.own_detections import held_to_near_detections, held_to_own_detections, is_weighed
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
 from slimexport.target.reference import Own, Probes, batches_of, more_probes_of, own_of, probes_of, read_reference
@@ -212,7 +212,7 @@ def held_to_more(runner: Runner, more: Probes, check: Verification) -> Verificat
 
 def _held_to_reference(runner: Runner, probes: Probes, artifact: Artifact) -> Verification:
     proof, recorded = row_of(artifact.precision).proof, artifact.verification
-    if probes.detector is not None and row_of(artifact.precision).name != EXACT:
+    if probes.detector is not None and is_weighed(row_of(artifact.precision)):
         return held_to_near_detections(runner, probes, row_of(artifact.precision))
     if probes.detector is not None and isinstance(proof, Difference):
         tolerance = recorded_tolerance(proof, recorded.tolerance)

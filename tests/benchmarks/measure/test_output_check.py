@@ -90,7 +90,7 @@ def detections(*, shift: float = 0.0, swapped: bool = False, none: bool = False)
     return {name: np.zeros_like(values) for name, values in detected.items()} if none else detected
 
 
-def checked(given: dict[str, Array], expected: dict[str, Array], batch: int = 2) -> str:
+def checked(given: dict[str, Array], expected: dict[str, Array], batch: int = 2, precision: str = "fp32") -> str:
     def logits(images: Array) -> Array:
         which: Any = [int(np.abs(PROBES - image).sum((1, 2, 3)).argmin()) for image in images]
         rows: Any = {name: values[which] for name, values in given.items()}
@@ -98,12 +98,21 @@ def checked(given: dict[str, Array], expected: dict[str, Array], batch: int = 2)
 
     runner = FakeRunner(Machine(), "a", Behaviour(logits=logits))
     probes = Probes.of(PROBES[:2], *expected.values(), names=tuple(expected))
-    return check_output(runner, cell(batch=batch), Reference(probes, None, RULES))
+    return check_output(runner, cell(precision=precision, batch=batch), Reference(probes, None, RULES))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_detections_are_matched_one_to_one(batch: int) -> None:
     assert checked(detections(shift=1e-3), detections(), batch) == ""  # of 64 px 1e-4 are allowed
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-cpu"])
+def test_detections_of_fewer_bits_are_weighed_as_a_whole(precision: str) -> None:
+    assert checked(detections(shift=0.5), detections(), precision=precision) == ""
+    for wrong in ({"shift": 9.0}, {"swapped": True}, {"none": True}):
+        with pytest.raises(WrongOutput, match="are not the bundle's reference's: its detections are like the network's to"):
+            checked(detections(**wrong), detections(), precision=precision)
+    assert "nothing is detected" in checked(detections(none=True), detections(none=True), precision=precision)
 
 
 @pytest.mark.parametrize("wrong", [{"shift": 0.1}, {"swapped": True}, {"none": True}])

@@ -118,6 +118,21 @@ def test_a_file_that_was_changed_is_caught_without_a_checkpoint(
     assert artifact.verification.status == "failed", artifact.verification
 
 
+def test_any_width_of_a_universally_slimmable_detector_has_fewer_bits(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    np.save(tmp_path / "noise.npy", draw.standard_normal((10, 3, SIZE, SIZE)).astype(np.float32))
+    manifest = slimexport.export(
+        detector_checkpoint(tmp_path, family="us"),
+        widths=[0.7],
+        precisions=("fp16", "int8"),
+        calibration=CalibrationImages(tmp_path / "noise.npy", int8_target="cpu"),
+        output_dir=tmp_path / "bundle",
+        proof=Proof(probes=2),
+    )
+    assert [(artifact.width, artifact.precision) for artifact in manifest.artifacts] == [(0.7, "fp16"), (0.7, "int8-cpu")]
+    assert all(artifact.verification.status == "passed" for artifact in manifest.artifacts)
+
+
 def test_files_that_choose_nothing_have_no_fewer_bits(tmp_path: Path) -> None:
     path = detector_checkpoint(tmp_path)
     with pytest.raises(UserError, match=r"--precision fp16: with --nms none .* Expected --nms fixed or onnx, or fp32"):

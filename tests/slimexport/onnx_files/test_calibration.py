@@ -10,6 +10,7 @@ from torch import nn
 
 from slimexport.onnx_files.calibration import Calibrated, Calibration, MethodChoice, Scheme, agreement, integers, symmetric
 from slimexport.onnx_files.integers import integer_values, to_integers
+from slimexport.onnx_files.methods import usual_images
 from slimexport.onnx_files.quantize import quantize, quantized_inputs
 from slimexport.onnx_files.ranges import activation_scales, intervals, measure_ranges
 from slimtrain.base.errors import UserError
@@ -122,3 +123,11 @@ def test_a_choice_needs_images_on_both_sides() -> None:
         choose_method(model, [images()], [])
     with pytest.raises(UserError, match="not finite"):
         choose_method(model, [images()], [images() * np.float32(np.inf)])
+
+
+def test_large_images_are_fewer_and_run_one_by_one() -> None:
+    assert usual_images(224 * 224) == 512 and usual_images(800 * 1344) == 62 and usual_images(2**24) == 32
+    large = Calibration.of([np.zeros((5, 1, 800, 1344), np.float32)], "max")
+    assert [len(batch) for batch in large.fit] == [1] * 4 and [len(batch) for batch in large.held] == [1]
+    small = Calibration.of([np.zeros((15, 1, 32, 32), np.float32)], "max")
+    assert [len(batch) for batch in small.fit] == [8, 4] and [len(batch) for batch in small.held] == [3]

@@ -136,6 +136,7 @@ def test_where_the_same_runtime_runs_it_it_gives_the_same(monkeypatch: pytest.Mo
 def test_a_file_is_held_to_the_reference_too() -> None:
     right = held_to_near_detections(Giving(ROWS), probes(ROWS), row_of("fp16"))
     assert (right.status, right.alike, right.backend, right.probes) == ("passed", 1, "somewhere", 2)
+    assert right.max_rel_error == 0 and right.tolerance == pytest.approx(0.1)
     assert held_to_near_detections(Giving(ROWS[:1]), probes(ROWS), row_of("fp16")).status == "failed"
     raw = Probes(probes(ROWS).images, probes(ROWS).expected, None)
     with pytest.raises(BundleError, match="gives no detections"):
