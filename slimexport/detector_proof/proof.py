@@ -227,7 +227,9 @@ class Proving:
             if not self.parts.cosine <= alike:
                 self.parts.cosine, self.parts.part = alike, name
             if not alike >= LEAST_COSINE:
-                self.parts.refuse(f"{where} its {name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})")
+                self.parts.refuse(
+                    f"{where} its {name} has a cosine of {alike:.3f} with the network's (at least {LEAST_COSINE})"
+                )
 
     def _heads(self, values: Mapping[str, Array]) -> None:
         """What heads give of the file's own regions."""

@@ -18,7 +18,7 @@ from slimexport.target.reference import probes_of, read_reference
 from slimexport.target.runners import Given
 from slimtrain.base.packages import is_installed
 from slimtrain.models.detector import KEYPOINT
-from tests.support.coco_folders import coco_folder
+from tests.support.coco_pictures import coco_folder
 from tests.support.exported_detectors import detector_checkpoint
 
 NAMES = ("one", "two", "three")

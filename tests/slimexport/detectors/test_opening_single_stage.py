@@ -19,7 +19,7 @@ from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
 from slimtrain.base.packages import is_installed
 from slimtrain.models.detector import FASTER, RETINA, SSDLITE
-from tests.support.coco_folders import coco_folder
+from tests.support.coco_pictures import coco_folder
 from tests.support.detector_files import SIZE
 from tests.support.export_helpers import edit_weight
 from tests.support.exported_detectors import detector_checkpoint

@@ -14,7 +14,7 @@ from slimexport.request import Proof
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
 from slimtrain.base.packages import is_installed
-from tests.support.coco_folders import NAMES, coco_folder
+from tests.support.coco_pictures import NAMES, coco_folder
 from tests.support.exported_detectors import detector_checkpoint
 
 needed = pytest.mark.skipif(not is_installed("faster_coco_eval"), reason="needs the extra detection")
