@@ -12,9 +12,7 @@ from __future__ import annotations
 import copy
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +28,7 @@ from slimexport.detector_proof.choices import LEEWAY, ROUNDING, Choosing, Judged
 from slimexport.detector_proof.drawn import SETS, drawn_values
 from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
+from slimexport.detector_proof.parts import Parts, likeness
 from slimexport.detector_proof.points import judge_points
 from slimexport.target.arrays import Array
 from slimexport.target.precision import EXACT, Direction, row_of
@@ -55,50 +54,9 @@ SEEN = 1.0  # a spread that narrows no tolerance
 LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
 
-@dataclass
-class Parts:
-    """What came of it: `ties` of so many `rows` that were chosen, the largest `error` of values, relative to their scale, in
-    `part`, the `tolerance` that this was held to, or the least `cosine` with what they should be, and the first `fault`, if
-    any. `exact`: what it was held against."""
-
-    rows: int = 0
-    ties: int = 0
-    error: float = 0.0
-    tolerance: float = 0.0
-    cosine: float = 1.0
-    part: str = ""
-    fault: str = ""
-    exact: Exact | None = None
-
-    @property
-    def right(self) -> bool:
-        return not self.fault
-
-    def refuse(self, fault: str) -> None:
-        self.fault = self.fault or fault
-
-
-def prove_parts(
-    path: Path | Inside,
-    network: SlimmableNetwork,
-    plan: ChannelPlan,
-    settings: DetectorSettings,
-    image_size: ImageSize,
-    images: Array,
-    precision: str = EXACT,
-) -> Parts:
-    """The parts of the file at `path`, of a two-stage detector (`settings` with its own thresholds) with masks, keypoints or
-    neither, on float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in
-    float64.
-
-    BundleError for a file that does not tell its inner values.
-    """
-    file = path if isinstance(path, Inside) else Inside.read(path, precision)
-    return Proving(file, network, plan, settings, image_size, images, precision).prove()
-
-
 class Proving:
-    """The proof of `prove_parts`, of a file whose inner values are in the open."""
+    """The proof of a two-stage detector's file (`settings` with its own thresholds) with masks, keypoints or neither, on
+    float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in float64."""
 
     def __init__(
         self,
@@ -403,23 +361,6 @@ class Proving:
 
     def _drawn(self, images: int, number: int) -> dict[str, Array]:
         return drawn_values(self.settings, self.image_size, images, number)
-
-
-def likeness(pairs: Sequence[Pair]) -> float:
-    """The cosine of outputs [rows, channels, ...] with what they should be, all together, both less the mean of each channel
-    there; NaN of another shape, and where something is not finite. Channels that are the same everywhere have no direction.
-
-    Levels of a pyramid are taken together: the last ones have a few places, whose differences may be less than a step."""
-    products = np.zeros(3)
-    for pair in pairs:
-        given, expected = pair.output.astype(np.float64), pair.expected.astype(np.float64)
-        if given.shape != expected.shape:
-            return float("nan")
-        common = expected.mean((0, *range(2, expected.ndim)), keepdims=True)
-        given, expected = given - common, expected - common
-        products += [(given * expected).sum(), (given * given).sum(), (expected * expected).sum()]
-    norms = float(np.sqrt(products[1] * products[2]))
-    return float(products[0] / norms) if norms else float(not products[1])
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

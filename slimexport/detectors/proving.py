@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 
 from slimexport.detector_proof.fewer_bits import prove_low_layers
-from slimexport.detector_proof.kinds import near_equals_of, prove_detector
+from slimexport.detector_proof.parts import Parts
 from slimexport.detector_proof.plugin import NOT_RUN
-from slimexport.detector_proof.proof import LEAST_COSINE, Parts
+from slimexport.detector_proof.proof import LEAST_COSINE
 from slimexport.detectors.form import TRT
+from slimexport.detectors.kinds import near_equals_of, prove_detector
 from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import TWIN, onnx_runner
 from slimexport.target.arrays import Array

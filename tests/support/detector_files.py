@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import torch
 
-from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.detector_proof.parts import Parts
+from slimexport.detectors.kinds import prove_detector
 from slimexport.onnx_files.graph_writer import write_graph
 from slimexport.target.arrays import Array
 from slimtrain.detection.backbones import resnet_stages
@@ -71,7 +72,7 @@ class DetectorFile:
         path = folder / "file.onnx"
         onnx.save(model, path)
         exact = copy.deepcopy(self.network).double()
-        return prove_parts(path, exact, exact.plan(self.width), self.settings, SIZE, self.images)
+        return prove_detector(path, exact, exact.plan(self.width), self.settings, SIZE, self.images)
 
 
 @lru_cache

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from slimexport.detector_proof.fewer_bits import LowLayers, prove_low_layers
-from slimexport.detector_proof.proof import Parts, prove_parts
+from slimexport.detector_proof.parts import Parts
+from slimexport.detectors.kinds import prove_detector
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
 from slimexport.target.precision import row_of
@@ -53,7 +54,7 @@ class LowFile:
         onnx.save(model, path)
         exact = copy.deepcopy(self.whole.network).double()
         plan = exact.plan(self.whole.width)
-        return prove_parts(path, exact, plan, self.whole.settings, SIZE, self.whole.images[:2], self.precision)
+        return prove_detector(path, exact, plan, self.whole.settings, SIZE, self.whole.images[:2], self.precision)
 
 
 def inner_of(model: onnx.ModelProto) -> dict[str, str]:

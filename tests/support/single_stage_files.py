@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import torch
 
-from slimexport.detector_proof.kinds import prove_detector
-from slimexport.detector_proof.proof import Parts
+from slimexport.detector_proof.parts import Parts
+from slimexport.detectors.kinds import prove_detector
 from slimexport.target.arrays import Array
 from slimtrain.checkpoints.own_layout import save
 from slimtrain.detection.backbones import resnet_stages

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from slimexport.detector_proof.kinds import prove_detector
+from slimexport.detector_proof.parts import Parts
 from slimexport.detector_proof.plugin import OPERATOR
-from slimexport.detector_proof.proof import Parts
+from slimexport.detectors.kinds import prove_detector
 from slimtrain.detection.fixed.plugin import PLUGIN_OUTPUTS
 from slimtrain.models.detector import FASTER, RETINA, SSDLITE
 from tests.support.detector_files import SIZE, DetectorFile, detector_file

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
-from slimexport.detector_proof.certainty import Certain, Uncertain, certain
 from slimexport.detector_proof.choices import Limits
+from slimexport.detector_proof.near.certainty import Certain, Uncertain, certain
 
 Floats = NDArray[np.float64]
 LIMITS = Limits(score=0.2, side=2.0, overlap=0.5, count=6, room=14)

@@ -8,10 +8,11 @@ import onnx
 
 from slimexport.detector_proof.exact import Exact
 from slimexport.detector_proof.inside import Inside
-from slimexport.detector_proof.near_anchors import near_anchors
-from slimexport.detector_proof.near_equals import near_equals
+from slimexport.detector_proof.near.anchors import near_anchors
+from slimexport.detector_proof.near.regions import near_equals
+from slimexport.detector_proof.parts import Parts
 from slimexport.detector_proof.plugin import without_plugin
-from slimexport.detector_proof.proof import Parts, Proving
+from slimexport.detector_proof.proof import Proving
 from slimexport.detector_proof.single_stage import SingleStageProving
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array

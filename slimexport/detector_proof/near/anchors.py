@@ -1,4 +1,4 @@
-"""Which detections of a single-stage detector hang on roundings: `near_equals.py` without proposals."""
+"""Which detections of a single-stage detector hang on roundings: `regions.py` without proposals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from slimexport.detector_proof.certainty import Uncertain, leading_for_certain
 from slimexport.detector_proof.choices import SCORE_MARGIN, Limits
 from slimexport.detector_proof.exact import Exact
-from slimexport.detector_proof.near_equals import Following, sigmoid_of
+from slimexport.detector_proof.near.certainty import Uncertain, leading_for_certain
+from slimexport.detector_proof.near.regions import Following, sigmoid_of
 from slimexport.detector_proof.single_stage import anchor_limits, by_place
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals

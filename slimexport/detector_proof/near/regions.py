@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from slimexport.detector_proof.candidates import detection_limits, proposal_limits
-from slimexport.detector_proof.certainty import Certain, Uncertain, certain, leading_for_certain
 from slimexport.detector_proof.choices import SCORE_MARGIN, Limits
 from slimexport.detector_proof.exact import Exact
+from slimexport.detector_proof.near.certainty import Certain, Uncertain, certain, leading_for_certain
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import COLUMNS, MOST_NUMBERS, NearEquals
 from slimtrain.base.image_size import ImageSize, sides

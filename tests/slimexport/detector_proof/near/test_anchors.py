@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from slimexport.detector_proof.exact import Exact
-from slimexport.detector_proof.near_anchors import near_anchors
-from slimexport.detector_proof.near_equals import NEAR_SHARE
+from slimexport.detector_proof.near.anchors import near_anchors
+from slimexport.detector_proof.near.regions import NEAR_SHARE
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import Pair

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slimexport.detector_proof.exact import Exact
-from slimexport.detector_proof.near_equals import NEAR_SHARE, near_equals
+from slimexport.detector_proof.near.regions import NEAR_SHARE, near_equals
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import Pair
