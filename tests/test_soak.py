@@ -124,10 +124,10 @@ def test_how_a_hurt_command_is_judged() -> None:
     assert judged_fault(ended(3), "", full) == judged_fault(ended(2), "", denied) == (REFUSED, "")
     assert judged_fault(ended(2), "", full)[0] == judged_fault(ended(3), "", denied)[0] == WRONG
     assert judged_fault(ended(2, ""), "", denied)[0] == WRONG
-    lasting, warning = Job((), "", value=28, lasting=True), "place/.b.partial-7: holds logs, which could not be moved back"
+    lasting, message = Job((), "", value=28, lasting=True), "place/.b.partial-7: holds logs, which could not be moved back"
     assert excused(".b.lock", ended(3), full)
-    assert excused(".b.partial-7", ended(3, warning), lasting), "the run after it gives it back, or is wrong"
-    assert not excused(".b.partial-7", ended(3), lasting) and not excused(".b.partial-7", ended(3, warning), full)
+    assert excused(".b.partial-7", ended(3, message), lasting), "the run after it gives it back, or is wrong"
+    assert not excused(".b.partial-7", ended(3), lasting) and not excused(".b.partial-7", ended(3, message), full)
 
 
 def test_a_class_takes_the_place_of_the_one_before() -> None:
