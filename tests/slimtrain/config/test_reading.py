@@ -15,8 +15,10 @@ from slimtrain.config.config import Config
 from slimtrain.config.reading import CONFIGS, config_names, read_config
 from slimtrain.models.published import GRIDS, PUBLISHED, published_spec
 
-DETECTING = ["detect_digits", *(f"s_{kind}_resnet50" for kind in ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet"))]
-DETECTING.append("s_ssdlite320_mobilenet_v3_large")
+DETECTING = (
+    *("detect_digits", "us_detect_digits", "s_ssdlite320_mobilenet_v3_large"),
+    *(f"s_{kind}_resnet50" for kind in ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet")),
+)
 CIFAR = ("us_mobilenet_v1_cifar10", "us_mobilenet_v1_cifar100", "s_mobilenet_v1_cifar10")
 
 
