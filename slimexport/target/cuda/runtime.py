@@ -207,7 +207,7 @@ class PinnedMemory(Resource):
         """The memory as an array of this NumPy type. It must not be used after the memory is released."""
         nbytes = int(np.prod(shape)) * np.dtype(number).itemsize
         assert nbytes <= self.nbytes
-        return np.frombuffer((ctypes.c_byte * nbytes).from_address(self.address), number).reshape(shape)
+        return np.ctypeslib.as_array((ctypes.c_byte * nbytes).from_address(self.address)).view(number).reshape(shape)
 
 
 class Stream(Resource):

@@ -126,11 +126,10 @@ def why_failed(check: Verification) -> str:
         return f"failed, {apart}"
     if check.least_cosine is not None:
         of = "" if check.output is None else f" of {check.output}"
-        if check.top1_agreement is None or check.least_top1_agreement is None:
-            return f"failed, cosine{of} {check.cosine:.4f}, expected at least {check.least_cosine:.4f}"
-        return (
-            f"failed, cosine{of} {check.cosine:.4f} and top-1 agreement {check.top1_agreement:.0%}, expected at least "
-            f"{check.least_cosine:.4f} and {check.least_top1_agreement:.0%}"
-        )
+        alike, expected = f"cosine{of} {check.cosine:.4f}", f"{check.least_cosine:.4f}"
+        if check.top1_agreement is not None and check.least_top1_agreement is not None:
+            alike += f" and top-1 agreement {check.top1_agreement:.0%}"
+            expected += f" and {check.least_top1_agreement:.0%}"
+        return f"failed, {alike}, expected at least {expected}"
     owner = "the logits' scale" if check.output is None else f"the scale of {check.output}"
     return f"failed, a difference of {check.max_rel_error:.1e} of {owner}, expected at most {check.tolerance:.0e}"

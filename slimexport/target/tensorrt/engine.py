@@ -33,8 +33,8 @@ from slimexport.target.tensorrt.plan_header import check_plan
 
 @dataclass(frozen=True)
 class Tensors:
-    """An engine's input and outputs: names, shapes without the batch (`outputs`: by name), their NumPy types (`numbers`, by name
-    too: 8.6 gives int32 where a network gives int64), and the batches that it takes."""
+    """An engine's input and outputs: names, shapes without the batch (`outputs`: by name), their NumPy types (`numbers`, too:
+    8.6 gives int32 where a network gives int64), and the batches that it takes."""
 
     input: str
     image_shape: tuple[int, ...]

@@ -55,8 +55,8 @@ def orders(
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to build. Export again.")
     if is_tensorrt_s(manifest.detector) and not has_efficient_nms(trt):
         raise MissingBackend(
-            f"{bundle}: its files end in {EFFICIENT_NMS}, a plugin of TensorRT 8 and 10, which {titled(trt)} lacks. Export with "
-            "--nms fixed, or build with one of those."
+            f"{bundle}: its files end in {EFFICIENT_NMS}, a plugin of TensorRT 8 and 10, which {titled(trt)} lacks. Export "
+            "with --nms fixed, or build with one of those."
         )
     files = {(artifact.name, artifact.precision): artifact for artifact in sources}
     for wanted in emissions:

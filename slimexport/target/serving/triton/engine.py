@@ -51,9 +51,8 @@ class Engine:
             kind = self._engine.get_tensor_dtype(one)
             number = next((known for its, known in NUMBERS.items() if kind == getattr(trt.DataType, its, None)), None)
             if number is None or (one == self._input and number != "float32"):
-                raise ValueError(
-                    f"{name}: {one} is {kind}, expected float32{'' if one == self._input else ' or whole numbers'}."
-                )
+                expected = "float32" if one == self._input else ", ".join(NUMBERS.values())
+                raise ValueError(f"{name}: {one} is {kind}, expected {expected}.")
             self._numbers[one] = np.dtype(number)
             numbers = self._largest * int(np.prod(largest[1:] if one == self._input else self._shapes[one]))
             self._memory[one] = self._cuda.memory(numbers * self._numbers[one].itemsize)
