@@ -25,11 +25,12 @@ def as_detections(pairs: Sequence[Pair]) -> list[Pair]:
     outputs, expected = ({pair.name: getattr(pair, side) for pair in pairs} for side in ("output", "expected"))
     if outputs.keys() != set(NAMES) or any(outputs[name].shape != expected[name].shape for name in NAMES):
         return list(pairs)
-    own, other = _plain(outputs), _plain(expected)
+    own, other = by_usual_names(outputs), by_usual_names(expected)
     return [Pair(name, own[name], other[name]) for name in own]
 
 
-def _plain(values: Mapping[str, Array]) -> dict[str, Array]:
+def by_usual_names(values: Mapping[str, Array]) -> dict[str, Array]:
+    """What the plugin gives of images: zeros behind the detections, classes from 1."""
     boxes, scores, classes = (values[name] for name in (ITS_BOXES, ITS_SCORES, ITS_CLASSES))
     count = values[ITS_COUNT][:, 0]
     there = np.arange(scores.shape[1]) < count[:, None]

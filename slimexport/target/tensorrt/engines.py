@@ -147,8 +147,9 @@ def _check_results(folder: Path, manifest: Manifest) -> None:
         if result.rows != 1 or result.dtype not in NUMBERS.values():
             numbers = ", ".join(NUMBERS.values())
             raise BundleError(
-                f"{folder}: its networks give {result.name}, {result.dtype} {list(result.shape)}; engines are run with outputs "
-                f"of one row for each image, of {numbers}. Use its ONNX files, or export a network without that output."
+                f"{folder}: its networks give {result.name}, {result.dtype} {list(result.shape)}; engines are run with "
+                f"outputs of one row for each image, of {numbers}. Use its ONNX files, or export a network without that "
+                "output."
             )
 
 
