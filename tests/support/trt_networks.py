@@ -37,17 +37,18 @@ def run_onnx(encoded: str, images: NDArray[Any]) -> Arrays:
     plugins = [node for node in model.graph.node if node.op_type == PLUGIN]
     if plugins:
         kept = [node for node in model.graph.node if node.op_type != PLUGIN]
+        others = [output for output in model.graph.output if output.name not in plugins[0].output]
         del model.graph.node[:], model.graph.output[:]
         model.graph.node.extend(kept)
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in plugins[0].input)
+        model.graph.output.extend([*others, *(onnx.ValueInfoProto(name=name) for name in plugins[0].input)])
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     given = dict(zip(names, session.run(None, {"input": np.ascontiguousarray(images)}), strict=True))
     if not plugins:
         return {name: np.asarray(array) for name, array in given.items()}
-    boxes, scores = (np.asarray(given[name]) for name in plugins[0].input)
+    boxes, scores = (np.asarray(given.pop(name)) for name in plugins[0].input)
     told = {one.name: helper.get_attribute_value(one) for one in plugins[0].attribute}
-    return efficient_nms(boxes, scores, told)
+    return efficient_nms(boxes, scores, told) | given
 
 
 def efficient_nms(boxes: NDArray[Any], scores: NDArray[Any], told: dict[str, Any]) -> Arrays:

@@ -23,10 +23,11 @@ def as_detections(pairs: Sequence[Pair]) -> list[Pair]:
     """Outputs as `agreement_of` and `likeness` take them: those of the plugin by the names and in the form of others, any
     others as they are; so too what is of another shape than the reference, for that to be told."""
     outputs, expected = ({pair.name: getattr(pair, side) for pair in pairs} for side in ("output", "expected"))
-    if outputs.keys() != set(NAMES) or any(outputs[name].shape != expected[name].shape for name in NAMES):
+    if not outputs.keys() >= set(NAMES) or any(outputs[name].shape != expected[name].shape for name in NAMES):
         return list(pairs)
     own, other = by_usual_names(outputs), by_usual_names(expected)
-    return [Pair(name, own[name], other[name]) for name in own]
+    named = [Pair(name, own[name], other[name]) for name in own]
+    return [*named, *(pair for pair in pairs if pair.name not in NAMES)]
 
 
 def by_usual_names(values: Mapping[str, Array]) -> dict[str, Array]:

@@ -28,7 +28,7 @@ from tests.support.trt_fake import VERSIONS
 from tests.support.trt_helpers import Machine, build, edit_manifest, engines_of, machine
 
 Defect = Callable[[NDArray[Any], int], NDArray[Any]]
-FIRST = "s_detector_x0_5"
+FIRST = "s_faster_rcnn_x0_5"
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +111,7 @@ def test_an_engine_of_fewer_bits_is_weighed_as_a_whole(
     precision: str, bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board, bundle = machine(monkeypatch, "8.6.0"), bundle_of("fixed")
-    half_a_pixel: Defect = lambda boxes, batch: boxes + 0.5 * (boxes != 0)
-    board.behaviour.defects = {"boxes": half_a_pixel}
+    board.behaviour.defects = {"boxes": lambda boxes, batch: boxes + 0.2 * (boxes != 0)}
     build(bundle, precisions=[precision])
     check = first_of(bundle).verification
     assert check.status == "passed" and check.least_alike == 0.9
@@ -132,11 +131,12 @@ def test_what_the_plugin_gives_is_held_to_the_network(
     version: str, bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies behind its detections is no matter, and its ONNX file was proven in part: the engine is proven whole."""
-    board, bundle = machine(monkeypatch, version), bundle_of("trt")
+    machine(monkeypatch, version)
+    bundle = bundle_of("trt")
+    assert {artifact.verification.status for artifact in read_manifest(bundle).of_format("onnx")} == {"partly"}
     build(bundle)
     check = first_of(bundle).verification
     assert check.status == "passed" and check.detections and check.reason is None
-    shutil.rmtree(bundle)
 
 
 def test_a_plugin_that_gives_other_classes_is_caught(
