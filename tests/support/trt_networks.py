@@ -47,14 +47,14 @@ def run_onnx(encoded: str, images: NDArray[Any]) -> Arrays:
     if not plugins:
         return {name: np.asarray(array) for name, array in given.items()}
     boxes, scores = (np.asarray(given.pop(name)) for name in plugins[0].input)
-    told = {one.name: helper.get_attribute_value(one) for one in plugins[0].attribute}
-    return efficient_nms(boxes, scores, told) | given
+    attributes = {one.name: helper.get_attribute_value(one) for one in plugins[0].attribute}
+    return efficient_nms(boxes, scores, attributes) | given
 
 
-def efficient_nms(boxes: NDArray[Any], scores: NDArray[Any], told: dict[str, Any]) -> Arrays:
+def efficient_nms(boxes: NDArray[Any], scores: NDArray[Any], attributes: dict[str, Any]) -> Arrays:
     """Boxes [B, N, 4] or [B, N, C, 4], scores [B, N, C]."""
     images, _, classes = scores.shape
-    most = told["max_output_boxes"]
+    most = attributes["max_output_boxes"]
     outputs = {
         "num_detections": np.zeros((images, 1), np.int32),
         "detection_boxes": np.full((images, most, 4), GARBAGE, np.float32),
@@ -66,9 +66,9 @@ def efficient_nms(boxes: NDArray[Any], scores: NDArray[Any], told: dict[str, Any
         for place in np.argsort(-scores[image], axis=None, kind="stable"):
             row, number = divmod(int(place), classes)
             box = boxes[image, row] if boxes.ndim == 3 else boxes[image, row, number]
-            if scores[image, row, number] < told["score_threshold"] or len(kept) == most:
+            if scores[image, row, number] < attributes["score_threshold"] or len(kept) == most:
                 break
-            if all(number != other or _overlap(box, its) <= told["iou_threshold"] for its, other in kept):
+            if all(number != other or _overlap(box, its) <= attributes["iou_threshold"] for its, other in kept):
                 at = len(kept)
                 outputs["detection_boxes"][image, at] = box
                 outputs["detection_scores"][image, at] = scores[image, row, number]

@@ -102,8 +102,8 @@ def test_what_is_wrong_at_one_batch_alone_is_caught(
     bundle_of: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = wrong({name: of_batch_of_four(change)}, machine(monkeypatch), bundle_of("fixed"))
-    assert any(words in told for words in said.split("|")), told
+    message = wrong({name: of_batch_of_four(change)}, machine(monkeypatch), bundle_of("fixed"))
+    assert any(words in message for words in said.split("|")), message
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
@@ -122,8 +122,8 @@ def test_an_engine_of_fewer_bits_that_names_other_classes_is_caught(
     bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other: Defect = of_batch_of_four(lambda labels: np.where(labels > 0, labels % 3 + 1, 0))
-    told = wrong({"labels": other}, machine(monkeypatch, "8.6.0"), bundle_of("fixed"), precisions=["fp16"])
-    assert "failed, its detections are like the network's to 0.00, expected at least 0.9: fp16 is too coarse" in told
+    message = wrong({"labels": other}, machine(monkeypatch, "8.6.0"), bundle_of("fixed"), precisions=["fp16"])
+    assert "failed, its detections are like the network's to 0.00, expected at least 0.9: fp16 is too coarse" in message
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "10.3.0"])
@@ -142,8 +142,8 @@ def test_what_the_plugin_gives_is_held_to_the_network(
 def test_a_plugin_that_gives_other_classes_is_caught(
     bundle_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = wrong({"detection_classes": lambda classes, batch: classes + 1}, machine(monkeypatch), bundle_of("trt"))
-    assert "failed, image 0: it gives class" in told
+    message = wrong({"detection_classes": lambda classes, batch: classes + 1}, machine(monkeypatch), bundle_of("trt"))
+    assert "failed, image 0: it gives class" in message
 
 
 @pytest.mark.parametrize("version", ["11.4.0"])
