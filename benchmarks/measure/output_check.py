@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.cells.cell import Cell, CellRunner, WrongOutput
-from slimexport.target.precision import Difference, Direction, Precision, row_of
+from slimexport.target.near_equals import NearEquals
+from slimexport.target.precision import Difference, Direction, row_of
 from slimexport.target.proof.comparing import Pair, compare, cosine, directed, least_spread
 from slimexport.target.proof.detections import Rules, agreement_of
 from slimexport.target.proof.own_detections import is_weighed, near_detections
+from slimexport.target.proof.plugin_detections import as_detections
 from slimexport.target.proof.running import run_on_probes
 from slimexport.target.proof.verify import MIN_SPREAD, recorded_tolerance
 from slimexport.target.reference import Probes
@@ -29,7 +31,8 @@ class Reference(NamedTuple):
 
 def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     """Compare a runner's outputs with a reference. An int8 network is held to a cosine instead. Of several
-    outputs all must be right. Detections are matched one to one, of fewer bits weighed as a whole.
+    outputs all must be right. Detections are matched one to one, those of fewer bits
+    weighed as a whole.
 
     Every place of the batch is compared: the probes are repeated until they fill it, or run in several batches. Returns a
     warning where the reference proves nothing, else "". Raises WrongOutput.
@@ -37,9 +40,10 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     probes, recorded, rules = reference
     proof = row_of(cell.precision).proof
     names = directed(probes) if isinstance(proof, Direction) else []
-    pairs = run_on_probes(runner.logits, probes, probes.batches(cell.batch))
+    batches = probes.batches(cell.batch)
+    pairs = run_on_probes(runner.logits, probes, batches)
     if rules is not None:
-        return _check_detections(pairs, rules, row_of(cell.precision), recorded)
+        return _check_detections(as_detections(pairs), rules, cell.precision, recorded, probes.near_of(batches))
     for pair in pairs:
         its = f"its output {pair.name}" if len(pairs) > 1 else "its output"
         shapes = list(pair.output.shape), list(pair.expected.shape)
@@ -65,14 +69,17 @@ def check_output(runner: CellRunner, cell: Cell, reference: Reference) -> str:
     return ""
 
 
-def _check_detections(pairs: Sequence[Pair], rules: Rules, row: Precision, recorded: float | None) -> str:
-    if is_weighed(row):
-        held = near_detections(pairs, rules, row, Verification(status=PASSED))
-        right, why, detections = held.passed, held.reason, held.detections
-    else:
+def _check_detections(
+    pairs: Sequence[Pair], rules: Rules, precision: str, recorded: float | None, near: NearEquals | None
+) -> str:
+    row = row_of(precision)
+    if not is_weighed(row):
         assert isinstance(row.proof, Difference)
-        agreement = agreement_of(pairs, rules, recorded_tolerance(row.proof, recorded))
+        agreement = agreement_of(pairs, rules, recorded_tolerance(row.proof, recorded), near)
         right, why, detections = agreement.right, agreement.why, agreement.detections
+    else:
+        check = near_detections(pairs, rules, row, Verification(status=PASSED))
+        right, why, detections = check.passed, check.reason or "", check.detections or 0
     if not right:
         raise WrongOutput(f"its detections are not the bundle's reference's: {why}. {ADVICE}")
     if not detections:

@@ -6,7 +6,6 @@ runners differ in it only.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -21,7 +20,6 @@ from slimexport.target.runners import Given, alone
 
 MOST_BUFFERS = 256  # each has a graph or a binding of its own; of images of 224 x 224, 256 exceed every cache
 MEMORY_SHARE = 1 / 16  # of what is free: the other widths of a group are open too
-FLOAT_BYTES = 4
 
 Launch = Callable[[], None]
 
@@ -37,7 +35,8 @@ class OnGpu:
     """A cell's inputs on the device, and its outputs, by name of these shapes for each image; with `transfers`, page-locked
     memory for both.
 
-    `resources` releases everything. `memory`: of the outputs where the caller has it already. Raises CudaError.
+    `resources` releases everything. `memory`: of the outputs where the caller has it already; `numbers`: their NumPy types,
+    float32 by default. Raises CudaError.
     """
 
     def __init__(
@@ -49,6 +48,7 @@ class OnGpu:
         transfers: bool,
         resources: ExitStack,
         memory: Mapping[str, DeviceMemory] | None = None,
+        numbers: Mapping[str, str] | None = None,
     ) -> None:
         cuda, enter = stream.cuda, resources.enter_context
         self.stream, self.cell, self.transfers = stream, cell, transfers
@@ -57,9 +57,8 @@ class OnGpu:
         self.inputs = [enter(cuda.memory(image.nbytes)) for image in images]
         self.first = images[0]
         self.shapes = {name: (cell.batch, *shape) for name, shape in outputs.items()}
-        self.outputs = memory or {
-            name: enter(cuda.memory(FLOAT_BYTES * math.prod(shape))) for name, shape in self.shapes.items()
-        }
+        self.numbers = dict.fromkeys(outputs, "float32") if numbers is None else numbers
+        self.outputs = memory or {name: enter(cuda.memory(array.nbytes)) for name, array in self._empty().items()}
         for place, image in zip(self.inputs, images, strict=True):
             stream.upload(place, image)
         stream.synchronize()
@@ -69,12 +68,13 @@ class OnGpu:
             locked = [enter(cuda.pinned_memory(image.nbytes)) for image in images]
             self.host_inputs = [_filled(memory, image) for memory, image in zip(locked, images, strict=True)]
             self.host_outputs = {
-                name: enter(cuda.pinned_memory(array.nbytes)).array(array.shape) for name, array in self.host_outputs.items()
+                name: enter(cuda.pinned_memory(array.nbytes)).array(array.shape, array.dtype.name)
+                for name, array in self.host_outputs.items()
             }
         self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
 
     def _empty(self) -> dict[str, Array]:
-        return {name: np.empty(shape, np.float32) for name, shape in self.shapes.items()}
+        return {name: np.empty(shape, self.numbers[name]) for name, shape in self.shapes.items()}
 
     def _download(self, arrays: Mapping[str, Array]) -> None:
         for name, memory in self.outputs.items():

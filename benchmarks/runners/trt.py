@@ -33,7 +33,14 @@ class TensorRT:
             self._prepare(cell)
             tensors = self.plan.tensors
             self.on_gpu = OnGpu(
-                self.plan.stream, cell, inputs, tensors.outputs, options.transfers, resources, self.plan.outputs
+                self.plan.stream,
+                cell,
+                inputs,
+                tensors.outputs,
+                options.transfers,
+                resources,
+                self.plan.outputs,
+                tensors.numbers,
             )
             if options.cuda_graph:
                 self.launches = [self._capture(memory, resources) for memory in self.on_gpu.inputs]

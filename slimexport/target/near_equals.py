@@ -32,6 +32,14 @@ class NearEquals:
         """The rows that may come on an image, [n, 7]."""
         return np.asarray(self.others[self.others[:, 0] == image])
 
+    def chosen(self, images: Array) -> NearEquals:
+        """Those of these images [n], by number, one after the other, as often as each is named."""
+        parts = [self.of_image(int(image)) for image in images]
+        places = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        others = np.concatenate([places[:, None], np.concatenate(parts)[:, 1:]], 1)
+        low, high = (None if edge is None else edge[images] for edge in (self.low, self.high))
+        return NearEquals(self.open[images], others, low, high)
+
     def arrays(self, plan: str) -> Iterator[tuple[str, Array]]:
         """As `reference.npz` has them."""
         for name in ("open", "others", "low", "high"):

@@ -90,6 +90,10 @@ class Probes:
         """Of whole outputs."""
         return Probes(images, tuple(Expected(name, values) for name, values in zip(names, outputs, strict=True)))
 
+    def near_of(self, batches: Sequence[Array]) -> NearEquals | None:
+        """What hangs on roundings, of the images of these batches after each other."""
+        return None if self.near is None else self.near.chosen(np.concatenate(batches))
+
     def batches(self, size: int) -> list[Array]:
         """Indices of images, in as many batches of `size` as show every image, repeated where they do not fill one."""
         count = -(-len(self.images) // size)

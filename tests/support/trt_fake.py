@@ -9,7 +9,6 @@ reminder that nobody may store them.
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import random
@@ -46,6 +45,7 @@ ENUMS = (
     "TacticSource",
     "TensorIOMode",
 )
+KINDS = {"float32": "FLOAT", "int32": "INT32", "int64": "INT64", "bool": "BOOL"}
 WEIGHTS = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8", "int8-fp16": "Int8"}
 
 
@@ -76,20 +76,25 @@ def description(content: bytes) -> dict[str, Any]:
     if content.startswith(outline(b"{}")[:3]):
         described: dict[str, Any] = json.loads(content[content.index(b"{") :])
         return described
-    import onnx
+    from tests.support.trt_networks import described as onnx_described
 
-    model = onnx.load_model_from_string(content)
-    size, classes = (value.type.tensor_type.shape.dim[-1].dim_value for value in (model.graph.input[0], model.graph.output[0]))
-    precision = next(entry.value for entry in model.metadata_props if entry.key == "precision")
-    return {"size": size, "classes": classes, "precision": precision, "onnx": base64.b64encode(content).decode()}
+    return onnx_described(content)
 
 
-def run_onnx(encoded: str, images: NDArray[Any]) -> NDArray[Any]:
-    """A plan's ONNX file in onnxruntime on the CPU."""
-    import onnxruntime
+def outputs_of(plan: dict[str, Any], trt: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """An engine's outputs by name: NumPy type and shape without the batch. 8.6 makes int32 of int64."""
+    outputs = plan.get("outputs", [["output", "float32", [plan["classes"]]]])
+    has_int64 = hasattr(trt.DataType, "INT64")
+    return {name: ("int32" if kind == "int64" and not has_int64 else kind, tuple(shape)) for name, kind, shape in outputs}
 
-    session = onnxruntime.InferenceSession(base64.b64decode(encoded), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(images)})[0])
+
+def given_by(plan: dict[str, Any], images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What an engine's network gives, by name."""
+    if "onnx" not in plan:
+        return {"output": logits_of(images, plan["classes"])}
+    from tests.support.trt_networks import run_onnx
+
+    return run_onnx(plan["onnx"], images)
 
 
 class Value:
@@ -111,6 +116,9 @@ class Behaviour:
 
     library: FakeCudart
     defect: Callable[[NDArray[Any], int], NDArray[Any]] = lambda logits, batch: logits
+    defects: dict[str, Callable[[NDArray[Any], int], NDArray[Any]]] = field(default_factory=dict)  # of outputs by name
+    plugins: bool = True  # whether EfficientNMS_TRT is there, once plugins were asked for
+    plugins_loaded: int = 0
     parser_errors: list[str] = field(default_factory=list)
     build_steps: Callable[[Callable[[], bool]], bool] = lambda step: step()
     deserializes: bool = True
@@ -152,6 +160,14 @@ def fake_tensorrt(version: str, behaviour: Behaviour) -> Any:
             setattr(module, name, _restricted(name, listed, {**own, "__members__": own}, behaviour))
         elif isinstance(listed, list):
             setattr(module, name, _restricted(name, listed, members.get(name, {}), behaviour))
+
+    def load_plugins(logger: Any, namespace: str) -> bool:
+        assert isinstance(logger, module.ILogger) and namespace == ""
+        behaviour.plugins_loaded += 1
+        return True
+
+    module.init_libnvinfer_plugins = load_plugins  # type: ignore[attr-defined]
+    module.get_plugin_registry = module.IPluginRegistry  # type: ignore[attr-defined]
     module.__version__ = names["__version__"]  # type: ignore[attr-defined]
     return module
 
@@ -317,18 +333,27 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         instance._plan = json.loads(plan[28:])
         if "VERSION_COMPATIBLE" in instance._plan["flags"]:
             assert self.engine_host_code_allowed
-        instance.num_io_tensors = 2
+        instance.num_io_tensors = 1 + len(outputs_of(instance._plan, trt))
+        assert behaviour.plugins_loaded, "a plan may hold some"
         for key in ("device_memory_size", "device_memory_size_v2"):
             if key in inventory_of(trt)["ICudaEngine"]:
                 object.__setattr__(instance, key, 12345)
         return instance
 
     def mode(self: Any, name: str) -> Any:
-        return {"input": trt.TensorIOMode.INPUT, "output": trt.TensorIOMode.OUTPUT}[name]
+        return trt.TensorIOMode.INPUT if name == "input" else trt.TensorIOMode.OUTPUT
 
     def shape(self: Any, name: str) -> Any:
         size = self._plan["size"]
-        return {"input": (-1, 3, size, size), "output": (-1, self._plan["classes"])}[name]
+        return (-1, *((3, size, size) if name == "input" else outputs_of(self._plan, trt)[name][1]))
+
+    def kind(self: Any, name: str) -> Any:
+        number = "float32" if name == "input" else outputs_of(self._plan, trt)[name][0]
+        return getattr(trt.DataType, self._plan.get("io", KINDS[number]))
+
+    def creator(self: Any, name: str, version: str, namespace: str) -> Any:
+        known = behaviour.plugins and behaviour.plugins_loaded and (name, version, namespace) == ("EfficientNMS_TRT", "1", "")
+        return object() if known else None
 
     def create_context(self: Any) -> Any:
         if not behaviour.has_context:
@@ -351,14 +376,19 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         assert self._shape is not None
         if not behaviour.runs:
             return False
-        images_at, logits_at, wanted = self._addresses["input"], self._addresses["output"], self._shape
+        addresses, wanted = dict(self._addresses), self._shape
 
         def run() -> None:
             memory = behaviour.library.memory
-            images = np.frombuffer(memory[images_at], np.float32, int(np.prod(wanted))).reshape(wanted)
-            exact = run_onnx(self._plan["onnx"], images) if "onnx" in self._plan else logits_of(images, self._plan["classes"])
-            logits = behaviour.defect(exact, wanted[0]).astype(np.float32).tobytes()
-            memory[logits_at][: len(logits)] = logits
+            images = np.frombuffer(memory[addresses["input"]], np.float32, int(np.prod(wanted))).reshape(wanted)
+            exact = given_by(self._plan, images)
+            for name, (number, own_shape) in outputs_of(self._plan, trt).items():
+                defect = behaviour.defects.get(name, behaviour.defect if name == "output" else _as_it_is)
+                values = defect(exact[name], wanted[0]).astype(number)
+                assert values.shape == (wanted[0], *own_shape)
+                content = values.tobytes()
+                assert len(content) <= len(memory[addresses[name]]), f"{name} has too little memory"
+                memory[addresses[name]][: len(content)] = content
 
         behaviour.library.streams[stream].append(run)
         return True
@@ -413,14 +443,15 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
         "ILogger": {name: Value(name, number) for number, name in enumerate(("INTERNAL_ERROR", "ERROR", "WARNING", "INFO"))},
         "Runtime": {"__init__": runtime_init, "deserialize_cuda_engine": deserialize},
         "ICudaEngine": {
-            "get_tensor_name": lambda self, index: ("input", "output")[index],
+            "get_tensor_name": lambda self, index: ("input", *outputs_of(self._plan, trt))[index],
             "get_tensor_mode": mode,
-            "get_tensor_dtype": lambda self, name: getattr(trt.DataType, self._plan.get("io", "FLOAT")),
+            "get_tensor_dtype": kind,
             "get_tensor_shape": shape,
             "get_tensor_profile_shape": lambda self, name, index: [tuple(s) for s in self._plan["batches"]],
             "create_execution_context": create_context,
             "create_engine_inspector": create_inspector,
         },
+        "IPluginRegistry": {"get_plugin_creator": creator},
         "EngineInspector": {"get_engine_information": information},
         "IExecutionContext": {
             "set_input_shape": set_input_shape,
@@ -428,6 +459,10 @@ def _members(trt: Any, behaviour: Behaviour) -> dict[str, dict[str, Any]]:
             "execute_async_v3": execute,
         },
     }
+
+
+def _as_it_is(values: NDArray[Any], batch: int) -> NDArray[Any]:
+    return values
 
 
 def _flags(trt: Any, name: str) -> list[Any]:

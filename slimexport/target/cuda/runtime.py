@@ -203,11 +203,11 @@ class PinnedMemory(Resource):
     def __enter__(self) -> PinnedMemory:
         return self
 
-    def array(self, shape: tuple[int, ...]) -> Array:
-        """The memory as a float32 array. It must not be used after the memory is released."""
-        count = int(np.prod(shape))
-        assert count * ctypes.sizeof(ctypes.c_float) <= self.nbytes
-        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.address)).reshape(shape)
+    def array(self, shape: tuple[int, ...], number: str = "float32") -> Array:
+        """The memory as an array of this NumPy type. It must not be used after the memory is released."""
+        nbytes = int(np.prod(shape)) * np.dtype(number).itemsize
+        assert nbytes <= self.nbytes
+        return np.ctypeslib.as_array((ctypes.c_byte * nbytes).from_address(self.address)).view(number).reshape(shape)
 
 
 class Stream(Resource):

@@ -23,8 +23,8 @@ from slimtrain.base.image_size import ImageSize, sides
 
 BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
 POINTS, POINT_SCORES = "keypoints", "keypoint_scores"
-CHOOSING = ("fixed", "onnx")  # forms of NMS whose files give detections under these names
-PLUGIN = "trt"  # the form that TensorRT alone runs
+PLUGIN = "trt"  # the form that TensorRT alone runs, whose detections have names of their own (`plugin_detections`)
+CHOOSING = ("fixed", "onnx", PLUGIN)  # forms of NMS whose files give detections
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
 ALIKE = 0.5  # the least IoU of two boxes that may be one detection

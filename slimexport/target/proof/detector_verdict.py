@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from slimexport.target.arrays import Array
 from slimexport.target.proof.comparing import compare_all, finite
 from slimexport.target.proof.detections import PLUGIN, agreement_of, rules_of
-from slimexport.target.proof.running import run_apart
+from slimexport.target.proof.plugin_detections import as_detections
+from slimexport.target.proof.running import partitions, run_on_probes
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
 from slimexport.target.tensors import DetectorEntry
@@ -21,15 +25,21 @@ def is_tensorrt_s(detector: DetectorEntry | None) -> bool:
 
 
 def held_to_detections(
-    runner: Runner, probes: Probes, detector: DetectorEntry, tolerance: float, known_ties: int
+    runner: Runner,
+    probes: Probes,
+    detector: DetectorEntry,
+    tolerance: float,
+    known_ties: int,
+    ways: Sequence[Sequence[Array]] = (),
 ) -> Verification:
-    """The verification of a file of `detector`, on images alone, in pairs and all at once: the worst counts. Rows may
-    be others where the reference says that roundings decide on them; of earlier versions, whose references do not say it, as
-    many as near-equals decided otherwise where the file was proven part by part (`known_ties`). Files that choose nothing give
-    the reference's numbers."""
+    """The verification of a file of `detector`, on images in batches of each of these `ways`, by default alone, in pairs and
+    all at once: the worst counts. Rows may be others where the reference says that roundings decide on them; of earlier
+    versions, whose references do not say it, as many as near-equals decided otherwise where the file was proven part by part
+    (`known_ties`). Files that choose nothing give the reference's numbers."""
     height, width = probes.images.shape[2:]
     rules = rules_of(detector, (height, width))
-    runs = run_apart(runner, probes)
+    ways = ways or partitions(len(probes.images))
+    runs = [run_on_probes(runner, probes, batches) for batches in ways]
     if rules is None:
         worst = max((compare_all(pairs) for pairs in runs), key=lambda one: (np.isnan(one.max_rel_error), one.max_rel_error))
         return Verification(
@@ -41,7 +51,10 @@ def held_to_detections(
             probes=len(probes.images),
         )
     known_ties = known_ties if probes.near is None else 0
-    agreements = [agreement_of(pairs, rules, tolerance, probes.near) for pairs in runs]
+    agreements = [
+        agreement_of(as_detections(pairs), rules, tolerance, probes.near_of(batches))
+        for pairs, batches in zip(runs, ways, strict=True)
+    ]
     last = max(agreements, key=lambda one: (not one.is_explained(known_ties), one.mismatches, one.ties, one.box_error))
     right = last.is_explained(known_ties)
     return Verification(

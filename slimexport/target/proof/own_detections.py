@@ -14,27 +14,29 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
-from slimexport.target.precision import Precision
+from slimexport.target.precision import EXACT, Precision
 from slimexport.target.proof.comparing import Pair, finite
 from slimexport.target.proof.detections import BOXES, COUNT, LABELS, SCORES, Rules, agreement_of, overlaps_of, rules_of
 from slimexport.target.proof.own_runtime import own_runtime
-from slimexport.target.proof.running import run_apart, run_on_probes
+from slimexport.target.proof.plugin_detections import as_detections
+from slimexport.target.proof.running import partitions, run_apart, run_on_probes
 from slimexport.target.reference import Own, Probes
 from slimexport.target.runners import Runner
 from slimexport.target.verification import FAILED, IN_PART, PASSED, Verification
 
 # How far a file's detections are like those of the network in float64. What is wrong is found by layers, and by what the file
 # gave itself: this says that the number format is fit for the network at all.
-LEAST_ALIKE = {"float16": 0.9, "bfloat16": 0.7, "int8": 0.6}
+LEAST_ALIKE = {"float32": 0.9, "float16": 0.9, "bfloat16": 0.7, "int8": 0.6}  # float32: TF32, of as many bits as float16
 LEAST_OVERLAP = 0.5  # of two boxes that may be one detection
 THE_SAME = 1e-4  # of scores and of the images' side, where the same runtime runs a file
 LEEWAY = 4.0  # times what roundings that fall otherwise were seen to change
+ODD = "its detections are not finite, or not of the reference's shape"
 NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
 
 
 def is_weighed(row: Precision) -> bool:
     """Whether detections in these numbers are held to others as a whole, and not one by one."""
-    return row.number in LEAST_ALIKE
+    return row.name != EXACT
 
 
 def likeness(pairs: Sequence[Pair]) -> float:
@@ -57,7 +59,7 @@ def near_detections(pairs: Sequence[Pair], rules: Rules, row: Precision, check: 
     alike, least = likeness(pairs), LEAST_ALIKE[row.number]
     detections = int(sum(pair.expected.sum() for pair in pairs if pair.name == COUNT))
     held = replace(check, alike=finite(alike), least_alike=least, detections=detections)
-    fault = _ill_formed(pairs, rules)
+    fault = ODD if np.isnan(alike) else _ill_formed(pairs, rules)
     if fault:
         return replace(held, status=FAILED, reason=fault)
     if not alike >= least:
@@ -70,12 +72,15 @@ def near_detections(pairs: Sequence[Pair], rules: Rules, row: Precision, check: 
     return held
 
 
-def held_to_near_detections(runner: Runner, probes: Probes, row: Precision) -> Verification:
-    """The verification of a detector's file of fewer bits by what it detects, on images alone, in pairs and all at once: the
-    worst counts."""
+def held_to_near_detections(
+    runner: Runner, probes: Probes, row: Precision, ways: Sequence[Sequence[Array]] = ()
+) -> Verification:
+    """The verification of a detector's file of fewer bits by what it detects, on images in batches of each of these `ways`, by
+    default alone, in pairs and all at once: the worst counts."""
     rules = _rules(probes)
     check = Verification(status=PASSED, backend=runner.backend, probes=len(probes.images))
-    held = [near_detections(pairs, rules, row, check) for pairs in run_apart(runner, probes)]
+    runs = [run_on_probes(runner, probes, batches) for batches in ways or partitions(len(probes.images))]
+    held = [near_detections(as_detections(pairs), rules, row, check) for pairs in runs]
     last = min(held, key=lambda one: (one.passed, one.alike or 0.0))
     lacking = None if last.alike is None else 1 - last.alike
     return replace(last, max_rel_error=lacking, tolerance=1 - LEAST_ALIKE[row.number])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,14 @@ MOST_IMAGES = 4096  # of a run
 @dataclass(frozen=True)
 class OpenFile:
     """A file that runs: `label` is what policies, metrics and options call its width. `sizes`: batches that have run, where
-    others would have to be prepared for first; what is asked for runs in the next larger one of these, filled with zeros."""
+    others would have to be prepared for first; what is asked for runs in the next larger one of these, filled with zeros.
+    `numbers`: the types of outputs by name, where a runner gives others."""
 
     label: str
     artifact: Artifact
     runner: OpenRunner
     sizes: tuple[int, ...] = ()
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *images: Array) -> Given:
         """Of one array [N, ...], or of several after each other, in one run."""
@@ -42,8 +44,14 @@ class OpenFile:
         size = next((size for size in self.sizes if size >= count), count)
         if size > count:
             filling = np.zeros((size - count, *images[0].shape[1:]), images[0].dtype)
-            return _first(self.runner(np.concatenate([*images, filling])), count)
-        return self.runner(images[0] if len(images) == 1 else np.concatenate(images))
+            return _first(self._run(np.concatenate([*images, filling])), count)
+        return self._run(images[0] if len(images) == 1 else np.concatenate(images))
+
+    def _run(self, images: Array) -> Given:
+        given = self.runner(images)
+        if not self.numbers or not isinstance(given, dict):
+            return given
+        return {name: rows.astype(self.numbers.get(name, rows.dtype), copy=False) for name, rows in given.items()}
 
 
 def _first(given: Given, count: int) -> Given:
@@ -132,7 +140,9 @@ def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str
         )
     else:
         runner = BACKENDS[backend].open(path, artifact)
-    return OpenFile(label_of(artifact, manifest), artifact, runner)
+    engine = artifact.engine is not None  # TensorRT 8 has no int64, which clients are promised
+    numbers = {result.name: result.dtype for result in manifest.results} if engine else {}
+    return OpenFile(label_of(artifact, manifest), artifact, runner, numbers=numbers)
 
 
 def version_of(backend: str, artifact: Artifact) -> str:

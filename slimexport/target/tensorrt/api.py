@@ -20,6 +20,9 @@ from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.libraries import library_of, titled
 from slimtrain.base.errors import UserError
 
+NUMBERS = {"FLOAT": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}  # of outputs; 8.6 has no INT64
+EFFICIENT_NMS = "EfficientNMS_TRT"
+
 
 @dataclass(frozen=True)
 class Emission:
@@ -66,6 +69,26 @@ def _recipe(trt: Any, row: Precision) -> Recipe | None:
 def supported(trt: Any) -> tuple[str, ...]:
     """The precisions that this TensorRT builds."""
     return tuple(name for name, row in PRECISIONS.items() if _recipe(trt, row))
+
+
+def number_of(trt: Any, kind: Any) -> str | None:
+    """NumPy's name of a tensor's type; None where outputs of that type are not run here."""
+    known = {name: number for name, number in NUMBERS.items() if hasattr(trt.DataType, name)}
+    return next((number for name, number in known.items() if kind == getattr(trt.DataType, name)), None)
+
+
+def load_plugins(trt: Any) -> None:
+    """Make TensorRT's own plugins known, before a file or a plan that has some is read: RoiAlign is one. Where that fails,
+    what reads one says so."""
+    trt.init_libnvinfer_plugins(logger(trt), "")
+
+
+def has_efficient_nms(trt: Any) -> bool:
+    """Whether this library has the plugin EfficientNMS_TRT, of an interface that 11 and RTX lack."""
+    if not hasattr(trt.IPluginRegistry, "get_plugin_creator"):
+        return False
+    load_plugins(trt)
+    return trt.get_plugin_registry().get_plugin_creator(EFFICIENT_NMS, "1", "") is not None
 
 
 def describe(trt: Any) -> str:

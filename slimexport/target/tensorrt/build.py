@@ -19,6 +19,7 @@ from slimexport.target.tensorrt.api import (
     Emission,
     bit,
     create,
+    load_plugins,
     logger,
     messages,
     network_flags,
@@ -125,6 +126,7 @@ def _build(
 ) -> tuple[bytes, tuple[str, ...]]:
     builder = create("a builder", trt.Builder, logger(trt))
     network = create("a network", builder.create_network, network_flags(trt))
+    load_plugins(trt)
     parser = create("a parser of ONNX", trt.OnnxParser, network, logger(trt))
     if not parser.parse(content):
         raise BuildFailed(f"{titled(trt)} does not read it ({_parser_errors(parser)}).")

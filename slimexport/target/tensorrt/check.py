@@ -17,6 +17,7 @@ from slimexport.target.proof.running import run_on_probes
 from slimexport.target.proof.verify import MIN_SPREAD, NO_DIRECTION, USUAL, in_part, recorded_tolerance
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
+from slimexport.target.tensorrt.check_detections import check_detections
 from slimexport.target.verification import FAILED, IN_PART, PASSED, SKIPPED, UNVERIFIABLE, BatchFigures, Verification
 
 ROUNDING = 1e-9  # of a share
@@ -37,8 +38,10 @@ def check_engine(
 ) -> Verification:
     """The verification of an engine, the worst of all `batches`; each batch's own figures under `by_batch`.
 
-    Figures that are not finite are None, and fail.
+    Figures that are not finite are None, and fail. Detectors are held to their detections.
     """
+    if probes.detector is not None:
+        return check_detections(runner, probes, probes.detector, precision, batches, source)
     names = directed(probes)
     pairs = [run_on_probes(runner, probes, probes.batches(size)) for size in batches]
     comparisons = [compare_all(outputs) for outputs in pairs]
@@ -112,6 +115,8 @@ def _worst(choose: Callable[[list[float]], float], values: list[float | None]) -
 
 def why_failed(check: Verification) -> str:
     """What a verification that did not pass found, and what was expected."""
+    if check.reason is not None:
+        return f"{check.status}, {check.reason}"
     if check.status == UNVERIFIABLE:
         return f"unverifiable, the probe images' logits differ by {check.spread:.1e} of their scale only"
     if check.max_rel_error is None or (check.least_cosine is not None and check.cosine is None):
@@ -121,11 +126,10 @@ def why_failed(check: Verification) -> str:
         return f"failed, {apart}"
     if check.least_cosine is not None:
         of = "" if check.output is None else f" of {check.output}"
-        if check.top1_agreement is None or check.least_top1_agreement is None:
-            return f"failed, cosine{of} {check.cosine:.4f}, expected at least {check.least_cosine:.4f}"
-        return (
-            f"failed, cosine{of} {check.cosine:.4f} and top-1 agreement {check.top1_agreement:.0%}, expected at least "
-            f"{check.least_cosine:.4f} and {check.least_top1_agreement:.0%}"
-        )
+        alike, expected = f"cosine{of} {check.cosine:.4f}", f"{check.least_cosine:.4f}"
+        if check.top1_agreement is not None and check.least_top1_agreement is not None:
+            alike += f" and top-1 agreement {check.top1_agreement:.0%}"
+            expected += f" and {check.least_top1_agreement:.0%}"
+        return f"failed, {alike}, expected at least {expected}"
     owner = "the logits' scale" if check.output is None else f"the scale of {check.output}"
     return f"failed, a difference of {check.max_rel_error:.1e} of {owner}, expected at most {check.tolerance:.0e}"

@@ -17,7 +17,7 @@ from slimexport.target.cuda.runtime import Cuda, DeviceMemory
 from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, check_sha256
 from slimexport.target.runners import Given, alone
-from slimexport.target.tensorrt.api import create, logger, messages, said
+from slimexport.target.tensorrt.api import NUMBERS, create, load_plugins, logger, messages, number_of, said
 from slimexport.target.tensorrt.inspector import LayerCount, count_layers
 from slimexport.target.tensorrt.libraries import (
     LIBRARIES,
@@ -33,11 +33,13 @@ from slimexport.target.tensorrt.plan_header import check_plan
 
 @dataclass(frozen=True)
 class Tensors:
-    """An engine's input and outputs: names, shapes without the batch (`outputs`: by name), and the batches that it takes."""
+    """An engine's input and outputs: names, shapes without the batch (`outputs`: by name), their NumPy types (`numbers`, too:
+    8.6 gives int32 where a network gives int64), and the batches that it takes."""
 
     input: str
     image_shape: tuple[int, ...]
     outputs: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, str]
     min_batch: int
     opt_batch: int
     max_batch: int
@@ -76,20 +78,22 @@ class TensorRTRunner:
             self.stream = resources.enter_context(self.cuda.stream())
             self.input = resources.enter_context(self._memory(largest, self.tensors.image_shape))
             self.outputs = {
-                name: resources.enter_context(self._memory(largest, shape)) for name, shape in self.tensors.outputs.items()
+                name: resources.enter_context(self._memory(largest, shape, self.tensors.numbers[name]))
+                for name, shape in self.tensors.outputs.items()
             }
             self._bind()
             resources.callback(self._forget)  # the context goes before the memory that it was given
             self.resources = resources.pop_all()
 
-    def _memory(self, batch: int, shape: tuple[int, ...]) -> DeviceMemory:
-        return self.cuda.memory(batch * int(np.prod(shape)) * np.dtype(np.float32).itemsize)
+    def _memory(self, batch: int, shape: tuple[int, ...], number: str = "float32") -> DeviceMemory:
+        return self.cuda.memory(batch * int(np.prod(shape)) * np.dtype(number).itemsize)
 
     def _load(self, plan: bytes, trusted_code: bool) -> None:
         with messages(self.trt) as collected:
             self.runtime = create("a runtime", self.trt.Runtime, logger(self.trt))
             if trusted_code:  # such plans bring a runtime of their own
                 self.runtime.engine_host_code_allowed = True
+            load_plugins(self.trt)
             self.engine = self.runtime.deserialize_cuda_engine(plan)
             if self.engine is None:
                 reason = said(collected) or "it gives no reason"
@@ -114,14 +118,19 @@ class TensorRTRunner:
         for name, shape in shapes.items():
             if not shape or min(shape[1:], default=1) < 1:
                 raise BundleError(f"{self.name}: {name} is {list(shape)}, expected a row for each image. Run its ONNX file.")
-        for name in names:
-            if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
-                raise BundleError(f"{self.name}: {name} is {engine.get_tensor_dtype(name)}, expected float32. Build it again.")
+        numbers = {name: number_of(trt, engine.get_tensor_dtype(name)) for name in names}
+        for name, number in numbers.items():
+            if number is None or (name in inputs and number != "float32"):
+                expected = "float32" if name in inputs else ", ".join(NUMBERS.values())
+                raise BundleError(
+                    f"{self.name}: {name} is {engine.get_tensor_dtype(name)}, expected {expected}. Build it again."
+                )
         least, usual, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
         return Tensors(
             input=inputs[0],
             image_shape=largest[1:],
             outputs={name: shape[1:] for name, shape in shapes.items()},
+            numbers={name: number for name, number in numbers.items() if number is not None and name in shapes},
             min_batch=least[0],
             opt_batch=usual[0],
             max_batch=largest[0],
@@ -159,7 +168,8 @@ class TensorRTRunner:
         missing = self.tensors.min_batch - len(images)
         padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
         batch = np.ascontiguousarray(padded, np.float32)
-        arrays = {name: np.empty((len(batch), *shape), np.float32) for name, shape in self.tensors.outputs.items()}
+        tensors = self.tensors
+        arrays = {name: np.empty((len(batch), *shape), tensors.numbers[name]) for name, shape in tensors.outputs.items()}
         self.set_batch(len(batch))
         self.stream.upload(self.input, batch)
         self.enqueue()

@@ -30,7 +30,7 @@ from slimexport.target.manifest import (
 )
 from slimexport.target.precision import EXACT
 from slimexport.target.reference import Probes, probes_of, read_reference
-from slimexport.target.tensorrt.api import check_settings, targets
+from slimexport.target.tensorrt.api import NUMBERS, check_settings, targets
 from slimexport.target.tensorrt.build import BuildFailed, Built, build
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensorrt.check import check_engine, why_failed
@@ -144,10 +144,12 @@ def _once(failures: Sequence[str]) -> list[str]:
 def _check_results(folder: Path, manifest: Manifest) -> None:
     """BundleError for outputs that engines are not run with here."""
     for result in manifest.results:
-        if result.rows != 1 or result.dtype != "float32":
+        if result.rows != 1 or result.dtype not in NUMBERS.values():
+            numbers = ", ".join(NUMBERS.values())
             raise BundleError(
                 f"{folder}: its networks give {result.name}, {result.dtype} {list(result.shape)}; engines are run with "
-                "float32 outputs of one row for each image. Use its ONNX files, or export a network without that output."
+                f"outputs of one row for each image, of {numbers}. Use its ONNX files, or export a network without that "
+                "output."
             )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from slimexport.target.backends import ONNX
 from slimexport.target.cuda.device import GpuDevice
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.manifest import Artifact, Manifest
 from slimexport.target.precision import OPTIONS, PRECISIONS, TRT_8, TRT_10, check_option, row_of
-from slimexport.target.tensorrt.api import Emission, emission
+from slimexport.target.proof.detector_verdict import is_tensorrt_s
+from slimexport.target.tensorrt.api import EFFICIENT_NMS, Emission, emission, has_efficient_nms
 from slimexport.target.tensorrt.libraries import Library, library_of, titled
 from slimtrain.base.image_size import format_size
 
@@ -38,7 +39,7 @@ def orders(
 ) -> list[Order]:
     """What is to be built: every network of the bundle, or those of `widths` (switch numbers for AutoSlim; names), in every
     precision. BundleError where the bundle lacks a width or an ONNX file, UserError for an unknown precision, MissingBackend
-    for one that this TensorRT has not."""
+    for one that this TensorRT has not, as for a plugin that files end in."""
     for precision in precisions:
         check_option(precision, engines=True)
     emissions = [emission(trt, precision) for precision in dict.fromkeys(precisions)]
@@ -52,6 +53,11 @@ def orders(
         networks = {name: width for name, width in networks.items() if width in widths or name in widths}
     if not networks:
         raise BundleError(f"{bundle}: its manifest names no ONNX file, so there is nothing to build. Export again.")
+    if is_tensorrt_s(manifest.detector) and not has_efficient_nms(trt):
+        raise MissingBackend(
+            f"{bundle}: its files end in {EFFICIENT_NMS}, a plugin of TensorRT 8 and 10, which {titled(trt)} lacks. Export "
+            "with --nms fixed, or build with one of those."
+        )
     files = {(artifact.name, artifact.precision): artifact for artifact in sources}
     for wanted in emissions:
         if lacking := [name for name in networks if (name, wanted.onnx) not in files]:

@@ -57,3 +57,16 @@ def test_what_are_no_detections_is_refused(other: dict[str, Any]) -> None:
 def test_outputs_of_another_network_are_refused() -> None:
     with pytest.raises(BundleError, match="gives one output, expected boxes"):
         objects_of(np.zeros((1, 3)), "file", ENTRY, (1, 1), None)
+
+
+def test_what_tensorrt_s_plugin_gives_is_read_too() -> None:
+    """Its classes count from 0, and rows behind the detections are anything."""
+    rows = given()
+    plugin = {
+        "num_detections": np.array([[1]], np.int32),
+        "detection_boxes": rows["boxes"] * [[[1], [np.nan], [1]]],
+        "detection_scores": rows["scores"],
+        "detection_classes": np.array([[1, 99, 99]], np.int32),
+    }
+    (only,) = objects_of(plugin, "file", ENTRY, (0.5, 2.0), ("a", "b", "c"))
+    assert (only.name, only.label, only.box) == ("b", 2, (20, 10, 60, 20))

@@ -102,7 +102,7 @@ def write_adaptive(
     files = {_file(artifact): served_file(bundle, manifest, artifact) for artifact in chosen}
     model = Model(
         name,
-        {CONFIG: _config(manifest, name, batch, backend, parameters), **labels_of(manifest)},
+        {CONFIG: _config(manifest, name, batch, backend, parameters, chosen), **labels_of(manifest)},
         files,
         {WIDTHS: _described(manifest, chosen, slo_ms, policy), **copies(backend)},
     )
@@ -170,14 +170,16 @@ def _file(artifact: Artifact) -> str:
     return f"{artifact.name}{ENGINE if artifact.format == TRT else ONNX}"
 
 
-def _config(manifest: Manifest, name: str, batch: int, backend: str, parameters: dict[str, str]) -> str:
+def _config(
+    manifest: Manifest, name: str, batch: int, backend: str, parameters: dict[str, str], chosen: Sequence[Artifact]
+) -> str:
     """The text of `config.pbtxt`. Of several GPUs the first is used: the CUDA runtime's current one."""
     place = ("kind: KIND_GPU", "gpus: [ 0 ]") if backend == TENSORRT else ("kind: KIND_CPU",)
     lines = [
         f"{MARK}; the parameters at the end may be edited",
         f'name: "{name}"',
         'backend: "python"',
-        *tensor_lines(manifest, batch, more=(f'name: "{WIDTH}"', "data_type: TYPE_STRING", "dims: [ 1 ]")),
+        *tensor_lines(manifest, batch, (f'name: "{WIDTH}"', "data_type: TYPE_STRING", "dims: [ 1 ]"), chosen),
         *("dynamic_batching {", "  max_queue_delay_microseconds: 0  # the model has a queue of its own", "}"),
         *block("instance_group [", "count: 1", *place),
     ]

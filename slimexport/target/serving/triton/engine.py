@@ -11,9 +11,11 @@ import numpy as np
 
 from slimexport.target.cuda.runtime import load_cuda
 
+NUMBERS = {"FLOAT": "float32", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}  # as NumPy calls them; 8.6 has no INT64
+
 
 class Engine:
-    """Images float32 [N, ...], N up to the largest batch of its profile -> its outputs, float32, by name.
+    """Images float32 [N, ...], N up to the largest batch of its profile -> its outputs by name, of the engine's types.
 
     `host_code`: the plan brings code of its own (a version-compatible one does), so its SHA-256 was to be checked before.
     ValueError where TensorRT does not take it: it was built by another version, or for another GPU.
@@ -27,6 +29,7 @@ class Engine:
         self._runtime = trt.Runtime(self._logger)
         if host_code:
             self._runtime.engine_host_code_allowed = True
+        trt.init_libnvinfer_plugins(self._logger, "")
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ValueError(
@@ -43,12 +46,16 @@ class Engine:
         shapes = {one: tuple(self._engine.get_tensor_shape(one))[1:] for one in names}
         self._shapes = {one: shape for one, shape in shapes.items() if one != self._input}
         self._stream = self._cuda.stream()
-        self._memory = {}
+        self._memory, self._numbers = {}, {}
         for one in names:
-            if self._engine.get_tensor_dtype(one) != trt.DataType.FLOAT:
-                raise ValueError(f"{name}: {one} is {self._engine.get_tensor_dtype(one)}, expected float32.")
+            kind = self._engine.get_tensor_dtype(one)
+            number = next((known for its, known in NUMBERS.items() if kind == getattr(trt.DataType, its, None)), None)
+            if number is None or (one == self._input and number != "float32"):
+                expected = "float32" if one == self._input else ", ".join(NUMBERS.values())
+                raise ValueError(f"{name}: {one} is {kind}, expected {expected}.")
+            self._numbers[one] = np.dtype(number)
             numbers = self._largest * int(np.prod(largest[1:] if one == self._input else self._shapes[one]))
-            self._memory[one] = self._cuda.memory(numbers * np.dtype(np.float32).itemsize)
+            self._memory[one] = self._cuda.memory(numbers * self._numbers[one].itemsize)
             if not self._context.set_tensor_address(one, self._memory[one].address):
                 raise ValueError(f"{name}: TensorRT does not take an address for {one} ({self._said()}).")
 
@@ -58,7 +65,7 @@ class Engine:
         batch = np.ascontiguousarray(padded, np.float32)
         if not self._context.set_input_shape(self._input, batch.shape):
             raise ValueError(f"{self.name}: does not take {list(batch.shape)}, {self._largest} images at most.")
-        arrays = {name: np.empty((len(batch), *shape), np.float32) for name, shape in self._shapes.items()}
+        arrays = {name: np.empty((len(batch), *shape), self._numbers[name]) for name, shape in self._shapes.items()}
         self._stream.upload(self._memory[self._input], batch)
         if not self._context.execute_async_v3(self._stream.address):
             raise ValueError(f"{self.name}: TensorRT does not run it ({self._said()}).")

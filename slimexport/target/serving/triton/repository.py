@@ -55,6 +55,7 @@ TYPES = {
     "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
 }
+NARROWED = {"int64": "TYPE_INT32"}  # by TensorRT 8
 
 
 def write_repository(
@@ -172,7 +173,7 @@ def model_config(bundle: Path, manifest: Manifest, artifact: Artifact, name: str
         f"{MARK}, sha256 {artifact.sha256}",
         f'name: "{name}"',
         'platform: "tensorrt_plan"' if plan else 'backend: "onnxruntime"',
-        *tensor_lines(manifest, largest),
+        *tensor_lines(manifest, largest, engines=[artifact] if plan else []),
     ]
     if largest > 1:
         sizes = ", ".join(map(str, sorted({best, largest} - {1})))
@@ -207,23 +208,29 @@ def check_tensors(bundle: Path, manifest: Manifest, name: str, batch: tuple[int,
             )
 
 
-def tensor_lines(manifest: Manifest, max_batch: int, more: Sequence[str] = ()) -> list[str]:
-    """The largest batch, the input and the outputs, with `more` of them."""
+def tensor_lines(manifest: Manifest, max_batch: int, more: Sequence[str] = (), engines: Sequence[Artifact] = ()) -> list[str]:
+    """The largest batch, the input and the outputs, with `more` of them; of `engines` in the types that they give."""
+    kinds = {**TYPES, **(NARROWED if any(map(_narrows, engines)) else {})}
     labels = [f'label_filename: "{LABELS}"'] if labels_of(manifest) else []
     dims = ", ".join(map(str, manifest.input.input_shape))
     return [
         f"max_batch_size: {max_batch}",
         *block("input [", f'name: "{manifest.input.name}"', "data_type: TYPE_FP32", f"dims: [ {dims} ]"),
-        *_outputs(manifest.results, labels, more),
+        *_outputs(manifest.results, labels, more, kinds),
     ]
 
 
-def _outputs(results: Sequence[Result], labels: Sequence[str], more: Sequence[str]) -> Iterator[str]:
+def _narrows(artifact: Artifact) -> bool:
+    """Whether an engine is of a TensorRT that has no INT64."""
+    return artifact.engine is not None and artifact.engine.tensorrt.startswith("8.")
+
+
+def _outputs(results: Sequence[Result], labels: Sequence[str], more: Sequence[str], kinds: Mapping[str, str]) -> Iterator[str]:
     """The outputs: a single number of each image is an array of one."""
     yield "output ["
     for result in results:
         own = ", ".join(map(str, result.own_shape))
-        kind = f"data_type: {TYPES[result.dtype]}"
+        kind = f"data_type: {kinds[result.dtype]}"
         shape = [f"dims: [ {own} ]"] if own else ["dims: [ 1 ]", "reshape { shape: [ ] }"]
         comma = "," * (result is not results[-1] or bool(more))
         fields = [f'name: "{result.name}"', kind, *shape, *labels]

@@ -243,6 +243,12 @@ def path_tensorrts_that_do_not_serve(board: Machine, folder: Path, monkeypatch: 
         build(folder / "b", settings=BuildSettings(targets=("8.6",)))
 
 
+def path_plugins(board: Machine, folder: Path, monkeypatch: Patch) -> None:
+    assert api.has_efficient_nms(board.trt) == (not board.trt.__version__.startswith("11"))
+    board.behaviour.plugins = False
+    assert not api.has_efficient_nms(board.trt)
+
+
 PATHS = [value for name, value in list(globals().items()) if name.startswith("path_") and value is not path_of_rtx]
 DRIVEN = [*((version, path) for version in VERSIONS for path in PATHS), (RTX, path_of_rtx)]
 
