@@ -172,7 +172,7 @@ def _unexercised(entries: Sequence[FileEntry]) -> list[str]:
     line = (
         f"no probe image moves {still:,} of {watched:,} channels of {name} ({share:.1%}): what is wrong with these goes unseen"
     )
-    if any(entry.verification.status == IN_PART for entry in entries):
+    if any(entry.verification.status == IN_PART and not entry.verification.reason for entry in entries):
         line += (
             f"; {IN_PART}: other images of the kind move more than {MOST_UNREACHED:.0%} of the channels that these do not. "
             "Take more of them: --probes 32"
@@ -185,7 +185,8 @@ def _detections(entries: Sequence[FileEntry]) -> list[str]:
     every = [check for entry in entries if (check := entry.verification).detections is not None]
     whole = [check for check in every if check.alike is not None]
     checks = [check for check in every if check.alike is None]
-    ends = list(dict.fromkeys(check.reason for check in every if check.status == IN_PART and check.reason))
+    parts = [entry.verification for entry in entries if entry.verification.status == IN_PART]
+    ends = [f"{IN_PART}: {reason}" for reason in dict.fromkeys(check.reason for check in parts) if reason]
     lines = []
     if whole:
         least = min(check.alike or 0.0 for check in whole)

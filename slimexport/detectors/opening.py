@@ -21,7 +21,7 @@ from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
 from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.precision import EXACT, Precision, row_of
-from slimexport.target.proof.detections import CHOOSING
+from slimexport.target.proof.detections import CHOOSING, PLUGIN
 from slimexport.target.proof.own_detections import own_likeness
 from slimexport.target.reference import Own, Probes
 from slimexport.target.tensors import BoxEntry, DetectorEntry
@@ -104,11 +104,12 @@ class OpenDetector:
     def check_files(self, files: Sequence[Precision]) -> None:
         """UserError for files that a detector has none of."""
         refused = next((file for file in files if file.name != EXACT), None)
-        if refused is not None and self.nms not in CHOOSING:
+        provable = [form for form in CHOOSING if form != PLUGIN]  # which is proven up to what TensorRT alone runs
+        if refused is not None and self.nms not in provable:
             raise UserError(
                 f"--precision {refused.option}: with --nms {self.nms} a file gives candidates in the order of their scores, "
                 f"which fewer bits rank otherwise, so that nobody could tell theirs from wrong ones. Expected --nms "
-                f"{' or '.join(CHOOSING)}, or {EXACT}."
+                f"{' or '.join(provable)}, or {EXACT}."
             )
 
     def original(self, model: onnx.ModelProto, calibration: Calibration | None) -> PartsOriginal:

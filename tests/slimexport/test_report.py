@@ -55,6 +55,13 @@ def test_a_table_of_detectors_leaves_the_columns_of_logits_out() -> None:
     assert "agree" not in joint and "cosine" not in joint
 
 
+def test_why_a_detector_is_proven_in_part_is_told() -> None:
+    """Its own reason, and not that of images that move too little."""
+    shown = table([artifact(0.25, status="partly", reason="nothing ran it", unexercised=1, watched=100)])
+    assert "partly: nothing ran it" in shown and "--probes 32" not in shown
+    assert "--probes 32" in table([artifact(0.25, status="partly", unexercised=1, watched=100)])
+
+
 def test_columns_line_up_to_the_right() -> None:
     lines = table([artifact(0.25), artifact(0.3141)]).splitlines()
     assert len({len(line) for line in lines}) == 1

@@ -133,8 +133,9 @@ def test_any_width_of_a_universally_slimmable_detector_has_fewer_bits(tmp_path: 
     assert all(artifact.verification.status == "passed" for artifact in manifest.artifacts)
 
 
-def test_files_that_choose_nothing_have_no_fewer_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nms", ["none", "trt"])
+def test_files_that_nothing_here_lets_choose_have_no_fewer_bits(tmp_path: Path, nms: str) -> None:
     path = detector_checkpoint(tmp_path)
-    with pytest.raises(UserError, match=r"--precision fp16: with --nms none .* Expected --nms fixed or onnx, or fp32"):
-        slimexport.export(path, precisions=["fp16"], output_dir=tmp_path / "b", detecting=Detecting("none"))
+    with pytest.raises(UserError, match=rf"--precision fp16: with --nms {nms} .* Expected --nms fixed or onnx, or fp32"):
+        slimexport.export(path, precisions=["fp16"], output_dir=tmp_path / "b", detecting=Detecting(nms))
     assert not (tmp_path / "b").exists()
