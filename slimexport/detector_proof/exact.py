@@ -18,6 +18,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
+TOGETHER = 500  # regions
 BOUNDARY = 4e-6  # of a region's level, as float32 has it
 
 
@@ -36,20 +37,21 @@ class Exact:
         return dict(self._first.outputs)
 
     def second(self, *regions: Array) -> dict[str, Tensor]:
-        """What heads give of regions [R, 5], by the outputs' names."""
-        number = self._first.images.dtype
-        slots = replace(self._first, slots=[*self._first.slots])
+        """What heads give of regions [R, 5], for each of the network's inputs of such, by the outputs' names. TOGETHER of them
+        at a time: pooled in float64 from every level, a thousand of a large network are gigabytes."""
+        outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), self.halves.network.at(self.plan):
-            outputs = self.halves.second(slots, *(torch.from_numpy(rows).to(number) for rows in regions))
-        return {name: values for name, values in outputs.items() if name.endswith("logits") or name == "box_deltas"}
+            for number, rows in enumerate(regions):
+                parts = [self._of(number, rows[start : start + TOGETHER]) for start in range(0, len(rows) or 1, TOGETHER)]
+                outputs |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return outputs
 
-    def boxes_of(self, regions: Array) -> tuple[Tensor, Tensor]:
-        """Class logits and codes of regions [R, 5] alone."""
-        number = self._first.images.dtype
-        before = replace(self._first, slots=[*self._first.slots])
-        with torch.inference_mode(), self.halves.network.at(self.plan):
-            outputs = self.halves.further(before, torch.from_numpy(regions).to(number)).outputs
-        return outputs["class_logits"], outputs["box_deltas"]
+    def _of(self, number: int, rows: Array) -> dict[str, Tensor]:
+        """What the heads that read the input of this `number` give."""
+        before = replace(self._first, slots=[*self._first.slots], regions=number)
+        outputs = self.halves.further(before, torch.from_numpy(rows).to(self._first.images.dtype)).outputs
+        heads = {name: values for name, values in outputs.items() if name.endswith("logits") or name == "box_deltas"}
+        return {name: values for name, values in heads.items() if values is not None}
 
     def points_of(self, regions: Array) -> Tensor:
         """Keypoint logits of regions [R, 5]."""

@@ -28,7 +28,6 @@ from slimtrain.detection.regions import CANONICAL_SIZE, CANONICAL_STRIDE
 from slimtrain.models.detector import DetectorSettings
 
 NEAR_SHARE = 0.2  # of what a file's numbers may be off by: right ones of float32 are off by a hundredth
-TOGETHER = 500  # regions
 SAME = 1e-6  # of the longer side, and of scores: one row of the same numbers
 POINT_LEEWAY = 2.0 / NEAR_SHARE  # times the tolerance: what is highest, and what stands elsewhere, may both be off
 
@@ -194,9 +193,8 @@ class _RegionsFollowed(Following):
 
     def _heads(self, image: int, regions: Array) -> tuple[torch.Tensor, torch.Tensor]:
         numbered = np.pad(regions, ((0, 0), (1, 0)), constant_values=image)
-        parts = [self.exact.boxes_of(numbered[start : start + TOGETHER]) for start in range(0, len(numbered), TOGETHER)]
-        logits, codes = zip(*parts, strict=True)
-        return torch.cat(logits), torch.cat(codes)
+        outputs = self.exact.second(numbered)
+        return outputs["class_logits"], outputs["box_deltas"]
 
 
 def _highest(maps: torch.Tensor, box: Array, margin: float) -> tuple[Array, Array]:

@@ -47,7 +47,8 @@ class Roundings:
         scaled = {name: off(values, float(values.abs().max())) for name, values in maps.items() if name.startswith("obj")}
         given = [scaled.get(name, maps[name]) for name in self.proposals.input_shapes]
         proposed = self.proposals(*given)
-        logits, codes = self.exact.boxes_of(proposed["rows"].numpy())
+        outputs = self.exact.second(proposed["rows"].numpy())
+        logits, codes = outputs["class_logits"], outputs["box_deltas"]
         detected = self.detections(proposed["rois"], proposed["valid"], off(logits, 1.0), off(codes, 1.0))
         return {name: values.numpy() for name, values in detected.items() if name != "rows"}
 
