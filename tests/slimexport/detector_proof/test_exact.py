@@ -34,7 +34,9 @@ def test_regions_some_at_a_time_give_what_all_at_once_do(kind: str, monkeypatch:
         )
     assert {"class_logits", "box_deltas"} <= given.keys() and len(given) == (2 if kind == FASTER else 3)
     for name, values in given.items():
-        np.testing.assert_allclose(values.numpy(), outputs[name].numpy(), rtol=0, atol=1e-12 * float(outputs[name].abs().max()))
+        np.testing.assert_allclose(
+            values.numpy(), outputs[name].numpy(), rtol=0, atol=1e-12 * float(outputs[name].abs().max())
+        )
 
 
 def _flat(outputs: object) -> list[torch.Tensor]:

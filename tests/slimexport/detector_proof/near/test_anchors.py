@@ -21,6 +21,7 @@ from tests.support.detector_files import SIZE
 from tests.support.single_stage_files import single_stage_file
 
 TOLERANCES = {RETINA: 2e-3, SSDLITE: 3e-4}  # of SSDLite with random heads more scores are nearly alike
+SEEDS = {RETINA: (0, 1), SSDLITE: (4, 6)}  # of networks whose near-equals decide rows, and not their order alone
 
 
 class Roundings:
@@ -53,7 +54,7 @@ class Roundings:
 @pytest.mark.parametrize("kind", [RETINA, SSDLITE])
 def test_what_roundings_decide_is_known(kind: str) -> None:
     ties = wrong = 0
-    for seed in range(2):
+    for seed in SEEDS[kind]:
         file = Roundings(kind, seed)
         expected = file.run(0.0)
         near = near_anchors(file.exact, file.settings, SIZE, expected, file.tolerance)
