@@ -19,8 +19,11 @@ from slimexport.request import CalibrationImages, Proof
 from slimexport.target.manifest import Manifest, dump_manifest, read_manifest
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import file_sha256
+from slimtrain.models.detector import RETINA, SSDLITE
+from tests.support.detector_files import SIZE as SINGLE_STAGE_SIZE
 from tests.support.exported_detectors import detector_checkpoint
 from tests.support.low_detectors import LOW, edit_stored, stored_of
+from tests.support.single_stage_files import single_stage_checkpoint
 from tests.support.trained_detectors import SIZE
 
 FILES = ("fp32", *LOW)
@@ -139,3 +142,22 @@ def test_files_that_nothing_here_lets_choose_have_no_fewer_bits(tmp_path: Path, 
     with pytest.raises(UserError, match=rf"--precision fp16: with --nms {nms} .* Expected --nms fixed or onnx, or fp32"):
         slimexport.export(path, precisions=["fp16"], output_dir=tmp_path / "b", detecting=Detecting(nms))
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("kind", [RETINA, SSDLITE])
+def test_single_stage_detectors_have_fewer_bits_too(tmp_path: Path, kind: str) -> None:
+    path = single_stage_checkpoint(tmp_path, kind)
+    images = np.random.default_rng(0).standard_normal((8, 3, *SINGLE_STAGE_SIZE)).astype(np.float32)
+    np.save(tmp_path / "noise.npy", images)
+    manifest = slimexport.export(
+        path,
+        widths=[0.5],
+        precisions=["fp16", "int8"],
+        calibration=CalibrationImages(tmp_path / "noise.npy", int8_target="cpu"),
+        output_dir=tmp_path / "bundle",
+        proof=Proof(probes=2),
+    )
+    for artifact in manifest.artifacts:
+        check = artifact.verification
+        assert check.passed and check.layers is not None and check.layers > 10 and check.detections
+        assert check.alike is not None and check.least_alike is not None and check.alike >= check.least_alike
