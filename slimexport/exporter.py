@@ -313,8 +313,8 @@ def _write(
                 if check.passed:
                     reference |= dict(reference_arrays(logits_key(plan.name), logits))
                     reference |= dict(reference_arrays(more_key(plan.name), job.of_more.get(plan, ())))
-                    if job.detector is not None and plan in job.detector.near:
-                        reference |= dict(job.detector.near[plan].arrays(plan.name))
+                    if job.detector is not None and plan in job.detector.verifying.near:
+                        reference |= dict(job.detector.verifying.near[plan].arrays(plan.name))
                     if own is not None:
                         reference |= dict(own_arrays(plan.name, described.precision, own))
                     if job.more is not None and (own is not None or plan in job.of_more):

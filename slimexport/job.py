@@ -209,7 +209,7 @@ class Job:
         if self.detector is not None:
             assert not isinstance(recorded, Recorded)
             probes, held = Probes(self.images, expected, self.detector.entry), self._held_back()
-            check = self.detector.verify(path, precision, plan, probes, recorded, held)
+            check = self.detector.verifying.verify(path, precision, plan, probes, recorded, held)
         else:
             assert not isinstance(recorded, PartsRecorded)
             check = self._verify(path, precision, plan, expected, recorded)

@@ -83,8 +83,19 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def command_line(module: str = "benchmarks") -> str:
-    """The command that was given to `module`, as a user would type it."""
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    """The command that was given to `module`, as a user would type it where it was run: results that are shown to others tell
+    no other folder of this machine."""
+    return shlex.join(["python", "-m", module, *map(portable, sys.argv[1:])])
+
+
+def portable(word: str) -> str:
+    """A word of a command: a path from the root is one from the working folder, or, where it leads elsewhere, its last
+    name."""
+    option, sign, path = word.rpartition("=")
+    if not os.path.isabs(path):
+        return word
+    place, here = Path(path), Path.cwd()
+    return f"{option}{sign}{place.relative_to(here) if place.is_relative_to(here) else place.name or place}"
 
 
 def speed_variables(variables: Mapping[str, str]) -> dict[str, str]:

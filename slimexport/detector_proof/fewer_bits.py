@@ -18,7 +18,8 @@ from slimexport.detector_proof.exact import regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
 from slimexport.onnx_files.layer_proof.proof import Layers, computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.parts.choosing import REGIONS
-from slimexport.onnx_files.parts.writing import PartRecorded, PartsRecorded, part_of, with_outputs
+from slimexport.onnx_files.parts.cutting import cut_out, with_outputs
+from slimexport.onnx_files.parts.writing import PartRecorded, PartsRecorded
 from slimexport.onnx_files.runner import cpu_session
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
@@ -61,7 +62,7 @@ def prove_low_layers(
         given = np.concatenate([images, others]) if one.part.rows is None else _pooled(runnable, one, images)
         if not len(given):
             continue
-        layers = prove_layers(part_of(model, one.part), one.recorded, given)
+        layers = prove_layers(cut_out(model, one.part.cut), one.recorded, given)
         proven.append(layers)
         if not layers.right:
             return LowLayers(_together(proven), why_wrong(layers))

@@ -11,6 +11,7 @@ import onnx
 from onnx import helper
 
 from slimexport.onnx_files.graph_writer import INNER
+from slimexport.onnx_files.parts.cutting import Wiring, with_outputs
 from slimexport.onnx_files.runner import cpu_session
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
@@ -30,12 +31,12 @@ class Inside:
             raise BundleError(f"{model.graph.name}: does not tell what its inner values are called. Export again.")
         self.names: dict[str, str] = json.loads(stored[INNER])
         self.outputs = [output.name for output in model.graph.output]
-        self.makers = {output: node for node in model.graph.node for output in node.output}
+        self._wiring = Wiring(model)
         (self.image,) = (value.name for value in model.graph.input)
-        if lacking := [name for name in self.names.values() if name not in self.makers]:
+        if lacking := [name for name in self.names.values() if name not in self._wiring.makers]:
             raise BundleError(f"{model.graph.name}: has no value {lacking[0]}, of which its metadata tell. Export again.")
         self._parts: dict[object, Any] = {}
-        self._whole = cpu_session(self._with_outputs(list(self.names.values())))
+        self._whole = cpu_session(with_outputs(model, self.names.values()))
 
     @staticmethod
     def read(path: Path, precision: str = EXACT) -> Inside:
@@ -66,7 +67,9 @@ class Inside:
 
     def _part(self, fed: Mapping[str, Array], ends: Sequence[str]) -> onnx.ModelProto:
         """The model of `ends` by what is fed."""
-        nodes, read = self._between(set(fed), ends)
+        own = [self.model.graph.node[number] for number in sorted(self._wiring.between(fed, ends))]
+        nodes = [_without(node, set(fed)) for node in own]  # what is fed is made by none of them
+        read = {name for node in own for name in node.input}
         stored = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
         graph = helper.make_graph(
             nodes,
@@ -80,29 +83,6 @@ class Inside:
             stored,
         )
         return helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-
-    def _between(self, fed: set[str], ends: Sequence[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-        """The nodes that make `ends` where `fed` values are there, in their order, and all that they read."""
-        needed, read = list(ends), set[str]()
-        kept: set[int] = set()
-        while needed:
-            name = needed.pop()
-            node = self.makers.get(name)
-            if name in fed or node is None or id(node) in kept:
-                continue
-            kept.add(id(node))
-            read.update(node.input)
-            needed += node.input
-        # What is fed is made by no node here.
-        nodes = [node for node in self.model.graph.node if id(node) in kept]
-        return [_without(node, fed) for node in nodes], read
-
-    def _with_outputs(self, names: Sequence[str]) -> onnx.ModelProto:
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        more = dict.fromkeys(name for name in names if name not in self.outputs)
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        return model
 
 
 def _without(node: onnx.NodeProto, fed: set[str]) -> onnx.NodeProto:

@@ -48,6 +48,7 @@ from slimtrain.slimmable.rounded import rounded_network
 ROWS, MASK_ROWS, LOGITS, CODES = "rows", "mask_rows", "class_logits", "box_deltas"
 MASK_LOGITS, POINT_LOGITS = "mask_logits", "keypoint_logits"
 SETTLED = "settled"
+GIVEN_OUT = ("boxes", "scores", "labels", "count", SETTLED)
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
 SEEN = 1.0  # a spread that narrows no tolerance
@@ -248,16 +249,9 @@ class Proving:
         limits, judged = detection_limits(self.settings, self.image_size), Judged()
         every = detection_candidates(self.settings, self.image_size, rois, doubled[LOGITS], doubled[CODES])
         for image, candidates in enumerate(every):
-            count = int(values["count"][image])
-            boxes, scores, labels = (values[name][image] for name in ("boxes", "scores", "labels"))
-            lost = crowded(self.settings, candidates) and count < limits.count
-            if bool(values[SETTLED][image]) and lost:
-                judged.faults.append("it says settled, and there were more candidates than room for them")
-            if not 0 <= count <= limits.count or boxes[count:].any() or scores[count:].any() or labels[count:].any():
-                judged.faults.append(f"it counts {count} detections, and has others behind them")
-            elif settled[image]:
-                own = boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]
-                judged.add(Choosing(candidates, limits).judge(*own))
+            own = {name: array[image] for name, array in values.items() if name in GIVEN_OUT}
+            full = crowded(self.settings, candidates)
+            judged.add(judged_detections(own, Choosing(candidates, limits), full=full, settled=bool(settled[image])))
         self._count(judged, f"{where} its detections")
         if self.parts.right and self.of_detections == MASK_LOGITS:
             self._masks(values, where)
@@ -361,6 +355,20 @@ class Proving:
 
     def _drawn(self, images: int, number: int) -> dict[str, Array]:
         return drawn_values(self.settings, self.image_size, images, number)
+
+
+def judged_detections(own: Mapping[str, Array], choosing: Choosing, *, full: bool, settled: bool) -> Judged:
+    """What an image's `boxes`, `scores`, `labels`, `count` and `settled` are next to what may be chosen. `full`: there are
+    more candidates than are looked at; `settled`: whether its choices are judged."""
+    judged, most = Judged(), choosing.limits.count
+    count, (boxes, scores, labels) = int(own["count"]), (own[name] for name in ("boxes", "scores", "labels"))
+    if bool(own[SETTLED]) and full and count < most:
+        judged.faults.append("it says settled, and there were more candidates than room for them")
+    if not 0 <= count <= most or boxes[count:].any() or scores[count:].any() or labels[count:].any():
+        judged.faults.append(f"it counts {count} detections, and has others behind them")
+    elif settled:
+        judged.add(choosing.judge(boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]))
+    return judged
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from slimexport.detector_proof.candidates import boxes_of, crowded
 from slimexport.detector_proof.choices import Candidates, Choosing, Judged, Limits
 from slimexport.detector_proof.drawn_anchors import anchor_sets, drawn_anchors
-from slimexport.detector_proof.proof import SETTLED, Proving
+from slimexport.detector_proof.proof import GIVEN_OUT, SETTLED, Proving, judged_detections
 from slimexport.target.arrays import Array
 from slimtrain.base.image_size import ImageSize
 from slimtrain.detection.fixed.anchors import level_anchors
@@ -114,14 +113,7 @@ class SingleStageProving(Proving):
             self.parts.refuse(f"{where} it says that {int(wrong.sum())} of {len(wrong)} are not settled, which are")
         limits, judged = anchor_limits(self.settings, self.image_size), Judged()
         for image, candidates in enumerate(anchor_candidates(self.settings, self.image_size, maps)):
-            count = int(values["count"][image])
-            boxes, scores, labels = (values[name][image] for name in ("boxes", "scores", "labels"))
-            lost = self.settings.kind == RETINA and crowded(self.settings, candidates) and count < limits.count
-            if settled[image] and lost:
-                judged.faults.append("it says settled, and there were more candidates than room for them")
-            if not 0 <= count <= limits.count or boxes[count:].any() or scores[count:].any() or labels[count:].any():
-                judged.faults.append(f"it counts {count} detections, and has others behind them")
-            elif settled[image]:
-                own = boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]
-                judged.add(Choosing(candidates, limits).judge(*own))
+            given = {name: array[image] for name, array in values.items() if name in GIVEN_OUT}
+            full = self.settings.kind == RETINA and crowded(self.settings, candidates)
+            judged.add(judged_detections(given, Choosing(candidates, limits), full=full, settled=bool(settled[image])))
         self._count(judged, f"{where} its detections")

@@ -17,9 +17,7 @@ from slimexport.detectors.proving import DetectorVerifying
 from slimexport.detectors.steadiness import steady_detections
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INNER
-from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
-from slimexport.target.arrays import Array
-from slimexport.target.near_equals import NearEquals
+from slimexport.onnx_files.parts.writing import PartsOriginal
 from slimexport.target.precision import EXACT, Precision, row_of
 from slimexport.target.proof.detections import CHOOSING, PLUGIN
 from slimexport.target.proof.own_detections import own_likeness
@@ -34,7 +32,6 @@ from slimtrain.detection.fixed.shipped import dense_spec, detector_spec, inner_v
 from slimtrain.detection.making import ALL, BACKBONE, NECK_AND_HEADS
 from slimtrain.graph.graph import Value
 from slimtrain.groups.spec import GraphSpec
-from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.models.stored_detector import plain_detector
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -118,32 +115,15 @@ class OpenDetector:
         stored = {entry.key: entry.value for entry in model.metadata_props}
         return PartsOriginal(model, json.loads(stored[INNER]), calibration)
 
-    def verify(
-        self,
-        path: Path,
-        precision: str,
-        plan: ChannelPlan,
-        probes: Probes,
-        recorded: PartsRecorded | None = None,
-        others: Array | None = None,
-    ) -> Verification:
-        """The verification of one file; of fewer bits, against what was `recorded`, and on `others` of the images too."""
-        return self._verifying.verify(path, precision, plan, probes, recorded, others)
-
     def own_outputs(self, path: Path, precision: str, probes: Probes, check: Verification) -> tuple[Verification, Own]:
         """What a file of fewer bits that was proven gives itself, and its verification, which says how nearly it is to give it
         elsewhere."""
         own, moved, runtime = steady_detections(path, precision, probes)
         return replace(check, own_tolerance=own_likeness(row_of(precision), moved), own_runtime=runtime), own
 
-    @property
-    def near(self) -> Mapping[ChannelPlan, NearEquals]:
-        """What of the detections of plans whose fp32 files were proven hangs on roundings."""
-        return self._verifying.near
-
     @cached_property
-    def _verifying(self) -> DetectorVerifying:
-        """With the dense network in float64, with all statistics."""
+    def verifying(self) -> DetectorVerifying:
+        """What proves its files, with the dense network in float64 and all statistics."""
         self.dense.replace_calibrated(self.checkpoint.network.calibrated)
         return DetectorVerifying(copy.deepcopy(self.dense).double(), self.settings, self.entry, self.image_size)
 

@@ -16,12 +16,13 @@ import datetime
 import hashlib
 import itertools
 import json
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine.environment import environment
+from benchmarks.machine.environment import environment, portable
 from slimtrain.base.errors import UserError
 from slimtrain.base.files import write_atomically
 from slimtrain.base.text import table
@@ -40,7 +41,7 @@ def run_of(mode: str, words: Sequence[str], seconds: float, seed: int, classes: 
     """A run of a mode, with where and when."""
     return {
         "mode": mode,
-        "command": " ".join(["python -m tests.soak", *words]),
+        "command": shlex.join(["python", "-m", "tests.soak", *map(portable, words)]),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": round(seconds, 1),
         "seed": seed,

@@ -71,7 +71,7 @@ class DetectorVictim:
         check = self.job.verify(self.path, EXACT, self.plan, self.expected)
         assert check.passed, f"the right file is not proven right: {check.reason}"
         self.check, self.artifact = check, replace(artifact, verification=check)
-        self.near = self.detector.near[self.plan]
+        self.near = self.detector.verifying.near[self.plan]
         self.right = self._on_fresh()
 
     def try_one(self, content: bytes) -> Outcome:

@@ -7,6 +7,7 @@ certain is told from what is not.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -48,20 +49,20 @@ def near_equals(
     return _RegionsFollowed(exact, settings, image_size, tolerance).near_equals(expected)
 
 
-class Following:
+class Following(ABC):
     """What leads to detections, followed from the maps on. `tolerance`: as of `near_equals`."""
 
     def __init__(self, exact: Exact, settings: DetectorSettings, image_size: ImageSize, tolerance: float) -> None:
         self.exact, self.settings, self.image_size, self.tolerance = exact, settings, image_size, NEAR_SHARE * tolerance
         self.pixels = self.tolerance * max(sides(image_size))
 
+    @abstractmethod
     def limits(self) -> Limits:
         """What detections are chosen by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def candidates(self) -> Iterator[tuple[Uncertain, Array, Array]]:
         """What each image's detections are chosen from; boxes and scores as float64 has them."""
-        raise NotImplementedError
 
     def near_equals(self, expected: dict[str, Array]) -> NearEquals:
         """Of all images, whose detections are `expected`."""

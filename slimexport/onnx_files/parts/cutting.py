@@ -77,6 +77,15 @@ def cut_out(model: onnx.ModelProto, cut: Cut, name: str = "") -> onnx.ModelProto
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A model that gives more of its values, for onnxruntime, which knows their types itself."""
+    more = onnx.ModelProto()
+    more.CopyFrom(model)
+    there = {output.name for output in more.graph.output}
+    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in there)
+    return more
+
+
 def shapes_of(model: onnx.ModelProto) -> Mapping[str, list[int | str]]:
     """Of the values whose number of dimensions is known."""
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -11,13 +11,12 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
 
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.parts.choosing import LowPart, low_parts
-from slimexport.onnx_files.parts.cutting import Cut, cut_out
-from slimexport.onnx_files.parts.joining import Joined, joined
+from slimexport.onnx_files.parts.cutting import cut_out, with_outputs
+from slimexport.onnx_files.parts.joining import joined
 from slimexport.onnx_files.runner import cpu_session
 from slimexport.onnx_files.writers import WRITERS, Original, Written
 from slimexport.target.arrays import Array
@@ -99,7 +98,7 @@ class PartsOriginal:
         written = [WRITERS[file.name](original) for original in self.originals]
         cuts = [part.cut for part in self.parts]
         whole = joined(self.model, cuts, [one.model for one in written], file.name)
-        recorded = tuple(_recorded(*one) for one in zip(self.parts, written, _names_of(whole), strict=True))
+        recorded = tuple(_recorded(*one) for one in zip(self.parts, written, whole.renamed, strict=True))
         return PartsWritten(whole.model, PartsRecorded(self.model, recorded), _rounding(written), _int8(written))
 
     def _calibrations(self, calibration: Calibration) -> list[Calibration | None]:
@@ -139,25 +138,6 @@ class PartsOriginal:
             every = np.concatenate(arrays)
             pooled[begin] = [every[start : start + AT_ONCE] for start in range(0, len(every), AT_ONCE)]
         return pooled
-
-
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A model that gives more of its float32 values."""
-    more = onnx.ModelProto()
-    more.CopyFrom(model)
-    there = {output.name for output in more.graph.output}
-    new = [name for name in dict.fromkeys(names) if name not in there]
-    more.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
-    return more
-
-
-def part_of(file: onnx.ModelProto, part: LowPart) -> onnx.ModelProto:
-    """A part as a file has it."""
-    return cut_out(file, Cut(part.cut.inputs, part.cut.outputs))
-
-
-def _names_of(whole: Joined) -> Sequence[Mapping[str, str]]:
-    return whole.renamed
 
 
 def _recorded(part: LowPart, written: Written, renamed: Mapping[str, str]) -> PartRecorded:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import slimtrain
-from benchmarks.machine.environment import commit, environment, numbered, speed_variables
+from benchmarks.machine.environment import command_line, commit, environment, numbered, portable, speed_variables
 from benchmarks.machine.plain_files import command
 from tests.support.fake_machine import CPUS, H200, fake_pynvml, lay, no_pynvml, stat_line
 
@@ -194,3 +194,11 @@ def test_without_git_there_is_no_commit(tmp_path: Path, answer: tuple[int, str] 
 @pytest.mark.parametrize(("cpus", "shown"), [([], ""), ([3], "3"), ([0, 1], "0-1"), ([0, 1, 2, 5, 7, 8], "0-2,5,7-8")])
 def test_lists_of_cpus(cpus: list[int], shown: str) -> None:
     assert numbered(cpus) == shown
+
+
+def test_a_recorded_command_tells_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["exports/a b", str(tmp_path / "exports" / "b"), "--json", "/elsewhere/deep/c.json", "--set=/elsewhere/d", "a=b"]
+    monkeypatch.setattr(sys, "argv", ["here", *words])
+    assert command_line("m") == "python -m m 'exports/a b' exports/b --json c.json --set=d a=b"
+    assert portable("/") == "/"
