@@ -93,3 +93,12 @@ def test_where_onnxruntime_is_broken_that_is_said(monkeypatch: pytest.MonkeyPatc
 def test_the_module_that_comes_back_is_onnxruntime() -> None:
     module: Any = require_onnxruntime()
     assert "CPUExecutionProvider" in module.get_available_providers()
+
+
+def test_a_run_looks_for_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes longer than a small network does."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(module_onnx(nn.Sequential(conv(3, 4), nn.Flatten()), 8).SerializeToString())
+    runner = OnnxRuntimeRunner(path)
+    monkeypatch.setattr("slimexport.target.runners.require_module", lambda *_, **__: pytest.fail("it was looked for"))
+    assert len(runner(np.zeros((1, 3, 8, 8), np.float32))) == 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from slimexport.target.proof.detections import Agreement, Rules, agreement_of
 from slimtrain.detection.fixed.single_stage import of_single_stage
 from slimtrain.models.detector import RETINA, SSDLITE
 from tests.support.detector_files import SIZE
-from tests.support.single_stage_files import single_stage_file
+from tests.support.single_stage_files import file_settings, single_stage_file
 
 TOLERANCES = {RETINA: 2e-3, SSDLITE: 3e-4}  # of SSDLite with random heads more scores are nearly alike
 SEEDS = {RETINA: (0, 1), SSDLITE: (4, 6)}  # of networks whose near-equals decide rows, and not their order alone
@@ -75,3 +78,28 @@ def test_without_roundings_all_is_certain(kind: str) -> None:
     file = Roundings(kind, 0)
     expected = file.run(0.0)
     assert near_anchors(file.exact, file.settings, SIZE, expected, 1e-9).open.sum() <= 1
+
+
+@pytest.mark.parametrize("kind", [RETINA, SSDLITE])
+def test_what_is_hardly_among_the_best_hangs_on_roundings(kind: str) -> None:
+    """Places far from each other, one more than are looked at; the last two are nearly alike."""
+    settings = file_settings(kind)
+    settings = replace(settings, box=replace(settings.box, detections=100, candidates=150, top_k=9))
+    form = of_single_stage(settings, SIZE).double()
+    maps = {name: torch.zeros(1, *shape, dtype=torch.float64) for name, shape in form.input_shapes.items()}
+    for name, values in maps.items():
+        if name.startswith("class"):
+            values.fill_(-12.0)
+            if kind == SSDLITE:
+                values[:, :: form.columns] = 0.0  # the background
+    scores = torch.linspace(5, 3, 10, dtype=torch.float64)
+    scores[9] = scores[8] - 1e-4
+    places = [(row, column) for row in range(1, 12, 4) for column in range(1, 16, 4)][:10]
+    for (row, column), score in zip(places, scores, strict=True):
+        maps["class_logits0"][0, 1, row, column] = score  # of RetinaNet's second class, SSDLite's first
+    exact = cast(Exact, SimpleNamespace(first=maps))
+    expected = {name: values.numpy() for name, values in form(*maps.values()).items()}
+    assert expected["count"][0] == 9
+    near = near_anchors(exact, settings, SIZE, expected, 2e-4)
+    assert near.open[0].tolist() == [number == 8 for number in range(near.open.shape[1])] and len(near.others) == 1
+    assert near_anchors(exact, settings, SIZE, expected, 1e-12).open.sum() == 0
