@@ -25,6 +25,7 @@ from slimexport.detector_proof.candidates import (
     proposal_limits,
 )
 from slimexport.detector_proof.choices import LEEWAY, ROUNDING, Choosing, Judged
+from slimexport.detector_proof.crowds import crowd
 from slimexport.detector_proof.drawn import SETS, drawn_values
 from slimexport.detector_proof.exact import Exact, near_boundaries, regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
@@ -336,8 +337,9 @@ class Proving:
         images = np.zeros_like(self.images[:DRAWN_IMAGES])
         wanted = [*([ROWS] if ROWS in self.file.names else []), *self.file.outputs]
         before = self.parts.ties, self.parts.rows
-        for number in range(self._sets()):
-            given = self._drawn(len(images), number)
+        for number in (*range(self._sets()), None):
+            given = self._drawn(len(images), number or 0)
+            given = crowd(self.settings, given) if number is None else given
             self._choices({**given, **self.file.of(given, images, wanted)}, "of drawn values")
             if not self.parts.right:
                 return

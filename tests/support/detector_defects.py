@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from slimexport.detector_proof.inside import Inside
 from tests.support.detector_files import DetectorFile
 from tests.support.export_helpers import edit_weight
+from tests.support.single_stage_files import SingleStageFile
 
 Change = Callable[[onnx.ModelProto], object]
 
 
-def caught(file: DetectorFile, folder: Path, change: Change, *words: str) -> None:
+def caught(file: DetectorFile | SingleStageFile, folder: Path, change: Change, *words: str) -> None:
     model = file.copy()
     change(model)
     parts = file.prove(model, folder)
@@ -57,3 +58,9 @@ def after(name: str, how: Callable[[str, str], list[onnx.NodeProto]]) -> Change:
             model.graph.node.insert(place + number, node)
 
     return change
+
+
+def always(before: str, name: str) -> list[onnx.NodeProto]:
+    """True, whatever it was."""
+    denied = f"{name}.denied"
+    return [onnx.helper.make_node("Not", [before], [denied]), onnx.helper.make_node("Or", [before, denied], [name])]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from slimtrain.models.detector import FASTER, MASK, DetectorSettings
-from tests.support.detector_defects import Change, after, caught, flipped
+from tests.support.detector_defects import Change, after, always, caught, flipped
 from tests.support.detector_files import DetectorFile, detector_file, written
 from tests.support.export_helpers import edit_weight
 
@@ -177,3 +177,7 @@ def test_inner_values_that_are_not_there_are_a_message(tmp_path: Path) -> None:
 
     with pytest.raises(Exception, match="does not tell what its inner values are called"):
         caught(detector_file(FASTER), tmp_path, change)
+
+
+def test_settled_where_candidates_are_more_than_there_is_room_for_is_caught(tmp_path: Path) -> None:
+    caught(detector_file(FASTER), tmp_path, after("settled", always), "more candidates than room", "settled")

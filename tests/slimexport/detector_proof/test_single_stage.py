@@ -20,6 +20,7 @@ from slimtrain.detection.fixed import single_stage
 from slimtrain.detection.fixed.anchors import level_anchors
 from slimtrain.detection.fixed.single_stage import of_single_stage
 from slimtrain.models.detector import RETINA, SSDLITE, Anchors, DetectorSettings
+from tests.support.detector_defects import after, always, caught
 from tests.support.detector_files import SIZE, written
 from tests.support.export_helpers import edit_weight
 from tests.support.single_stage_files import SingleStageFile, file_settings, single_stage_file
@@ -81,14 +82,6 @@ def test_drawn_values_are_settled_and_decide(kind: str) -> None:
         counts.append(given["count"].tolist())
     assert counts[0] == [settings.box.detections] * 2
     assert all(0 < count < settings.box.detections for pair in counts[1:] for count in pair)
-
-
-def caught(file: SingleStageFile, folder: Path, change: Change, *words: str) -> None:
-    model = file.copy()
-    change(model)
-    parts = file.prove(model, folder)
-    assert not parts.right
-    assert any(word in parts.fault for word in words), parts.fault
 
 
 @pytest.mark.parametrize(("kind", "part"), PARTS)
@@ -231,3 +224,7 @@ def test_raw_boxes_that_are_off_by_a_hundredth_of_a_pixel_are_caught(kind: str, 
     file = single_stage_file(kind, nms="none")
     parts = file.prove(with_anchors(file, lambda number, boxes: boxes + 0.01 if number == 1 else boxes, "none"), tmp_path)
     assert not parts.right and "boxes" in parts.fault, parts.fault
+
+
+def test_settled_where_candidates_are_more_than_there_is_room_for_is_caught(tmp_path: Path) -> None:
+    caught(single_stage_file(RETINA), tmp_path, after("settled", always), "more candidates than room", "settled")
