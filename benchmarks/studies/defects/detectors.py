@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.machine.environment import environment
+from benchmarks.machine.environment import environment, portable
 from benchmarks.studies.defects.__main__ import packed
 from benchmarks.studies.defects.trying import HARMLESS, MISSED, OUTCOMES, TRIES
 from benchmarks.studies.defects.victim import AGAIN, AT_EXPORT, PASSES, WAYS
@@ -128,7 +128,7 @@ def main() -> None:
                 break
         header, *lines = summary(rows)
         print(table(header, lines))
-        command = f"python -m {PROGRAM} --ckpt {arguments.ckpt} --width {victim.plan.width} --defects {len(rows)}"
+        command = f"python -m {PROGRAM} --ckpt {portable(arguments.ckpt)} --width {victim.plan.width} --defects {len(rows)}"
         result: dict[str, Any] = {"command": f"{command} --seed {arguments.seed}", "environment": environment()}
         result |= {"probes": len(victim.job.images), "tolerance": victim.check.tolerance}
         write_result(arguments.json, {**result, "rows": packed(rows)})
