@@ -82,9 +82,13 @@ def environment(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
-def command_line(module: str = "benchmarks") -> str:
-    """The command that was given to `module`, as a user would type it where it was run: results that are shown to others tell
-    no other folder of this machine."""
+def command_line() -> str:
+    """The command that was given, as a user would type it: it measures again where it was run, and names what was compared."""
+    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+
+
+def study_command(module: str) -> str:
+    """The command that was given to the study `module`: shown to others, it tells no folder of this machine."""
     return shlex.join(["python", "-m", module, *map(portable, sys.argv[1:])])
 
 

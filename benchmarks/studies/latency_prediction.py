@@ -26,7 +26,7 @@ from benchmarks.layers.command import require_onnx, this_device
 from benchmarks.layers.model_timer import TABLE_BACKENDS, Model, ModelTimer, Sample, Timer
 from benchmarks.layers.run import WHOLE, Grid, Work, fit_line, run_channels, whole_model
 from benchmarks.layers.sources import find_network
-from benchmarks.machine.environment import command_line
+from benchmarks.machine.environment import study_command
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.threads import pinned
 from benchmarks.studies.script import parse, script_parser, write_result
@@ -207,7 +207,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.save_table:
         write_latency_table(arguments.save_table, table)
     return {
-        "command": command_line("benchmarks.studies.latency_prediction"),
+        "command": study_command("benchmarks.studies.latency_prediction"),
         "network": vars(table.network),
         "settings": {key: value for key, value in table.settings.items() if key != WHOLE},
         "constant_ms": table.constant_ms,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 
 PROGRAM = "detection"
@@ -36,7 +36,7 @@ def main() -> None:
         rows += trained([*arguments.changes, f"seed={seed}"], "together")
         for width in [row["width"] for row in rows if row["seed"] == seed and arguments.alone]:
             rows += trained([*arguments.changes, f"seed={seed}", "switches=[1.0]", *scaled(width)], "alone", width)
-    write_result(arguments.json, {"command": command_line(__package__ or ""), "environment": before, "rows": rows})
+    write_result(arguments.json, {"command": study_command(__package__ or ""), "environment": before, "rows": rows})
 
 
 def scaled(width: float) -> list[str]:

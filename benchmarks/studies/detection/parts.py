@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, whole_number, write_result
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import Manifest, artifact_path, read_manifest
@@ -41,7 +41,7 @@ def main() -> None:
         manifest = detectors_of(arguments.bundle)
         rows = measured(arguments.bundle, manifest, arguments.precision, arguments.batch, arguments.rounds, arguments.threads)
         print(table(rows))
-        command = command_line("benchmarks.studies.detection.parts")
+        command = study_command("benchmarks.studies.detection.parts")
         write_result(arguments.json, {"command": command, "environment": before, "widths": rows})
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 
 PROGRAM = "benchmarks.studies.detection.searched"
@@ -36,7 +36,7 @@ def main() -> None:
         for error in arguments.errors.split(","):
             of_error, ckpt = searched(arguments.changes, error, ckpt, Path(folder) / error)
             rows += of_error
-    write_result(arguments.json, {"command": command_line(PROGRAM), "environment": before, "rows": rows})
+    write_result(arguments.json, {"command": study_command(PROGRAM), "environment": before, "rows": rows})
 
 
 def searched(changes: Sequence[str], error: str, ckpt: str | None, folder: Path) -> tuple[list[dict[str, Any]], str]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.detection.parts import WHOLE, in_turns, run_of, runs_of, split
 from benchmarks.studies.script import image_size, needs, parse, script_parser, whole_number, write_result
 from slimtrain.base.command import script_messages
@@ -49,7 +49,7 @@ def main() -> None:
             rows = measured(files, size, arguments.rounds, arguments.threads)
         print(table(rows, format_size(size)))
         settings = {"image_size": format_size(size), "macs_for": format_size(PUBLISHED), "nms": arguments.nms}
-        command = command_line("benchmarks.studies.detection.slim")
+        command = study_command("benchmarks.studies.detection.slim")
         write_result(arguments.json, {"command": command, "environment": before, **settings, "rows": rows})
         if arguments.picture:
             from benchmarks.report.plots.style import save

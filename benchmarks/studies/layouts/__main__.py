@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, write_result
 
 LAYERS = ((64, 112, True), (64, 112, False), (256, 28, True), (256, 28, False), (512, 14, True), (512, 14, False))
@@ -41,7 +41,7 @@ def main() -> None:
             )
             rows.append(row)
     write_result(
-        arguments.json, {"command": command_line("benchmarks.studies.layouts"), "environment": environment(), "rows": rows}
+        arguments.json, {"command": study_command("benchmarks.studies.layouts"), "environment": environment(), "rows": rows}
     )
 
 

@@ -13,7 +13,7 @@ from benchmarks.load.figures import PolicyFigures
 from benchmarks.load.services import LocalService
 from benchmarks.load.traces import draw
 from benchmarks.load.wording import console, notes
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.serving.bundles import digits_bundle, published_bundle
 from benchmarks.studies.serving.questions import SETTINGS, Setting, answers, said, shown
 from slimexport.target.serving.policy import FIXED, POLICIES
@@ -32,7 +32,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             bundle = digits_bundle(folder, arguments.digits)
             networks["digits"] = network(bundle, arguments, images=arguments.digits_images)
     return {
-        "command": command_line("benchmarks.studies.serving"),
+        "command": study_command("benchmarks.studies.serving"),
         "environment": before,
         "networks": networks,
         "environment_after": environment(),

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.cells.cell import Array
 from benchmarks.load.in_process import images_of
 from benchmarks.load.over_http import model_of, open_client
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.serving.bundles import published_bundle
 from slimexport.target.manifest import read_manifest
 from slimexport.target.serving.runtime import Runtime
@@ -59,7 +59,7 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
         limit = f", expected at most {LIMITS[name]:g}" if name in LIMITS else ""
         print(f"{name}: {value:.3f}{limit}")
     return {
-        "command": command_line("benchmarks.studies.serving"),
+        "command": study_command("benchmarks.studies.serving"),
         "environment": before,
         "figures": figures,
         "limits": LIMITS,

@@ -12,7 +12,7 @@ from benchmarks.load.accuracies import published_widths
 from benchmarks.load.figures import PolicyFigures, WidthFacts, figures
 from benchmarks.load.simulation import Times, simulate, times_of
 from benchmarks.load.traces import Trace, draw
-from benchmarks.machine.environment import command_line
+from benchmarks.machine.environment import study_command
 from benchmarks.studies.serving.questions import SETTINGS, answers, said, shown
 from slimexport.target.manifest import Artifact
 from slimexport.target.precision import EXACT
@@ -50,7 +50,7 @@ def simulated(results: Path, seconds: float, slo_ms: float, seed: int, network: 
     for of_policy in given.values():
         print("\n".join(said(of_policy)))
     return {
-        "command": command_line("benchmarks.studies.serving"),
+        "command": study_command("benchmarks.studies.serving"),
         "network": network,
         "results": results.as_posix(),
         "open": labels,

@@ -18,7 +18,7 @@ from benchmarks.load.capacity import capacity_of, median_times
 from benchmarks.load.figures import figures
 from benchmarks.load.in_process import facts_of, images_of, play
 from benchmarks.load.traces import POISSON, draw
-from benchmarks.machine.environment import command_line, environment
+from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.serving.bundles import published_bundle
 from slimexport.target.serving.answer import Answer, Snapshot
 from slimexport.target.serving.policy import FIXED
@@ -161,7 +161,7 @@ def soak(given: Path | None, seconds: float, load: float, slo_ms: float, seed: i
     print(f"grown by: {', '.join(f'{name} {value:g}' for name, value in by.items()) or 'not seen, the run was too short'}")
     print(f"{of_policy.requests:,} requests, {100 * of_policy.attainment:.3f} % in time; {lost}")
     return {
-        "command": command_line("benchmarks.studies.serving"),
+        "command": study_command("benchmarks.studies.serving"),
         "environment": before,
         "seconds": seconds,
         "trace": trace.as_dict(),

@@ -17,7 +17,7 @@ import click
 
 from benchmarks.cells.backends import ONNXRUNTIME_CPU
 from benchmarks.cells.records import REPORT, RESULTS, TABLE, write_csv
-from benchmarks.machine.environment import command_line
+from benchmarks.machine.environment import study_command
 from benchmarks.measure.method import Method
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.studies.script import needs, script_parser
@@ -61,7 +61,7 @@ def main() -> None:
         )
         say = functools.partial(click.echo, err=True)
         with RoundProgress() as progress:
-            recorded = zoo_results(asked, arguments.output_dir, command_line(PROGRAM), say, progress, arguments.again)
+            recorded = zoo_results(asked, arguments.output_dir, study_command(PROGRAM), say, progress, arguments.again)
         draw(recorded, arguments.output_dir / PICTURE, COLOURS)
         write_atomically(arguments.output_dir / REPORT, report(recorded, PICTURE).encode())
         write_csv(arguments.output_dir / TABLE, recorded.results)

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 import slimtrain
-from benchmarks.machine.environment import command_line, commit, environment, numbered, portable, speed_variables
+from benchmarks.machine.environment import (
+    command_line,
+    commit,
+    environment,
+    numbered,
+    portable,
+    speed_variables,
+    study_command,
+)
 from benchmarks.machine.plain_files import command
 from tests.support.fake_machine import CPUS, H200, fake_pynvml, lay, no_pynvml, stat_line
 
@@ -196,9 +204,13 @@ def test_lists_of_cpus(cpus: list[int], shown: str) -> None:
     assert numbered(cpus) == shown
 
 
-def test_a_recorded_command_tells_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_tells_no_folder_of_this_machine_and_a_users_own_command_stays_as_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["exports/a b", str(tmp_path / "exports" / "b"), "--json", "/elsewhere/deep/c.json", "--set=/elsewhere/d", "a=b"]
     monkeypatch.setattr(sys, "argv", ["here", *words])
-    assert command_line("m") == "python -m m 'exports/a b' exports/b --json c.json --set=d a=b"
+    given = f"'exports/a b' {words[1]} --json /elsewhere/deep/c.json --set=/elsewhere/d a=b"
+    assert command_line() == f"python -m benchmarks {given}"
+    assert study_command("m") == "python -m m 'exports/a b' exports/b --json c.json --set=d a=b"
     assert portable("/") == "/"
