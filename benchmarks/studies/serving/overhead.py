@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from benchmarks.load.over_http import model_of, open_client
 from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.serving.bundles import published_bundle
 from slimexport.target.manifest import read_manifest
+from slimexport.target.serving.opening import open_file
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import CommandError
 
@@ -45,13 +47,15 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
     before = environment()
     with tempfile.TemporaryDirectory() as name:
         bundle = published_bundle(Path(name), given, WIDTHS)
-        with Runtime(bundle) as runtime:
-            in_process = in_process_ms(runtime, seconds)
+        with Runtime(bundle) as runtime, widest_of(runtime) as run:
+            in_process, bare = in_process_ms(runtime, run, 2 * seconds)
         with server(bundle) as url:
             over_http = http_ms(url, seconds)
     figures = {
         "in_process_p50_ms": float(np.percentile(in_process, 50)),
         "in_process_p99_ms": float(np.percentile(in_process, 99)),
+        "executor_p50_ms": float(np.percentile(bare, 50)),
+        "executor_p99_ms": float(np.percentile(bare, 99)),
         "http_p50_ms": float(np.percentile(over_http, 50)),
         "http_p99_ms": float(np.percentile(over_http, 99)),
     }
@@ -64,21 +68,49 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
         "figures": figures,
         "limits": LIMITS,
         "holds": {name: figures[name] <= limit for name, limit in LIMITS.items()},
-        "samples_ms": {"in_process": np.round(in_process, 4).tolist(), "http": np.round(over_http, 4).tolist()},
+        "samples_ms": {
+            name: np.round(taken, 4).tolist()
+            for name, taken in (("in_process", in_process), ("executor", bare), ("http", over_http))
+        },
     }
 
 
-def in_process_ms(runtime: Runtime, seconds: float) -> Array:
-    """Milliseconds beside the network, a request each."""
+def in_process_ms(runtime: Runtime, run: Callable[[Array], float], seconds: float) -> tuple[Array, Array]:
+    """Milliseconds beside the network, a request each; and in turn with them of the standard library's executor of one thread,
+    which calls `run` (it gives the seconds that the network took): a service in Python is not below it."""
     images = images_of(runtime.manifest.input.input_shape, 0)
-    taken: list[float] = []
+    taken: tuple[list[float], list[float]] = ([], [])
     pace = _Pace(seconds)
-    while pace.goes_on(len(taken)):
+    with ThreadPoolExecutor(1) as executor:
+        while pace.goes_on(len(taken[0])):
+            image = images[len(taken[0]) % len(images)]
+            began = time.perf_counter()
+            answer = runtime.submit(image, DEADLINE_MS).result()
+            taken[0].append(1e3 * (time.perf_counter() - began) - answer.computed_ms)
+            time.sleep(PAUSE_S)
+            began = time.perf_counter()
+            computed_s = executor.submit(run, image[None]).result()
+            taken[1].append(1e3 * (time.perf_counter() - began - computed_s))
+            time.sleep(PAUSE_S)
+    return np.array(taken[0][WARM_UP:]), np.array(taken[1][WARM_UP:])
+
+
+@contextmanager
+def widest_of(runtime: Runtime) -> Iterator[Callable[[Array], float]]:
+    """What runs the widest file that is open, and gives the seconds that it took."""
+    manifest, name = runtime.manifest, runtime.widths[-1].name
+    artifact = next(artifact for artifact in manifest.artifacts if artifact.name == name)
+    file = open_file(runtime.bundle, manifest, artifact, runtime.backend, None)
+
+    def run(images: Array) -> float:
         began = time.perf_counter()
-        answer = runtime.submit(images[len(taken) % len(images)], DEADLINE_MS).result()
-        taken.append(1e3 * (time.perf_counter() - began) - answer.computed_ms)
-        time.sleep(PAUSE_S)
-    return np.array(taken[WARM_UP:])
+        file(images)
+        return time.perf_counter() - began
+
+    try:
+        yield run
+    finally:
+        file.runner.close()
 
 
 class _Pace:

@@ -12,6 +12,9 @@ from slimexport.target.serving.scheduling import Run
 from slimtrain.base.process.leaving import leave_behind
 
 
+LINGER_S = 0.001
+
+
 @dataclass(frozen=True)
 class Job:
     """A run on the file that computes it, since when, on the runtime's clock."""
@@ -40,6 +43,11 @@ class Lane:
         """Until `wake`, or at once where that was called since the last time. A bare lock: one thread waits, and a condition
         takes longer to wake it."""
         self._nothing.acquire()
+
+    def linger(self) -> None:
+        """Until `wake`, or for a moment: those whom an answer wakes need the interpreter, which this thread would keep. Whoever
+        calls it looks for something to do afterwards."""
+        self._nothing.acquire(timeout=LINGER_S)
 
     def wake(self) -> None:
         """There may be something to do. One thread calls it at a time."""

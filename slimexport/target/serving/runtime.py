@@ -240,6 +240,8 @@ class Runtime:
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
+        if not self._scheduler.waiting:
+            lane.linger()
         with self._lock:  # once the answers are out
             self._failures[file.label] = 0
             self._scheduler.ran(run, computed)

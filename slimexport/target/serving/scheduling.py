@@ -131,6 +131,7 @@ class Scheduler:
         """A run took so long: the latencies follow."""
         learn = self.corrected.tried if run.trial else self.corrected.seen
         learn(run.width, run.images, ms)
+        self.latencies.quickest(1)  # which the next request asks when it comes: it is known then
 
     def _for_whole(self, head: Request, choice: Choice, slack_ms: float) -> int:
         """The width of a run of a request that has more images than the policy, which counts images, means to run: of drain

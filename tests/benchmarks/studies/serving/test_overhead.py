@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.serving import overhead
-from benchmarks.studies.serving.overhead import WARM_UP, http_ms, in_process_ms, server
+from benchmarks.studies.serving.overhead import WARM_UP, http_ms, in_process_ms, server, widest_of
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import CommandError
 from tests.support.load_fakes import FakeRuntime, answer_of, protocol_server, start_quickly
@@ -25,15 +25,17 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_network_s_own_time_is_taken_off() -> None:
     runtime = cast(Any, FakeRuntime(lambda number, deadline_ms: answer_of(computed_ms=60_000.0)))
     runtime.manifest = type("M", (), {"input": type("I", (), {"input_shape": (1, 2, 2)})})
-    taken = in_process_ms(cast(Runtime, runtime), seconds=0.0)
+    taken, bare = in_process_ms(cast(Runtime, runtime), lambda images: 3600.0 * len(images), seconds=0.0)
+    assert len(bare) == 1 and bare[0] < -3.5e6, "an hour that it did not take"
     assert len(taken) == 1 and len(runtime.seen) == WARM_UP + 1, "those that warm up are not counted"
     assert taken[0] < 0, "a minute that it did not take"
 
 
 def test_a_runtime_is_asked_one_by_one(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start_quickly(monkeypatch, tmp_path)
-    with Runtime(two_widths, widths=[0.25]) as runtime:
-        taken = in_process_ms(runtime, 0.1)
+    with Runtime(two_widths, widths=[0.25]) as runtime, widest_of(runtime) as run:
+        taken, bare = in_process_ms(runtime, run, 0.1)
+        assert len(bare) == len(taken) and (bare > 0).all()
         assert runtime.stats().answered == len(taken) + WARM_UP and (taken > 0).all() and np.isfinite(taken).all()
 
 
