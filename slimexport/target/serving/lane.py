@@ -11,7 +11,6 @@ from slimexport.target.serving.opening import OpenFile
 from slimexport.target.serving.scheduling import Run
 from slimtrain.base.process.leaving import leave_behind
 
-
 LINGER_S = 0.001
 
 
@@ -45,8 +44,8 @@ class Lane:
         self._nothing.acquire()
 
     def linger(self) -> None:
-        """Until `wake`, or for a moment: those whom an answer wakes need the interpreter, which this thread would keep. Whoever
-        calls it looks for something to do afterwards."""
+        """Until `wake`, or for a moment: those whom an answer wakes need the interpreter, which this thread would keep.
+        Whoever calls it looks for something to do afterwards."""
         self._nothing.acquire(timeout=LINGER_S)
 
     def wake(self) -> None:

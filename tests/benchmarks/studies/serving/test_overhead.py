@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import statistics
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks.studies.serving import overhead
 from benchmarks.studies.serving.overhead import WARM_UP, http_ms, in_process_ms, server, widest_of
+from slimexport.target.serving.opening import OpenFile
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import CommandError
 from tests.support.load_fakes import FakeRuntime, answer_of, protocol_server, start_quickly
@@ -37,6 +40,40 @@ def test_a_runtime_is_asked_one_by_one(two_widths: Path, tmp_path: Path, monkeyp
         taken, bare = in_process_ms(runtime, run, 0.1)
         assert len(bare) == len(taken) and (bare > 0).all()
         assert runtime.stats().answered == len(taken) + WARM_UP and (taken > 0).all() and np.isfinite(taken).all()
+
+
+def test_figures_are_those_of_the_samples_that_are_kept(
+    two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The executor's beside the runtime's, in the same time."""
+    start_quickly(monkeypatch, tmp_path)
+    monkeypatch.setattr(overhead, "server", lambda bundle: nullcontext(f"http://{bundle.name}"))
+    monkeypatch.setattr(overhead, "http_ms", lambda url, seconds: np.array([1.0, 2.0, 4.0]))
+    result = overhead.overhead(two_widths, 0.2)
+    samples, figures = result["samples_ms"], result["figures"]
+    assert set(samples) == {"in_process", "executor", "http"}
+    assert len(samples["executor"]) == len(samples["in_process"]) >= 1
+    assert set(figures) == {f"{way}_p{share}_ms" for way in samples for share in (50, 99)}
+    for way, taken in samples.items():
+        assert figures[f"{way}_p50_ms"] == pytest.approx(statistics.median(taken), abs=1e-4)
+        assert figures[f"{way}_p50_ms"] <= figures[f"{way}_p99_ms"] <= max(taken) + 1e-4
+    assert figures["http_p50_ms"] == 2.0 and result["holds"]["http_p50_ms"] is False
+    assert f"executor_p50_ms: {figures['executor_p50_ms']:.3f}\n" in capsys.readouterr().out, "no limit is set for it"
+
+
+def test_the_widest_file_is_what_runs_beside_it(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_quickly(monkeypatch, tmp_path)
+    ran: list[str] = []
+    call = OpenFile.__call__
+
+    def note(file: OpenFile, *images: Any) -> Any:
+        ran.append(file.label)
+        return call(file, *images)
+
+    with Runtime(two_widths) as runtime, widest_of(runtime) as run:
+        image = np.zeros((1, *runtime.manifest.input.input_shape), np.float32)
+        monkeypatch.setattr(OpenFile, "__call__", note)
+        assert run(image) > 0 and ran == [runtime.widths[-1].label]
 
 
 def test_a_server_is_asked_one_by_one() -> None:

@@ -53,3 +53,29 @@ def test_several_rows_an_image_and_several_outputs() -> None:
 def test_an_output_of_another_shape_is_none(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parts(given, [LOGITS], SIZES)
+
+
+def test_one_image_that_comes_alone_gets_its_row() -> None:
+    """As mostly, and a way of its own."""
+    given = rows(1, 5)
+    for form in (given, {"output": given}):
+        (own,) = parts(form, [LOGITS], [(1, True)])
+        assert own.shape == (5,)
+        np.testing.assert_array_equal(own, given[0])
+    (boxes,) = parts(rows(3, 2, 2), [BOXES], [(1, True)])
+    np.testing.assert_array_equal(boxes, rows(3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "result", "message"),
+    [
+        (rows(1, 4), LOGITS, "output is of [1, 4], expected [1, 5]"),
+        (rows(2, 5), LOGITS, "output is of [2, 5], expected [1, 5]"),
+        (rows(5), LOGITS, "output is of [5], expected [1, 5]"),
+        (rows(1, 5, 1), LOGITS, "output is of [1, 5, 1], expected [1, 5]"),
+        (rows(1, 2, 2), BOXES, "boxes is of [1, 2, 2], expected [3, 2, 2]"),
+    ],
+)
+def test_an_output_of_another_shape_is_none_of_one_image_either(given: Any, result: Result, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parts(given, [result], [(1, True)])

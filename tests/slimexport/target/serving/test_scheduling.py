@@ -126,6 +126,16 @@ def test_it_serves_again_once_a_disturbance_is_over() -> None:
     assert sum(at > 2.0 for at in served) >= 0.99 * sum(number * every_s > 2.0 for number in range(2000))
 
 
+def test_a_run_leaves_nothing_to_compute_for_the_request_that_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is hopeless is asked while its sender waits."""
+    chooser = scheduler()
+    chooser.ran(Run(2, (request(0.0, 1.0),), 20.0), 5.0)
+    quickest_ms = min(chooser.latencies.of(width, 1) for width in range(3))
+    monkeypatch.setattr(Latencies, "of", lambda *_: pytest.fail("it was not known"))
+    for ms, hopeless in ((quickest_ms - 0.01, True), (quickest_ms + 0.01, False)):
+        assert chooser.hopeless(request(0.0, (ms + OVERHEAD_MS) / 1e3), 0.0) == hopeless
+
+
 def test_a_run_has_the_images_that_the_policy_said_or_is_one_larger_request() -> None:
     chooser = Scheduler(Corrected(TABLE, 0.95), lambda waiting, slack_ms, table: Choice(1, 4))
     for images in (3, 2, 1, 6, 4):
