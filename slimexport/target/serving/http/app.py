@@ -20,11 +20,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive
+from starlette.types import Receive, Scope, Send
 
 from slimexport.target.serving.answer import Answer
 from slimexport.target.serving.http.bodies import Body, Room
-from slimexport.target.serving.http.infer_request import HEADER_LENGTH, InferRequest, header_length, read_request
+from slimexport.target.serving.http.infer_request import HEADER_LENGTH, InferRequest, Repeated, header_length, read_request
 from slimexport.target.serving.http.infer_response import VERSION, write_response
 from slimexport.target.serving.http.metadata import Limits, model_metadata, readiness, server_metadata
 from slimexport.target.serving.http.metrics import Metrics
@@ -51,11 +51,24 @@ def make_app(runtime: Runtime, routes: Sequence[BaseRoute] = ()) -> Starlette:
         *(Route(f"{path}/infer", service.infer, methods=["POST"]) for path in (model, versioned)),
         Route("/metrics", service.metrics_text),
     ]
-    return Starlette(
-        routes=[*own, *routes],
-        lifespan=service.lifespan,
-        exception_handlers={HTTPException: _as_json, Refusal: _as_refusal},
-    )
+    return Application(service, [*own, *routes])
+
+
+class Application(Starlette):
+    """Starlette, past whose middleware and routes goes what is asked for most: they take longer than the rest of a request."""
+
+    def __init__(self, service: Service, routes: Sequence[BaseRoute]) -> None:
+        handlers: Any = {HTTPException: _as_json, Refusal: _as_refusal}
+        super().__init__(routes=routes, lifespan=service.lifespan, exception_handlers=handlers)
+        self._service, self._most = service, f"/v2/models/{service.name}/infer"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self._most and scope["method"] == "POST":
+            scope["path_params"] = {"name": self._service.name}
+            response = await self._service.infer(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class Service:
@@ -67,6 +80,7 @@ class Service:
         self.metrics = Metrics(runtime)
         self.limits = Limits.of(self.manifest, runtime.latencies.largest)
         self.room = Room(self.limits.room(runtime.queue))
+        self._requests = Repeated(self.manifest, self.limits.largest)
         self._parser = ThreadPoolExecutor(1, "slimexport parses")
 
     @asynccontextmanager
@@ -128,7 +142,7 @@ class Service:
         json_bytes = header_length(request.headers.get(HEADER_LENGTH))
         body = Body(self.room, self.limits.most(json_bytes), self.limits.why(json_bytes))
         with body.held():
-            content = await body.read(request)
+            content = await body.read(request, json_bytes or 0)
             began = time.perf_counter()
             asked = await self._parsed(content, json_bytes)
             del content  # the images are what is left of it
@@ -139,11 +153,11 @@ class Service:
         headers = None if written.json_bytes is None else {HEADER_LENGTH: str(written.json_bytes)}
         return Response(written.content, headers=headers, media_type=written.media_type)
 
-    async def _parsed(self, content: bytes, json_bytes: int | None) -> InferRequest:
+    async def _parsed(self, content: memoryview, json_bytes: int | None) -> InferRequest:
         """The request. Long JSON is parsed in a thread, one at a time, so that others' requests go on."""
-        arguments = (content, json_bytes, self.manifest, self.limits.largest)
         if (len(content) if json_bytes is None else json_bytes) <= SMALL:
-            return read_request(*arguments)
+            return self._requests.read(content, json_bytes)
+        arguments = (content, json_bytes, self.manifest, self.limits.largest)
         return await asyncio.get_running_loop().run_in_executor(self._parser, read_request, *arguments)
 
 
@@ -155,16 +169,30 @@ def left_ms(within_ms: float, passed_s: float) -> float:
 async def _answer(future: Future[Answer], receive: Receive) -> Answer:
     """The answer; ClientDisconnect where the client goes away before it is there. The future is cancelled then, as it is where
     the server ends."""
-    waiting = asyncio.wrap_future(future)
+    loop = asyncio.get_running_loop()
+    first = loop.create_future()  # the answer is there, or nobody waits for it
+
+    def wake(_: object = None) -> None:
+        if not first.done():
+            first.set_result(None)
+
+    def tell(_: object) -> None:
+        """On the thread that computes."""
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(tell)
     going = asyncio.ensure_future(_gone(receive))
+    going.add_done_callback(wake)
     try:
-        await asyncio.wait((waiting, going), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
+        await first
+        if not future.done():
             raise ClientDisconnect
-        return waiting.result()
+        return future.result()
     finally:
         going.cancel()
-        waiting.cancel()
+        if not future.done():
+            future.cancel()
 
 
 async def _gone(receive: Receive) -> None:

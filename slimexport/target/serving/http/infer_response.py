@@ -16,6 +16,8 @@ from slimexport.target.serving.http.infer_request import InferRequest
 from slimexport.target.serving.http.refusals import Refusal
 
 VERSION = "1"  # of the model: a bundle has one
+DATATYPES = {np.dtype(name): datatype for name, datatype in NAMES.items()}
+TEXT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # to make it takes longer than to use it
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
 
 
@@ -37,7 +39,8 @@ def write_response(model: str, request: InferRequest, answer: Answer) -> Written
     outputs, parts = [], []
     for wanted in request.outputs:
         array = np.ascontiguousarray(arrays[wanted.name])
-        output: dict[str, Any] = {"name": wanted.name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+        datatype = DATATYPES[array.dtype.newbyteorder("=")]
+        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(array.shape)}
         if wanted.binary:
             parts.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
             output["parameters"] = {"binary_data_size": len(parts[-1])}
@@ -57,7 +60,7 @@ def write_response(model: str, request: InferRequest, answer: Answer) -> Written
         },
         "outputs": outputs,
     }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+    text = TEXT.encode(content).encode("ascii")
     return Written(b"".join([text, *parts]), len(text)) if parts else Written(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import socket
@@ -120,6 +121,16 @@ def test_bytes_behind_the_json_come_back_as_bytes(server: Running) -> None:
     (output,) = json.loads(reply.content[:length])["outputs"]
     assert output["parameters"] == {"binary_data_size": len(reply.content) - length}
     np.testing.assert_array_equal(np.frombuffer(reply.content[length:], "<f4").reshape(3, -1), logits(array, 0.5))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"inputs": []}, {"id": 5}])
+def test_with_its_version_a_model_says_the_same(server: Running, wrong: dict[str, Any]) -> None:
+    """What is asked for most goes past the routes."""
+    text = json.dumps(asking(images(2), **wrong)).encode()
+    plain, versioned = (server.ask("POST", path, text) for path in (INFER, f"/v2/models/{NETWORK}/versions/1/infer"))
+    assert plain == versioned and plain.status == (400 if wrong else 200)
+    for method in ("GET", "PUT"):
+        assert error_of(server.ask(method, INFER, text), 405).startswith(f"{method} '{INFER}'")
 
 
 def test_a_body_of_nothing_but_the_tensor_is_answered_too(server: Running) -> None:
@@ -258,6 +269,25 @@ def test_a_client_that_goes_away_takes_its_request_with_it(server: Running, runt
     assert cancelled.wait(LIMIT_S)
     runtime.answers = FakeRuntime().answers
     still_answers(server)
+
+
+def test_an_answer_that_comes_when_the_server_has_ended_is_nobody_s(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a request that was computed already: nothing takes it back."""
+    from slimexport.target.serving.http.app import _answer
+
+    future: Future[Answer] = Future()
+    assert future.set_running_or_notify_cancel()
+
+    async def end() -> None:
+        waiting = asyncio.ensure_future(_answer(future, asyncio.Event().wait))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(end())
+    future.set_result(answer(images(1)))
+    assert not caplog.records
 
 
 def test_a_body_that_ends_before_its_length_is_never_computed(server: Running, runtime: FakeRuntime) -> None:

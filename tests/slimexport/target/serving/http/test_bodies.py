@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from slimexport.target.serving.http.refusals import Refusal
@@ -39,6 +40,22 @@ def test_a_body_is_its_parts_and_is_held_while_it_is_needed() -> None:
         assert asyncio.run(body.read(sender.request)) == b"abcdef"
         assert room.taken == 6
     assert room.taken == 0
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 15, 16, 17, 181])
+@pytest.mark.parametrize("pieces", [1, 2, 7, 500])
+def test_numbers_behind_any_length_of_json_are_read_in_place(start: int, pieces: int) -> None:
+    whole = np.random.default_rng(start).bytes(start + 400)
+    size = -(-len(whole) // pieces)
+    parts = [whole[at : at + size] for at in range(0, len(whole), size)]
+    body = bodies.joined(parts, start)
+    assert body == whole and body.readonly is False
+    assert np.frombuffer(body, np.float64, 50, start).flags.aligned
+
+
+def test_a_body_of_nothing_is_nothing() -> None:
+    assert bytes(bodies.joined([], 5)) == b""
+    assert bytes(asyncio.run(bodies.Body(bodies.Room(1), 1, "why").read(Sender([b"a"]).request, 10**12))) == b"a"
 
 
 @pytest.mark.parametrize("length", ["7", "9" * 30])

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target.serving.http.infer_request import InferRequest, Wanted, header_length, read_request
+from slimexport.target.serving.http import infer_request
+from slimexport.target.serving.http.infer_request import (
+    MOST_KNOWN,
+    MOST_WORDS,
+    InferRequest,
+    Repeated,
+    Wanted,
+    header_length,
+    read_request,
+)
 from slimexport.target.serving.http.refusals import Refusal
 from slimexport.target.tensors import Result
 from tests.support.bundle_helpers import artifact, manifest
@@ -296,3 +305,83 @@ def test_the_length_of_the_json_is_a_number_of_bytes(header: str) -> None:
         header_length(header)
     assert refusal.value.status == 400
     assert [header_length(text) for text in (None, "0", " 12 ")] == [None, 0, 12]
+
+
+# ------------------------------------------------------------------------------------------------------------- repeated
+
+
+class Counted:
+    """`read_request`, and how often it is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        monkeypatch.setattr(infer_request, "read_request", self)
+
+    def __call__(self, *arguments: Any) -> InferRequest:
+        self.calls += 1
+        return read_request(*arguments)
+
+
+def words_of(array: Array, **changes: Any) -> bytes:
+    asked: dict[str, Any] = {"inputs": [as_bytes(array)], "parameters": {"timeout": 1000, "binary_data_output": True}}
+    return json.dumps({**asked, **changes}).encode()
+
+
+def test_words_that_came_before_mean_the_same_of_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, repeated = Counted(monkeypatch), Repeated(MANIFEST, LARGEST)
+    kinds: list[tuple[int, dict[str, Any]]] = [(1, {}), (2, {}), (1, {"id": "mine"}), (1, {"parameters": {}})]
+    for seed, (count, changes) in enumerate(2 * kinds):
+        array = images(count, seed)
+        words = words_of(array, **changes)
+        body = memoryview(words + array.tobytes())
+        request, expected = repeated.read(body, len(words)), read_request(bytes(body), len(words), MANIFEST, LARGEST)
+        np.testing.assert_array_equal(request.images, array)
+        assert request.images.dtype == np.float32 and request.images.flags.c_contiguous
+        assert (request.outputs, request.id, request.deadline_ms) == (expected.outputs, expected.id, expected.deadline_ms)
+    assert counted.calls == 4, "each was read once"
+
+
+@pytest.mark.parametrize("change", [-4, -1, 1, 4, -images(1).nbytes])
+def test_words_that_came_before_are_refused_with_another_tensor_than_they_say(change: int) -> None:
+    repeated, array = Repeated(MANIFEST, LARGEST), images(1)
+    words = words_of(array)
+    repeated.read(words + array.tobytes(), len(words))
+    body = words + (array.tobytes() + bytes(8))[: array.nbytes + change]
+    with pytest.raises(Refusal) as expected:
+        read_request(body, len(words), MANIFEST, LARGEST)
+    with pytest.raises(Refusal) as refusal:
+        repeated.read(body, len(words))
+    assert str(refusal.value) == str(expected.value)
+
+
+def test_a_request_that_is_refused_is_refused_again() -> None:
+    repeated, array = Repeated(MANIFEST, LARGEST), images(LARGEST + 1)
+    words = words_of(array)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="5 rows, a run takes 1 to 4"):
+            repeated.read(words + array.tobytes(), len(words))
+
+
+def test_numbers_in_json_and_bare_tensors_are_read_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, repeated, array = Counted(monkeypatch), Repeated(MANIFEST, LARGEST), images(1)
+    text = json.dumps({"inputs": [tensor(array)]}).encode()
+    for body, json_bytes in ((text, None), (text, len(text)), (array.tobytes(), 0)):
+        for _ in range(2):
+            np.testing.assert_array_equal(repeated.read(body, json_bytes).images, array)
+    assert counted.calls == 6
+
+
+def test_few_are_remembered_and_none_that_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody fills the memory by never saying the same."""
+    counted, repeated, array = Counted(monkeypatch), Repeated(MANIFEST, LARGEST), images(1)
+
+    def ask(words: bytes) -> int:
+        before = counted.calls
+        repeated.read(words + array.tobytes(), len(words))
+        return counted.calls - before
+
+    every = [words_of(array, id=str(number)) for number in range(MOST_KNOWN + 1)]
+    assert sum(map(ask, every)) == len(every)
+    assert [ask(every[-1]), ask(every[1]), ask(every[0])] == [0, 0, 1], "the first made room for the last"
+    long = words_of(array) + b" " * MOST_WORDS
+    assert ask(long) + ask(long) == 2

@@ -93,6 +93,13 @@ def test_an_array_that_is_not_in_rows_is_written_as_if_it_were() -> None:
     np.testing.assert_array_equal(np.frombuffer(body.content[body.json_bytes :], "<f4").reshape(2, 3), LOGITS[:, ::2])
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_numbers_of_either_byte_order_are_written_in_the_protocol_s(order: str) -> None:
+    body = written(LOGITS.astype(f"{order}f4"), ("output", True))
+    assert json.loads(body.content[: body.json_bytes])["outputs"][0]["datatype"] == "FP32"
+    np.testing.assert_array_equal(np.frombuffer(body.content[body.json_bytes :], "<f4").reshape(2, 5), LOGITS)
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_what_json_cannot_hold_is_given_as_bytes_only(number: float) -> None:
     array = np.array([[number]], np.float32)
