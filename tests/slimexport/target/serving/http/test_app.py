@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import socket
 import threading
@@ -31,12 +30,14 @@ def runtime() -> FakeRuntime:
     return FakeRuntime()
 
 
-@pytest.fixture(params=["h11", "httptools"])
+@pytest.fixture(params=["h11 on asyncio", "httptools on auto"])
 def server(runtime: FakeRuntime, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """With either of the parsers that uvicorn takes."""
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    monkeypatch.setattr(uvicorn, "Config", functools.partial(uvicorn.Config, http=request.param))
+    """With either of the parsers and event loops that uvicorn takes; of its own accord uvloop, where that is installed."""
+    parser, _, loop = request.param.partition(" on ")
+    if not is_installed(parser):
+        pytest.skip(f"{parser} is not installed")
+    config = uvicorn.Config
+    monkeypatch.setattr(uvicorn, "Config", lambda app, **options: config(app, **{**options, "http": parser, "loop": loop}))
     with running(runtime) as server:
         yield server
 
