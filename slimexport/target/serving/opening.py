@@ -40,6 +40,8 @@ class OpenFile:
 
     def __call__(self, *images: Array) -> Given:
         """Of one array [N, ...], or of several after each other, in one run."""
+        if len(images) == 1 and not self.sizes:
+            return self._run(images[0])  # as mostly
         count = sum(map(len, images))
         size = next((size for size in self.sizes if size >= count), count)
         if size > count:

@@ -29,14 +29,17 @@ class Pending(Future["Answer"]):
 
     def begin(self) -> bool:
         """Whether it is to be computed: it cannot be cancelled any more. Not one that was, or that somebody else ended."""
-        with contextlib.suppress(RuntimeError):
+        try:  # of `contextlib.suppress` three functions are called
             return self.set_running_or_notify_cancel()
-        return False
+        except RuntimeError:
+            return False
 
     def answer(self, answer: Answer) -> None:
         """End it so; one that somebody else ended stays as it is, as after `fail`."""
-        with contextlib.suppress(InvalidStateError):
+        try:
             self.set_result(answer)
+        except InvalidStateError:
+            return
 
     def fail(self, error: Exception) -> None:
         with contextlib.suppress(InvalidStateError):
@@ -54,10 +57,10 @@ class Request:
     due_s: float
     future: Pending = field(default_factory=Pending)
     trial: bool = False
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        return len(self.images)
+    def __post_init__(self) -> None:
+        self.size = len(self.images)
 
 
 class Waiting:

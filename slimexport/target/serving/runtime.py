@@ -157,7 +157,7 @@ class Runtime:
         request = Request(images, single, now, now + within_ms / 1e3)
         with self._lock:
             waiting, counts = self._scheduler.waiting, self._books
-            if self._files and request.size > self._scheduler.latencies.largest:
+            if not single and self._files and request.size > self._scheduler.latencies.largest:
                 raise RequestError(
                     f"{request.size} images: a run takes {self._scheduler.latencies.largest} at most. Send fewer at once."
                 )
