@@ -24,7 +24,7 @@ from slimtrain.slimmable.ordinary import ordinary_torch
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.branches import kept_branches
 from slimtrain.tracing.equality import check_equal
-from slimtrain.tracing.exported import exported_program
+from slimtrain.tracing.exported import exported_program, uncollected
 from slimtrain.tracing.reading import Traced, read_program
 
 
@@ -56,6 +56,7 @@ def _averaging(node: Node, module: nn.Module | None) -> Node:
     return node
 
 
+@uncollected()
 @ordinary_torch(numbers=False)
 def make_slimmable(
     module: nn.Module,
@@ -143,8 +144,9 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
     orders = slot_orders(graph, groups, arrays, order)
     result = {}
     sources: dict[Pieces, Tensor | None] = {}
+    room: dict[torch.dtype, Tensor] = {}
     for parameter in graph.parameters:
-        given = tensor = tensors[parameter.name]
+        moved: list[tuple[int, Tensor]] = []
         for dim, extent in enumerate(groups.dims[Value(parameter.node)]):
             if not isinstance(extent, Pieces):
                 continue
@@ -153,9 +155,19 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
                 sources[extent] = None if source is None else torch.from_numpy(source)
             index = sources[extent]
             if index is not None:
-                tensor = tensor.index_select(dim, index)
-        result[parameter.name] = tensor.clone() if tensor is given else tensor
+                moved.append((dim, index))
+        result[parameter.name] = _permuted(tensors[parameter.name], moved, room)
     return result
+
+
+def _permuted(tensor: Tensor, moved: Sequence[tuple[int, Tensor]], room: dict[torch.dtype, Tensor]) -> Tensor:
+    """`tensor` in memory of its own, each of the dimensions in `moved` at other positions. `room`: by type, memory for what is
+    between two of them; new memory takes longer than what is done in it."""
+    for dim, index in moved[:-1]:
+        if len(moved) > 2 or len(room.get(tensor.dtype, ())) < tensor.numel():
+            room[tensor.dtype] = tensor.new_empty(tensor.numel())
+        tensor = torch.index_select(tensor, dim, index, out=room[tensor.dtype][: tensor.numel()].view(tensor.shape))
+    return tensor.index_select(*moved[-1]) if moved else tensor.clone()
 
 
 def _array(tensor: Tensor) -> NDArray[np.floating[Any]]:
