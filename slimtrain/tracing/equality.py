@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from slimtrain.base.errors import UserError
+from slimtrain.graph.coupling import couples_images
 from slimtrain.graph.graph import CONSTANT, Graph, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -79,8 +80,9 @@ def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, others
     if any(t.dtype == torch.float64 for t in (*module.parameters(), *module.buffers())):
         return False  # which would be the module's own, in which it might write
     small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() and not others else None
-    whole = (len(example) if others else 1, *example.shape[1:])
-    for shape in ([(1, example.shape[1], *small)] if small else []) + [whole]:
+    count = len(example) if others else 2 if couples_images(spec.graph) else 1
+    whole = (count, *example.shape[1:])
+    for shape in ([(count, example.shape[1], *small)] if small else []) + [whole]:
         with suppress(Exception):  # of a module that takes no such images, or that cannot be run this way
             pairs = _of_stored(network, module, _drawn(spec.graph, example, others, shape, torch.float64))
             if _says_something(pairs) and _largest(pairs) < tolerance:

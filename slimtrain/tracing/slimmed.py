@@ -144,9 +144,8 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
     orders = slot_orders(graph, groups, arrays, order)
     result = {}
     sources: dict[Pieces, Tensor | None] = {}
-    room: dict[torch.dtype, Tensor] = {}
     for parameter in graph.parameters:
-        moved: list[tuple[int, Tensor]] = []
+        given = tensor = tensors[parameter.name]
         for dim, extent in enumerate(groups.dims[Value(parameter.node)]):
             if not isinstance(extent, Pieces):
                 continue
@@ -155,19 +154,9 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
                 sources[extent] = None if source is None else torch.from_numpy(source)
             index = sources[extent]
             if index is not None:
-                moved.append((dim, index))
-        result[parameter.name] = _permuted(tensors[parameter.name], moved, room)
+                tensor = tensor.index_select(dim, index)
+        result[parameter.name] = tensor.clone() if tensor is given else tensor
     return result
-
-
-def _permuted(tensor: Tensor, moved: Sequence[tuple[int, Tensor]], room: dict[torch.dtype, Tensor]) -> Tensor:
-    """`tensor` in memory of its own, each of the dimensions in `moved` at other positions. `room`: by type, memory for what is
-    between two of them; new memory takes longer than what is done in it."""
-    for dim, index in moved[:-1]:
-        if len(moved) > 2 or len(room.get(tensor.dtype, ())) < tensor.numel():
-            room[tensor.dtype] = tensor.new_empty(tensor.numel())
-        tensor = torch.index_select(tensor, dim, index, out=room[tensor.dtype][: tensor.numel()].view(tensor.shape))
-    return tensor.index_select(*moved[-1]) if moved else tensor.clone()
 
 
 def _array(tensor: Tensor) -> NDArray[np.floating[Any]]:
