@@ -28,11 +28,15 @@ class Given(nn.Module):
 def coupled(forward: Callable[[Tensor], Tensor]) -> bool:
     """Whether the results of some images change with another one: computed from the definition."""
     module = Given(forward).eval()
-    x = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     changed = torch.cat([x[:1], 2 - x[1:2], x[2:]])
     with torch.no_grad():
         before, after = module(x), module(changed)
-    return len(before) != 3 or not torch.allclose(before[::2], after[::2])
+    return len(before) != 4 or not torch.allclose(before[[0, 2, 3]], after[[0, 2, 3]])
+
+
+def attended(tokens: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(tokens, tokens, tokens)
 
 
 FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -52,8 +56,8 @@ FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
     "products of images": lambda x: (x.flatten(1) @ x.flatten(1).t()) @ x.flatten(1),
     "normalized": lambda x: F.layer_norm(x, (4, 4)),
     "batch statistics": lambda x: F.batch_norm(x, None, None, training=True),
-    "tokens are places": lambda x: F.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)] * 3),
-    "tokens are images": lambda x: F.scaled_dot_product_attention(*[x.flatten(1)[None]] * 3)[0],
+    "tokens are places": lambda x: attended(x.flatten(2).transpose(1, 2)),
+    "tokens are images": lambda x: attended(x.flatten(1)[None])[0],
     "windows of an image": lambda x: x.unfold(2, 2, 2).reshape(-1, 8, 2, 2).softmax(1).reshape(-1, 128),
     "convolution over images": lambda x: F.conv1d(x.flatten(1).t()[None], torch.ones(1, 128, 3), padding=1)[0].t(),
     "running sum over images": lambda x: x.cumsum(0),

@@ -236,7 +236,7 @@ def test_depthwise_convolutions_by_taps_are_torch_s(kernel: Any, how: dict[str, 
     layer = nn.Conv2d(6, 6, kernel, groups=6, **how).double()
     x = torch.randn(2, 6, 17, 14, generator=generator, dtype=torch.float64)
     for batch in (x, x.to(memory_format=torch.channels_last)):
-        given = (batch, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        given: Any = (batch, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
         assert equality.is_depthwise(*given)
         with torch.no_grad():
             torch.testing.assert_close(equality.depthwise(*given), torch.conv2d(*given), rtol=1e-12, atol=1e-12)
