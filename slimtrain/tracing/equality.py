@@ -3,7 +3,8 @@
 It is part of making a network, so it is made cheap where that costs nothing of what it proves. Stored tensors are not copied
 as a whole: `Stored` gives each operator its float64 ones while it runs. Where no constant of the graph holds the size of the
 images, smaller ones will do, as long as every tap of every convolution still meets a place of its map: then every stored
-number still counts in the output (`smaller.py`). Whatever does not agree that way is compared once more, by copies of both in
+number still counts in the output (`smaller.py`); and one image, unless the graph computes images with each other. Depthwise
+convolutions are sums over their taps here. Whatever does not agree that way is compared once more, by copies of both in
 float64 and with images of the example's size; only that decides that a network is another one.
 """
 

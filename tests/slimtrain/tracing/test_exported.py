@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import _lazy_graph_module
 
 from slimtrain.graph.graph import Batch
-from slimtrain.tracing import exported
 from slimtrain.tracing.exported import BATCHES, NotExportable, exported_program, size_of, user_line
 
 
@@ -80,7 +80,7 @@ def test_python_collects_again_afterwards_whatever_happens() -> None:
 def test_a_torch_that_always_writes_graphs_as_code_exports_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     waiting = exported_program(module, torch.zeros(2, 4))
-    monkeypatch.delattr(exported._lazy_graph_module, "_use_lazy_graph_module")
+    monkeypatch.delattr(_lazy_graph_module, "_use_lazy_graph_module")
     written = exported_program(module, torch.zeros(2, 4))
     assert str(written.graph) == str(waiting.graph) and written.graph_module.code == waiting.graph_module.code
 
