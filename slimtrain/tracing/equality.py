@@ -3,7 +3,8 @@
 It is part of making a network, so it is made cheap where that costs nothing of what it proves. Stored tensors are not copied
 as a whole: `Stored` gives each operator its float64 ones while it runs. Where no constant of the graph holds the size of the
 images, smaller ones will do, as long as every tap of every convolution still meets a place of its map: then every stored
-number still counts in the output (`smaller.py`). Whatever does not agree that way is compared once more, by copies of both in
+number still counts in the output (`smaller.py`); and one image, unless the graph computes images with each other. Depthwise
+convolutions are sums over their taps here. Whatever does not agree that way is compared once more, by copies of both in
 float64 and with images of the example's size; only that decides that a network is another one.
 """
 
@@ -16,10 +17,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from slimtrain.base.errors import UserError
+from slimtrain.graph.coupling import couples_images
 from slimtrain.graph.graph import CONSTANT, Graph, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
@@ -78,8 +81,9 @@ def _agree(network: SlimmableNetwork, module: nn.Module, example: Tensor, others
     if any(t.dtype == torch.float64 for t in (*module.parameters(), *module.buffers())):
         return False  # which would be the module's own, in which it might write
     small = smaller(spec.graph, example.shape[2:]) if example.is_floating_point() and not others else None
-    whole = (len(example) if others else 1, *example.shape[1:])
-    for shape in ([(1, example.shape[1], *small)] if small else []) + [whole]:
+    count = len(example) if others else 2 if couples_images(spec.graph) else 1
+    whole = (count, *example.shape[1:])
+    for shape in ([(count, example.shape[1], *small)] if small else []) + [whole]:
         with suppress(Exception):  # of a module that takes no such images, or that cannot be run this way
             pairs = _of_stored(network, module, _drawn(spec.graph, example, others, shape, torch.float64))
             if _says_something(pairs) and _largest(pairs) < tolerance:
@@ -203,7 +207,8 @@ def _copied(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
 
 class Stored(TorchFunctionMode):
     """Within the block every operator gets the floating-point parameters and buffers of `module` as `number`s: the module
-    runs in them without holding them. Of parameters that are all zeros it gets `OPEN`."""
+    runs in them without holding them. Of parameters that are all zeros it gets `OPEN`. Depthwise convolutions are computed by
+    `depthwise`."""
 
     def __init__(self, module: nn.Module, number: torch.dtype) -> None:
         super().__init__()
@@ -216,6 +221,8 @@ class Stored(TorchFunctionMode):
             return self.number
         if func not in DESCRIBING:
             args, kwargs = self._converted(args), self._converted(kwargs)
+        if func is torch.conv2d and not kwargs and is_depthwise(*args):
+            return depthwise(*args)
         return func(*args, **(kwargs or {}))
 
     def _converted(self, argument: Any) -> Any:
@@ -226,6 +233,41 @@ class Stored(TorchFunctionMode):
         if isinstance(argument, list | tuple):
             return type(argument)(map(self._converted, argument)) if type(argument) in (list, tuple) else argument
         return {name: self._converted(value) for name, value in argument.items()} if isinstance(argument, dict) else argument
+
+
+def is_depthwise(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, *rest: Any
+) -> bool:
+    """Whether a convolution, as its arguments are given in turn, is one in float64 with one input and one output for every of
+    its several groups."""
+    groups = rest[0] if rest else 1
+    if groups == 1 or not weight.dtype == x.dtype == torch.float64 or x.ndim != 4 or weight.shape[1] != 1:
+        return False
+    pairs = all(isinstance(size, tuple | list) and len(size) == 2 for size in (stride, padding, dilation))
+    return bool(pairs and groups == x.shape[1] == weight.shape[0])
+
+
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *groups: Any
+) -> Tensor:
+    """A depthwise convolution as the sum over its taps: x [N, C, H, W], weight [C, 1, h, w]. In float64 torch computes channel
+    after channel, which takes five times as long."""
+    (down, along), (above, beside), (rows, columns) = stride, padding, dilation
+    if above or beside:
+        x = F.pad(x, (beside, beside, above, above))
+    x, channels, (high, wide) = x.contiguous(), len(weight), weight.shape[2:]
+    height = (x.shape[2] - rows * (high - 1) - 1) // down + 1
+    width = (x.shape[3] - columns * (wide - 1) - 1) // along + 1
+    taps = weight.reshape(channels, high * wide).t().reshape(high, wide, channels, 1, 1).contiguous()
+    result = x.new_zeros(len(x), channels, height, width)
+    if bias is not None:
+        result += bias[:, None, None]
+    for row in range(high):
+        for column in range(wide):
+            begin, left = row * rows, column * columns
+            met = x[:, :, begin : begin + down * (height - 1) + 1 : down, left : left + along * (width - 1) + 1 : along]
+            result.addcmul_(met, taps[row, column])
+    return result
 
 
 def zeros_of(module: nn.Module) -> list[nn.Parameter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import _lazy_graph_module
 
 from slimtrain.base.errors import UserError
 from slimtrain.graph.graph import Batch, Size
@@ -49,7 +51,7 @@ def exported_program(module: nn.Module, example: Tensor | Sequence[Tensor]) -> E
     rows = [batch, *(batch * (other.shape[0] // first.shape[0]) for other in others)]
     given = tuple(untouched((n, *x.shape[1:]), x.dtype) for n, x in zip(rows, (first, *others), strict=True))
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), uncollected(), unwritten(), torch.no_grad():
             return torch.export.export(module, given, strict=False)
     except Exception as error:
         raise NotExportable(export_refusal(module, (first, *others), error)) from error
@@ -69,6 +71,25 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for unused circles of objects, for which Python would look through all that torch has made so far,
+    again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def unwritten() -> contextlib.AbstractContextManager[None]:
+    """Without the Python code of graphs that nobody runs: torch writes it when it is asked for, where it knows how to wait."""
+    lazily = getattr(_lazy_graph_module, "_use_lazy_graph_module", None)
+    return lazily(True) if lazily else contextlib.nullcontext()
 
 
 def _batch(module: nn.Module, inputs: Sequence[Tensor]) -> int:

@@ -24,7 +24,7 @@ from slimtrain.slimmable.ordinary import ordinary_torch
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.branches import kept_branches
 from slimtrain.tracing.equality import check_equal
-from slimtrain.tracing.exported import exported_program
+from slimtrain.tracing.exported import exported_program, uncollected
 from slimtrain.tracing.reading import Traced, read_program
 
 
@@ -56,6 +56,7 @@ def _averaging(node: Node, module: nn.Module | None) -> Node:
     return node
 
 
+@uncollected()
 @ordinary_torch(numbers=False)
 def make_slimmable(
     module: nn.Module,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.tracing import equality
+from slimtrain.tracing import equality, slimmed
 from slimtrain.tracing.equality import NotEqualError, check_equal
 from slimtrain.tracing.slimmed import make_slimmable, trace
 from slimtrain.tracing.smaller import smaller
@@ -180,6 +180,90 @@ def test_what_gives_nothing_finite_without_its_zeros_is_compared_with_them() -> 
         weights(slimmable)["stem.weight"].view(-1)[-1] += 0.1
     with pytest.raises(NotEqualError, match="differs"):
         check_equal(slimmable, module, EXAMPLE)
+
+
+class Centred(nn.Module):
+    """What an image has of its own, beside the others: nothing where it is alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu().mean((2, 3))
+        return self.head(x - x.mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize("side", [8, 128])
+def test_images_that_are_computed_with_each_other_are_compared_as_such(side: int, sizes: list[tuple[int, ...]]) -> None:
+    module, example = Centred(), torch.zeros(2, 3, side, side)
+    slimmable = make_slimmable(module, example)
+    assert [shape[0] for shape in sizes] == [2]
+    with torch.no_grad():
+        weights(slimmable)["stem.weight"].view(-1)[-1] += 0.1
+    with pytest.raises(NotEqualError, match="differs"):
+        check_equal(slimmable, module, example)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_wrong_permutation_is_refused_at_making(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channels of one tensor's dimension come from other places than the rest of their group."""
+    original = slimmed.ordered
+
+    def wrong(graph: Any, groups: Any, tensors: Any, order: str) -> dict[str, Tensor]:
+        result = original(graph, groups, tensors, order)
+        key = next(name for name, dim, _ in groups.groups[0].dims if dim == 0 and result[name].ndim > 1)
+        return result | {key: result[key].roll(1, 0)}
+
+    monkeypatch.setattr(slimmed, "ordered", wrong)
+    with pytest.raises(NotEqualError, match="differs"):
+        make_slimmable(network(name), images(2))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "how"),
+    [
+        (3, {"padding": 1}),
+        (3, {"stride": 2}),
+        ((5, 1), {"padding": (2, 0), "stride": (1, 3)}),
+        ((2, 4), {"padding": (0, 3), "dilation": (3, 1)}),
+        (1, {"bias": False}),
+        (7, {"padding": 3, "stride": 4, "dilation": 2, "bias": False}),
+    ],
+)
+def test_depthwise_convolutions_by_taps_are_torch_s(kernel: Any, how: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(6, 6, kernel, groups=6, **how).double()
+    x = torch.randn(2, 6, 17, 14, generator=generator, dtype=torch.float64)
+    for batch in (x, x.to(memory_format=torch.channels_last)):
+        given: Any = (batch, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        assert equality.is_depthwise(*given)
+        with torch.no_grad():
+            torch.testing.assert_close(equality.depthwise(*given), torch.conv2d(*given), rtol=1e-12, atol=1e-12)
+
+
+def test_other_convolutions_are_left_to_torch() -> None:
+    x, pair = torch.zeros(1, 6, 8, 8, dtype=torch.float64), ((1, 1), (0, 0), (1, 1))
+    whole, twice, some = (torch.zeros(shape, dtype=torch.float64) for shape in ((6, 6, 3, 3), (12, 1, 3, 3), (6, 2, 3, 3)))
+    assert not equality.is_depthwise(x, whole, None, *pair, 1) and not equality.is_depthwise(x, whole)
+    assert not equality.is_depthwise(x, twice, None, *pair, 6) and not equality.is_depthwise(x, some, None, *pair, 3)
+    one = twice[:6]
+    assert equality.is_depthwise(x, one, None, *pair, 6)
+    assert not equality.is_depthwise(x, one, None, (1, 1), "same", (1, 1), 6)
+    assert not equality.is_depthwise(x.float(), one.float(), None, *pair, 6)
+    assert not equality.is_depthwise(x[0], one, None, *pair, 6)
+
+
+@pytest.mark.parametrize("how", [{"padding": 2, "dilation": 2}, {"padding": 1, "padding_mode": "circular"}])
+def test_a_depthwise_convolution_that_goes_another_way_is_noticed(how: dict[str, Any]) -> None:
+    def network(**how: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8, **how), nn.Flatten(), nn.Linear(8 * 64, 5))
+
+    example = torch.zeros(2, 3, 8, 8)
+    slimmable = make_slimmable(network(padding=1), example)
+    with pytest.raises(NotEqualError, match="differs"):
+        check_equal(slimmable, network(**how), example)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import _lazy_graph_module
 
 from slimtrain.graph.graph import Batch
 from slimtrain.tracing.exported import BATCHES, NotExportable, exported_program, size_of, user_line
@@ -50,6 +54,35 @@ def test_training_mode_comes_back() -> None:
     module[0].eval()
     exported_program(module, torch.zeros(2, 4))
     assert module.training and not module[0].training and module[1].training
+
+
+def test_python_collects_again_afterwards_whatever_happens() -> None:
+    during: list[bool] = []
+
+    def noting(module: Any, inputs: Any) -> None:
+        during.append(gc.isenabled())
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    module.register_forward_pre_hook(noting)
+    exported_program(module, torch.zeros(2, 4))
+    assert not any(during) and during and gc.isenabled()
+    with pytest.raises(NotExportable):
+        exported_program(module, torch.zeros(2, 5))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        exported_program(module, torch.zeros(2, 4))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_torch_that_always_writes_graphs_as_code_exports_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    waiting = exported_program(module, torch.zeros(2, 4))
+    monkeypatch.delattr(_lazy_graph_module, "_use_lazy_graph_module")
+    written = exported_program(module, torch.zeros(2, 4))
+    assert str(written.graph) == str(waiting.graph) and written.graph_module.code == waiting.graph_module.code
 
 
 def test_sizes_are_images_or_numbers() -> None:
