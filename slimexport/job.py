@@ -21,6 +21,7 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
+from slimexport.onnx_files.layer_proof.stored import wrong_number
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
@@ -222,10 +223,15 @@ class Job:
     ) -> Verification:
         runner = onnx_runner(path, precision, spinning=False)  # references are computed beside, and need the other cores
         check = self._prove(runner, precision, plan, expected)
-        if recorded is None or not check.passed or not computes_exactly(recorded):
+        if recorded is None or not check.passed:
+            return check
+        model = onnx.load(path)
+        if wrong := wrong_number(model, recorded):
+            return replace(check, status=FAILED, reason=wrong)
+        if not computes_exactly(recorded):
             return check
         images = np.concatenate([self._with_cheap_ones(), self._held_back()])
-        layers = prove_layers(onnx.load(path), recorded, images)
+        layers = prove_layers(model, recorded, images)
         check = replace(check, layers=layers.count, worst_layer=layers.worst, layer_error=finite(layers.error))
         if not layers.right:
             return replace(check, status=FAILED, reason=why_wrong(layers))
