@@ -167,7 +167,7 @@ class _File:
     def _integers(
         self, written: onnx.NodeProto, place: int, dtype: np.dtype[np.generic], axis: int
     ) -> tuple[Array, Array, str]:
-        """Stored integers and their scales, which count the outputs along `axis`, or what is wrong with how they are stored."""
+        """Stored integers and their scales, which count outputs along `axis`, or what is wrong with how they are stored."""
         nothing = np.zeros(0)
         node = self.makers.get(written.input[place]) if place < len(written.input) else None
         if node is None or node.op_type != DEQUANTIZE or node.input[0] not in self.stored:
@@ -216,17 +216,18 @@ def _next_to(stored: Array, wanted: Array, what: str) -> Iterator[str]:
     with np.errstate(invalid="ignore", over="ignore"):
         step = np.maximum(np.nextafter(rounded, np.inf, dtype=stored.dtype).astype(np.float64) - rounded, 0)
         wrong = ~(np.abs(stored.astype(np.float64) - wanted) <= 1.5 * step)
-    yield from _counted(wrong, stored, wanted, what)
+    yield from counted(wrong, stored, wanted, what)
 
 
 def _rounding_of(integers: Array, wanted: Array, what: str) -> Iterator[str]:
     """Integers that are not next to what they are roundings of."""
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(integers - wanted) <= HALF)
-    yield from _counted(wrong, integers, wanted, what)
+    yield from counted(wrong, integers, wanted, what)
 
 
-def _counted(wrong: Array, stored: Array, wanted: Array, what: str) -> Iterator[str]:
+def counted(wrong: Array, stored: Array, wanted: Array, what: str) -> Iterator[str]:
+    """How many numbers are `wrong`, and the first of them; nothing where none is."""
     if wrong.any():
         first = np.unravel_index(int(wrong.argmax()), wrong.shape)
         yield f"{int(wrong.sum())} of {wrong.size} {what} are wrong: {stored[first]}, expected {wanted[first]:.6g}"
