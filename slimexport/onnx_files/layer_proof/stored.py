@@ -102,8 +102,8 @@ class _File:
                 node.op_type in ACTIVATIONS and written.op_type != node.op_type
             ):  # taken in: what it cuts off, integers cannot hold
                 continue
-            if weighs and (written.op_type != node.op_type or _told(written) != _told(node)):
-                yield f"{node.output[0]} is told {_told(written)}, expected {_told(node)}"
+            if weighs and (written.op_type != node.op_type or _signature(written) != _signature(node)):
+                yield f"{node.output[0]} is told {_signature(written)}, expected {_signature(node)}"
             if node.output[0] in self.recorded.weighted:
                 yield from self._quantized(node, written)
                 places = [] if self.recorded.biases else [place for place in places if place != 1]
@@ -199,10 +199,10 @@ def _shown(stored: Array | None) -> str:
     return "none" if stored is None else str(stored.reshape(-1)[0]) if stored.size == 1 else f"{stored.size} numbers"
 
 
-def _told(node: onnx.NodeProto) -> str:
+def _signature(node: onnx.NodeProto) -> str:
     """An operator and its attributes, in words that are the same in any order."""
-    helped = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    return f"{node.op_type}({', '.join(f'{name}={helped[name]}' for name in sorted(helped))})"
+    values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return f"{node.op_type}({', '.join(f'{name}={values[name]}' for name in sorted(values))})"
 
 
 def _bits(values: Array) -> Array:

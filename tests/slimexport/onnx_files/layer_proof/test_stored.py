@@ -60,7 +60,8 @@ class Network(nn.Module):
 def network() -> nn.Module:
     with torch.no_grad():
         module = randomized(Network())
-        norm = module.stem[1]
+        norm = module.get_submodule("stem.1")
+        assert isinstance(norm, nn.BatchNorm2d)
         norm.weight[STILL], norm.bias[STILL] = 0, -1
     return module
 
@@ -153,8 +154,8 @@ def test_what_a_convolution_is_told_is_compared(precision: str, name: str, value
     wrong = onnx.ModelProto()
     wrong.CopyFrom(file.model)
     (node,) = [node for node in wrong.graph.node if node.name == "stem.0"]
-    (told,) = [attribute for attribute in node.attribute if attribute.name == name]
-    told.CopyFrom(onnx.helper.make_attribute(name, value))
+    (own,) = [attribute for attribute in node.attribute if attribute.name == name]
+    own.CopyFrom(onnx.helper.make_attribute(name, value))
     assert f"{name}={value}" in wrong_number(wrong, file.recorded)
 
 
@@ -163,13 +164,13 @@ def test_scales_along_another_dimension_are_wrong(precision: str) -> None:
     file = written(precision)
     wrong = onnx.ModelProto()
     wrong.CopyFrom(file.model)
-    (told,) = [
+    (own,) = [
         attribute
         for node in wrong.graph.node
         for attribute in node.attribute
         if node.op_type == "DequantizeLinear" and node.input[0] == weights_of(wrong, "wide.0") and attribute.name == "axis"
     ]
-    told.i = 1
+    own.i = 1
     assert "scales along dimension 1, expected 0" in wrong_number(wrong, file.recorded)
 
 
