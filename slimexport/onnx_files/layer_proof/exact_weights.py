@@ -133,7 +133,7 @@ def _steps_apart(given: Array, products: Array) -> bool:
     if given.shape != products.shape or given.dtype != products.dtype:
         return False
     steps = given.view(np.int32) - products.view(np.int32)  # beyond a sign bit this is large
-    return not steps.size or bool(-STEPS <= steps.min() and steps.max() <= STEPS)
+    return not steps.size or bool(steps.min() >= -STEPS and steps.max() <= STEPS)
 
 
 def _wrong(given: Array, wanted: Array, rounding: Array | float) -> Array:
