@@ -19,8 +19,10 @@ from torch import nn
 
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
+from slimexport.onnx_files.layer_proof.exact_weights import wrong_weight
 from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_layers, why_wrong
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
+from slimexport.onnx_files.layer_proof.stored import wrong_number
 from slimexport.onnx_files.pairs import Recorded
 from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
@@ -222,19 +224,32 @@ class Job:
     ) -> Verification:
         runner = onnx_runner(path, precision, spinning=False)  # references are computed beside, and need the other cores
         check = self._prove(runner, precision, plan, expected)
-        if recorded is None or not check.passed or not computes_exactly(recorded):
+        if not check.passed:
+            return check
+        model = onnx.load(path)
+        wrong = self._wrong_weight(model, plan) if recorded is None else wrong_number(model, recorded)
+        if wrong:
+            return replace(check, status=FAILED, reason=wrong)
+        if recorded is None or not computes_exactly(recorded):
             return check
         images = np.concatenate([self._with_cheap_ones(), self._held_back()])
-        layers = prove_layers(onnx.load(path), recorded, images)
+        layers = prove_layers(model, recorded, images)
         check = replace(check, layers=layers.count, worst_layer=layers.worst, layer_error=finite(layers.error))
         if not layers.right:
             return replace(check, status=FAILED, reason=why_wrong(layers))
         if not any(base is recorded.base for base in self.bases):  # which the layers were held against
             base = self._prove(model_runner(recorded.base), EXACT, plan, expected)
-            if not base.passed:
-                return replace(base, reason=f"{precision} is written from a model that is wrong")
+            wrong = self._wrong_weight(recorded.base, plan)
+            if not base.passed or wrong:
+                more = f": {wrong}" if wrong else ""
+                return replace(base, status=FAILED, reason=f"{precision} is written from a model that is wrong{more}")
             self.bases.append(recorded.base)
         return check
+
+    def _wrong_weight(self, model: onnx.ModelProto, plan: ChannelPlan) -> str:
+        """What is wrong with the weights that an fp32 model stores, in words."""
+        network = self.checkpoint.network
+        return wrong_weight(model, network.spec.graph, stored_tensors(network, plan))
 
     def _held_back(self) -> Images:
         """Some of the images that int8 is made on, which move channels that noise does not; none without them."""

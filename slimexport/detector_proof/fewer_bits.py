@@ -17,6 +17,7 @@ import onnx
 from slimexport.detector_proof.exact import regions_of_all_levels
 from slimexport.detector_proof.inside import Inside
 from slimexport.onnx_files.layer_proof.proof import Layers, computes_exactly, prove_layers, why_wrong
+from slimexport.onnx_files.layer_proof.stored import wrong_number
 from slimexport.onnx_files.parts.choosing import REGIONS
 from slimexport.onnx_files.parts.cutting import cut_out, with_outputs
 from slimexport.onnx_files.parts.writing import PartRecorded, PartsRecorded
@@ -57,12 +58,15 @@ def prove_low_layers(
     runnable = model if runs_on_cpu(precision) else cast_twin(model)
     proven: list[Layers] = []
     for one in recorded.parts:
+        part = cut_out(model, one.part.cut)
+        if wrong := wrong_number(part, one.recorded):
+            return LowLayers(_together(proven) if proven else None, wrong)
         if not computes_exactly(one.recorded):
             continue
         given = np.concatenate([images, others]) if one.part.rows is None else _pooled(runnable, one, images)
         if not len(given):
             continue
-        layers = prove_layers(cut_out(model, one.part.cut), one.recorded, given)
+        layers = prove_layers(part, one.recorded, given)
         proven.append(layers)
         if not layers.right:
             return LowLayers(_together(proven), why_wrong(layers))

@@ -40,6 +40,13 @@ class MeanOfChannels(nn.Module):
         return torch.where(means > 1, (means + self.aside) - self.aside, means)
 
 
+class WithoutWeights(Job):
+    """Of a network that has none."""
+
+    def _wrong_weight(self, model: onnx.ModelProto, plan: ChannelPlan) -> str:
+        return ""
+
+
 def written(path: Path, wrong: float) -> Path:
     """A file that gives the means, and what is above one times `wrong` more."""
     nodes = [
@@ -68,7 +75,7 @@ def images_of(means: list[list[float]]) -> np.ndarray[Any, Any]:
 def verified(path: Path, aside: float, more: list[list[float]]) -> tuple[Verification, Job]:
     """The verification of a file, which is right on the probe images whatever it does of means above one."""
     probes = images_of([[1, 0, -1], [0.5, -1, 0]])
-    job = Job(
+    job = WithoutWeights(
         cast(Any, SimpleNamespace(network=MeanOfChannels(aside))),
         cast(Any, None),
         cast(Any, None),

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from slimexport.detector_proof import fewer_bits
 from slimtrain.models.detector import MASK
 from tests.support.low_detectors import LOW, edit_stored, low_file, stored_of
 
@@ -55,6 +56,21 @@ def test_exchanged_channels_are_caught_in_every_part(precision: str, part: str, 
     wrong = file.changed(lambda model: edit_stored(stored_of(model, LAYERS[part]), exchanged))
     proof = file.layers(wrong, tmp_path)
     assert proof.fault, proof
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-cpu"])
+@pytest.mark.parametrize("part", ["backbone", "fc7"])
+def test_a_weight_is_compared_where_no_layer_is_run(
+    precision: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def negated(array: NDArray[Any]) -> None:
+        array.reshape(-1)[np.abs(array.astype(np.float32)).argmax()] *= -1
+
+    monkeypatch.setattr(fewer_bits, "computes_exactly", lambda recorded: False)
+    file = low_file(precision)
+    wrong = file.changed(lambda model: edit_stored(stored_of(model, LAYERS[part]), negated))
+    assert not file.layers(file.model, tmp_path).fault
+    assert LAYERS[part] in file.layers(wrong, tmp_path).fault
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8-cpu"])
