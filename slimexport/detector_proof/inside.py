@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from slimexport.target.errors import BundleError
 from slimexport.target.precision import EXACT
 from slimexport.target.runners import runs_on_cpu
 
+WHOLE = "whole"
+
 
 class Inside:
     """`model`: of a file, whose metadata say what its inner values are called (`write_graph`). BundleError where they do not,
-    or name what is not there."""
+    or name what is not there. One session is open at a time, that of the last call: each has its own copy of the weights, and
+    those of the whole model as much memory as images took."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -35,8 +38,7 @@ class Inside:
         (self.image,) = (value.name for value in model.graph.input)
         if lacking := [name for name in self.names.values() if name not in self._wiring.makers]:
             raise BundleError(f"{model.graph.name}: has no value {lacking[0]}, of which its metadata tell. Export again.")
-        self._parts: dict[object, Any] = {}
-        self._whole = cpu_session(with_outputs(model, self.names.values()))
+        self._open: tuple[object, Any] = (None, None)
 
     @staticmethod
     def read(path: Path, precision: str = EXACT) -> Inside:
@@ -47,7 +49,8 @@ class Inside:
     def run(self, images: Array) -> dict[str, Array]:
         """All inner values and outputs, by what they are known as."""
         names = [*self.names.values(), *self.outputs]
-        values = self._whole.run(list(dict.fromkeys(names)), {self.image: images})
+        session = self._session(WHOLE, lambda: with_outputs(self.model, self.names.values()))
+        values = session.run(list(dict.fromkeys(names)), {self.image: images})
         by_name = dict(zip(dict.fromkeys(names), values, strict=True))
         return {key: by_name[name] for key, name in self.names.items()} | {name: by_name[name] for name in self.outputs}
 
@@ -57,13 +60,18 @@ class Inside:
         fed = {self.names.get(key, key): values for key, values in given.items()} | {self.image: images}
         ends = list(dict.fromkeys(self.names.get(key, key) for key in wanted))
         key = tuple((name, values.shape) for name, values in fed.items()), tuple(ends)
-        if key not in self._parts:
-            self._parts[key] = cpu_session(self._part(fed, ends))
-        session = self._parts[key]
+        session = self._session(key, lambda: self._part(fed, ends))
         taken = {value.name for value in session.get_inputs()}
         run = session.run(ends, {name: values for name, values in fed.items() if name in taken})
         results = dict(zip(ends, run, strict=True))
         return {key: results[self.names.get(key, key)] for key in wanted}
+
+    def _session(self, key: object, model: Callable[[], onnx.ModelProto]) -> Any:
+        """The session of what `key` says, of a `model` that is made where it is not open."""
+        if self._open[0] != key:
+            self._open = (None, None)  # before there is another
+            self._open = (key, cpu_session(model(), frugal=True))
+        return self._open[1]
 
     def _part(self, fed: Mapping[str, Array], ends: Sequence[str]) -> onnx.ModelProto:
         """The model of `ends` by what is fed."""

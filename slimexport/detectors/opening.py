@@ -40,6 +40,14 @@ NODE_BYTES = 102  # measured
 
 
 @dataclass(frozen=True)
+class Doubled:
+    """A detector's networks in float64: `dense` of its layers alone, `whole` from images to boxes, of the same weights."""
+
+    dense: SlimmableNetwork
+    whole: SlimmableNetwork
+
+
+@dataclass(frozen=True)
 class OpenDetector:
     """`dense`: the network as it was trained; `spec`: the same for images of `image_size` and as many regions as they have;
     `checkpoint`: the one from images to boxes, which shares its weights."""
@@ -123,9 +131,15 @@ class OpenDetector:
 
     @cached_property
     def verifying(self) -> DetectorVerifying:
-        """What proves its files, with the dense network in float64 and all statistics."""
+        """What proves its files."""
+        return DetectorVerifying(self.doubled.dense, self.settings, self.entry, self.image_size)
+
+    @cached_property
+    def doubled(self) -> Doubled:
+        """Both networks in float64 and with all statistics."""
         self.dense.replace_calibrated(self.checkpoint.network.calibrated)
-        return DetectorVerifying(copy.deepcopy(self.dense).double(), self.settings, self.entry, self.image_size)
+        dense, whole = copy.deepcopy((self.dense, self.checkpoint.network))  # at once: weights stay shared
+        return Doubled(dense.double(), whole.double())
 
 
 def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:

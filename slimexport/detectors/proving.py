@@ -78,7 +78,8 @@ class DetectorVerifying:
         expected = {part.name: part.values for part in probes.expected}
         near = near_equals_of(parts.exact, self.settings, self.image_size, expected, parts.tolerance)
         self.near[plan] = near
-        pairs = run_on_probes(onnx_runner(path, precision), probes, [np.arange(len(probes.images))])
+        runner = onnx_runner(path, precision, frugal=True)
+        pairs = run_on_probes(runner, probes, [np.arange(len(probes.images))])
         return _with_detections(check, parts, agreement_of(pairs, rules, parts.tolerance, near))
 
     def _of_fewer_bits(
