@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from slimexport.target.precision import EXACT
 from slimexport.target.runners import runs_on_cpu
 
 WHOLE = "whole"
+REGIONS = "rows"  # the end of what regions are called
+LARGE = 2**20  # pixels of a batch: more are run in stages
 
 
 class Inside:
@@ -48,11 +51,35 @@ class Inside:
 
     def run(self, images: Array) -> dict[str, Array]:
         """All inner values and outputs, by what they are known as."""
+        if images[:, 0].size > LARGE:
+            return self._in_stages(images)
         names = [*self.names.values(), *self.outputs]
         session = self._session(WHOLE, lambda: with_outputs(self.model, self.names.values()))
         values = session.run(list(dict.fromkeys(names)), {self.image: images})
         by_name = dict(zip(dict.fromkeys(names), values, strict=True))
         return {key: by_name[name] for key, name in self.names.items()} | {name: by_name[name] for name in self.outputs}
+
+    def _in_stages(self, images: Array) -> dict[str, Array]:
+        """The same, one stage of the file after the other, each of what those before it gave: onnxruntime runs a whole file in
+        an order that has three times as much in memory."""
+        values: dict[str, Array] = {}
+        for stage in self._stages:
+            there = {self.names.get(key, key): array for key, array in values.items()}
+            known = {key: there[self.names.get(key, key)] for key in stage if self.names.get(key, key) in there}
+            rest = [key for key in stage if key not in known]
+            values |= known | (self.of(values, images, rest) if rest else {})
+        return values
+
+    @cached_property
+    def _stages(self) -> list[list[str]]:
+        """What is known before regions are, regions, what heads give of them, and the outputs."""
+        left, stages = list(self.names), []
+        for regions in [key for key in self.names if key.endswith(REGIONS)]:
+            maker = self._wiring.makers[self.names[regions]]
+            before = [key for key in left if maker not in self._wiring.between((), (self.names[key],))]
+            stages += [before, [regions]]
+            left = [key for key in left if key not in before and key != regions]
+        return [stage for stage in (*stages, left, self.outputs) if stage]
 
     def of(self, given: Mapping[str, Array], images: Array, wanted: Sequence[str]) -> dict[str, Array]:
         """Inner values or outputs that are `wanted`, where others are `given`: what the file makes of these, whatever it would

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -38,7 +39,7 @@ from slimexport.target.proof.comparing import Comparison, Pair, compare_all
 from slimexport.target.proof.detections import MOST_TIES
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
-from slimtrain.base.image_size import ImageSize
+from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.detection.fixed.detections import Detections, RawDetections
 from slimtrain.detection.fixed.keypoints import Keypoints
 from slimtrain.detection.fixed.proposals import Proposals
@@ -53,6 +54,7 @@ SETTLED = "settled"
 GIVEN_OUT = ("boxes", "scores", "labels", "count", SETTLED)
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
+PIXELS = 2**21  # that a file is run of at once, or two images
 SEEN = 1.0  # a spread that narrows no tolerance
 LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
@@ -94,7 +96,7 @@ class Proving:
 
     def on_images(self) -> None:
         before: dict[str, bytes] = {}
-        for batches in partitions(len(self.images)):
+        for batches in partitions(len(self.images), at_once(self.image_size)):
             values = self._joined([self.file.run(np.ascontiguousarray(self.images[batch])) for batch in batches], batches)
             numbers = {name: _digest(array) for name, array in values.items()}
             if numbers == before:
@@ -371,6 +373,11 @@ def judged_detections(own: Mapping[str, Array], choosing: Choosing, *, full: boo
     elif settled:
         judged.add(choosing.judge(boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]))
     return judged
+
+
+def at_once(image_size: ImageSize) -> int:
+    """How many images a file is run of at once: all, of large ones two."""
+    return max(2, PIXELS // math.prod(sides(image_size)))
 
 
 def _digest(array: Array) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -149,6 +150,7 @@ def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Dete
     _, settings = detector_spec(whole)
     spec, _ = detector_spec(network)
     shipped = replace(checkpoint, network=whole)
+    gc.collect()  # programs that torch traced are circles, and hold copies of the weights
     return OpenDetector(network, dense_spec(spec, settings, image_size), shipped, settings, image_size, detecting.nms)
 
 

@@ -43,9 +43,9 @@ def test_images_are_computed_one_after_the_other_and_their_maps_held_once() -> N
     file = detector_file(FASTER)
     network = copy.deepcopy(file.network).double()
     plan = network.plan(file.width)
-    seen = []
-    network.body.watch = lambda node, get: seen.extend(len(get(value)) for value in node.inputs if value.node in images)
-    images = {name for name, _ in network.spec.graph.inputs[:1]}
+    seen: list[int] = []
+    image = network.body.order.graph.inputs[0][0]
+    network.body.watch = lambda node, get: seen.extend(len(get(value)) for value in node.inputs if value.node == image)
     exact = Exact(network, plan, file.images)
     network.body.watch = None
     assert seen == [1] * len(file.images)
