@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -299,10 +300,11 @@ def _write(
     rejected: list[FileEntry] = []
     reference: dict[str, Array] = {IMAGES: job.images}
     _ = job.exact  # before there are threads
-    with _beside(job.reference, plans) as references:
+    with (_in_turn if job.large else _beside)(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
             for described, content, recorded in job.emit(plan):
                 path = bundle.write(described.file, content)
+                del content  # as large as the weights
                 digest, logits = file_sha256(path), pending.result()
                 check, own = described.verification, None
                 if verify:
@@ -358,10 +360,28 @@ def _tell_lost(artifacts: Sequence[Artifact]) -> None:
             log.warning("%s: %d of %d weights become 0 in %s%s", name, lost, weights, precision, others)
 
 
+class Deferred:
+    """What is computed when it is asked for, and held then."""
+
+    def __init__(self, compute: Callable[[], tuple[Expected, ...]]) -> None:
+        self.result = lru_cache(maxsize=1)(compute)
+
+
+Pending: TypeAlias = "Future[tuple[Expected, ...]] | Deferred"
+
+
+@contextmanager
+def _in_turn(
+    function: Callable[[ChannelPlan], tuple[Expected, ...]], plans: Sequence[ChannelPlan]
+) -> Iterator[Sequence[Pending]]:
+    """`function` of each plan as `_beside`, nothing beside it: what takes so much memory should be there once."""
+    yield [Deferred(partial(function, plan)) for plan in plans]
+
+
 @contextmanager
 def _beside(
     function: Callable[[ChannelPlan], tuple[Expected, ...]], plans: Sequence[ChannelPlan]
-) -> Iterator[list[Future[tuple[Expected, ...]]]]:
+) -> Iterator[Sequence[Pending]]:
     """Run `function` for each plan in a second thread, in order, while the caller does something else.
 
     torch gets one thread in each: two threads that work on different things use two cores better than two that wait

@@ -6,6 +6,7 @@ import copy
 import importlib.metadata
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ import onnx
 import torch
 from torch import nn
 
+from slimexport.detector_proof.bands import InBands
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.exact_weights import wrong_weight
@@ -24,11 +26,11 @@ from slimexport.onnx_files.layer_proof.proof import computes_exactly, prove_laye
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.layer_proof.stored import wrong_number
 from slimexport.onnx_files.pairs import Recorded
-from slimexport.onnx_files.parts.writing import PartsRecorded
+from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.probes.choosing import most_exact
-from slimexport.probes.reach import watching
+from slimexport.probes.reach import of_all_images, watching
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest, Source
@@ -63,6 +65,7 @@ LAYER_OVERHEAD_BYTES = (
 )
 # What a file holds beside its weights, names and shapes, for each layer: 377 to 475 bytes in all networks.
 LAYER_BYTES = 400
+TOGETHER = 2**20  # pixels that a reference is computed of at a time
 
 
 @dataclass
@@ -90,6 +93,8 @@ class Job:
     @cached_property
     def exact(self) -> SlimmableNetwork:
         """The slimmable network in float64."""
+        if self.detector is not None:
+            return self.detector.doubled.whole
         return copy.deepcopy(self.checkpoint.network).double()
 
     def describe(self, plan: ChannelPlan) -> Iterator[Artifact]:
@@ -116,11 +121,17 @@ class Job:
         original = Original(exact, self.calibration)
         parts = None if self.detector is None else self.detector.original(exact, self.calibration)
         for file in self.files:
-            written = WRITERS[file.name](original) if parts is None else parts.write(file)
-            content = written.model.SerializeToString(deterministic=True)
-            onnx.checker.check_model(content, full_check=True)
-            artifact = self._artifact(plan, cost, file, len(content))
-            yield replace(artifact, rounding=written.rounding, int8=written.int8), content, written.recorded
+            yield self._emitted(plan, cost, file, original if parts is None else parts)
+
+    def _emitted(
+        self, plan: ChannelPlan, cost: Cost, file: Precision, original: Original | PartsOriginal
+    ) -> tuple[Artifact, bytes, Recorded | PartsRecorded | None]:
+        """One file, of which nothing is held here."""
+        written = original.write(file) if isinstance(original, PartsOriginal) else WRITERS[file.name](original)
+        content = written.model.SerializeToString(deterministic=True)
+        onnx.checker.check_model(content, full_check=True)
+        artifact = self._artifact(plan, cost, file, len(content))
+        return replace(artifact, rounding=written.rounding, int8=written.int8), content, written.recorded
 
     def _exact(self, plan: ChannelPlan, cost: Cost, name: str) -> onnx.ModelProto:
         """The fp32 file of a plan."""
@@ -185,9 +196,13 @@ class Job:
     def reference(self, plan: ChannelPlan) -> tuple[Expected, ...]:
         """What the slimmable network gives in float64, logits [P, classes] or all its outputs: what every file is held
         against."""
-        with watching(self.exact, len(self.images)) as watcher:
-            outputs = _outputs(self.exact, plan, self.images.astype(np.float64))
-        reach = watcher.reach()
+        parts, reaches = [], []
+        for batch in self._batches():
+            with InBands(), watching(self.exact, len(batch)) as watcher:
+                parts.append(_outputs(self.exact, plan, batch.astype(np.float64)))
+            reaches.append(watcher.reach())
+        outputs = [np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in zip(*parts, strict=True)]
+        reach = of_all_images(reaches)
         self.exercised[plan] = reach.channels - reach.still(np.arange(len(self.images))), reach.channels
         for result, values in zip(self.results, outputs, strict=True):
             if not np.isfinite(values).all():
@@ -197,6 +212,16 @@ class Job:
                     "weights or statistics are damaged, take an earlier checkpoint."
                 )
         return tuple(Expected(result.name, values) for result, values in zip(self.results, outputs, strict=True))
+
+    def _batches(self) -> Iterator[Images]:
+        """The probe images, as many at a time as have TOGETHER pixels, large ones each alone."""
+        size = max(1, TOGETHER // math.prod(self.images.shape[2:]))
+        return (self.images[start : start + size] for start in range(0, len(self.images), size))
+
+    @property
+    def large(self) -> bool:
+        """Whether a reference takes so much memory that nothing should be computed beside."""
+        return math.prod(self.images.shape[2:]) * len(self.images) > TOGETHER
 
     def verify(
         self,

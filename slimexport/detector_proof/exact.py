@@ -1,55 +1,81 @@
-"""A slimmable detector's learned parts in float64, on images and on regions that are given."""
+"""A slimmable detector's learned parts in float64, on images and on regions that are given.
+
+Of large images that takes gigabytes at once. So images are computed one after the other, in bands, and regions few at a time,
+whose tensors malloc keeps at hand.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slimexport.detector_proof.bands import InBands
 from slimexport.target.arrays import Array
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.detection.dense import drawn_regions
-from slimtrain.detection.halves import Halves
+from slimtrain.detection.halves import First, Halves
 from slimtrain.detection.regions import CANONICAL_SIZE, EPSILON
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
 
-TOGETHER = 500  # regions
+TOGETHER = 100  # regions: 10 MB of 256 channels, 7x7
 BOUNDARY = 4e-6  # of a region's level, as float32 has it
 
 
 class Exact:
-    """`network`, in float64 and evaluation mode, at `plan`, on `images` [P, 3, H, W]: their maps are computed once."""
+    """`network`, in float64 and evaluation mode, at `plan`, on `images` [P, 3, H, W]: their maps are computed once, and held
+    once."""
 
     def __init__(self, network: SlimmableNetwork, plan: ChannelPlan, images: Array) -> None:
         self.plan, self.halves = plan, Halves(network)
         number = next(network.parameters()).dtype
-        with torch.inference_mode(), network.at(plan):
-            self._first = self.halves.first(torch.from_numpy(images).to(number))
+        self.first: dict[str, Tensor] = {}  # what is computed of images: maps, objectness, codes
+        with torch.inference_mode(), InBands(), network.at(plan):
+            self._of_images = [self._first(image, images, number) for image in range(len(images))]
 
-    @property
-    def first(self) -> dict[str, Tensor]:
-        """What is computed of images: maps, objectness, codes."""
-        return dict(self._first.outputs)
+    def _first(self, image: int, images: Array, number: torch.dtype) -> First:
+        """Of one image, its outputs in their rows of `first`."""
+        first = self.halves.first(torch.from_numpy(images[image : image + 1]).to(number))
+        kept = {}
+        for name, values in first.outputs.items():
+            if name not in self.first:
+                self.first[name] = values.new_empty((len(images), *values.shape[1:]))
+            kept[id(values)] = self.first[name][image : image + 1].copy_(values)
+        outputs = {name: kept[id(values)] for name, values in first.outputs.items()}
+        return replace(first, slots=[kept.get(id(values), values) for values in first.slots], outputs=outputs)
 
     def second(self, *regions: Array) -> dict[str, Tensor]:
-        """What heads give of regions [R, 5], for each of the network's inputs of such, by the outputs' names. TOGETHER of them
-        at a time: pooled in float64 from every level, a thousand of a large network are gigabytes."""
+        """What heads give of regions [R, 5], for each of the network's inputs of such, by the outputs' names."""
         outputs: dict[str, Tensor] = {}
-        with torch.inference_mode(), self.halves.network.at(self.plan):
+        with torch.inference_mode(), InBands(), self.halves.network.at(self.plan):
             for number, rows in enumerate(regions):
-                parts = [self._of(number, rows[start : start + TOGETHER]) for start in range(0, len(rows) or 1, TOGETHER)]
-                outputs |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                outputs |= self._of_regions(number, rows)
         return outputs
 
-    def _of(self, number: int, rows: Array) -> dict[str, Tensor]:
-        """What the heads that read the input of this `number` give."""
-        before = replace(self._first, slots=[*self._first.slots], regions=number)
-        outputs = self.halves.further(before, torch.from_numpy(rows).to(self._first.images.dtype)).outputs
+    def _of_regions(self, number: int, rows: Array) -> dict[str, Tensor]:
+        """What the heads that read the input of this `number` give, TOGETHER of an image at a time."""
+        outputs: dict[str, Tensor] = {}
+        for image, own in _by_image(rows, len(self._of_images)):
+            for start in range(0, len(own) or 1, TOGETHER):
+                places = own[start : start + TOGETHER]
+                for name, values in self._of(number, image, rows[places]).items():
+                    if name not in outputs:
+                        outputs[name] = values.new_empty((len(rows), *values.shape[1:]))
+                    outputs[name][torch.from_numpy(places)] = values
+        return outputs
+
+    def _of(self, number: int, image: int, rows: Array) -> dict[str, Tensor]:
+        """Of regions of one image."""
+        first = self._of_images[image]
+        before = replace(first, slots=[*first.slots], regions=number)
+        alone = np.concatenate([np.zeros_like(rows[:, :1]), rows[:, 1:]], 1)  # the first and only one there
+        outputs = self.halves.further(before, torch.from_numpy(alone).to(first.images.dtype)).outputs
         heads = {name: values for name, values in outputs.items() if name.endswith("logits") or name == "box_deltas"}
         return {name: values for name, values in heads.items() if values is not None}
 
@@ -76,6 +102,13 @@ def regions_of_all_levels(image_size: ImageSize, settings: DetectorSettings, ima
     regions = torch.where((torch.arange(images * count) % 3 > 0)[:, None], reaching, inside)
     regions[::count, 1:] = 0
     return np.asarray(regions.float().numpy())
+
+
+def _by_image(regions: Array, images: int) -> Sequence[tuple[int, Array]]:
+    """The images that regions [R, 5] are of, and the places of theirs; of no region the first one. Regions of images that
+    there are not are of the nearest."""
+    numbers = np.clip(regions[:, 0].astype(np.int64), 0, images - 1)
+    return [(int(image), np.flatnonzero(numbers == image)) for image in np.unique(numbers)] or [(0, np.arange(0))]
 
 
 def near_boundaries(regions: Array) -> Array:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from slimexport.target.errors import BundleError
 from slimexport.target.precision import EXACT
 from slimexport.target.runners import runs_on_cpu
 
+WHOLE = "whole"
+REGIONS = "rows"  # the end of what regions are called
+LARGE = 2**20  # pixels of a batch: more are run in stages
+
 
 class Inside:
     """`model`: of a file, whose metadata say what its inner values are called (`write_graph`). BundleError where they do not,
-    or name what is not there."""
+    or name what is not there. One session is open at a time, that of the last call: each has its own copy of the weights, and
+    those of the whole model as much memory as images took."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -35,8 +41,7 @@ class Inside:
         (self.image,) = (value.name for value in model.graph.input)
         if lacking := [name for name in self.names.values() if name not in self._wiring.makers]:
             raise BundleError(f"{model.graph.name}: has no value {lacking[0]}, of which its metadata tell. Export again.")
-        self._parts: dict[object, Any] = {}
-        self._whole = cpu_session(with_outputs(model, self.names.values()))
+        self._open: tuple[object, Any] = (None, None)
 
     @staticmethod
     def read(path: Path, precision: str = EXACT) -> Inside:
@@ -46,10 +51,35 @@ class Inside:
 
     def run(self, images: Array) -> dict[str, Array]:
         """All inner values and outputs, by what they are known as."""
+        if images[:, 0].size > LARGE:
+            return self._in_stages(images)
         names = [*self.names.values(), *self.outputs]
-        values = self._whole.run(list(dict.fromkeys(names)), {self.image: images})
+        session = self._session(WHOLE, lambda: with_outputs(self.model, self.names.values()))
+        values = session.run(list(dict.fromkeys(names)), {self.image: images})
         by_name = dict(zip(dict.fromkeys(names), values, strict=True))
         return {key: by_name[name] for key, name in self.names.items()} | {name: by_name[name] for name in self.outputs}
+
+    def _in_stages(self, images: Array) -> dict[str, Array]:
+        """The same, one stage of the file after the other, each of what those before it gave: onnxruntime runs a whole file in
+        an order that has three times as much in memory."""
+        values: dict[str, Array] = {}
+        for stage in self._stages:
+            there = {self.names.get(key, key): array for key, array in values.items()}
+            known = {key: there[self.names.get(key, key)] for key in stage if self.names.get(key, key) in there}
+            rest = [key for key in stage if key not in known]
+            values |= known | (self.of(values, images, rest) if rest else {})
+        return values
+
+    @cached_property
+    def _stages(self) -> list[list[str]]:
+        """What is known before regions are, regions, what heads give of them, and the outputs."""
+        left, stages = list(self.names), []
+        for regions in [key for key in self.names if key.endswith(REGIONS)]:
+            maker = self._wiring.makers[self.names[regions]]
+            before = [key for key in left if maker not in self._wiring.between((), (self.names[key],))]
+            stages += [before, [regions]]
+            left = [key for key in left if key not in before and key != regions]
+        return [stage for stage in (*stages, left, self.outputs) if stage]
 
     def of(self, given: Mapping[str, Array], images: Array, wanted: Sequence[str]) -> dict[str, Array]:
         """Inner values or outputs that are `wanted`, where others are `given`: what the file makes of these, whatever it would
@@ -57,13 +87,18 @@ class Inside:
         fed = {self.names.get(key, key): values for key, values in given.items()} | {self.image: images}
         ends = list(dict.fromkeys(self.names.get(key, key) for key in wanted))
         key = tuple((name, values.shape) for name, values in fed.items()), tuple(ends)
-        if key not in self._parts:
-            self._parts[key] = cpu_session(self._part(fed, ends))
-        session = self._parts[key]
+        session = self._session(key, lambda: self._part(fed, ends))
         taken = {value.name for value in session.get_inputs()}
         run = session.run(ends, {name: values for name, values in fed.items() if name in taken})
         results = dict(zip(ends, run, strict=True))
         return {key: results[self.names.get(key, key)] for key in wanted}
+
+    def _session(self, key: object, model: Callable[[], onnx.ModelProto]) -> Any:
+        """The session of what `key` says, of a `model` that is made where it is not open."""
+        if self._open[0] != key:
+            self._open = (None, None)  # before there is another
+            self._open = (key, cpu_session(model(), frugal=True))
+        return self._open[1]
 
     def _part(self, fed: Mapping[str, Array], ends: Sequence[str]) -> onnx.ModelProto:
         """The model of `ends` by what is fed."""

@@ -10,6 +10,8 @@ own: regions of all levels, and maps and logits with overlaps, small boxes and t
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -37,7 +39,7 @@ from slimexport.target.proof.comparing import Comparison, Pair, compare_all
 from slimexport.target.proof.detections import MOST_TIES
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
-from slimtrain.base.image_size import ImageSize
+from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.detection.fixed.detections import Detections, RawDetections
 from slimtrain.detection.fixed.keypoints import Keypoints
 from slimtrain.detection.fixed.proposals import Proposals
@@ -52,6 +54,7 @@ SETTLED = "settled"
 GIVEN_OUT = ("boxes", "scores", "labels", "count", SETTLED)
 DRAWN_IMAGES = 2
 RAW = 1e-5  # of the scale: what is computed of a file's own values, without a choice
+PIXELS = 2**21  # that a file is run of at once, or two images
 SEEN = 1.0  # a spread that narrows no tolerance
 LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
@@ -78,6 +81,7 @@ class Proving:
         self.of_detections = next((name for name in (MASK_LOGITS, POINT_LOGITS) if name in file.names), None)
         self.raw = "count" not in file.outputs
         self._single: Exact | None = None
+        self._rows: dict[str, int] = {}  # regions of every image, by what reads them
 
     def prove(self) -> Parts:
         self.on_images()
@@ -91,12 +95,14 @@ class Proving:
     # -- on images
 
     def on_images(self) -> None:
-        before: dict[str, Array] | None = None
-        for batches in partitions(len(self.images)):
+        before: dict[str, bytes] = {}
+        for batches in partitions(len(self.images), at_once(self.image_size)):
             values = self._joined([self.file.run(np.ascontiguousarray(self.images[batch])) for batch in batches], batches)
-            if before is not None and all(np.array_equal(values[name], before[name]) for name in before):
-                continue  # the very same numbers
-            before = values
+            numbers = {name: _digest(array) for name, array in values.items()}
+            if numbers == before:
+                continue  # the very same
+            before = numbers
+            self._rows = {name: len(values[name]) // len(self.images) for name in (ROWS, MASK_ROWS) if name in values}
             self._hold(self.exact.first, values, lambda: self._in_its_numbers().first, "of images")
             if self.parts.right:
                 self._choices(values, "of images")
@@ -106,12 +112,13 @@ class Proving:
                 self._limit((0, 0), "of images")
             if not self.parts.right:
                 return
+            del values  # before there are others
 
     def _joined(self, parts: list[dict[str, Array]], batches: list[Array]) -> dict[str, Array]:
         """What batches gave as what all images gave: regions tell the number of their image."""
         joined = {}
-        for name in parts[0]:
-            arrays = [part[name] for part in parts]
+        for name in list(parts[0]):
+            arrays = [part.pop(name) for part in parts]
             if name in (ROWS, MASK_ROWS):
                 for array, batch in zip(arrays, batches, strict=True):
                     count = len(array) // len(batch)
@@ -121,7 +128,7 @@ class Proving:
                     np.concatenate([array[:, :1] + batch[0], array[:, 1:]], 1)
                     for array, batch in zip(arrays, batches, strict=True)
                 ]
-            joined[name] = np.concatenate(arrays)
+            joined[name] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
         return joined
 
     def _in_its_numbers(self) -> Exact:
@@ -203,9 +210,8 @@ class Proving:
     # -- choices
 
     def _choices(self, values: Mapping[str, Array], where: str) -> None:
-        doubled = {
-            name: torch.from_numpy(array.astype(np.float64)) for name, array in values.items() if array.dtype.kind == "f"
-        }
+        read = (LOGITS, CODES, *Proposals(self.settings, self.image_size).input_shapes)
+        doubled = {name: torch.from_numpy(values[name].astype(np.float64)) for name in read}
         images = len(values[SETTLED])
         rows = values[ROWS].reshape(images, -1, 5)[..., 1:].astype(np.float64)
         rois = torch.from_numpy(rows)
@@ -314,23 +320,19 @@ class Proving:
     def on_drawn_regions(self) -> None:
         """Heads on regions of all levels."""
         images = self.images[:DRAWN_IMAGES]
-        exact = Exact(self.network, self.plan, images)
-
-        def drawn(name: str) -> Array:
-            width = self.file.run(images)[name]
-            return regions_of_all_levels(self.image_size, self.settings, len(images), len(width) // len(images))
-
         names = {ROWS: (LOGITS, CODES)} | ({MASK_ROWS: (self.of_detections,)} if self.of_detections else {})
-        regions = {name: drawn(name) for name in names}
+        regions = {
+            name: regions_of_all_levels(self.image_size, self.settings, len(images), self._rows[name]) for name in names
+        }
         values: dict[str, Array] = {}
         for name, ends in names.items():
             values |= self.file.of({name: regions[name]}, images, ends)
 
         def single() -> Mapping[str, torch.Tensor]:
-            return Exact(self._coarse, self.plan, images).second(*regions.values())
+            return self._in_its_numbers().second(*regions.values())
 
         near = {end: near_boundaries(regions[name]) for name, ends in names.items() for end in ends}
-        self._hold(exact.second(*regions.values()), values, single, "on drawn regions", near)
+        self._hold(self.exact.second(*regions.values()), values, single, "on drawn regions", near)
 
     def on_drawn_values(self) -> None:
         """Choices among drawn boxes and scores."""
@@ -371,6 +373,16 @@ def judged_detections(own: Mapping[str, Array], choosing: Choosing, *, full: boo
     elif settled:
         judged.add(choosing.judge(boxes[:count].astype(np.float64), scores[:count].astype(np.float64), labels[:count]))
     return judged
+
+
+def at_once(image_size: ImageSize) -> int:
+    """How many images a file is run of at once: all, of large ones two."""
+    return max(2, PIXELS // math.prod(sides(image_size)))
+
+
+def _digest(array: Array) -> bytes:
+    """What tells arrays apart that are not the very same."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data).digest()
 
 
 def _valid(rois: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -37,6 +38,14 @@ from slimtrain.models.stored_detector import plain_detector
 from slimtrain.slimmable.network import SlimmableNetwork
 
 NODE_BYTES = 102  # measured
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A detector's networks in float64: `dense` of its layers alone, `whole` from images to boxes, of the same weights."""
+
+    dense: SlimmableNetwork
+    whole: SlimmableNetwork
 
 
 @dataclass(frozen=True)
@@ -123,9 +132,15 @@ class OpenDetector:
 
     @cached_property
     def verifying(self) -> DetectorVerifying:
-        """What proves its files, with the dense network in float64 and all statistics."""
+        """What proves its files."""
+        return DetectorVerifying(self.doubled.dense, self.settings, self.entry, self.image_size)
+
+    @cached_property
+    def doubled(self) -> Doubled:
+        """Both networks in float64 and with all statistics."""
         self.dense.replace_calibrated(self.checkpoint.network.calibrated)
-        return DetectorVerifying(copy.deepcopy(self.dense).double(), self.settings, self.entry, self.image_size)
+        dense, whole = copy.deepcopy((self.dense, self.checkpoint.network))  # at once: weights stay shared
+        return Doubled(dense.double(), whole.double())
 
 
 def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Detecting = AS_TRAINED) -> OpenDetector:
@@ -135,6 +150,7 @@ def open_detector(checkpoint: Checkpoint, image_size: ImageSize, detecting: Dete
     _, settings = detector_spec(whole)
     spec, _ = detector_spec(network)
     shipped = replace(checkpoint, network=whole)
+    gc.collect()  # programs that torch traced are circles, and hold copies of the weights
     return OpenDetector(network, dense_spec(spec, settings, image_size), shipped, settings, image_size, detecting.nms)
 
 

@@ -12,7 +12,7 @@ import onnx
 from slimexport.detector_proof.fewer_bits import prove_low_layers
 from slimexport.detector_proof.parts import Parts
 from slimexport.detector_proof.plugin import NOT_RUN
-from slimexport.detector_proof.proof import LEAST_COSINE
+from slimexport.detector_proof.proof import LEAST_COSINE, at_once
 from slimexport.detectors.form import TRT
 from slimexport.detectors.kinds import near_equals_of, prove_detector
 from slimexport.onnx_files.parts.writing import PartsRecorded
@@ -78,8 +78,15 @@ class DetectorVerifying:
         expected = {part.name: part.values for part in probes.expected}
         near = near_equals_of(parts.exact, self.settings, self.image_size, expected, parts.tolerance)
         self.near[plan] = near
-        pairs = run_on_probes(onnx_runner(path, precision), probes, [np.arange(len(probes.images))])
+        parts.exact = None  # its maps are gigabytes of large images
+        runner = onnx_runner(path, precision, frugal=True)
+        pairs = run_on_probes(runner, probes, self._batches(len(probes.images)))
         return _with_detections(check, parts, agreement_of(pairs, rules, parts.tolerance, near))
+
+    def _batches(self, count: int) -> list[Array]:
+        """All images at once, or large ones each alone: a whole file takes a gigabyte for each."""
+        every = np.arange(count)
+        return [every] if at_once(self.image_size) >= count else [every[image : image + 1] for image in range(count)]
 
     def _of_fewer_bits(
         self, path: Path, precision: str, plan: ChannelPlan, probes: Probes, recorded: PartsRecorded, others: Array

@@ -11,19 +11,19 @@ import onnx
 
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
-from slimexport.target.runners import OnnxRuntimeRunner, runs_on_cpu
+from slimexport.target.runners import OnnxRuntimeRunner, make_frugal, runs_on_cpu
 from slimtrain.data.images import Images
 
 TWIN = "onnxruntime-cpu (cast twin)"  # the backend of files that run as their cast twins
 
 
-def onnx_runner(path: Path, precision: str, *, spinning: bool = True) -> OnnxRuntimeRunner:
+def onnx_runner(path: Path, precision: str, *, spinning: bool = True, frugal: bool = False) -> OnnxRuntimeRunner:
     """A runner of the ONNX file at `path`. Where onnxruntime's CPU has no kernels for its type, or wrong ones, the file runs
-    as its cast twin, and the runner's `backend` says so. `spinning`: see `OnnxRuntimeRunner`."""
+    as its cast twin, and the runner's `backend` says so. `spinning`, `frugal`: see `OnnxRuntimeRunner`."""
     if runs_on_cpu(precision):
-        return OnnxRuntimeRunner(path, spinning=spinning)
+        return OnnxRuntimeRunner(path, spinning=spinning, frugal=frugal)
     content = cast_twin(onnx.load(path)).SerializeToString()
-    return OnnxRuntimeRunner(path, content, TWIN, spinning=spinning)
+    return OnnxRuntimeRunner(path, content, TWIN, spinning=spinning, frugal=frugal)
 
 
 def model_runner(model: onnx.ModelProto) -> OnnxRuntimeRunner:
@@ -39,11 +39,14 @@ def run_batches(model: onnx.ModelProto, batches: Sequence[Images], *, as_written
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def cpu_session(model: onnx.ModelProto, *, as_written: bool = False) -> Any:
-    """An onnxruntime session of a model that is not on a disk. `as_written`: operator by operator, nothing is fused."""
+def cpu_session(model: onnx.ModelProto, *, as_written: bool = False, frugal: bool = False) -> Any:
+    """An onnxruntime session of a model that is not on a disk. `as_written`: operator by operator, nothing is fused. `frugal`:
+    it holds no memory that it has no values in."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if frugal:
+        make_frugal(options)
     if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors only

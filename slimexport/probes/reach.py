@@ -63,6 +63,12 @@ def joined(parts: list[Reach]) -> Reach:
     return Reach(low, high, tuple(count for part in parts for count in part.layers))
 
 
+def of_all_images(parts: list[Reach]) -> Reach:
+    """Of the same channels, the images of all parts."""
+    low, high = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high"))
+    return Reach(low, high, parts[0].layers)
+
+
 @dataclass
 class Watcher:
     """Takes down what weighted layers read while a network runs `images` images."""
@@ -111,5 +117,4 @@ def reach_of(network: SlimmableNetwork, plan: ChannelPlan, images: Images) -> Re
         with network.at(plan), watching(network, len(batch)) as watcher:
             network(torch.from_numpy(np.ascontiguousarray(batch)))
         parts.append(watcher.reach())
-    low, high = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high"))
-    return Reach(low, high, parts[0].layers)
+    return of_all_images(parts)

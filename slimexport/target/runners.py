@@ -121,9 +121,9 @@ class OnnxRuntimeRunner:
     `content` is what is run in the file's place, under the name `backend`, where the CPU cannot run the file itself.
     `threads`: of a run on the CPU, by default what onnxruntime takes; they wait for work `spinning`, which is quickest where
     they have the CPU to themselves. On a GPU the first run of every batch size times all algorithms that cuDNN has, which
-    takes seconds; without `tuning` cuDNN's own guess is taken. With a `budget`, loading and the first run of every batch size
-    take no more than it explains. Raises BundleError for a file that is no network of one input, MissingBackend where CUDA is
-    asked for and onnxruntime falls back to the CPU."""
+    takes seconds; without `tuning` cuDNN's own guess is taken. `frugal`: it holds no memory between runs. With a `budget`,
+    loading and the first run of every batch size take no more than it explains. Raises BundleError for a file that is no
+    network of one input, MissingBackend where CUDA is asked for and onnxruntime falls back to the CPU."""
 
     def __init__(
         self,
@@ -135,6 +135,7 @@ class OnnxRuntimeRunner:
         threads: int | None = None,
         spinning: bool = True,
         tuning: bool = True,
+        frugal: bool = False,
     ) -> None:
         self.backend = backend or device
         self.name = path.name
@@ -149,6 +150,8 @@ class OnnxRuntimeRunner:
         options.log_severity_level = 3  # errors only: warnings belong to no table
         if threads is not None:
             options.intra_op_num_threads = threads
+        if frugal:
+            make_frugal(options)
         if not spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -195,6 +198,13 @@ def open_on_cpu(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
 def open_on_cuda(path: Path, artifact: Artifact) -> OnnxRuntimeRunner:
     """A bundle's ONNX file on a GPU."""
     return OnnxRuntimeRunner(path, device=CUDA, budget=Budget.of(artifact))
+
+
+def make_frugal(options: Any) -> None:
+    """Let sessions of these options give memory back as soon as nothing is in it: what they compute is the same. An arena
+    grows by doubling, and keeps what its largest batch took."""
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
 
 
 def _first_line(error: Exception) -> str:

@@ -49,11 +49,11 @@ def _joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays) if len(alike) == 1 and all(array.ndim for array in arrays) else np.empty(0)
 
 
-def partitions(count: int) -> list[list[Array]]:
-    """How `count` images are run: each alone, in pairs, all at once. What an image gives depends on no other one, and a file
-    that takes one size of batch only shows it."""
+def partitions(count: int, most: int | None = None) -> list[list[Array]]:
+    """How `count` images are run: each alone, in pairs, all at once, or `most` of them. What an image gives depends on no
+    other one, and a file that takes one size of batch only shows it."""
     every = np.arange(count)
-    sizes = dict.fromkeys((1, 2, count))
+    sizes = dict.fromkeys((1, 2, count if most is None else min(most, count)))
     return [[every[start : start + size] for start in range(0, count, size)] for size in sizes]
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from slimexport.detector_proof.inside import Inside
+from slimexport.target.arrays import Array
+from slimexport.target.proof.running import partitions
 from slimtrain.models.detector import FASTER, KEYPOINT, MASK
 from tests.support.detector_files import detector_file
 
@@ -34,3 +40,26 @@ def test_the_right_file_with_keypoints_passes(nms: str, seed: int, tmp_path: Pat
     parts = file.prove(file.copy(), tmp_path)
     assert parts.right, parts.fault
     assert parts.rows > 1000 and parts.ties <= 0.02 * parts.rows
+
+
+def test_what_a_file_gave_in_batches_of_one_size_is_gone_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = detector_file(FASTER)
+    sizes = [number for number, batches in enumerate(partitions(len(file.images))) for _ in batches]
+    given: list[tuple[int, weakref.ref[Any]]] = []
+    left = []
+    run = Inside.run
+
+    def watched(inside: Inside, images: Array) -> dict[str, Array]:
+        now = sizes[len(given)]
+        left.append(sum(before != now and array() is not None for before, array in given))
+        values = run(inside, images)
+        values["map0"] = values["map0"] + np.float32(1e-7) * len(images) * np.abs(values["map0"]).max()  # never the same
+        given.append((now, weakref.ref(values["map0"])))
+        return values
+
+    monkeypatch.setattr(Inside, "run", watched)
+    parts = file.prove(file.copy(), tmp_path)
+    assert parts.right, parts.fault
+    assert left == [0] * len(sizes)
