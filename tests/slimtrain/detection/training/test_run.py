@@ -115,6 +115,19 @@ def test_settings_of_a_resumed_run_are_those_that_it_began_with(whole: Path, tmp
             train(detector_config(tmp_path / "run", resume=str(whole), **{**SETTINGS, **changes}), ALONE)
 
 
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        ({"norms": "frozen"}, r"norms: frozen: norms would keep .* or set detector\.norms: switchable"),
+        ({"frozen_stages": 0}, r"frozen_stages: 0: these stages would keep random weights.* or set detector\.frozen_stages: -1"),
+    ],
+)
+def test_random_weights_are_not_frozen(tmp_path: Path, detector: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(detector_config(tmp_path / "run", detector=detector), ALONE)
+    assert not (tmp_path / "run").exists()
+
+
 def test_masks_are_learned_and_measured_in_half_precision_and_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.checkpoints.own_layout import save
 from slimtrain.config.config import Config
 from slimtrain.detection.training.inputs import data_of
 from slimtrain.detection.training.run import DetectorRun, detector_start
@@ -93,8 +94,13 @@ def test_warm_up_begins_at_a_third_and_reaches_the_rate_after_its_steps() -> Non
     assert [schedule(step) for step in range(6)] == pytest.approx(expected)
 
 
-def test_what_is_frozen_keeps_every_bit_also_under_weight_decay() -> None:
+def test_what_is_frozen_keeps_every_bit_also_under_weight_decay(tmp_path: Path) -> None:
+    path = tmp_path / "trained.pt"
+    trained = begun(alone(), detector_config(Path("nowhere")))
+    trained.train_step(next(trained.images.training()))
+    save(trained.trainer.network, path, image_size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
     changes: dict[str, Any] = {"weight_decay": 0.1, "detector": {"norms": "frozen", "frozen_stages": 1}}
+    changes["pretrained"] = str(path)
     run = begun(alone(), detector_config(Path("nowhere"), **changes))
     before = {name: value.clone() for name, value in run.trainer.network.state_dict().items()}
     run.train_step(next(run.images.training()))
