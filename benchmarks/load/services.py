@@ -28,8 +28,8 @@ AS_SERVED = "as served"  # whatever policy a server has
 @dataclass(frozen=True)
 class Opened:
     """What a bundle's runtime was when it was first opened: the `labels` of its widths from the narrowest, the median times of
-    the widest by batch, and its latencies by width and batch, at the percentile that it goes by; which `accuracy_kind` its widths
-    have, TOP1 or AP."""
+    the widest by batch, and its latencies by width and batch, at the percentile that it goes by; which `accuracy_kind` its
+    widths have, TOP1 or AP."""
 
     network: str
     backend: str

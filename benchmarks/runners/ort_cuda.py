@@ -90,8 +90,8 @@ def _outputs(session: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
         known = isinstance(batch, str) and "*" not in batch and all(isinstance(size, int) for size in own)
         if result.type not in NUMBERS or not known:
             raise NotMeasured(
-                f"output {result.name} is {result.type} {list(result.shape)}, expected {', '.join(DTYPES)}, and a row for each "
-                "image. Measure it on the CPU."
+                f"output {result.name} is {result.type} {list(result.shape)}, expected {', '.join(DTYPES)}, and a row for "
+                "each image. Measure it on the CPU."
             )
         shapes[result.name], numbers[result.name] = tuple(own), NUMBERS[result.type]
     return shapes, numbers

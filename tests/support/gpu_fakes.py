@@ -141,7 +141,8 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
         def get_outputs(self) -> list[Any]:
             first = ("output", ("batch", *runtime.shapes[1][1:]), "tensor(float)")
             return [
-                types.SimpleNamespace(name=name, shape=list(shape), type=kind) for name, shape, kind in (first, *runtime.others)
+                types.SimpleNamespace(name=name, shape=list(shape), type=kind)
+                for name, shape, kind in (first, *runtime.others)
             ]
 
         def io_binding(self) -> Binding:

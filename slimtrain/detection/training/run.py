@@ -39,6 +39,7 @@ FROM_RANDOM = (
     "that is trained: --pretrained CHECKPOINT."
 )
 
+
 @ordinary_torch()
 def train_detector(config: Config, processes: Processes, notes: Sequence[str] = ()) -> Path:
     """Train, calibrate and test the detector that `config` says; the finished checkpoint's path.
