@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from slimexport.detector_proof.choices import Judged
+from slimexport.detector_proof.proof import Proving
 from slimtrain.models.detector import FASTER, KEYPOINT, MASK
 from tests.support.detector_files import detector_file
 
@@ -34,3 +37,18 @@ def test_the_right_file_with_keypoints_passes(nms: str, seed: int, tmp_path: Pat
     parts = file.prove(file.copy(), tmp_path)
     assert parts.right, parts.fault
     assert parts.rows > 1000 and parts.ties <= 0.02 * parts.rows
+
+
+def test_where_near_equals_decide_too_much_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As of networks that nobody trained, whose scores are nearly all alike."""
+    count = Proving._count
+
+    def tied(self: Proving, judged: Judged, what: str) -> None:
+        judged.ties += judged.rows
+        count(self, judged, what)
+
+    monkeypatch.setattr(Proving, "_count", tied)
+    file = detector_file(FASTER)
+    fault = file.prove(file.copy(), tmp_path).fault
+    assert re.match(r"of images near-equals decide \d+ of \d+ choices otherwise \(at most 5%\): these images prove", fault)
+    assert "that nobody trained scores nearly all alike: train it first" in fault and "--verify-data" in fault
