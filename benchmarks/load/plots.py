@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.cells.cell import Array
+from benchmarks.cells.shares import TOP1
 from benchmarks.load.book import Samples
 from benchmarks.load.comparing import PolicyRun
 from benchmarks.load.figures import PolicyFigures
+from benchmarks.load.wording import goodness
 from benchmarks.report.plots.style import COLOURS, INK, few_ticks, label_axes, legend, new_figure, save, titles
 
 if TYPE_CHECKING:
@@ -26,14 +28,26 @@ MISSED: dict[str, Any] = {"facecolor": "white", "edgecolor": COLOURS[1], "hatch"
 
 
 def draw(
-    runs: Sequence[PolicyRun], labels: Sequence[str], slo_ms: float, seconds: float, heading: tuple[str, str], folder: Path
+    runs: Sequence[PolicyRun],
+    labels: Sequence[str],
+    slo_ms: float,
+    seconds: float,
+    heading: tuple[str, str],
+    folder: Path,
+    kind: str = TOP1,
 ) -> Path:
-    """Write `load.png` into a folder. `labels`: the widths from the narrowest. MissingBackend without matplotlib."""
-    return save(load_figure(runs, labels, slo_ms, seconds, heading), folder / PICTURE, colours=256)
+    """Write `load.png` into a folder. `labels`: the widths from the narrowest; `kind`: of accuracies. MissingBackend without
+    matplotlib."""
+    return save(load_figure(runs, labels, slo_ms, seconds, heading, kind), folder / PICTURE, colours=256)
 
 
 def load_figure(
-    runs: Sequence[PolicyRun], labels: Sequence[str], slo_ms: float, seconds: float, heading: tuple[str, str]
+    runs: Sequence[PolicyRun],
+    labels: Sequence[str],
+    slo_ms: float,
+    seconds: float,
+    heading: tuple[str, str],
+    kind: str = TOP1,
 ) -> Figure:
     """The picture; `heading` is its two lines of title."""
     from matplotlib.patches import Patch
@@ -44,7 +58,7 @@ def load_figure(
     for panel, run in zip(axes, runs, strict=True):
         edges, rates = rates_over_time(run.whole, labels, slo_ms, seconds, rounds=len(run.figures.attainments))
         _panel(panel, edges, rates, [colours[label] for label in labels])
-        label_axes(panel, "time, s", "requests per second", _title(run.figures))
+        label_axes(panel, "time, s", "requests per second", _title(run.figures, kind))
         top = max(top, float(rates.sum(0).max()))
     for panel in axes:
         panel.set_xlim(0, seconds)
@@ -88,6 +102,6 @@ def _panel(axes: Axes, edges: Array, rates: Array, colours: Sequence[str]) -> No
     axes.stairs(bottoms[-1], edges, color=INK, linewidth=0.8)
 
 
-def _title(of_policy: PolicyFigures) -> str:
-    accuracy = "" if of_policy.mean_accuracy is None else f", accuracy {100 * of_policy.mean_accuracy:.1f} %"
-    return f"{of_policy.policy}: {100 * of_policy.attainment:.2f} % in time{accuracy}"
+def _title(of_policy: PolicyFigures, kind: str) -> str:
+    known = goodness(of_policy, kind)
+    return f"{of_policy.policy}: {100 * of_policy.attainment:.2f} % in time{', ' if known else ''}{known}"

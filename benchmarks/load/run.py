@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from benchmarks.cells.records import RESULTS, claim_folder
+from benchmarks.cells.shares import TOP1
 from benchmarks.load import plots
 from benchmarks.load.accuracies import PUBLISHED
 from benchmarks.load.capacity import capacity_of
@@ -89,7 +90,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run gave. `capacity`: images per second of the widest, where it was measured."""
+    """What a run gave. `capacity`: images per second of the widest, where it was measured; `accuracies`: where those are from,
+    and of which kind they are, TOP1 or AP."""
 
     runs: tuple[PolicyRun, ...]
     trace: Trace
@@ -97,6 +99,7 @@ class Compared:
     name: str
     capacity: float | None
     accuracies: str | None
+    accuracy_kind: str
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
 
@@ -107,6 +110,7 @@ class Compared:
             "trace": self.trace.as_dict(),
             "capacity": self.capacity,
             "accuracies": self.accuracies,
+            "accuracy_kind": self.accuracy_kind,
             "settings": self.settings,
             "environment": self.environment,
         }
@@ -146,7 +150,10 @@ def measure(asked: Asked, path: Path | None, say: Say, command: str) -> Compared
     capacity = capacity_of(service.opened.widest_ms) if isinstance(service, LocalService) else None
     trace = trace_of(asked, capacity)
     settings = _settings(asked, service, capacity, trace)
-    name = service.opened.network if isinstance(service, LocalService) else service.model.name
+    if isinstance(service, LocalService):
+        name, kind = service.opened.network, service.opened.accuracy_kind
+    else:
+        name, kind = service.model.name, TOP1  # as published
     say(_expected(trace, asked, len(policies), capacity))
     began = time.monotonic()
 
@@ -167,7 +174,7 @@ def measure(asked: Asked, path: Path | None, say: Say, command: str) -> Compared
             runs = run(records)
     facts, accuracies = service.facts
     labels = _labels(runs, [fact.label for fact in facts])
-    return Compared(tuple(runs), trace, labels, name, capacity, accuracies, before, settings)
+    return Compared(tuple(runs), trace, labels, name, capacity, accuracies, kind, before, settings)
 
 
 def _labels(runs: Sequence[PolicyRun], known: Sequence[str]) -> tuple[str, ...]:
@@ -217,7 +224,7 @@ def load(asked: Asked, as_json: Path | None, output_dir: Path | None, with_plots
         compared = measure(asked, folder / RESULTS, say, command_line())
         written = [RESULTS, *_plot(compared, asked, folder, with_plots, say)]
     of_policies = [run.figures for run in compared.runs]
-    click.echo(console(of_policies))
+    click.echo(console(of_policies, compared.accuracy_kind))
     if compared.accuracies == PUBLISHED:
         say("accuracies are the published ones, not measured here")
     for line in notes(of_policies):
@@ -242,7 +249,11 @@ def _plot(compared: Compared, asked: Asked, folder: Path, with_plots: bool, say:
     first = f"{compared.name} under load: {compared.trace.kind}, {compared.trace.rate:.0f} requests per second{share}"
     second = f"deadline {asked.slo_ms:g} ms, on {device_name(str(compared.environment.get('cpu') or 'this machine'))}"
     try:
-        return [plots.draw(compared.runs, compared.labels, asked.slo_ms, compared.trace.seconds, (first, second), folder).name]
+        runs, heading = compared.runs, (first, second)
+        drawn = plots.draw(
+            runs, compared.labels, asked.slo_ms, compared.trace.seconds, heading, folder, compared.accuracy_kind
+        )
+        return [drawn.name]
     except UserError as error:
         say(f"no plots: {error}")
         return []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells.cell import Array
+from benchmarks.cells.shares import AP, TOP1
 from benchmarks.load import in_process, over_http
 from benchmarks.load.accuracies import with_accuracies
 from benchmarks.load.book import Samples
@@ -27,13 +28,15 @@ AS_SERVED = "as served"  # whatever policy a server has
 @dataclass(frozen=True)
 class Opened:
     """What a bundle's runtime was when it was first opened: the `labels` of its widths from the narrowest, the median times of
-    the widest by batch, and its latencies by width and batch, at the percentile that it goes by."""
+    the widest by batch, and its latencies by width and batch, at the percentile that it goes by; which `accuracy_kind` its
+    widths have, TOP1 or AP."""
 
     network: str
     backend: str
     labels: tuple[str, ...]
     widest_ms: Mapping[int, float]
     latencies_ms: Mapping[str, Mapping[int, float]]
+    accuracy_kind: str = TOP1
 
 
 class LocalService:
@@ -60,6 +63,7 @@ class LocalService:
                     label: dict(zip(latencies.batches, row, strict=True))
                     for label, row in zip(latencies.widths, latencies.ms, strict=True)
                 },
+                TOP1 if runtime.manifest.detector is None else AP,
             )
             manifest = runtime.manifest
         self._shape, self._classes = manifest.input.input_shape, manifest.output.classes if manifest.classifies else None

@@ -24,10 +24,12 @@ from slimexport.target.cuda.device import require_gpu
 from slimexport.target.cuda.runtime import Stream
 from slimexport.target.precision import row_of
 from slimexport.target.runners import PROVIDERS, Given, onnxruntime_package
+from slimexport.target.tensors import DTYPES
 from slimtrain.base.files import library_name
 
 PROVIDER = "CUDAExecutionProvider"
-FLOAT = "tensor(float)"
+OTHERWISE = {"float32": "float", "float64": "double"}  # what onnxruntime calls NumPy's types; the others it calls the same
+NUMBERS = {f"tensor({OTHERWISE.get(name, name)})": name for name in DTYPES}
 
 
 def cuda_provider(stream: Stream, precision: str) -> tuple[str, dict[str, str]]:
@@ -79,18 +81,20 @@ def unsynchronized() -> Any:
     return options
 
 
-def _shapes(session: Any) -> dict[str, tuple[int, ...]]:
-    """A session's outputs without the batch. NotMeasured for those that are bound to no memory here."""
-    shapes = {}
+def _outputs(session: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """A session's outputs: their shapes without the batch, and their NumPy types. NotMeasured for those that are bound to no
+    memory here."""
+    shapes, numbers = {}, {}
     for result in session.get_outputs():
         batch, *own = result.shape
-        if result.type != FLOAT or not isinstance(batch, str) or "*" in batch or not all(isinstance(n, int) for n in own):
+        known = isinstance(batch, str) and "*" not in batch and all(isinstance(size, int) for size in own)
+        if result.type not in NUMBERS or not known:
             raise NotMeasured(
-                f"output {result.name} is {result.type} {list(result.shape)}, expected float32 and a row for each image. "
-                "Measure it on the CPU."
+                f"output {result.name} is {result.type} {list(result.shape)}, expected {', '.join(DTYPES)}, and a row for "
+                "each image. Measure it on the CPU."
             )
-        shapes[result.name] = tuple(own)
-    return shapes
+        shapes[result.name], numbers[result.name] = tuple(own), NUMBERS[result.type]
+    return shapes, numbers
 
 
 class OnnxRuntimeCuda:
@@ -108,7 +112,8 @@ class OnnxRuntimeCuda:
             name = resources.enter_context(library_name(path))
             self.session: Any = open_on_stream(name, stream, cell.precision, settings)
             source = self.session.get_inputs()[0].name
-            self.on_gpu = OnGpu(stream, cell, inputs, _shapes(self.session), options.transfers, resources)
+            shapes, numbers = _outputs(self.session)
+            self.on_gpu = OnGpu(stream, cell, inputs, shapes, options.transfers, resources, numbers=numbers)
             without_waiting = unsynchronized()
             shape = (cell.batch, *cell.image_shape)
             resources.callback(self._forget)  # the session goes before its stream and memory
@@ -117,7 +122,8 @@ class OnnxRuntimeCuda:
                 binding = self.session.io_binding()
                 binding.bind_input(source, "cuda", 0, np.float32, shape, memory.address)
                 for name, result in self.on_gpu.outputs.items():
-                    binding.bind_output(name, "cuda", 0, np.float32, self.on_gpu.shapes[name], result.address)
+                    number = np.dtype(numbers[name]).type
+                    binding.bind_output(name, "cuda", 0, number, self.on_gpu.shapes[name], result.address)
                 self.launches.append(functools.partial(self.session.run_with_iobinding, binding, without_waiting))
             self.errors = errors
             self.settings: Mapping[str, Any] = {

@@ -36,7 +36,7 @@ from slimexport.detector_proof.points import judge_points
 from slimexport.target.arrays import Array
 from slimexport.target.precision import EXACT, Direction, row_of
 from slimexport.target.proof.comparing import Comparison, Pair, compare_all
-from slimexport.target.proof.detections import MOST_TIES
+from slimexport.target.proof.detections import MOST_TIES, UNDECIDED
 from slimexport.target.proof.running import partitions
 from slimexport.target.proof.verify import permitted
 from slimtrain.base.image_size import ImageSize, sides
@@ -109,7 +109,7 @@ class Proving:
             if self.parts.right:
                 self._heads(values)
             if self.parts.right:
-                self._limit((0, 0), "of images")
+                self._limit((0, 0), "of images", f": {UNDECIDED}")
             if not self.parts.right:
                 return
             del values  # before there are others
@@ -347,11 +347,13 @@ class Proving:
                 return
         self._limit(before, "of drawn values")
 
-    def _limit(self, before: tuple[int, int], where: str) -> None:
+    def _limit(self, before: tuple[int, int], where: str, advice: str = "") -> None:
         """Few choices may hang on near-equals. `before`: ties and rows that are counted elsewhere."""
         ties, rows = self.parts.ties - before[0], self.parts.rows - before[1]
         if ties > max(1, MOST_TIES * rows):
-            self.parts.refuse(f"{where} near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%})")
+            self.parts.refuse(
+                f"{where} near-equals decide {ties} of {rows} choices otherwise (at most {MOST_TIES:.0%}){advice}"
+            )
 
     def _sets(self) -> int:
         """How many kinds of drawn values there are."""

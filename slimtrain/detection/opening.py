@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from slimtrain.base.errors import UserError
+from slimtrain.base.errors import CheckpointError, UserError
 from slimtrain.base.image_size import ImageSize
 from slimtrain.checkpoints import checkpoint
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
+from slimtrain.groups.spec import GraphSpec
 
 IMAGE_SIZE: ImageSize = (800, 1344)  # published detectors': 1333x800 pixels, sides filled up to multiples of 32
 NO_CLASSES = ("__background__", "N/A")  # numbers that torchvision's list of COCO's classes leaves out
@@ -44,7 +45,7 @@ def open_checkpoint(
         given = {"--network": network, "--switches": switches, "--config": config}
         return published_checkpoint(state, path, [option for option, value in given.items() if value], weights)
 
-    return checkpoint.open_checkpoint(
+    opened = checkpoint.open_checkpoint(
         source,
         network=network,
         switches=switches,
@@ -53,6 +54,12 @@ def open_checkpoint(
         weights=weights,
         detectors=detector,
     )
+    spec = opened.spec
+    if isinstance(spec, GraphSpec) and spec.detector is not None and network not in (None, spec.name):
+        raise CheckpointError(
+            f"{opened.file}: holds a {spec.name}, a detector, not a {network}. Leave --network out, or take another file."
+        )
+    return opened
 
 
 def published_checkpoint(

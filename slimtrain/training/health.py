@@ -3,6 +3,7 @@ no longer finite."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,18 +39,21 @@ def one_value_error(batch_size: int, image_size: ImageSize) -> UserError:
 class Health:
     """Looks at a run's losses and weights. Nothing may be saved between a step and a look.
 
-    `loss_sums` [plans], float64, are those of the epoch's steps that were looked at. `last` is the checkpoint that a run
-    which diverged goes on from. On the CPU every step is looked at, `at_once`.
+    `loss_sums` [plans], float64, are those of the epoch's steps that were looked at; of losses that are sums of `parts`, these
+    follow, plan by plan. `last` is the checkpoint that a run which diverged goes on from. On the CPU every step is looked at,
+    `at_once`.
     """
 
-    def __init__(self, sampler: WidthSampler, schedule: Schedule, last: Path, *, at_once: bool) -> None:
+    def __init__(
+        self, sampler: WidthSampler, schedule: Schedule, last: Path, *, at_once: bool, parts: Sequence[str] = ()
+    ) -> None:
         self.sampler, self.schedule, self.last = sampler, schedule, last
         self.every = 1 if at_once else CHECK_EVERY
-        self.loss_sums = torch.zeros(sampler.count, dtype=torch.float64)
+        self.loss_sums = torch.zeros(sampler.count * (1 + len(parts)), dtype=torch.float64)
         self.waiting: list[tuple[int, Tensor]] = []
 
     def note(self, step: int, losses: Tensor) -> None:
-        """Take down a step's losses [plans], and look at them when it is time to."""
+        """Take down a step's losses, as `loss_sums` has them, and look at them when it is time to."""
         self.waiting.append((step, losses))
         if len(self.waiting) >= self.every:
             self.check_losses()
@@ -80,9 +84,9 @@ class Health:
                 f"saved over. {self._advice(step)}"
             )
 
-    def epoch_means(self) -> list[float]:
-        """The mean losses of an epoch's steps, all of them looked at; begins the next epoch."""
-        means: list[float] = (self.loss_sums / self.schedule.steps).tolist()
+    def epoch_means(self) -> Tensor:
+        """The mean losses of an epoch's steps, as `loss_sums` has them, all of them looked at; begins the next epoch."""
+        means = self.loss_sums / self.schedule.steps
         self.loss_sums.zero_()
         return means
 

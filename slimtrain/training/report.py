@@ -7,7 +7,7 @@ import io
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from slimtrain.training.sampling import WidthSampler
 
 NOISE_SEED = 1  # of the images that slimexport verifies with by default
 USUAL = 2  # images that slimexport verifies with by itself
+LOSS = "loss"  # what a plan is trained with, in all
 EXPORTS = Path("exports")  # where slimexport writes by default, a folder per network
 
 
@@ -56,6 +57,14 @@ def describe_losses(sampler: WidthSampler, losses: Sequence[float], step: int) -
     return ", ".join(f"{name}: {loss:.3f}" for name, loss in zip(names, losses[: len(names)], strict=True))
 
 
+def describe_parts(names: Sequence[str], parts: Tensor) -> str:
+    """The losses that a plan's is the sum of, [plans, parts]: the mean of the plans that a step ran, in brackets; nothing
+    where there are none."""
+    if not names or not len(parts):
+        return ""
+    return f" ({', '.join(f'{name} {loss:.3f}' for name, loss in zip(names, parts.mean(0).tolist(), strict=True))})"
+
+
 def describe_step(step: int, schedule: Schedule, losses: str, clock: Clock) -> str:
     """After `step` steps: where the run is, the last step's `losses`, its rate, and how fast it goes."""
     epoch, position = schedule.epoch(step - 1) + 1, (step - 1) % schedule.steps + 1
@@ -75,35 +84,40 @@ def summary_rows(
     schedule: Schedule,
     plans: Sequence[ChannelPlan],
     scores: Sequence[Result],
-    trained: Sequence[float],
+    trained: Sequence[Mapping[str, float]],
     clock: Clock,
 ) -> list[SummaryRow]:
-    """The rows of summary.csv for a test after `step` steps: a plan each, `trained` its mean loss over the epoch."""
+    """The rows of summary.csv for a test after `step` steps: a plan each, `trained` its mean loss over the epoch, and what
+    that is the sum of, by name."""
     return [
         {
             "epoch": schedule.epoch(step),
             "step": step,
             "plan": plan.name,
             "width": plan.width or 0,
-            "train_loss": loss,
+            **{f"train_{name}": loss for name, loss in losses.items()},
             **score.figures,
             "lr": schedule(step - 1),
             "images_per_s": round(clock.images_per_s(step), 1),
             "data_wait": round(clock.waiting, 4),
         }
-        for plan, score, loss in zip(plans, scores, trained, strict=True)
+        for plan, score, losses in zip(plans, scores, trained, strict=True)
     ]
 
 
-def results_table(plans: Sequence[ChannelPlan], scores: Sequence[Result], trained: Sequence[float] = ()) -> str:
-    """One line per plan: the loss that it was `trained` with, and what a test says."""
-    header = ["width", *(["train loss"] if trained else []), *scores[0].columns]
+def results_table(plans: Sequence[ChannelPlan], scores: Sequence[Result], trained: Sequence[Mapping[str, float]] = ()) -> str:
+    """One line per plan: the losses that it was `trained` with, by name, and what a test says."""
+    header = ["width", *(_heading(name) for name in (trained[0] if trained else ())), *scores[0].columns]
     rows = []
     for i, (plan, score) in enumerate(zip(plans, scores, strict=True)):
-        losses = [f"{trained[i]:.4f}"] if trained else []
+        losses = [f"{loss:.4f}" for loss in trained[i].values()] if trained else []
         name = plan.name if plan.width is None else str(plan.width)
         rows.append([name, *losses, *score.columns.values()])
     return table(header, rows)
+
+
+def _heading(name: str) -> str:
+    return "train loss" if name == LOSS else name
 
 
 def export_command(path: Path, plans: Sequence[ChannelPlan], network: str, layout: str, proof: Sequence[str] = ()) -> str:

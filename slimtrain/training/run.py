@@ -48,9 +48,11 @@ from slimtrain.training.optimizer import Schedule
 from slimtrain.training.records.curves import draw_curves
 from slimtrain.training.records.logbook import Clock, EpochBar, Logbook
 from slimtrain.training.report import (
+    LOSS,
     USUAL,
     describe_epoch,
     describe_losses,
+    describe_parts,
     describe_run,
     describe_step,
     export_command,
@@ -70,7 +72,7 @@ from slimtrain.training.resume import (
     run_to_resume,
     training_state,
 )
-from slimtrain.training.step import torch_smoothing
+from slimtrain.training.step import split_losses, torch_smoothing
 from slimtrain.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ class Run:
         self.trainer = self.trainer_of(steps, start)
         self.schedule = self.schedule_of(steps)
         on_cpu = processes.device.type == "cpu"
-        self.health = Health(self.trainer.sampler, self.schedule, self.folder / LAST, at_once=on_cpu)
+        self.health = Health(self.trainer.sampler, self.schedule, self.folder / LAST, at_once=on_cpu, parts=self.trainer.parts)
         self.state = RunState()
         self.unreadable = UnreadableImages()
         self.logbook = Logbook(None)
@@ -251,8 +253,7 @@ class Run:
             if ends or saves or logs:
                 self.health.check_losses()
             if logs and not ends:
-                last_losses = describe_losses(self.trainer.sampler, losses.tolist(), step - 1)
-                self.logbook.say(describe_step(step, schedule, last_losses, clock))
+                self.logbook.say(describe_step(step, schedule, self._described(losses, step - 1), clock))
             if ends or saves:
                 self.health.check_weights(self.trainer.network, step - 1)
             if ends:
@@ -260,8 +261,14 @@ class Run:
             if ends or saves:
                 self.save_last()
 
+    def _described(self, losses: Tensor, step: int) -> str:
+        """What a step's losses were, or means of some."""
+        sampler, names = self.trainer.sampler, self.trainer.parts
+        parts = split_losses(losses, len(names))[1][: len(sampler(step))]
+        return describe_losses(sampler, losses.tolist(), step) + describe_parts(names, parts)
+
     def train_step(self, batch: Any) -> Tensor:
-        """One step; the mean loss of each of its plans [plans]."""
+        """One step; the mean loss of each of its plans [plans], and what these are sums of."""
         try:
             losses = self.trainer.compute(batch)
         except OneValueError as error:
@@ -289,12 +296,14 @@ class Run:
         means = self.health.epoch_means()
         head, epoch = describe_epoch(state.step, schedule, clock), schedule.epoch(state.step)
         if not (config.test_every and epoch % config.test_every == 0) and epoch < config.epochs:
-            self.logbook.say(f"{head}  loss {describe_losses(sampler, means, last)}")
+            self.logbook.say(f"{head}  loss {self._described(means, last)}")
             return
-        mean_of = dict(zip(sampler.fixed_at(last), means, strict=False))
+        sums, parts = split_losses(means, len(trainer.parts))
+        single = [dict(zip(trainer.parts, of_plan, strict=True)) for of_plan in parts.tolist()]
+        mean_of = dict(zip(sampler.fixed_at(last), zip(sums.tolist(), single, strict=True), strict=False))
         plans = sorted((plan for plan in self.spec.plans if plan in mean_of), key=lambda plan: plan.width or 0)
         scores = self.test(trainer.tested, plans)
-        trained = [mean_of[plan] for plan in plans]
+        trained = [{LOSS: mean_of[plan][0], **mean_of[plan][1]} for plan in plans]
         state.rows += summary_rows(state.step, schedule, plans, scores, trained, clock)
         self.logbook.say(f"{head}\n{results_table(plans, scores, trained)}")
         if sampler.trains_all(last):

@@ -129,11 +129,18 @@ def accumulate_gradients(
             losses[i] += loss.detach()
 
 
+def split_losses(losses: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """The losses of plans [plans] and the `parts` that these are sums of [plans, parts], as views of both after each other."""
+    plans = len(losses) // (1 + parts)
+    return losses[:plans], losses[plans:].view(plans, parts)
+
+
 class Gradients:
     """All gradients of `network` in one tensor, so that one all-reduce per step sums them over the processes.
 
-    Beside them lie the step's `losses` [plans], and, where norms are not synchronized, the running statistics, which are
-    averaged: after every step all processes hold the same network. The parameters' `.grad` are views of it.
+    Beside them lie the step's `losses` [plans] (with what they are sums of, `split_losses`), and, where norms are not
+    synchronized, the running statistics, which are averaged: after every step all processes hold the same network. The
+    parameters' `.grad` are views of it.
     """
 
     def __init__(self, network: SlimmableNetwork, plans: int, processes: Processes, synchronized: bool) -> None:

@@ -54,7 +54,8 @@ class Trainer:
         self.teacher: FrozenTeacher | None = None
         if config.taught_by == FROZEN:
             self.teacher = FrozenTeacher(self.network, self.sampler.fixed[0], config.amp)
-        gradients = Gradients(self.network, self.sampler.count, processes, config.sync_norm)
+        self.parts = self.parts_of_losses(spec)
+        gradients = Gradients(self.network, self.sampler.count * (1 + len(self.parts)), processes, config.sync_norm)
         forward = None
         if config.compile:
             check_compiling(synchronized)
@@ -66,6 +67,10 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+
+    def parts_of_losses(self, spec: WidthSpec) -> tuple[str, ...]:
+        """The names of what a plan's loss is the sum of, where each is told."""
+        return ()
 
     def stepper_of(self, config: Config, gradients: Gradients, forward: CompiledForward | None) -> Stepper:
         """What a step computes and changes."""

@@ -68,6 +68,7 @@ class Runtime:
     library: FakeCudart
     model: Model
     shapes: tuple[tuple[Any, ...], tuple[Any, ...]] = (("batch", 3, SIZE, SIZE), ("batch", CLASSES))
+    others: tuple[tuple[str, tuple[Any, ...], str], ...] = ()  # outputs beside the first: names, shapes and types
     available: tuple[str, ...] = (PROVIDER, "CPUExecutionProvider")
     loads: bool = True  # else every session is on the CPU
     takes_stream: bool = True
@@ -138,7 +139,11 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
             return [types.SimpleNamespace(name="input", shape=list(runtime.shapes[0]))]
 
         def get_outputs(self) -> list[Any]:
-            return [types.SimpleNamespace(name="output", shape=["batch", *runtime.shapes[1][1:]], type="tensor(float)")]
+            first = ("output", ("batch", *runtime.shapes[1][1:]), "tensor(float)")
+            return [
+                types.SimpleNamespace(name=name, shape=list(shape), type=kind)
+                for name, shape, kind in (first, *runtime.others)
+            ]
 
         def io_binding(self) -> Binding:
             return Binding()

@@ -34,34 +34,34 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a file with a defect comes to at export and as `--verify-only` does; how its detections of fresh scenes differ from
-    the right file's where it passes anywhere."""
+    """What a file with a defect comes to at export, where that was tried, and as `--verify-only` does; how its detections of
+    fresh scenes differ from the right file's where it passes anywhere."""
 
-    export: str
+    export: str | None
     again: str
     fresh: Agreement | None
 
 
 class DetectorVictim:
-    """A plan of a detector's checkpoint, and how its fp32 file is proven."""
+    """A plan of a detector's checkpoint, and how its fp32 file is proven: on so many `probes` at least, None as an export."""
 
-    def __init__(self, ckpt: str, width: float | None, folder: Path) -> None:
+    def __init__(self, ckpt: str, width: float | None, folder: Path, probes: int | None = None) -> None:
         checkpoint = open_checkpoint(ckpt)
         self.detector = open_detector(checkpoint, checkpoint.image_size)
         preprocessing = preprocessing_of(checkpoint, checkpoint.image_size, False)
         shipped = self.detector.checkpoint
         self.plan = shipped.spec.plans[0] if width is None else shipped.spec.plan(width)
         self.path = folder / "file.onnx"
-        probes = detected_images(shipped, [self.plan], preprocessing, None, None, choosing=True)
+        chosen = detected_images(shipped, [self.plan], preprocessing, probes, None, choosing=True)
         self.fresh = np.stack(open_images(SCENES, preprocessing).some(FRESH, "defects"))
         self.job = Job(
             shipped,
             preprocessing,
             self.detector.count,
-            probes.images,
+            chosen.images,
             (row_of(EXACT),),
             results=results_of(shipped),
-            unreached=probes.unreached,
+            unreached=chosen.unreached,
             detector=self.detector,
         )
         self.expected = self.job.reference(self.plan)
@@ -74,16 +74,19 @@ class DetectorVictim:
         self.near = self.detector.verifying.near[self.plan]
         self.right = self._on_fresh()
 
-    def try_one(self, content: bytes) -> Outcome:
+    def try_one(self, content: bytes, at_export: bool = True) -> Outcome:
         """What comes of a file."""
         self.path.write_bytes(content)
+        export = self._at_export() if at_export else None
+        again = BROKEN if export == BROKEN else self._again()
+        return Outcome(export, again, self._differs() if PASSES in (export, again) else None)
+
+    def _at_export(self) -> str:
         try:
             check = self.job.verify(self.path, EXACT, self.plan, self.expected)
         except Exception:  # onnx's and onnxruntime's own kinds
-            return Outcome(BROKEN, BROKEN, None)
-        export = PASSES if check.passed else CAUGHT
-        again = self._again()
-        return Outcome(export, again, self._differs() if PASSES in (export, again) else None)
+            return BROKEN
+        return PASSES if check.passed else CAUGHT
 
     def _again(self) -> str:
         probes = Probes(self.job.images, self.expected, self.detector.entry, self.near)

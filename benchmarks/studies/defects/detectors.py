@@ -1,6 +1,7 @@
 """Whether the proof of an export catches single defects in a detector's file: caught, harmless, missed.
 
     python -m benchmarks.studies.defects.detectors --ckpt runs/detect_digits/s_faster_rcnn.pt [--width 0.25] [--defects 1000]
+        [--verify-only] [--probes 64]
 
 Each defect (`detector_mutations.py`), none twice, is put into a file that was exported and proven; then the file is proven as
 the export does it, part by part, and as `--verify-only` does with nothing but the bundle. What one of both lets pass is
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 PROGRAM = "benchmarks.studies.defects.detectors"
 
 
-def attempts(victim: DetectorVictim, most: int, seed: int) -> Iterator[dict[str, Any]]:
-    """`most` defects, kinds in turn, none twice: what, where, and what came of it."""
+def attempts(victim: DetectorVictim, most: int, seed: int, at_export: bool = True) -> Iterator[dict[str, Any]]:
+    """`most` defects, kinds in turn, none twice: what, where, and what came of it, also `at_export`."""
     from benchmarks.studies.defects.detector_mutations import NEIGHBOUR
 
     seen, tried = set[bytes](), 0
@@ -47,7 +48,7 @@ def attempts(victim: DetectorVictim, most: int, seed: int) -> Iterator[dict[str,
                 continue
             seen.add(digest)
             tried += 1
-            yield {"defect": one, "where": place, **_judged(victim, file)}
+            yield {"defect": one, "where": place, **_judged(victim, file, at_export)}
             if tried == most:
                 return
 
@@ -83,9 +84,9 @@ def _drawn(victim: DetectorVictim, seed: int) -> Iterator[tuple[str, bytes, str]
                 break
 
 
-def _judged(victim: DetectorVictim, content: bytes) -> dict[str, Any]:
-    outcome = victim.try_one(content)
-    judged = {AT_EXPORT: outcome.export, AGAIN: outcome.again}
+def _judged(victim: DetectorVictim, content: bytes, at_export: bool) -> dict[str, Any]:
+    outcome = victim.try_one(content, at_export)
+    judged = {AGAIN: outcome.again} if outcome.export is None else {AT_EXPORT: outcome.export, AGAIN: outcome.again}
     row: dict[str, Any] = {"differs": None, "detections": None}
     if (fresh := outcome.fresh) is not None:
         verdict = MISSED if fresh.reasons else HARMLESS
@@ -95,9 +96,9 @@ def _judged(victim: DetectorVictim, content: bytes) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """A row for each way of proving."""
+    """A row for each way of proving that was tried."""
     lines = [["proof", "tried", *OUTCOMES]]
-    for way in (AT_EXPORT, AGAIN):
+    for way in [way for way in (AT_EXPORT, AGAIN) if rows and way in rows[0]]:
         counts = Counter(row[way] for row in rows)
         lines.append([WAYS[way], str(counts.total()), *(str(counts[name]) for name in OUTCOMES)])
     return lines
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument("--width", type=float, help="[default: the narrowest]")
     parser.add_argument("--defects", type=int, default=1000)
     parser.add_argument("--minutes", type=float, help="after which no other is tried  [default: none]")
+    parser.add_argument("--probes", type=int, help="scenes that files are proven on  [default: as an export has]")
+    parser.add_argument("--verify-only", action="store_true", help="try this alone, which takes a tenth of the time")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parse(parser)
     needs(PROGRAM, "torch", "torchvision", "onnx", "onnxruntime")
@@ -118,9 +121,9 @@ def main() -> None:
         from benchmarks.studies.defects.detector_victim import DetectorVictim
 
         torch.set_num_threads(1)
-        victim = DetectorVictim(arguments.ckpt, arguments.width, Path(folder))
+        victim = DetectorVictim(arguments.ckpt, arguments.width, Path(folder), arguments.probes)
         rows, end = [], time.monotonic() + 60 * (arguments.minutes or float("inf"))
-        for row in attempts(victim, arguments.defects, arguments.seed):
+        for row in attempts(victim, arguments.defects, arguments.seed, not arguments.verify_only):
             rows.append(row)
             if MISSED in row.values():
                 print(f"missed: {row}", flush=True)
@@ -129,6 +132,8 @@ def main() -> None:
         header, *lines = summary(rows)
         print(table(header, lines))
         command = f"python -m {PROGRAM} --ckpt {portable(arguments.ckpt)} --width {victim.plan.width} --defects {len(rows)}"
+        command += f" --probes {arguments.probes}" if arguments.probes else ""
+        command += " --verify-only" if arguments.verify_only else ""
         result: dict[str, Any] = {"command": f"{command} --seed {arguments.seed}", "environment": environment()}
         result |= {"probes": len(victim.job.images), "tolerance": victim.check.tolerance}
         write_result(arguments.json, {**result, "rows": packed(rows)})

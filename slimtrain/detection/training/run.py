@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from slimtrain.base.errors import UserError
 from slimtrain.checkpoints.own_layout import read_own
 from slimtrain.config.config import Config
-from slimtrain.config.detector import FROZEN_NORMS
+from slimtrain.config.detector import FROZEN_NORMS, SWITCHABLE, DetectorConfig
 from slimtrain.data.catalog import SCENES
 from slimtrain.data.detection.coco import DetectionData
 from slimtrain.detection.building import build, freeze_configured, load_pretrained
+from slimtrain.detection.freezing import NOTHING
 from slimtrain.detection.halves import Halves
 from slimtrain.detection.training.inputs import DetectionImages, carried_scenes, data_of, detector_of
 from slimtrain.detection.training.testing import DetectionResult, evaluate_detector
@@ -36,7 +38,6 @@ FROM_RANDOM = (
     "no pretrained weights: a detector learns from random ones, which takes many more images and epochs. Give it a classifier "
     "that is trained: --pretrained CHECKPOINT."
 )
-FROZEN_RANDOM = "detector.norms is frozen and pretrained names no weights: the norms keep a mean of 0 and a variance of 1"
 
 
 @ordinary_torch()
@@ -60,7 +61,7 @@ def train_detector(config: Config, processes: Processes, notes: Sequence[str] = 
 
 def detector_start(config: Config, data: DetectionData, resumed: Mapping[str, Any] | None = None) -> Start:
     """The detector that a run of `config` on `data` begins with. `resumed`: the content of the `last.pt` that it goes on from,
-    which holds it."""
+    which holds it. UserError where what is frozen would be random numbers."""
     own = detector_of(config)
     if resumed is not None:
         network = read_own(resumed, config.network)
@@ -80,8 +81,24 @@ def detector_start(config: Config, data: DetectionData, resumed: Mapping[str, An
     )
     if config.pretrained:
         return Start(network, loaded=True, line=load_pretrained(network, config.pretrained))
-    lines = [FROM_RANDOM] if config.data != SCENES else []
-    return Start(network, line="\n".join([*lines, *([FROZEN_RANDOM] if own.norms == FROZEN_NORMS else [])]))
+    _check_frozen(own)
+    return Start(network, line=FROM_RANDOM if config.data != SCENES else "")
+
+
+def _check_frozen(own: DetectorConfig) -> None:
+    """UserError for norms or stages of random weights that would stay as they are."""
+    if own.norms == FROZEN_NORMS:
+        what = f"norms: {FROZEN_NORMS}: norms would keep a mean of 0 and a variance of 1, which no map has"
+        instead = f"norms: {SWITCHABLE}"
+    elif own.frozen_stages > NOTHING:
+        what = f"frozen_stages: {own.frozen_stages}: these stages would keep random weights"
+        instead = f"frozen_stages: {NOTHING}"
+    else:
+        return
+    raise UserError(
+        f"detector.{what}, as pretrained names none to freeze. Give them (--pretrained CHECKPOINT, of a slimmable classifier "
+        f"with these widths), or set detector.{instead}."
+    )
 
 
 def settings_of(network: SlimmableNetwork) -> DetectorSettings:

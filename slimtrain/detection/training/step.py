@@ -22,7 +22,7 @@ from slimtrain.detection.training.drawing import drawn_singly
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
 from slimtrain.slimmable.network import SlimmableNetwork
-from slimtrain.training.step import Gradients, Stepper, autocast
+from slimtrain.training.step import Gradients, Stepper, autocast, split_losses
 
 CLIP = 35.0  # the norm of all gradients that published training allows
 
@@ -37,6 +37,20 @@ class Losses(Protocol):
 def losses_of(settings: DetectorSettings, sampling: Sampling | None = None) -> Losses:
     """The losses of a detector of `settings`. One with regions draws them, and anchors, as `sampling` says."""
     return _single_stage(settings) if settings.single_stage else _two_stage(settings, sampling)
+
+
+def loss_names(settings: DetectorSettings) -> tuple[str, ...]:
+    """What these losses are called: of classes and boxes, of a detector with regions also of objectness and of what is
+    proposed, of masks and of keypoints where it has them (torchvision's `loss_classifier`, `loss_box_reg`, `loss_objectness`,
+    `loss_rpn_box_reg`, `loss_mask`, `loss_keypoint`)."""
+    names = ["classes", "boxes"]
+    if not settings.single_stage:
+        names += ["objectness", "proposals"]
+    if settings.mask is not None:
+        names.append("masks")
+    if settings.keypoints is not None:
+        names.append("keypoints")
+    return tuple(names)
 
 
 def _single_stage(settings: DetectorSettings) -> Losses:
@@ -92,7 +106,8 @@ def _gradients(
 
 
 class DetectionStepper(Stepper):
-    """Training steps of a slimmable detector, by `detect`. `parts`, `clip`: as of any steps."""
+    """Training steps of a slimmable detector, by `detect`. `names`: of its losses, each of which has a place of every plan in
+    `gradients`; `parts`, `clip`: as of any steps."""
 
     def __init__(
         self,
@@ -100,23 +115,26 @@ class DetectionStepper(Stepper):
         optimizer: torch.optim.Optimizer,
         gradients: Gradients,
         losses: Losses,
+        names: Sequence[str],
         *,
         amp: str = "none",
         parts: int = 1,
         clip: float = 0.0,
     ) -> None:
         super().__init__(network, optimizer, gradients, smoothing=0.0, distill=False, amp=amp, parts=parts, clip=clip)
-        self.losses = losses
+        self.losses, self.names = losses, tuple(names)
 
     def detect(self, plans: Sequence[ChannelPlan], batch: DetectionBatch, seed: int) -> Tensor:
         """The step's gradients, over all processes, in the parameters' `.grad` (times the scaler's scale in fp16); the sum of
-        every plan's losses [plans], 0 behind those of a stage that runs fewer. What is drawn of an image depends on `seed`,
-        the step, the image and the place of the plan."""
+        every plan's losses [plans], 0 behind those of a stage that runs fewer, and behind all of them each loss, plan by plan,
+        in the order of their `names`. What is drawn of an image depends on `seed`, the step, the image and the place of the
+        plan."""
         self.network.train()
         self.gradients.clear()
         device = batch.images.device
         scale = self.scaler.scale(torch.ones((), device=device)) if self.amp == "fp16" else 1.0
         halves = Halves(self.network)
+        sums, single = split_losses(self.gradients.losses, len(self.names))
         for part in parts_of(batch, self.parts):
             share = len(part.targets) / batch.total
             ids = [target.image_id for target in part.targets]
@@ -126,7 +144,8 @@ class DetectionStepper(Stepper):
 
             computed = _gradients(halves, plans, part, self.losses, self.amp, share * scale, seeds)
             for number, of_plan in enumerate(computed):
-                self.gradients.losses[number] += total(of_plan, device) * share
+                sums[number] += total(of_plan, device) * share
+                single[number] += torch.stack([of_plan[name] for name in self.names]) * share
         self.gradients.reduce()
         return self.gradients.losses
 

@@ -59,6 +59,28 @@ def test_policies_are_compared_on_a_bundle(two_widths: Path, tmp_path: Path) -> 
     assert [path.name for path in folder.iterdir()] == ["results.jsonl"]
 
 
+def test_of_a_detector_it_says_average_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    from tests.support.exported_detectors import with_precisions, write_detector_bundle
+
+    bundle = write_detector_bundle(tmp_path / "detector")
+    with_precisions(bundle, {0.5: 0.25, 1.0: 0.5})
+    kinds = []
+
+    def draw(*words: Any) -> Path:
+        kinds.append(words[-1])
+        return tmp_path / "load.png"
+
+    monkeypatch.setattr("benchmarks.load.plots.draw", draw)
+    words = ["--trace", "poisson", "--rate", "20", "--seconds", "0.3", "--policies", "fixed:0.5,fixed:1"]
+    done = load(bundle, *LONG, *words, "--json", "r.json")
+    header, *rows = done.out.splitlines()
+    assert " AP " in header and "accuracy" not in header
+    assert [row.split()[3] for row in rows] == ["0.250", "0.500"]
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert (written["accuracies"], written["accuracy_kind"]) == ("manifest", "ap") and kinds == ["ap"]
+
+
 def test_a_picture_and_a_run_that_was_there_before(two_widths: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     words = [two_widths, *LONG, "--trace", "steady", "--rate", "40", "--seconds", "0.2", "--output-dir", "out"]

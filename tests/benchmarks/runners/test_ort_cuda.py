@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from benchmarks.cells.backends import ONNXRUNTIME_CUDA
 from benchmarks.cells.cell import NotMeasured, Options, OutOfMemory
@@ -71,6 +72,45 @@ def test_on_cuda_inputs_rotate_on_the_device(runtime: Runtime, small: Path) -> N
         logits = np.frombuffer(content, np.float32, 2 * CLASSES).reshape(2, CLASSES)
         np.testing.assert_allclose(logits, expected[index % 5], rtol=1e-5, atol=1e-6)
     runner.close()
+
+
+@pytest.mark.parametrize("transfers", [False, True])
+def test_on_cuda_outputs_are_bound_as_the_numbers_that_they_are(runtime: Runtime, small: Path, transfers: bool) -> None:
+    """As of a detector: labels and how many of them count are int64, whether NMS settled is a bool."""
+    values = {
+        "labels": np.array([[3, 1 << 40], [7, 0]]),
+        "count": np.array([2, 1]),
+        "settled": np.array([True, False]),
+        "half": np.array([[0.5], [2.0]], np.float16),
+        "double": np.array([[1e300], [2.0]]),
+    }
+    runtime.others = (
+        ("labels", ("batch", 2), "tensor(int64)"),
+        ("count", ("batch",), "tensor(int64)"),
+        ("settled", ("batch",), "tensor(bool)"),
+        ("half", ("batch", 1), "tensor(float16)"),
+        ("double", ("batch", 1), "tensor(double)"),
+    )
+    runtime.model = lambda inputs: {"output": logits_of(inputs["input"], CLASSES), **values}
+    runner = on_cuda(small, transfers=transfers)
+    runner.run(0)
+    given = runner.logits(np.ones((2, 3, SIZE, SIZE), np.float32))
+    assert isinstance(given, dict) and list(given) == ["output", *values]
+    for name, expected in values.items():
+        assert given[name].dtype == expected.dtype
+        np.testing.assert_array_equal(given[name], expected)
+    runner.close()
+    assert runtime.library.leaks == []
+
+
+@pytest.mark.parametrize(("shape", "kind"), [(("batch", 2), "tensor(string)"), (("batch", "rows"), "tensor(int64)")])
+def test_on_cuda_outputs_without_a_size_or_of_no_numbers_are_refused(
+    runtime: Runtime, small: Path, shape: tuple[Any, ...], kind: str
+) -> None:
+    runtime.others = (("labels", shape, kind),)
+    with pytest.raises(NotMeasured, match=r"output labels is tensor\(.*Measure it on the CPU"):
+        on_cuda(small)
+    assert runtime.library.leaks == []
 
 
 def test_on_cuda_the_run_is_between_events_on_its_stream_and_does_not_wait_by_itself(runtime: Runtime, small: Path) -> None:
@@ -197,3 +237,26 @@ def test_bound_memory_is_read_and_written_as_on_cuda_so_on_the_cpu(exported: Pat
     binding.bind_output("output", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
     session.run_with_iobinding(binding, ort_cuda.unsynchronized())
     np.testing.assert_array_equal(logits, session.run(None, {"input": images})[0])
+
+
+def test_every_type_that_outputs_are_bound_as_is_onnxruntimes_own_name_of_it() -> None:
+    """A detector's outputs bound to memory as on CUDA, on the one device that is here."""
+    names = {name: helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in ort_cuda.NUMBERS.values()}
+    nodes = [helper.make_node("Cast", ["input"], [name], to=number) for name, number in names.items()]
+    outputs = [helper.make_tensor_value_info(name, number, ["batch", 3]) for name, number in names.items()]
+    source = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3])
+    model = helper.make_model(
+        helper.make_graph(nodes, "casts", [source], outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    session = open_session(model.SerializeToString(), ort.session_options(1), ["CPUExecutionProvider"])
+    values = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 0.0]], np.float32)
+    shapes, numbers = ort_cuda._outputs(session)
+    results = {name: np.zeros((2, *shapes[name]), number) for name, number in numbers.items()}
+    binding = session.io_binding()
+    binding.bind_input("input", "cpu", 0, np.float32, values.shape, values.ctypes.data)
+    for name, array in results.items():
+        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    session.run_with_iobinding(binding, ort_cuda.unsynchronized())
+    assert results.keys() == names.keys()
+    for name, array in results.items():
+        np.testing.assert_array_equal(array, values.astype(name))

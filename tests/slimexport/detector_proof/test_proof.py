@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimexport.detector_proof.choices import Judged
 from slimexport.detector_proof.inside import Inside
+from slimexport.detector_proof.proof import Proving
 from slimexport.target.arrays import Array
 from slimexport.target.proof.running import partitions
 from slimtrain.models.detector import FASTER, KEYPOINT, MASK
@@ -63,3 +66,18 @@ def test_what_a_file_gave_in_batches_of_one_size_is_gone_before_the_next(
     parts = file.prove(file.copy(), tmp_path)
     assert parts.right, parts.fault
     assert left == [0] * len(sizes)
+
+
+def test_where_near_equals_decide_too_much_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As of networks that nobody trained, whose scores are nearly all alike."""
+    count = Proving._count
+
+    def tied(self: Proving, judged: Judged, what: str) -> None:
+        judged.ties += judged.rows
+        count(self, judged, what)
+
+    monkeypatch.setattr(Proving, "_count", tied)
+    file = detector_file(FASTER)
+    fault = file.prove(file.copy(), tmp_path).fault
+    assert re.match(r"of images near-equals decide \d+ of \d+ choices otherwise \(at most 5%\): these images prove", fault)
+    assert "that nobody trained scores nearly all alike: train it first" in fault and "--verify-data" in fault

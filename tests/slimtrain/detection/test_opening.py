@@ -13,6 +13,7 @@ from slimtrain.detection.opening import coco_class_names
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.detector import FASTER
 from tests.reference.detection import make_detection
+from tests.support.exported_detectors import detector_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,15 @@ def test_a_published_detector_is_a_checkpoint(published: Path) -> None:
 def test_what_it_says_itself_is_not_told(published: Path) -> None:
     with pytest.raises(UserError, match=r"says itself what it is. Leave --network, --switches out"):
         slimtrain.open_checkpoint(published, network="s_resnet50", switches=(0.5, 1.0))
+
+
+def test_a_network_that_our_own_detector_is_not_is_refused(tmp_path: Path) -> None:
+    path = detector_checkpoint(tmp_path)
+    name = slimtrain.open_checkpoint(path).spec.name
+    assert slimtrain.open_checkpoint(path, network=name).spec.name == name
+    said = rf"{FASTER}\.pt: holds a {name}, a detector, not a us_mobilenet_v1\. Leave --network out"
+    with pytest.raises(CheckpointError, match=said):
+        slimtrain.open_checkpoint(path, network="us_mobilenet_v1")
 
 
 def test_one_opened_twice_shares_nothing(published: Path) -> None:

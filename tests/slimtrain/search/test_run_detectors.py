@@ -18,6 +18,8 @@ from slimtrain.config.config import Config
 from slimtrain.config.reading import read_config
 from slimtrain.costs.cost import CostCounter
 from slimtrain.detection.fixed.shipped import dense_spec
+from slimtrain.detection.training.inputs import data_of
+from slimtrain.detection.training.run import detector_start
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import read_plan_file
@@ -26,6 +28,7 @@ from slimtrain.search.from_plans import plans_config
 from slimtrain.search.greedy import CandidateScore
 from slimtrain.search.request import SearchRequest
 from slimtrain.search.run import search
+from slimtrain.slimmable.graph_dense import stored_tensors
 from tests.support.detector_runs import detector_config
 from tests.support.run_helpers import tree
 from tests.support.search_helpers import trace
@@ -173,6 +176,31 @@ def test_what_a_search_of_a_detector_cannot_be(searched: Path, tmp_path: Path) -
         read_config("digits", ["search_error=ap50"])
     with pytest.raises(UserError, match="norms: frozen: us_faster_rcnn has statistics for some of its widths only"):
         search(searching(tmp_path, detector={"norms": "frozen"}), output_dir=tmp_path / "s")
+
+
+def test_where_the_backbone_alone_is_slimmed_pyramid_and_heads_stay_whole(tmp_path: Path) -> None:
+    """As published; what is found costs what the target allows, and is trained as it was found."""
+    target = 1_300_000
+    config = searching(tmp_path, detector={"slim": "backbone"}, search_targets=["1.3M"])
+    (path,) = search(config, output_dir=tmp_path / "s")
+    network = open_checkpoint(tmp_path / "s" / "supernet" / "us_faster_rcnn.pt").network
+    spec = network.spec
+    assert isinstance(spec, GraphSpec) and spec.detector is not None
+    content = yaml.safe_load(path.read_text())
+    groups = content["channels"]
+    assert list(groups) == list(spec.groups.sizes) and all(name.startswith("backbone.body.") for name in groups)
+    assert any(groups[name] < size for name, size in spec.groups.sizes.items())
+    plan = ChannelPlan("found", groups)
+    count = CostCounter(dense_spec(spec, spec.detector, SIZE), SIZE)
+    assert content["macs"] == count(plan).macs <= target < count(spec.widest).macs
+    trained, _ = plans_config(config, tmp_path / "s" / "plans")
+    begun = detector_start(trained, data_of(trained)).network
+    assert begun.spec.name == "autoslim_faster_rcnn" and [dict(switch.channels) for switch in begun.spec.plans] == [groups]
+    slim, whole = stored_tensors(begun, begun.spec.plans[0]), stored_tensors(network, spec.widest)
+    smaller = {name for name, tensor in slim.items() if tensor.shape != whole[name].shape}
+    laterals = {name for name in smaller if not name.startswith("backbone.body.")}
+    assert laterals and all(name.startswith("backbone.fpn.inner_blocks.") for name in laterals)
+    assert all(slim[name].shape[0] == whole[name].shape[0] for name in laterals), "they read less, and give as much"
 
 
 def test_plan_files_of_a_detector_are_switches(searched: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_an_epochs_means_are_of_all_its_steps_and_then_begin_anew(tmp_path: Path
     watch = health(tmp_path)
     for step in range(50):
         watch.note(step, torch.tensor([step, 1.0]))
-    assert watch.epoch_means() == [24.5, 1.0]
+    assert watch.epoch_means().tolist() == [24.5, 1.0]
     assert watch.loss_sums.tolist() == [0.0, 0.0]
 
 

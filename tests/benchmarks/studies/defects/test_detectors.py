@@ -38,6 +38,15 @@ def test_defects_are_tried_and_each_has_an_outcome_on_every_way(victim: Detector
     assert header[-4:] == list(OUTCOMES) and [line[1] for line in lines] == ["4", "4"]
 
 
+def test_what_verify_only_makes_of_them_is_tried_alone(victim: DetectorVictim) -> None:
+    both, alone = (list(attempts(victim, 3, 3, at_export)) for at_export in (True, False))
+    for row, other in zip(both, alone, strict=True):
+        assert AT_EXPORT not in other
+        assert [row[key] for key in ("defect", "where", AGAIN)] == [other[key] for key in ("defect", "where", AGAIN)]
+    _, line = summary(alone)
+    assert line[:2] == ["`--verify-only`", "3"]
+
+
 def test_the_right_file_is_harmless_and_another_switch_s_norm_is_not(victim: DetectorVictim) -> None:
     right = victim.try_one(victim.model.SerializeToString(deterministic=True))
     assert right.fresh is not None and not right.fresh.reasons and right.fresh.detections > 0

@@ -74,6 +74,8 @@ def test_what_it_says_does_is_a_tie_once() -> None:
     known = near(([10, 10, 30, 28], 0.9, 1), open_=(0,))
     result = agreement([([10, 10, 30, 28.001], 0.90005, 1), *ROWS[1:]], ROWS, known)
     assert (result.mismatches, result.ties) == (0, 2) and "near-equals decide 2 of 3" in result.why
+    assert "A network that nobody trained scores nearly all alike: train it first" in result.why
+    assert "give other images with --verify-data" in result.why
     assert agreement(ROWS[1:], ROWS, known).right
     twice = agreement([([10, 10, 30, 28], 0.9, 1), ([10, 10, 30, 28], 0.9, 1), *ROWS[1:]], ROWS, known)
     assert twice.mismatches == 1

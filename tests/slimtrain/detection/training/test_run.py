@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_the_rows_are_a_plan_s_precision_at_every_test(whole: Path) -> None:
         assert float(row["train_loss"]) > 0
 
 
+def test_each_loss_is_in_the_lines_and_in_the_rows(whole: Path) -> None:
+    names = ["classes", "boxes", "objectness", "proposals"]
+    for row in rows(whole):
+        losses = [float(row[f"train_{name}"]) for name in names]
+        assert min(losses) >= 0 and sum(losses) == pytest.approx(float(row["train_loss"]), rel=1e-4)
+    text = (whole / "train.log").read_text()
+    (line,) = re.findall(r"^epoch 1/2 step 2/3  loss 1: (\S+), 0\.5: (\S+) \((.*)\)  lr ", text, re.MULTILINE)
+    told = dict(part.split() for part in line[2].split(", "))
+    assert list(told) == names
+    assert sum(map(float, told.values())) == pytest.approx((float(line[0]) + float(line[1])) / 2, abs=0.004)
+    assert re.search(r"^width  train loss +classes +boxes +objectness +proposals +AP +AP50$", text, re.MULTILINE)
+
+
 def test_settings_of_a_resumed_run_are_those_that_it_began_with(whole: Path, tmp_path: Path) -> None:
     for changes, message in (
         ({"detector": {"neck": 16}}, "network|settings"),
@@ -113,6 +127,19 @@ def test_settings_of_a_resumed_run_are_those_that_it_began_with(whole: Path, tmp
     ):
         with pytest.raises(UserError, match=message):
             train(detector_config(tmp_path / "run", resume=str(whole), **{**SETTINGS, **changes}), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        ({"norms": "frozen"}, r"norms: frozen: norms would keep .* or set detector\.norms: switchable"),
+        ({"frozen_stages": 0}, r"frozen_stages: 0: these stages would keep random .* or set detector\.frozen_stages: -1"),
+    ],
+)
+def test_random_weights_are_not_frozen(tmp_path: Path, detector: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(detector_config(tmp_path / "run", detector=detector), ALONE)
+    assert not (tmp_path / "run").exists()
 
 
 def test_masks_are_learned_and_measured_in_half_precision_and_parts(

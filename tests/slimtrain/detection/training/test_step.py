@@ -8,7 +8,7 @@ import torch
 from slimtrain.detection.losses.single_stage import SingleStageLosses
 from slimtrain.detection.losses.two_stage import Sampling, TwoStageLosses
 from slimtrain.detection.making import slimmable_detector
-from slimtrain.detection.training.step import accumulate_gradients, clip, losses_of
+from slimtrain.detection.training.step import accumulate_gradients, clip, loss_names, losses_of
 from slimtrain.models.detector import FASTER, MASK, RETINA, SSDLITE
 from slimtrain.slimmable.network import SlimmableNetwork
 from tests.support.trained_detectors import SAMPLING, SIZE, drawn_batch, quick_detector, quick_settings
@@ -39,6 +39,7 @@ def test_at_the_widest_they_are_the_module_s(kind: str, counts: list[int]) -> No
         losses, regions = both.first(dense, (SIZE, SIZE), sizes, batch.targets)
         rois = (regions.rois, regions.mask_rois) if kind == MASK else (regions.rois,)
         losses |= both.second(module(batch.images, *rois), regions, batch.targets)
+    assert set(values) == set(loss_names(settings))
     assert values == pytest.approx({name: float(loss.detach()) for name, loss in losses.items()}, rel=1e-4, abs=1e-6)
     torch.autograd.backward(sum(losses.values(), torch.zeros(())))
     right, own = gradients(module), gradients(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from slimtrain.checkpoints.own_layout import save
 from slimtrain.config.config import Config
+from slimtrain.data.detection.batches import DetectionBatch
+from slimtrain.detection.halves import Halves
 from slimtrain.detection.training.inputs import data_of
 from slimtrain.detection.training.run import DetectorRun, detector_start
+from slimtrain.detection.training.step import DetectionStepper
 from slimtrain.training.distributed import Processes
+from slimtrain.training.step import split_losses
 from tests.support.detector_runs import detector_config
 from tests.support.slimtrain_processes import alone, in_processes
 
@@ -61,8 +67,41 @@ def test_with_norms_synchronized_two_processes_give_the_gradients_of_one() -> No
     expected = one_step(alone(), changes)
     outcomes = in_processes(2, one_step, changes)
     for outcome in outcomes:
-        torch.testing.assert_close(outcome["losses"], expected["losses"], rtol=1e-4, atol=1e-5)
+        sums, right = outcome["losses"][:2], expected["losses"][:2]
+        torch.testing.assert_close(sums, right, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outcome["losses"], expected["losses"], rtol=0, atol=1e-4 * float(right.max()))
         assert distance(outcome["gradients"], expected["gradients"]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("s_mask_rcnn", ("classes", "boxes", "objectness", "proposals", "masks")),
+        ("s_retinanet", ("classes", "boxes")),
+    ],
+)
+def test_each_loss_of_a_plan_is_told_beside_their_sum(kind: str, names: tuple[str, ...]) -> None:
+    """Of what is computed in two parts the mean; the reference is what the losses themselves gave."""
+    anchors: dict[str, Any] = {"anchor_sizes": []} if kind == "s_retinanet" else {}
+    run = begun(alone(), detector_config(Path("nowhere"), network=kind, accumulate=2, detector=anchors))
+    computed: list[dict[str, float]] = []
+    stepper = run.trainer.stepper
+    assert isinstance(stepper, DetectionStepper)
+    real = stepper.losses
+
+    def spied(halves: Halves, batch: DetectionBatch, seeds: Sequence[int] = ()) -> dict[str, Tensor]:
+        losses = real(halves, batch, seeds)
+        computed.append({name: float(loss.detach()) for name, loss in losses.items()})
+        return losses
+
+    stepper.losses = spied
+    sums, single = split_losses(run.trainer.compute(next(run.images.training())), len(run.trainer.parts))
+    assert run.trainer.parts == names and single.shape == (2, len(names)) and len(computed) == 4
+    for plan in range(2):  # every part of the batch runs both plans
+        of_parts = computed[plan], computed[plan + 2]
+        expected = [sum(part[name] for part in of_parts) / 2 for name in names]
+        assert single[plan].tolist() == pytest.approx(expected, rel=1e-5)
+        assert float(sums[plan]) == pytest.approx(sum(expected), rel=1e-5)
 
 
 def test_a_step_draws_by_its_number_and_the_seed() -> None:
@@ -93,8 +132,13 @@ def test_warm_up_begins_at_a_third_and_reaches_the_rate_after_its_steps() -> Non
     assert [schedule(step) for step in range(6)] == pytest.approx(expected)
 
 
-def test_what_is_frozen_keeps_every_bit_also_under_weight_decay() -> None:
+def test_what_is_frozen_keeps_every_bit_also_under_weight_decay(tmp_path: Path) -> None:
+    path = tmp_path / "trained.pt"
+    trained = begun(alone(), detector_config(Path("nowhere")))
+    trained.train_step(next(trained.images.training()))
+    save(trained.trainer.network, path, image_size=64, mean=(0.5,) * 3, std=(0.25,) * 3)
     changes: dict[str, Any] = {"weight_decay": 0.1, "detector": {"norms": "frozen", "frozen_stages": 1}}
+    changes["pretrained"] = str(path)
     run = begun(alone(), detector_config(Path("nowhere"), **changes))
     before = {name: value.clone() for name, value in run.trainer.network.state_dict().items()}
     run.train_step(next(run.images.training()))
