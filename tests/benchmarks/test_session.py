@@ -59,7 +59,7 @@ def test_ctrl_c_while_a_result_is_written(bundle: Bundle, tmp_path: Path, monkey
 
     monkeypatch.setattr(session, "Records", Interrupted)
     recorded, stopped = start(request_for(bundle), tmp_path / "results.jsonl", [])
-    assert stopped and [(r.cell.backend, r.status) for r in recorded.results][1:] == [("onnxruntime-cpu", "ok")]
+    assert stopped and [(r.cell.backend, r.status) for r in recorded.results][1:] == [("onnxruntime-cpu", "measured")]
     written = read_records(tmp_path / "results.jsonl").results
     assert [(r.cell, r.status) for r in written] == [(r.cell, r.status) for r in recorded.results], "the report has it too"
 
