@@ -107,8 +107,8 @@ def run(
     interrupted = False
 
     def add(result: Result) -> None:
+        results.append(result)  # first: Ctrl-C in the line below leaves it in the file
         records.add(result)
-        results.append(result)
 
     with Records(path) as records, closing(StateSampler(_device(cells, options))) as sampler:
         before, ceilings = environment(), {}

@@ -19,7 +19,7 @@ from tests.soak.kinds.kind import Case, WrongResultError
 from tests.soak.kinds.registry import KINDS
 from tests.soak.outcomes import REFUSED, RIGHT, WRONG, Outcome, of_error
 from tests.soak.processes import Ended, Job
-from tests.soak.results import added, class_of, joined
+from tests.soak.results import added, class_of, joined, with_newer
 from tests.support import ROOT
 
 
@@ -166,6 +166,47 @@ def test_numbered_cases_add_up_and_none_twice() -> None:
         joined(
             {"runs": [{"mode": "fuzz", "seed": 1, "classes": [before]}]}, {"mode": "fuzz", "seed": 0, "classes": [one(5, 6)]}
         )
+
+
+def test_newer_figures_of_another_file_take_the_place_of_older_ones() -> None:
+    def run(mode: str, date: str, *classes: dict[str, Any]) -> dict[str, Any]:
+        return {"mode": mode, "date": date, "seed": 0, "command": f"{mode} {date}", "commit": date, "classes": list(classes)}
+
+    def numbered(name: str, first: int, end: int, readers: str) -> dict[str, Any]:
+        outcomes = [Outcome(name, number, RIGHT) for number in range(first, end)]
+        return class_of(name, outcomes, "", ranges=[[first, end]], readers=[readers])
+
+    def figures(content: dict[str, Any]) -> dict[str, tuple[str, int, int]]:
+        return {one["class"]: (run["date"], one["tried"], one["wrong"]) for run in content["runs"] for one in run["classes"]}
+
+    killed = class_of("killed: a", [Outcome("killed: a", 0, REFUSED)] * 3, "")
+    here = {"runs": [run("fuzz", "2", numbered("a", 0, 5, "old"), numbered("b", 0, 5, "new")), run("kill", "5", killed)]}
+    other = {
+        "runs": [
+            run("fuzz", "3", numbered("a", 0, 2, "new"), numbered("b", 5, 8, "new")),
+            run("fuzz", "1", numbered("b", 0, 9, "older")),
+            run("kill", "4", {**killed, "wrong": 3}),
+        ]
+    }
+    content = with_newer(here, other)
+    assert figures(content) == {"a": ("3", 2, 0), "b": ("3", 8, 0), "killed: a": ("5", 3, 0)}
+    assert [(one["date"], len(one["classes"])) for one in content["runs"]] == [("5", 1), ("3", 2)], "one entry for one run"
+    assert with_newer(content, other) == content == with_newer(content, content), "nothing counts twice"
+    assert figures(with_newer({}, other)) == {"a": ("3", 2, 0), "b": ("3", 3, 0), "killed: a": ("4", 3, 3)}
+
+
+def test_files_of_results_are_joined(tmp_path: Path) -> None:
+    parts = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, first in zip(parts, ("0", "3"), strict=True):
+        soak("fuzz", "--from", first, "--count", "3", "--commands", "0", "--kinds", "search traces", "--output", str(path))
+    path = tmp_path / "all.json"
+    done = soak("join", *map(str, parts), "--output", str(path))
+    (run,) = json.loads(path.read_text())["runs"]
+    assert done.returncode == 0 and "search traces" in done.stdout
+    assert run["classes"][0]["ranges"] == [[0, 6]] and run["date"] == json.loads(parts[1].read_text())["runs"][0]["date"]
+    for words, said in (((str(tmp_path / "none.json"),), "no such file"), ((), "join takes files")):
+        done = soak("join", *words, "--output", str(path))
+        assert done.returncode == 2 and said in done.stderr
 
 
 def test_every_kind_says_what_is_right() -> None:

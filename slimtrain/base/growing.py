@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from pathlib import Path
 
 from slimtrain.base.errors import UserError
@@ -11,7 +13,7 @@ from slimtrain.base.files import AGAIN, Advice, disk_error
 
 class GrowingFile:
     """Text at `path`, for a `with` block. Nothing is held back: a line is the system's when `write` returns, and closing has
-    nothing left to write.
+    nothing left to write. Ctrl-C within a line is raised when the line is whole: the next one would else stand in it.
 
     `fresh`: there is to be no such file yet; else one is replaced. Raises what `disk_error` makes of errors, with `advice`, at
     closing too, where a disk may tell of lines that it could not keep; not where the block has ended with an error already.
@@ -26,12 +28,26 @@ class GrowingFile:
 
     def write(self, text: str) -> None:
         """All of `text`."""
-        left = memoryview(text.encode("utf-8"))
+        content = memoryview(text.encode("utf-8"))
         try:
-            while left:
-                left = left[self._file.write(left) or 0 :]
+            before = self._size()
+            try:
+                self._write(content)
+            except KeyboardInterrupt:
+                if before is not None and (now := self._size()) is not None:
+                    self._write(content[now - before :])
+                raise
         except OSError as error:
             raise disk_error(self.path, error, self.advice) from error
+
+    def _write(self, left: memoryview) -> None:
+        while left:
+            left = left[self._file.write(left) or 0 :]
+
+    def _size(self) -> int | None:
+        """The file's bytes, which alone tell how far a write came that Ctrl-C ended; None of a pipe or a device."""
+        status = os.fstat(self._file.fileno())
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def close(self) -> None:
         """It grows no more."""

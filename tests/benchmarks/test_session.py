@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks import session
-from benchmarks.cells.cell import Options
+from benchmarks.cells.cell import Options, Result
 from benchmarks.cells.inputs import assumed_cache
 from benchmarks.cells.plan_cells import Bundle, Wanted, open_bundle
-from benchmarks.cells.records import read_records
+from benchmarks.cells.records import Records, read_records
 from benchmarks.measure.progress import RoundProgress
 from benchmarks.measure.turns import Method
 from benchmarks.request import Request
@@ -48,6 +48,20 @@ def test_ctrl_c_while_ceilings_are_measured(bundle: Bundle, tmp_path: Path, monk
     ]
     assert "interrupted" in recorded.results[1].reason
     assert read_records(tmp_path / "results.jsonl").results == recorded.results
+
+
+def test_ctrl_c_while_a_result_is_written(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Records):
+        def add(self, result: Result) -> None:
+            super().add(result)
+            if result.cell.backend == "onnxruntime-cpu":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "Records", Interrupted)
+    recorded, stopped = start(request_for(bundle), tmp_path / "results.jsonl", [])
+    assert stopped and [(r.cell.backend, r.status) for r in recorded.results][1:] == [("onnxruntime-cpu", "measured")]
+    written = read_records(tmp_path / "results.jsonl").results
+    assert [(r.cell, r.status) for r in written] == [(r.cell, r.status) for r in recorded.results], "the report has it too"
 
 
 def test_what_is_returned_is_what_is_written(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@
     python -m tests.soak faults [--count 100]
     python -m tests.soak exports [--count 1000]
     python -m tests.soak guided [--seconds 60]
+    python -m tests.soak join one.json other.json --output FILE
 
 fuzz: damaged files of every kind, each given to what the commands read it with, in processes that may take 10 s and 2 GiB more
 than the file's own size; the first 20 of a kind are given to the command itself. replay: one again, with its traceback.
 kill: commands that get SIGKILL, SIGTERM or SIGINT, at moments of their time and at system calls that write. faults: each
 such call fails with ENOSPC, EIO and EACCES, alone, for good, or behind half a write. exports: what one process holds does not
-grow. guided: readers under atheris. With --output FILE, what came out is joined with what the file holds of other modes; fuzz
+grow. guided: readers under atheris. join: files of results into FILE, of each class the newest, or the sum of what the same
+readers were tried on. With --output FILE, what came out is joined with what the file holds of other modes; fuzz
 adds up there, over runs of other numbers (--from): a number never counts twice, nor what other versions of the readers were
 tried on, unless --other-readers asks for it.
 
@@ -33,10 +35,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: forked 
 from benchmarks.studies.script import script_parser
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError, nearest
+from slimtrain.base.files import write_atomically
 from tests.soak.guided import GUIDED
 from tests.soak.kinds.registry import KINDS
 from tests.soak.modes import Asked, Class, exports, fuzz, hurt, under_atheris
-from tests.soak.results import class_of, joined, read, readers, run_of, shown, write
+from tests.soak.results import class_of, joined, read, readers, run_of, shown, text_of, with_newer, write
 from tests.soak.scenarios import SCENARIOS
 
 PROGRAM = "tests.soak"
@@ -71,8 +74,8 @@ def classes_of(arguments: argparse.Namespace) -> Iterator[Class]:
 def parser() -> argparse.ArgumentParser:
     """Of the command's options."""
     options = script_parser(__doc__)
-    options.add_argument("mode", choices=("fuzz", "replay", "kill", "faults", "exports", "guided"))
-    options.add_argument("case", nargs="*", help="of replay: KIND NUMBER")
+    options.add_argument("mode", choices=("fuzz", "replay", "kill", "faults", "exports", "guided", "join"))
+    options.add_argument("case", nargs="*", help="of replay: KIND NUMBER; of join: files of results")
     options.add_argument(
         "--count", type=int, metavar="N", help=f"files of a kind, moments, calls, exports  [default: {_counts()}]"
     )
@@ -102,6 +105,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(given)
     if arguments.mode == "replay":
         return _replay(options, arguments)
+    if arguments.mode == "join":
+        return _join(options, arguments)
     began, classes = time.monotonic(), list[dict[str, Any]]()
     with script_messages(PROGRAM, "interrupted."):
         before = read(arguments.output) if arguments.output is not None else {}
@@ -134,6 +139,20 @@ def _replay(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     arguments.keep.mkdir(parents=True, exist_ok=True)
     replay(name, int(arguments.case[1]), arguments.seed, arguments.keep)
     print("read, and right")
+    return 0
+
+
+def _join(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if not arguments.case or arguments.output is None:
+        options.error("join takes files of results, and --output FILE")
+    with script_messages(PROGRAM, "interrupted."):
+        content = read(arguments.output)
+        for name in arguments.case:
+            if not Path(name).is_file():
+                raise UserError(f"{name}: no such file.")
+            content = with_newer(content, read(Path(name)))
+        write_atomically(arguments.output, text_of(content))
+        print(shown([one for run in content.get("runs", []) for one in run["classes"]]))
     return 0
 
 

@@ -8,6 +8,8 @@
 with `end` behind the last, and the `readers` that they were tried on, a hash of the packages' sources. Such a class adds up
 over runs of other numbers; numbers that a class has are refused, and so is what other readers were tried on, unless that is
 asked for: then the class names all of them. Other classes take the place of the one before.
+
+A file's runs can be taken over into another (`with_newer`): a clone that is tried for hours writes one of its own.
 """
 
 from __future__ import annotations
@@ -141,6 +143,53 @@ def joined(content: Mapping[str, Any], run: Mapping[str, Any], other_readers: bo
     return {"schema_version": SCHEMA_VERSION, "runs": [*runs, {**run, "classes": list(mine.values())}]}
 
 
+def with_newer(content: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a file of results with another's classes, where they are newer: numbers that the same readers were not
+    tried on yet are added, else the newer one takes the place. Dates, commits and environments stay those of the runs."""
+    for run in other.get("runs", []):
+        for one in run["classes"]:
+            kept = [
+                (old_run, old)
+                for old_run in content.get("runs", [])
+                for old in old_run["classes"]
+                if (old_run["mode"], old["class"]) == (run["mode"], one["class"])
+            ]
+            add = "ranges" in one and all(_addable(old_run, old, run, one) for old_run, old in kept)
+            if not add and any(run["date"] <= old_run["date"] for old_run, _ in kept):
+                continue
+            if not add:
+                content = _without(content, run["mode"], one["class"])
+            content = joined(content, {**run, "classes": [one]})
+    return _one_entry_per_run(content)
+
+
+def _addable(old_run: Mapping[str, Any], old: Mapping[str, Any], run: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
+    ranges = sorted([*ranges_of(old), *ranges_of(one)])
+    apart = all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
+    return apart and _readers(old) == _readers(one) and old_run["seed"] == run["seed"]
+
+
+def _without(content: Mapping[str, Any], mode: str, name: str) -> dict[str, Any]:
+    runs = []
+    for run in content.get("runs", []):
+        kept = [one for one in run["classes"] if (run["mode"], one["class"]) != (mode, name)]
+        if kept:
+            runs.append({**run, "classes": kept})
+    return {**content, "runs": runs}
+
+
+def _one_entry_per_run(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes that came of one run, and were taken over one by one, together again."""
+    runs: list[dict[str, Any]] = []
+    for run in content.get("runs", []):
+        same = [old for old in runs if all(old[key] == run[key] for key in run if key != "classes")]
+        if same:
+            same[0]["classes"] = [*same[0]["classes"], *run["classes"]]
+        else:
+            runs.append(dict(run))
+    return {**content, "schema_version": SCHEMA_VERSION, "runs": runs}
+
+
 def read(path: Path) -> dict[str, Any]:
     """What a file of results holds; nothing where there is none."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -149,7 +198,12 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, content: Mapping[str, Any], run: Mapping[str, Any], other_readers: bool = False) -> None:
     """Have a run in the file at `path`, beside the `content` that was there before it began."""
-    write_atomically(path, (json.dumps(joined(content, run, other_readers), indent=1) + "\n").encode())
+    write_atomically(path, text_of(joined(content, run, other_readers)))
+
+
+def text_of(content: Mapping[str, Any]) -> bytes:
+    """A file of results as it is written."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def shown(classes: Sequence[Mapping[str, Any]]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,42 @@ def test_what_does_not_fit_is_told_once_and_closing_is_quiet(tmp_path: Path) -> 
     assert path.read_text()[:9] == "12345678\n" and len(path.read_text()) == 10
 
 
+@pytest.mark.parametrize("bytes_before", [0, 3, 9])
+def test_a_line_that_ctrl_c_comes_into_is_whole_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_before: int
+) -> None:
+    class Interrupted:
+        """Ctrl-C once so many bytes are the system's, which the caller is never told."""
+
+        def __init__(self, file: FileIO) -> None:
+            self.file, self.fileno, self.close, self.calls = file, file.fileno, file.close, 0
+
+        def write(self, content: memoryview) -> int:
+            self.calls += 1
+            if self.calls > 1:
+                return self.file.write(content)
+            self.file.write(content[:bytes_before])
+            raise KeyboardInterrupt
+
+    with GrowingFile(tmp_path / "lines") as file:
+        file.write("before\n")
+        monkeypatch.setattr(file, "_file", Interrupted(file._file))
+        with pytest.raises(KeyboardInterrupt):
+            file.write("12345678\n")
+        file.write("after\n")
+    assert (tmp_path / "lines").read_text() == "before\n12345678\nafter\n"
+
+
+def test_ctrl_c_ends_a_line_on_a_pipe_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(left: memoryview) -> None:
+        raise KeyboardInterrupt
+
+    with GrowingFile(Path(os.devnull)) as file:  # how far it came cannot be told
+        monkeypatch.setattr(file, "_write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            file.write("1\n")
+
+
 def test_a_file_that_is_there_is_replaced_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_text("before")
@@ -55,6 +93,7 @@ class Failing:
 
     def __init__(self, path: Path) -> None:
         self.file, self.write = path.open("wb", buffering=0), len
+        self.fileno = self.file.fileno
 
     def close(self) -> None:
         self.file.close()
