@@ -49,9 +49,10 @@ def probe_images(
     given: str | Path | None = None,
     choosing: bool = True,
 ) -> Chosen:
-    """What a detector's files are verified on: of `given` images, of those that its checkpoint carries, or of scenes that
-    nobody trained on; `count`, or `usual_probes` and up to as many again as MOST_PROBES has more than PROBES, as many as it
-    takes to move its channels. Not `choosing`: the first ones. UserError where fewer than two can be read."""
+    """What a detector's files are verified on: of `given` images, of those that its checkpoint carries, filled up with scenes
+    that nobody trained on, or of such scenes; `count`, or `usual_probes` and up to as many again as MOST_PROBES has more than
+    PROBES, as many as it takes to move its channels. Not `choosing`: the first ones. UserError where fewer than two can be
+    read."""
     first = count or usual_probes(preprocessing)
     images, more = _candidates(checkpoint, preprocessing, first, given)
     if len(images) < 2:
@@ -81,8 +82,9 @@ def _candidates(
     if checkpoint.probe_images is not None:
         own = carried_images(checkpoint, preprocessing)
         first = own[:count]
-        if len(first) >= min(count, PROBES):
-            return first, lambda: np.concatenate([own, _drawn(preprocessing, pool_of(preprocessing))])
+        if len(first) < count and (preprocessing.channels == RGB or len(first) < PROBES):  # as many more as there are to be
+            first = np.concatenate([first, _drawn(preprocessing, count - len(first))])
+        return first, lambda: np.concatenate([own, _drawn(preprocessing, pool_of(preprocessing))])
     scenes = _drawn(preprocessing, count)
     return scenes, lambda: _drawn(preprocessing, pool_of(preprocessing))
 

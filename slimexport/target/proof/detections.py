@@ -28,8 +28,8 @@ CHOOSING = ("fixed", "onnx", PLUGIN)  # forms of NMS whose files give detections
 CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
 UNDECIDED = (  # what to do about that
-    "these images prove nothing. A network that nobody trained scores nearly all alike: train it first. Of a trained one, give "
-    "other images with --verify-data"
+    "these images prove nothing. A network that nobody trained scores nearly all alike: train it first. Of a trained one, "
+    "give other images with --verify-data"
 )
 ALIKE = 0.5  # the least IoU of two boxes that may be one detection
 MASK_LEEWAY = 10  # times the tolerance: a box that is off a little is pooled elsewhere

@@ -35,14 +35,24 @@ def test_images_that_the_checkpoint_carries_come_first() -> None:
     own = torch.randint(256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     network = checkpoint(own)
     images = probe_images(network, network.spec.plans, HOW, choosing=False).images
-    assert np.allclose(images, (own.numpy() / 255 - 0.5) / 0.25, atol=1e-5), "of images so small all of them"
+    assert np.allclose(images[:5], (own.numpy() / 255 - 0.5) / 0.25, atol=1e-5), "of images so small all of them"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, 16), (3, 3), (30, 30)])
+def test_scenes_fill_up_what_a_checkpoint_carries_too_few_of(count: int | None, expected: int) -> None:
+    own = torch.randint(256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    network = checkpoint(own)
+    images = probe_images(network, network.spec.plans, HOW, count, choosing=False).images
+    assert len(images) == expected == len({image.tobytes() for image in images})
+    drawn = probe_images(checkpoint(), network.spec.plans, HOW, max(2, expected - 5), choosing=False).images
+    assert np.array_equal(images[5:], drawn[: expected - 5] if expected > 5 else drawn[:0])
 
 
 def test_more_are_chosen_where_channels_stand_still() -> None:
-    black = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    black = torch.zeros(16, 3, 64, 64, dtype=torch.uint8)
     network = checkpoint(black)
     chosen = probe_images(network, network.spec.plans, HOW)
-    assert 4 < len(chosen.images) <= 12
+    assert 16 < len(chosen.images) <= 24
 
 
 def test_photographs_are_padded(tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def test_each_loss_is_in_the_lines_and_in_the_rows(whole: Path) -> None:
         assert min(losses) >= 0 and sum(losses) == pytest.approx(float(row["train_loss"]), rel=1e-4)
     text = (whole / "train.log").read_text()
     (line,) = re.findall(r"^epoch 1/2 step 2/3  loss 1: (\S+), 0\.5: (\S+) \((.*)\)  lr ", text, re.MULTILINE)
-    told = dict(part.split() for part in line[2].split(", "))
-    assert list(told) == names
-    assert sum(map(float, told.values())) == pytest.approx((float(line[0]) + float(line[1])) / 2, abs=0.004)
+    parts = dict(part.split() for part in line[2].split(", "))
+    assert list(parts) == names
+    assert sum(map(float, parts.values())) == pytest.approx((float(line[0]) + float(line[1])) / 2, abs=0.004)
     assert re.search(r"^width  train loss +classes +boxes +objectness +proposals +AP +AP50$", text, re.MULTILINE)
 
 
