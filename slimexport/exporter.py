@@ -24,6 +24,7 @@ from slimexport.onnx_files.methods import usual_images
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
 from slimexport.probes.choosing import Chosen, choose, far_reaching, most_others, others
+from slimexport.probes.large import are_large
 from slimexport.probes.sources import other_images, probe_images
 from slimexport.report import rejection
 from slimexport.request import (
@@ -300,7 +301,7 @@ def _write(
     rejected: list[FileEntry] = []
     reference: dict[str, Array] = {IMAGES: job.images}
     _ = job.exact  # before there are threads
-    with (_in_turn if job.large else _beside)(job.reference, plans) as references:
+    with (_in_turn if are_large(job.images) else _beside)(job.reference, plans) as references:
         for plan, pending in zip(plans, references, strict=True):
             for described, content, recorded in job.emit(plan):
                 path = bundle.write(described.file, content)

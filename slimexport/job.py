@@ -6,7 +6,6 @@ import copy
 import importlib.metadata
 import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ from slimexport.onnx_files.parts.writing import PartsOriginal, PartsRecorded
 from slimexport.onnx_files.runner import model_runner, onnx_runner
 from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.probes.choosing import most_exact
+from slimexport.probes.large import batches_of
 from slimexport.probes.reach import of_all_images, watching
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
@@ -65,7 +65,6 @@ LAYER_OVERHEAD_BYTES = (
 )
 # What a file holds beside its weights, names and shapes, for each layer: 377 to 475 bytes in all networks.
 LAYER_BYTES = 400
-TOGETHER = 2**20  # pixels that a reference is computed of at a time
 
 
 @dataclass
@@ -197,7 +196,7 @@ class Job:
         """What the slimmable network gives in float64, logits [P, classes] or all its outputs: what every file is held
         against."""
         parts, reaches = [], []
-        for batch in self._batches():
+        for batch in batches_of(self.images):
             with InBands(), watching(self.exact, len(batch)) as watcher:
                 parts.append(_outputs(self.exact, plan, batch.astype(np.float64)))
             reaches.append(watcher.reach())
@@ -212,16 +211,6 @@ class Job:
                     "weights or statistics are damaged, take an earlier checkpoint."
                 )
         return tuple(Expected(result.name, values) for result, values in zip(self.results, outputs, strict=True))
-
-    def _batches(self) -> Iterator[Images]:
-        """The probe images, as many at a time as have TOGETHER pixels, large ones each alone."""
-        size = max(1, TOGETHER // math.prod(self.images.shape[2:]))
-        return (self.images[start : start + size] for start in range(0, len(self.images), size))
-
-    @property
-    def large(self) -> bool:
-        """Whether a reference takes so much memory that nothing should be computed beside."""
-        return math.prod(self.images.shape[2:]) * len(self.images) > TOGETHER
 
     def verify(
         self,

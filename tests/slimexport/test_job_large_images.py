@@ -13,6 +13,7 @@ from slimexport import exporter
 from slimexport import job as module
 from slimexport.detector_proof.exact import Exact
 from slimexport.job import Job
+from slimexport.probes import large
 from slimexport.request import Proof
 from slimexport.target.manifest import REFERENCE, Manifest
 from slimtrain.models.detector import FASTER
@@ -44,7 +45,7 @@ def test_large_images_one_after_the_other_give_what_all_at_once_do(
     at_once = exported(checkpoint, tmp_path / "at_once")
     assert set(sizes) == {PROBES}
     sizes.clear()
-    monkeypatch.setattr(module, "TOGETHER", 1)
+    monkeypatch.setattr(large, "TOGETHER", 1)
     one_by_one = exported(checkpoint, tmp_path / "one_by_one")
     assert set(sizes) == {1} and len(sizes) == PROBES * len(one_by_one.artifacts)
     for one, other in zip(one_by_one.artifacts, at_once.artifacts, strict=True):
@@ -59,7 +60,7 @@ def test_large_images_one_after_the_other_give_what_all_at_once_do(
 def test_nothing_is_computed_beside_the_reference_of_large_images(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOGETHER", 1)
+    monkeypatch.setattr(large, "TOGETHER", 1)
     order: list[str] = []
     reference, verify = Job.reference, Job.verify
 
