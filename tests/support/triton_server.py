@@ -153,7 +153,7 @@ def triton_server(environment: TritonEnvironment, folder: Path, repositories: Se
             start_new_session=True,
         )
     try:
-        _wait_for(process, http, log)
+        _wait_for(process, (f"http://{http}/v2/health/live", f"http://{metrics}/metrics"), log)
         yield Server(http, grpc, metrics, log)
     finally:
         assert process.stdin is not None
@@ -161,17 +161,19 @@ def triton_server(environment: TritonEnvironment, folder: Path, repositories: Se
         process.wait(2 * STOP_S)
 
 
-def _wait_for(process: subprocess.Popen[bytes], http: str, log: Path) -> None:
-    """Until it answers, which it does once it has loaded what it can."""
-    end = time.monotonic() + START_S
+def _wait_for(process: subprocess.Popen[bytes], addresses: Sequence[str], log: Path) -> None:
+    """Until it answers at all of them, of which metrics come last: it has loaded what it can."""
+    end, left = time.monotonic() + START_S, list(addresses)
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text(errors="replace")
         try:
-            urllib.request.urlopen(f"http://{http}/v2/health/live", timeout=START_S).close()
+            urllib.request.urlopen(left[0], timeout=START_S).close()
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.1)
         else:
-            return
+            del left[0]
+            if not left:
+                return
     raise AssertionError(log.read_text(errors="replace"))
 
 

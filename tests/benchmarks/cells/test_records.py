@@ -185,7 +185,11 @@ def test_a_full_disk_is_told_and_leaves_what_was_written(tmp_path: Path) -> None
             def write(self, text: bytes) -> int:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
-        real, records._file._file = records._file._file, Full()  # type: ignore[assignment]
+            def fileno(self) -> int:
+                return real.fileno()
+
+        real = records._file._file
+        records._file._file = Full()  # type: ignore[assignment]
         with pytest.raises(ResourceError, match="no space left") as caught:
             records.add(RESULTS[0])
         records._file._file = real
