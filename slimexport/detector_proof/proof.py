@@ -61,7 +61,8 @@ LEAST_COSINE = 0.9  # of int8's maps, logits and codes
 
 class Proving:
     """The proof of a two-stage detector's file (`settings` with its own thresholds) with masks, keypoints or neither, on
-    float32 `images` [P, 3, H, W], alone, in pairs and all at once. `network`: the dense slimmable detector in float64."""
+    float32 `images` [P, 3, H, W], alone, in pairs and, up to PIXELS, all at once. `network`: the dense slimmable
+    detector in float64."""
 
     def __init__(
         self,
