@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from slimexport.job import Job
@@ -25,6 +23,7 @@ from slimtrain.data.noise import noise_images
 from slimtrain.slimmable.graph_dense import stored_tensors
 from tests.support.graph_cases import randomized, traced
 from tests.support.onnx_writing import plan_onnx
+from tests.support.stored_tensors import changed
 
 SIZE = 32
 NETWORKS = ("us_mobilenet_v1", "s_shufflenet")
@@ -46,17 +45,6 @@ def written(network: str) -> onnx.ModelProto:
 def wrong(network: str, model: onnx.ModelProto) -> str:
     checkpoint = opened(network)
     return wrong_weight(model, checkpoint.spec.graph, stored_tensors(checkpoint.network, checkpoint.spec.plans[0]))
-
-
-def changed(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], None]) -> onnx.ModelProto:
-    """The model with a stored tensor as `change` leaves it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    tensor = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
-    values = numpy_helper.to_array(tensor).copy()
-    change(values.reshape(-1))
-    tensor.CopyFrom(numpy_helper.from_array(values, name))
-    return copy
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -29,6 +29,7 @@ from slimtrain.data.images import preprocessing_of
 from slimtrain.data.noise import noise_images
 from tests.support.graph_cases import randomized
 from tests.support.onnx_writing import module_onnx
+from tests.support.stored_tensors import changed
 
 SIZE = 16
 LOW = tuple(name for name in WRITERS if name != EXACT)
@@ -73,17 +74,6 @@ def written(precision: str, bits: int = 8) -> SimpleNamespace:
     given = WRITERS[precision](Original(module_onnx(network(), SIZE), calibration))
     assert given.recorded is not None
     return SimpleNamespace(model=given.model, recorded=given.recorded)
-
-
-def changed(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], None]) -> onnx.ModelProto:
-    """The model with a stored tensor as `change` leaves it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    tensor = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
-    values = numpy_helper.to_array(tensor).copy()
-    change(values.reshape(-1))
-    tensor.CopyFrom(numpy_helper.from_array(values, name))
-    return copy
 
 
 @pytest.mark.parametrize("bits", [7, 8])
