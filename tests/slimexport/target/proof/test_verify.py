@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slimexport.target.manifest import dump_json
 from slimexport.target.precision import Difference, row_of
+from slimexport.target.proof import comparing
 from slimexport.target.proof.comparing import Pair, compare, compare_all, cosine, has_direction, spread
 from slimexport.target.proof.running import run_probes
 from slimexport.target.proof.verify import permitted, prove, recorded_tolerance, verdict
@@ -75,6 +76,18 @@ def test_the_error_is_the_largest_difference_over_the_largest_logit() -> None:
     comparison = compare(outputs.astype(np.float32), REFERENCE)
     assert comparison.max_rel_error == pytest.approx(0.02 / 4.0, rel=1e-5)
     assert comparison.top1_agreement == 1.0
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 20])
+def test_of_blocks_the_largest_difference_and_the_largest_number_count(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "BLOCK", 8)
+    reference = np.ones((1, 21))
+    reference[0, 20 - place] = -5.0
+    outputs = reference.copy()
+    outputs[0, place] += 0.5
+    assert compare(outputs, reference).max_rel_error == pytest.approx(0.1)
+    outputs[0, place] = np.nan
+    assert np.isnan(compare(outputs, reference).max_rel_error)
 
 
 def test_the_error_does_not_depend_on_the_logits_scale() -> None:
