@@ -2,9 +2,10 @@
 
     python -m benchmarks.studies.detection.parts exports/s_faster_rcnn [--rounds 30] [--threads 1] [--json parts.json]
 
-In onnxruntime on the CPU. Files are cut off after each part, and the pieces run in turns, each in every round; a part is what
-its piece takes more than the one before, in the median, so parts add up to the whole. `proposals` and `detections` are mostly
-NMS, `RoIs` pooling and the heads that follow. A part that is much smaller than the noise of the whole may come out below 0.
+In onnxruntime on the CPU, or with `--backend onnxruntime-cuda` on a GPU, in whose memory inputs and outputs stay. Files are
+cut off after each part, and the pieces run in turns, each in every round; a part is what its piece takes more than the one
+before, in the median, so parts add up to the whole. `proposals` and `detections` are mostly NMS, `RoIs` pooling and the heads
+that follow. A part that is much smaller than the noise of the whole may come out below 0.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, whole_number, write_result
-from slimexport.target.backends import ONNX
+from slimexport.target.backends import CPU, CUDA, ONNX
 from slimexport.target.manifest import Manifest, artifact_path, read_manifest
+from slimexport.target.runners import PROVIDERS, onnxruntime_package
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 
@@ -34,15 +38,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=whole_number, default=30)
     parser.add_argument("--threads", type=whole_number, default=1)
     parser.add_argument("--precision", default="fp32")
+    add_backend(parser)
     arguments = parse(parser)
     needs("detection_parts", "onnx", "onnxruntime")
     with script_messages("detection_parts"):
         before = environment()
         manifest = detectors_of(arguments.bundle)
-        rows = measured(arguments.bundle, manifest, arguments.precision, arguments.batch, arguments.rounds, arguments.threads)
+        way = Way(arguments.backend, arguments.threads, arguments.rounds)
+        rows = measured(arguments.bundle, manifest, arguments.precision, arguments.batch, way)
         print(table(rows))
         command = study_command("benchmarks.studies.detection.parts")
-        write_result(arguments.json, {"command": command, "environment": before, "widths": rows})
+        write_result(arguments.json, {"command": command, "environment": before, "backend": way.backend, "widths": rows})
+
+
+@dataclass(frozen=True)
+class Way:
+    """How files are run: by which backend, on how many `threads` of the CPU, each of them in so many `rounds`."""
+
+    backend: str = CPU
+    threads: int = 1
+    rounds: int = 30
+
+
+def add_backend(parser: ArgumentParser) -> None:
+    """The option that says what runs files."""
+    parser.add_argument("--backend", choices=tuple(PROVIDERS), default=CPU)
 
 
 def detectors_of(bundle: Path) -> Manifest:
@@ -53,7 +73,7 @@ def detectors_of(bundle: Path) -> Manifest:
     return manifest
 
 
-def measured(bundle: Path, manifest: Manifest, precision: str, batch: int, rounds: int, threads: int) -> list[dict[str, Any]]:
+def measured(bundle: Path, manifest: Manifest, precision: str, batch: int, way: Way) -> list[dict[str, Any]]:
     """Of each width its label, MACs, and milliseconds by part. UserError where a bundle has none of that precision."""
     files = sorted(
         (artifact for artifact in manifest.of_format(ONNX) if artifact.precision == precision), key=lambda one: one.macs
@@ -64,13 +84,13 @@ def measured(bundle: Path, manifest: Manifest, precision: str, batch: int, round
     rows = []
     for artifact in files:
         path = artifact_path(bundle, artifact)
-        parts, runs = runs_of(path, shape, threads)
-        times = in_turns(runs, rounds)
+        parts, runs = runs_of(path, shape, way)
+        times = in_turns(runs, way.rounds)
         rows.append({"width": artifact.width, "name": artifact.name, "macs": artifact.macs, "ms": split(parts, times)})
     return rows
 
 
-def runs_of(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str], list[Callable[[], object]]]:
+def runs_of(path: Path, shape: tuple[int, ...], way: Way) -> tuple[list[str], list[Callable[[], object]]]:
     """A file's parts, and what runs it up to the end of each, on one and the same input. UserError for a file without."""
     import onnx
 
@@ -80,19 +100,35 @@ def runs_of(path: Path, shape: tuple[int, ...], threads: int) -> tuple[list[str]
         cut = pieces(onnx.load(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}. Export it with slimexport.") from error
-    return [piece.part for piece in cut], [run_of(piece.model.SerializeToString(), shape, threads) for piece in cut]
+    return [piece.part for piece in cut], [run_of(piece.model.SerializeToString(), shape, way) for piece in cut]
 
 
-def run_of(model: bytes, shape: tuple[int, ...], threads: int) -> Callable[[], object]:
-    """What runs a model on noise of that shape, in onnxruntime on the CPU."""
+def run_of(model: bytes, shape: tuple[int, ...], way: Way) -> Callable[[], object]:
+    """What runs a model on noise of that shape, until it is done. UserError where onnxruntime would run it elsewhere."""
     import numpy as np
     import onnxruntime
 
+    if way.backend == CUDA:
+        onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.intra_op_num_threads, options.log_severity_level = way.threads, 3
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return functools.partial(session.run, None, {session.get_inputs()[0].name: images})
+    session = onnxruntime.InferenceSession(model, options, providers=PROVIDERS[way.backend])
+    source = session.get_inputs()[0].name
+    if way.backend == CPU:
+        return functools.partial(session.run, None, {source: images})
+    provider = session.get_providers()[0]
+    if provider != PROVIDERS[way.backend][0][0]:
+        raise UserError(
+            f"{way.backend}: onnxruntime would run on {provider}. Install {onnxruntime_package()}, CUDA and cuDNN."
+        )
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(source, onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda")
+    return functools.partial(session.run_with_iobinding, binding)
 
 
 def in_turns(runs: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:

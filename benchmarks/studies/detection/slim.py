@@ -4,8 +4,9 @@
 
 Faster R-CNN on ResNet-50 with a pyramid, of 80 classes and 1,000 proposals: once with its backbone slimmed alone, as published
 (arXiv 1812.08928, sec. 4.3), once with pyramid and heads slimmed too. Multiply-accumulates are for the published images of
-800x1344 pixels; latency is of files for smaller ones, in onnxruntime on the CPU, as `slimexport` writes them. All files run in
-turns, each in every round, and the median counts; what their parts take is measured after that, file by file, as in
+800x1344 pixels; latency is of files for smaller ones (`--image-size`), as `slimexport` writes them, in onnxruntime on the CPU,
+or on a GPU with `--backend onnxruntime-cuda`, in whose memory inputs and outputs stay. All files run in turns, each in every
+round, and the median counts; what their parts take is measured after that, file by file, as in
 `benchmarks.studies.detection.parts`. Weights are random: layers take as long as with others, but what NMS has to do depends on
 them.
 """
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine.environment import environment, study_command
-from benchmarks.studies.detection.parts import WHOLE, in_turns, run_of, runs_of, split
+from benchmarks.studies.detection.parts import WHOLE, Way, add_backend, in_turns, run_of, runs_of, split
 from benchmarks.studies.script import image_size, needs, parse, script_parser, whole_number, write_result
+from slimexport.target.backends import CPU
 from slimtrain.base.command import script_messages
 from slimtrain.base.image_size import ImageSize, format_size
 from slimtrain.base.text import table as text_table
@@ -38,29 +40,38 @@ def main() -> None:
     parser.add_argument("--nms", default="onnx", help="what ends the files: onnx, or fixed, which engines need")
     parser.add_argument("--rounds", type=whole_number, default=10)
     parser.add_argument("--threads", type=whole_number, default=1)
+    add_backend(parser)
     parser.add_argument("--small", action="store_true", help="a detector of few channels, to try this out")
     parser.add_argument("--picture", type=Path, help="draw it here, as PNG")
     arguments = parse(parser)
     needs(PROGRAM, "torch", "torchvision", "onnx", "onnxruntime", *(["matplotlib"] if arguments.picture else []))
     with script_messages(PROGRAM):
         before, size = environment(), arguments.image_size
+        way = Way(arguments.backend, arguments.threads, arguments.rounds)
         with tempfile.TemporaryDirectory() as folder:
             files = exported(Path(folder), size, arguments.nms, SMALL if arguments.small else {})
-            rows = measured(files, size, arguments.rounds, arguments.threads)
+            rows = measured(files, size, way)
         print(table(rows, format_size(size)))
-        settings = {"image_size": format_size(size), "macs_for": format_size(PUBLISHED), "nms": arguments.nms}
+        settings = {
+            "image_size": format_size(size),
+            "macs_for": format_size(PUBLISHED),
+            "nms": arguments.nms,
+            "backend": way.backend,
+        }
         command = study_command("benchmarks.studies.detection.slim")
-        write_result(arguments.json, {"command": command, "environment": before, **settings, "rows": rows})
+        write_result(arguments.json, {"command": command, "environment": before, "backend": way.backend, **settings, "rows": rows})
         if arguments.picture:
             from benchmarks.report.plots.style import save
             from benchmarks.studies.detection.slim_picture import slim_figure
 
-            device = _device(before, arguments.threads)
+            device = _device(before, way)
             save(slim_figure(rows, format_size(PUBLISHED), format_size(size), device), arguments.picture)
 
 
-def _device(where: Mapping[str, Any], threads: int) -> str:
-    return f"{where.get('cpu') or 'a CPU'}, {threads} thread{'s' * (threads != 1)}"
+def _device(where: Mapping[str, Any], way: Way) -> str:
+    if way.backend != CPU:
+        return str((where.get("gpu") or {}).get("name") or "a GPU")
+    return f"{where.get('cpu') or 'a CPU'}, {way.threads} thread{'s' * (way.threads != 1)}"
 
 
 def exported(folder: Path, image_size: ImageSize, nms: str, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -96,16 +107,16 @@ def exported(folder: Path, image_size: ImageSize, nms: str, changes: Mapping[str
     return rows
 
 
-def measured(files: Sequence[Mapping[str, Any]], image_size: ImageSize, rounds: int, threads: int) -> list[dict[str, Any]]:
+def measured(files: Sequence[Mapping[str, Any]], image_size: ImageSize, way: Way) -> list[dict[str, Any]]:
     """The rows with milliseconds of the whole, from turns of all files, and of each part, from turns of one file's pieces."""
     from slimtrain.base.image_size import sides
 
     shape = (1, 3, *sides(image_size))
-    whole = in_turns([run_of(row["file"].read_bytes(), shape, threads) for row in files], rounds)
+    whole = in_turns([run_of(row["file"].read_bytes(), shape, way) for row in files], way.rounds)
     rows = []
     for row, ms in zip(files, whole, strict=True):
-        parts, runs = runs_of(row["file"], shape, threads)
-        own = split(parts, in_turns(runs, rounds))
+        parts, runs = runs_of(row["file"], shape, way)
+        own = split(parts, in_turns(runs, way.rounds))
         known = {key: value for key, value in row.items() if key != "file"}
         rows.append({**known, "ms": ms, "parts": {part: value for part, value in own.items() if part != WHOLE}})
     return rows
