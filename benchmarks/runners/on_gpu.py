@@ -55,7 +55,7 @@ class OnGpu:
         self.events = [enter(cuda.event()) for _ in range(4)]
         images = device_inputs(inputs, cell.batch, cuda)
         self.inputs = [enter(cuda.memory(image.nbytes)) for image in images]
-        self.first = images[0]
+        self.first, self.images = images[0], images
         self.shapes = {name: (cell.batch, *shape) for name, shape in outputs.items()}
         self.numbers = dict.fromkeys(outputs, "float32") if numbers is None else numbers
         self.outputs = memory or {name: enter(cuda.memory(array.nbytes)) for name, array in self._empty().items()}
@@ -71,7 +71,16 @@ class OnGpu:
                 name: enter(cuda.pinned_memory(array.nbytes)).array(array.shape, array.dtype.name)
                 for name, array in self.host_outputs.items()
             }
-        self.settings: dict[str, Any] = {"transfers": transfers, **input_settings(images, cuda.l2_cache_bytes())}
+        self.settings: dict[str, Any] = {}
+        self.keep(len(images))
+
+    def keep(self, count: int) -> None:
+        """Rotate among the first `count` buffers only."""
+        self.inputs, self.host_inputs, self.images = self.inputs[:count], self.host_inputs[:count], self.images[:count]
+        self.settings = {
+            "transfers": self.transfers,
+            **input_settings(self.images, self.stream.cuda.l2_cache_bytes()),
+        }
 
     def _empty(self) -> dict[str, Array]:
         return {name: np.empty(shape, self.numbers[name]) for name, shape in self.shapes.items()}

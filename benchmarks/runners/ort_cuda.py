@@ -7,6 +7,7 @@ wait for the device by itself. Its own CUDA graphs are off: they read one input 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,8 @@ from slimexport.target.tensors import DTYPES
 from slimtrain.base.files import library_name
 
 PROVIDER = "CUDAExecutionProvider"
+TELLS = "get_provider_graph_assignment_info"  # of a session: which provider has which nodes
+LAYERS = ("Conv", "Gemm", "MatMul", "Attention", "Pool", "RoiAlign")  # in the names of operators that compute for long
 OTHERWISE = {"float32": "float", "float64": "double"}  # what onnxruntime calls NumPy's types; the others it calls the same
 NUMBERS = {f"tensor({OTHERWISE.get(name, name)})": name for name in DTYPES}
 
@@ -54,11 +57,31 @@ def require_cuda_provider() -> None:
     open_session(product_model("float32"), session_options(1), PROVIDERS[CUDA])
 
 
-def strict_options(threads: int) -> Any:
-    """Options with which no operator runs on the CPU in the GPU's place: such a session is refused."""
+def told_options(threads: int) -> Any:
+    """Options with which a session says which of its nodes run on the CPU, or, where this onnxruntime cannot say so, is
+    refused if any does."""
     options = session_options(threads)
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if hasattr(load_onnxruntime().InferenceSession, TELLS):
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    else:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
+
+
+def nodes_on_cpu(session: Any, name: str) -> str:
+    """How many nodes of a session run on the CPU, and which: onnxruntime leaves there what has no kernel on the GPU, and the
+    arithmetic of shapes and indices, as of detectors, where copies would cost more. Nothing where none does. NotMeasured where
+    one is a layer: that would be no measurement of the GPU."""
+    if not hasattr(session, TELLS):
+        return ""
+    parts = [part for part in getattr(session, TELLS)() if part.ep_name != PROVIDER]
+    operators = Counter(node.op_type for part in parts for node in part.get_nodes())
+    if layers := [operator for operator in operators if any(word in operator for word in LAYERS)]:
+        raise NotMeasured(
+            f"{name}: onnxruntime has no kernel on the GPU for {', '.join(sorted(layers))} and would run them on the CPU. "
+            "Measure another precision there, or this one on the CPU."
+        )
+    return f"{operators.total()} nodes: {', '.join(sorted(operators))}" if operators else ""
 
 
 def open_on_stream(model: str | bytes, stream: Stream, precision: str, options: Any) -> Any:
@@ -107,10 +130,11 @@ class OnnxRuntimeCuda:
             cuda, _ = require_gpu()
             require_cuda_provider()
             stream = resources.enter_context(cuda.stream())
-            settings = strict_options(options.threads)
+            settings = told_options(options.threads)
             resources.callback(self._forget)
             name = resources.enter_context(library_name(path))
             self.session: Any = open_on_stream(name, stream, cell.precision, settings)
+            on_cpu = nodes_on_cpu(self.session, cell.file)
             source = self.session.get_inputs()[0].name
             shapes, numbers = _outputs(self.session)
             self.on_gpu = OnGpu(stream, cell, inputs, shapes, options.transfers, resources, numbers=numbers)
@@ -133,6 +157,7 @@ class OnnxRuntimeCuda:
                 "graph_optimization": settings.graph_optimization_level.name,
                 "version": version,
                 "tf32": row_of(cell.precision).tf32,
+                **({"on_cpu": on_cpu} if on_cpu else {}),
                 "cuda_graph": False,
                 "cuda_graph_why": "onnxruntime's CUDA graphs read one input buffer, so inputs could not rotate",
                 **self.on_gpu.settings,

@@ -7,6 +7,7 @@ count as the width's own cost.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,10 @@ from slimexport.target.cuda.runtime import DeviceMemory
 from slimexport.target.errors import MissingBackend
 from slimexport.target.runners import Given
 from slimexport.target.tensorrt.engine import TensorRTRunner
+
+CAPTURE_S = 5.0  # of a cell: a graph of a detector has hundreds of kernels, and small images need hundreds of graphs
+LEAST_BUFFERS = 2
+CLOCK = time.monotonic
 
 
 class TensorRT:
@@ -43,7 +48,7 @@ class TensorRT:
                 tensors.numbers,
             )
             if options.cuda_graph:
-                self.launches = [self._capture(memory, resources) for memory in self.on_gpu.inputs]
+                self.launches = self._captured(resources)
             else:
                 self.launches = [self._enqueue] * len(self.on_gpu.inputs)
             self.rebinds = not options.cuda_graph
@@ -81,6 +86,16 @@ class TensorRT:
         context = self.plan.context
         if not context.execute_async_v3(self.plan.stream.address):
             self.plan.enqueue()  # fails again, with TensorRT's words
+
+    def _captured(self, resources: ExitStack) -> list[Launch]:
+        """A graph for each input buffer, or for as many as CAPTURE_S has time for, and no buffers beside these."""
+        began, launches = CLOCK(), list[Launch]()
+        for memory in self.on_gpu.inputs:
+            if len(launches) >= LEAST_BUFFERS and CLOCK() - began > CAPTURE_S:
+                break
+            launches.append(self._capture(memory, resources))
+        self.on_gpu.keep(len(launches))
+        return launches
 
     def _capture(self, memory: DeviceMemory, resources: ExitStack) -> Launch:
         """A graph that runs the engine on `memory`, as a function that launches it."""

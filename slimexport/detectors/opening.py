@@ -20,10 +20,9 @@ from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INNER
 from slimexport.onnx_files.parts.writing import PartsOriginal
 from slimexport.target.precision import EXACT, Precision, row_of
-from slimexport.target.proof.detections import CHOOSING, PLUGIN
 from slimexport.target.proof.own_detections import own_likeness
 from slimexport.target.reference import Own, Probes
-from slimexport.target.tensors import BoxEntry, DetectorEntry
+from slimexport.target.tensors import DETECTIONS, PLUGIN, BoxEntry, DetectorEntry
 from slimexport.target.verification import Verification
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import ImageSize
@@ -110,7 +109,7 @@ class OpenDetector:
     def check_files(self, files: Sequence[Precision]) -> None:
         """UserError for files that a detector has none of."""
         refused = next((file for file in files if file.name != EXACT), None)
-        provable = [form for form in CHOOSING if form != PLUGIN]  # which is proven up to what TensorRT alone runs
+        provable = [form for form in DETECTIONS if form != PLUGIN]  # which is proven up to what TensorRT alone runs
         if refused is not None and self.nms not in provable:
             raise UserError(
                 f"--precision {refused.option}: with --nms {self.nms} a file gives candidates in the order of their scores, "

@@ -10,11 +10,10 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
-from slimexport.target.proof.plugin_detections import NAMES, by_usual_names
-from slimexport.target.tensors import DetectorEntry
+from slimexport.target.proof.plugin_detections import by_usual_names
+from slimexport.target.tensors import CHOSEN, ITS_CHOSEN, DetectorEntry
 from slimtrain.base.untrusted.quoting import quoted
 
-CHOSEN = ("boxes", "scores", "labels", "count")
 MOST_SHOWN = 5
 
 
@@ -49,8 +48,8 @@ def objects_of(
 
 def _rows(given: Any, file: str, detector: DetectorEntry) -> Mapping[str, Array]:
     """The rows of the first image that are detections."""
-    if isinstance(given, dict) and given.keys() >= set(NAMES):
-        given = by_usual_names({name: np.asarray(given[name]) for name in NAMES})
+    if isinstance(given, dict) and given.keys() >= set(ITS_CHOSEN):
+        given = by_usual_names({name: np.asarray(given[name]) for name in ITS_CHOSEN})
     if not isinstance(given, dict) or not given.keys() >= set(CHOSEN):
         raise BundleError(f"{file}: gives {_named(given)}, expected {', '.join(CHOSEN)} of a detector. Export again.")
     arrays = {name: np.asarray(given[name]) for name in CHOSEN}

@@ -309,6 +309,8 @@ def read_manifest(bundle: str | Path) -> Manifest:
         names = [result.name for result in read.outputs]
         if names and (len({read.input.name, *names}) != len(names) + 1 or names[0] != read.output.name):
             raise EntryError(f"outputs are called {quoted(names)}, expected {read.output.name!r} first, and names that differ")
+        if read.detector is not None:
+            read.detector.check([result.name for result in read.results])
         _check_unique(read)
         return read
     except EntryError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,6 +18,13 @@ MOST_INPUT = 2**26  # numbers of one input: an image of 4,729 x 4,729 in three c
 MOST_OUTPUT = 2**28  # numbers of one output, for one input
 MOST_DIMENSIONS = 8
 LEAST_STD = 1e-12  # numbers that are next to nothing give infinities
+BOXES, SCORES, LABELS, COUNT = CHOSEN = ("boxes", "scores", "labels", "count")
+PLUGIN = "trt"  # the form that TensorRT alone runs, whose detections have names of their own
+ITS_COUNT, ITS_BOXES, ITS_SCORES, ITS_CLASSES = ITS_CHOSEN = (
+    *("num_detections", "detection_boxes"),
+    *("detection_scores", "detection_classes"),
+)
+DETECTIONS = {"fixed": CHOSEN, "onnx": CHOSEN, PLUGIN: ITS_CHOSEN}  # by the form of NMS, of those that choose
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 
@@ -93,6 +101,11 @@ class DetectorEntry(Record):
     box: BoxEntry
     nms: Name
     slim: Name
+
+    def check(self, outputs: Sequence[str]) -> None:
+        """EntryError where files with these outputs give no detections, though their form of NMS chooses some."""
+        if lacking := [name for name in DETECTIONS.get(self.nms, ()) if name not in outputs]:
+            raise EntryError(f"outputs are called {quoted(list(outputs))}, expected {', '.join(lacking)} of a detector, too")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,8 @@ class Runtime:
     takes_stream: bool = True
     fails: str = ""  # what a run raises
     fails_to_open: str = ""
+    tells: bool = True  # sessions say where their nodes run
+    on_cpu: tuple[str, ...] = ()  # operators that do on the CPU
     opened: list[tuple[Any, Any, dict[str, str]]] = field(default_factory=list)  # model, entries of its options, provider's
     runs: list[dict[str, str]] = field(default_factory=list)  # entries of the run's options
     bound: list[tuple[str, int]] = field(default_factory=list)
@@ -145,6 +147,13 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
                 for name, shape, kind in (first, *runtime.others)
             ]
 
+        def _assigned(self) -> list[Any]:
+            def part(provider: str, *operators: str) -> Any:
+                nodes = [types.SimpleNamespace(op_type=operator) for operator in operators]
+                return types.SimpleNamespace(ep_name=provider, get_nodes=lambda: nodes)
+
+            return [part(PROVIDER, "Conv", "Relu"), *(part("CPUExecutionProvider", name) for name in runtime.on_cpu)]
+
         def io_binding(self) -> Binding:
             return Binding()
 
@@ -165,6 +174,8 @@ def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Any:
 
             runtime.library.streams[int(self.provider["user_compute_stream"])].append(work)
 
+    if runtime.tells:
+        Session.get_provider_graph_assignment_info = Session._assigned  # type: ignore[attr-defined]
     module = types.ModuleType("onnxruntime")
     module.__spec__ = ModuleSpec("onnxruntime", None)
     for name, value in {

@@ -59,7 +59,9 @@ def main() -> None:
             "backend": way.backend,
         }
         command = study_command("benchmarks.studies.detection.slim")
-        write_result(arguments.json, {"command": command, "environment": before, "backend": way.backend, **settings, "rows": rows})
+        write_result(
+            arguments.json, {"command": command, "environment": before, "backend": way.backend, **settings, "rows": rows}
+        )
         if arguments.picture:
             from benchmarks.report.plots.style import save
             from benchmarks.studies.detection.slim_picture import slim_figure

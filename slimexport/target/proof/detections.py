@@ -18,14 +18,11 @@ from slimexport.target.arrays import Array
 from slimexport.target.near_equals import NearEquals
 from slimexport.target.proof.comparing import Pair
 from slimexport.target.proof.points import PointRows, check_points
-from slimexport.target.tensors import DetectorEntry
+from slimexport.target.tensors import BOXES, CHOSEN, COUNT, DETECTIONS, LABELS, SCORES, DetectorEntry
 from slimtrain.base.image_size import ImageSize, sides
 
-BOXES, SCORES, LABELS, COUNT, SETTLED, MASKS = "boxes", "scores", "labels", "count", "settled", "masks"
+SETTLED, MASKS = "settled", "masks"
 POINTS, POINT_SCORES = "keypoints", "keypoint_scores"
-PLUGIN = "trt"  # the form that TensorRT alone runs, whose detections have names of their own (`plugin_detections`)
-CHOOSING = ("fixed", "onnx", PLUGIN)  # forms of NMS whose files give detections
-CHOSEN = (BOXES, SCORES, LABELS, COUNT)
 MOST_TIES = 0.05  # of all detections
 UNDECIDED = (  # what to do about that
     "these images prove nothing. A network that nobody trained scores nearly all alike: train it first. Of a trained one, "
@@ -48,7 +45,7 @@ class Rules:
 
 def rules_of(detector: DetectorEntry, image_size: ImageSize) -> Rules | None:
     """The rules of a bundle's `detector`, of images of a size; None of files that choose nothing."""
-    if detector.nms not in CHOOSING:
+    if detector.nms not in DETECTIONS:
         return None
     box = detector.box
     return Rules(box.score, box.nms, box.detections, float(max(sides(image_size))))

@@ -8,12 +8,12 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.proof.comparing import compare_all, finite
-from slimexport.target.proof.detections import PLUGIN, agreement_of, rules_of
+from slimexport.target.proof.detections import agreement_of, rules_of
 from slimexport.target.proof.plugin_detections import as_detections
 from slimexport.target.proof.running import partitions, run_on_probes
 from slimexport.target.reference import Probes
 from slimexport.target.runners import Runner
-from slimexport.target.tensors import DetectorEntry
+from slimexport.target.tensors import PLUGIN, DetectorEntry
 from slimexport.target.verification import FAILED, PASSED, Verification
 
 TENSORRT_S = "ends in EfficientNMS_TRT, which TensorRT alone runs. Build engines: --bundle DIR --format trt"

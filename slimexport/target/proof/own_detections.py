@@ -16,12 +16,13 @@ from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
 from slimexport.target.precision import EXACT, Precision
 from slimexport.target.proof.comparing import Pair, finite
-from slimexport.target.proof.detections import BOXES, COUNT, LABELS, SCORES, Rules, agreement_of, overlaps_of, rules_of
+from slimexport.target.proof.detections import Rules, agreement_of, overlaps_of, rules_of
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.proof.plugin_detections import as_detections
 from slimexport.target.proof.running import partitions, run_apart, run_on_probes
 from slimexport.target.reference import Own, Probes
 from slimexport.target.runners import Runner
+from slimexport.target.tensors import BOXES, COUNT, LABELS, SCORES
 from slimexport.target.verification import FAILED, IN_PART, PASSED, Verification
 
 # How far a file's detections are like those of the network in float64. What is wrong is found by layers, and by what the file

@@ -11,11 +11,16 @@ import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.proof.comparing import Pair
-from slimexport.target.proof.detections import BOXES, COUNT, LABELS, SCORES
-
-ITS_COUNT, ITS_BOXES, ITS_SCORES, ITS_CLASSES = NAMES = (
-    *("num_detections", "detection_boxes"),
-    *("detection_scores", "detection_classes"),
+from slimexport.target.tensors import (
+    BOXES,
+    COUNT,
+    ITS_BOXES,
+    ITS_CHOSEN,
+    ITS_CLASSES,
+    ITS_COUNT,
+    ITS_SCORES,
+    LABELS,
+    SCORES,
 )
 
 
@@ -23,11 +28,11 @@ def as_detections(pairs: Sequence[Pair]) -> list[Pair]:
     """Outputs as `agreement_of` and `likeness` take them: those of the plugin by the names and in the form of others, any
     others as they are; so too what is of another shape than the reference, for that to be told."""
     outputs, expected = ({pair.name: getattr(pair, side) for pair in pairs} for side in ("output", "expected"))
-    if not outputs.keys() >= set(NAMES) or any(outputs[name].shape != expected[name].shape for name in NAMES):
+    if not outputs.keys() >= set(ITS_CHOSEN) or any(outputs[name].shape != expected[name].shape for name in ITS_CHOSEN):
         return list(pairs)
     own, other = by_usual_names(outputs), by_usual_names(expected)
     named = [Pair(name, own[name], other[name]) for name in own]
-    return [*named, *(pair for pair in pairs if pair.name not in NAMES)]
+    return [*named, *(pair for pair in pairs if pair.name not in ITS_CHOSEN)]
 
 
 def by_usual_names(values: Mapping[str, Array]) -> dict[str, Array]:

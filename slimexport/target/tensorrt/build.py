@@ -28,8 +28,9 @@ from slimexport.target.tensorrt.api import (
     target,
 )
 from slimexport.target.tensorrt.build_settings import BuildSettings
-from slimexport.target.tensorrt.libraries import titled
+from slimexport.target.tensorrt.libraries import VC_PLUGINS, lacks_plugins, titled
 from slimexport.target.tensorrt.timing_cache import TimingCache
+from slimtrain.base.untrusted.quoting import shortened
 
 log = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
@@ -128,7 +129,7 @@ def _build(
     network = create("a network", builder.create_network, network_flags(trt))
     load_plugins(trt)
     parser = create("a parser of ONNX", trt.OnnxParser, network, logger(trt))
-    if not parser.parse(content):
+    if not _reads(trt, parser, content):
         raise BuildFailed(f"{titled(trt)} does not read it ({_parser_errors(parser)}).")
     config = create("a configuration", builder.create_builder_config)
     flags = configure(trt, config, emission, settings)
@@ -146,6 +147,16 @@ def _build(
     if timing_cache is not None:
         timing_cache.keep(config)
     return bytes(serialized), flags
+
+
+def _reads(trt: Any, parser: Any, content: bytes) -> bool:
+    """Whether the parser reads a network, which 8.6's ends with exceptions too."""
+    try:
+        return bool(parser.parse(content))
+    except RuntimeError as error:
+        if VC_PLUGINS in str(error):
+            raise lacks_plugins(trt) from error
+        raise BuildFailed(f"{titled(trt)} does not read it ({shortened(str(error))}).") from error
 
 
 def _for(settings: BuildSettings) -> str:

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from slimexport.target.errors import MissingBackend
 from slimtrain.base.packages import install_command
 
 JETSON = Path("/etc/nv_tegra_release")
+VC_PLUGINS = "libnvinfer_vc_plugin.so.8"  # 8.6's parser opens it for every plugin, and the wheels lack it
+PLUGINS = "libnvinfer_plugin.so.8"
+MAPS = Path("/proc/self/maps")
 OF_8 = "pip install nvidia-cublas-cu12 'nvidia-cudnn-cu12<9' (TensorRT 8.6 needs cuBLAS 12 and cuDNN 8)"
 
 
@@ -120,6 +124,21 @@ def repair_hint(library: Library) -> str:
             return OF_8
         return f"pip install --force-reinstall {package}=={version}"
     return install_hint(library)
+
+
+def lacks_plugins(trt: Any, maps: Path = MAPS) -> MissingBackend:
+    """That `VC_PLUGINS` is not there, and what helps: its name for the library of plugins that is, with which 8.6.0 built."""
+    try:
+        lines = maps.read_text().splitlines()
+    except OSError:
+        lines = []
+    paths = (Path(line.split(maxsplit=5)[-1]) for line in lines if line.endswith(f"/{PLUGINS}"))
+    folder = shlex.quote(str(next((path.parent for path in paths), Path("FOLDER_OF_ITS_LIBRARIES"))))
+    return MissingBackend(
+        f"{titled(trt)} does not read the network without {VC_PLUGINS}, which its wheels lack (RoiAlign and EfficientNMS are "
+        f"plugins). Install it from NVIDIA's archive or Debian packages, or: ln -s {PLUGINS} {folder}/{VC_PLUGINS} && export "
+        f"LD_LIBRARY_PATH={folder}:$LD_LIBRARY_PATH"
+    )
 
 
 def _driver_cuda_major() -> int | None:

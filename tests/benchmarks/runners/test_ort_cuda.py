@@ -144,12 +144,37 @@ def test_on_cuda_fp32_is_not_tf32(runtime: Runtime, small: Path, precision: str,
     runner.close()
 
 
-def test_on_cuda_no_operator_may_run_on_the_cpu(runtime: Runtime, small: Path) -> None:
-    on_cuda(small).close()
+def test_on_cuda_a_session_is_asked_where_its_nodes_run(runtime: Runtime, small: Path) -> None:
+    runner = on_cuda(small)
     probe, real = runtime.opened
     assert isinstance(probe[0], bytes) and probe[1] == {}
     assert real[0] == str(small / cuda_cell(small).file)
-    assert real[1] == {"session.disable_cpu_ep_fallback": "1"}
+    assert real[1] == {"session.record_ep_graph_assignment_info": "1"}
+    assert "on_cpu" not in runner.settings
+    runner.close()
+
+
+def test_on_cuda_what_arranges_indices_may_run_on_the_cpu_and_is_told(runtime: Runtime, small: Path) -> None:
+    """Of a detector onnxruntime leaves such nodes there."""
+    runtime.on_cpu = ("Gather", "Cast", "Gather")
+    runner = on_cuda(small)
+    assert runner.settings["on_cpu"] == "3 nodes: Cast, Gather"
+    runner.close()
+
+
+@pytest.mark.parametrize("layer", ["Conv", "QLinearConv", "FusedMatMul", "RoiAlign", "MaxPool"])
+def test_on_cuda_no_layer_may_run_on_the_cpu(runtime: Runtime, small: Path, layer: str) -> None:
+    runtime.on_cpu = ("Gather", layer)
+    with pytest.raises(NotMeasured, match=rf"has no kernel on the GPU for {layer} and would run them on the CPU"):
+        on_cuda(small)
+    assert runtime.library.leaks == []
+
+
+def test_on_cuda_no_operator_may_run_on_the_cpu_where_that_is_not_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(FakeCudart(), lambda values: {"output": logits_of(values["input"], CLASSES)}, tells=False)
+    fake_onnxruntime(monkeypatch, runtime)
+    on_cuda(small).close()
+    assert runtime.opened[-1][1] == {"session.disable_cpu_ep_fallback": "1"}
 
 
 def test_on_cuda_without_onnxruntime_its_package_is_named(
@@ -216,6 +241,14 @@ def test_the_real_onnxruntimes_silent_fallback_is_refused(exported: Path, monkey
     with pytest.raises(NotMeasured, match=rf"could not load {PROVIDER} and would use CPUExecutionProvider|built without CUDA"):
         open_runner(cell, exported, Images(size=IMAGE_SIZE), Options())
     assert library.leaks == []
+
+
+def test_the_real_onnxruntime_tells_where_nodes_run(exported: Path) -> None:
+    """By the names that are asked for, on the CPU in the GPU's place."""
+    path = exported / cpu_cell(exported).file
+    session = onnxruntime.InferenceSession(str(path), ort_cuda.told_options(1), providers=["CPUExecutionProvider"])
+    with pytest.raises(NotMeasured, match=r"no kernel on the GPU for .*Conv.* and would run them on the CPU"):
+        ort_cuda.nodes_on_cpu(session, path.name)
 
 
 def test_the_made_up_onnxruntime_has_the_real_ones_names() -> None:

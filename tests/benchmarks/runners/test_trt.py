@@ -130,6 +130,33 @@ def test_a_graph_is_captured_for_each_buffer_after_a_plain_run(
     runner.close()
 
 
+def test_no_more_graphs_are_captured_than_there_is_time_for(
+    board: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detector's graph takes long, and of small images there are hundreds of buffers; those without a graph are not read."""
+    seconds = iter(range(0, 100, 3))
+    monkeypatch.setattr(trt, "CLOCK", lambda: next(seconds))
+    images = Images()
+    runner = opened(bundle, images=images, transfers=True)
+    assert len(runner.launches) == 3  # 5 s are over after the second
+    assert runner.settings["input_buffers"] == 3 and runner.settings["transfers"] is True
+    assert runner.settings["input_bytes"] == 3 * images.buffers(2, 0)[0].nbytes
+    expected = [logits_of(buffer, CLASSES) for buffer in images.buffers(2, 0)]
+    for index in (0, 1, 2, 3, 4):
+        runner.run(index)
+        np.testing.assert_allclose(last_logits(runner, board), expected[index % 3], rtol=1e-5, atol=1e-6)
+    runner.close()
+    assert board.library.leaks == []
+
+
+def test_two_graphs_are_captured_however_long_they_take(board: Machine, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 1000, 60))
+    monkeypatch.setattr(trt, "CLOCK", lambda: next(seconds))
+    runner = opened(bundle)
+    assert len(runner.launches) == 2
+    runner.close()
+
+
 @pytest.mark.parametrize("cuda_graph", [True, False])
 def test_checking_an_output_leaves_the_inputs_random(board: Machine, bundle: Path, cuda_graph: bool) -> None:
     images = Images()
@@ -317,6 +344,9 @@ def test_no_version_of_tensorrt_is_asked_for_what_it_lacks(monkeypatch: pytest.M
                 with closing(opened(bundle, cuda_graph=cuda_graph)) as runner:
                     runner.run(0)
                     runner.logits(np.ones((2, 3, SIZE, SIZE), np.float32))
+            with monkeypatch.context() as patch:
+                patch.setattr(trt, "CAPTURE_S", -1.0)
+                opened(bundle).close()
             refused("at once, not 7", bundle, 7)
             with pytest.raises(NotMeasured, match="expected"):
                 open_runner(replace(engine_cell(bundle), image_size=8), bundle, Images(), Options())

@@ -18,6 +18,7 @@ import pytest
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Accuracy, Int8, Rounding, artifact_path, dump_manifest, read_manifest
 from slimexport.target.records import to_json
+from slimexport.target.tensors import CHOSEN, ITS_CHOSEN
 from slimtrain.base.files import file_sha256
 from slimtrain.base.image_size import ImageSize
 from tests.support.bundle_helpers import artifact, as_json, engine, manifest, stored_text, write_manifest
@@ -325,3 +326,20 @@ def test_outputs_have_names_of_their_own(tmp_path: Path, names: list[str]) -> No
     wrong = [{**outputs[0], "name": name} for name in names]
     with pytest.raises(BundleError, match="outputs are called"):
         read_manifest(write(tmp_path, {**content, "outputs": wrong}))
+
+
+@pytest.mark.parametrize(("nms", "names"), [("fixed", CHOSEN), ("onnx", CHOSEN), ("trt", ITS_CHOSEN)])
+def test_a_detectors_outputs_are_what_its_suppression_gives(tmp_path: Path, nms: str, names: tuple[str, ...]) -> None:
+    box = {"score": 0.05, "nms": 0.5, "detections": 3}
+    detector = {"kind": "faster_rcnn", "classes": 2, "box": box, "nms": nms, "slim": "all"}
+    outputs = [{"name": name, "shape": ["batch", 3], "dtype": "float32"} for name in names]
+    content = as_json(artifact())
+    content |= {"detector": detector, "outputs": outputs, "output": {**content["output"], "name": names[0]}}
+    assert read_manifest(write(tmp_path, content)).detector is not None
+    for place, name in enumerate(names[1:], start=1):
+        renamed = [*outputs[:place], {**outputs[place], "name": "other"}, *outputs[place + 1 :]]
+        with pytest.raises(BundleError, match=f"expected {name} of a detector, too"):
+            read_manifest(write(tmp_path, {**content, "outputs": renamed}))
+    raw = {**detector, "nms": "none"}
+    other = [outputs[0], {**outputs[1], "name": "numbers"}]
+    assert len(read_manifest(write(tmp_path, {**content, "detector": raw, "outputs": other})).results) == 2

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
-from benchmarks.studies.detection.parts import detectors_of, in_turns, split, table
+from benchmarks.onnx_models.tiny import product_model
+from benchmarks.studies.detection.parts import Way, detectors_of, in_turns, run_of, split, table
+from slimexport.target.backends import CUDA
 from slimtrain.base.errors import UserError
 
 
@@ -41,3 +44,13 @@ def test_the_table_shows_shares_of_the_whole() -> None:
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         detectors_of(tmp_path)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists(), reason="CUDA is here"
+)
+def test_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(
+        UserError, match=r"^onnxruntime-cuda: onnxruntime would run on CPUExecutionProvider\. Install onnxruntime"
+    ):
+        run_of(product_model("float32"), (1, 1), Way(CUDA))

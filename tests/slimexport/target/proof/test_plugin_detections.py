@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from slimexport.target.proof.comparing import Pair
-from slimexport.target.proof.plugin_detections import NAMES, as_detections
+from slimexport.target.proof.plugin_detections import as_detections
+from slimexport.target.tensors import ITS_CHOSEN
 
 
 def plugin_pairs(rows: int = 3) -> list[Pair]:
@@ -39,4 +40,4 @@ def test_other_outputs_and_other_shapes_stay_what_they_are() -> None:
     logits = [Pair("output", np.zeros((2, 3)), np.zeros((2, 3)))]
     assert as_detections(logits) == logits
     odd = [Pair(one.name, one.output, other.output) for one, other in zip(plugin_pairs(), plugin_pairs(2), strict=True)]
-    assert [pair.name for pair in as_detections(odd)] == list(NAMES)
+    assert [pair.name for pair in as_detections(odd)] == list(ITS_CHOSEN)

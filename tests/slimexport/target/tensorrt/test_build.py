@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
-from slimexport.target.errors import BundleError
+from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.tensorrt import build as building
 from slimexport.target.tensorrt.api import Emission, emission
 from slimexport.target.tensorrt.build import BuildFailed, Built, build, configure, monitor, own_tactics
@@ -83,6 +83,35 @@ def test_tactics_of_other_libraries_are_off_unless_asked_for(board: Machine, tmp
     there = [name for name in ("CUBLAS", "CUBLAS_LT", "CUDNN") if hasattr(sources, name)]
     assert [name for name in on if name.startswith("CU")] == (there if libraries else [])
     assert on[-2:] == ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
+
+
+LACKS = "Unable to open library: libnvinfer_vc_plugin.so.8 due to libnvinfer_vc_plugin.so.8: cannot open shared object file"
+
+
+def test_a_library_that_the_wheel_lacks_is_told_with_what_helps(
+    board: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TensorRT 8.6.0 said of a network with RoiAlign."""
+
+    def parse(self: Any, content: bytes) -> bool:
+        raise RuntimeError(LACKS)
+
+    monkeypatch.setattr(board.trt.OnnxParser, "parse", parse)
+    with pytest.raises(MissingBackend, match=r"without libnvinfer_vc_plugin\.so\.8, which its wheels lack") as caught:
+        built_from(board, tmp_path)
+    assert caught.value.exit_code == 3
+    assert "ln -s libnvinfer_plugin.so.8" in str(caught.value)
+
+
+def test_another_exception_of_the_parser_is_its_refusal(
+    board: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(self: Any, content: bytes) -> bool:
+        raise RuntimeError("std::bad_cast")
+
+    monkeypatch.setattr(board.trt.OnnxParser, "parse", parse)
+    with pytest.raises(BuildFailed, match=r"net_x0_5\.onnx: TensorRT \S+ does not read it \(std::bad_cast\)"):
+        built_from(board, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- NVIDIA's own, without a GPU

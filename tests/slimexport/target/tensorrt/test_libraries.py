@@ -17,6 +17,7 @@ from slimexport.target.tensorrt import libraries
 from slimexport.target.tensorrt.libraries import (
     RTX_LIBRARY,
     TRT_LIBRARY,
+    lacks_plugins,
     library_of,
     repair_hint,
     require_tensorrt,
@@ -134,3 +135,15 @@ def test_modules_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_rtx_is_found() -> None:
     trt = require_rtx()
     assert require_tensorrt(library=RTX_LIBRARY) is trt and library_of(trt) is RTX_LIBRARY
+
+
+def test_plugins_that_are_not_there_are_linked_where_the_others_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, maps = machine(monkeypatch, "8.6.0"), tmp_path / "maps"
+    maps.write_text(
+        "7f00-7f01 r-xp 00000000 fe:00 17 /usr/lib/libc.so.6\n"
+        "7f02-7f03 r-xp 00000000 fe:00 18                  /opt/my site/tensorrt/libnvinfer_plugin.so.8\n"
+    )
+    advice = str(lacks_plugins(board.trt, maps))
+    link = "ln -s libnvinfer_plugin.so.8 '/opt/my site/tensorrt'/libnvinfer_vc_plugin.so.8"
+    assert f"{link} && export LD_LIBRARY_PATH='/opt/my site/tensorrt':$LD_LIBRARY_PATH" in advice
+    assert "FOLDER_OF_ITS_LIBRARIES" in str(lacks_plugins(board.trt, tmp_path / "none"))
