@@ -13,8 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from slimexport.target import runners
+from slimexport.target.backends import CUDA
 from slimexport.target.errors import BundleError, MissingBackend
-from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, require_onnxruntime
+from slimexport.target.runners import OnnxRuntimeRunner, onnxruntime_package, open_on_cuda, require_onnxruntime
+from tests.support.bundle_helpers import artifact
 from tests.support.export_helpers import conv
 from tests.support.onnx_writing import module_onnx
 
@@ -102,3 +105,10 @@ def test_a_run_looks_for_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     runner = OnnxRuntimeRunner(path)
     monkeypatch.setattr("slimexport.target.runners.require_module", lambda *_, **__: pytest.fail("it was looked for"))
     assert len(runner(np.zeros((1, 3, 8, 8), np.float32))) == 1
+
+
+def test_a_file_is_proven_on_a_gpu_without_trying_all_algorithms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(runners, "OnnxRuntimeRunner", lambda path, **options: asked.append(options))
+    open_on_cuda(tmp_path / "x.onnx", artifact())
+    assert (asked[0]["device"], asked[0]["tuning"]) == (CUDA, False)
