@@ -64,14 +64,15 @@ def test_a_join_that_was_interrupted_takes_no_lane_for_ended() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert over.wait(PATIENCE_S)
 
+    working = Lane(works, lambda lane, job: None)
+
     def join() -> None:
         begin.set()
-        lane.join(PATIENCE_S)
+        working.join(PATIENCE_S)
 
-    lane = Lane(works, lambda lane, job: None)
-    lane.start()
+    working.start()
     with pytest.raises(KeyboardInterrupt):
         join()
-    assert not lane.join(0)
+    assert not working.join(0)
     over.set()
-    assert lane.join(PATIENCE_S)
+    assert working.join(PATIENCE_S)
