@@ -246,12 +246,14 @@ class Runtime:
         with self._lock:  # once the answers are out
             self._failures[file.label] = 0
             self._scheduler.ran(run, computed)
+            self._books.settle()
 
     def _failed(self, job: Job, failure: BaseException) -> None:
         """Take a width out that fails again and again, while others are left."""
         with self._lock:
             label = job.file.label
             self._failures[label] += 1
+            self._books.settle()
             out = self._failures[label] >= FAILURES and len(self._files) > 1
             if out:
                 self._take_out(job.run.width, f"{FAILURES} runs in a row failed ({reason(failure)})")
