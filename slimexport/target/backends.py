@@ -23,7 +23,8 @@ class Backend:
 
     `opener`: opens a file, called with its path and its entry in the manifest. `lacks`: called with a precision, why its files
     are not run here, or nothing; "" where all are. `tunes`: the first run of every batch size takes much longer than the
-    next, as it is prepared for: a server is to run no other sizes than it began with.
+    next, as it is prepared for, at the expense of the size before: a server is to run no other sizes than it began with, each
+    in a session of its own.
     """
 
     name: str

@@ -104,8 +104,10 @@ class TimeUp(Exception):
 
 def in_time(work: Callable[[], T], seconds: float, stop: Callable[[], None]) -> T:
     """What `work` gives, or raises, in a thread of its own. TimeUp where that takes longer, once `stop` was called; where the
-    thread does not end soon after, it is left behind (`slimtrain.base.process.leaving`)."""
+    thread does not end soon after, it is left behind (`slimtrain.base.process.leaving`). So it is where Ctrl-C comes: an
+    interpreter that ends while a thread is in a library's code crashes when that comes back."""
     outcome: list[Callable[[], T]] = []
+    ended = threading.Event()  # a thread whose join was interrupted is not alive, as older Pythons say
 
     def run() -> None:
         try:
@@ -119,16 +121,20 @@ def in_time(work: Callable[[], T], seconds: float, stop: Callable[[], None]) -> 
             outcome.append(fail)
         else:
             outcome.append(lambda: given)
+        ended.set()
 
     thread = threading.Thread(target=run, name="slimexport runs a file for the first time", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        stop()
-        thread.join(STOPPING_S)
-        if thread.is_alive():
-            leave_behind(thread)
+    try:
+        thread.start()
+        came = ended.wait(seconds)
+    finally:
+        if not ended.is_set():
+            stop()
+            if not ended.wait(STOPPING_S):
+                leave_behind(thread)
+    if not came:
         raise TimeUp
+    thread.join()  # the next limit asks how many there are
     return outcome[0]()
 
 

@@ -23,7 +23,8 @@ class Books:
 
     def __init__(self, began_s: float) -> None:
         self.counts: Counter[str] = Counter()
-        self.answers: Counter[str] = Counter()
+        self._answers: Counter[str] = Counter()
+        self._unsettled: list[tuple[Run, str, str, float, float]] = []
         self._began_s = began_s
         self._number = 0
         self._events: deque[tuple[Any, ...]] = deque(maxlen=MOST_EVENTS)  # the fields of `Event`: few are ever looked at
@@ -33,16 +34,28 @@ class Books:
         self.counts[outcome] += 1
 
     def ran(self, run: Run, outcome: str, label: str, began_s: float, ended_s: float) -> None:
-        """The requests of a run ended."""
-        images = run.images
-        for request in run.requests:
-            self._add(request, outcome, label, images, began_s, ended_s)
-            self.counts[IN_TIME] += outcome == ANSWERED and ended_s <= request.due_s
-        if outcome == ANSWERED:
-            self.answers[label] += len(run.requests)
+        """The requests of a run ended. They are counted when somebody asks, or `settle` is called: no answer waits for that."""
+        self._unsettled.append((run, outcome, label, began_s, ended_s))
+
+    def settle(self) -> None:
+        """Count what ended."""
+        for run, outcome, label, began_s, ended_s in self._unsettled:
+            for request in run.requests:
+                self._add(request, outcome, label, run.images, began_s, ended_s)
+                self.counts[IN_TIME] += outcome == ANSWERED and ended_s <= request.due_s
+            if outcome == ANSWERED:
+                self._answers[label] += len(run.requests)
+        self._unsettled.clear()
+
+    @property
+    def answers(self) -> Counter[str]:
+        """By width."""
+        self.settle()
+        return self._answers
 
     def late(self, request: Request, now_s: float) -> None:
         """A request was refused, as no width would have ended in time."""
+        self.settle()
         self._add(request, LATE, "", 0, now_s, now_s)
 
     def _add(self, request: Request, outcome: str, label: str, batch: int, began_s: float, ended_s: float) -> None:
@@ -54,6 +67,7 @@ class Books:
 
     def snapshot(self, waiting: Waiting, widths: Sequence[WidthState], stale: bool, latencies: Latencies) -> Snapshot:
         """All of it, with what is now."""
+        self.settle()
         counts = self.counts
         return Snapshot(
             submitted=counts[SUBMITTED],
@@ -73,6 +87,7 @@ class Books:
 
     def since(self, number: int) -> list[tuple[Any, ...]]:
         """The fields of the events above a number, in order, as far as they are kept."""
+        self.settle()
         fresh = list(islice(reversed(self._events), max(0, self._number - number)))
         return fresh[::-1]
 

@@ -32,6 +32,7 @@ class Lane:
         self._next_job, self._compute = next_job, compute
         self._nothing = threading.Lock()  # held while nobody said that there is something to do
         self._nothing.acquire()
+        self._ended = threading.Event()  # a thread whose join was interrupted is not alive, as older Pythons say
         # a daemon: one that hangs ends no process
         self._thread = threading.Thread(target=self._work, name="slimexport computes", daemon=True)
 
@@ -65,9 +66,19 @@ class Lane:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Whether it ended."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if ended := self._ended.wait(timeout_s):
+            self._thread.join()
+        return ended
+
+    def end_soon(self, within_s: float) -> None:
+        """Wait as long for its end, and then not even where the process ends: one that came back from a library's code then
+        would crash it."""
+        if not self.join(within_s):
+            leave_behind(self._thread)
 
     def _work(self) -> None:
-        while (job := self._next_job(self)) is not None:
-            self._compute(self, job)
+        try:
+            while (job := self._next_job(self)) is not None:
+                self._compute(self, job)
+        finally:
+            self._ended.set()

@@ -21,6 +21,7 @@ WITHIN_S = 8.0
 MOST_RUNS = 40
 CHECKS = 2  # further runs of a batch whose latency is known; of the smallest one more
 OFF = 1.5  # times that a run may be faster or slower than what is known
+LITTLE = 0.02  # of the time that is left: what takes no more is run once more before it counts
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 Compute: TypeAlias = "Callable[[Array], object]"
@@ -63,21 +64,27 @@ def sample(
     """Milliseconds that runs of `widths` at `batches` took, by label and batch.
 
     Of a width, batches beyond the first that takes longer than `slo_ms` are not run: no policy chooses them. Nor are those
-    that would end after `within_s` seconds, were they to cost as much an image as the one before. Widths take turns, so that
-    a disturbance hits all of them."""
+    that would end after `within_s` seconds, were they to cost as much an image as the one before, and as much before their
+    first run as the slowest did. Widths take turns, so that a disturbance hits all of them."""
     end = clock() + within_s
+    first_ms = 0.0  # the longest that a first run of a batch took beyond the next
     most = images_of(shape, batches[-1])
     samples: list[dict[int, list[float]]] = [{} for _ in widths]
     slow = [False] * len(widths)
     for before, batch in zip((None, *batches), batches, strict=False):
         for number, ((_, compute), of_width) in enumerate(zip(widths, samples, strict=True)):
             if before is not None:
-                expected_ms = 2 * of_width[before][0] * batch / before if before in of_width else 0.0
+                expected_ms = first_ms + 2 * of_width[before][0] * batch / before if before in of_width else 0.0
                 slow[number] = slow[number] or before not in of_width or clock() + expected_ms / 1e3 > end
             if not slow[number]:
-                compute(most[:batch])  # the first of a shape plans its memory
-                of_width[batch] = [time_run(compute, most[:batch], clock)]
-                slow[number] = of_width[batch][0] > slo_ms
+                # plans its memory, on a GPU also loads a session and what cuDNN computes with
+                prepared_ms, ms = (time_run(compute, most[:batch], clock) for _ in range(2))
+                first_ms = max(first_ms, prepared_ms - ms)
+                left_s = end - clock()
+                if ms / 1e3 <= (left_s if ms > slo_ms else LITTLE * left_s):  # the second may be slow, too, and it decides
+                    ms = time_run(compute, most[:batch], clock)
+                of_width[batch] = [ms]
+                slow[number] = ms > slo_ms
     turns = [
         (compute, batch, times) for (_, compute), row in zip(widths, samples, strict=True) for batch, times in row.items()
     ]
@@ -126,10 +133,12 @@ def farthest(
     most = images_of(shape, max(batch for row in samples.values() for batch in row))
     off: list[tuple[str, float]] = []
     for name, compute in widths:
-        ratios: list[float] = []
-        for batch, ms in sorted(samples[name].items()):
+        known = {batch: percentile(ms, 0.5) for batch, ms in sorted(samples[name].items())}
+        for batch in known:
             compute(most[:batch])
-            runs = CHECKS + (not ratios)
-            ratios.append(min(time_run(compute, most[:batch], clock) for _ in range(runs)) / percentile(ms, 0.5))
+        # batches in turn, as they were measured: where a change of batch costs, what is known has it
+        rounds = [{batch: time_run(compute, most[:batch], clock) for batch in known} for _ in range(CHECKS)]
+        rounds.append({batch: time_run(compute, most[:batch], clock) for batch in [min(known)]})
+        ratios = [min(ms[batch] for ms in rounds if batch in ms) / known[batch] for batch in known]
         off.append((name, percentile(ratios, 0.5)))
     return max(off, key=lambda of_width: max(of_width[1], 1 / max(of_width[1], 1e-9)))

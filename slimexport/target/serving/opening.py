@@ -16,6 +16,7 @@ from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.limits import Budget
 from slimexport.target.manifest import Artifact, Manifest, artifact_path
 from slimexport.target.runners import Given, OnnxRuntimeRunner, OpenRunner
+from slimexport.target.serving.by_size import BySize
 from slimexport.target.timings.kept import cpu_name
 from slimexport.target.verification import PASSED
 from slimtrain.base.errors import nearest
@@ -133,15 +134,19 @@ def artifacts_of(
 
 def open_file(folder: Path, manifest: Manifest, artifact: Artifact, backend: str, threads: int | None) -> OpenFile:
     """One of them, its SHA-256 checked, ready to run. BundleError where it is not what the manifest says or does not load."""
-    path = artifact_path(folder, artifact)
-    if artifact.format == ONNX and backend in (CPU, CUDA):
+
+    def open_one() -> OpenRunner:
+        path = artifact_path(folder, artifact)
+        if artifact.format != ONNX or backend not in (CPU, CUDA):
+            opened: OpenRunner = BACKENDS[backend].open(path, artifact)
+            return opened
         # every width has threads of its own: those that wait for its next run must not take the CPU from another one's; and
         # five widths with six batches each leave no time at the start to try every algorithm
-        runner: OpenRunner = OnnxRuntimeRunner(
+        return OnnxRuntimeRunner(
             path, device=backend, budget=Budget.of(artifact), threads=threads, spinning=False, tuning=False
         )
-    else:
-        runner = BACKENDS[backend].open(path, artifact)
+
+    runner = BySize(open_one) if BACKENDS[backend].tunes else open_one()
     engine = artifact.engine is not None  # TensorRT 8 has no int64, which clients are promised
     numbers = {result.name: result.dtype for result in manifest.results} if engine else {}
     return OpenFile(label_of(artifact, manifest), artifact, runner, numbers=numbers)

@@ -43,7 +43,8 @@ QUEUE = 1000
 HANG_S = 10.0  # and at least HANG_FACTOR times what the run should take
 HANG_FACTOR = 20.0
 FAILURES = 3  # in a row take a width out
-JOIN_S = 0.25
+JOIN_S, STOPPING_S = 0.25, 2.0
+SHUT = "the runtime was closed."
 
 
 @dataclass(frozen=True)
@@ -245,12 +246,14 @@ class Runtime:
         with self._lock:  # once the answers are out
             self._failures[file.label] = 0
             self._scheduler.ran(run, computed)
+            self._books.settle()
 
     def _failed(self, job: Job, failure: BaseException) -> None:
         """Take a width out that fails again and again, while others are left."""
         with self._lock:
             label = job.file.label
             self._failures[label] += 1
+            self._books.settle()
             out = self._failures[label] >= FAILURES and len(self._files) > 1
             if out:
                 self._take_out(job.run.width, f"{FAILURES} runs in a row failed ({reason(failure)})")
@@ -270,14 +273,14 @@ class Runtime:
             lane.give_up()
             self._take_out(run.width, f"a run of {run.images} did not come back within {limit:.1f} s")
             self._books.ran(run, FAILED, label, job.since_s, now)
-            orphans = [] if self._files else self._all_that_waits()
+            none_left = not self._files
             other = Lane(self._next_job, self._compute)
             other.start()  # before `close` sees it
             self._lane = other
         for request in run.requests:
             request.future.fail(RunFailed(f"width {label}: {self._out[label]}. It is out."))
-        for request in orphans:
-            request.future.fail(Closed(self._none_left()))
+        if none_left:
+            self._refuse_all(self._none_left())
 
     def _take_out(self, width: int, why: str) -> None:
         """Serve without a width. The lock is held."""
@@ -290,19 +293,19 @@ class Runtime:
     def _none_left(self) -> str:
         return "no width is left: " + "; ".join(f"{label}: {why}" for label, why in self._out.items())
 
-    def _all_that_waits(self) -> list[Request]:
-        """It will not be served. The lock is held."""
-        rest = list(self._scheduler.waiting.take_all())
-        for _ in rest:
-            self._books.count(CLOSED)
-        return rest
+    def _refuse_all(self, why: str) -> None:
+        """What waits will not be served."""
+        with self._lock:
+            rest = list(self._scheduler.waiting.take_all())
+            for _ in rest:
+                self._books.count(CLOSED)
+        for request in rest:
+            request.future.fail(Closed(why))
 
     def _look_at_disk(self) -> None:
         before = self._on_disk.stale
         if self._on_disk.look() and not before:
-            log.warning(
-                "%s: was changed. What was opened is served still; start again to serve what is there now", self.bundle
-            )
+            log.warning("%s: was changed. What was opened is served; start again to serve what is there now", self.bundle)
 
     # ------------------------------------------------------------------------------------------------------ what it says
 
@@ -360,22 +363,26 @@ class Runtime:
 
     def close(self, drain: bool = True) -> None:
         """Take nothing more; serve what waits, or without `drain` refuse it; free what is held. Every future is done then.
-        UserError where a future's callback calls it: that is the thread that would have to end."""
+        Ctrl-C while it serves what waits ends that: what runs is waited for, or left behind where that takes longer than
+        STOPPING_S. UserError where a future's callback calls it: that is the thread that would have to end."""
         if self._lane.is_here:
             raise UserError("close was called on the thread that computes, by a future's callback. Call it from another one.")
         with self._lock:
             self._closing = True
-            rest = [] if drain else self._all_that_waits()
             self._lane.wake()
-        for request in rest:
-            request.future.fail(Closed("the runtime was closed."))
-        while not (lane := self._lane).join(JOIN_S) or lane is not self._lane:
-            pass  # the watcher ends one that hangs
+        if not drain:
+            self._refuse_all(SHUT)
+        try:
+            while not (lane := self._lane).join(JOIN_S) or lane is not self._lane:
+                pass  # the watcher ends one that hangs
+        except BaseException:
+            self._refuse_all(SHUT)
+            self._lane.end_soon(STOPPING_S)
+            raise
         self._watcher.end()
         with self._lock:
-            files, self._files, rest = self._files, [], self._all_that_waits()
-        for request in rest:  # of a lane that ended before its time
-            request.future.fail(Closed("the runtime was closed."))
+            files, self._files = self._files, []
+        self._refuse_all(SHUT)  # of a lane that ended before its time
         for file in files:
             file.runner.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slimexport.target.serving.correcting import Corrected
 from slimexport.target.serving.policy import FIXED, NAMES, POLICIES, Choice, Latencies, Policy, drain, named_policy
@@ -30,10 +30,10 @@ class Run:
     requests: tuple[Request, ...]
     slack_ms: float
     trial: bool = False
+    images: int = field(init=False)
 
-    @property
-    def images(self) -> int:
-        return sum(request.size for request in self.requests)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", sum([request.size for request in self.requests]))
 
 
 class Scheduler:
@@ -41,9 +41,10 @@ class Scheduler:
     narrowest width."""
 
     def __init__(self, corrected: Corrected, policy: str | Policy, late: str = REFUSE) -> None:
-        self.corrected, self.late = corrected, late
+        self._corrected, self.late = corrected, late
+        self.latencies = corrected.now()  # as they are now
         self.waiting = Waiting()
-        self._every = corrected.now().widths  # those that are out too
+        self._every = self.latencies.widths  # those that are out too
         self._refusals, self._ran_s = 0, float("inf")  # since the last run, and when that was
         self.policy = policy
 
@@ -61,7 +62,8 @@ class Scheduler:
     def take_out(self, width: int) -> None:
         """Choose among the other widths. In the place of a fixed one that is out serves the widest that is not wider, or else
         the narrowest."""
-        self.corrected = self.corrected.without(width)
+        self._corrected = self._corrected.without(width)
+        self.latencies = self._corrected.now()
         labels = self.latencies.widths
         if isinstance(self._policy, str) and not _is_open(self._policy, labels):
             out = next(number for number, label in enumerate(self._every) if _is_open(self._policy, [label]))
@@ -71,10 +73,6 @@ class Scheduler:
             self._choose_by = policy_of(f"{FIXED}:{instead}", labels)
         else:
             self._choose_by = policy_of(self._policy, labels)
-
-    @property
-    def latencies(self) -> Latencies:
-        return self.corrected.now()
 
     def hopeless(self, request: Request, now_s: float) -> bool:
         """Whether no width computes a request in time, were it to run now, alone."""
@@ -129,8 +127,9 @@ class Scheduler:
 
     def ran(self, run: Run, ms: float) -> None:
         """A run took so long: the latencies follow."""
-        learn = self.corrected.tried if run.trial else self.corrected.seen
+        learn = self._corrected.tried if run.trial else self._corrected.seen
         learn(run.width, run.images, ms)
+        self.latencies = self._corrected.now()
         self.latencies.quickest(1)  # which the next request asks when it comes: it is known then
 
     def _for_whole(self, head: Request, choice: Choice, slack_ms: float) -> int:
@@ -144,6 +143,8 @@ class Scheduler:
     def _choose(self, slack_ms: float) -> Choice:
         """The policy's choice, or, where a user's own fails, which is said once, that of `drain`."""
         latencies, waiting = self.latencies, self.waiting.images
+        if isinstance(self._policy, str):  # one of ours
+            return self._choose_by(waiting, slack_ms, latencies)
         try:
             width, batch = map(operator.index, self._choose_by(waiting, slack_ms, latencies))
             if not (0 <= width < len(latencies.widths) and batch >= 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -77,6 +79,26 @@ def test_work_that_takes_longer_is_told_to_stop_and_left_behind(monkeypatch: pyt
     assert in_time(lambda: 7, 60, stopped.clear) == 7 and stopped.is_set()
     with pytest.raises(KeyError, match="what"):
         in_time(lambda: dict[str, int]()["what"], 60, stopped.clear)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends this process a signal")
+@pytest.mark.parametrize("stops", [True, False])
+def test_work_is_stopped_or_left_behind_where_ctrl_c_comes(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process would end while it computes, and crash."""
+    monkeypatch.setattr(limits, "STOPPING_S", 60.0 if stops else 0.01)
+    over, at_work, stop = threading.Event(), list[threading.Thread](), threading.Event()
+
+    def work() -> None:
+        at_work.append(threading.current_thread())
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stop if stops else over).wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_time(work, 60, stop.set)
+    assert stop.is_set() and (at_work[0] in left_behind()) is not stops
+    over.set()
+    at_work[0].join(60)
+    assert not at_work[0].is_alive()
 
 
 @pytest.mark.parametrize("opener", [open_on_cpu, open_in_openvino])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -50,3 +52,27 @@ def test_several_wakes_are_one(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> N
     lane.wake()
     waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends this process a signal")
+def test_a_join_that_was_interrupted_takes_no_lane_for_ended() -> None:
+    """Of a thread whose join Ctrl-C interrupts, Python 3.12 and older say that it is not alive."""
+    begin, over = threading.Event(), threading.Event()
+
+    def works(lane: Lane) -> None:
+        assert begin.wait(PATIENCE_S)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert over.wait(PATIENCE_S)
+
+    working = Lane(works, lambda lane, job: None)
+
+    def join() -> None:
+        begin.set()
+        working.join(PATIENCE_S)
+
+    working.start()
+    with pytest.raises(KeyboardInterrupt):
+        join()
+    assert not working.join(0)
+    over.set()
+    assert working.join(PATIENCE_S)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import signal
 import threading
 import time
 import tracemalloc
@@ -22,6 +24,7 @@ from slimexport.target.serving.answer import Answer, Snapshot
 from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import UserError
+from slimtrain.base.process.leaving import left_behind
 from tests.support.serving_helpers import (
     FOREVER_MS,
     PATIENCE_S,
@@ -261,6 +264,36 @@ def test_close_can_refuse_what_waits(bundle: Path, bench: Bench) -> None:
         closing.join(PATIENCE_S)
     stats = served.stats()
     assert (stats.submitted, stats.answered, stats.refused["closed"]) == (10, 1, 9), "what runs comes to its end"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends this process a signal")
+@pytest.mark.parametrize("ends", [True, False])
+def test_ctrl_c_ends_a_close_that_serves_what_waits(
+    bundle: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """What waits is refused, and no thread may come back from a run while the interpreter ends: it would crash."""
+    monkeypatch.setattr(runtime, "STOPPING_S", PATIENCE_S if ends else 0.01)
+    served = Runtime(bundle)
+    lane = served._lane
+    with held(served, *bench.runners) as gate:
+        futures = [served.submit(images(1)[0], FOREVER_MS) for _ in range(9)]
+        if ends:
+            futures[-1].add_done_callback(lambda future: gate.open())
+        join = lane.join
+
+        def interrupted(timeout_s: float | None = None) -> bool:
+            monkeypatch.setattr(lane, "join", join)
+            os.kill(os.getpid(), signal.SIGINT)
+            return join(timeout_s)
+
+        monkeypatch.setattr(lane, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            served.close()
+        assert all(isinstance(future.exception(timeout=0), Closed) for future in futures)
+        assert lane.join(0) is ends and (lane._thread in left_behind()) is not ends
+    assert lane.join(PATIENCE_S)
+    served.close()
+    assert accounted(served.stats()) == 10 and served.stats().answered == 1, "what ran came to its end"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -512,4 +545,4 @@ def test_a_bundle_that_changes_on_disk_is_served_as_it_was(
         path.write_text(content)
         wait_until(lambda: not served.stats().stale)
     (record,) = caplog.records
-    assert "was changed. What was opened is served still" in record.message
+    assert "was changed. What was opened is served; start again" in record.message

@@ -290,10 +290,11 @@ def test_the_percentile_is_of_all_samples() -> None:
 def test_a_backend_that_prepares_for_every_batch_size_runs_those_of_the_start_alone(tmp_path: Path, bench: Bench) -> None:
     """On a GPU the first run of a size takes a hundred times as long as the next: queues are of any length."""
     with Runtime(toy_bundle(tmp_path / "b"), slo_ms=FOREVER_MS, backend=CUDA, batches=[1, 4, 8]) as runtime:
-        begun = {runner.file: set(runner.runs) for runner in bench.runners}
-        assert all(sizes == {1, 4, 8} for sizes in begun.values())
+        begun = sorted((runner.file, *set(runner.runs)) for runner in bench.runners)
+        assert begun == [(f"net_x{width}.onnx", size) for width in ("0_25", "0_5", "1") for size in (1, 4, 8)], "one for each"
         answers = [runtime.submit(images(count)).result(PATIENCE_S) for count in (1, 2, 3, 5, 7, 8)]
         table = runtime.latencies
     assert [len(answer.output) for answer in answers] == [1, 2, 3, 5, 7, 8]
     assert table.of(0, 5) == table.of(0, 8) and table.of(0, 3) == table.of(0, 4), "which is what the run takes"
-    assert all(set(runner.runs) == {1, 4, 8} for runner in bench.runners)
+    assert sorted((runner.file, *set(runner.runs)) for runner in bench.runners) == begun
+    assert all(runner.closed == 1 for runner in bench.runners)
