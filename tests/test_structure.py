@@ -35,6 +35,7 @@ FLOORS = (
     "slimtrain/config",
     "slimtrain/checkpoints/files",
     "slimtrain/checkpoints",
+    "slimtrain/tracing/doubles",
     "slimtrain/tracing",
     "slimtrain/detection",
     "slimtrain/detection/fixed",

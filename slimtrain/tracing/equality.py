@@ -3,9 +3,9 @@
 It is part of making a network, so it is made cheap where that costs nothing of what it proves. Stored tensors are not copied
 as a whole: `Stored` gives each operator its float64 ones while it runs. Where no constant of the graph holds the size of the
 images, smaller ones will do, as long as every tap of every convolution still meets a place of its map: then every stored
-number still counts in the output (`smaller.py`); and one image, unless the graph computes images with each other. Depthwise
-convolutions are sums over their taps here. Whatever does not agree that way is compared once more, by copies of both in
-float64 and with images of the example's size; only that decides that a network is another one.
+number still counts in the output (`smaller.py`); and one image, unless the graph computes images with each other. What torch
+is slow at in float64 has a way of its own (`doubles/products.py`). Whatever does not agree that way is compared once more, by
+copies of both in float64 and with images of the example's size; only that decides that a network is another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +26,7 @@ from slimtrain.graph.graph import CONSTANT, Graph, Value
 from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import AFFINE, SwitchableNorm, UniversalNorm
+from slimtrain.tracing.doubles import products
 from slimtrain.tracing.exported import inputs_of
 from slimtrain.tracing.outputs import tensors_of
 from slimtrain.tracing.smaller import smaller
@@ -207,8 +207,8 @@ def _copied(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
 
 class Stored(TorchFunctionMode):
     """Within the block every operator gets the floating-point parameters and buffers of `module` as `number`s: the module
-    runs in them without holding them. Of parameters that are all zeros it gets `OPEN`. Depthwise convolutions are computed by
-    `depthwise`."""
+    runs in them without holding them. Of parameters that are all zeros it gets `OPEN`. What `products` is quick at it computes
+    from weights as they are stored."""
 
     def __init__(self, module: nn.Module, number: torch.dtype) -> None:
         super().__init__()
@@ -219,11 +219,18 @@ class Stored(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is DTYPE and id(args[0]) in self.stored:
             return self.number
-        if func not in DESCRIBING:
-            args, kwargs = self._converted(args), self._converted(kwargs)
-        if func is torch.conv2d and not kwargs and is_depthwise(*args):
-            return depthwise(*args)
-        return func(*args, **(kwargs or {}))
+        if func in DESCRIBING:
+            return func(*args, **(kwargs or {}))
+        if func in PRODUCTS and not kwargs:
+            x, weight, *others = args
+            x, others = self._converted(x), self._converted(others)
+            if id(weight) not in self.stored or id(weight) in self.zeros:
+                weight = self._converted(weight)
+            compute = products.quick(x, weight, *others)
+            if compute is not None:
+                return compute(x, weight, *others)
+            args = (x, weight, *others)
+        return func(*self._converted(args), **self._converted(kwargs or {}))
 
     def _converted(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
@@ -233,41 +240,6 @@ class Stored(TorchFunctionMode):
         if isinstance(argument, list | tuple):
             return type(argument)(map(self._converted, argument)) if type(argument) in (list, tuple) else argument
         return {name: self._converted(value) for name, value in argument.items()} if isinstance(argument, dict) else argument
-
-
-def is_depthwise(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, *rest: Any
-) -> bool:
-    """Whether a convolution, as its arguments are given in turn, is one in float64 with one input and one output for every of
-    its several groups."""
-    groups = rest[0] if rest else 1
-    if groups == 1 or not weight.dtype == x.dtype == torch.float64 or x.ndim != 4 or weight.shape[1] != 1:
-        return False
-    pairs = all(isinstance(size, tuple | list) and len(size) == 2 for size in (stride, padding, dilation))
-    return bool(pairs and groups == x.shape[1] == weight.shape[0])
-
-
-def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, *groups: Any
-) -> Tensor:
-    """A depthwise convolution as the sum over its taps: x [N, C, H, W], weight [C, 1, h, w]. In float64 torch computes channel
-    after channel, which takes five times as long."""
-    (down, along), (above, beside), (rows, columns) = stride, padding, dilation
-    if above or beside:
-        x = F.pad(x, (beside, beside, above, above))
-    x, channels, (high, wide) = x.contiguous(), len(weight), weight.shape[2:]
-    height = (x.shape[2] - rows * (high - 1) - 1) // down + 1
-    width = (x.shape[3] - columns * (wide - 1) - 1) // along + 1
-    taps = weight.reshape(channels, high * wide).t().reshape(high, wide, channels, 1, 1).contiguous()
-    result = x.new_zeros(len(x), channels, height, width)
-    if bias is not None:
-        result += bias[:, None, None]
-    for row in range(high):
-        for column in range(wide):
-            begin, left = row * rows, column * columns
-            met = x[:, :, begin : begin + down * (height - 1) + 1 : down, left : left + along * (width - 1) + 1 : along]
-            result.addcmul_(met, taps[row, column])
-    return result
 
 
 def zeros_of(module: nn.Module) -> list[nn.Parameter]:
@@ -286,6 +258,7 @@ def _is_zero(tensor: Tensor) -> bool:
     return tensor.numel() > 0 and not tensor[(0,) * tensor.ndim] and not tensor.any()
 
 
+PRODUCTS = (torch.conv2d, nn.functional.linear)
 DTYPE: Callable[..., Any] = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 # What is asked of a tensor without reading its numbers.
 DESCRIBING: frozenset[Any] = frozenset(

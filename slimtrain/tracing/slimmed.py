@@ -27,6 +27,8 @@ from slimtrain.tracing.equality import check_equal
 from slimtrain.tracing.exported import exported_program, uncollected
 from slimtrain.tracing.reading import Traced, read_program
 
+BLOCK = 2**18  # numbers of a tensor that are put in order at a time, near the processor
+
 
 def trace(module: nn.Module, example: Tensor | Sequence[Tensor]) -> Traced:
     """The graph of `module` for images like `example` [N, C, H, W] (or several inputs), and what its parameters hold.
@@ -145,7 +147,7 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
     result = {}
     sources: dict[Pieces, Tensor | None] = {}
     for parameter in graph.parameters:
-        given = tensor = tensors[parameter.name]
+        moved = {}
         for dim, extent in enumerate(groups.dims[Value(parameter.node)]):
             if not isinstance(extent, Pieces):
                 continue
@@ -154,8 +156,27 @@ def ordered(graph: Graph, groups: Groups, tensors: Mapping[str, Tensor], order: 
                 sources[extent] = None if source is None else torch.from_numpy(source)
             index = sources[extent]
             if index is not None:
-                tensor = tensor.index_select(dim, index)
-        result[parameter.name] = tensor.clone() if tensor is given else tensor
+                moved[dim] = index
+        result[parameter.name] = _permuted(tensors[parameter.name], moved)
+    return result
+
+
+def _permuted(tensor: Tensor, sources: Mapping[int, Tensor]) -> Tensor:
+    """`tensor` in memory of its own, of every dimension in `sources` what they say, in turn. Where the rows change places too,
+    some of them at a time do so: the system hands out memory page by page, and a whole tensor that nobody keeps would take
+    longer than all else."""
+    if 0 not in sources or len(sources) == 1:
+        for dim, source in sources.items():
+            tensor = tensor.index_select(dim, source)
+        return tensor if sources else tensor.clone()
+    (_, rows), *between, (last, source) = sources.items()
+    result = tensor.new_empty(tensor.shape)
+    count = max(1, BLOCK * len(tensor) // max(tensor.numel(), 1))
+    for start in range(0, len(tensor), count):
+        part = tensor.index_select(0, rows[start : start + count])
+        for dim, of_dim in between:
+            part = part.index_select(dim, of_dim)
+        torch.index_select(part, last, source, out=result[start : start + count])
     return result
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.tracing import equality, slimmed
+from slimtrain.tracing.doubles import products
 from slimtrain.tracing.equality import NotEqualError, check_equal
 from slimtrain.tracing.slimmed import make_slimmable, trace
 from slimtrain.tracing.smaller import smaller
@@ -220,50 +221,76 @@ def test_a_wrong_permutation_is_refused_at_making(name: str, monkeypatch: pytest
         make_slimmable(network(name), images(2))
 
 
-@pytest.mark.parametrize(
-    ("kernel", "how"),
-    [
-        (3, {"padding": 1}),
-        (3, {"stride": 2}),
-        ((5, 1), {"padding": (2, 0), "stride": (1, 3)}),
-        ((2, 4), {"padding": (0, 3), "dilation": (3, 1)}),
-        (1, {"bias": False}),
-        (7, {"padding": 3, "stride": 4, "dilation": 2, "bias": False}),
-    ],
-)
-def test_depthwise_convolutions_by_taps_are_torch_s(kernel: Any, how: dict[str, Any]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Conv2d(6, 6, kernel, groups=6, **how).double()
-    x = torch.randn(2, 6, 17, 14, generator=generator, dtype=torch.float64)
-    for batch in (x, x.to(memory_format=torch.channels_last)):
-        given: Any = (batch, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-        assert equality.is_depthwise(*given)
-        with torch.no_grad():
-            torch.testing.assert_close(equality.depthwise(*given), torch.conv2d(*given), rtol=1e-12, atol=1e-12)
-
-
-def test_other_convolutions_are_left_to_torch() -> None:
-    x, pair = torch.zeros(1, 6, 8, 8, dtype=torch.float64), ((1, 1), (0, 0), (1, 1))
-    whole, twice, some = (torch.zeros(shape, dtype=torch.float64) for shape in ((6, 6, 3, 3), (12, 1, 3, 3), (6, 2, 3, 3)))
-    assert not equality.is_depthwise(x, whole, None, *pair, 1) and not equality.is_depthwise(x, whole)
-    assert not equality.is_depthwise(x, twice, None, *pair, 6) and not equality.is_depthwise(x, some, None, *pair, 3)
-    one = twice[:6]
-    assert equality.is_depthwise(x, one, None, *pair, 6)
-    assert not equality.is_depthwise(x, one, None, (1, 1), "same", (1, 1), 6)
-    assert not equality.is_depthwise(x.float(), one.float(), None, *pair, 6)
-    assert not equality.is_depthwise(x[0], one, None, *pair, 6)
-
-
 @pytest.mark.parametrize("how", [{"padding": 2, "dilation": 2}, {"padding": 1, "padding_mode": "circular"}])
-def test_a_depthwise_convolution_that_goes_another_way_is_noticed(how: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["depthwise", "few places"])
+def test_a_convolution_that_goes_another_way_is_noticed(kind: str, how: dict[str, Any]) -> None:
+    """One of those that torch does not compute: over a map of 8 by 8 channel by channel, or of 4 by 4 with a large weight."""
+    groups, side = (8, 8) if kind == "depthwise" else (1, 4)
+
     def network(**how: Any) -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8, **how), nn.Flatten(), nn.Linear(8 * 64, 5))
+        wide = 8 if groups > 1 else 96
+        convolution = nn.Conv2d(wide, wide, 3, groups=groups, **how)
+        return nn.Sequential(nn.Conv2d(3, wide, 1), convolution, nn.Flatten(), nn.Linear(wide * side**2, 5))
 
-    example = torch.zeros(2, 3, 8, 8)
+    example = torch.zeros(2, 3, side, side)
     slimmable = make_slimmable(network(padding=1), example)
     with pytest.raises(NotEqualError, match="differs"):
         check_equal(slimmable, network(**how), example)
+
+
+class Wide(nn.Module):
+    """Large weights on maps of 2 by 2 and on one row, which the proof multiplies block by block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.wide, self.head = nn.Conv2d(3, 96, 1), nn.Conv2d(96, 320, 3, padding=1), nn.Linear(320, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.wide(self.stem(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What torch did not compute."""
+    seen: list[str] = []
+    original = products.quick
+
+    def noting(*given: Any) -> Any:
+        compute = original(*given)
+        seen.append(getattr(compute, "__name__", "torch"))
+        return compute
+
+    monkeypatch.setattr(products, "quick", noting)
+    return seen
+
+
+def test_every_number_of_a_large_weight_counts(quick: list[str], sizes: list[tuple[int, ...]]) -> None:
+    module, example = Wide(), torch.zeros(2, 3, 2, 2)
+    slimmable = make_slimmable(module, example)
+    assert quick == ["torch", "convolution", "linear"] * 2 and len(sizes) == 1
+    with torch.no_grad():
+        for name in ("wide.weight", "wide.bias", "head.weight", "head.bias"):
+            tensor = weights(slimmable)[name].view(-1)
+            for place in (0, tensor.numel() // 2, tensor.numel() - 1):
+                before = float(tensor[place])
+                tensor[place] += 0.1
+                with pytest.raises(NotEqualError, match="differs"):
+                    check_equal(slimmable, module, example)
+                tensor[place] = before
+    check_equal(slimmable, module, example)
+
+
+@pytest.mark.parametrize("entry", ["stride", "padding", "dilation"])
+def test_another_stride_padding_or_dilation_is_noticed(entry: str) -> None:
+    """The module has another stride, padding or dilation; both average a map of some size, whose shape says nothing."""
+    module, example = Wide(), torch.zeros(2, 3, 4, 4)
+    slimmable = make_slimmable(module, example)
+    other = copy.deepcopy(module)
+    setattr(other.wide, entry, (2, 2))
+    with pytest.raises(NotEqualError, match="differs"):
+        check_equal(slimmable, other, example)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
