@@ -263,7 +263,7 @@ class Job:
     def _wrong_weight(self, model: onnx.ModelProto, plan: ChannelPlan) -> str:
         """What is wrong with the weights that an fp32 model stores, in words."""
         network = self.checkpoint.network
-        return wrong_weight(model, network.spec.graph, stored_tensors(network, plan))
+        return wrong_weight(model, network.spec.sizing(plan, self.preprocessing.image_size), stored_tensors(network, plan))
 
     def _held_back(self) -> Images:
         """Some of the images that int8 is made on, which move channels that noise does not; none without them."""

@@ -132,7 +132,7 @@ class OpenDetector:
     @cached_property
     def verifying(self) -> DetectorVerifying:
         """What proves its files."""
-        return DetectorVerifying(self.doubled.dense, self.settings, self.entry, self.image_size)
+        return DetectorVerifying(self.doubled.dense, self.doubled.whole, self.settings, self.entry, self.image_size)
 
     @cached_property
     def doubled(self) -> Doubled:

@@ -15,6 +15,7 @@ from slimexport.detector_proof.plugin import NOT_RUN
 from slimexport.detector_proof.proof import LEAST_COSINE, at_once
 from slimexport.detectors.form import TRT
 from slimexport.detectors.kinds import near_equals_of, prove_detector
+from slimexport.onnx_files.layer_proof.exact_weights import wrong_weight
 from slimexport.onnx_files.parts.writing import PartsRecorded
 from slimexport.onnx_files.runner import TWIN, onnx_runner
 from slimexport.target.arrays import Array
@@ -32,6 +33,7 @@ from slimexport.target.verification import FAILED, IN_PART, PASSED, Verification
 from slimtrain.base.image_size import ImageSize
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.detector import DetectorSettings
+from slimtrain.slimmable.graph_dense import stored_tensors
 from slimtrain.slimmable.network import SlimmableNetwork
 
 NOTHING = "nothing is detected on the probe images: what chooses detections was seen on drawn values alone"
@@ -39,9 +41,11 @@ NOTHING = "nothing is detected on the probe images: what chooses detections was 
 
 @dataclass
 class DetectorVerifying:
-    """The proof of a detector's files. `network`: the dense slimmable detector in float64."""
+    """The proof of a detector's files. `network`: the dense slimmable detector in float64; `whole`: the same from images to
+    boxes, as files are."""
 
     network: SlimmableNetwork
+    whole: SlimmableNetwork
     settings: DetectorSettings
     entry: DetectorEntry
     image_size: ImageSize
@@ -67,7 +71,7 @@ class DetectorVerifying:
             return self._of_fewer_bits(
                 path, precision, plan, probes, recorded, probes.images[:0] if others is None else others
             )
-        parts = self._parts(onnx.load(path), plan, probes, precision)
+        parts = self._exact_parts(onnx.load(path), plan, probes)
         check = self._staged(precision, parts, probes)
         if self.entry.nms == TRT and parts.right:
             return replace(check, status=IN_PART, reason=NOT_RUN)
@@ -114,10 +118,18 @@ class DetectorVerifying:
         own = recorded.bases
         if any(all(map(operator.is_, own, other)) for other in self.right):
             return ""
-        base = self._parts(recorded.base, plan, probes, EXACT)
+        base = self._exact_parts(recorded.base, plan, probes)
         if base.right:
             self.right = [*(other for other in self.right[-1:]), own]
         return base.fault
+
+    def _exact_parts(self, model: onnx.ModelProto, plan: ChannelPlan, probes: Probes) -> Parts:
+        """Those of an fp32 model, whose stored numbers are the checkpoint's, too: also those that no image shows."""
+        parts = self._parts(model, plan, probes, EXACT)
+        wrong = wrong_weight(model, self.whole.spec.sizing(plan, self.image_size), stored_tensors(self.whole, plan))
+        if wrong:
+            parts.refuse(wrong)
+        return parts
 
     def _parts(self, model: onnx.ModelProto, plan: ChannelPlan, probes: Probes, precision: str) -> Parts:
         rest = self.network, plan, self.settings, self.image_size, probes.images, precision, self.entry.nms

@@ -44,7 +44,8 @@ def written(network: str) -> onnx.ModelProto:
 
 def wrong(network: str, model: onnx.ModelProto) -> str:
     checkpoint = opened(network)
-    return wrong_weight(model, checkpoint.spec.graph, stored_tensors(checkpoint.network, checkpoint.spec.plans[0]))
+    plan = checkpoint.spec.plans[0]
+    return wrong_weight(model, checkpoint.spec.sizing(plan, SIZE), stored_tensors(checkpoint.network, plan))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -71,28 +72,41 @@ class Network(nn.Module):
         super().__init__()
         self.first = nn.BatchNorm2d(3)  # which no layer takes in
         self.narrow = nn.Sequential(nn.Conv2d(3, 6, 3, bias=True), nn.BatchNorm2d(6, affine=False))
-        self.wide = nn.Sequential(nn.ConvTranspose2d(6, 6, 2, bias=False), nn.BatchNorm2d(6))
+        self.wide = nn.Sequential(nn.ConvTranspose2d(6, 6, 2, groups=2, bias=False), nn.BatchNorm2d(6))
         self.shared = nn.Conv2d(6, 6, 1)
         self.computed = nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1))
+        self.groups = nn.GroupNorm(2, 6)
         self.rows = nn.Linear(6, 6)
         self.head = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.computed(self.shared(torch.relu(self.shared(self.wide(self.narrow(self.first(x)))))))
+        x = self.groups(x)
         return self.head(self.rows(x.flatten(2).transpose(1, 2)).mean(1))
 
 
 def test_layers_that_files_have_in_another_form_are_right_too() -> None:
-    """Turned, shared, computed and norms that nothing takes in: of what is compared, everything is seen."""
+    """Turned, transposed, shared, computed, of groups, and norms that nothing takes in: everything is seen."""
     sizing, tensors = traced(randomized(Network()).eval(), (3, SIZE, SIZE))
-    model, graph = write_graph(sizing, tensors), sizing.graph
-    assert wrong_weight(model, graph, tensors) == ""
-    for name in ("first.weight", "first.running_var", "narrow.0.weight", "narrow.0.bias", "rows.weight", "head.0.bias"):
+    model = write_graph(sizing, tensors)
+    assert wrong_weight(model, sizing, tensors) == ""
+    names = [tensor.name for tensor in model.graph.initializer if not tensor.name.startswith("constant.")]
+    expected = {
+        "first.running_var",
+        "narrow.0.bias",
+        "wide.0.weight",
+        "shared.weight",
+        "rows.weight",
+        "groups.weight",
+        "head.0.bias",
+    }
+    assert expected < set(names) and sum(name.startswith("computed.parametrizations") for name in names) == 1
+    for name in names:
 
         def negated(flat: np.ndarray) -> None:
             flat[0] = -flat[0] - 0.001
 
-        assert wrong_weight(changed(model, name, negated), graph, tensors), name
+        assert wrong_weight(changed(model, name, negated), sizing, tensors), name
 
 
 def test_an_export_refuses_a_weight_whose_sign_no_image_shows(tmp_path: Path) -> None:
