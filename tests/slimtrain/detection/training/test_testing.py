@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,12 +115,14 @@ def test_what_is_detected_in_the_padding_is_none_and_boxes_end_with_the_image(ki
     shown = {"masks": torch.ones(1, 3, 28, 28)} if kind == MASK else {"keypoints": torch.ones(1, 3, 2, 3)}
     given = {"boxes": boxes, "scores": torch.ones(1, 3), "labels": torch.tensor([[1, 2, 3]]), "count": torch.tensor([3])}
     detected = testing.detected(given | shown, 0, targets, torch.tensor([2.0, 2.0]))
-    assert detected.boxes.tolist() == [[5, 5, 15, 15], [30, 20, 40, 30]] and list(detected.labels) == [1, 2]
+    assert np.asarray(detected.boxes).tolist() == [[5, 5, 15, 15], [30, 20, 40, 30]]
+    assert np.asarray(detected.labels).tolist() == [1, 2]
     if kind == MASK:
-        assert detected.masks is not None and detected.masks.shape == (2, 30, 40)
-        assert detected.masks[1, 21:, 31:].all() and not detected.masks[1, :19].any() and not detected.masks[1, :, :29].any()
+        masks = np.asarray(detected.masks)
+        assert masks.shape == (2, 30, 40)
+        assert masks[1, 21:, 31:].all() and not masks[1, :19].any() and not masks[1, :, :29].any()
     else:
-        assert detected.keypoints is not None and len(detected.keypoints) == 2
+        assert np.asarray(detected.keypoints).shape == (2, 2, 3)
 
 
 def filled(boxes: torch.Tensor) -> torch.Tensor:
