@@ -60,6 +60,7 @@ class Prepared:
 
     pixels: Images
     scale: tuple[float, float]
+    size: tuple[int, int]
 
 
 def predict(
@@ -91,17 +92,17 @@ def predict(
                     given = network(photograph.pixels)
                     times.append(1e3 * (time.perf_counter() - began))
                 took = median(times)
-                predictions.append(_prediction(str(image), artifact, took, given, manifest, photograph.scale))
+                predictions.append(_prediction(str(image), artifact, took, given, manifest, photograph))
     return [prediction for predictions in by_image for prediction in predictions]
 
 
 def _prediction(
-    image: str, artifact: Artifact, latency_ms: float, given: Any, manifest: Manifest, scale: tuple[float, float]
+    image: str, artifact: Artifact, latency_ms: float, given: Any, manifest: Manifest, photograph: Prepared
 ) -> Prediction:
     """What a file `given` of an image says. BundleError where that is not what the manifest says of it."""
     names = manifest.output.class_names
     if manifest.detector is not None:
-        objects = objects_of(given, artifact.file, manifest.detector, scale, names)
+        objects = objects_of(given, artifact.file, manifest.detector, photograph.scale, photograph.size, names)
         return Prediction(image, artifact, latency_ms, (), objects)
     if np.shape(given) != (1, manifest.output.classes):
         shape = quoted(list(np.shape(given)))
@@ -155,7 +156,7 @@ def prepare(path: Path, entry: Input) -> Prepared:
         image = open_image(path, preprocessing.exif_orientation, preprocessing.channels)
         height, width = sides(preprocessing.image_size)
         across, down = fitting(image.size, (width, height))
-        return Prepared(preprocessing.prepare(image)[None], (across / image.width, down / image.height))
+        return Prepared(preprocessing.prepare(image)[None], (across / image.width, down / image.height), image.size)
     except (UserError, ModuleNotFoundError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file

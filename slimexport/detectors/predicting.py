@@ -33,16 +33,23 @@ class FoundObject:
 
 
 def objects_of(
-    given: Any, file: str, detector: DetectorEntry, scale: tuple[float, float], class_names: Sequence[str] | None
+    given: Any,
+    file: str,
+    detector: DetectorEntry,
+    scale: tuple[float, float],
+    size: tuple[int, int],
+    class_names: Sequence[str] | None,
 ) -> tuple[FoundObject, ...]:
-    """What a file gave for one image, the surest first. `scale`: width and height of what it was given over the photograph's.
-    BundleError where it gives no detections of one image."""
+    """What a file gave for one image, the surest first. `scale`: width and height of what it was given over `size`, the
+    photograph's. Boxes end where the photograph does, and what lies beside it, in the padding, is none. BundleError where it
+    gives no detections of one image."""
     rows = _rows(given, file, detector)
     across, down = scale
-    boxes = np.asarray(rows["boxes"], np.float64) / (across, down, across, down)
+    boxes = np.clip(np.asarray(rows["boxes"], np.float64) / (across, down, across, down), 0, (*size, *size))
+    there = (boxes[:, :2] < boxes[:, 2:]).all(1)
     return tuple(
         FoundObject(int(label), class_names[int(label) - 1] if class_names else None, float(score), tuple(map(float, box)))
-        for box, score, label in zip(boxes, rows["scores"], rows["labels"], strict=True)
+        for box, score, label in zip(boxes[there], rows["scores"][there], rows["labels"][there], strict=True)
     )
 
 

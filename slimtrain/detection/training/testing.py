@@ -131,19 +131,24 @@ def sigmas_of(settings: DetectorSettings) -> list[float] | None:
 
 
 def detected(given: Mapping[str, Tensor], number: int, targets: Targets, scale: Tensor) -> Detected:
-    """What is detected of an image, in the size of its `targets`: `scale` are its height and width over these."""
+    """What is detected of an image, in the size of its `targets`: `scale` are its height and width over these. As
+    torchvision's, boxes end where the image does, and what lies in its padding alone is none."""
     count = int(given["count"][number])
     down, across = scale.tolist()
-    boxes = given["boxes"][number, :count].double() / torch.tensor([across, down, across, down])
+    whole = given["boxes"][number, :count].double() / torch.tensor([across, down, across, down])
+    sides = torch.tensor([targets.width, targets.height] * 2, dtype=whole.dtype)
+    boxes = whole.clamp(min=0).minimum(sides)
+    there = (boxes[:, :2] < boxes[:, 2:]).all(1)
     masks = keypoints = None
     if "masks" in given:
-        own = given["masks"][number, :count, None].float()
-        masks = paste_masks_in_image(own, boxes.float(), (targets.height, targets.width))[:, 0] > MASKED
+        own = given["masks"][number, :count, None].float()[there]
+        # masks fill the whole boxes, of which what lies in the image counts
+        masks = paste_masks_in_image(own, whole[there].float(), (targets.height, targets.width))[:, 0] > MASKED
     if "keypoints" in given:
-        keypoints = given["keypoints"][number, :count].double() / torch.tensor([across, down, 1.0])
-    scores, labels = (given[name][number, :count].numpy() for name in ("scores", "labels"))
+        keypoints = given["keypoints"][number, :count][there].double() / torch.tensor([across, down, 1.0])
+    scores, labels = (given[name][number, :count][there].numpy() for name in ("scores", "labels"))
     return Detected(
-        boxes.numpy(),
+        boxes[there].numpy(),
         scores,
         labels,
         None if masks is None else masks.numpy(),

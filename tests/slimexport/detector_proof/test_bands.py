@@ -51,6 +51,13 @@ def test_no_convolution_sees_more_rows_than_there_is_room_for(monkeypatch: pytes
     assert seen == [7] * 8
 
 
+def test_of_no_region_there_is_nothing_to_compute() -> None:
+    """As of a head where nothing is detected."""
+    x, weight = torch.zeros(0, 4, 14, 14, dtype=torch.float64), torch.zeros(6, 4, 3, 3, dtype=torch.float64)
+    with InBands():
+        assert torch.conv2d(x, weight, None, 1, 1).shape == (0, 6, 14, 14)
+
+
 def test_other_numbers_are_left_as_they_are() -> None:
     x, weight = torch.randn(1, 4, 40, 10), torch.randn(4, 4, 3, 3)
     with InBands():

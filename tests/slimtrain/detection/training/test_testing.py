@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from slimtrain.detection.fixed.detector import detector_of
 from slimtrain.detection.fixed.proposals import Proposals
 from slimtrain.detection.making import slimmable_detector
 from slimtrain.detection.training import testing
-from slimtrain.models.detector import MASK, RETINA
+from slimtrain.models.detector import KEYPOINT, MASK, RETINA
 from slimtrain.training.distributed import Processes
 from tests.support.slimtrain_processes import alone, in_processes
 from tests.support.trained_detectors import CLASSES, SIZE, drawn_batch, drawn_images, quick_detector, quick_settings
@@ -104,6 +105,24 @@ def test_masks_are_pasted_where_their_boxes_are(monkeypatch: pytest.MonkeyPatch)
     masks = result.precisions["masks"]
     assert masks.ap50 == 1.0 and masks.ap is not None and masks.ap > 0.6, "edges lie within a pixel"
     assert result.figures["ap_masks"] == masks.ap and result.columns["mask AP50"] == "1.000"
+
+
+@pytest.mark.parametrize("kind", [MASK, KEYPOINT])
+def test_what_is_detected_in_the_padding_is_none_and_boxes_end_with_the_image(kind: str) -> None:
+    """Of an image of 40 x 30, twice as large in the batch: one detection within, one across its edge, one beside it."""
+    targets = replace(drawn_batch([0]).targets[0], height=30, width=40)
+    boxes = torch.tensor([[[10.0, 10, 30, 30], [60, 40, 100, 80], [90, 2, 120, 20]]])
+    shown = {"masks": torch.ones(1, 3, 28, 28)} if kind == MASK else {"keypoints": torch.ones(1, 3, 2, 3)}
+    given = {"boxes": boxes, "scores": torch.ones(1, 3), "labels": torch.tensor([[1, 2, 3]]), "count": torch.tensor([3])}
+    detected = testing.detected(given | shown, 0, targets, torch.tensor([2.0, 2.0]))
+    assert np.asarray(detected.boxes).tolist() == [[5, 5, 15, 15], [30, 20, 40, 30]]
+    assert np.asarray(detected.labels).tolist() == [1, 2]
+    if kind == MASK:
+        masks = np.asarray(detected.masks)
+        assert masks.shape == (2, 30, 40)
+        assert masks[1, 21:, 31:].all() and not masks[1, :19].any() and not masks[1, :, :29].any()
+    else:
+        assert np.asarray(detected.keypoints).shape == (2, 2, 3)
 
 
 def filled(boxes: torch.Tensor) -> torch.Tensor:
