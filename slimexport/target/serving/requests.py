@@ -46,7 +46,7 @@ class Pending(Future["Answer"]):
             self.set_exception(error)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """`images` [N, ...] to be computed together by `due_s`, of the clock that `submitted_s` is of. `single`: one image that
     came without a batch dimension, whose answer has none either. `trial`: it is served though it seems to come too late."""
