@@ -305,16 +305,15 @@ def test_channels_in_another_order_are_noticed(name: str) -> None:
 
 
 class Noting(Convolutions):
-    """It notes what it computes in a dictionary, which it has under two names."""
+    """It notes what it computes in a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
         self.notes: dict[str, Tensor] = {}
-        self.same = self.notes
 
     def forward(self, x: Tensor) -> Tensor:
         self.notes["x"] = super().forward(x)
-        return self.same["x"]
+        return self.notes["x"]
 
 
 def test_an_empty_dictionary_of_the_module_stays_empty(sizes: list[tuple[int, ...]]) -> None:
