@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -201,7 +202,9 @@ def _copied(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
     """A copy of `module`, in which `shared` tensors are its own: what its forward pass keeps is none of the user's concern."""
     values = [value for part in module.modules() for value in vars(part).values()]
     kept = [value for value in values if isinstance(value, Tensor) and value.grad_fn is not None]  # of an earlier pass
-    memo = {id(tensor): tensor for tensor in shared} | {id(tensor): tensor.detach() for tensor in kept}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared} | {id(tensor): tensor.detach() for tensor in kept}
+    # Ten of every module, which Python would otherwise take apart one by one.
+    memo |= {id(value): type(value)() for value in values if type(value) in (dict, OrderedDict) and not value}
     return copy.deepcopy(module, memo)
 
 

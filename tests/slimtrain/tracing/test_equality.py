@@ -304,6 +304,26 @@ def test_channels_in_another_order_are_noticed(name: str) -> None:
         check_equal(slimmable, module, images(2))
 
 
+class Noting(Convolutions):
+    """It notes what it computes in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.notes["x"] = super().forward(x)
+        return self.notes["x"]
+
+
+def test_an_empty_dictionary_of_the_module_stays_empty(sizes: list[tuple[int, ...]]) -> None:
+    module = Noting()
+    slimmable = make_slimmable(module, EXAMPLE, check=False)
+    module.notes.clear()
+    check_equal(slimmable, module, EXAMPLE)
+    assert not module.notes and sizes == [(1, 3, 64, 64)]
+
+
 def test_nothing_of_the_module_or_the_network_changes() -> None:
     module = Convolutions().train()
     module.wide.eval()

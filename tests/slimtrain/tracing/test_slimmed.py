@@ -44,6 +44,15 @@ def test_at_its_widest_it_is_the_module(pair: tuple[nn.Module, SlimmableNetwork]
             assert relative(ours, theirs) < 1e-10
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_put_in_order_some_rows_at_a_time_are_those_put_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_slimmable(network(name), images(2), check=False).state_dict()
+    monkeypatch.setattr(slimmed, "BLOCK", 100)
+    parts = make_slimmable(network(name), images(2), check=False).state_dict()
+    assert any(tensor.numel() > 100 for tensor in parts.values())
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in parts.items())
+
+
 def test_a_dense_network_computes_what_the_slimmable_one_does(pair: tuple[nn.Module, SlimmableNetwork]) -> None:
     _, slimmable = pair
     plan = slimmable.plan(0.5)
