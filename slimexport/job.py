@@ -17,7 +17,6 @@ import onnx
 import torch
 from torch import nn
 
-from slimexport.detector_proof.bands import InBands
 from slimexport.onnx_files.calibration import Calibration
 from slimexport.onnx_files.graph_writer import INPUT, write_graph
 from slimexport.onnx_files.layer_proof.exact_weights import wrong_weight
@@ -31,6 +30,7 @@ from slimexport.onnx_files.writers import WRITERS, Original
 from slimexport.probes.choosing import most_exact
 from slimexport.probes.large import batches_of
 from slimexport.probes.reach import of_all_images, watching
+from slimexport.references.bands import InBands
 from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest, Source

@@ -55,6 +55,7 @@ FLOORS = (
     "slimexport/target/serving/ray_app",
     "slimexport/serving",
     "slimexport/target/serving/triton",
+    "slimexport/references",
     "slimexport/onnx_files/operators",
     "slimexport/onnx_files",
     "slimexport/onnx_files/parts",

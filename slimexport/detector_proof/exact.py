@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimexport.detector_proof.bands import InBands
+from slimexport.references.bands import InBands
 from slimexport.target.arrays import Array
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.detection.dense import drawn_regions

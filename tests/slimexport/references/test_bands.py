@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from slimexport.detector_proof import bands as module
-from slimexport.detector_proof.bands import InBands
+from slimexport.references import bands as module
+from slimexport.references.bands import InBands
 
 SETTINGS = [
     {},
