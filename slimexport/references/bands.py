@@ -44,8 +44,8 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     kernel = weight.shape[2:]
-    plain = isinstance(padding, str) or x.ndim != 4 or x.dtype != torch.float64 or x.device.type != "cpu"
-    if plain or kernel.numel() == 1 or not x.numel():  # of no region there is nothing to divide
+    other = x.ndim != 4 or x.dtype != torch.float64 or x.device.type != "cpu" or not x.numel()  # of no region
+    if isinstance(padding, str) or other or kernel.numel() == 1:
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     steps, pads, spread = _two(stride), _two(padding), _two(dilation)
     reach = [(size - 1) * gap + 1 for size, gap in zip(kernel, spread, strict=True)]
