@@ -34,7 +34,7 @@ class Books:
         self.counts[outcome] += 1
 
     def ran(self, run: Run, outcome: str, label: str, began_s: float, ended_s: float) -> None:
-        """The requests of a run ended. They are counted when somebody asks, or `settle` is called: no answer waits for that."""
+        """The requests of a run ended. They are counted when somebody asks, or `settle` is called, and no answer waits."""
         self._unsettled.append((run, outcome, label, began_s, ended_s))
 
     def settle(self) -> None:

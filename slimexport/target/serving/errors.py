@@ -68,6 +68,13 @@ def checked_images(image: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
     return np.ascontiguousarray(batch), single
 
 
+def check_counts(**numbers: object) -> None:
+    """UserError unless all are whole numbers, 1 or more."""
+    for what, number in numbers.items():
+        if type(number) is not int or number < 1:
+            raise UserError(f"{what} {number!r}: expected a whole number, 1 or more.")
+
+
 def checked_ms(ms: float, what: str) -> float:
     """RequestError unless they are above 0, up to an hour."""
     if type(ms) is float and 0 < ms <= MOST_MS:

@@ -3,6 +3,8 @@ no table knows. One whose run does not come back is given up, and another takes 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from slimexport.target.serving.scheduling import Run
 from slimtrain.base.process.leaving import leave_behind
 
 LINGER_S = 0.001
+EXIT_S = 10.0  # for a run that an interpreter's end meets
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Lane:
         self._thread = threading.Thread(target=self._work, name="slimexport computes", daemon=True)
 
     def start(self) -> None:
+        atexit.register(self._let_exit)
         self._thread.start()
 
     def wait(self) -> None:
@@ -81,4 +85,15 @@ class Lane:
             while (job := self._next_job(self)) is not None:
                 self._compute(self, job)
         finally:
+            atexit.unregister(self._let_exit)
             self._ended.set()
+
+    def _let_exit(self) -> None:
+        """Of a process that ends while it serves, as by an error where nobody closes the runtime: what runs comes to its end
+        first, as in `end_soon`."""
+        if self.given_up:
+            return
+        self.given_up = True
+        with contextlib.suppress(RuntimeError):  # somebody else woke it
+            self.wake()
+        self._ended.wait(EXIT_S)

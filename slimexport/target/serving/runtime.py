@@ -21,6 +21,7 @@ from types import TracebackType
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.runners import Given
+from slimexport.target.serving import errors
 from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
@@ -102,9 +103,7 @@ class Runtime:
     ) -> None:
         if late not in LATE:
             raise UserError(f"late {late!r}: expected one of {', '.join(LATE)}.")
-        for what, number in (("queue", queue), ("threads", 1 if threads is None else threads)):
-            if type(number) is not int or number < 1:
-                raise UserError(f"{what} {number!r}: expected a whole number, 1 or more.")
+        errors.check_counts(queue=queue, threads=1 if threads is None else threads)
         if hang_s is not None and not (hang_s > 0 and math.isfinite(hang_s)):
             raise UserError(f"hang_s {hang_s!r}: expected seconds above 0.")
         if isinstance(policy, str) and not policy.startswith(f"{FIXED}:"):
@@ -214,12 +213,11 @@ class Runtime:
     def _compute(self, lane: Lane, job: Job) -> None:
         """One run, and its answers. What goes wrong in it is its own requests' error."""
         run, file = job.run, job.file
-        images = tuple(request.images for request in run.requests)
         failure: BaseException | None = None
         outputs: list[Given] = []
         began = time.perf_counter()
         try:
-            given = file(*images)
+            given = file(*[request.images for request in run.requests])
             ended = time.perf_counter()
             outputs = parts(given, self._results, [(request.size, request.single) for request in run.requests])
         except BaseException as error:  # whatever a backend raises: the next run is another one's

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.policy import FIXED, NAMES, POLICIES, Choice, Latencies, Policy, drain, named_policy
+from slimexport.target.serving.policy import FIXED, NAMES, POLICIES, Choice, Policy, drain, named_policy
 from slimexport.target.serving.requests import Request, Waiting
 
 log = logging.getLogger(__name__)

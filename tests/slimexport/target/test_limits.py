@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from slimexport.target.runners import OnnxRuntimeRunner, open_on_cpu
 from slimtrain.base.process.leaving import left_behind
 from tests.support import ROOT
 from tests.support.bundle_helpers import artifact
+from tests.support.interrupts import interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -90,10 +90,10 @@ def test_work_is_stopped_or_left_behind_where_ctrl_c_comes(stops: bool, monkeypa
 
     def work() -> None:
         at_work.append(threading.current_thread())
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt()
         assert (stop if stops else over).wait(60)
 
-    with pytest.raises(KeyboardInterrupt):
+    with interrupts() as interrupt, pytest.raises(KeyboardInterrupt):
         in_time(work, 60, stop.set)
     assert stop.is_set() and (at_work[0] in left_behind()) is not stops
     over.set()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimexport.target.serving.errors import MOST_MS, RequestError, checked_images, checked_ms
+from slimexport.target.serving.errors import MOST_MS, RequestError, check_counts, checked_images, checked_ms
+from slimtrain.base.errors import UserError
 
 SHAPE = (3, 4, 5)
 
@@ -85,3 +86,10 @@ def test_milliseconds_are_a_float_of_python(ms: Any) -> None:
 def test_other_milliseconds_are_refused(ms: Any) -> None:
     with pytest.raises(RequestError, match=r"deadline_ms .* above 0, up to an hour"):
         checked_ms(ms, "deadline_ms")
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.0, True, None, "1"])
+def test_what_is_counted_is_a_whole_number(number: object) -> None:
+    check_counts(queue=1, threads=10**6)
+    with pytest.raises(UserError, match=rf"^threads {number!r}: expected a whole number, 1 or more\.$"):
+        check_counts(queue=1, threads=number)

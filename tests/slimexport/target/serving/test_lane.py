@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import signal
+import subprocess
+import sys
 import threading
+import weakref
 
 import pytest
 
 from slimexport.target.serving import lane as module
 from slimexport.target.serving.lane import Lane
+from tests.support import ROOT
+from tests.support.interrupts import interrupts
 from tests.support.serving_helpers import PATIENCE_S
 
 
@@ -57,22 +62,55 @@ def test_several_wakes_are_one(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.skipif(os.name != "posix", reason="sends this process a signal")
 def test_a_join_that_was_interrupted_takes_no_lane_for_ended() -> None:
     """Of a thread whose join Ctrl-C interrupts, Python 3.12 and older say that it is not alive."""
-    begin, over = threading.Event(), threading.Event()
+    over = threading.Event()
 
     def works(lane: Lane) -> None:
-        assert begin.wait(PATIENCE_S)
-        os.kill(os.getpid(), signal.SIGINT)
         assert over.wait(PATIENCE_S)
 
     working = Lane(works, lambda lane, job: None)
 
     def join() -> None:
-        begin.set()
-        working.join(PATIENCE_S)
+        interrupt()
+        working.join()
 
     working.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupts() as interrupt, pytest.raises(KeyboardInterrupt):
         join()
     assert not working.join(0)
     over.set()
     assert working.join(PATIENCE_S)
+
+
+SCRIPT = """
+import atexit, threading
+from slimexport.target.serving.lane import Lane
+
+begun, ending = threading.Event(), threading.Event()
+
+def compute(lane, job):
+    begun.set()
+    assert ending.wait(60)
+    print("came to its end")
+
+lane = Lane(lambda lane: None if lane.given_up else "a job", compute)
+lane.start()
+assert begun.wait(60)
+atexit.register(ending.set)  # before what the lane registered is called
+raise SystemExit(7)
+"""
+
+
+def test_what_runs_comes_to_its_end_before_the_interpreter_does() -> None:
+    """Where nobody closes the runtime; a library's thread that comes back later crashes the process."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.returncode) == ("came to its end\n", 7), done.stderr
+
+
+def test_a_lane_that_ended_is_not_kept() -> None:
+    ended = Lane(lambda lane: None, lambda lane, job: None)
+    ended.start()
+    assert ended.join(PATIENCE_S)
+    there = weakref.ref(ended)
+    del ended
+    gc.collect()
+    assert there() is None
