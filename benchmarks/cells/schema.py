@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from benchmarks.cells.cell import INTERRUPTED, MEASURED, NOT_MEASURED, Result
+from benchmarks.cells.shares import key_of
 from slimexport.target.records import Count, EntryError, Name, Positive, Record, Share, Within, from_json
 from slimexport.target.tensors import MOST_INPUT
 from slimtrain.base.image_size import ImageSize
@@ -228,6 +229,8 @@ def result_of(line: Mapping[str, Any]) -> Result:
         raise EntryError(f"cell.image_size is {cell.image_size}, expected at most {MOST_INPUT:,} numbers of one input")
     if cell.macs < 1:
         raise EntryError(f"cell.macs is {cell.macs}, expected 1 or more")
+    if cell.accuracy is not None and cell.accuracy.get(key_of(cell.accuracy)) is None:
+        raise EntryError("cell.accuracy has no figure, expected top1 or ap")
     if result.status not in STATUSES:
         raise EntryError(f"status is {result.status[:40]!r}, expected one of {', '.join(STATUSES)}")
     for number, round_ in enumerate(result.rounds):

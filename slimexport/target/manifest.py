@@ -311,15 +311,17 @@ def read_manifest(bundle: str | Path) -> Manifest:
             raise EntryError(f"outputs are called {quoted(names)}, expected {read.output.name!r} first, and names that differ")
         if read.detector is not None:
             read.detector.check([result.name for result in read.results])
-        _check_unique(read)
+        _check_artifacts(read)
         return read
     except EntryError as error:
         raise BundleError(f"{path}: {error}. The manifest was edited or damaged, export again.") from error
 
 
-def _check_unique(manifest: Manifest) -> None:
-    """EntryError where two artifacts are the same one."""
+def _check_artifacts(manifest: Manifest) -> None:
+    """EntryError where two artifacts are the same one, or one's accuracy is none."""
     artifacts = manifest.artifacts
+    if lacking := [a.file for a in artifacts if a.accuracy is not None and a.accuracy.share is None]:
+        raise EntryError(f"the accuracy of {quoted(lacking[0])} has no figure, expected top1 or ap")
     for what, keys in (("", [a.file for a in artifacts]), ("the file of ", [", ".join(a.key) for a in artifacts])):
         if twice := [key for key, times in Counter(keys).items() if times > 1]:
             raise EntryError(f"{what}{quoted(twice[0])} is there twice among the artifacts")

@@ -156,3 +156,13 @@ def test_what_is_wrong_is_told(lines: list[dict[str, Any]], line: int, at: tuple
     with pytest.raises(EntryError) as caught:
         check(content)
     assert said in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("accuracy", [{"images": 360, "data": "digits"}, {"top1": None, "ap50": 0.5}])
+def test_an_accuracy_without_a_figure_is_refused(lines: list[dict[str, Any]], accuracy: dict[str, Any]) -> None:
+    """Widths could not be compared by it."""
+    line = copy.deepcopy(next(line for line in lines if line["kind"] == "cell"))
+    assert result_of(line).cell.accuracy == ACCURACY
+    line["cell"]["accuracy"] = accuracy
+    with pytest.raises(EntryError, match=r"cell\.accuracy has no figure, expected top1 or ap"):
+        result_of(line)

@@ -114,6 +114,7 @@ def test_a_wrong_type_is_told_with_its_key_wherever_it_is(tmp_path: Path) -> Non
         ("channels", [8], "artifacts[0].channels is [8], expected an object"),
         ("verification", None, "artifacts[0].verification is null, expected an object"),
         ("accuracy", {"top1": 1}, "artifacts[0].accuracy.images is missing, expected a whole number"),
+        ("accuracy", {"images": 3, "data": "d"}, "the accuracy of 'net_x0_5.onnx' has no figure, expected top1 or ap"),
         ("name", "x" * 3, ""),
         ("name", ["x" * 300], "expected text"),
     ],
