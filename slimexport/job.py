@@ -280,7 +280,7 @@ class Job:
         more = self.images[:0] if self.more is None else self.more
         tried = steadiness(path, precision, Probes(self.images, expected), more)
         permitted = own_tolerance(row_of(precision), tried.moved, tried.own.probes)
-        return replace(check, own_tolerance=permitted, own_runtime=tried.runtime), tried.own
+        return replace(check, own_tolerance=permitted, own_shares=tried.shares, own_runtime=tried.runtime), tried.own
 
     def _prove(
         self, runner: OnnxRuntimeRunner, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]

@@ -21,6 +21,16 @@ class BatchFigures(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnShares(Record):
+    """What one of the roundings that were tried out did to a file's outputs at the most, as a multiple of what the others did:
+    on average, to one image, and to all images alike."""
+
+    usual: Magnitude
+    of_one: Magnitude
+    in_common: Magnitude
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verification(Record):
     """How a file was proven, or why it was not. `max_rel_error` is the largest difference relative to the largest absolute
     reference logit, `cosine` that of the logits' directions; null where outputs were not finite. Which of `tolerance` and
@@ -31,12 +41,13 @@ class Verification(Record):
     that it does, null: not finite). Of int8 files also what differs between images is held against the reference's: its cosine
     (`difference_cosine`), its size as a multiple (`magnitude`), and how far off is what images have in common (`shift`, of the
     scale). What a file of fewer bits gave when it was proven may be off by `own_tolerance` of its scale elsewhere, where
-    roundings fall otherwise; `own_error` is how far it is off here; where `own_runtime` runs it, it gives the same again. Of
-    the `watched` channels that layers read, `unexercised` are the same everywhere on all probe images, so that what is wrong
-    with them goes unseen: where other images move many of these, the status is `partly`. Of a detector so many `detections`
-    were matched one to one, off by `box_error` pixels and `score_error` at most; `ties` were decided otherwise by
-    near-equals. Of fewer bits all `detections` of the reference are as far `alike` those of the file, 1 where they are the
-    same, and `least_alike` at least; `own_tolerance` and `own_error` are what they may lack of that elsewhere, and do."""
+    roundings fall otherwise, and by little more than `own_shares`; `own_error` is how far it is off here; where `own_runtime`
+    runs it, it gives the same again. Of the `watched` channels that layers read, `unexercised` are the same everywhere on all
+    probe images, so that what is wrong with them goes unseen: where other images move many of these, the status is `partly`.
+    Of a detector so many `detections` were matched one to one, off by `box_error` pixels and `score_error` at most; `ties`
+    were decided otherwise by near-equals. Of fewer bits all `detections` of the reference are as far `alike` those of the
+    file, 1 where they are the same, and `least_alike` at least; `own_tolerance` and `own_error` are what they may lack of that
+    elsewhere, and do."""
 
     status: str
     backend: str | None = None
@@ -59,6 +70,7 @@ class Verification(Record):
     watched: Count | None = None
     own_tolerance: Magnitude | None = None
     own_error: float | None = null_where(lambda check: check.own_tolerance is not None and check.status == FAILED)
+    own_shares: OwnShares | None = None
     own_runtime: str | None = None
     layers: Count | None = None
     worst_layer: str | None = None

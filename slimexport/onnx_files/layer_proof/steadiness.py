@@ -17,28 +17,32 @@ import onnx
 from slimexport.onnx_files.runner import cpu_session, onnx_runner
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
+from slimexport.target.precision import Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all
-from slimexport.target.proof.own_outputs import by_images
+from slimexport.target.proof.own_outputs import Shares, by_images, own_tolerance, shares_of
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.proof.running import outputs_of
 from slimexport.target.reference import Expected, Own, Probes, own_batches
 from slimexport.target.runners import Given, Runner, alone, runs_on_cpu
+from slimexport.target.verification import OwnShares
 
 # What each number of an image is nudged by, of itself: what rounding does to it in the numbers around the file's integers;
 # with float32 around them enough that some values round the other way.
 NUDGES = {"fp16": 2**-11, "bf16": 2**-8, "int8-fp16": 2**-11}
 USUAL_NUDGE = 1e-4
-DRAWS = 2
+DRAWS, DRAWS_OF_SHARES = 2, 6
+MOST_SHARE = 1e6  # of what is recorded: where others move nothing
 SEED = 4
 
 
 @dataclass(frozen=True)
 class Steadiness:
     """A file's `own` outputs; how far, of their scale, roundings `moved` them at the most (infinity where something is not
-    finite); the `runtime` that gives the same ones each time, if it does."""
+    finite), and one of them next to the others (`shares`); the `runtime` that gives the same ones each time, if it does."""
 
     own: Own
     moved: float
+    shares: OwnShares
     runtime: str | None
 
 
@@ -49,7 +53,7 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
     runner = onnx_runner(path, precision)
     given = outputs_of(runner, images, probes.expected, batches)
     own = tuple(Expected(part.name, values, part.places) for part, values in zip(probes.expected, given, strict=True))
-    others = nearly_the_same(path, precision, runner, images, own, batches)
+    others = nearly_the_same(path, precision, runner, images, own, batches, DRAWS_OF_SHARES)
     tried = [[Pair(part.name, values, part.values) for part, values in zip(own, outputs, strict=True)] for outputs in others]
     moved = max(float(np.nan_to_num(compare_all(pairs).max_rel_error, nan=np.inf)) for pairs in tried)
     by_image = tuple(_moved([pairs[place] for pairs in tried], len(images)) for place in range(len(own)))
@@ -57,13 +61,22 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
     if runtime is not None:
         again = outputs_of(onnx_runner(path, precision), images, own, batches)
         runtime = runtime if all(map(np.array_equal, again, given)) else None
-    return Steadiness(Own(images, len(probes.images), own, by_image), moved, runtime)
+    kept = Own(images, len(probes.images), own, by_image)
+    shares = _shares(tried, len(images), row_of(precision), own_tolerance(row_of(precision), moved, kept.probes))
+    return Steadiness(kept, moved, shares, runtime)
 
 
 def nearly_the_same(
-    path: Path, precision: str, runner: Runner, images: Array, like: Sequence[Expected], batches: Sequence[Array]
+    path: Path,
+    precision: str,
+    runner: Runner,
+    images: Array,
+    like: Sequence[Expected],
+    batches: Sequence[Array],
+    draws: int = DRAWS,
 ) -> list[list[Array]]:
-    """What a file gives where roundings fall otherwise: run operator by operator, and of images whose last bits are others."""
+    """What a file gives where roundings fall otherwise: run operator by operator, and of images whose last bits are others, as
+    often as there are `draws`."""
     model = onnx.load(path)
     session = cpu_session(model if runs_on_cpu(precision) else cast_twin(model), as_written=True)
     names = [output.name for output in session.get_outputs()]
@@ -74,10 +87,25 @@ def nearly_the_same(
     draw = np.random.default_rng(SEED)
     nudge = NUDGES.get(precision, USUAL_NUDGE)
     others = [outputs_of(as_written, images, like, batches)]
-    for _ in range(DRAWS):
+    for _ in range(draws):
         nudged = (images * (1 + nudge * draw.standard_normal(images.shape))).astype(np.float32)
         others.append(outputs_of(runner, nudged, like, batches))
     return others
+
+
+def _shares(tried: list[list[Pair]], images: int, row: Precision, permitted: float) -> OwnShares:
+    """What one of several does at the most next to all others."""
+    largest = np.zeros(len(Shares._fields))
+    for place, pair in enumerate(tried[0]):
+        if pair.expected.dtype.kind != "f":
+            continue
+        for number, pairs in enumerate(tried):
+            others = [other[place] for other in (*tried[:number], *tried[number + 1 :])]
+            with np.errstate(over="ignore", invalid="ignore"):
+                own = shares_of(pairs[place], _moved(others, images), row, permitted)
+            largest = np.maximum(largest, np.nan_to_num(own, nan=MOST_SHARE))
+    usual, of_one, in_common = np.minimum(largest, MOST_SHARE).tolist()
+    return OwnShares(usual=usual, of_one=of_one, in_common=in_common)
 
 
 def _moved(tried: list[Pair], images: int) -> Array:

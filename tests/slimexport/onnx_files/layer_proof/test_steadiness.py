@@ -8,9 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
+from slimexport.onnx_files.runner import onnx_runner
 from slimexport.target.backends import CPU
+from slimexport.target.precision import row_of
+from slimexport.target.proof.own_outputs import held_to_own
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.reference import Probes
+from slimexport.target.verification import PASSED, Verification
 
 DRAW = np.random.default_rng(2)
 IMAGES = DRAW.normal(size=(4, 3, 2, 2)).astype(np.float32)
@@ -60,3 +64,28 @@ def test_a_network_without_roundings_moves_as_its_images_do(precision: str, most
     path = _file(tmp_path / "file.onnx", 1e-7)
     tried = steadiness(path, precision, Probes.of(IMAGES, np.zeros((4, 5))), MORE[:0])
     assert 0 < tried.moved < most and tried.own.first == len(tried.own.images) == 4
+
+
+def test_what_one_rounding_does_next_to_others_is_what_further_ones_do_too(tmp_path: Path) -> None:
+    path = _file(tmp_path / "file.onnx", 3e-2)
+    more = np.random.default_rng(9).normal(size=(60, 3, 2, 2)).astype(np.float16).astype(np.float32)
+    tried = steadiness(path, "int8", Probes.of(IMAGES, np.zeros((4, 5))), more)
+    shares = tried.shares
+    assert 0.1 < shares.usual <= shares.of_one < 1e6 and shares.in_common < 1e6
+    recorded = Verification(status=PASSED, own_tolerance=0.3, own_shares=shares)
+    runner, nudged = onnx_runner(path, "int8"), np.random.default_rng(10)
+
+    class Elsewhere:
+        backend = "test"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            off = 1 + 1e-4 * nudged.standard_normal(images.shape)
+            return np.asarray(runner((images * off).astype(np.float32)))
+
+    held = held_to_own(Elsewhere(), tried.own, row_of("int8"), Verification(status=PASSED), recorded)
+    assert held.status == PASSED, held.reason
+
+
+def test_where_nothing_is_rounded_otherwise_there_are_no_shares(tmp_path: Path) -> None:
+    tried = steadiness(_file(tmp_path / "file.onnx", 50.0), "int8", Probes.of(IMAGES, np.zeros((4, 5))), MORE)
+    assert tried.moved == 0 and tried.shares.usual == tried.shares.of_one == tried.shares.in_common == 0

@@ -11,7 +11,7 @@ from slimexport.target.precision import PRECISIONS
 from slimexport.target.proof.own_outputs import IN_COMMON, LEEWAY, OF_ONE, held_to_own, own_tolerance
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.reference import Expected, Own, Probes
-from slimexport.target.verification import FAILED, PASSED, Verification
+from slimexport.target.verification import FAILED, PASSED, OwnShares, Verification
 
 INT8 = PRECISIONS["int8-cpu"]
 DRAW = np.random.default_rng(7)
@@ -38,8 +38,14 @@ def _held(outputs: Array, recorded: float = 0.05) -> Verification:
     return held_to_own(_Runner(outputs), OWN, INT8, CHECK, replace(CHECK, own_tolerance=recorded))
 
 
-def _held_of_many(off: Array, backend: str = "test", runtime: str | None = None, own: Own = OWN_OF_MANY) -> Verification:
-    recorded = replace(CHECK, own_tolerance=0.3, own_runtime=runtime)
+def _held_of_many(
+    off: Array,
+    backend: str = "test",
+    runtime: str | None = None,
+    own: Own = OWN_OF_MANY,
+    shares: OwnShares | None = None,
+) -> Verification:
+    recorded = replace(CHECK, own_tolerance=0.3, own_runtime=runtime, own_shares=shares)
     return held_to_own(_Runner(MANY + off * SCALE, backend), own, INT8, CHECK, recorded)
 
 
@@ -89,6 +95,41 @@ def test_what_all_images_have_in_common_is_no_rounding() -> None:
     off[:, 2] += 1.5 * IN_COMMON / np.sqrt(60) * MOVED
     held = _held_of_many(off)
     assert held.status == FAILED and held.reason is not None and "of all images alike off by" in held.reason
+
+
+def _one_image() -> Array:
+    off = np.zeros_like(MANY)
+    off[40] = 4 * MOVED
+    return off
+
+
+def _in_common() -> Array:
+    off = MOVED * np.random.default_rng(5).normal(size=MANY.shape)
+    off[:, 2] += 7 / np.sqrt(60) * MOVED
+    return off
+
+
+@pytest.mark.parametrize(
+    ("off", "words"),
+    [
+        (1.55 * MOVED * np.random.default_rng(4).normal(size=MANY.shape), "on average off by"),
+        (_one_image(), "of one image off by 4"),
+        (_in_common(), "of all images alike off by"),
+    ],
+)
+def test_what_roundings_never_did_to_this_file_fails_though_they_do_it_to_others(off: Array, words: str) -> None:
+    steady = OwnShares(usual=1.0, of_one=1.5, in_common=3.0)
+    assert _held_of_many(off).status == PASSED
+    held = _held_of_many(off, shares=steady)
+    assert held.status == FAILED and words in (held.reason or "")
+    assert _held_of_many(MOVED * np.random.default_rng(6).normal(size=MANY.shape), shares=steady).status == PASSED
+
+
+def test_figures_of_a_file_that_were_edited_neither_widen_limits_nor_refuse_what_any_rounding_does() -> None:
+    off = 3 * MOVED * np.random.default_rng(4).normal(size=MANY.shape)
+    assert _held_of_many(off, shares=OwnShares(usual=1e6, of_one=1e6, in_common=1e6)).status == FAILED
+    small = 0.8 * MOVED * np.random.default_rng(4).normal(size=MANY.shape)
+    assert _held_of_many(small, shares=OwnShares(usual=0.0, of_one=0.0, in_common=0.0)).status == PASSED
 
 
 def test_what_proved_a_file_gives_the_same_again() -> None:
