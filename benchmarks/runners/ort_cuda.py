@@ -57,14 +57,20 @@ def require_cuda_provider() -> None:
     open_session(product_model("float32"), session_options(1), PROVIDERS[CUDA])
 
 
+def strict_options(threads: int) -> Any:
+    """Options with which no operator runs on the CPU in the GPU's place: such a session is refused."""
+    options = session_options(threads)
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
 def told_options(threads: int) -> Any:
     """Options with which a session says which of its nodes run on the CPU, or, where this onnxruntime cannot say so, is
     refused if any does."""
+    if not hasattr(load_onnxruntime().InferenceSession, TELLS):
+        return strict_options(threads)
     options = session_options(threads)
-    if hasattr(load_onnxruntime().InferenceSession, TELLS):
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    else:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 
