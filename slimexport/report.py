@@ -9,6 +9,7 @@ from pathlib import Path
 from slimexport.target.backends import ONNX
 from slimexport.target.manifest import FileEntry, Manifest
 from slimexport.target.precision import EXACT, PRECISIONS, Difference, row_of
+from slimexport.target.proof.detections import UNDECIDED
 from slimexport.target.proof.differences import why_apart
 from slimexport.target.proof.verify import MOST_UNREACHED
 from slimexport.target.verification import IN_PART, PASSED, UNVERIFIABLE
@@ -288,6 +289,7 @@ INT8_ADVICE = (
     "Verify with images of the kind that it was calibrated on (--verify-data; noise is far from photographs), calibrate with "
     "more images, or with --int8-calibration max."
 )
+REPORT = "Please report this with the checkpoint's layout."
 
 
 def _reason(entry: FileEntry) -> str:
@@ -300,8 +302,8 @@ def _reason(entry: FileEntry) -> str:
             "inputs as a .npy file (or skip the proof with --no-verify)."
         )
     if check.reason is not None:
-        again = "The file was not kept. Please report this with the checkpoint's layout."
-        return f"{_file_name(entry)}: failed, {check.reason}. {again}"
+        what_to_do = "" if UNDECIDED in check.reason else f" {REPORT}"  # that says itself what to do
+        return f"{_file_name(entry)}: failed, {check.reason}. The file was not kept.{what_to_do}"
     if apart := why_apart(check):
         return f"{_file_name(entry)}: failed, {apart}. The file was not kept. {INT8_ADVICE}"
     if check.least_cosine is not None:
@@ -325,7 +327,7 @@ def _reason(entry: FileEntry) -> str:
 def _advice(entry: FileEntry) -> str:
     """What to do about a file whose logits are too far off."""
     if entry.precision == EXACT:
-        return "Please report this with the checkpoint's layout."
+        return REPORT
     wider = [name for name, row in PRECISIONS.items() if name == EXACT or (row.torch and row.weight_bytes == 2)]
     others = " or ".join(name for name in wider if name != entry.precision)
     return (

@@ -10,6 +10,7 @@ import pytest
 
 from slimexport.report import format_bytes, rejection, table
 from slimexport.target.manifest import Artifact
+from slimexport.target.proof.detections import UNDECIDED
 from slimexport.target.verification import UNVERIFIABLE, Verification
 from slimtrain.costs.cost import format_macs
 from tests.support.bundle_helpers import PROVEN
@@ -111,6 +112,15 @@ def test_files_of_one_network_that_share_a_reason_are_told_apart_by_their_precis
     rejected = [blind, replace(blind, precision="fp16"), replace(blind, precision="int8-cpu")]
     first, _ = rejection(some_manifest(rejected=tuple(rejected)), Path("out"), published=False).splitlines()
     assert first.startswith("net_x1: unverifiable") and first.endswith("The same for 2 more: net_x1 fp16, net_x1 int8-cpu.")
+
+
+def test_what_images_leave_open_is_no_bug_to_report() -> None:
+    """The reason says what to do; of any other the checkpoint's layout would help."""
+    for reason, reported in ((f"5 ties of 9: {UNDECIDED}", False), ("another anchor", True)):
+        failed = artifact(status="failed", reason=reason).rejected()
+        told = rejection(some_manifest(rejected=(failed,)), Path("out"), published=False)
+        assert f"failed, {reason}. The file was not kept." in told
+        assert ("Please report this" in told) == reported
 
 
 def test_one_file_is_and_several_are() -> None:
