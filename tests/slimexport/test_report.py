@@ -118,9 +118,9 @@ def test_what_images_leave_open_is_no_bug_to_report() -> None:
     """The reason says what to do; of any other the checkpoint's layout would help."""
     for reason, reported in ((f"5 ties of 9: {UNDECIDED}", False), ("another anchor", True)):
         failed = artifact(status="failed", reason=reason).rejected()
-        told = rejection(some_manifest(rejected=(failed,)), Path("out"), published=False)
-        assert f"failed, {reason}. The file was not kept." in told
-        assert ("Please report this" in told) == reported
+        message = rejection(some_manifest(rejected=(failed,)), Path("out"), published=False)
+        assert f"failed, {reason}. The file was not kept." in message
+        assert ("Please report this" in message) == reported
 
 
 def test_one_file_is_and_several_are() -> None:
