@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -74,20 +74,29 @@ def told_options(threads: int) -> Any:
     return options
 
 
-def nodes_on_cpu(session: Any, name: str) -> str:
-    """How many nodes of a session run on the CPU, and which: onnxruntime leaves there what has no kernel on the GPU, and the
-    arithmetic of shapes and indices, as of detectors, where copies would cost more. Nothing where none does. NotMeasured where
-    one is a layer: that would be no measurement of the GPU."""
+def nodes_on_cpu(session: Any) -> Counter[str]:
+    """The operators of a session's nodes that run on the CPU, as far as it tells. onnxruntime leaves there what has no kernel
+    on the GPU, and arithmetic of shapes and indices for which copies would cost more."""
     if not hasattr(session, TELLS):
-        return ""
+        return Counter()
     parts = [part for part in getattr(session, TELLS)() if part.ep_name != PROVIDER]
-    operators = Counter(node.op_type for part in parts for node in part.get_nodes())
-    if layers := [operator for operator in operators if any(word in operator for word in LAYERS)]:
-        raise NotMeasured(
-            f"{name}: onnxruntime has no kernel on the GPU for {', '.join(sorted(layers))} and would run them on the CPU. "
-            "Measure another precision there, or this one on the CPU."
-        )
-    return f"{operators.total()} nodes: {', '.join(sorted(operators))}" if operators else ""
+    return Counter(node.op_type for part in parts for node in part.get_nodes())
+
+
+def layers_among(operators: Collection[str]) -> str:
+    """Those that compute for long, in words."""
+    return ", ".join(sorted(operator for operator in operators if any(word in operator for word in LAYERS)))
+
+
+def _not_on_gpu(operators: Counter[str], numbers: Collection[str]) -> str:
+    """Why a network with these operators on the CPU is not measured as the GPU's, or nothing. One that gives indices, as a
+    detector does, may arrange these there; any other would have nothing to arrange. `numbers`: the types of its outputs."""
+    chooses = any(not number.startswith("float") for number in numbers)
+    where = layers_among(operators) if chooses else ", ".join(sorted(operators))
+    return where and (
+        f"onnxruntime has no kernel on the GPU for {where} and would run them on the CPU. Measure another precision there, or "
+        "this one on the CPU."
+    )
 
 
 def open_on_stream(model: str | bytes, stream: Stream, precision: str, options: Any) -> Any:
@@ -140,9 +149,11 @@ class OnnxRuntimeCuda:
             resources.callback(self._forget)
             name = resources.enter_context(library_name(path))
             self.session: Any = open_on_stream(name, stream, cell.precision, settings)
-            on_cpu = nodes_on_cpu(self.session, cell.file)
             source = self.session.get_inputs()[0].name
             shapes, numbers = _outputs(self.session)
+            on_cpu = nodes_on_cpu(self.session)
+            if why := _not_on_gpu(on_cpu, numbers.values()):
+                raise NotMeasured(f"{cell.file}: {why}")
             self.on_gpu = OnGpu(stream, cell, inputs, shapes, options.transfers, resources, numbers=numbers)
             without_waiting = unsynchronized()
             shape = (cell.batch, *cell.image_shape)
@@ -163,7 +174,7 @@ class OnnxRuntimeCuda:
                 "graph_optimization": settings.graph_optimization_level.name,
                 "version": version,
                 "tf32": row_of(cell.precision).tf32,
-                **({"on_cpu": on_cpu} if on_cpu else {}),
+                **({"on_cpu": f"{on_cpu.total()} nodes: {', '.join(sorted(on_cpu))}"} if on_cpu else {}),
                 "cuda_graph": False,
                 "cuda_graph_why": "onnxruntime's CUDA graphs read one input buffer, so inputs could not rotate",
                 **self.on_gpu.settings,

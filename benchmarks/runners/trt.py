@@ -88,7 +88,8 @@ class TensorRT:
             self.plan.enqueue()  # fails again, with TensorRT's words
 
     def _captured(self, resources: ExitStack) -> list[Launch]:
-        """A graph for each input buffer, or for as many as CAPTURE_S has time for, and no buffers beside these."""
+        """A graph for each input buffer, or for as many as CAPTURE_S has time for; only these rotate then, and settings say
+        how many they are."""
         began, launches = CLOCK(), list[Launch]()
         for memory in self.on_gpu.inputs:
             if len(launches) >= LEAST_BUFFERS and CLOCK() - began > CAPTURE_S:

@@ -129,9 +129,12 @@ def in_time(work: Callable[[], T], seconds: float, stop: Callable[[], None]) -> 
         came = ended.wait(seconds)
     finally:
         if not ended.is_set():
-            stop()
-            if not ended.wait(STOPPING_S):
-                leave_behind(thread)
+            try:
+                stop()
+                ended.wait(STOPPING_S)
+            finally:  # a further Ctrl-C, too
+                if not ended.is_set():
+                    leave_behind(thread)
     if not came:
         raise TimeUp
     thread.join()  # the next limit asks how many there are

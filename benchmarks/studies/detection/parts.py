@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells.cell import NotMeasured
 from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.script import needs, parse, script_parser, whole_number, write_result
-from slimexport.target.backends import CPU, CUDA, ONNX
+from slimexport.target.backends import CPU, ONNX
 from slimexport.target.manifest import Manifest, artifact_path, read_manifest
-from slimexport.target.runners import PROVIDERS, onnxruntime_package
+from slimexport.target.runners import PROVIDERS
 from slimtrain.base.command import script_messages
 from slimtrain.base.errors import UserError
 
@@ -104,28 +105,23 @@ def runs_of(path: Path, shape: tuple[int, ...], way: Way) -> tuple[list[str], li
 
 
 def run_of(model: bytes, shape: tuple[int, ...], way: Way) -> Callable[[], object]:
-    """What runs a model on noise of that shape, until it is done. UserError where onnxruntime would run it elsewhere."""
+    """What runs a model on noise of that shape, until it is done. NotMeasured where its layers would run elsewhere."""
     import numpy as np
-    import onnxruntime
 
-    if way.backend == CUDA:
-        onnxruntime.set_default_logger_severity(4)  # why CUDA cannot load is told below, in words
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = way.threads, 3
+    from benchmarks.runners.ort import load_onnxruntime, open_session, session_options
+    from benchmarks.runners.ort_cuda import layers_among, nodes_on_cpu, require_cuda_provider, told_options
+
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    session = onnxruntime.InferenceSession(model, options, providers=PROVIDERS[way.backend])
-    source = session.get_inputs()[0].name
     if way.backend == CPU:
-        return functools.partial(session.run, None, {source: images})
-    provider = session.get_providers()[0]
-    if provider != PROVIDERS[way.backend][0][0]:
-        raise UserError(
-            f"{way.backend}: onnxruntime would run on {provider}. Install {onnxruntime_package()}, CUDA and cuDNN."
-        )
+        session = open_session(model, session_options(way.threads), PROVIDERS[CPU])
+        return functools.partial(session.run, None, {session.get_inputs()[0].name: images})
+    require_cuda_provider()
+    session = open_session(model, told_options(way.threads), PROVIDERS[way.backend])
+    if layers := layers_among(nodes_on_cpu(session)):
+        raise NotMeasured(f"{way.backend}: has no kernel for {layers}, which would run on the CPU. Measure another precision.")
     binding = session.io_binding()
-    binding.bind_ortvalue_input(source, onnxruntime.OrtValue.ortvalue_from_numpy(images, "cuda", 0))
+    on_device = load_onnxruntime().OrtValue.ortvalue_from_numpy(images, "cuda", 0)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, on_device)
     for output in session.get_outputs():
         binding.bind_output(output.name, "cuda")
     return functools.partial(session.run_with_iobinding, binding)

@@ -48,26 +48,24 @@ def main() -> None:
     with script_messages(PROGRAM):
         before, size = environment(), arguments.image_size
         way = Way(arguments.backend, arguments.threads, arguments.rounds)
+        from benchmarks.onnx_models.tiny import product_model
+
+        run_of(product_model("float32"), (1, 1), way)  # a GPU that is not there is told before anything is exported
         with tempfile.TemporaryDirectory() as folder:
             files = exported(Path(folder), size, arguments.nms, SMALL if arguments.small else {})
             rows = measured(files, size, way)
         print(table(rows, format_size(size)))
-        settings = {
-            "image_size": format_size(size),
-            "macs_for": format_size(PUBLISHED),
-            "nms": arguments.nms,
-            "backend": way.backend,
-        }
+        settings = {"image_size": format_size(size), "macs_for": format_size(PUBLISHED), "nms": arguments.nms}
         command = study_command("benchmarks.studies.detection.slim")
-        write_result(
-            arguments.json, {"command": command, "environment": before, "backend": way.backend, **settings, "rows": rows}
-        )
+        result = {"command": command, "environment": before, "backend": way.backend, **settings, "rows": rows}
+        write_result(arguments.json, result)
         if arguments.picture:
             from benchmarks.report.plots.style import save
             from benchmarks.studies.detection.slim_picture import slim_figure
 
             device = _device(before, way)
-            save(slim_figure(rows, format_size(PUBLISHED), format_size(size), device), arguments.picture)
+            figure = slim_figure(rows, format_size(PUBLISHED), format_size(size), device, way.backend)
+            save(figure, arguments.picture)
 
 
 def _device(where: Mapping[str, Any], way: Way) -> str:

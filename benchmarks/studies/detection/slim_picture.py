@@ -30,7 +30,7 @@ PARTS = ("#2f4b73", "#6d93bd", "#b9d0e6", "#8a6d3b", "#d9b66f", "#7fa37a", "#c4d
 HEADROOM = 1.12
 
 
-def slim_figure(rows: Rows, macs_size: str, latency_size: str, device: str) -> Figure:
+def slim_figure(rows: Rows, macs_size: str, latency_size: str, device: str, backend: str) -> Figure:
     """`rows` as `benchmarks.studies.detection.slim` measures them. Raises MissingBackend without matplotlib."""
     figure, (macs, latency, parts) = new_figure(3)
     lines = _lines(macs, rows, "macs", 1e-9)
@@ -39,7 +39,7 @@ def slim_figure(rows: Rows, macs_size: str, latency_size: str, device: str) -> F
     label_axes(macs, "width", "multiply-accumulates (G)", f"promised, {macs_size} px")
     label_axes(latency, "width", "latency of an image (ms)", f"measured, {latency_size} px")
     label_axes(parts, "width, and what is slimmed", "latency of an image (ms)", "its parts")
-    titles(figure, f"Faster R-CNN on ResNet-50 on {device_name(device)}", "onnxruntime-cpu, fp32, batch 1")
+    titles(figure, f"Faster R-CNN on ResNet-50 on {device_name(device)}", f"{backend}, fp32, batch 1")
     legend(figure, lines, list(NAMES.values()))
     return figure
 

@@ -30,6 +30,7 @@ STEPS = 3  # between a number rounded once and a product of two rounded ones, ro
 STEP, DOUBLE = 2.0**-23, 2.0**-45  # of a float32 number, to the next one, and what float64 makes of sums that cancel
 LEAST = 2.0**-149
 LINEAR = "linear"  # is stored turned where it reads more than a matrix
+OPERATORS_OWN = re.compile(r"constant(\.\d+)?(_\d+)*")  # names of what operators take, which a parameter may have too
 NUMBERED = re.compile(r"_\d+$")  # where a name is taken
 
 
@@ -97,6 +98,8 @@ class _Network:
 
     def wrong(self, tensor: onnx.TensorProto) -> Iterator[str]:
         """What is wrong with a stored tensor, next to what it is nearest to of all that it may be."""
+        if OPERATORS_OWN.fullmatch(tensor.name):
+            return
         wanted = [one for name in _names(tensor.name) for one in self.wanted.get(name, ())]
         if wanted:
             stored = numpy_helper.to_array(tensor)

@@ -7,7 +7,7 @@ hundred times as long as the run. A server changes its batch all the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from slimexport.target.arrays import Array
 from slimexport.target.runners import Given, OpenRunner
@@ -28,6 +28,11 @@ class BySize:
             runner, self._unused = self._unused or self._open_one(), None
             self._runners[len(images)] = runner
         return runner(images)
+
+    def keep(self, sizes: Collection[int]) -> None:
+        """Close what no run will be of."""
+        for size in self._runners.keys() - set(sizes):
+            self._runners.pop(size).close()
 
     def close(self) -> None:
         """Free what it holds; it cannot run again."""

@@ -4,8 +4,9 @@ no table knows. One whose run does not come back is given up, and another takes 
 from __future__ import annotations
 
 import atexit
-import contextlib
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from slimexport.target.serving.scheduling import Run
 from slimtrain.base.process.leaving import leave_behind
 
 LINGER_S = 0.001
-EXIT_S = 10.0  # for a run that an interpreter's end meets
+EXIT_S, LOOK_S = 10.0, 0.01  # for a run that an interpreter's end meets; between two looks
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Lane:
         self.job: Job | None = None
         self.given_up = False
         self._next_job, self._compute = next_job, compute
+        self._waits = False
+        self._process = os.getpid()
         self._nothing = threading.Lock()  # held while nobody said that there is something to do
         self._nothing.acquire()
         self._ended = threading.Event()  # a thread whose join was interrupted is not alive, as older Pythons say
@@ -41,12 +44,18 @@ class Lane:
 
     def start(self) -> None:
         atexit.register(self._let_exit)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            atexit.unregister(self._let_exit)
+            raise
 
     def wait(self) -> None:
         """Until `wake`, or at once where that was called since the last time. A bare lock: one thread waits, and a condition
         takes longer to wake it."""
+        self._waits = True
         self._nothing.acquire()
+        self._waits = False
 
     def linger(self) -> None:
         """Until `wake`, or for a moment: those whom an answer wakes need the interpreter, which this thread would keep.
@@ -77,8 +86,11 @@ class Lane:
     def end_soon(self, within_s: float) -> None:
         """Wait as long for its end, and then not even where the process ends: one that came back from a library's code then
         would crash it."""
-        if not self.join(within_s):
-            leave_behind(self._thread)
+        try:
+            self.join(within_s)
+        finally:  # a further Ctrl-C, too
+            if not self._ended.is_set():
+                leave_behind(self._thread)
 
     def _work(self) -> None:
         try:
@@ -89,11 +101,11 @@ class Lane:
             self._ended.set()
 
     def _let_exit(self) -> None:
-        """Of a process that ends while it serves, as by an error where nobody closes the runtime: what runs comes to its end
-        first, as in `end_soon`."""
-        if self.given_up:
+        """Of a process that ends while nobody closed the runtime, as by an error: what runs and waits is computed first, for
+        EXIT_S at most. A thread that is in a library's code when the interpreter ends crashes it; one that waits here does
+        not. The lane goes on, for one who closes the runtime later in the same end. A forked process has no such thread."""
+        if self.given_up or self._process != os.getpid():
             return
-        self.given_up = True
-        with contextlib.suppress(RuntimeError):  # somebody else woke it
-            self.wake()
-        self._ended.wait(EXIT_S)
+        end = time.monotonic() + EXIT_S
+        while not (self._waits or self._ended.wait(LOOK_S)) and time.monotonic() < end:
+            pass

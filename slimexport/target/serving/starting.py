@@ -12,6 +12,7 @@ from pathlib import Path
 from slimexport.target.backends import BACKENDS
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import Artifact, Manifest
+from slimexport.target.serving.by_size import BySize
 from slimexport.target.serving.choosing import MOST_OPEN, Candidate, front, halving, not_outdone, spread
 from slimexport.target.serving.measuring import (
     BATCHES,
@@ -102,6 +103,8 @@ class Start:
     def _tuned(self, file: OpenFile, sizes: Sequence[int]) -> OpenFile:
         """The same, which runs batches of these sizes only, each of which has run."""
         images = images_of(self.manifest.input.input_shape, sizes[-1])
+        if isinstance(file.runner, BySize):
+            file.runner.keep(sizes)
         for size in sizes:
             file(images[:size])
         return replace(file, sizes=tuple(sizes))

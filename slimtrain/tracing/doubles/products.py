@@ -29,7 +29,11 @@ def quick(x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any) -> C
     if not how:
         few = weight.ndim == 2 and x.numel() <= FEW * weight.shape[1]
         return linear if few and weight.numel() >= LARGE else None
-    if len(how) != 4 or not x.ndim == weight.ndim == 4 or not all(isinstance(of_dims, tuple | list) for of_dims in how[:3]):
+    if (
+        len(how) != 4
+        or not x.ndim == weight.ndim == 4
+        or not all(isinstance(of_dims, tuple | list) and len(of_dims) == 2 for of_dims in how[:3])
+    ):
         return None
     groups = how[3]
     if groups == 1:

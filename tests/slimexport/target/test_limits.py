@@ -81,6 +81,20 @@ def test_work_that_takes_longer_is_told_to_stop_and_left_behind(monkeypatch: pyt
         in_time(lambda: dict[str, int]()["what"], 60, stopped.clear)
 
 
+def test_work_is_left_behind_where_ctrl_c_comes_while_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, over = list[threading.Thread](), threading.Event()
+    monkeypatch.setattr(limits, "leave_behind", left.append)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_time(lambda: over.wait(60), 0.01, interrupted)
+    assert len(left) == 1
+    over.set()
+    left[0].join(60)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends this process a signal")
 @pytest.mark.parametrize("stops", [True, False])
 def test_work_is_stopped_or_left_behind_where_ctrl_c_comes(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:

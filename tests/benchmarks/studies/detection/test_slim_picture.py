@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pip install '.[plots]'")
 
+from matplotlib.text import Text
+
 from benchmarks.studies.detection.slim_picture import slim_figure
 
 ROWS = [
@@ -17,7 +19,10 @@ ROWS = [
 
 
 def test_lines_share_the_whole_and_bars_are_of_the_narrowest() -> None:
-    macs, latency, parts = slim_figure(ROWS, "800x1344", "320x544", "a CPU").axes
+    figure = slim_figure(ROWS, "800x1344", "320x544", "a GPU", "onnxruntime-cuda")
+    macs, latency, parts = figure.axes
+    said = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "on a GPU" in said and "onnxruntime-cuda, fp32, batch 1" in said
     for axes, whole, values in ((macs, 12.0, (8.0, 3.0)), (latency, 20.0, (8.0, 5.0))):
         drawn = [np.asarray(line.get_xydata()).tolist() for line in axes.get_lines()]
         assert drawn == [[[0.5, pytest.approx(value)], [1.0, pytest.approx(whole)]] for value in values]

@@ -109,6 +109,25 @@ def test_layers_that_files_have_in_another_form_are_right_too() -> None:
         assert wrong_weight(changed(model, name, negated), sizing, tensors), name
 
 
+class Bounded(nn.Module):
+    """A parameter is called as files call what operators take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 1)
+        self.constant = nn.ParameterList([nn.Parameter(torch.rand(6, 1, 1))])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x).clamp(0.1, 0.9) * self.constant[0]
+
+
+def test_a_bound_is_not_taken_for_the_parameter_of_its_name() -> None:
+    sizing, tensors = traced(randomized(Bounded()).eval(), (3, SIZE, SIZE))
+    model = write_graph(sizing, tensors)
+    assert {"constant.0", "constant.0_1"} <= {tensor.name for tensor in model.graph.initializer}
+    assert wrong_weight(model, sizing, tensors) == ""
+
+
 def test_an_export_refuses_a_weight_whose_sign_no_image_shows(tmp_path: Path) -> None:
     checkpoint = opened(NETWORKS[0])
     counter, results = CostCounter(checkpoint.spec, SIZE), results_of(checkpoint)

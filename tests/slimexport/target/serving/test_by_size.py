@@ -61,3 +61,18 @@ def test_a_session_that_does_not_open_leaves_the_others() -> None:
     with pytest.raises(MemoryError, match="no room"):
         runner(np.ones((2, 3), np.float32))
     assert len(runner(np.ones((1, 3), np.float32))) == 1
+
+
+def test_sizes_that_no_run_will_be_of_keep_no_memory() -> None:
+    planners: list[Planner] = []
+
+    def open_one() -> Planner:
+        planners.append(Planner())
+        return planners[-1]
+
+    runner = BySize(open_one)
+    for count in (1, 2, 4):
+        runner(np.ones((count, 3), np.float32))
+    runner.keep([1, 4])
+    assert [planner.closed for planner in planners] == [0, 1, 0]
+    assert len(runner(np.ones((4, 3), np.float32))) == 4 and len(planners) == 3

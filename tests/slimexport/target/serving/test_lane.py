@@ -81,6 +81,12 @@ def test_a_join_that_was_interrupted_takes_no_lane_for_ended() -> None:
     assert working.join(PATIENCE_S)
 
 
+def ended(script: str) -> subprocess.CompletedProcess[str]:
+    """What a process that runs this did."""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
 SCRIPT = """
 import atexit, threading
 from slimexport.target.serving.lane import Lane
@@ -92,7 +98,8 @@ def compute(lane, job):
     assert ending.wait(60)
     print("came to its end")
 
-lane = Lane(lambda lane: None if lane.given_up else "a job", compute)
+jobs = iter(["a job"])
+lane = Lane(lambda lane: next(jobs, None) or lane.wait(), compute)
 lane.start()
 assert begun.wait(60)
 atexit.register(ending.set)  # before what the lane registered is called
@@ -102,8 +109,66 @@ raise SystemExit(7)
 
 def test_what_runs_comes_to_its_end_before_the_interpreter_does() -> None:
     """Where nobody closes the runtime; a library's thread that comes back later crashes the process."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = ended(SCRIPT)
     assert (done.stdout, done.returncode) == ("came to its end\n", 7), done.stderr
+
+
+CLOSED_LATER = """
+import atexit
+from slimexport.target.serving.lane import Lane
+
+jobs, closing = [], []
+
+def next_job(lane):
+    while not jobs:
+        if closing:
+            return None
+        lane.wait()
+    return jobs.pop()
+
+def close():
+    jobs.append("a late job")
+    closing.append(True)
+    lane.wake()
+    assert lane.join(60)
+
+atexit.register(close)  # called after what the lane registers
+lane = Lane(next_job, lambda lane, job: print("computed", job))
+lane.start()
+"""
+FORKED = """
+import os, sys, threading
+from slimexport.target.serving import lane as module
+
+module.EXIT_S = 1e6
+begun = threading.Event()
+
+def compute(lane, job):
+    begun.set()
+    threading.Event().wait()
+
+module.Lane(lambda lane: "a job", compute).start()
+assert begun.wait(60)
+child = os.fork()
+if child == 0:
+    sys.exit(3)
+print("the child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+def test_who_closes_it_later_in_the_same_end_still_can() -> None:
+    """As a service whose own handler was registered before."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_LATER], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.stdout, done.returncode) == ("computed a late job\n", 0), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_waits_for_no_thread_of_its_parents() -> None:
+    done = ended(FORKED)
+    assert done.stdout == "the child ended with 3\n", done.stderr
 
 
 def test_a_lane_that_ended_is_not_kept() -> None:
