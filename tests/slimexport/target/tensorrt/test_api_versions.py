@@ -116,6 +116,18 @@ def path_refused_builds(board: Machine, folder: Path, monkeypatch: Patch) -> Non
     with monkeypatch.context() as patch:
         patch.setattr(board.trt.OnnxParser, "parse", lambda self, content: False)
         refused("it gives no reason")
+
+    def parse(self: Any, content: bytes) -> bool:
+        raise RuntimeError(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(board.trt.OnnxParser, "parse", parse)
+        words = "std::bad_cast"
+        refused("std::bad_cast")
+        words = "Unable to open library: libnvinfer_vc_plugin.so.8"
+        with pytest.raises(MissingBackend, match="ln -s"):
+            build(bundle)
+    assert "FOLDER_OF" in str(libraries.lacks_plugins(board.trt, folder / "no maps"))
     with monkeypatch.context() as patch:
         patch.setattr(board.trt.Builder, "build_serialized_network", lambda self, network, config: None)
         refused("built no fp32 engine")
