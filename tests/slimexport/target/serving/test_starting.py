@@ -18,7 +18,9 @@ from slimexport.target.backends import CUDA
 from slimexport.target.errors import BundleError
 from slimexport.target.serving import starting
 from slimexport.target.serving.measuring import percentile
+from slimexport.target.serving.opening import OpenFile
 from slimexport.target.serving.runtime import Runtime
+from slimexport.target.serving.starting import Start
 from slimexport.target.timings.recorded import ProfileError
 from tests.support.bundle_helpers import artifact, engine, manifest, with_file, write_manifest
 from tests.support.onnx_outlines import outline
@@ -281,6 +283,23 @@ def test_threads_and_limits_of_first_runs_go_to_onnxruntime(tmp_path: Path, benc
     with Runtime(toy_bundle(tmp_path / "b"), threads=1):
         assert {toy.options["threads"] for toy in bench.runners} == {1}
         assert all(toy.options["budget"].macs for toy in bench.runners)
+
+
+def test_sessions_of_sizes_that_nothing_runs_are_closed_at_once(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The widest was too slow for eight images at once, so no width runs eight."""
+
+    def samples(self: Start, files: Sequence[OpenFile], *rest: object) -> dict[str, dict[int, list[float]]]:
+        for file in files:
+            for size in (1, 4, 8):
+                file(images(size))
+        return {file.label: {size: [1.0] for size in (1, 4, 8) if (file.label, size) != ("1", 8)} for file in files}
+
+    monkeypatch.setattr(Start, "_samples", samples)
+    with Runtime(toy_bundle(tmp_path / "b"), slo_ms=FOREVER_MS, backend=CUDA, batches=[1, 4, 8]) as runtime:
+        assert runtime.latencies.batches == (1, 4)
+        assert {(size, runner.closed) for runner in bench.runners for size in runner.runs} == {(1, 0), (4, 0), (8, 1)}
 
 
 def test_the_percentile_is_of_all_samples() -> None:
