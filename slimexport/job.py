@@ -36,7 +36,6 @@ from slimexport.target.backends import ONNX
 from slimexport.target.manifest import SCHEMA_VERSION, Artifact, FileEntry, Manifest, Source
 from slimexport.target.precision import EXACT, Difference, Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all, finite, least_spread
-from slimexport.target.proof.own_outputs import own_tolerance
 from slimexport.target.proof.verify import MOST_UNREACHED, held_to_more, in_part, permitted, prove
 from slimexport.target.reference import Expected, Own, Probes, reference_bytes
 from slimexport.target.runners import OnnxRuntimeRunner
@@ -279,8 +278,8 @@ class Job:
             return self.detector.own_outputs(path, precision, Probes(self.images, expected, self.detector.entry), check)
         more = self.images[:0] if self.more is None else self.more
         tried = steadiness(path, precision, Probes(self.images, expected), more)
-        permitted = own_tolerance(row_of(precision), tried.moved, tried.own.probes)
-        return replace(check, own_tolerance=permitted, own_shares=tried.shares, own_runtime=tried.runtime), tried.own
+        held = replace(check, own_tolerance=tried.tolerance, own_shares=tried.shares, own_runtime=tried.runtime)
+        return held, tried.own
 
     def _prove(
         self, runner: OnnxRuntimeRunner, precision: str, plan: ChannelPlan, expected: tuple[Expected, ...]

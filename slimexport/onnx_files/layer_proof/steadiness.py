@@ -38,10 +38,12 @@ SEED = 4
 @dataclass(frozen=True)
 class Steadiness:
     """A file's `own` outputs; how far, of their scale, roundings `moved` them at the most (infinity where something is not
-    finite), and one of them next to the others (`shares`); the `runtime` that gives the same ones each time, if it does."""
+    finite), what is permitted elsewhere for that (`tolerance`), and what one of them did next to the others (`shares`); the
+    `runtime` that gives the same ones each time, if it does."""
 
     own: Own
     moved: float
+    tolerance: float
     shares: OwnShares
     runtime: str | None
 
@@ -61,9 +63,9 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
     if runtime is not None:
         again = outputs_of(onnx_runner(path, precision), images, own, batches)
         runtime = runtime if all(map(np.array_equal, again, given)) else None
-    kept = Own(images, len(probes.images), own, by_image)
-    shares = _shares(tried, len(images), row_of(precision), own_tolerance(row_of(precision), moved, kept.probes))
-    return Steadiness(kept, moved, shares, runtime)
+    kept, row = Own(images, len(probes.images), own, by_image), row_of(precision)
+    tolerance = own_tolerance(row, moved, kept.probes)
+    return Steadiness(kept, moved, tolerance, _shares(tried, len(images), row, tolerance), runtime)
 
 
 def nearly_the_same(

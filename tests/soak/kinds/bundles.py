@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,7 +37,7 @@ def outputs_of(path: Path, images: Any) -> Any:
     return np.asarray(session.run(["output"], {"input": images})[0])
 
 
-class BundleKind:
+class BundleKind(ABC):
     """What they have in common: a copy of the bundle with one file damaged, which is verified and run."""
 
     name = ""
@@ -58,8 +59,9 @@ class BundleKind:
             return Case(place, f"bytes changed in {times} places")
         return Case(place, self.write_damaged(draw, place / self.file, times))
 
+    @abstractmethod
     def write_damaged(self, draw: Random, path: Path, times: int) -> str:
-        raise NotImplementedError
+        """Write the file with so many of its values changed; which."""
 
     def judge(self, case: Case) -> None:
         import slimexport

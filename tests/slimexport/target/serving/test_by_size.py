@@ -26,14 +26,19 @@ class Planner:
         self.closed += 1
 
 
-def test_a_change_of_batch_plans_nothing_anew() -> None:
+def with_planners() -> tuple[BySize, list[Planner]]:
+    """A file, and the planners that it opens."""
     planners: list[Planner] = []
 
     def open_one() -> Planner:
         planners.append(Planner())
         return planners[-1]
 
-    runner = BySize(open_one)
+    return BySize(open_one), planners
+
+
+def test_a_change_of_batch_plans_nothing_anew() -> None:
+    runner, planners = with_planners()
     assert runner.backend == "onnxruntime-cuda" and len(planners) == 1, "what does not load is told at once"
     for count in (1, 4, 1, 8, 4, 1, 8):
         np.testing.assert_array_equal(runner(np.full((count, 3), 1.5, np.float32)), np.full((count, 3), 3.0))
@@ -64,13 +69,7 @@ def test_a_session_that_does_not_open_leaves_the_others() -> None:
 
 
 def test_sizes_that_no_run_will_be_of_keep_no_memory() -> None:
-    planners: list[Planner] = []
-
-    def open_one() -> Planner:
-        planners.append(Planner())
-        return planners[-1]
-
-    runner = BySize(open_one)
+    runner, planners = with_planners()
     for count in (1, 2, 4):
         runner(np.ones((count, 3), np.float32))
     runner.keep([1, 4])
