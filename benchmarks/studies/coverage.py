@@ -1,4 +1,4 @@
-"""How many networks become slimmable: torchvision's classifiers, 110 of timm's, and 100 more of timm's drawn by a seed.
+"""How many networks become slimmable: torchvision's classifiers, 110 of timm's, 100 more drawn by a seed, and 57 others.
 
     python -m benchmarks.studies.coverage --json benchmarks/results/coverage.json
     python -m benchmarks.studies.coverage --lists timm --only resnet18,vit_tiny_patch16_224

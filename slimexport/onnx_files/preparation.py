@@ -14,7 +14,7 @@ from slimexport.onnx_files.operators.program import Action, Program, Stored
 from slimtrain.graph.folding import folded_norms
 from slimtrain.graph.graph import Argument, Batch, Value
 from slimtrain.graph.sizes import Sizing
-from slimtrain.slimmable.program import operation
+from slimtrain.slimmable.program import TRAINING, operation
 
 # Operators that make the same of an operand whether it was broadcast before or not, as long as another one is as wide.
 BROADCASTING = frozenset(
@@ -101,6 +101,8 @@ class _Preparation:
         def filled(argument: Argument) -> Any:
             if isinstance(argument, tuple):
                 return [filled(part) for part in argument]
+            if argument is TRAINING:
+                return False
             return self.exact(argument) if isinstance(argument, Value) else argument
 
         call = operation(action.node, action.op, action.arguments, torch.float64)

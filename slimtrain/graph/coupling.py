@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimtrain.graph.graph import Batch, Graph, Node
+from slimtrain.graph.recurrence import GATES, time_dim
 
 WHOLE = 2**63 - 1  # the end of a slice that ends where its dimension does
 REARRANGING = ("permute", "unsqueeze", "squeeze", "view", "reshape", "_unsafe_view", "unflatten", "flatten")  # dimensions only
+SEQUENCES = 3  # dimensions of several: [T, N, I]
 OVER_THE_LAST = ("layer_norm", "rms_norm")
 OVER_ALL_BUT_THE_FIRST = ("group_norm", "conv", "max_pool", "avg_pool", "adaptive", "upsample")  # beginnings of names
 
@@ -26,7 +28,7 @@ def _couples(graph: Graph, node: Node) -> bool:
     if any(sum(_counting(type_.shape)) != before for type_ in node.outputs):
         return True
     first = next(dims for dims in counted if any(dims))
-    return any(first[dim] for dim in _along(node, len(first))) or _attends(node, counted)
+    return any(first[dim] for dim in _along(node, len(first))) or _attends(node, counted) or _recurs(node, first)
 
 
 def _counting(shape: Sequence[object]) -> list[bool]:
@@ -55,3 +57,8 @@ def _along(node: Node, rank: int) -> list[int]:
 def _attends(node: Node, counted: Sequence[Sequence[bool]]) -> bool:
     """Whether the tokens of an attention, or their numbers, are images."""
     return node.kind == "scaled_dot_product_attention" and any(any(dims[-2:]) for dims in counted)
+
+
+def _recurs(node: Node, counted: Sequence[bool]) -> bool:
+    """Whether the steps of a recurrent layer are images: the dimension along which it runs, or the rows of one sequence."""
+    return node.kind in GATES and counted[time_dim(node) if len(counted) == SEQUENCES else 0]

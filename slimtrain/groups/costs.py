@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from slimtrain.graph.folding import folded_norms
 from slimtrain.graph.graph import PARAMETER, Batch, Node, Value, values_of
+from slimtrain.graph.recurrence import RECURRENT, recurrent_weights
 from slimtrain.graph.sizes import Sizing
 
 Shape = tuple[int, ...]
@@ -124,6 +125,12 @@ def _einsum(sizing: Sizing, node: Node) -> int:
     return math.prod(sizes.values()) * max(len(operands) - 1, 1)
 
 
+def _recurrent(sizing: Sizing, node: Node) -> int:
+    """Every weight of every layer and direction, at each step."""
+    steps = math.prod(_argument(sizing, node, "input")[:-1])
+    return steps * sum(math.prod(_shape(sizing, value)) for value in recurrent_weights(node))
+
+
 MACS: dict[str, Callable[[Sizing, Node], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
@@ -132,6 +139,7 @@ MACS: dict[str, Callable[[Sizing, Node], int]] = {
     "linear": _linear,
     "scaled_dot_product_attention": _attention,
     "einsum": _einsum,
+    **dict.fromkeys(RECURRENT, _recurrent),
 }
 AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 VIEWS = frozenset(

@@ -10,11 +10,21 @@ import numpy as np
 
 from slimtrain.graph.extents import Dims, Extent
 from slimtrain.graph.graph import STATISTIC, Batch, Graph, Node, TensorType, Value
-from slimtrain.graph.labels import convolutions, moves, norms, pointwise, products, reductions, views  # noqa: F401  they enter rules
+from slimtrain.graph.labels import (  # noqa: F401  they enter rules
+    convolutions,
+    moves,
+    norms,
+    pointwise,
+    products,
+    recurrent,
+    reductions,
+    views,
+)
 from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
 from slimtrain.graph.policy import Policy
+from slimtrain.graph.recurrence import begun_with_zeros
 
 FIXED = "it is kept as it is"
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
@@ -63,7 +73,7 @@ class Groups:
 
 def find_groups(graph: Graph, policy: Policy | None = None) -> Groups:
     """The channel groups of `graph`. An operator without a rule pins what it reads, and `pinned` says so."""
-    run = Labelling(policy or Policy())
+    run = Labelling(policy or Policy(), zeros=begun_with_zeros(graph))
     _label(graph, run)
     component, pins = _components(run)
     alike = _alike(graph, run, component, pins)

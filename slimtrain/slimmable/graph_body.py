@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from slimtrain.graph.graph import CONSTANT, PARAMETER, Node, Parameter, Value
 from slimtrain.graph.order import Order, results
+from slimtrain.graph.recurrence import recurrent_weights
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.graph_norms import GraphNorm, graph_norms
@@ -169,8 +170,11 @@ class GraphBody(nn.Module):
                     self.stored(entry).uniform_(-bound, bound)
 
     def decayed(self) -> list[nn.Parameter]:
-        """The weights of convolutions, depthwise ones left out, and of linear layers: those that weight decay is for."""
-        parameters = (self.stored(name) for name, weight in self.weights.items() if not weight.depthwise)
+        """The weights of convolutions, depthwise ones left out, of linear and of recurrent layers: those that weight decay is
+        for."""
+        parameters = [self.stored(name) for name, weight in self.weights.items() if not weight.depthwise]
+        cells = [value for node in self.order.graph.nodes for value in recurrent_weights(node)]
+        parameters += [self.stored(self.nodes[value.node]) for value in dict.fromkeys(cells) if value.node in self.nodes]
         return [parameter for parameter in parameters if isinstance(parameter, nn.Parameter)]
 
     def activate(self, plan: ChannelPlan) -> None:

@@ -17,7 +17,7 @@ from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.dense_layers import layers_of
 from slimtrain.slimmable.graph_body import GraphBody
 from slimtrain.slimmable.norms import PlanNorm
-from slimtrain.slimmable.program import CREATING, Program
+from slimtrain.slimmable.program import CREATING, TRAINING, Program
 
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")  # give lists
 AFFINE_AND_RUNNING = ("weight", "bias", "running_mean", "running_var")
@@ -131,6 +131,8 @@ def _fx_graph(program: Program, layers: Mapping[str, str], held: set[str]) -> fx
             return nodes[argument]
         if isinstance(argument, Batch):
             return counted(argument)
+        if argument is TRAINING:
+            return False
         return [filled(part) for part in argument] if isinstance(argument, tuple) else argument
 
     for operation in program.operations:

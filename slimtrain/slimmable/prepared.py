@@ -20,7 +20,7 @@ from slimtrain.graph.graph import Argument, Batch, Node, Value
 from slimtrain.graph.order import BY_RESULT, Order, results
 from slimtrain.graph.sizes import Sizing, follows_plan
 from slimtrain.slimmable.plan_positions import Cut, Kept, kept_of
-from slimtrain.slimmable.program import CREATING, DROP_PATH, DROPOUTS, Operation, Run, drop_path, operation, operator
+from slimtrain.slimmable.program import CREATING, DROP_PATH, DROPOUTS, TRAINING, Operation, Run, drop_path, operation, operator
 
 Slots = list[Any]  # of every value the tensor, None where there is none yet or any more
 Step = Callable[[Slots, Run], None]
@@ -227,6 +227,8 @@ def _filled(argument: Any, slots: Slots, run: Run) -> Any:
         return slots[argument.number]
     if isinstance(argument, list):
         return [_filled(part, slots, run) for part in argument]
+    if argument is TRAINING:
+        return run.training
     return argument.at(run.batch) if isinstance(argument, Batch) else argument
 
 

@@ -18,6 +18,13 @@ CREATING = ("zeros", "ones", "full", "empty", "arange", "scalar_tensor")  # on a
 COMPUTED = "float32"  # a graph is traced in it; a network of another number type computes in its own
 
 
+class Training:
+    """Stands for the argument of a recurrent layer that says whether it drops between its layers."""
+
+
+TRAINING: Any = Training()
+
+
 class Run(NamedTuple):
     """What a forward pass knows beside its tensors. `gradients`: whether they may be asked for afterwards."""
 
@@ -56,6 +63,8 @@ def _filled(argument: Argument, values: Mapping[Value, Tensor], run: Run) -> Any
     """An argument with tensors and numbers in it."""
     if isinstance(argument, Value):
         return values[argument]
+    if argument is TRAINING:
+        return run.training
     if isinstance(argument, tuple):
         return [_filled(part, values, run) for part in argument]
     return argument.at(run.batch) if isinstance(argument, Batch) else argument
@@ -141,6 +150,8 @@ def operation(
             value = number if value == COMPUTED else getattr(torch, value)
         if argument.name == "momentum" and value is None:
             value = 0.0  # of a norm that averages all batches alike: in evaluation it is of no account
+        if argument.name == "train":
+            value = TRAINING
         if not argument.kwarg_only:
             positional.append(value)
         elif value is not None:

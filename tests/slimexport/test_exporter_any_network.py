@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from slimexport import export, materialize, open_network
-from slimexport.request import Proof
+from slimexport.request import CalibrationImages, Proof
 from slimtrain.base.errors import UserError, WidthError
 from slimtrain.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from slimtrain.checkpoints.own_layout import own_content
@@ -20,6 +20,7 @@ from slimtrain.groups.spec import GraphSpec
 from slimtrain.slimmable.calibrate import calibrate
 from slimtrain.slimmable.program import DROP_PATH
 from slimtrain.tracing.slimmed import make_slimmable
+from tests.support.data_sets import write_classes
 from tests.support.user_networks import images, network
 
 STATISTICS = (0.5, 0.5, 0.5)
@@ -33,7 +34,7 @@ def checkpoint(name: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["gate", "split", "transformer", "standardized", "concatenation"])
+@pytest.mark.parametrize("name", ["gate", "split", "transformer", "standardized", "concatenation", "recurrent"])
 def test_every_width_is_written_and_proven(name: str, tmp_path: Path) -> None:
     path = checkpoint(name, tmp_path)
     manifest = export(path, widths=[0.5, 1.0], precisions=["fp32", "fp16"], output_dir=tmp_path / "bundle")
@@ -49,6 +50,20 @@ def test_every_width_is_written_and_proven(name: str, tmp_path: Path) -> None:
         assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
         with torch.no_grad():
             assert np.allclose(materialize(path, width)(x).numpy(), expected, atol=1e-5)
+
+
+def test_recurrent_layers_are_written_with_fewer_bits(tmp_path: Path) -> None:
+    path, folder = checkpoint("recurrent", tmp_path), tmp_path / "images"
+    write_classes(folder, list("abcdefg"), ["a.png", "b.png"])
+    manifest = export(
+        path,
+        widths=[0.5],
+        precisions=["bf16", "int8"],
+        calibration=CalibrationImages(folder, most=16),
+        output_dir=tmp_path / "bundle",
+    )
+    statuses = {artifact.precision: artifact.verification.status for artifact in manifest.artifacts}
+    assert statuses == dict.fromkeys(("bf16", "int8-cpu", "int8", "int8-fp16"), "passed")
 
 
 def test_the_manifest_s_costs_are_the_graph_s(tmp_path: Path) -> None:

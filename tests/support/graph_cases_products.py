@@ -1,6 +1,8 @@
-"""Matrix products, attention, norms, reductions."""
+"""Matrix products, attention, recurrent layers, norms, reductions."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,53 @@ PRODUCTS: list[Case] = [
     *cases("einsum", Calls(lambda x, w: torch.einsum("nchw,co->nohw", x, w), (6, 3))),
     *cases("einsum", Calls(lambda x, w: torch.einsum("... h w, w o -> ... h o", x, w), (7, 3))),
     *cases("cosine_similarity", lambda x: F.cosine_similarity(x, x.flip(2)), lambda x: F.cosine_similarity(x, x * x, -1)),
+]
+
+
+class Read(nn.Module):
+    """What a recurrent layer gives for its sequence, and the states that it ends with, in one tensor [N, ...]."""
+
+    def __init__(self, layer: nn.RNNBase, images_first: bool = True) -> None:
+        super().__init__()
+        self.layer, self.images_first = layer, images_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole, states = self.layer(x if self.images_first else x.transpose(0, 1))
+        ended = torch.cat(states if isinstance(states, tuple) else [states])
+        whole = whole if self.images_first else whole.transpose(0, 1)
+        return torch.cat([whole.flatten(1), ended.transpose(0, 1).flatten(1)], 1)
+
+
+class Steps(nn.Module):
+    """A cell that goes along a sequence [N, T, I], from no state or a given one."""
+
+    def __init__(self, cell: nn.RNNCellBase, begun: bool = False) -> None:
+        super().__init__()
+        self.cell, self.begun = cell, begun
+
+    def forward(self, x: Tensor) -> Tensor:
+        pair = isinstance(self.cell, nn.LSTMCell)
+        first = x[:, 0, :1].expand(-1, self.cell.hidden_size)
+        state: Any = ((first, first * 2) if pair else first) if self.begun else None
+        for place in range(x.shape[1]):
+            state = self.cell(x[:, place], state)
+        result: Tensor = torch.cat(state, 1) if pair else state
+        return result
+
+
+SEQUENCE = (5, 7)
+FORMS: list[dict[str, bool | int]] = [{}, {"bidirectional": True}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True}]
+RECURRENT: list[Case] = [
+    *cases("lstm", *(Read(nn.LSTM(7, 4, batch_first=True, **form)) for form in FORMS), shape=SEQUENCE),
+    *cases("gru", *(Read(nn.GRU(7, 4, batch_first=True, **form)) for form in FORMS), shape=SEQUENCE),
+    *cases("rnn_tanh", *(Read(nn.RNN(7, 4, batch_first=True, **form)) for form in FORMS), shape=SEQUENCE),
+    *cases("rnn_relu", Read(nn.RNN(7, 4, nonlinearity="relu", bidirectional=True, batch_first=True)), shape=SEQUENCE),
+    *cases("lstm", Read(nn.LSTM(7, 4, bias=False, bidirectional=True), False), shape=SEQUENCE),
+    *cases("gru", Read(nn.GRU(7, 4, 2, bias=False), False), shape=SEQUENCE),
+    *cases("lstm_cell", Steps(nn.LSTMCell(7, 4)), Steps(nn.LSTMCell(7, 4, bias=False), True), shape=SEQUENCE),
+    *cases("gru_cell", Steps(nn.GRUCell(7, 4)), Steps(nn.GRUCell(7, 4), True), shape=SEQUENCE),
+    *cases("rnn_tanh_cell", Steps(nn.RNNCell(7, 4)), Steps(nn.RNNCell(7, 4), True), shape=SEQUENCE),
+    *cases("rnn_relu_cell", Steps(nn.RNNCell(7, 4, nonlinearity="relu"), True), shape=SEQUENCE),
 ]
 
 

@@ -202,6 +202,26 @@ class Signal(nn.Module):
         return self.head(F.adaptive_max_pool1d(x, 1).squeeze(-1))
 
 
+class Recurrent(nn.Module):
+    """The rows of an image, read in both directions; what they end with begins a second reading, which a cell goes on from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 8, stride=2)
+        self.rows = nn.LSTM(8 * 8, 12, 2, batch_first=True, bidirectional=True)
+        self.again, self.cell = nn.GRU(24, 12), nn.LSTMCell(12, 16)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 1, 3).flatten(2)
+        x, (state, _) = self.rows(x)
+        x, _ = self.again(x.transpose(0, 1), state[-1:])
+        read, kept = self.cell(x[0])
+        for step in x[1:3]:
+            read, kept = self.cell(step, (read, kept))
+        return self.head(read + kept)
+
+
 class Unknown(nn.Module):
     """An operator that nobody here has a rule for, in the middle of a network."""
 
@@ -246,6 +266,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "upsampled": Upsampled,
     "prelu": Prelu,
     "signal": Signal,
+    "recurrent": Recurrent,
 }
 
 

@@ -1,6 +1,7 @@
 """The networks of the coverage study. torchvision's are all of its classifiers (0.29); timm's (1.0.31) are 70 convolutional
 ones and 40 transformers and hybrids, one or two of every family, chosen before the code was written; `drawn` were drawn
-afterwards: `random.Random(0).shuffle` of `timm.list_models()` without those, the first hundred below 60 million parameters."""
+afterwards: `random.Random(0).shuffle` of `timm.list_models()` without those, the first hundred below 60 million parameters.
+`others` came last: small ones of the families that had none yet, and forms of others that had not been tried."""
 
 from __future__ import annotations
 
@@ -49,9 +50,20 @@ mobilenetv2_120d semnasnet_140 ese_vovnet39b_evos cait_xxs36_224 poolformer_s24 
 test_efficientnet_evos regnety_004 dla60_res2next cspresnext50 resnet34d convnextv2_femto mobilenet_edgetpu_v2_m
 gmixer_24_224
 """
+OTHERS = """
+halonet_h1 eca_botnext26ts_256 eca_halonext26ts bat_resnext26ts lambda_resnet26t sebotnet33ts_256 cpubone_nano
+cspnext_tiny dla46_c dpn48b efficientformerv2_s0 efficientvim_m1 fasternet_t0 gcvit_xxtiny ghostnetv3_050 iformer_t
+lcnetv2_small levit_128s levit_conv_128s lowformer_b0 poolformerv2_s12 gmixer_12_224 rdnet_tiny res2next50 resnest14d
+repghostnet_050 sequencer2d_s shvit_s1 starnet_s050 swiftformer_xs swinv2_cr_tiny_224 twins_pcpvt_small
+vit_tiny_r_s16_p8_224 test_vit2 test_vit_relpos vit_srelpos_small_patch16_224 vitamin_small_224 test_coatnet
+test_maxvit test_nfnet test_convnext3 test_mambaout hieradet_small mvitv2_small_cls pit_ti_distilled_224
+deit_tiny_distilled_patch16_224 cs3darknet_focus_s xception41p selecsls42 legacy_seresnext26_32x4d skresnet18
+mnasnet_small efficientvim_m1_dist csatv2 mobilenetv5_base naflexvit_base_patch16_gap samvit_base_patch16_224
+"""
 # list -> the library that its networks are of, and their names
 LISTS = {
     "torchvision": ("torchvision", tuple(TORCHVISION.split())),
     "timm": ("timm", tuple(TIMM.split())),
     "drawn": ("timm", tuple(DRAWN.split())),
+    "others": ("timm", tuple(OTHERS.split())),
 }

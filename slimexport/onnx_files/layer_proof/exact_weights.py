@@ -20,10 +20,12 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from slimexport.onnx_files.layer_proof.fixed_values import fixed_values, name_in_files
+from slimexport.onnx_files.layer_proof.recurrent_weights import stacked_weights
 from slimexport.onnx_files.layer_proof.stored import counted
 from slimexport.target.arrays import Array
 from slimtrain.graph.folding import CONVOLUTIONS, folded_norms
 from slimtrain.graph.graph import Argument, Node, Value
+from slimtrain.graph.recurrence import RECURRENT
 from slimtrain.graph.sizes import Sizing
 
 STEPS = 3  # between a number rounded once and a product of two rounded ones, rounded
@@ -114,6 +116,9 @@ class _Network:
             norm = self.graph.by_name[name]
             folded |= {(layer.name, value) for value in _operands(layer)} | {(name, value) for value in norm.inputs[1:]}
             self._enter_folded(layer, norm)
+        for node in nodes:
+            if node.kind in RECURRENT:
+                folded |= {(node.name, value) for value in self._enter_recurrent(node)}
         layers = {value: node for node in nodes for value in _operands(node)}
         plain = {value for node in nodes for value in node.inputs if (node.name, value) not in folded}
         for value in self.values:
@@ -142,6 +147,16 @@ class _Network:
         own = self.names[bias] if isinstance(bias, Value) else f"{path}.bias" if path else "bias"
         rounding = DOUBLE * (np.abs(moved) + np.abs(added))
         self.wanted[own].append(_Wanted(moved + added, f"biases of {path or name}", rounding=rounding))
+
+    def _enter_recurrent(self, node: Node) -> list[Value]:
+        """The weights and biases of a recurrent layer, as the definitions of ONNX's operators have them, and what of the
+        network's they hold."""
+        held = []
+        for values, stacked in stacked_weights(node, self.values):
+            name = self.names[values[0]]
+            self.wanted[name].append(_Wanted(stacked, f"weights of {self.paths.get(values[0]) or name}"))
+            held += values
+        return held
 
     def _by_output(self, layer: Node, weights: Array, factor: Array) -> Array:
         """A factor of every output as it meets weights [outputs, inputs of a group, ...], or transposed ones [inputs, outputs
@@ -185,7 +200,7 @@ def _steps_apart(given: Array, products: Array) -> bool:
     is told in float64 then, which takes three times as long. All widths of a network have a hundred million."""
     if given.dtype != products.dtype:
         return False
-    steps = np.subtract(given.view(np.int32), products.view(np.int32))  # beyond a sign bit this is large
+    steps = given.view(np.int32) - products.view(np.int32)  # beyond a sign bit this is large
     return not steps.size or bool(steps.min() >= -STEPS and steps.max() <= STEPS)
 
 

@@ -197,7 +197,6 @@ def efficient_nms(call: Call) -> list[str]:
 REFUSED = {
     **dict.fromkeys(("topk", "argsort", "kthvalue", "median"), UNORDERED),
     **dict.fromkeys(("nonzero", "unique_dim", "_unique2", "masked_select"), "makes as many numbers as the images decide on"),
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), "is recurrent, and has no form here"),
     **dict.fromkeys(
         ("bernoulli", "rand_like", "randn_like", "rand", "randn", "multinomial", "uniform"), "draws random numbers"
     ),

@@ -1,13 +1,17 @@
-"""Linear layers, matrix products, attention, einsum."""
+"""Linear layers, matrix products, attention, einsum, recurrent layers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from slimexport.onnx_files.operators.registry import Call, Operand, form
-from slimtrain.graph.graph import Batch, Value
+from slimexport.onnx_files.operators.registry import Call, Operand, form, ints
+from slimtrain.graph.graph import Batch, Value, values_of
+from slimtrain.graph.recurrence import GATES, STEPS, ZEROS, Cell, cell_kind, cells_of, directions_of, time_dim
 
 
 @form("linear")
@@ -92,3 +96,101 @@ def cosine_similarity(call: Call) -> str:
         call.emit("Div", x, call.emit("Max", call.emit("ReduceL2", x, axes=axes, keepdims=1), eps)) for x in (first, second)
     ]
     return call.emit("ReduceSum", call.emit("Mul", *units), np.array(axes, np.int64), keepdims=0)
+
+
+@dataclass(frozen=True)
+class _Recurrence:
+    """A recurrent layer of torch's in ONNX: the operator, and which gate of torch's stands where."""
+
+    op: str
+    gates: tuple[int, ...]
+    activation: str = ""
+
+
+RECURRENCES = {
+    "lstm": _Recurrence("LSTM", (0, 3, 1, 2)),  # input, forget, cell, output -> input, output, forget, cell
+    "gru": _Recurrence("GRU", (1, 0, 2)),  # reset, update, new -> update, reset, hidden
+    "rnn_tanh": _Recurrence("RNN", (0,), "Tanh"),
+    "rnn_relu": _Recurrence("RNN", (0,), "Relu"),
+}
+
+
+@form(*GATES)
+def recurrent(call: Call) -> list[str]:
+    """A node for every layer, with both of its directions: [T, N, I] -> [T, directions, N, H]."""
+    node, x = call.action.node, call.x
+    if call.rank(x) != 3:
+        call.refuse("runs along the dimension of the images", "Images of a batch are to be independent of each other.")
+    try:
+        cells = cells_of(node)
+    except ValueError:
+        call.refuse("projects its state, or reads packed sequences, for which ONNX has no form")
+    time = time_dim(node)
+    (steps,), images = call.sizes(x, [time], "runs along"), call.shape(x)[1 - time]
+    states, directions = list(values_of(call["hx"])), directions_of(node)
+    given: Operand = call.transpose(x, [1, 0, 2]) if time else x
+    after: list[list[str]] = [[] for _ in states]
+    layers = [cells[first : first + directions] for first in range(0, len(cells), directions)]
+    for number, layer in enumerate(layers):
+        begun = [_rows(call, state, number * directions, directions) for state in states]
+        width, (whole, *ended) = _layer(call, layer, given, begun)
+        for state, parts in zip(ended, after, strict=True):
+            parts.append(state)
+        order, shape = ([2, 0, 1, 3], (images, steps)) if time and layer is layers[-1] else ([0, 2, 1, 3], (steps, images))
+        given = call.reshape(call.transpose(whole, order), (*shape, directions, width), (*shape, directions * width))
+    joined = [
+        call.emit("Concat", *parts, axis=0) if len(parts) > 1 and call.read(1 + place) else parts[0]
+        for place, parts in enumerate(after)
+    ]
+    return [call.operand(given), *joined]
+
+
+@form(*STEPS)
+def step(call: Call) -> list[str]:
+    """A sequence of one place: [1, N, I], with states [1, N, H]."""
+    begun = [None if _is_zeros(call, state) else call.emit("Unsqueeze", state, ints(0)) for state in values_of(call["hx"])]
+    _, (_, *ended) = _layer(call, cells_of(call.action.node), call.emit("Unsqueeze", call.x, ints(0)), begun)
+    return [call.emit("Squeeze", state, ints(0)) for state in ended]
+
+
+def _layer(call: Call, cells: Sequence[Cell], x: Operand, states: Sequence[Operand]) -> tuple[int, list[str]]:
+    """One layer of [T, N, I], and how wide its state is. A state of zeros, None, is what it begins with anyway."""
+    kind = RECURRENCES[cell_kind(call.action.node)]
+    (width,) = call.sizes(cells[0].of_state, [1])
+    attributes: dict[str, Any] = {"direction": "bidirectional"} if len(cells) > 1 else {}
+    if kind.op == "GRU":
+        attributes["linear_before_reset"] = 1
+    if kind.activation:
+        attributes["activations"] = [kind.activation] * len(cells)
+    weights = (
+        _stacked(call, [(cell.of_input,) for cell in cells], kind.gates),
+        _stacked(call, [(cell.of_state,) for cell in cells], kind.gates),
+        _stacked(call, [cell.biases for cell in cells], kind.gates) if cells[0].biases else None,
+    )
+    lengths = None  # all are as long
+    return width, call.several(kind.op, 1 + len(states), x, *weights, lengths, *states, hidden_size=width, **attributes)
+
+
+def _stacked(call: Call, parts: Sequence[Sequence[Value]], gates: Sequence[int]) -> str:
+    """Weights [gates * H, ...] of every direction, with their gates in another order; those of a direction one below the
+    other."""
+    stacked = []
+    for values in parts:
+        arrays = [call.stored(value) for value in values]
+        if any(array is None for array in arrays):
+            call.refuse("has weights that the images decide on")
+        turned = [a.reshape(len(gates), -1, *a.shape[1:])[list(gates)].reshape(a.shape) for a in arrays if a is not None]
+        stacked.append(np.concatenate(turned))
+    return call.weight(parts[0][0], np.stack(stacked), "recurrent")
+
+
+def _is_zeros(call: Call, state: Value) -> bool:
+    maker = call.program.makers.get(state.node)
+    return maker is not None and maker.kind in ZEROS
+
+
+def _rows(call: Call, state: Value, first: int, count: int) -> Operand:
+    """What a layer begins with, of the states [layers * directions, N, H] of all."""
+    if _is_zeros(call, state):
+        return None
+    return state if call.shape(state)[0] == count else call.slice(state, 0, first, first + count)

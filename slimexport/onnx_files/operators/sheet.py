@@ -81,12 +81,13 @@ class Sheet:
         if own:
             base = self.unique(name)
             names = {result: base if len(results) == 1 else self.unique(f"{base}.{results.index(result)}") for result in own}
+        whole = next((node for node in nodes if own and len(results) > 1 and len(node.output) > 1), None)
         for node in nodes:
             for output in node.output:
                 if output not in names:
                     names[output] = self.unique(f"{name}.{node.op_type.lower()}")
             node.input[:] = [names.get(value, value) for value in node.input]
             node.output[:] = [names[value] for value in node.output]
-            node.name = base if own and len(results) > 1 and len(node.output) > 1 else node.output[0]
+            node.name = base if node is whole else node.output[0]
             self.nodes.append(node)
         return [names.get(result, result) for result in results]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,3 +68,25 @@ FORWARDS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("forward", FORWARDS.values(), ids=FORWARDS.keys())
 def test_it_is_said_of_those_whose_images_change_each_other_s_results(forward: Callable[[Tensor], Tensor]) -> None:
     assert couples_images(trace(Given(forward), torch.zeros(2, 3, 4, 4)).graph) == coupled(forward)
+
+
+class Rows(nn.Module):
+    """The rows of a map [N, 8, 4, 4] as the steps of a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(16, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.layer(x.flatten(2))[0]
+        return read
+
+
+def test_a_recurrent_layer_couples_the_images_that_are_its_steps() -> None:
+    torch.manual_seed(0)
+    rows = Rows()
+    graph = trace(Given(rows), torch.zeros(2, 3, 4, 4)).graph
+    assert not couples_images(graph) and not coupled(rows)
+    rows.layer.batch_first = False
+    nodes = (replace(n, arguments={**n.arguments, **({"batch_first": False} if n.kind == "gru" else {})}) for n in graph.nodes)
+    assert couples_images(replace(graph, nodes=tuple(nodes))) and coupled(rows)

@@ -35,6 +35,28 @@ def test_attention_by_hand() -> None:
     assert macs["scaled_dot_product_attention"] == 6 * 17 * 17 * (8 + 8)
 
 
+class Read(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.GRU(3 * 16, 8, 2, batch_first=True, bidirectional=True)
+        self.cell = nn.LSTMCell(16, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.rows(x.transpose(1, 2).flatten(2))
+        read, _ = self.cell(x[:, -1])
+        result: Tensor = read
+        return result
+
+
+def test_recurrent_layers_by_hand() -> None:
+    graph = trace(Read().eval(), images(2)).graph
+    groups = find_groups(graph)
+    cost = graph_cost(Sizing(graph, groups, groups.sizes))
+    layers = 2 * 3 * 8 * (3 * 16 + 8), 2 * 3 * 8 * (2 * 8 + 8)  # directions, gates, state: of the input, and of the state
+    assert cost.macs == 16 * sum(layers) + 4 * 5 * (16 + 5)
+    assert cost.params == sum(layers) + 2 * 2 * 2 * 3 * 8 + 4 * 5 * (16 + 5)
+
+
 def test_a_depthwise_convolution_reads_one_channel() -> None:
     costs = {cost.node.module: cost.macs for cost in node_costs(sizing("gate"))}
     assert costs["body.1.0"] == 16 * 9 * 256

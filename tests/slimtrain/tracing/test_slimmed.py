@@ -96,6 +96,36 @@ def test_dropout_drops_in_training_and_not_in_evaluation() -> None:
     assert not torch.equal(slimmable(images(2)), slimmable(images(2)))
 
 
+class Dropping(nn.Module):
+    """A recurrent layer that drops between its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.head = nn.LSTM(16, 8, 2, batch_first=True, dropout=0.5), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.rows(x.flatten(1, 2))[0].mean(1))
+        return logits
+
+
+def test_a_recurrent_layer_drops_between_its_layers_as_it_did() -> None:
+    torch.manual_seed(0)
+    module = Dropping().eval()
+    slimmable, x = make_slimmable(module, images(2)), images(2)
+    assert torch.allclose(slimmable(x), module(x), atol=1e-6)
+    slimmable.train()
+    module.train()
+    for network_ in (slimmable, module):
+        torch.manual_seed(1)
+        first, second = network_(x), network_(x)
+        assert not torch.equal(first, second)
+    dense = slimmable.dense(1.0)
+    assert torch.equal(dense(x), dense(x))
+    rows = {name for name, p in module.named_parameters() if "weight" in name}
+    decayed = {id(parameter) for parameter in slimmable.body.decayed()}
+    assert {name for name, p in slimmable.named_parameters() if id(p) in decayed} == rows
+
+
 def test_keys_are_the_module_s_own() -> None:
     module = network("transformer")
     assert make_slimmable(module, images(2)).state_dict().keys() == module.state_dict().keys()

@@ -18,7 +18,8 @@ from tests.support.graph_cases import Case, traced
 
 CASES = [
     *(*pointwise.ARITHMETIC, *pointwise.ACTIVATIONS, *windows.CONVOLUTIONS, *windows.POOLS, *windows.RESIZED),
-    *(*products.PRODUCTS, *products.NORMS, *products.REDUCTIONS, *moves.VIEWS, *moves.MOVES, *moves.LOOKUPS),
+    *(*products.PRODUCTS, *products.RECURRENT, *products.NORMS, *products.REDUCTIONS),
+    *(*moves.VIEWS, *moves.MOVES, *moves.LOOKUPS),
 ]
 
 

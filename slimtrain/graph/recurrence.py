@@ -1,0 +1,94 @@
+"""Recurrent layers as ATen's operators take them: whole sequences (`lstm.input`), and single steps of them (`lstm_cell`).
+
+One node of a sequence holds all layers and directions of a user's `nn.LSTM`, `nn.GRU` or `nn.RNN`. Its `params` are, for every
+layer one direction after the other, the weights of the input [gates * H, I] and of the state [gates * H, H], and the biases of
+both [gates * H] where there are some; the gates stand one below the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from slimtrain.graph.graph import Argument, Graph, Node, Value, values_of
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+STEPS = {f"{kind}_cell": kind for kind in GATES}  # operators of one step, and of what
+RECURRENT = (*GATES, *STEPS)
+ZEROS = ("zeros", "new_zeros")  # what makes the state that torch begins with where none is given
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction of one layer. `biases`: of the input and of the state, or none."""
+
+    layer: int
+    direction: int
+    of_input: Value
+    of_state: Value
+    biases: tuple[Value, ...]
+
+
+def cell_kind(node: Node) -> str:
+    """What its cells are: a key of GATES."""
+    return STEPS.get(node.kind, node.kind)
+
+
+def cells_of(node: Node) -> list[Cell]:
+    """The cells of a recurrent node, in their order. ValueError for forms that are not known here: of packed sequences, and of
+    states that are projected."""
+    arguments = node.arguments
+    if node.kind in STEPS:
+        of_input, of_state, *biases = _values(arguments[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh"))
+        return [Cell(0, 0, of_input, of_state, tuple(biases))]
+    directions, layers, params = directions_of(node), arguments["num_layers"], _values([arguments.get("params")])
+    per_cell = 2 + 2 * bool(arguments["has_biases"])
+    assert isinstance(layers, int)
+    if not node.op.endswith(".input") or len(params) != per_cell * directions * layers:
+        raise ValueError(f"{node.op} with {len(params)} parameters is not known here")
+    cells = []
+    for number in range(layers * directions):
+        of_input, of_state, *biases = params[number * per_cell : (number + 1) * per_cell]
+        cells.append(Cell(*divmod(number, directions), of_input, of_state, tuple(biases)))
+    return cells
+
+
+def _values(arguments: Iterator[Argument] | list[Argument]) -> list[Value]:
+    return [value for argument in arguments for value in values_of(argument)]
+
+
+def recurrent_weights(node: Node) -> list[Value]:
+    """The matrices of a recurrent node, in whatever form; nothing of others."""
+    if node.kind in STEPS:
+        return _values(node.arguments[name] for name in ("w_ih", "w_hh"))
+    if node.kind not in GATES:
+        return []
+    params, biases = _values([node.arguments.get("params")]), 2 * bool(node.arguments["has_biases"])
+    per_cell = len(params) // max(1, directions_of(node) * int(str(node.arguments["num_layers"])))
+    return [value for number, value in enumerate(params) if number % per_cell not in (2, 3) or not biases]
+
+
+def directions_of(node: Node) -> int:
+    return 2 if node.arguments.get("bidirectional") else 1
+
+
+def time_dim(node: Node) -> int:
+    """The dimension of its input, [T, N, I] or [N, T, I], along which a sequence runs."""
+    return 1 if node.arguments["batch_first"] else 0
+
+
+def begun_with_zeros(graph: Graph) -> frozenset[Value]:
+    """States of nothing but zeros that recurrent nodes begin with, and that nothing else reads: these have the sizes that the
+    state has."""
+    read: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for value in node.inputs:
+            read.setdefault(value.node, []).append(node)
+    given = {value.node for value in graph.outputs}
+    return frozenset(
+        Value(node.name)
+        for node in graph.nodes
+        if node.kind in ZEROS
+        and node.name not in given
+        and all(Value(node.name) in values_of(reader.arguments.get("hx")) for reader in read.get(node.name, ()))
+    )
