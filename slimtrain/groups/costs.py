@@ -125,6 +125,10 @@ def _einsum(sizing: Sizing, node: Node) -> int:
     return math.prod(sizes.values()) * max(len(operands) - 1, 1)
 
 
+def _bilinear(sizing: Sizing, node: Node) -> int:
+    return _output(sizing, node) * math.prod(_argument(sizing, node, "weight")[1:])
+
+
 def _recurrent(sizing: Sizing, node: Node) -> int:
     """Every weight of every layer and direction, at each step."""
     steps = math.prod(_argument(sizing, node, "input")[:-1])
@@ -139,6 +143,7 @@ MACS: dict[str, Callable[[Sizing, Node], int]] = {
     "linear": _linear,
     "scaled_dot_product_attention": _attention,
     "einsum": _einsum,
+    "bilinear": _bilinear,
     **dict.fromkeys(RECURRENT, _recurrent),
 }
 AVERAGES = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")

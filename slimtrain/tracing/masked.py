@@ -32,6 +32,7 @@ OVER_CHANNELS = frozenset(
         "log_softmax",
         "batch_norm",
         "instance_norm",
+        "pairwise_distance",
     }
 )
 

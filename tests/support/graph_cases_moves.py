@@ -182,6 +182,12 @@ def leaders(x: Tensor) -> Tensor:
     return torch.cat([values[..., :3], places[..., :2].to(x.dtype)], -1)
 
 
+def placed(x: Tensor, theta: Tensor, align: bool) -> Tensor:
+    """Where a matrix that every image scales puts the places of another map."""
+    thetas = theta * x.mean((1, 2, 3))[:, None, None]
+    return F.affine_grid(thetas, [x.shape[0], 3, 4, 1 if align else 5], align_corners=align)
+
+
 LOOKUPS: list[Case] = [
     *cases("sort", leaders, lambda x: x.round().sort(dim=1, stable=True)[1], lambda x: x.sort(stable=True, dim=2)[0]),
     *cases("arange", lambda x: x * torch.arange(x.shape[0]).to(x.dtype)[:, None, None, None]),
@@ -195,6 +201,11 @@ LOOKUPS: list[Case] = [
     *cases("embedding", Looks("embedding")),
     *cases("unfold", lambda x: x.unfold(2, 3, 2), lambda x: x.unfold(1, 2, 1)),
     *cases("diagonal", lambda x: x.diagonal(1, 2, 3), lambda x: x.diagonal(0, 1, -1), lambda x: x.diagonal(-2, 3, 1)),
+    *cases(
+        "affine_grid_generator",
+        Calls(lambda x, t: placed(x, t, False), (2, 3)),
+        Calls(lambda x, t: placed(x, t, True), (2, 3)),
+    ),
     *cases("grid_sampler", lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False)),
     *cases(
         "grid_sampler",

@@ -33,6 +33,11 @@ PRODUCTS: list[Case] = [
     *cases("scaled_dot_product_attention", Calls(lambda x, m: attention(x, x, x, m.abs() < 1.5), (5, 5)), shape=HEADS),
     *cases("einsum", Calls(lambda x, w: torch.einsum("nchw,co->nohw", x, w), (6, 3))),
     *cases("einsum", Calls(lambda x, w: torch.einsum("... h w, w o -> ... h o", x, w), (7, 3))),
+    *cases("bilinear", Calls(lambda x, w, b: F.bilinear(x, x * 2, w, b), (4, 7, 7), (4,))),
+    *cases("bilinear", Calls(lambda x, w: F.bilinear(x, x[..., :3], w), (4, 7, 3))),
+    *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x.flip(2)), lambda x: F.pairwise_distance(x, x * x, 1)),
+    *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x + 1, float("inf"), keepdim=True)),
+    *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x * x, 3)),
     *cases("cosine_similarity", lambda x: F.cosine_similarity(x, x.flip(2)), lambda x: F.cosine_similarity(x, x * x, -1)),
 ]
 

@@ -88,6 +88,23 @@ def diagonal(call: Call) -> str:
     return call.emit("Gather", flat, ints(*numbers), axis=len(rest))
 
 
+@form("affine_grid_generator")
+def affine_grid(call: Call) -> str:
+    """Where every place of a map [N, C, H, W] lies under a matrix [N, 2, 3]: -1 and 1 are its edges, or its outer places."""
+    theta, size = call.value("theta"), call["size"]
+    if len(size) != 4:
+        call.refuse("of volumes has no form before opset 20")
+    height, width = (call.fixed(side, "places") for side in size[2:])
+    ends = [1.0 if call["align_corners"] else 1 - 1 / side for side in (height, width)]
+    rows, columns = (
+        np.linspace(-end, end, side) if side > 1 else np.zeros(1) for end, side in zip(ends, (height, width), strict=True)
+    )
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    places = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(np.float32)
+    moved, images = call.emit("MatMul", places, call.transpose(theta, [0, 2, 1])), call.shape(theta)[0]
+    return call.reshape(moved, (images, height * width, 2), (images, height, width, 2))
+
+
 @form("grid_sampler", "grid_sampler_2d")
 def grid_sampler(call: Call) -> str:
     """Modes are torch's numbers: bilinear, nearest, bicubic; zeros, border, reflection."""

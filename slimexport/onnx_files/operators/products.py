@@ -84,6 +84,27 @@ def einsum(call: Call) -> str:
     return call.emit("Einsum", *operands, equation=equation)
 
 
+@form("bilinear")
+def bilinear(call: Call) -> str:
+    bias = call.optional("bias")
+    operands = call.value("input1"), call.value("weight"), call.value("input2")
+    product = call.emit("Einsum", *operands, equation="...i,oij,...j->...o")
+    return product if bias is None else call.emit("Add", product, bias)
+
+
+@form("pairwise_distance")
+def pairwise_distance(call: Call) -> str:
+    """The norm of differences over the last dimension, to each of which a little is added."""
+    difference = call.emit("Add", call.emit("Sub", call.value("x1"), call.value("x2")), float(call.get("eps", 1e-6)))
+    order, keep = float(call.get("p", 2)), int(bool(call.get("keepdim")))
+    if order in (1, 2):
+        return call.emit(f"ReduceL{order:.0f}", difference, axes=[-1], keepdims=keep)
+    if order == math.inf:
+        return call.emit("ReduceMax", call.emit("Abs", difference), axes=[-1], keepdims=keep)
+    powers = call.emit("ReduceSum", call.emit("Pow", call.emit("Abs", difference), order), ints(-1), keepdims=keep)
+    return call.emit("Pow", powers, 1 / order)
+
+
 @form("cosine_similarity")
 def cosine_similarity(call: Call) -> str:
     first, second, eps = call.value("x1"), call.value("x2"), float(call.get("eps", 1e-8))

@@ -55,8 +55,11 @@ def movedim(call: Call) -> list[Labels]:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(call: Call) -> list[Labels]:
-    x = call.labels("self")
-    return [Labels.along(call.shape, {dim - len(x.shape): axis for dim, axis in enumerate(x.axes)})]
+    """One position that is spread along what another tensor has is there as often as that has some."""
+    x, other = call.labels("self"), call.optional("other")
+    axes = {} if other is None else {dim - len(other.shape): axis for dim, axis in enumerate(other.axes)}
+    own = {dim - len(x.shape): axis for dim, axis in enumerate(x.axes) if other is None or x.shape[dim] > 1}
+    return [Labels.along(call.shape, axes | own)]
 
 
 @rule("repeat", "tile")
@@ -318,3 +321,11 @@ def glu(call: Call) -> list[Labels]:
         call.run.tie(halves[0], halves[1])
         axes[dim] = Axis(halves[0], axis.tied)
     return [Labels.along(call.shape, axes)]
+
+
+@rule("tril", "triu")
+def triangle(call: Call) -> list[Labels]:
+    x = call.labels("self")
+    for axis in x.axes[-2:]:
+        call.run.pin_axis(axis, "what stays of it hangs on where it stands")
+    return [x]

@@ -52,3 +52,14 @@ def group_norm(call: Call) -> list[Labels]:
     axis = _with_parameters(call, x, AFFINE)
     normalized = Labels.along(x.shape, {**dict(enumerate(x.axes)), 1: axis})
     return [normalized, *(Labels.none(shape) for shape in call.shapes[1:])]
+
+
+@rule("_weight_norm")
+def weight_norm(call: Call) -> list[Labels]:
+    """A weight's length in every position of one dimension is a parameter (arXiv 1602.07868): it is taken over what stays."""
+    v, g = call.labels("v"), call.labels("g")
+    axes = dict(enumerate(v.axes))
+    for dim, size in enumerate(g.shape):
+        if size > 1:
+            axes[dim] = call.run.match([v.axes[dim], g.axes[dim]], PARAMETERS)
+    return [Labels.along(v.shape, axes)]

@@ -46,7 +46,19 @@ UNLABELLED = "it is combined with a tensor that no parameter stands behind"
     *("relu6", "remainder", "round", "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus", "sqrt", "square"),
     *("sub", "tan", "tanh", "threshold", "to", "type_as", "where", "zero", "_to_copy", "float", "half", "bfloat16", "double"),
     *("alpha_dropout", "feature_alpha_dropout", "clip", "true_divide", "multiply", "subtract", "divide", "softsign"),
-    *("hardshrink", "softshrink", "tanhshrink", "nan_to_num", "floor_divide", "fmod", "square_", "sinc", "logit", "atan"),
+    *(
+        "hardshrink",
+        "softshrink",
+        "tanhshrink",
+        "rrelu",
+        "nan_to_num",
+        "floor_divide",
+        "fmod",
+        "square_",
+        "sinc",
+        "logit",
+        "atan",
+    ),
 )
 def pointwise(call: Call) -> list[Labels]:
     return [call.run.broadcast(call.inputs, call.shape, UNLABELLED)]
@@ -81,6 +93,15 @@ def pooled_regions(call: Call) -> list[Labels]:
     maps, regions = call.labels("input"), call.labels("rois")
     for axis in (*maps.axes[2:], *regions.axes):
         call.run.pin_axis(axis, "a window runs over it")
+    return [Labels.along(call.shape, {1: maps.axes[1]})]
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def sampled(call: Call) -> list[Labels]:
+    """Places of maps [N, C, ...] that a grid names: channels pass."""
+    maps, grid = call.labels("input"), call.labels("grid")
+    for axis in (*maps.axes[2:], *grid.axes):
+        call.run.pin_axis(axis, "places are taken of it")
     return [Labels.along(call.shape, {1: maps.axes[1]})]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.registry import Call, rule
 
@@ -83,6 +85,35 @@ def attention(call: Call) -> list[Labels]:
 
 def _swapped(x: Labels) -> Labels:
     return Labels((*x.shape[:-2], x.shape[-1], x.shape[-2]), (*x.axes[:-2], x.axes[-1], x.axes[-2]))
+
+
+@rule("bilinear")
+def bilinear(call: Call) -> list[Labels]:
+    """x [..., I], y [..., J] and a weight [O, I, J] -> [..., O]."""
+    run, weight, bias = call.run, call.labels("weight"), call.optional("bias")
+    operands = [call.labels(name) for name in ("input1", "input2")]
+    for operand, axis in zip(operands, weight.axes[1:], strict=True):
+        if operand.shape[-1] > 1:
+            run.match([operand.axes[-1], axis], SUMMED)
+    lead = run.broadcast([Labels(x.shape[:-1], x.axes[:-1]) for x in operands], call.shape[:-1], ALONG)
+    out = [weight.axes[0]] if bias is None else [weight.axes[0], bias.axes[0]]
+    return [Labels.along(call.shape, {**dict(enumerate(lead.axes)), len(lead.shape): run.match(out, ALONG)})]
+
+
+@rule("cosine_similarity")
+def cosine_similarity(call: Call) -> list[Labels]:
+    x, y = call.labels("x1"), call.labels("x2")
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    both = call.run.broadcast([x, y], shape, ALONG)
+    dim = call.dim("dim", len(shape), 1)
+    return [Labels.along(call.shape, dict(enumerate(axis for at, axis in enumerate(both.axes) if at != dim)))]
+
+
+@rule("pairwise_distance")
+def pairwise_distance(call: Call) -> list[Labels]:
+    x, y = call.labels("x1"), call.labels("x2")
+    both = call.run.broadcast([x, y], np.broadcast_shapes(x.shape, y.shape), ALONG)
+    return [Labels.along(call.shape, dict(enumerate(both.axes[:-1])))]
 
 
 @rule("einsum")
