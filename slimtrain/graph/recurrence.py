@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from slimtrain.graph.graph import Argument, Graph, Node, Value, values_of
+from slimtrain.graph.graph import Argument, Node, Value, values_of
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 STEPS = {f"{kind}_cell": kind for kind in GATES}  # operators of one step, and of what
@@ -75,20 +75,3 @@ def directions_of(node: Node) -> int:
 def time_dim(node: Node) -> int:
     """The dimension of its input, [T, N, I] or [N, T, I], along which a sequence runs."""
     return 1 if node.arguments["batch_first"] else 0
-
-
-def begun_with_zeros(graph: Graph) -> frozenset[Value]:
-    """States of nothing but zeros that recurrent nodes begin with, and that nothing else reads: these have the sizes that the
-    state has."""
-    read: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            read.setdefault(value.node, []).append(node)
-    given = {value.node for value in graph.outputs}
-    return frozenset(
-        Value(node.name)
-        for node in graph.nodes
-        if node.kind in ZEROS
-        and node.name not in given
-        and all(Value(node.name) in values_of(reader.arguments.get("hx")) for reader in read.get(node.name, ()))
-    )

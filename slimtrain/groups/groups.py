@@ -24,7 +24,6 @@ from slimtrain.graph.labels.labelling import BATCH, Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import RULES, Call
 from slimtrain.graph.pieces import Pieces, pieces_of
 from slimtrain.graph.policy import Policy
-from slimtrain.graph.recurrence import begun_with_zeros
 
 FIXED = "it is kept as it is"
 KERNEL_FROM = 2  # the dimension of a convolution's weight that its kernel begins with
@@ -73,7 +72,7 @@ class Groups:
 
 def find_groups(graph: Graph, policy: Policy | None = None) -> Groups:
     """The channel groups of `graph`. An operator without a rule pins what it reads, and `pinned` says so."""
-    run = Labelling(policy or Policy(), zeros=begun_with_zeros(graph))
+    run = Labelling(policy or Policy())
     _label(graph, run)
     component, pins = _components(run)
     alike = _alike(graph, run, component, pins)
@@ -145,7 +144,7 @@ def _kernels(graph: Graph) -> set[str]:
 
 
 def _labels_of(call: Call) -> list[Labels]:
-    if not any(labels.labelled for labels in call.inputs):
+    if not any(labels.labelled for labels in call.inputs) and call.node.kind not in (*pointwise.UNIFORM, *moves.SPREADING):
         return [Labels.none(shape) for shape in call.shapes]
     function, reason = RULES.get(call.node.kind), f"{call.node.op} has no rule here"
     if function is not None:

@@ -74,7 +74,7 @@ class Labelling:
 
     `parts`: ids that were taken out of their dimension: what is done to a part alone makes its slots others than the rest's,
     whatever parameters they share. `notes`: what a report should say of the network. `reordered`: nodes
-    whose shuffled order is taken for another one. `zeros`: values of zeros that are as large as they are asked for.
+    whose shuffled order is taken for another one.
     """
 
     policy: Policy
@@ -84,7 +84,6 @@ class Labelling:
     parts: list[Ids] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     reordered: set[str] = field(default_factory=set)
-    zeros: frozenset[Value] = frozenset()
     node: Node | None = None
     ids: int = 0
 

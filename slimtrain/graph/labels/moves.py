@@ -10,6 +10,7 @@ from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.pointwise import UNLABELLED
 from slimtrain.graph.labels.registry import Call, rule
 
+SPREADING = ("expand", "expand_as", "broadcast_to")
 ONE = "one position of it is taken by its number"
 
 
@@ -53,13 +54,18 @@ def movedim(call: Call) -> list[Labels]:
     return _moved(x, call.shape, order)
 
 
-@rule("expand", "expand_as", "broadcast_to")
+@rule(*SPREADING)
 def expand(call: Call) -> list[Labels]:
-    """One position that is spread along what another tensor has is there as often as that has some."""
+    """One position is spread: along what another tensor has, or as often as whatever it meets has positions."""
     x, other = call.labels("self"), call.optional("other")
-    axes = {} if other is None else {dim - len(other.shape): axis for dim, axis in enumerate(other.axes)}
-    own = {dim - len(x.shape): axis for dim, axis in enumerate(x.axes) if other is None or x.shape[dim] > 1}
-    return [Labels.along(call.shape, axes | own)]
+    (type_,) = call.node.outputs
+    axes: dict[int, Axis | None] = {} if other is None else {dim - len(other.shape): a for dim, a in enumerate(other.axes)}
+    for dim, size in enumerate(type_.shape, -len(type_.shape)):
+        if len(x.shape) >= -dim and x.shape[dim] > 1:
+            axes[dim] = x.axes[dim]
+        elif axes.get(dim) is None and isinstance(size, int) and size > 1 and type_.floating:
+            axes[dim] = call.run.fresh(size)
+    return [Labels.along(call.shape, axes)]
 
 
 @rule("repeat", "tile")

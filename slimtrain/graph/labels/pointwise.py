@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.registry import Call, rule
 
+UNIFORM = ("zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty")  # what creates one number
 UNLABELLED = "it is combined with a tensor that no parameter stands behind"
 
 
@@ -139,19 +140,14 @@ def _kept(x: Labels, shape: tuple[int, ...]) -> Labels:
     return Labels.along(shape, axes)
 
 
-@rule(
-    "new_zeros",
-    "new_full",
-    "new_ones",
-    "new_empty",
-    "scalar_tensor",
-    "arange",
-    "zeros",
-    "ones",
-    "full",
-    "empty",
-    "eye",
-    "linspace",
-)
+@rule(*UNIFORM)
 def create(call: Call) -> list[Labels]:
+    """The same number everywhere: its positions are as many as whatever it meets has."""
+    (type_,) = call.node.outputs
+    sizes = {dim: size for dim, size in enumerate(type_.shape) if isinstance(size, int) and size > 1 and type_.floating}
+    return [Labels.along(call.shape, {dim: call.run.fresh(size) for dim, size in sizes.items()})]
+
+
+@rule("scalar_tensor", "arange", "eye", "linspace")
+def count(call: Call) -> list[Labels]:
     return [Labels.none(shape) for shape in call.shapes]

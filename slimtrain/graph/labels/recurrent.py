@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimtrain.graph.graph import Value, values_of
+from slimtrain.graph.graph import values_of
 from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.products import SUMMED
 from slimtrain.graph.labels.registry import Call, rule
@@ -41,8 +41,10 @@ def recurrent(call: Call) -> list[Labels]:
             run.tie(rows.ids.reshape(GATES[cell_kind(node)], -1), own.ids)
         written.append(own)
     assert state is not None, "there are cells"
-    for value in values_of(call["hx"]):
-        _begin(call, value, state)
+    for begun in (run.labels[value] for value in values_of(call["hx"])):
+        for axis in begun.axes[:-1]:
+            run.pin_axis(axis, STATE)
+        run.match([state, begun.axes[-1]], STATE)
     after = [Labels.along(shape, {-1: state}) for shape in call.shapes]
     if node.kind in STEPS:
         return after
@@ -54,14 +56,3 @@ def recurrent(call: Call) -> list[Labels]:
 
 def _behind(axes: list[Axis]) -> Axis:
     return Axis(np.concatenate([axis.ids for axis in axes]))
-
-
-def _begin(call: Call, value: Value, state: Axis) -> None:
-    """A state to begin with: zeros are as wide as they are asked for, others are tied."""
-    run, labels = call.run, call.run.labels[value]
-    if value in run.zeros and not labels.labelled:
-        run.labels[value] = Labels.along(labels.shape, {-1: state})
-        return
-    for axis in labels.axes[:-1]:
-        run.pin_axis(axis, STATE)
-    run.match([state, labels.axes[-1]], STATE)

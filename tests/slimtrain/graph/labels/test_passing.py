@@ -46,9 +46,20 @@ def turned(x: Tensor) -> Tensor:
     return F.grid_sample(x, grid, align_corners=False)
 
 
+def remembered(x: Tensor, conv: nn.Module) -> Tensor:
+    """Three steps of a convolutional LSTM (arXiv 1506.04214) that begins with zeros, on the same map."""
+    state = kept = x.new_zeros(x.shape[0], CHANNELS, *x.shape[2:])
+    for _ in range(3):
+        taken, kept_share, given, new = conv(torch.cat([x, state], 1)).chunk(4, 1)
+        kept = kept_share.sigmoid() * kept + taken.sigmoid() * new.tanh()
+        state = given.sigmoid() * kept.tanh()
+    return state
+
+
 OPERATORS: dict[str, Between] = {
     "normalized over channels": Between(lambda x: F.normalize(x, dim=1)),
     "spread as another": Between(lambda x: x + x.mean(1, keepdim=True).expand_as(x)),
+    "spread by a number": Between(lambda x: x * x.mean(1, keepdim=True).expand(-1, CHANNELS, -1, -1)),
     "weight norm": Between(lambda x, conv: conv(x), weight_norm(nn.Conv2d(CHANNELS, CHANNELS, 3))),
     "weight norm of inputs": Between(lambda x, conv: conv(x), weight_norm(nn.Conv2d(CHANNELS, CHANNELS, 3), dim=1)),
     "bilinear": Between(
@@ -59,6 +70,8 @@ OPERATORS: dict[str, Between] = {
     "triangle": Between(torch.tril),
     "randomized leaky relu": Between(lambda x, act: act(x), nn.RReLU()),
     "turned": Between(turned),
+    "remembered": Between(remembered, nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, padding=1)),
+    "ones beside": Between(lambda x: torch.where(x > 0, x, torch.ones_like(x)) * x.new_full(x.shape, 2.0)),
 }
 OPERATORS["bilinear"].last = nn.Conv2d(6, 4, 1)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimtrain.graph.graph import Value
 from slimtrain.graph.labels.recurrent import STATE
-from slimtrain.graph.recurrence import begun_with_zeros, cells_of, recurrent_weights
+from slimtrain.graph.recurrence import cells_of, recurrent_weights
 from slimtrain.groups.groups import Groups, find_groups
 from slimtrain.tracing.reading import Traced
 from slimtrain.tracing.slimmed import trace
@@ -32,7 +32,7 @@ class Reads(nn.Module):
         if self.begun == "learned":
             state = self.state.expand(-1, len(x), -1).contiguous()
         elif self.begun == "given":
-            state = x[:, :1, :1].expand(-1, -1, 12).transpose(0, 1).contiguous()
+            state = x.flatten(1)[:, :12][None].contiguous()
         elif self.begun == "zeros, read elsewhere":
             state = x.new_zeros(1, len(x), 12)
             return self.head(self.layer(self.first(x), state)[0]) + state.mean()
@@ -70,13 +70,11 @@ def test_a_state_that_is_learned_goes_along_and_one_that_images_give_stays() -> 
     assert {row.reason for row in given.pinned if row.parameter == "layer.weight_hh_l0"} == {STATE}
 
 
-def test_zeros_are_as_wide_as_the_state_unless_something_else_reads_them() -> None:
-    traced, groups = found_in(Reads(nn.GRU(6, 12, batch_first=True)))
-    (zeros,) = begun_with_zeros(traced.graph)
+def test_zeros_to_begin_with_are_as_wide_as_the_state() -> None:
+    traced, groups = found_in(Reads(nn.GRU(6, 12, batch_first=True), begun="zeros, read elsewhere"))
+    (zeros,) = (Value(node.name) for node in traced.graph.nodes if "zeros" in node.kind)
     (layer,) = (node for node in traced.graph.nodes if node.kind == "gru")
     assert groups.dims[zeros][2] == groups.dims[cells_of(layer)[0].of_state][1] != 12
-    traced, groups = found_in(Reads(nn.GRU(6, 12, batch_first=True), begun="zeros, read elsewhere"))
-    assert not begun_with_zeros(traced.graph) and groups.sizes == {"first": 6}
 
 
 def test_a_projected_state_is_kept_whole_and_its_weights_are_counted() -> None:
