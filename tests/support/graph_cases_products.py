@@ -56,6 +56,19 @@ class Read(nn.Module):
         return torch.cat([whole.flatten(1), ended.transpose(0, 1).flatten(1)], 1)
 
 
+class Begun(nn.Module):
+    """A recurrent layer of two layers and directions that begins with states of its own."""
+
+    def __init__(self, layer: nn.RNNBase, states: int) -> None:
+        super().__init__()
+        self.layer, self.states = layer, nn.ParameterList(nn.Parameter(torch.randn(4, 1, 4)) for _ in range(states))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.states)
+        whole: Tensor = self.layer(x, states if len(states) > 1 else states[0])[0]
+        return whole
+
+
 class Steps(nn.Module):
     """A cell that goes along a sequence [N, T, I], from no state or a given one."""
 
@@ -82,6 +95,8 @@ RECURRENT: list[Case] = [
     *cases("rnn_relu", Read(nn.RNN(7, 4, nonlinearity="relu", bidirectional=True, batch_first=True)), shape=SEQUENCE),
     *cases("lstm", Read(nn.LSTM(7, 4, bias=False, bidirectional=True), False), shape=SEQUENCE),
     *cases("gru", Read(nn.GRU(7, 4, 2, bias=False), False), shape=SEQUENCE),
+    *cases("lstm", Begun(nn.LSTM(7, 4, 2, batch_first=True, bidirectional=True), 2), shape=SEQUENCE),
+    *cases("gru", Begun(nn.GRU(7, 4, 2, batch_first=True, bidirectional=True), 1), shape=SEQUENCE),
     *cases("lstm_cell", Steps(nn.LSTMCell(7, 4)), Steps(nn.LSTMCell(7, 4, bias=False), True), shape=SEQUENCE),
     *cases("gru_cell", Steps(nn.GRUCell(7, 4)), Steps(nn.GRUCell(7, 4), True), shape=SEQUENCE),
     *cases("rnn_tanh_cell", Steps(nn.RNNCell(7, 4)), Steps(nn.RNNCell(7, 4), True), shape=SEQUENCE),
