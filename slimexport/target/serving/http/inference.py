@@ -22,6 +22,7 @@ from slimexport.target.serving.http.infer_response import Responses, Written
 from slimexport.target.serving.http.metadata import Limits, check_model
 from slimexport.target.serving.http.metrics import Metrics
 from slimexport.target.serving.http.refusals import Refusal, refusal_of
+from slimexport.target.serving.requests import Pending
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.untrusted.quoting import quoted
 
@@ -100,36 +101,49 @@ async def answer_of(future: Future[Answer], receive: Receive) -> Answer:
     """The answer; ClientDisconnect where the client goes away before it is there. The future is cancelled then, as it is where
     the server ends."""
     loop = asyncio.get_running_loop()
-    first = loop.create_future()  # the answer is there, or nobody waits for it
+    first: asyncio.Future[bool] = loop.create_future()  # whether the answer is there; else nobody waits for it
     going: asyncio.Task[None] | None = None
+    answered = False
 
-    def wake(_: object = None) -> None:
+    def wake(there: bool) -> None:
         if not first.done():
-            first.set_result(None)
+            first.set_result(there)
+
+    def stir() -> None:
+        """On the thread that computes, as is `tell` after it: the loop is awake when that comes."""
+        try:
+            loop.call_soon_threadsafe(_nothing)
+        except RuntimeError:  # it has ended, and whoever waited with it
+            return
 
     def tell(_: object) -> None:
-        """On the thread that computes."""
         if not loop.is_closed():
-            loop.call_soon_threadsafe(wake)
+            loop.call_soon_threadsafe(wake, True)
 
     def look() -> None:
         nonlocal going
         going = loop.create_task(_gone(receive))
-        going.add_done_callback(wake)
+        going.add_done_callback(lambda _: wake(False))
 
+    if isinstance(future, Pending):
+        future.on_ran = stir
     future.add_done_callback(tell)
     later = loop.call_later(GONE_AFTER_S, look)
     try:
-        await first
-        if not future.done():
+        answered = await first
+        if not answered:
             raise ClientDisconnect
         return future.result()
     finally:
         later.cancel()
         if going is not None:
             loop.call_soon(going.cancel)  # once the answer is on its way
-        if not future.done():
+        if not answered:
             future.cancel()
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _gone(receive: Receive) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from slimexport.target.serving.answer import Answer
+from slimexport.target.serving.requests import Pending
 from tests.support.http_serving import NETWORK, images
 from tests.support.serving_fakes import FakeRuntime, answer
 
@@ -88,6 +89,32 @@ def test_an_answer_that_takes_long_comes_though_the_client_was_asked_for() -> No
 def test_the_time_that_reading_took_is_of_the_deadline() -> None:
     assert inference.left_ms(20.0, 0.004) == pytest.approx(16.0)
     assert 0 < inference.left_ms(20.0, 0.5) < 0.01, "the runtime refuses it, and counts it"
+
+
+def test_the_loop_is_woken_before_the_answer_and_not_once_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    future = Pending()
+
+    async def wait() -> Answer:
+        loop = asyncio.get_running_loop()
+        woken: list[object] = []
+        call = loop.call_soon_threadsafe
+
+        def note(*asked: Any) -> Any:
+            woken.append(asked)
+            return call(*asked)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", note)
+        asking = asyncio.ensure_future(inference.answer_of(future, asyncio.Event().wait))
+        await asyncio.sleep(0)
+        assert future.on_ran is not None and not woken
+        future.on_ran()
+        assert len(woken) == 1 and not future.done()
+        future.answer(answer(images(1)))
+        return await asking
+
+    assert asyncio.run(wait()).batch == 1
+    assert future.on_ran is not None
+    future.on_ran()
 
 
 def test_an_answer_that_comes_when_the_server_has_ended_is_nobody_s(caplog: pytest.LogCaptureFixture) -> None:
