@@ -18,6 +18,7 @@ from slimexport.target.serving.http.refusals import Refusal, busy
 
 WITHIN_S = 60.0  # a body that takes longer is given up
 RETRY_S = 1.0
+COLLECTED, PARTS = "slimexport.body", "parts"  # of a scope's extensions: what no message holds of a body
 ALIGNED = 16  # bytes; numpy's own arrays begin at a multiple of it
 
 
@@ -53,9 +54,10 @@ class Body:
         self._room.give_back(self._size)
         self._size = 0
 
-    async def read(self, receive: Receive, length: bytes | None) -> memoryview:
-        """All of it, such that numbers behind its JSON can be read in place. `length` is what its header says. Refusal, and
-        starlette's ClientDisconnect where its sender goes before its end."""
+    async def read(self, receive: Receive, length: bytes | None, collected: Sequence[bytes] = ()) -> memoryview:
+        """All of it, such that numbers behind its JSON can be read in place. `length` is what its header says; `collected` are
+        parts that no message holds, all of them once the last one comes. Refusal, and starlette's ClientDisconnect where its
+        sender goes before its end."""
         if length is not None and length.isdigit():
             self._check(int(length[:20]))
         task = asyncio.current_task()
@@ -63,7 +65,7 @@ class Body:
         # `asyncio.timeout` does the same, and takes as long as reading a body
         limit = asyncio.get_running_loop().call_later(WITHIN_S, self._give_up, task)
         try:
-            parts = await self._read(receive)
+            parts = await self._read(receive, collected)
         except asyncio.CancelledError:
             if not self._given_up or (sys.version_info >= (3, 11) and task.uncancel()):
                 raise
@@ -76,18 +78,19 @@ class Body:
         self._given_up = True
         task.cancel()
 
-    async def _read(self, receive: Receive) -> list[bytes]:
+    async def _read(self, receive: Receive, collected: Sequence[bytes]) -> list[bytes]:
         parts: list[bytes] = []
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            if part := message.get("body"):
+            whole = not message.get("more_body")
+            for part in (message.get("body", b""), *(collected if whole else ())):
                 self._check(self._size + len(part))
                 self._room.take(len(part))
                 self._size += len(part)
                 parts.append(part)
-            if not message.get("more_body"):
+            if whole:
                 return parts
 
     def _check(self, size: int) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from slimexport.target.serving.answer import Answer
-from slimexport.target.serving.http.bodies import Body, Room
+from slimexport.target.serving.http.bodies import COLLECTED, PARTS, Body, Room
 from slimexport.target.serving.http.infer_request import HEADER_LENGTH, InferRequest, Repeated, header_length, read_request
 from slimexport.target.serving.http.infer_response import Responses, Written
 from slimexport.target.serving.http.metadata import Limits, check_model
@@ -30,6 +31,7 @@ SMALL = 1 << 16  # bytes of JSON that are parsed without leaving the event loop
 LEAST_MS = 1e-3  # a deadline that has passed: the runtime refuses it, and counts it
 GONE = 499  # nobody reads it: what logs and metrics call a client that closed its request
 GONE_AFTER_S = 0.005  # whether a client went is asked of requests that wait longer: a task each
+NOTHING: dict[str, Any] = {}
 LENGTH_NAME = HEADER_LENGTH.lower().encode()
 
 
@@ -74,7 +76,8 @@ class Inference:
             raise Refusal(415, f"a body in {quoted(encoding.decode('latin-1'))}, which is not served. Send it as it is.")
         json_bytes = header_length(headers.get(LENGTH_NAME))
         with Body(self._room, self._limits, json_bytes) as body:
-            content = await body.read(receive, headers.get(b"content-length"))
+            extension = scope.get("extensions", NOTHING).get(COLLECTED, NOTHING)
+            content = await body.read(receive, headers.get(b"content-length"), extension.get(PARTS, ()))
             began = time.perf_counter()
             if (len(content) if json_bytes is None else json_bytes) <= SMALL:
                 asked = self._requests.read(content, json_bytes)

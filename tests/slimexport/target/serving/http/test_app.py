@@ -29,14 +29,16 @@ def runtime() -> FakeRuntime:
     return FakeRuntime()
 
 
-@pytest.fixture(params=["h11 on asyncio", "httptools on auto"])
+@pytest.fixture(params=["h11 on asyncio", "httptools on auto", "as it is"])
 def server(runtime: FakeRuntime, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """With either of the parsers and event loops that uvicorn takes; of its own accord uvloop, where that is installed."""
+    """With either of the parsers and event loops that uvicorn takes, and as it is served: on uvloop, where that is installed,
+    with bodies that are collected."""
     parser, _, loop = request.param.partition(" on ")
-    if not is_installed(parser):
+    if loop and not is_installed(parser):
         pytest.skip(f"{parser} is not installed")
     config = uvicorn.Config
-    monkeypatch.setattr(uvicorn, "Config", lambda app, **options: config(app, **{**options, "http": parser, "loop": loop}))
+    if loop:
+        monkeypatch.setattr(uvicorn, "Config", lambda app, **options: config(app, **{**options, "http": parser, "loop": loop}))
     with running(runtime) as server:
         yield server
 

@@ -57,6 +57,17 @@ def test_a_body_is_its_parts_and_is_held_while_it_is_needed() -> None:
     assert room.taken == 0
 
 
+def test_what_was_collected_is_behind_what_messages_hold_and_counts_as_they_do() -> None:
+    room = bodies.Room(10)
+    collected = [b"cd", b"e"]
+    with body_of(5, room) as body:
+        assert asyncio.run(body.read(Sender([b"ab"]).receive, None, collected)) == b"abcde"
+        assert room.taken == 5
+    with pytest.raises(Refusal) as refusal, body_of(4, room) as body:
+        asyncio.run(body.read(Sender([b"ab"]).receive, None, collected))
+    assert (refusal.value.status, room.taken) == (413, 0)
+
+
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 15, 16, 17, 181])
 @pytest.mark.parametrize("pieces", [1, 2, 7, 500])
 def test_numbers_behind_any_length_of_json_are_read_in_place(start: int, pieces: int) -> None:
