@@ -75,14 +75,10 @@ class Event:
 def parts(given: Given, results: Sequence[Result], sizes: Sequence[tuple[int, bool]]) -> list[Given]:
     """What a run gives, cut into what belongs to its requests, of so many images; of a single one (True) without the batch.
     ValueError unless it gives all `results`, of the shapes that the manifest says."""
-    if (
-        len(results) == len(sizes) == 1
-        and sizes[0] == (1, True)
-        and not isinstance(given, dict)
-        and given.shape == (1, *results[0].own_shape)
-        and results[0].shape[0] == BATCH
-    ):
-        return [given[0]]  # as mostly
+    if len(results) == len(sizes) == 1 and not isinstance(given, dict) and results[0].shape[0] == BATCH:
+        size, single = sizes[0]
+        if given.shape == (size, *results[0].own_shape):
+            return [given[0] if single else given]  # as mostly
     outputs: dict[str, Array] = given if isinstance(given, dict) else {results[0].name: given}
     images = sum(size for size, _ in sizes)
     if outputs.keys() != {result.name for result in results}:

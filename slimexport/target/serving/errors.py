@@ -52,8 +52,11 @@ class RunFailed(BundleError):
 
 def checked_images(image: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:
     """Images [N, *shape] of what was sent, and whether it is one that came alone. RequestError for what is neither."""
-    if type(image) is np.ndarray and image.shape == shape and image.dtype is FLOAT32 and image.flags.c_contiguous:
-        return image[None], True  # as mostly; what follows takes as long as the rest of a submission
+    if type(image) is np.ndarray and image.dtype is FLOAT32 and image.flags.c_contiguous:  # as mostly
+        if image.shape == shape:
+            return image[None], True  # what follows takes as long as the rest of a submission
+        if image.shape[1:] == shape and len(image):
+            return image, False
     wanted = ", ".join(map(str, shape))
     try:
         images = np.asarray(image)

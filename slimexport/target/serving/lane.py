@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from slimexport.target.serving.opening import OpenFile
 from slimexport.target.serving.scheduling import Run
@@ -18,8 +18,7 @@ LINGER_S = 0.001
 EXIT_S, LOOK_S = 10.0, 0.01  # for a run that an interpreter's end meets; between two looks
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A run on the file that computes it, since when, on the runtime's clock."""
 
     run: Run

@@ -16,9 +16,13 @@ if TYPE_CHECKING:  # a Triton repository gets a copy of this file, which stands 
 
 
 class Pending(Future["Answer"]):
-    """A future that tells, once, when it is cancelled: what waits is counted, and its images are held no longer."""
+    """A future that tells, once, when it is cancelled: what waits is counted, and its images are held no longer.
+
+    `on_ran` is called on the thread that computes once the run has ended, before its answer is written down: another thread
+    takes as long to wake up as that, so whoever has to wake one begins here. It must be quick, and raise nothing."""
 
     on_cancel: Callable[[], object] | None = None
+    on_ran: Callable[[], object] | None = None
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
@@ -114,17 +118,19 @@ class Waiting:
             self.cancelled += 1
         return None
 
-    def take(self, images: int) -> Iterator[Request]:
+    def take(self, images: int) -> list[Request]:
         """The most urgent requests, as long as all of them are of so many images at most; of a larger head that alone. Their
         futures cannot be cancelled any more."""
+        taken: list[Request] = []
         room = images
-        while (head := self.head()) is not None and (head.size <= room or room == images):
+        while room > 0 and (head := self.head()) is not None and (head.size <= room or room == images):
             self._pop()
             if head.future.begin():
                 room -= head.size
-                yield head
+                taken.append(head)
             else:
                 self.cancelled += 1
+        return taken
 
     def take_all(self) -> Iterator[Request]:
         """Everything, as `take` does."""

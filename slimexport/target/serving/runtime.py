@@ -20,7 +20,6 @@ from types import TracebackType
 
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
-from slimexport.target.runners import Given
 from slimexport.target.serving import errors
 from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
@@ -214,7 +213,6 @@ class Runtime:
         """One run, and its answers. What goes wrong in it is its own requests' error."""
         run, file = job.run, job.file
         failure: BaseException | None = None
-        outputs: list[Given] = []
         began = time.perf_counter()
         try:
             given = file(*[request.images for request in run.requests])
@@ -222,6 +220,8 @@ class Runtime:
             outputs = parts(given, self._results, [(request.size, request.single) for request in run.requests])
         except BaseException as error:  # whatever a backend raises: the next run is another one's
             ended, failure = time.perf_counter(), error
+        if (tell := run.requests[0].future.on_ran) is not None:  # whoever waits for the others mostly waits in the same place
+            tell()
         with self._lock:
             lane.job = None
             given_up = lane.given_up  # its requests were told, and its width is out
@@ -239,7 +239,7 @@ class Runtime:
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
-        if not self._scheduler.waiting:
+        if not self._scheduler.waiting.images:
             lane.linger()
         with self._lock:  # once the answers are out
             self._failures[file.label] = 0

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
 
 import numpy as np
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
+from slimexport.target.serving.http.metadata import Limits
 from slimexport.target.serving.http.refusals import Refusal, busy
 
 WITHIN_S = 60.0  # a body that takes longer is given up
 RETRY_S = 1.0
+COLLECTED, PARTS = "slimexport.body", "parts"  # of a scope's extensions: what no message holds of a body
 ALIGNED = 16  # bytes; numpy's own arrays begin at a multiple of it
 
 
@@ -35,49 +39,63 @@ class Room:
 
 
 class Body:
-    """The body of one request. It takes `room` from its first byte until `held` ends."""
+    """The body of one request, for a `with` block: it takes `room` from its first byte until the block ends."""
 
-    def __init__(self, room: Room, most: int, why: str) -> None:
-        """`why` completes the message about one of more than `most` bytes."""
-        self.room, self.most, self.why = room, most, why
-        self.size = 0
+    def __init__(self, room: Room, limits: Limits, json_bytes: int | None) -> None:
+        """The first `json_bytes` of it are JSON; None: all are."""
+        self._room, self._limits, self._json_bytes = room, limits, json_bytes
+        self._most = limits.most(json_bytes)
+        self._size, self._given_up = 0, False
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.room.give_back(self.size)
-            self.size = 0
+    def __enter__(self) -> Body:
+        return self
 
-    async def read(self, request: Request, start: int = 0) -> memoryview:
-        """All of it, such that numbers from byte `start` on can be read in place. Refusal, and starlette's ClientDisconnect
-        where its sender goes before its end."""
-        length = request.headers.get("content-length")
-        if length is not None and length.isdecimal():
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._room.give_back(self._size)
+        self._size = 0
+
+    async def read(self, receive: Receive, length: bytes | None, collected: Sequence[bytes] = ()) -> memoryview:
+        """All of it, such that numbers behind its JSON can be read in place. `length` is what its header says; `collected` are
+        parts that no message holds, all of them once the last one comes. Refusal, and starlette's ClientDisconnect where its
+        sender goes before its end."""
+        if length is not None and length.isdigit():
             self._check(int(length[:20]))
+        task = asyncio.current_task()
+        assert task is not None
+        # `asyncio.timeout` does the same, and takes as long as reading a body
+        limit = asyncio.get_running_loop().call_later(WITHIN_S, self._give_up, task)
         try:
-            if sys.version_info >= (3, 11):
-                async with asyncio.timeout(WITHIN_S):
-                    parts = await self._read(request)
-            else:  # which takes a task of its own
-                parts = await asyncio.wait_for(self._read(request), WITHIN_S)
-        except asyncio.TimeoutError:  # which is not the builtin one in Python 3.10
+            parts = await self._read(receive, collected)
+        except asyncio.CancelledError:
+            if not self._given_up or (sys.version_info >= (3, 11) and task.uncancel()):
+                raise
             raise Refusal(408, f"the body did not come within {WITHIN_S:g} s.", {"Connection": "close"}) from None
-        return joined(parts, start)
+        finally:
+            limit.cancel()
+        return joined(parts, self._json_bytes or 0)
 
-    async def _read(self, request: Request) -> list[bytes]:
-        parts = []
-        async for part in request.stream():
-            self._check(self.size + len(part))
-            self.room.take(len(part))
-            self.size += len(part)
-            parts.append(part)
-        return parts
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._given_up = True
+        task.cancel()
+
+    async def _read(self, receive: Receive, collected: Sequence[bytes]) -> list[bytes]:
+        parts: list[bytes] = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            whole = not message.get("more_body")
+            for part in (message.get("body", b""), *(collected if whole else ())):
+                self._check(self._size + len(part))
+                self._room.take(len(part))
+                self._size += len(part)
+                parts.append(part)
+            if whole:
+                return parts
 
     def _check(self, size: int) -> None:
-        if size > self.most:
-            raise Refusal(413, f"a body of {size:,} bytes or more: {self.why}")
+        if size > self._most:
+            raise Refusal(413, f"a body of {size:,} bytes or more: {self._limits.why(self._json_bytes)}")
 
 
 def joined(parts: Sequence[bytes], start: int) -> memoryview:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,24 +24,23 @@ from slimtrain.base.untrusted.quoting import quoted
 
 Bytes: TypeAlias = "bytes | memoryview"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-LENGTH = re.compile(r"\d{1,12}")
-BYTES = np.dtype(np.float32).itemsize
+LENGTH = re.compile(rb"\d{1,12}")
+LITTLE = np.dtype("<f4")
+BYTES = LITTLE.itemsize
 MOST_ID = 1000  # letters
 US_PER_MS = 1000.0
 MOST_KNOWN, MOST_WORDS = 32, 1 << 12  # requests, and bytes of JSON of each
 NONE: Array = np.empty(0, np.float32)
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An output that is asked for, as bytes or as JSON."""
 
     name: str
     binary: bool
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """`images` float32 [N, ...]; `deadline_ms` is None where the server's is meant."""
 
     images: Array
@@ -51,12 +49,12 @@ class InferRequest:
     deadline_ms: float | None = None
 
 
-def header_length(header: str | None) -> int | None:
+def header_length(header: bytes | None) -> int | None:
     """How many bytes of a body are JSON, as its header says; None where all are. 0: none are."""
     if header is None:
         return None
     if not LENGTH.fullmatch(header.strip()):
-        raise bad(f"{HEADER_LENGTH} is {quoted(header)}, expected a number of bytes.")
+        raise bad(f"{HEADER_LENGTH} is {quoted(header.decode('latin-1'))}, expected a number of bytes.")
     return int(header)
 
 
@@ -103,7 +101,7 @@ class Repeated:
         request = read_request(body, json_bytes, self._manifest, self._largest)
         if len(self._known) >= MOST_KNOWN:
             del self._known[next(iter(self._known))]
-        self._known[words] = (request.images.shape, rest, replace(request, images=NONE))
+        self._known[words] = (request.images.shape, rest, request._replace(images=NONE))
         return request
 
 
@@ -166,8 +164,8 @@ def _shape(value: Any, what: str, own: tuple[int, ...], largest: int) -> tuple[i
 
 def _floats(body: Bytes, start: int, shape: tuple[int, ...]) -> Array:
     """Little-endian float32 of a body, not copied where it lies as numpy wants it."""
-    values = np.frombuffer(body, "<f4", math.prod(shape), start).reshape(shape)
-    if values.dtype.isnative and values.flags.aligned:
+    values: Array = np.ndarray(shape, LITTLE, body, start)
+    if LITTLE.isnative and values.flags.aligned:
         return values  # as mostly
     return np.require(values, np.float32, ["C", "A"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from slimexport.target.manifest import Manifest
 from slimexport.target.serving.http.datatypes import FP32, NAMES
 from slimexport.target.serving.http.infer_request import BYTES
 from slimexport.target.serving.http.infer_response import VERSION
+from slimexport.target.serving.http.refusals import Refusal
 from slimexport.target.serving.runtime import Runtime
+from slimtrain.base.untrusted.quoting import quoted
 from slimtrain.base.version import __version__
 
 SLACK = 1 << 16  # bytes of a request beside its tensor
@@ -46,6 +49,15 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
         "out": {width.label: width.out for width in now.widths if width.out},
         "stale": now.stale,
     }
+
+
+def check_model(path: Mapping[str, str], name: str) -> None:
+    """Refusal where the parameters of a path name another model than `name`, or another version."""
+    asked, version = path["name"], path.get("version", VERSION)
+    if asked != name:
+        raise Refusal(404, f"model {quoted(asked)} is not here. This serves {name!r}.")
+    if version != VERSION:
+        raise Refusal(404, f"version {quoted(version)} of model {name!r} is not here. It has version {VERSION}.")
 
 
 @dataclass(frozen=True)

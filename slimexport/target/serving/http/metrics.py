@@ -4,6 +4,7 @@ another way than HTTP count too."""
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +82,7 @@ class Metrics:
             ("status",),
             registry=self.registry,
         )
+        self.responded: collections.Counter[int] = collections.Counter()  # by status, since the last update
         self.registry.register(State(runtime))
 
     def text(self) -> bytes:
@@ -96,6 +98,9 @@ class Metrics:
         cancelled = self.runtime.stats().cancelled  # no event: such a request has no end of its own on the runtime's clock
         self.requests.labels(CANCELLED, "").inc(cancelled - self._cancelled)
         self._cancelled = cancelled
+        for status, number in self.responded.items():
+            self.responses.labels(status).inc(number)
+        self.responded.clear()
 
     async def follow(self) -> None:
         """Update for ever, often enough that nothing is missed."""

@@ -49,6 +49,15 @@ def test_one_image_is_not_copied() -> None:
     assert np.shares_memory(checked_images(IMAGE, SHAPE)[0], IMAGE)
 
 
+def test_several_images_are_not_copied_where_they_lie_as_they_should() -> None:
+    given = values(2, *SHAPE)
+    assert checked_images(given, SHAPE)[0] is given
+    for other in (np.asfortranarray(given), np.repeat(given, 2, axis=3)[..., ::2], other_dtype(given), given.view(Own)):
+        images, single = checked_images(other, SHAPE)
+        assert not single and images.flags.c_contiguous
+        np.testing.assert_array_equal(images, given)
+
+
 def test_several_images_stay_as_they_are() -> None:
     for count in (1, 2):
         given = values(count, *SHAPE)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from slimexport.target.arrays import Array
 from slimexport.target.serving import lane
+from slimexport.target.serving.errors import RunFailed
+from slimexport.target.serving.requests import Pending
 from slimexport.target.serving.runtime import Runtime
 from slimexport.target.serving.scheduling import Run
 from tests.support.serving_helpers import FOREVER_MS, PATIENCE_S, Bench, held, images, toy_bundle, wait_until
@@ -78,6 +81,23 @@ def test_a_request_that_comes_while_answers_go_out_is_seen(bundle: Path, bench: 
         first.result(**WAIT)
         wait_until(lambda: len(later) == 1)
         assert later[0].result(**WAIT).batch == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_has_to_wake_another_thread_hears_of_the_end_before_the_answer(bundle: Path, bench: Bench, fails: bool) -> None:
+    def fail(batch: Array) -> None:
+        raise ValueError("of a test")
+
+    done: list[bool] = []
+    with Runtime(bundle, policy="fixed:1") as runtime:
+        with held(runtime, *bench.runners):
+            future = runtime.submit(images(1)[0], FOREVER_MS)
+            assert isinstance(future, Pending)
+            future.on_ran = lambda: done.append(future.done())
+            if fails:
+                bench.of("1").give = fail
+        assert (type(future.exception(**WAIT)) is RunFailed) is fails
+    assert done == [False]
 
 
 def test_a_policy_set_meanwhile_holds_for_the_next(bundle: Path, bench: Bench) -> None:

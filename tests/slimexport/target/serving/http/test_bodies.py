@@ -20,10 +20,9 @@ class Sender:
 
     def __init__(self, parts: Sequence[bytes | None], length: str | None = None) -> None:
         self.parts, self.taken = list(parts), 0
-        headers = [] if length is None else [(b"content-length", length.encode())]
-        self.request = starlette.Request({"type": "http", "method": "POST", "headers": headers}, self._receive)
+        self.length = None if length is None else length.encode()
 
-    async def _receive(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         if self.taken == len(self.parts):
             await asyncio.Event().wait()  # for ever
         part = self.parts[self.taken]
@@ -33,13 +32,40 @@ class Sender:
         return {"type": "http.request", "body": part, "more_body": self.taken < len(self.parts) or not part}
 
 
+def body_of(most: int, room: Any) -> Any:
+    """The body of a request, of at most so many bytes."""
+
+    class Limits:
+        def most(self, json_bytes: int | None) -> int:
+            return most
+
+        def why(self, json_bytes: int | None) -> str:
+            return "why"
+
+    return bodies.Body(room, Limits(), None)
+
+
+def read(body: Any, sender: Sender) -> Any:
+    return asyncio.run(body.read(sender.receive, sender.length))
+
+
 def test_a_body_is_its_parts_and_is_held_while_it_is_needed() -> None:
     room, sender = bodies.Room(10), Sender([b"abc", b"def"])
-    body = bodies.Body(room, 6, "why")
-    with body.held():
-        assert asyncio.run(body.read(sender.request)) == b"abcdef"
+    with body_of(6, room) as body:
+        assert read(body, sender) == b"abcdef"
         assert room.taken == 6
     assert room.taken == 0
+
+
+def test_what_was_collected_is_behind_what_messages_hold_and_counts_as_they_do() -> None:
+    room = bodies.Room(10)
+    collected = [b"cd", b"e"]
+    with body_of(5, room) as body:
+        assert asyncio.run(body.read(Sender([b"ab"]).receive, None, collected)) == b"abcde"
+        assert room.taken == 5
+    with pytest.raises(Refusal) as refusal, body_of(4, room) as body:
+        asyncio.run(body.read(Sender([b"ab"]).receive, None, collected))
+    assert (refusal.value.status, room.taken) == (413, 0)
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 15, 16, 17, 181])
@@ -55,47 +81,43 @@ def test_numbers_behind_any_length_of_json_are_read_in_place(start: int, pieces:
 
 def test_a_body_of_nothing_is_nothing() -> None:
     assert bytes(bodies.joined([], 5)) == b""
-    assert bytes(asyncio.run(bodies.Body(bodies.Room(1), 1, "why").read(Sender([b"a"]).request, 10**12))) == b"a"
+    assert bytes(bodies.joined([b"a"], 10**12)) == b"a"
 
 
 @pytest.mark.parametrize("length", ["7", "9" * 30])
 def test_a_body_that_says_it_is_too_long_is_not_read(length: str) -> None:
     sender = Sender([b"abcdefg"], length)
     with pytest.raises(Refusal, match=r"a body of .* bytes or more: why") as refusal:
-        asyncio.run(bodies.Body(bodies.Room(100), 6, "why").read(sender.request))
+        read(body_of(6, bodies.Room(100)), sender)
     assert (refusal.value.status, sender.taken) == (413, 0)
 
 
 @pytest.mark.parametrize("length", [None, "3"])
 def test_a_body_that_does_not_say_it_is_read_as_far_as_it_may_be_long(length: str | None) -> None:
     room, sender = bodies.Room(100), Sender([b"abc"] * 9, length)
-    body = bodies.Body(room, 6, "why")
-    with pytest.raises(Refusal) as refusal, body.held():
-        asyncio.run(body.read(sender.request))
+    with pytest.raises(Refusal) as refusal, body_of(6, room) as body:
+        read(body, sender)
     assert (refusal.value.status, sender.taken, room.taken) == (413, 3, 0)
 
 
 def test_what_does_not_fit_beside_others_may_come_again() -> None:
     room = bodies.Room(8)
     room.take(5)
-    body = bodies.Body(room, 6, "why")
-    with pytest.raises(Refusal, match="bytes of requests wait") as refusal, body.held():
-        asyncio.run(body.read(Sender([b"abc", b"d"]).request))
+    with pytest.raises(Refusal, match="bytes of requests wait") as refusal, body_of(6, room) as body:
+        read(body, Sender([b"abc", b"d"]))
     assert (refusal.value.status, refusal.value.headers["Retry-After"], room.taken) == (503, "1", 5)
 
 
 def test_what_a_client_sent_before_it_went_is_given_back() -> None:
     room = bodies.Room(8)
-    body = bodies.Body(room, 6, "why")
-    with pytest.raises(starlette.ClientDisconnect), body.held():
-        asyncio.run(body.read(Sender([b"abc", None], "6").request))
+    with pytest.raises(starlette.ClientDisconnect), body_of(6, room) as body:
+        read(body, Sender([b"abc", None], "6"))
     assert room.taken == 0
 
 
 def test_a_body_that_stops_in_the_middle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "WITHIN_S", 0.05)
     room = bodies.Room(8)
-    body = bodies.Body(room, 6, "why")
-    with pytest.raises(Refusal, match="did not come within") as refusal, body.held():
-        asyncio.run(body.read(Sender([b"abc", b""], "6").request))
+    with pytest.raises(Refusal, match="did not come within") as refusal, body_of(6, room) as body:
+        read(body, Sender([b"abc", b""], "6"))
     assert (refusal.value.status, room.taken) == (408, 0)

@@ -302,9 +302,9 @@ def test_a_body_that_is_no_number_of_tensors_is_refused(size: int) -> None:
 @pytest.mark.parametrize("header", ["", "-1", "1e3", "0x10", "1" * 13, "²", "ten"])
 def test_the_length_of_the_json_is_a_number_of_bytes(header: str) -> None:
     with pytest.raises(Refusal, match="Inference-Header-Content-Length is ") as refusal:
-        header_length(header)
+        header_length(header.encode())
     assert refusal.value.status == 400
-    assert [header_length(text) for text in (None, "0", " 12 ")] == [None, 0, 12]
+    assert [header_length(text) for text in (None, b"0", b" 12 ")] == [None, 0, 12]
 
 
 # ------------------------------------------------------------------------------------------------------------- repeated

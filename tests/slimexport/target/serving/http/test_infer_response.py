@@ -10,7 +10,7 @@ import pytest
 
 from slimexport.target.serving.answer import Answer
 from slimexport.target.serving.http.infer_request import InferRequest, Wanted
-from slimexport.target.serving.http.infer_response import Written, write_response
+from slimexport.target.serving.http.infer_response import Responses, Written
 from slimexport.target.serving.http.refusals import Refusal
 from tests.support.http_serving import images, logits
 
@@ -20,12 +20,12 @@ LOGITS = logits(images(2), 0.5)
 def written(output: Any, *wanted: tuple[str, bool], **changes: Any) -> Written:
     values: dict[str, Any] = {"width": 0.5, "name": "0.5", "batch": 8, "queued_ms": 1.23456, "computed_ms": 2.0}
     request = InferRequest(images(2), tuple(Wanted(*output) for output in wanted), id=changes.pop("id", None))
-    return write_response("net", request, Answer(output, **{**values, **changes}))
+    return Responses("net").write(request, Answer(output, **{**values, **changes}))
 
 
 def test_json_holds_every_number_exactly() -> None:
     body = written(LOGITS, ("output", False))
-    assert (body.json_bytes, body.media_type) == (None, "application/json")
+    assert (body.json_bytes, body.media_type) == (None, b"application/json")
     (output,) = json.loads(body.content)["outputs"]
     assert output.items() >= {"name": "output", "datatype": "FP32", "shape": [2, 5]}.items()
     np.testing.assert_array_equal(np.array(output["data"], np.float32), LOGITS.ravel())
@@ -81,7 +81,7 @@ def test_every_number_type_comes_back(dtype: str, name: str, binary: bool) -> No
 def test_several_outputs_come_in_the_order_asked_for_some_as_bytes() -> None:
     best = LOGITS.argmax(1)
     body = written({"output": LOGITS, "best": best}, ("best", True), ("output", False))
-    assert body.media_type == "application/octet-stream" and body.json_bytes is not None
+    assert body.media_type == b"application/octet-stream" and body.json_bytes is not None
     first, second = json.loads(body.content[: body.json_bytes])["outputs"]
     assert (first["name"], first["shape"], second["name"]) == ("best", [2], "output")
     np.testing.assert_array_equal(np.frombuffer(body.content[body.json_bytes :], "<i8"), best)
@@ -108,3 +108,31 @@ def test_what_json_cannot_hold_is_given_as_bytes_only(number: float) -> None:
     assert refusal.value.status == 500
     body = written(array, ("output", True))
     np.testing.assert_array_equal(np.frombuffer(body.content[body.json_bytes :], "<f4"), array[0])
+
+
+def test_what_is_known_from_a_response_before_is_said_of_the_next_as_it_is() -> None:
+    """Other numbers, times, widths, shapes, names and identities in turn, each against one that knows nothing."""
+    known = Responses("net")
+    kinds: list[tuple[Any, str, dict[str, Any]]] = [
+        (LOGITS, "output", {}),
+        (LOGITS + 1, "output", {"name": "1", "width": 1.0, "queued_ms": 0.0004, "computed_ms": 1234.5}),
+        (LOGITS[:1], "output", {"late": True}),
+        (LOGITS, "other", {"name": "slim", "width": None}),
+        (LOGITS.astype(np.float64), "output", {"batch": 1}),
+        ({"output": LOGITS}, "output", {}),
+    ]
+    for output, name, changes in 2 * kinds:
+        values: dict[str, Any] = {"width": 0.5, "name": "0.5", "batch": 8, "queued_ms": 1.23456, "computed_ms": 2.0}
+        request = InferRequest(images(2), (Wanted(name, True),), id=f'"{name}"')
+        answer = Answer(output if name == "output" else {name: output}, **{**values, **changes})
+        body = known.write(request, answer)
+        assert body == Responses("net").write(request, answer)
+        said = json.loads(body.content[: body.json_bytes])
+        assert (said["id"], said["parameters"]["late"]) == (f'"{name}"', answer.late)
+        assert said["parameters"]["width"] == (answer.name if answer.width is None else answer.width)
+        assert said["parameters"]["queued_ms"] == round(answer.queued_ms, 3)
+        array = answer.output[name] if isinstance(answer.output, dict) else answer.output
+        (described,) = said["outputs"]
+        assert described["shape"] == list(array.shape)
+        got = np.frombuffer(body.content[body.json_bytes :], array.dtype).reshape(array.shape)
+        np.testing.assert_array_equal(got, array)

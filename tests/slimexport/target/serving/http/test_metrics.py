@@ -97,6 +97,14 @@ def test_what_is_now_is_asked_for_when_it_is_read() -> None:
     assert values["slimexport_width_out{reason=it hangs,width=1}"] == 1
 
 
+def test_responses_are_counted_once_by_their_status() -> None:
+    metrics = module.Metrics(FakeRuntime())
+    for statuses, ok in (([200, 200, 503], 2), ([200], 3), ([], 3)):
+        metrics.responded.update(statuses)
+        assert read(metrics)["slimexport_http_responses_total{status=200}"] == ok
+    assert read(metrics)["slimexport_http_responses_total{status=503}"] == 1
+
+
 def test_two_runtimes_of_one_process_count_apart() -> None:
     one, other = module.Metrics(FakeRuntime(events=EVENTS)), module.Metrics(FakeRuntime())
     assert "slimexport_images_total{width=1}" in read(one)
