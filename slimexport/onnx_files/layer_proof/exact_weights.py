@@ -185,7 +185,7 @@ def _steps_apart(given: Array, products: Array) -> bool:
     is told in float64 then, which takes three times as long. All widths of a network have a hundred million."""
     if given.dtype != products.dtype:
         return False
-    steps = np.subtract(given.view(np.int32), products.view(np.int32))  # beyond a sign bit this is large
+    steps = given.view(np.int32) - products.view(np.int32)  # beyond a sign bit this is large
     return not steps.size or bool(steps.min() >= -STEPS and steps.max() <= STEPS)
 
 
