@@ -144,9 +144,11 @@ def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:
     chosen = list(chosen)
     while len(chosen) < most and _too_many(reach, np.array(chosen)):
         low, high = reach.low[chosen].min(0), reach.high[chosen].max(0)
-        moved = reach.moved(np.minimum(low, reach.low), np.maximum(high, reach.high)).sum(1)
+        still = np.flatnonzero(~reach.moved(low, high))  # what moves once, moves on
+        ranges = np.maximum(high[still], reach.high[:, still]) - np.minimum(low[still], reach.low[:, still])
+        moved = (ranges >= reach.visible[still]).sum(1)
         best = int(moved.argmax())
-        if moved[best] <= reach.moved(low, high).sum():
+        if not moved[best]:
             break
         chosen.append(best)
     return chosen

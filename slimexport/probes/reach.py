@@ -44,14 +44,15 @@ class Reach:
 
     def moved(self, low: Array, high: Array) -> Array:
         """Whether channels [..., channels] that are between these values are moved, as much as others of their layer are."""
-        return np.asarray(high - low >= self._visible)
+        return np.asarray(high - low >= self.visible)
 
     def still(self, images: Array) -> int:
         """How many channels none of these images (indices, or a mask) moves."""
         return int((~self.moved(self.low[images].min(0), self.high[images].max(0))).sum())
 
     @cached_property
-    def _visible(self) -> Array:
+    def visible(self) -> Array:
+        """By how much each channel has to move."""
         if not self.layers:
             return np.empty(0)
         ranges = np.split(self.high.max(0) - self.low.min(0), np.cumsum(self.layers)[:-1])

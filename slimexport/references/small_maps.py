@@ -20,8 +20,8 @@ FEW_OF_AN_IMAGE = 2**6  # places, which the weights are read for
 
 
 def small(x: Tensor, weight: Tensor, height: int, width: int, groups: int) -> Callable[..., Tensor] | None:
-    """What convolves x [N, C, H, W] with a weight [O, C of a group, h, w] in less time than torch does, to maps of `height` and
-    `width`; it takes what `torch.conv2d` does, of both axes. None where torch is to do it."""
+    """What convolves x [N, C, H, W] with a weight [O, C of a group, h, w] in less time than torch does, to maps of `height`
+    by `width`. It takes what `torch.conv2d` does, of both axes. None where torch is to do it."""
     if groups == 1:
         return convolution if height * width < FEW_OF_AN_IMAGE else None
     depthwise = weight.shape[1] == 1 and groups == x.shape[1] == len(weight)
