@@ -22,7 +22,7 @@ WINDOWS = 2**24  # bytes of windows at a time
 
 class InBands(TorchFunctionMode):
     """While it is entered, `torch.conv2d` of float64 on CPUs computes a band of its output after the other, whose windows take
-    WINDOWS bytes; one row, where that takes more. The same sums."""
+    WINDOWS bytes; one row, where that takes more. The same sums, of small maps in another order."""
 
     def __torch_function__(
         self,
