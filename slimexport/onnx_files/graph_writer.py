@@ -7,6 +7,7 @@ optimized afterwards: what depends on parameters alone is computed before (`prep
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -82,7 +83,7 @@ def write_graph(
         named = sheet.add(call.nodes, results, path_names[action.node.name])
         names |= {Value(action.node.name, output): result for output, result in enumerate(named)}
     known = _finish(sheet, program, names, outputs, inner or {})
-    if sum(len(tensor.raw_data) for tensor in sheet.initializers) > LARGEST_BYTES:
+    if sum(map(_bytes_of, sheet.initializers)) > LARGEST_BYTES:
         raise TooLarge(f"{name}: its weights exceed the 2 GB that one ONNX file holds. Export it at narrower widths.")
     model = helper.make_model(
         helper.make_graph(
@@ -93,7 +94,6 @@ def write_graph(
                 _declared(output, program.shape(value), program.dtype(value))
                 for output, value in zip(outputs, program.outputs(), strict=True)
             ],
-            sheet.initializers,
         ),
         opset_imports=[
             helper.make_opsetid("", OPSET),
@@ -101,6 +101,7 @@ def write_graph(
         ],
         ir_version=IR_VERSION,
     )
+    model.graph.initializer.extend(sheet.initializers)  # last: making a model copies its graph
     model.producer_name = "slimexport"
     helper.set_model_props(model, {**(metadata or {}), **({INNER: json.dumps(known)} if known else {})})
     return model
@@ -154,6 +155,11 @@ def _finish(
     sheet.prune(outputs)
     own = {key: last.name(value) for key, value in inner.items()}
     return {key: renamed.get(value, value) for key, value in own.items()}
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int:
+    """What a tensor holds; asked for itself, that would be copied."""
+    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def _declared(name: str, shape: tuple[Size, ...], dtype: str) -> onnx.ValueInfoProto:

@@ -56,7 +56,7 @@ class _Preparation:
                 self.same[result] = action.inputs[0]
             else:
                 kept.append(action)
-        return [replace(action, arguments=self._resolved(action.arguments)) for action in kept]
+        return list(map(self._resolved, kept))
 
     def _spreads(self, value: Value) -> Callable[[Action], bool]:
         """Whether an action gives the shape that it does through its other operands alone."""
@@ -70,7 +70,11 @@ class _Preparation:
 
         return spreads
 
-    def _resolved(self, arguments: Mapping[str, Argument]) -> dict[str, Argument]:
+    def _resolved(self, action: Action) -> Action:
+        """An action that reads no value which is another."""
+        if self.same.keys().isdisjoint(action.inputs):
+            return action
+
         def resolve(argument: Argument) -> Argument:
             if isinstance(argument, tuple):
                 return tuple(resolve(part) for part in argument)
@@ -78,7 +82,7 @@ class _Preparation:
                 argument = self.same[argument]
             return argument
 
-        return {name: resolve(argument) for name, argument in arguments.items()}
+        return replace(action, arguments={name: resolve(argument) for name, argument in action.arguments.items()})
 
     # -- what depends on parameters alone
 
@@ -129,7 +133,7 @@ class _Preparation:
             self.same[Value(action.node.name)] = self.same.get(x, x)
             gone.add(action.node.name)
         kept = [makers[action.node.name] for action in actions if action.node.name not in gone]
-        return [replace(action, arguments=self._resolved(action.arguments)) for action in kept]
+        return list(map(self._resolved, kept))
 
     def _with_norm(self, layer: Action, norm: Action) -> Action:
         """A convolution or linear layer that does what its norm does too."""

@@ -113,11 +113,15 @@ def farthest(reach: Reach, known: int, count: int) -> list[int]:
     low, high = reach.low[:known].min(0), reach.high[:known].max(0)
     whole = np.maximum(reach.high.max(0) - reach.low.min(0), np.finfo(np.float32).tiny)
 
-    def added(image: int) -> float:
-        ranges = np.maximum(high, reach.high[image]) - np.minimum(low, reach.low[image])
+    def wide(low: Array, high: Array) -> float:
         with np.errstate(invalid="ignore"):  # of a network that computes infinities of some images
-            total = float(np.sqrt(ranges / whole).sum() - np.sqrt((high - low) / whole).sum())
+            return float(np.sqrt((high - low) / whole).sum())
+
+    def added(image: int) -> float:
+        total = wide(np.minimum(low, reach.low[image]), np.maximum(high, reach.high[image])) - before
         return math.inf if math.isnan(total) else total
+
+    before = wide(low, high)
 
     waiting = [(-added(image), image) for image in range(known, len(reach.low))]
     heapq.heapify(waiting)
@@ -129,6 +133,7 @@ def farthest(reach: Reach, known: int, count: int) -> list[int]:
             heapq.heappush(waiting, again)
             continue
         low, high = np.minimum(low, reach.low[image]), np.maximum(high, reach.high[image])
+        before = wide(low, high)
         chosen.append(image)
     return chosen
 
@@ -139,9 +144,11 @@ def greedy(reach: Reach, chosen: list[int], most: int) -> list[int]:
     chosen = list(chosen)
     while len(chosen) < most and _too_many(reach, np.array(chosen)):
         low, high = reach.low[chosen].min(0), reach.high[chosen].max(0)
-        moved = reach.moved(np.minimum(low, reach.low), np.maximum(high, reach.high)).sum(1)
+        still = np.flatnonzero(~reach.moved(low, high))  # what moves once, moves on
+        ranges = np.maximum(high[still], reach.high[:, still]) - np.minimum(low[still], reach.low[:, still])
+        moved = (ranges >= reach.visible[still]).sum(1)
         best = int(moved.argmax())
-        if moved[best] <= reach.moved(low, high).sum():
+        if not moved[best]:
             break
         chosen.append(best)
     return chosen

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 
 SEEN = 1e-3  # of the widest range in its layer: what a channel has to move by
 BATCH, LARGE_BATCH, BATCH_VALUES = 8, 64, 2**18  # small images many at a time: calling a layer costs the same for a few
+FEW = 16  # places of a map: torch takes longer to look through many short rows than to lay them across
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,15 @@ class Reach:
 
     def moved(self, low: Array, high: Array) -> Array:
         """Whether channels [..., channels] that are between these values are moved, as much as others of their layer are."""
-        return np.asarray(high - low >= self._visible)
+        return np.asarray(high - low >= self.visible)
 
     def still(self, images: Array) -> int:
         """How many channels none of these images (indices, or a mask) moves."""
         return int((~self.moved(self.low[images].min(0), self.high[images].max(0))).sum())
 
-    @property
-    def _visible(self) -> Array:
+    @cached_property
+    def visible(self) -> Array:
+        """By how much each channel has to move."""
         if not self.layers:
             return np.empty(0)
         ranges = np.split(self.high.max(0) - self.low.min(0), np.cumsum(self.layers)[:-1])
@@ -85,7 +88,11 @@ class Watcher:
             return  # such as a layer that makes something of weights alone
         by_channel = x.movedim(-1, 1) if node.kind.startswith("linear") else x
         rows = by_channel.reshape(*by_channel.shape[:2], -1)
-        low, high = rows.amin(2), rows.amax(2)
+        if rows.shape[2] <= FEW:
+            across = rows.permute(2, 0, 1).contiguous()
+            low, high = across.amin(0), across.amax(0)
+        else:
+            low, high = rows.amin(2), rows.amax(2)
         of_image = self.images, -1, low.shape[1]  # a network may make several rows of an image, as of its windows
         self.read[value] = low.reshape(of_image).amin(1), high.reshape(of_image).amax(1)
 
@@ -111,7 +118,8 @@ def watching(network: SlimmableNetwork, images: int) -> Iterator[Watcher]:
 def reach_of(network: SlimmableNetwork, plan: ChannelPlan, images: Images) -> Reach:
     """What images [N, ...] move at a plan."""
     parts = []
-    size = min(max(BATCH, BATCH_VALUES // math.prod(images.shape[1:])), LARGE_BATCH)
+    most = min(max(BATCH, BATCH_VALUES // math.prod(images.shape[1:])), LARGE_BATCH)
+    size = -(-len(images) // max(1, round(len(images) / most)))  # alike: torch prepares every layer for each other size anew
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         with network.at(plan), watching(network, len(batch)) as watcher:

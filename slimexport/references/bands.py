@@ -1,4 +1,4 @@
-"""Convolutions some rows at a time.
+"""Convolutions some rows at a time, those of small maps all images at once (`small_maps.py`).
 
 torch has no kernels of its own for float64: it multiplies by a matrix of every window of all images, 1.2 GB for one image of
 800x1344 at a pyramid's finest level. Of a few rows that matrix is small, and malloc keeps its memory at hand; larger ones come
@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from slimexport.references.small_maps import small
+
 WINDOWS = 2**24  # bytes of windows at a time
 
 
 class InBands(TorchFunctionMode):
     """While it is entered, `torch.conv2d` of float64 on CPUs computes a band of its output after the other, whose windows take
-    WINDOWS bytes; one row, where that takes more. The same sums."""
+    WINDOWS bytes; one row, where that takes more. The same sums, of small maps in another order."""
 
     def __torch_function__(
         self,
@@ -45,15 +47,16 @@ def _conv2d(
 ) -> Tensor:
     kernel = weight.shape[2:]
     other = x.ndim != 4 or x.dtype != torch.float64 or x.device.type != "cpu" or not x.numel()  # of no region
-    if isinstance(padding, str) or other or kernel.numel() == 1:
+    if isinstance(padding, str) or other:
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     steps, pads, spread = _two(stride), _two(padding), _two(dilation)
     reach = [(size - 1) * gap + 1 for size, gap in zip(kernel, spread, strict=True)]
     sides = zip(x.shape[2:], pads, reach, steps, strict=True)
     height, width = ((side + 2 * pad - reached) // step + 1 for side, pad, reached, step in sides)
-    rows = WINDOWS // (len(x) * x.shape[1] * kernel.numel() * max(width, 1) * x.element_size())
-    if rows >= height:
-        return torch.conv2d(x, weight, bias, steps, pads, spread, groups)
+    rows = WINDOWS // (len(x) * weight.shape[1] * kernel.numel() * max(width, 1) * x.element_size())
+    if rows >= height or kernel.numel() == 1:  # of which the map itself is the windows
+        quick = small(x, weight, height, width, groups)
+        return (quick or torch.conv2d)(x, weight, bias, steps, pads, spread, groups)
     result = x.new_empty((len(x), len(weight), height, width))
     for begin in range(0, height, max(rows, 1)):
         end = min(begin + max(rows, 1), height)

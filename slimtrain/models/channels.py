@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from slimtrain.graph.extents import Slimmed
@@ -106,6 +107,10 @@ class ChannelPlan:
         object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
 
     def __hash__(self) -> int:
+        return self._hashed
+
+    @cached_property
+    def _hashed(self) -> int:
         return hash(tuple(sorted(self.channels.items())))
 
     def __reduce__(self) -> tuple[type[ChannelPlan], tuple[object, ...]]:

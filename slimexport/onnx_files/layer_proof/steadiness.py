@@ -37,9 +37,9 @@ SEED = 4
 
 @dataclass(frozen=True)
 class Steadiness:
-    """A file's `own` outputs; how far, of their scale, roundings `moved` them at the most (infinity where something is not
-    finite), what is permitted elsewhere for that (`tolerance`), and what one of them did next to the others (`shares`); the
-    `runtime` that gives the same ones each time, if it does."""
+    """A file's `own` outputs; how far, of the scale of all or of the probe images alone, roundings `moved` them at the most
+    (infinity where something is not finite), what is permitted elsewhere for that (`tolerance`), and what one of them did next
+    to the others (`shares`); the `runtime` that gives the same ones each time, if it does."""
 
     own: Own
     moved: float
@@ -57,7 +57,10 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
     own = tuple(Expected(part.name, values, part.places) for part, values in zip(probes.expected, given, strict=True))
     others = nearly_the_same(path, precision, runner, images, own, batches, DRAWS_OF_SHARES)
     tried = [[Pair(part.name, values, part.values) for part, values in zip(own, outputs, strict=True)] for outputs in others]
-    moved = max(float(np.nan_to_num(compare_all(pairs).max_rel_error, nan=np.inf)) for pairs in tried)
+    share = len(probes.images) / len(images)
+    of_probes = [[_first(pair, share) for pair in pairs] for pairs in tried]
+    errors = [compare_all(pairs).max_rel_error for pairs in (*tried, *of_probes)]
+    moved = max(float(np.nan_to_num(error, nan=np.inf)) for error in errors)
     by_image = tuple(_moved([pairs[place] for pairs in tried], len(images)) for place in range(len(own)))
     runtime = own_runtime(runner.backend)
     if runtime is not None:
@@ -108,6 +111,12 @@ def _shares(tried: list[list[Pair]], images: int, row: Precision, permitted: flo
             largest = np.maximum(largest, np.nan_to_num(own, nan=MOST_SHARE))
     usual, of_one, in_common = np.minimum(largest, MOST_SHARE).tolist()
     return OwnShares(usual=usual, of_one=of_one, in_common=in_common)
+
+
+def _first(pair: Pair, share: float) -> Pair:
+    """The probe images' part of an output: they are run apart, too, and their scale may be smaller than that of all."""
+    rows = round(share * len(pair.expected))
+    return Pair(pair.name, pair.output[:rows], pair.expected[:rows])
 
 
 def _moved(tried: list[Pair], images: int) -> Array:

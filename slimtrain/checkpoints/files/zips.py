@@ -29,6 +29,9 @@ def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
 
 def sole(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     """The member of this name. ZipError where there are none or several."""
+    by_name = archive.NameToInfo
+    if name in by_name and len(by_name) == len(archive.filelist):  # no two share a name: of thousands, none is looked at again
+        return by_name[name]
     members = [member for member in archive.infolist() if member.filename == name]
     if len(members) != 1:
         raise ZipError(f"{len(members)} members are called {name}, expected one")

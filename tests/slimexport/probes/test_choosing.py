@@ -147,3 +147,17 @@ def test_images_of_which_a_network_computes_infinities_are_taken_too() -> None:
     reach = _reach([{0}, {1}, {2}], 3)
     reach.high[2] = np.inf
     assert sorted(farthest(reach, 1, 2)) == [1, 2]
+
+
+def test_those_taken_are_those_of_counting_all_channels_every_time() -> None:
+    generator = np.random.default_rng(8)
+    low = -generator.exponential(size=(40, 300)) * generator.integers(0, 2, (40, 300))
+    reach = Reach(low, low + generator.exponential(size=(40, 300)) ** 4 / 100, (100, 200))
+    chosen = [0, 1]
+    while reach.still(np.array(chosen)) > 3 and len(chosen) < 12:
+        counts = [reach.still(np.array([*chosen, i])) for i in range(40)]
+        if min(counts) == reach.still(np.array(chosen)):
+            break
+        chosen.append(int(np.argmin(counts)))
+    assert len(chosen) > 4
+    assert greedy(reach, [0, 1], 12) == chosen

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from slimexport.dense import dense_network
+from slimexport.probes import reach as reaching
 from slimexport.probes.reach import Reach, joined, reach_of
 from slimtrain.checkpoints.untrained import untrained_network
 from slimtrain.data.noise import noise_images
@@ -68,3 +69,28 @@ def test_what_moves_is_seen_in_the_terms_of_its_layer() -> None:
     assert reach.still(np.arange(2)) == 2  # 1e-5 of 1, 1e-2 of 100
     assert reach.still(np.array([1])) == 3
     assert joined([reach, reach]).still(np.arange(2)) == 4
+
+
+def test_batches_are_of_one_size(network: SlimmableNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last one of two images would have torch prepare every layer anew."""
+    sizes = []
+    whole = SlimmableNetwork.forward
+
+    def forward(self: SlimmableNetwork, *inputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(inputs[0]))
+        return whole(self, *inputs)
+
+    monkeypatch.setattr(SlimmableNetwork, "forward", forward)
+    images = noise_images(66, 32, 9)
+    assert reach_of(network, network.plan(0.35), images).low.shape[0] == 66
+    assert reach_of(network, network.plan(0.35), np.concatenate([images] * 4)).low.shape[0] == 264
+    assert sizes == [66] * 5
+
+
+def test_maps_of_few_places_and_of_many_are_looked_through_alike(
+    network: SlimmableNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = reach_of(network, network.plan(0.35), IMAGES)
+    monkeypatch.setattr(reaching, "FEW", 0)
+    many = reach_of(network, network.plan(0.35), IMAGES)
+    assert (few.low == many.low).all() and (few.high == many.high).all()

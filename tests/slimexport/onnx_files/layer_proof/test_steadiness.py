@@ -89,3 +89,12 @@ def test_what_one_rounding_does_next_to_others_is_what_further_ones_do_too(tmp_p
 def test_where_nothing_is_rounded_otherwise_there_are_no_shares(tmp_path: Path) -> None:
     tried = steadiness(_file(tmp_path / "file.onnx", 50.0), "int8", Probes.of(IMAGES, np.zeros((4, 5))), MORE)
     assert tried.moved == 0 and tried.shares.usual == tried.shares.of_one == tried.shares.in_common == 0
+
+
+def test_what_roundings_do_to_probe_images_is_told_of_their_own_scale(tmp_path: Path) -> None:
+    path = _file(tmp_path / "file.onnx", 1e-2)
+    probes = Probes.of(IMAGES, np.zeros((4, 5)))
+    alone = steadiness(path, "int8", probes, MORE[:0])
+    beside = steadiness(path, "int8", probes, 100 * MORE)  # next to which steps are small
+    assert beside.moved > alone.moved / 5
+    assert beside.tolerance >= 3 * beside.moved

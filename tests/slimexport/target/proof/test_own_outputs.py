@@ -11,7 +11,7 @@ from slimexport.target.precision import PRECISIONS
 from slimexport.target.proof.own_outputs import IN_COMMON, LEEWAY, OF_ONE, held_to_own, own_tolerance
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.reference import Expected, Own, Probes
-from slimexport.target.verification import FAILED, PASSED, OwnShares, Verification
+from slimexport.target.verification import FAILED, PASSED, UNVERIFIABLE, OwnShares, Verification
 
 INT8 = PRECISIONS["int8-cpu"]
 DRAW = np.random.default_rng(7)
@@ -130,6 +130,31 @@ def test_figures_of_a_file_that_were_edited_neither_widen_limits_nor_refuse_what
     assert _held_of_many(off, shares=OwnShares(usual=1e6, of_one=1e6, in_common=1e6)).status == FAILED
     small = 0.8 * MOVED * np.random.default_rng(4).normal(size=MANY.shape)
     assert _held_of_many(small, shares=OwnShares(usual=0.0, of_one=0.0, in_common=0.0)).status == PASSED
+
+
+CHAOTIC = replace(OWN_OF_MANY, moved=(np.full(60, 0.2),))  # roundings move its images by more than any file is permitted
+
+
+@pytest.mark.parametrize(("size", "status"), [(0.06, PASSED), (0.12, UNVERIFIABLE), (0.6, FAILED)])
+def test_what_roundings_explain_beyond_what_is_permitted_is_not_called_wrong(size: float, status: str) -> None:
+    off = size * np.random.default_rng(11).normal(size=MANY.shape)
+    held = _held_of_many(off, own=CHAOTIC)
+    assert held.status == status
+    if status != PASSED:
+        assert not held.passed
+        words = "this network magnifies them" if status == UNVERIFIABLE else "the file was changed"
+        assert words in (held.reason or "")
+
+
+def test_of_a_network_that_magnifies_little_or_of_the_runtime_that_proved_it_it_is_wrong() -> None:
+    off = 0.12 * np.random.default_rng(11).normal(size=MANY.shape)
+    recorded = replace(CHECK, own_tolerance=0.25)  # less than the most that is permitted
+    assert held_to_own(_Runner(MANY + off * SCALE), CHAOTIC, INT8, CHECK, recorded).status == FAILED
+    here = own_runtime(CPU)
+    if here is not None:
+        assert _held_of_many(off, CPU, here, own=CHAOTIC).status == FAILED
+    unknown = replace(CHAOTIC, moved=None)  # as of earlier versions
+    assert _held_of_many(0.2 * np.ones_like(MANY), own=unknown).status == FAILED
 
 
 def test_what_proved_a_file_gives_the_same_again() -> None:
