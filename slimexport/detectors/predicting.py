@@ -133,11 +133,11 @@ def as_line(objects: Sequence[FoundObject]) -> str:
 def plain(objects: Sequence[FoundObject]) -> list[dict[str, Any]]:
     """All as plain values: masks as COCO's runs, keypoints as [x, y] with their scores apart."""
     values = []
-    for found in objects:
-        value: dict[str, Any] = {"class": found.label, "name": found.name, "score": found.score, "box": list(found.box)}
-        if found.mask is not None:
-            value["mask"] = found.mask.plain
-        if found.keypoints is not None:
-            value |= {POINTS: [[p.x, p.y] for p in found.keypoints], POINT_SCORES: [p.score for p in found.keypoints]}
+    for one in objects:
+        value: dict[str, Any] = {"class": one.label, "name": one.name, "score": one.score, "box": list(one.box)}
+        if one.mask is not None:
+            value["mask"] = one.mask.plain
+        if one.keypoints is not None:
+            value |= {POINTS: [[p.x, p.y] for p in one.keypoints], POINT_SCORES: [p.score for p in one.keypoints]}
         values.append(value)
     return values
