@@ -133,6 +133,7 @@ LIGHT_FILES = {
     "slimexport/commands.py": {"click", "numpy", "yaml"},
     "slimexport/detectors/form.py": {"click", "yaml"},
     "slimexport/detectors/options.py": {"click", "yaml"},
+    "slimexport/detectors/pasting.py": {"click", "numpy", "yaml"},
     "slimexport/detectors/predicting.py": {"click", "numpy", "yaml"},
     "slimexport/environment.py": {"click", "numpy", "yaml"},
     "slimexport/predict.py": {"click", "numpy", "yaml"},

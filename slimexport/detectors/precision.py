@@ -22,6 +22,7 @@ from slimexport.target.manifest import Accuracy
 from slimexport.target.precision import EXACT, row_of
 from slimtrain.base.errors import UserError
 from slimtrain.base.image_size import sides
+from slimtrain.base.text import count
 from slimtrain.data.detection.batches import DetectionBatch, Padding, detection_test_batches
 from slimtrain.data.detection.coco import open_coco_tests
 from slimtrain.data.detection.scenes import CLASSES, SceneSamples, SceneSettings
@@ -110,7 +111,8 @@ def annotated_images(
         samples, names = open_coco_tests(source, masks=settings.mask is not None, keypoints=settings.keypoints is not None)
     if len(names) != settings.classes:
         raise UserError(
-            f"{source}: has {len(names)} classes, {file} has {settings.classes}. Give images with objects of its classes."
+            f"{source}: has {count(len(names), 'class', 'classes')}, {file} has {settings.classes}. Give images with "
+            "objects of its classes."
         )
     own = detector.checkpoint.class_names
     if own and tuple(own) != tuple(names):

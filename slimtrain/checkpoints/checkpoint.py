@@ -17,7 +17,7 @@ from slimtrain.base.untrusted.quoting import reason
 from slimtrain.checkpoints.files.shards import checkpoint_sha256
 from slimtrain.checkpoints.identify import identify, is_published_detector
 from slimtrain.checkpoints.layout import check_values, load_network
-from slimtrain.checkpoints.own_layout import is_own, read_own, read_probe_images
+from slimtrain.checkpoints.own_layout import is_averaged, is_own, read_own, read_probe_images, with_weights
 from slimtrain.checkpoints.reading import read_content
 from slimtrain.checkpoints.weights import find_weights
 from slimtrain.checkpoints.width_labels import WidthsUnclearError
@@ -56,6 +56,7 @@ class Checkpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that trained it, where the file tells them
     weights: str | None = None
     probe_images: Tensor | None = None  # images like those that it is for, see own_layout.py
+    averaged: bool = False  # the weights are the average of a run's, where the file tells
 
     @property
     def spec(self) -> WidthSpec:
@@ -137,9 +138,8 @@ def _open_own(
     content: Mapping[str, Any], path: Path, network: str | None, switches: Sequence[float] | None, weights: str | None
 ) -> Checkpoint:
     """The checkpoint of one of our own files, which says itself what it holds. `last.pt` may hold an average of the weights
-    beside them, for which nobody calibrated."""
-    if weights and (taken := find_weights(content, path.name, weights)).key != "model":
-        content = {**content, "model": taken.state, "calibrated": []}
+    beside them."""
+    content = with_weights(content, path.name, weights)
     loaded = read_own(content, path.name)
     if network not in (None, loaded.spec.name) and isinstance(loaded.spec, NetworkSpec):  # others say what they are
         raise CheckpointError(
@@ -159,7 +159,8 @@ def _open_own(
     settings = checked_settings(content.get("settings", {}), path.name)
     probes = read_probe_images(content, path.name, loaded.spec.in_channels)
     return Checkpoint(
-        path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights, probes
+        *(path.name, checkpoint_sha256(path), loaded, image_size, mean, std, names, True, settings, weights, probes),
+        averaged=is_averaged(content),
     )
 
 

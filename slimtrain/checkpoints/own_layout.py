@@ -3,15 +3,16 @@
 `own_content` gives what `writing.save` writes, `read_own` the network of what `reading.read_content` reads. A file is a
 dictionary: `format` and `version`, `network` (the spec), `input` (image size, mean, std), `class_names`, `settings` (of the
 run that trained it, where one did), `probe_images` (a few that it is for, before they are normalized: uint8 [images,
-channels, height, width], of the size it was trained on; where there are any), `model` (the state dict), `calibrated`
-(statistics of plans beside those the layout stores: every norm's, those of fixed groups too), and in `last.pt` `training`
-(what a resumed run goes on from).
+channels, height, width], of the size it was trained on; where there are any), `model` (the state dict), `averaged` (true
+where that is the average of a run's weights), `calibrated` (statistics of plans beside those the layout stores: every norm's,
+those of fixed groups too), and in `last.pt` `training` (what a resumed run goes on from; `ema` in it is their average).
 
 The other layout is `published_layout.py`'s.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimtrain.base.errors import CheckpointError, UserError
+from slimtrain.base.errors import CheckpointError, UserError, nearest
 from slimtrain.base.image_size import ImageSize, plain_size
 from slimtrain.base.text import count
 from slimtrain.base.untrusted.quoting import quoted, reason, shortened
@@ -28,6 +29,7 @@ from slimtrain.base.version import __version__
 from slimtrain.checkpoints import writing
 from slimtrain.checkpoints.layout import check_values, compare_layout, load_network
 from slimtrain.checkpoints.stored_spec import plain_spec, read_spec
+from slimtrain.checkpoints.weights import EMA, MODEL
 from slimtrain.data.class_names import is_class_name
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.models.plan_file import PLAN_NAME
@@ -35,9 +37,13 @@ from slimtrain.models.width_spec import WidthSpec
 from slimtrain.slimmable.network import SlimmableNetwork
 from slimtrain.slimmable.norms import RUNNING
 
+log = logging.getLogger(__name__)
+
 FORMAT = "slimtrain"
 VERSION = 1
 MOST_PROBES = 64  # images that a file may carry
+BESIDE = ("ema", "teacher")  # sets of weights in `training`
+AVERAGE, WRAPPED = "training.ema", "module."  # which stands before the keys of torch's averaging model
 IMAGE_SIZE = 224  # of a published architecture, where nothing else is said
 
 
@@ -55,10 +61,11 @@ def own_content(
     training: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     probe_images: Tensor | None = None,
+    averaged: bool = False,
 ) -> dict[str, Any]:
     """The dictionary that `save` writes for `network`, its tensors on the CPU. `settings` are those of the run that trained
     it, as plain values: how it drew its widths, which images it kept aside. `probe_images`: a few images for the proof of
-    what is exported, uint8."""
+    what is exported, uint8. `averaged`: its weights are the average of those that were trained."""
     spec = network.spec
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -77,6 +84,8 @@ def own_content(
             for plan, statistics in network.calibrated.items()
         ],
     }
+    if averaged:
+        content["averaged"] = True
     if settings:
         content["settings"] = dict(settings)
     if probe_images is not None:
@@ -133,6 +142,35 @@ def described(
         "input": {"image_size": plain_size(image_size), "mean": list(mean), "std": list(std)},
         "class_names": list(class_names),
     }
+
+
+def with_weights(content: Mapping[str, Any], name: str, wanted: str | None) -> Mapping[str, Any]:
+    """One of our files' content with the set of weights that is `wanted` as its `model`: `model`, `ema` or a dotted key; None
+    for `model`. A finished file of a run that averaged its weights holds the average alone. For sets beside the model nobody
+    calibrated. UserError where there is none such."""
+    training = content.get("training")
+    held = training if isinstance(training, dict) else {}
+    keys = {f"training.{part}": part for part in BESIDE if isinstance(held.get(part), dict)}
+    if wanted is None and AVERAGE in keys:
+        log.info("%s: took the weights as trained. It holds their average, too, which --weights %s takes", name, EMA)
+    if wanted in (None, MODEL) or (wanted == EMA and is_averaged(content)):
+        return content
+    key = AVERAGE if wanted == EMA else str(wanted)
+    if key not in keys:
+        names = [MODEL + ", an average" * is_averaged(content), *keys]
+        none = "it holds no average of its weights" if wanted == EMA else f"nothing is called so{nearest(key, keys)}"
+        raise UserError(
+            f"{name}: --weights {wanted}: {none}. It holds {'; '.join(names)}. Give one of these keys, or leave --weights out."
+        )
+    state = held[keys[key]]
+    if key == AVERAGE:
+        state = {entry.removeprefix(WRAPPED): tensor for entry, tensor in state.items() if str(entry).startswith(WRAPPED)}
+    return {**content, "model": state, "calibrated": [], "averaged": key == AVERAGE}
+
+
+def is_averaged(content: Mapping[str, Any]) -> bool:
+    """Whether the `model` of one of our files is the average of a run's weights."""
+    return content.get("averaged") is True
 
 
 def read_own(content: Mapping[str, Any], name: str) -> SlimmableNetwork:

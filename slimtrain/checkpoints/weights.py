@@ -81,7 +81,11 @@ def find_weights(content: Any, name: str, wanted: str | None = None) -> Weights:
     sets = sorted(_all_weights(content), key=lambda weights: weights.rank)
     if not sets:
         raise CheckpointError(_nothing(content, name))
-    equals = [w for w in sets if (w.alike, w.complete) == (sets[0].alike, sets[0].complete)] if sets[0].alike else sets[:1]
+    first = sets[0]
+    if first.alike:
+        equals = [w for w in sets if (w.alike, w.complete) == (first.alike, first.complete)]
+    else:  # none of our networks: the same keys are the same network
+        equals = [w for w in sets if w.state.keys() == first.state.keys()]
     taken = sets[0] if wanted is None else _wanted(sets, equals, wanted, name)
     if wanted is None and len(equals) > 1:
         others = ", ".join(weights.title for weights in equals[1:])
@@ -132,14 +136,19 @@ def _all_weights(content: Any) -> Iterator[Weights]:
         averages = [k.rpartition(".")[0] for k in tensors if k.rpartition(".")[2] == COUNTER]
         for prefix, state in networks:
             place = ".".join(filter(None, (key, prefix))) if len(networks) > 1 else key
-            words = {word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", place)}
-            averaged = bool(words & AVERAGES) or any(f"{prefix}.".startswith(f"{head}.") or not head for head in averages)
+            averaged = _is_average(place) or any(f"{prefix}.".startswith(f"{head}.") or not head for head in averages)
             complete = any(k.endswith("running_var") for k in state)
             rest = () if len(networks) > 1 else _left_out(plain, state)
             yield Weights(place, state, prefix, True, complete, averaged, counters, masks, rest)
         outer = len(path) < 2 or any(k.endswith("weight") for k in plain)
         if not networks and named and outer:
-            yield Weights(key, _without_common_prefix(plain), counters=counters, masks=masks)
+            averaged = _is_average(key) or "" in averages
+            yield Weights(key, _without_common_prefix(plain), averaged=averaged, counters=counters, masks=masks)
+
+
+def _is_average(place: str) -> bool:
+    """Whether the words of a dotted key call what it holds an average."""
+    return not AVERAGES.isdisjoint(word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", place))
 
 
 def _left_out(table: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -66,10 +66,12 @@ def stages_of(network: nn.Module, strides: Sequence[int] = STRIDES, size: int = 
     images = torch.zeros(2, 3, size, size)
     training = network.training
     try:
-        _, names = get_graph_node_names(network.eval())
+        _, names = get_graph_node_names(network.eval(), suppress_diff_warning=True)
         shapes = _shapes(network, images, names)
-    except (RuntimeError, TypeError, ValueError, fx.proxy.TraceError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except MemoryError:
+        raise
+    except Exception as error:  # what runs is the network's own code, on what stands for an image
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise UserError(
             f"{title}: its stages cannot be seen: {reason}. Expected a network that torch.fx traces and that takes images of "
             f"{size} pixels. Else give the maps yourself: Stages of a module that returns a dictionary of them."
@@ -87,13 +89,13 @@ def stages_of(network: nn.Module, strides: Sequence[int] = STRIDES, size: int = 
             raise UserError(f"{title}: has no map of stride {stride}, expected one of each of {', '.join(map(str, strides))}.")
         chosen[outside[-1]] = str(index)
         channels.append(int(shapes[outside[-1]][1]))
-    return Stages(create_feature_extractor(network, chosen), tuple(channels), tuple(strides))
+    return Stages(create_feature_extractor(network, chosen, suppress_diff_warning=True), tuple(channels), tuple(strides))
 
 
 def _shapes(network: nn.Module, images: Tensor, names: Sequence[str]) -> dict[str, torch.Size]:
     """Node -> the shape of what it gives for `images`, of those that give a tensor, in their order."""
     with torch.no_grad():
-        values = create_feature_extractor(network, list(names)).eval()(images)
+        values = create_feature_extractor(network, list(names), suppress_diff_warning=True).eval()(images)
     return {name: values[name].shape for name in names if isinstance(values[name], Tensor)}
 
 

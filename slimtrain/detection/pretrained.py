@@ -40,25 +40,25 @@ HEADS = ("roi_heads.mask_", "roi_heads.keypoint_")
 Names = Callable[[str], str]
 
 
-def load_pretrained(network: SlimmableNetwork, path: str | Path, order: str = ORDERS[0]) -> str:
+def load_pretrained(network: SlimmableNetwork, path: str | Path, order: str = ORDERS[0], weights: str | None = None) -> str:
     """Give a slimmable detector the weights in a file: a slimmable classifier's of its backbone (published, or ours), a
     classifier's or detector's state dict of torchvision or timm, or a slimmable detector's (published, or ours). What was
     loaded, and what begins anew, as a line.
 
     All of the backbone is loaded, and of a detector's neck and heads whatever fits: all, all but the layers of other classes,
-    or nothing. `order`: of an ordinary network's channels. CheckpointError where the backbone does not fit, UserError where
-    norms are frozen that it has no statistics for.
+    or nothing. `order`: of an ordinary network's channels. `weights`: which of several sets in the file. CheckpointError where
+    the backbone does not fit, UserError where norms are frozen that it has no statistics for.
     """
     path = Path(path)
     name = path.name
     content = read_content(path)
     if is_own(content):
-        return _from_slimmable(network, open_checkpoint(path).network, name)
-    state = find_weights(content, name).state
+        return _from_slimmable(network, open_checkpoint(path, weights=weights).network, name)
+    state = find_weights(content, name, weights).state
     if is_published_detector(state):
         return _from_slimmable(network, published_detector(state, name).network, name)
     if likeness(state)[1] >= ALIKE:
-        return _from_slimmable(network, open_checkpoint(path).network, name)
+        return _from_slimmable(network, open_checkpoint(path, weights=weights).network, name)
     check_values(state, name)
     without_eps = is_without_eps(checkpoint_sha256(path))
     line = _from_ordinary(network, ordinary_weights(network, state, without_eps), order, name)

@@ -272,9 +272,11 @@ def network_content(
     training: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     probe_images: Tensor | None = None,
+    averaged: bool = False,
 ) -> dict[str, Any]:
     """A checkpoint of our layout: a network, the images that it takes, how it was trained, and what goes on with it."""
-    return own_content(network, config.image_size, config.mean, config.std, classes, training, settings, probe_images)
+    images = (config.image_size, config.mean, config.std)
+    return own_content(network, *images, classes, training, settings, probe_images, averaged)
 
 
 def finished_content(
@@ -283,11 +285,12 @@ def finished_content(
     classes: Sequence[str],
     settings: Mapping[str, Any] | None,
     probe_images: Tensor | None = None,
+    averaged: bool = False,
 ) -> dict[str, Any]:
     """A finished checkpoint, in the layout that is asked for; the published one has no place for `probe_images`."""
     if config.layout == "published":
         return published_content(network, described(config.image_size, config.mean, config.std, classes))
-    return network_content(network, config, classes, settings=settings, probe_images=probe_images)
+    return network_content(network, config, classes, settings=settings, probe_images=probe_images, averaged=averaged)
 
 
 @contextmanager

@@ -318,7 +318,8 @@ class Run:
                 save(self._content(self.trainer.tested), self.folder / BEST)
 
     def _content(self, network: SlimmableNetwork, training: dict[str, Any] | None = None) -> dict[str, Any]:
-        return network_content(network, self.config, self.images.data.classes, training, run_settings(self.config))
+        settings, averaged = run_settings(self.config), network is not self.trainer.network
+        return network_content(network, self.config, self.images.data.classes, training, settings, averaged=averaged)
 
     def save_last(self) -> None:
         """Write `last.pt`: all that a resumed run needs."""
@@ -350,7 +351,8 @@ class Run:
         path = self.folder / (config.weights or f"{self.spec.name}.pt")
         if self.processes.first:
             images = self.carried()
-            save(finished_content(network, config, self.images.data.classes, run_settings(config), images), path)
+            rest = (run_settings(config), images, bool(config.ema))
+            save(finished_content(network, config, self.images.data.classes, *rest), path)
             if images is not None:
                 self.logbook.say(f"{path} carries {count(len(images), 'test image')} for the proof of exports (probe_images)")
         self.logbook.say(f"{path}, on {count(scores[0].images, 'test image')}\n{results_table(plans, scores)}")

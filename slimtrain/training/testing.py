@@ -92,7 +92,7 @@ def write_calibrated(
     _calibrate(opened, plans)
     if images.processes.first:
         content = (checkpoint.network, config, images.data.classes, checkpoint.settings, checkpoint.probe_images)
-        save(finished_content(*content), path)
+        save(finished_content(*content, averaged=checkpoint.averaged), path)
     return plans
 
 

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from slimexport.target.manifest import read_manifest
 from slimtrain.base.packages import is_installed
+from slimtrain.data.detection.masks import mask_of_runs, runs_of_text
+from slimtrain.models.detector import KEYPOINT, MASK
 from tests.support.export_helpers import refused, run, small_spec, tree, write_checkpoint
 from tests.support.exported_detectors import (
     DETECTIONS,
@@ -120,6 +124,32 @@ def test_predict_finds_what_the_file_does_in_the_photographs_own_pixels(detector
         )
         assert [detection["class"] for detection in row["objects"]] == given["labels"][0, :count][within].tolist()
         assert all(detection["name"] == NAMES[detection["class"] - 1] for detection in row["objects"])
+
+
+def test_predict_tells_masks_and_keypoints_of_files_that_give_them(photos: list[Path], tmp_path: Path) -> None:
+    """Against the file's own outputs, pasted by torchvision."""
+    for kind in (MASK, KEYPOINT):
+        detecting = ("--score-threshold", "0.2", "--detections", "4")
+        bundle, path = tmp_path / f"b_{kind}", detector_checkpoint(tmp_path, kind)
+        assert run("--ckpt", path, "--widths", "1.0", "--no-verify", *detecting, "--output-dir", bundle).code == 0
+        (row, *_) = json.loads(run("--bundle", bundle, "--predict", photos[0], "--json").out)
+        pixels, (across, down) = letterboxed(photos[0])
+        given = given_by(bundle / row["file"], pixels)
+        count, (width, height) = int(given["count"][0]), PHOTOS[photos[0].name]
+        boxes = given["boxes"][0, :count] / np.array([across, down, across, down])
+        within = (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2:] > 0).all(1)
+        assert len(row["objects"]) == within.sum() > 0
+        if kind == KEYPOINT:
+            points = given["keypoints"][0, :count][within][..., :2] / np.array([across, down])
+            np.testing.assert_allclose([own["keypoints"] for own in row["objects"]], points, rtol=1e-4, atol=1e-2)
+            assert np.shape([own["keypoint_scores"] for own in row["objects"]]) == points.shape[:2]
+            continue
+        masks = torch.from_numpy(given["masks"][0, :count][within])[:, None]
+        pasted = paste_masks_in_image(masks, torch.from_numpy(boxes[within]).float(), (height, width))[:, 0].numpy()
+        for own, expected in zip(row["objects"], pasted, strict=True):
+            assert own["mask"]["size"] == [height, width]
+            mask = mask_of_runs(runs_of_text(own["mask"]["counts"]), height, width)
+            assert (mask == (expected > 0.5))[np.abs(expected - 0.5) > 1e-3].all()
 
 
 def test_predict_prints_a_line_for_each_width(detector_bundle: Path, photos: list[Path]) -> None:

@@ -26,8 +26,8 @@ CLASSES = 4
 OF_RETINA = Anchors(((12,), (24,), (40,), (60,)), ((0.7, 1.4),) * 4, (4, 8, 16, 32))
 OF_SSDLITE = Anchors((), ((2.0, 3.0), *((2.0,),) * 5), (4, 8, 16, 32, 64, 128), (0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0))
 # Heads that nobody trained rank all alike, or nothing above the threshold.
-FACTORS = {
-    RETINA: {"_head.conv.": 15, "cls_logits.weight": 120, "bbox_reg.weight": 30},
+FACTORS: dict[str, dict[str, float]] = {
+    RETINA: {"_head.conv.": 3.75, "cls_logits.weight": 30, "bbox_reg.weight": 7.5},
     SSDLITE: {"classification_head.module_list.": 80, "regression_head.module_list.": 12},
 }
 

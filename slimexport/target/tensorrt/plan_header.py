@@ -89,6 +89,19 @@ def check_plan(
     )
 
 
+def fit_together(engines: Sequence[Engine]) -> bool:
+    """Whether some machine can run all of these, as far as can be told: with the TensorRT that the latest was built with, on
+    the GPU of one of them."""
+    latest = max((engine.tensorrt for engine in engines), key=numbers, default="")
+    gpus = [engine.compute_capability for engine in engines if engine.compute_capability is not None]
+    return all(_version_fits(engine.tensorrt, latest, "VERSION_COMPATIBLE" in engine.flags) for engine in engines) and (
+        not gpus
+        or any(
+            all(_gpu_fits(engine.compute_capability, gpu, "AMPERE_PLUS" in engine.flags) for engine in engines) for gpu in gpus
+        )
+    )
+
+
 def runs_on(targets: Sequence[str], capability: str) -> bool:
     """Whether an engine for these compute capabilities (none: from Ampere on) runs on a GPU of this one."""
     return capability in targets if targets else numbers(capability) >= AMPERE

@@ -55,6 +55,25 @@ def runs_of_text(text: str) -> list[int]:
     return runs
 
 
+def text_of_runs(runs: Sequence[int]) -> str:
+    """What `runs_of_text` reads, as COCO compresses it."""
+    characters = []
+    for number, length in enumerate(runs):
+        value, more = int(length) - (int(runs[number - 2]) if number > 2 else 0), True
+        while more:
+            bits, value = value & VALUE, value >> SHIFT
+            more = value != (-1 if bits & NEGATIVE else 0)
+            characters.append(chr(FIRST + (bits | MORE if more else bits)))
+    return "".join(characters)
+
+
+def runs_of_mask(mask: Mask) -> list[int]:
+    """What `mask_of_runs` reads: the lengths of runs of a mask [height, width], of the background first, which may be none."""
+    values = np.concatenate([[False], mask.T.reshape(-1)])
+    edges = np.flatnonzero(values[1:] != values[:-1])
+    return [int(length) for length in np.diff([0, *edges.tolist(), mask.size])]
+
+
 def mask_of_runs(runs: Sequence[int] | NDArray[np.int64], height: int, width: int) -> Mask:
     """bool [height, width] of runs, of the background first, down one column after another. ValueError where they do not fill
     the image."""

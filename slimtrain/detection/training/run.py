@@ -80,7 +80,8 @@ def detector_start(config: Config, data: DetectionData, resumed: Mapping[str, An
         config.planned_lists,
     )
     if config.pretrained:
-        return Start(network, loaded=True, line=load_pretrained(network, config.pretrained))
+        line = load_pretrained(network, config.pretrained, weights=config.pretrained_weights or None)
+        return Start(network, loaded=True, line=line)
     _check_frozen(own)
     return Start(network, line=FROM_RANDOM if config.data != SCENES else "")
 

@@ -199,6 +199,23 @@ def test_an_averages_counter_tells_it_whatever_it_is_called(state: State, other:
     assert_same(weights_of(content, "ema"), other)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_average_of_a_network_that_is_none_of_ours_is_known_by_its_keys(
+    first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a detector of torchvision's, and of any module."""
+    plain = {"stem.weight": torch.zeros(3, 3), "head.weight": torch.zeros(2, 3)}
+    other = {key: tensor + 1 for key, tensor in plain.items()}
+    tables: tuple[dict[str, Any], ...] = ({"state_dict": plain}, {"model_ema": other})
+    content = {**tables[not first], **tables[first], "optimizer": {"lr": torch.ones(1)}}
+    assert_same(weights_of(content), plain)
+    assert "holds 2 sets of weights. Taken: state_dict. Others, which --weights KEY takes: model_ema (an av" in caplog.text
+    assert_same(weights_of(content, "ema"), other)
+    assert_same(weights_of(content, "model"), plain)
+    averaged = {"n_averaged": torch.tensor(5), **prefixed(other, "module.")}
+    assert_same(weights_of({"last": plain, "best": averaged}, "ema"), other)
+
+
 def test_two_networks_in_one_table_are_told_apart(state: State, other: State) -> None:
     """A Lightning module with an average of its network beside it."""
     flat = {**prefixed(state, "model."), "loss.weight": torch.ones(3), **prefixed(other, "ema.module.")}

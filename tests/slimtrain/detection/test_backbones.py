@@ -54,7 +54,17 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Asserting(nn.Module):
+    """As torchvision's VisionTransformer does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.shape[2] == 224, f"Wrong image height! Expected 224 but got {x.shape[2]}!")
+        return x
+
+
 def test_what_has_no_such_stages_is_refused() -> None:
+    with pytest.raises(UserError, match="Asserting: its stages cannot be seen: Wrong image height!"):
+        stages_of(Asserting())
     with pytest.raises(UserError, match="Branching: its stages cannot be seen"):
         stages_of(Branching())
     with pytest.raises(UserError, match="Sequential: has no map of stride 8"):

@@ -108,6 +108,21 @@ def test_a_single_stage_is_torchvision_s_with_its_state_dict() -> None:
         assert torch.equal(torch.cat(rows, 1), expected[title])
 
 
+def test_retinanet_s_head_tells_places_apart_with_few_channels_as_with_256() -> None:
+    """Where it has as many, it is drawn as torchvision draws it."""
+    settings, spreads = small_settings(RETINA), {}
+    for neck in (16, 64, 256, 320):
+        torch.manual_seed(3)
+        head = DenseDetector(settings, small_stages(RETINA), neck).head
+        with torch.no_grad():
+            logits = head.classification_head([torch.randn(2, neck, 24, 24)]).unflatten(1, (24 * 24, 9))
+        spreads[neck] = float(logits.std(1).mean())
+        assert float(head.classification_head.conv[0][0].weight.detach().std()) == pytest.approx(
+            0.16 / min(neck, 256) ** 0.5, rel=0.03
+        )
+    assert all(spreads[256] / 2 < spread < spreads[256] * 2 for spread in spreads.values()), spreads
+
+
 def test_images_that_the_stride_does_not_divide_are_refused() -> None:
     module = small_detector(FASTER)
     with pytest.raises(UserError, match="72x96 pixels: expected sides that are multiples of 32"):

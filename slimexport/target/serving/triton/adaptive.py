@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimexport.target.backends import CPU, TENSORRT, TRT, format_of
+from slimexport.target.cuda.device import sm
 from slimexport.target.errors import BundleError
 from slimexport.target.manifest import MANIFEST, Artifact, Manifest, dump_json
 from slimexport.target.precision import EXACT, row_of
@@ -24,6 +25,7 @@ from slimexport.target.serving.triton.repository import (
     MARK,
     MAX_BATCH,
     NAME,
+    NARROWED,
     PREFERRED,
     Model,
     block,
@@ -31,6 +33,7 @@ from slimexport.target.serving.triton.repository import (
     checked_folder,
     is_own,
     labels_of,
+    narrows,
     publish,
     recover,
     served_file,
@@ -38,7 +41,9 @@ from slimexport.target.serving.triton.repository import (
     tensor_lines,
 )
 from slimexport.target.serving.triton.widths import ENGINE, ONNX, WIDTHS
+from slimexport.target.tensorrt.plan_header import fit_together
 from slimtrain.base.folders.replacing import settle_left
+from slimtrain.base.text import some
 
 SERVING, TRITON, CUDA = "slimexport.target.serving", "slimexport.target.serving.triton", "slimexport.target.cuda"
 # Modules, by what their copies are called
@@ -148,6 +153,8 @@ def _chosen(
     for artifact in artifacts:
         if backend == TENSORRT and artifact.engine is None:
             raise BundleError(f"{bundle / MANIFEST}: does not say what {artifact.file} was built for. Build it again.")
+    if backend == TENSORRT:
+        _check_together(bundle, manifest, artifacts)
     if widths is None:
         candidates = [Candidate(artifact, float(max(1, artifact.macs)), accuracy_of(artifact)) for artifact in artifacts]
         artifacts = [candidate.artifact for candidate in spread(front(candidates))]
@@ -158,6 +165,24 @@ def _chosen(
             f"{', '.join(labels)}, expected letters, digits and underscores, and no width twice. Export again."
         )
     return artifacts
+
+
+def _check_together(bundle: Path, manifest: Manifest, artifacts: Sequence[Artifact]) -> None:
+    """BundleError unless one server can load all of these engines, and they give one type of each output: TensorRT 8 gives
+    int32 where later ones give int64."""
+    engines = [artifact.engine for artifact in artifacts if artifact.engine is not None]
+    kinds = {narrows(artifact) for artifact in artifacts} if any(r.dtype in NARROWED for r in manifest.results) else set()
+    if fit_together(engines) and len(kinds) < 2:
+        return
+    builders: dict[str, list[str]] = {}
+    for artifact, engine in zip(artifacts, engines, strict=True):
+        gpu = f" for {sm(engine.compute_capability)}" if engine.compute_capability else ""
+        builders.setdefault(f"TensorRT {engine.tensorrt}{gpu}", []).append(label_of(artifact, manifest))
+    raise BundleError(
+        f"{bundle}: its engines were built by {'; '.join(f'{by}: {some(known)}' for by, known in builders.items())}. A model "
+        "is one server's, which has one TensorRT and one GPU. Name widths of one with --widths, or build all of them there: "
+        "--format trt."
+    )
 
 
 def _largest(chosen: Sequence[Artifact]) -> int:

@@ -210,7 +210,7 @@ def check_tensors(bundle: Path, manifest: Manifest, name: str, batch: tuple[int,
 
 def tensor_lines(manifest: Manifest, max_batch: int, more: Sequence[str] = (), engines: Sequence[Artifact] = ()) -> list[str]:
     """The largest batch, the input and the outputs, with `more` of them; of `engines` in the types that they give."""
-    kinds = {**TYPES, **(NARROWED if any(map(_narrows, engines)) else {})}
+    kinds = {**TYPES, **(NARROWED if any(map(narrows, engines)) else {})}
     labels = [f'label_filename: "{LABELS}"'] if labels_of(manifest) else []
     dims = ", ".join(map(str, manifest.input.input_shape))
     return [
@@ -220,7 +220,7 @@ def tensor_lines(manifest: Manifest, max_batch: int, more: Sequence[str] = (), e
     ]
 
 
-def _narrows(artifact: Artifact) -> bool:
+def narrows(artifact: Artifact) -> bool:
     """Whether an engine is of a TensorRT that has no INT64."""
     return artifact.engine is not None and artifact.engine.tensorrt.startswith("8.")
 

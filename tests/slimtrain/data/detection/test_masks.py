@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from slimtrain.base.errors import ResourceError
-from slimtrain.data.detection.masks import mask_library, mask_of_polygons, mask_of_runs, runs_of_masks, runs_of_text
+from slimtrain.data.detection.masks import (
+    mask_library,
+    mask_of_polygons,
+    mask_of_runs,
+    runs_of_mask,
+    runs_of_masks,
+    runs_of_text,
+    text_of_runs,
+)
 
 pytest.importorskip("faster_coco_eval", reason="the extra detection is not installed")
 
@@ -33,6 +41,7 @@ def test_runs_are_told_in_numbers_and_in_text() -> None:
         assert (mask_of_runs(own, *mask.shape) == mask).all()
         (written,) = runs_of_masks(mask[None])
         assert written["size"] == list(mask.shape) and runs_of_text(written["counts"].decode()) == own
+        assert runs_of_mask(mask) == own and text_of_runs(own) == written["counts"].decode()
 
 
 @pytest.mark.parametrize("wrong", [[5], [-1, 7], [6, 2**62], [2**62, 2**62, 2**62, 2**62], []])

@@ -23,7 +23,7 @@ from slimexport.target.serving.triton.repository import write_repository
 from slimexport.target.tensors import Result
 from slimtrain.base.errors import ResourceError
 from tests.support import ROOT
-from tests.support.bundle_helpers import artifact, with_file
+from tests.support.bundle_helpers import artifact, engine, manifest, with_file
 from tests.support.export_helpers import tree
 from tests.support.failing_moves import fail_at
 from tests.support.onnx_outlines import outline
@@ -304,6 +304,67 @@ def test_a_bundle_that_cannot_be_served_is_refused(tmp_path: Path, how: str, sai
         write_adaptive(tmp_path / "bundle", wrong, tmp_path / "models")
     assert said in str(caught.value)
     assert tree(tmp_path) == before and not (tmp_path / "models").exists()
+
+
+# ------------------------------------------------------------------------------------------------ engines of several builds
+
+
+def with_engines(folder: Path, *built: dict[str, Any], **changes: Any) -> Manifest:
+    """A bundle of an engine of each of these."""
+    files = []
+    for number, by in enumerate(built, 1):
+        described = artifact(f"net_x{number}", number / 4, macs=number, file=f"net_x{number}.plan", format="trt")
+        files.append(with_file(folder, replace(described, engine=engine(batch=(1, 8, 16), **by)), b"plan %d" % number))
+    return manifest(*files, network=NETWORK, classes=CLASSES, **changes)
+
+
+OLD, NEW = {"tensorrt": "8.6.1"}, {"tensorrt": "10.3.0"}
+COMPATIBLE = {"flags": ("VERSION_COMPATIBLE",)}
+INDICES = (Result(name="labels", shape=("batch", 5), dtype="int64"),)
+
+
+@pytest.mark.parametrize(
+    ("built", "outputs", "served"),
+    [
+        ((NEW, NEW), None, True),
+        ((NEW, {"tensorrt": "10.3.0.26"}), None, True),
+        ((OLD, NEW), None, False),
+        ((OLD | COMPATIBLE, NEW), None, True),  # whose TensorRT runs both
+        ((OLD, NEW | COMPATIBLE), None, False),
+        ((OLD | COMPATIBLE, NEW), INDICES, False),  # one gives int32, the other int64
+        ((OLD, OLD), INDICES, True),
+        ((NEW, {"compute_capability": "8.6"}), None, False),
+        ((NEW, {"compute_capability": "8.6", "flags": ("AMPERE_PLUS",)}), None, True),
+        ((NEW, {"compute_capability": None}), None, True),
+    ],
+)
+def test_engines_are_one_model_where_one_server_runs_them_all(
+    tmp_path: Path, built: tuple[dict[str, Any], ...], outputs: tuple[Result, ...] | None, served: bool
+) -> None:
+    described = with_engines(tmp_path / "bundle", *built, outputs=outputs)
+    if served:
+        files = written(tmp_path, described, backend="tensorrt")
+        kind = b"TYPE_INT32" if built[0]["tensorrt"].startswith("8") else b"TYPE_INT64"
+        assert widths_of(files) == ["0.25", "0.5"] and (not outputs or kind in files["net/config.pbtxt"])
+        return
+    with pytest.raises(BundleError) as caught:
+        written(tmp_path, described, backend="tensorrt")
+    assert "A model is one server's, which has one TensorRT and one GPU. Name widths of one with" in str(caught.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_widths_of_one_build_are_served_as_the_message_says(tmp_path: Path) -> None:
+    described = with_engines(tmp_path / "bundle", OLD, NEW, NEW, outputs=INDICES)
+    with pytest.raises(BundleError) as caught:
+        written(tmp_path, described, backend="tensorrt")
+    message = "its engines were built by TensorRT 8.6.1 for sm_90: 0.25; TensorRT 10.3.0 for sm_90: 0.5, 0.75."
+    assert message in str(caught.value) and caught.value.exit_code == 2
+    for widths, kind in ((["0.25"], b"TYPE_INT32"), (["0.5", "0.75"], b"TYPE_INT64")):
+        files = written(tmp_path, described, backend="tensorrt", widths=widths, overwrite=True)
+        assert widths_of(files) == widths and kind in files["net/config.pbtxt"]
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
 
 
 def test_folders_that_can_be_no_repository_are_refused(tmp_path: Path) -> None:
