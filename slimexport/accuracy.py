@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from slimexport.target.manifest import Accuracy
 from slimtrain.base.errors import UserError
+from slimtrain.base.text import count
 from slimtrain.checkpoints.checkpoint import Checkpoint
 from slimtrain.data.catalog import CATALOG, DIGITS, FOLDER, packaged
 from slimtrain.data.datasets import open_data
@@ -89,7 +90,7 @@ def images_for(
         samples, names = files, files.classes
     if len(names) != classes:
         raise UserError(
-            f"{source}: has {len(names)} classes, {owner} has {classes}. Give images of its classes: "
+            f"{source}: has {count(len(names), 'class', 'classes')}, {owner} has {classes}. Give images of its classes: "
             "a folder with one folder per class."
         )
     if class_names and tuple(class_names) != tuple(names):
