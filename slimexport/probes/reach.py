@@ -26,6 +26,7 @@ from slimtrain.slimmable.network import SlimmableNetwork
 
 SEEN = 1e-3  # of the widest range in its layer: what a channel has to move by
 BATCH, LARGE_BATCH, BATCH_VALUES = 8, 64, 2**18  # small images many at a time: calling a layer costs the same for a few
+LITTLE_MORE = 1 / 8  # of a batch, which is none of its own
 FEW = 16  # places of a map: torch takes longer to look through many short rows than to lay them across
 
 
@@ -119,7 +120,8 @@ def reach_of(network: SlimmableNetwork, plan: ChannelPlan, images: Images) -> Re
     """What images [N, ...] move at a plan."""
     parts = []
     most = min(max(BATCH, BATCH_VALUES // math.prod(images.shape[1:])), LARGE_BATCH)
-    size = -(-len(images) // max(1, round(len(images) / most)))  # alike: torch prepares every layer for each other size anew
+    batches = max(1, math.ceil(len(images) / most - LITTLE_MORE))  # alike: torch prepares every layer for each other size anew
+    size = math.ceil(len(images) / batches)
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         with network.at(plan), watching(network, len(batch)) as watcher:

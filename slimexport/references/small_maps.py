@@ -22,6 +22,8 @@ FEW_OF_AN_IMAGE = 2**6  # places, which the weights are read for
 def small(x: Tensor, weight: Tensor, height: int, width: int, groups: int) -> Callable[..., Tensor] | None:
     """What convolves x [N, C, H, W] with a weight [O, C of a group, h, w] in less time than torch does, to maps of `height`
     by `width`. It takes what `torch.conv2d` does, of both axes. None where torch is to do it."""
+    if height < 1 or width < 1:
+        return None  # torch says what is wrong
     if groups == 1:
         return convolution if height * width < FEW_OF_AN_IMAGE else None
     depthwise = weight.shape[1] == 1 and groups == x.shape[1] == len(weight)

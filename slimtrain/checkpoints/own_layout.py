@@ -158,7 +158,11 @@ def with_weights(content: Mapping[str, Any], name: str, wanted: str | None) -> M
     key = AVERAGE if wanted == EMA else str(wanted)
     if key not in keys:
         names = [MODEL + ", an average" * is_averaged(content), *keys]
-        none = "it holds no average of its weights" if wanted == EMA else f"nothing is called so{nearest(key, keys)}"
+        none = (
+            "it does not say that it holds an average of its weights"
+            if wanted == EMA
+            else f"nothing is called so{nearest(key, keys)}"
+        )
         raise UserError(
             f"{name}: --weights {wanted}: {none}. It holds {'; '.join(names)}. Give one of these keys, or leave --weights out."
         )

@@ -89,7 +89,7 @@ def _graph_spec(value: Mapping[str, Any]) -> GraphSpec:
     check_operators(graph)
     groups = find_groups(graph, Policy(**{key: _tupled(choice) for key, choice in value["policy"].items()}))
     if groups.sizes != value["groups"]:
-        raise ValueError("its channel groups are others than this version finds")
+        raise ValueError("its channel groups are others than this version finds: another version may have written it")
     switches, ends = _tupled(value["switches"]), _tupled(value["width_range"])
     lists = _tupled(value.get("channel_lists", []))
     if value["family"] == "autoslim" and ends is None:

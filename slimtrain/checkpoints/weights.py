@@ -147,7 +147,9 @@ def _all_weights(content: Any) -> Iterator[Weights]:
 
 
 def _is_average(place: str) -> bool:
-    """Whether the words of a dotted key call what it holds an average."""
+    """Whether the words of a dotted key call what it holds an average: of weights, not of gradients, as optimizers keep."""
+    if "optim" in place.lower() or place.rpartition(".")[2].startswith("exp_avg"):
+        return False
     return not AVERAGES.isdisjoint(word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", place))
 
 

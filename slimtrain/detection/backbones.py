@@ -71,7 +71,7 @@ def stages_of(network: nn.Module, strides: Sequence[int] = STRIDES, size: int = 
     except MemoryError:
         raise
     except Exception as error:  # what runs is the network's own code, on what stands for an image
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        reason = next(filter(None, str(error).splitlines()), type(error).__name__).rstrip(".")
         raise UserError(
             f"{title}: its stages cannot be seen: {reason}. Expected a network that torch.fx traces and that takes images of "
             f"{size} pixels. Else give the maps yourself: Stages of a module that returns a dictionary of them."

@@ -34,17 +34,26 @@ def cell_kind(node: Node) -> str:
     return STEPS.get(node.kind, node.kind)
 
 
+def check_recurrent(node: Node) -> None:
+    """ValueError for a recurrent node without what is asked of it here: a graph may be a stranger's."""
+    counted = type(node.arguments.get("num_layers")) is int
+    said = all(type(node.arguments.get(name)) is bool for name in ("has_biases", "bidirectional", "batch_first"))
+    if node.kind in GATES and node.op.endswith(".input") and not (counted and said):
+        raise ValueError(f"{node.name}: {node.op} does not say its layers, directions and biases")
+
+
 def cells_of(node: Node) -> list[Cell]:
-    """The cells of a recurrent node, in their order. ValueError for forms that are not known here: of packed sequences, and of
-    states that are projected."""
+    """The cells of a recurrent node, in their order. ValueError for forms that are not known here: of packed sequences, of
+    states that are projected, of one bias alone."""
     arguments = node.arguments
     if node.kind in STEPS:
-        of_input, of_state, *biases = _values(arguments[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh"))
+        (of_input, of_state), biases = recurrent_weights(node), _values(arguments.get(name) for name in ("b_ih", "b_hh"))
+        if len(biases) == 1:
+            raise ValueError(f"{node.op} with one bias is not known here")
         return [Cell(0, 0, of_input, of_state, tuple(biases))]
-    directions, layers, params = directions_of(node), arguments["num_layers"], _values([arguments.get("params")])
-    per_cell = 2 + 2 * bool(arguments["has_biases"])
-    assert isinstance(layers, int)
-    if not node.op.endswith(".input") or len(params) != per_cell * directions * layers:
+    directions, layers, params = directions_of(node), arguments.get("num_layers"), _values([arguments.get("params")])
+    per_cell = 2 + 2 * bool(arguments.get("has_biases"))
+    if not node.op.endswith(".input") or not isinstance(layers, int) or len(params) != per_cell * directions * layers:
         raise ValueError(f"{node.op} with {len(params)} parameters is not known here")
     cells = []
     for number in range(layers * directions):
@@ -60,12 +69,13 @@ def _values(arguments: Iterator[Argument] | list[Argument]) -> list[Value]:
 def recurrent_weights(node: Node) -> list[Value]:
     """The matrices of a recurrent node, in whatever form; nothing of others."""
     if node.kind in STEPS:
-        return _values(node.arguments[name] for name in ("w_ih", "w_hh"))
+        return _values(node.arguments.get(name) for name in ("w_ih", "w_hh"))
     if node.kind not in GATES:
         return []
-    params, biases = _values([node.arguments.get("params")]), 2 * bool(node.arguments["has_biases"])
-    per_cell = len(params) // max(1, directions_of(node) * int(str(node.arguments["num_layers"])))
-    return [value for number, value in enumerate(params) if number % per_cell not in (2, 3) or not biases]
+    layers, params = node.arguments.get("num_layers"), _values([node.arguments.get("params")])
+    per_cell = max(1, len(params) // max(1, directions_of(node) * (layers if isinstance(layers, int) else 1)))
+    biased = bool(node.arguments.get("has_biases"))
+    return [value for number, value in enumerate(params) if not biased or number % per_cell not in (2, 3)]
 
 
 def directions_of(node: Node) -> int:
@@ -74,4 +84,4 @@ def directions_of(node: Node) -> int:
 
 def time_dim(node: Node) -> int:
     """The dimension of its input, [T, N, I] or [N, T, I], along which a sequence runs."""
-    return 1 if node.arguments["batch_first"] else 0
+    return 1 if node.arguments.get("batch_first") else 0

@@ -144,7 +144,7 @@ def _kernels(graph: Graph) -> set[str]:
 
 
 def _labels_of(call: Call) -> list[Labels]:
-    if not any(labels.labelled for labels in call.inputs) and call.node.kind not in (*pointwise.UNIFORM, *moves.SPREADING):
+    if not any(labels.labelled for labels in call.inputs) and call.node.kind not in pointwise.UNIFORM:
         return [Labels.none(shape) for shape in call.shapes]
     function, reason = RULES.get(call.node.kind), f"{call.node.op} has no rule here"
     if function is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimtrain.graph.graph import Argument, Batch, Graph, Node, TensorType, Value
+from slimtrain.graph.recurrence import GATES, check_recurrent
 from slimtrain.graph.sizes import Sizing
 from slimtrain.slimmable.plan_positions import Cut, cut_of
 
@@ -113,6 +114,7 @@ def check_operators(graph: Graph) -> None:
         known = {argument.name for argument in schema.arguments} >= node.arguments.keys()
         if schema.is_mutable or not computes or not known:
             raise ValueError(f"{node.name}: {node.op} is no operator of a network")
+        check_recurrent(node)
 
 
 def check_types(graph: Graph) -> None:
@@ -148,9 +150,11 @@ def operation(
         value: Any = arguments.get(argument.name)
         if argument.name == "dtype" and isinstance(value, str):
             value = number if value == COMPUTED else getattr(torch, value)
+        if argument.name == "dtype" and value is None and node.kind in CREATING and node.outputs[0].dtype == COMPUTED:
+            value = number  # torch's own default is what the graph was traced in
         if argument.name == "momentum" and value is None:
             value = 0.0  # of a norm that averages all batches alike: in evaluation it is of no account
-        if argument.name == "train":
+        if argument.name == "train" and node.kind in GATES:
             value = TRAINING
         if not argument.kwarg_only:
             positional.append(value)

@@ -37,7 +37,9 @@ PRODUCTS: list[Case] = [
     *cases("bilinear", Calls(lambda x, w: F.bilinear(x, x[..., :3], w), (4, 7, 3))),
     *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x.flip(2)), lambda x: F.pairwise_distance(x, x * x, 1)),
     *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x + 1, float("inf"), keepdim=True)),
-    *cases("pairwise_distance", lambda x: F.pairwise_distance(x, x * x, 3)),
+    *cases(
+        "pairwise_distance", lambda x: F.pairwise_distance(x, x * x, 3), lambda x: F.pairwise_distance(x, x * 2, -float("inf"))
+    ),
     *cases("cosine_similarity", lambda x: F.cosine_similarity(x, x.flip(2)), lambda x: F.cosine_similarity(x, x * x, -1)),
 ]
 
@@ -86,6 +88,19 @@ class Steps(nn.Module):
         return result
 
 
+class Shared(nn.Module):
+    """Two layers in both directions that share one weight of one direction, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.GRU(7, 4, batch_first=True, bidirectional=True) for _ in range(2))
+        self.second.weight_ih_l0 = self.first.weight_ih_l0
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.first(x)[0] + self.second(x)[0]
+        return result
+
+
 SEQUENCE = (5, 7)
 FORMS: list[dict[str, bool | int]] = [{}, {"bidirectional": True}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True}]
 RECURRENT: list[Case] = [
@@ -97,6 +112,7 @@ RECURRENT: list[Case] = [
     *cases("gru", Read(nn.GRU(7, 4, 2, bias=False), False), shape=SEQUENCE),
     *cases("lstm", Begun(nn.LSTM(7, 4, 2, batch_first=True, bidirectional=True), 2), shape=SEQUENCE),
     *cases("gru", Begun(nn.GRU(7, 4, 2, batch_first=True, bidirectional=True), 1), shape=SEQUENCE),
+    *cases("gru", Shared(), shape=SEQUENCE),
     *cases("lstm_cell", Steps(nn.LSTMCell(7, 4)), Steps(nn.LSTMCell(7, 4, bias=False), True), shape=SEQUENCE),
     *cases("gru_cell", Steps(nn.GRUCell(7, 4)), Steps(nn.GRUCell(7, 4), True), shape=SEQUENCE),
     *cases("rnn_tanh_cell", Steps(nn.RNNCell(7, 4)), Steps(nn.RNNCell(7, 4), True), shape=SEQUENCE),

@@ -99,8 +99,10 @@ def pairwise_distance(call: Call) -> str:
     order, keep = float(call.get("p", 2)), int(bool(call.get("keepdim")))
     if order in (1, 2):
         return call.emit(f"ReduceL{order:.0f}", difference, axes=[-1], keepdims=keep)
-    if order == math.inf:
-        return call.emit("ReduceMax", call.emit("Abs", difference), axes=[-1], keepdims=keep)
+    if math.isinf(order):
+        return call.emit("ReduceMax" if order > 0 else "ReduceMin", call.emit("Abs", difference), axes=[-1], keepdims=keep)
+    if order == 0:
+        call.refuse("counts how many differ (p=0)")
     powers = call.emit("ReduceSum", call.emit("Pow", call.emit("Abs", difference), order), ints(-1), keepdims=keep)
     return call.emit("Pow", powers, 1 / order)
 
@@ -142,11 +144,7 @@ def recurrent(call: Call) -> list[str]:
     node, x = call.action.node, call.x
     if call.rank(x) != 3:
         call.refuse("runs along the dimension of the images", "Images of a batch are to be independent of each other.")
-    try:
-        cells = cells_of(node)
-    except ValueError:
-        call.refuse("projects its state, or reads packed sequences, for which ONNX has no form")
-    time = time_dim(node)
+    cells, time = _cells(call), time_dim(node)
     (steps,), images = call.sizes(x, [time], "runs along"), call.shape(x)[1 - time]
     states, directions = list(values_of(call["hx"])), directions_of(node)
     given: Operand = call.transpose(x, [1, 0, 2]) if time else x
@@ -170,8 +168,15 @@ def recurrent(call: Call) -> list[str]:
 def step(call: Call) -> list[str]:
     """A sequence of one place: [1, N, I], with states [1, N, H]."""
     begun = [None if _is_zeros(call, state) else call.emit("Unsqueeze", state, ints(0)) for state in values_of(call["hx"])]
-    _, (_, *ended) = _layer(call, cells_of(call.action.node), call.emit("Unsqueeze", call.x, ints(0)), begun)
+    _, (_, *ended) = _layer(call, _cells(call), call.emit("Unsqueeze", call.x, ints(0)), begun)
     return [call.emit("Squeeze", state, ints(0)) for state in ended]
+
+
+def _cells(call: Call) -> list[Cell]:
+    try:
+        return cells_of(call.action.node)
+    except ValueError:
+        call.refuse("projects its state, reads packed sequences or adds one bias alone, for which ONNX has no form")
 
 
 def _layer(call: Call, cells: Sequence[Cell], x: Operand, states: Sequence[Operand]) -> tuple[int, list[str]]:
@@ -202,7 +207,7 @@ def _stacked(call: Call, parts: Sequence[Sequence[Value]], gates: Sequence[int])
             call.refuse("has weights that the images decide on")
         turned = [a.reshape(len(gates), -1, *a.shape[1:])[list(gates)].reshape(a.shape) for a in arrays if a is not None]
         stacked.append(np.concatenate(turned))
-    return call.weight(parts[0][0], np.stack(stacked), "recurrent")
+    return call.weight(parts[0][0], np.stack(stacked), str(parts))  # layers may share one of them
 
 
 def _is_zeros(call: Call, state: Value) -> bool:

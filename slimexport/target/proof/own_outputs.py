@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -89,21 +90,30 @@ def held_to_own(runner: Runner, own: Own, row: Precision, check: Verification, r
     """A verification that passed, once the file also gives, of images alone, in pairs and all at once, what it gave itself;
     `recorded` when it was proven."""
     permitted = own_tolerance(row, (recorded.own_tolerance or 0.0) / LEEWAY, own.probes)
-    together = run_on_probes(runner, own.whole, own.batches)
-    parts = [*run_apart(runner, own.probes), together]
+    apart, together = run_apart(runner, own.probes), run_on_probes(runner, own.whole, own.batches)
+    parts, same = [*apart, together], _is_the_same(runner, recorded)
     largest = worst([compare_all(pairs) for pairs in parts]).max_rel_error
     held = replace(check, own_tolerance=permitted, own_error=finite(largest))
-    of_scale = list(_of_scale(parts, permitted))
-    of_roundings = list(_of_roundings(together, own, row, permitted, limits_of(recorded, len(own.images))))
-    if _is_the_same(runner, recorded):
-        of_roundings.insert(0, (compare_all(together).max_rel_error, THE_SAME, ON_THE_SAME))
-    wrong = next((one for one in (*of_scale, *of_roundings) if not one[0] <= one[1]), None)  # NaN too
+    errors = chain(
+        _of_scale(parts, permitted),
+        [(compare_all(together).max_rel_error, THE_SAME, ON_THE_SAME)] if same else [],
+        _of_roundings(together, len(own.images), own, row, permitted, recorded),
+    )
+    wrong = next((one for one in errors if not one[0] <= one[1]), None)  # NaN too
     if wrong is None:
         return held
-    explained = bool(of_roundings) and all(error <= limit for error, limit, _ in of_roundings)
-    if explained and permitted >= row.steady[1]:
+    magnified = permitted >= row.steady[1] and np.isfinite(largest) and not (same and largest > THE_SAME)
+    counted = [*((pairs, own.first) for pairs in apart), (together, len(own.images))]
+    if magnified and all(_explained(pairs, images, own, row, permitted, recorded) for pairs, images in counted):
         return replace(held, status=UNVERIFIABLE, reason=_why_not_told(*wrong))
     return replace(held, status=FAILED, reason=_why(*wrong))
+
+
+def _explained(pairs: list[Pair], images: int, own: Own, row: Precision, permitted: float, recorded: Verification) -> bool:
+    """Whether roundings that fall otherwise explain all that is off in the first `images`; they explain no whole numbers."""
+    errors = list(_of_roundings(pairs, images, own, row, permitted, recorded))
+    whole = [compare_all([pair]).max_rel_error for pair in pairs if pair.expected.dtype.kind != "f"]
+    return bool(errors) and all(error <= limit for error, limit, _ in errors) and all(error <= permitted for error in whole)
 
 
 def _is_the_same(runner: Runner, recorded: Verification) -> bool:
@@ -118,12 +128,15 @@ def _of_scale(parts: list[list[Pair]], permitted: float) -> Iterator[Error]:
     yield usual, MEAN_SHARE * permitted, "on average off by {} of their scale"
 
 
-def _of_roundings(together: list[Pair], own: Own, row: Precision, permitted: float, limits: Shares) -> Iterator[Error]:
-    """How far a file's outputs are off, by how far roundings move their images, where a bundle tells that."""
-    for pair, moved in zip(together, own.moved or (), strict=False):
+def _of_roundings(
+    pairs: list[Pair], images: int, own: Own, row: Precision, permitted: float, recorded: Verification
+) -> Iterator[Error]:
+    """How far outputs of the first `images` are off, by how far roundings move each of them, where a bundle tells that."""
+    limits = limits_of(recorded, images)
+    for pair, moved in zip(pairs, own.moved or (), strict=False):
         if pair.expected.dtype.kind != "f":
             continue
-        shares = shares_of(pair, moved, row, permitted)
+        shares = shares_of(pair, moved[:images], row, permitted)
         for share, limit, what in zip(shares, limits, ("on average", "of one image", "of all images alike"), strict=True):
             yield share, limit, f"{what} off by {{}} times what roundings move them"
 

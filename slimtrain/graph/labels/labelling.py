@@ -21,10 +21,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Axis:
-    """The ids along one dimension. `tied`: a view tied several dimensions to make these, as a channel shuffle does."""
+    """The ids along one dimension. `tied`: a view tied several dimensions to make these, as a channel shuffle does. `free`: of
+    what is the same number everywhere, and met nothing yet."""
 
     ids: Ids
     tied: bool = False
+    free: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,13 +118,13 @@ class Labelling:
         known = [axis for axis in axes if axis is not None]
         if not known:
             return None
-        first, *others = known
+        first, *others = sorted(known, key=lambda axis: axis.free)
         for other in others:
             self.tie(first.ids, other.ids)
         if len(known) < len(axes):
             self.pin(first.ids, reason)
             return None
-        return Axis(first.ids, any(axis.tied for axis in known))
+        return Axis(first.ids, any(axis.tied for axis in known), first.free)
 
     def broadcast(self, operands: Iterable[Labels], shape: Sequence[int], reason: str) -> Labels:
         """Operands that are combined element by element, aligned at their last dimensions."""

@@ -10,7 +10,6 @@ from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.pointwise import UNLABELLED
 from slimtrain.graph.labels.registry import Call, rule
 
-SPREADING = ("expand", "expand_as", "broadcast_to")
 ONE = "one position of it is taken by its number"
 
 
@@ -54,18 +53,16 @@ def movedim(call: Call) -> list[Labels]:
     return _moved(x, call.shape, order)
 
 
-@rule(*SPREADING)
+@rule("expand", "expand_as", "broadcast_to")
 def expand(call: Call) -> list[Labels]:
-    """One position is spread: along what another tensor has, or as often as whatever it meets has positions."""
+    """One position that is spread along what another tensor has is there as often as that has some; numbers that count
+    something are not."""
     x, other = call.labels("self"), call.optional("other")
-    (type_,) = call.node.outputs
-    axes: dict[int, Axis | None] = {} if other is None else {dim - len(other.shape): a for dim, a in enumerate(other.axes)}
-    for dim, size in enumerate(type_.shape, -len(type_.shape)):
-        if len(x.shape) >= -dim and x.shape[dim] > 1:
-            axes[dim] = x.axes[dim]
-        elif axes.get(dim) is None and isinstance(size, int) and size > 1 and type_.floating:
-            axes[dim] = call.run.fresh(size)
-    return [Labels.along(call.shape, axes)]
+    axes: dict[int, Axis | None] = {}
+    if other is not None and call.node.outputs[0].floating:
+        axes = {dim - len(other.shape): axis for dim, axis in enumerate(other.axes)}
+    own = {dim - len(x.shape): axis for dim, axis in enumerate(x.axes) if other is None or x.shape[dim] > 1}
+    return [Labels.along(call.shape, axes | own)]
 
 
 @rule("repeat", "tile")

@@ -101,7 +101,7 @@ def pooled_regions(call: Call) -> list[Labels]:
 def sampled(call: Call) -> list[Labels]:
     """Places of maps [N, C, ...] that a grid names: channels pass."""
     maps, grid = call.labels("input"), call.labels("grid")
-    for axis in (*maps.axes[2:], *grid.axes):
+    for axis in (maps.axes[0], *maps.axes[2:], *grid.axes):
         call.run.pin_axis(axis, "places are taken of it")
     return [Labels.along(call.shape, {1: maps.axes[1]})]
 
@@ -145,7 +145,7 @@ def create(call: Call) -> list[Labels]:
     """The same number everywhere: its positions are as many as whatever it meets has."""
     (type_,) = call.node.outputs
     sizes = {dim: size for dim, size in enumerate(type_.shape) if isinstance(size, int) and size > 1 and type_.floating}
-    return [Labels.along(call.shape, {dim: call.run.fresh(size) for dim, size in sizes.items()})]
+    return [Labels.along(call.shape, {dim: Axis(call.run.fresh(size).ids, free=True) for dim, size in sizes.items()})]
 
 
 @rule("scalar_tensor", "arange", "eye", "linspace")

@@ -8,9 +8,9 @@ from slimtrain.graph.graph import values_of
 from slimtrain.graph.labels.labelling import Axis, Labels
 from slimtrain.graph.labels.products import SUMMED
 from slimtrain.graph.labels.registry import Call, rule
-from slimtrain.graph.recurrence import GATES, RECURRENT, STEPS, cell_kind, cells_of, time_dim
+from slimtrain.graph.recurrence import GATES, RECURRENT, STEPS, cell_kind, cells_of
 
-TIME = "a recurrent layer runs along it"
+TIME = "a recurrent layer runs along it, or reads one after the other apart"
 STATE = "it is a state that a recurrent layer begins with"
 
 
@@ -22,6 +22,8 @@ def recurrent(call: Call) -> list[Labels]:
     cells = cells_of(node)
     if len(x.shape) != (2 if node.kind in STEPS else 3):
         raise ValueError("a sequence without images is not known here")
+    for axis in x.axes[:-1]:
+        run.pin_axis(axis, TIME)
     state = run.labels[cells[0].of_state].axes[1]
     read, size = x.axes[-1], x.shape[-1]
     written: list[Axis] = []
@@ -48,10 +50,7 @@ def recurrent(call: Call) -> list[Labels]:
     after = [Labels.along(shape, {-1: state}) for shape in call.shapes]
     if node.kind in STEPS:
         return after
-    time = time_dim(node)
-    images = 1 - time
-    run.pin_axis(x.axes[time], TIME)
-    return [Labels.along(call.shape, {images: x.axes[images], 2: _behind(written)}), *after[1:]]
+    return [Labels.along(call.shape, {2: _behind(written)}), *after[1:]]
 
 
 def _behind(axes: list[Axis]) -> Axis:

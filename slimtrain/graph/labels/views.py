@@ -10,6 +10,7 @@ import numpy as np
 from slimtrain.graph.labels.labelling import Axis, Ids, Labelling, Labels
 from slimtrain.graph.labels.registry import Call, rule
 
+JOINED = "a view joins it with another dimension that has channels"
 # What a report may say of a network: views that split channels, and views of what was split before.
 SPLIT, SHUFFLED = "split channels", "shuffled channels"
 FEW = (
@@ -30,9 +31,13 @@ def view(call: Call) -> list[Labels]:
     axes: dict[int, Axis | None] = {}
     for old, new in blocks(x.shape, shape):
         labelled = [(dim, axis) for dim in old if (axis := x.axes[dim]) is not None]
+        if any(not axis.free for _, axis in labelled):  # these can be followed where those of one number stay as many
+            for axis in (axis for _, axis in labelled if axis.free):
+                call.run.pin(axis.ids, JOINED)
+            labelled = [(dim, axis) for dim, axis in labelled if not axis.free]
         if len(labelled) > 1:  # none of them can be followed alone
             for _, axis in labelled:
-                call.run.pin(axis.ids, "a view joins it with another dimension that has channels")
+                call.run.pin(axis.ids, JOINED)
         elif labelled:
             ((dim, axis),) = labelled
             spread = _spread(axis.ids, [x.shape[d] for d in old], old.index(dim), [shape[d] for d in new])

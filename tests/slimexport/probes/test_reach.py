@@ -85,6 +85,9 @@ def test_batches_are_of_one_size(network: SlimmableNetwork, monkeypatch: pytest.
     assert reach_of(network, network.plan(0.35), images).low.shape[0] == 66
     assert reach_of(network, network.plan(0.35), np.concatenate([images] * 4)).low.shape[0] == 264
     assert sizes == [66] * 5
+    monkeypatch.setattr(reaching, "LARGE_BATCH", 8)
+    reach_of(network, network.plan(0.35), images[:11])
+    assert sizes[5:] == [6, 5]
 
 
 def test_maps_of_few_places_and_of_many_are_looked_through_alike(

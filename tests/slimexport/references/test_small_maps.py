@@ -68,6 +68,13 @@ def test_of_a_large_map_torch_computes_it(groups: int) -> None:
     assert torchs.count
 
 
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_window_larger_than_its_map_is_torch_s_to_refuse(groups: int) -> None:
+    x, weight, _ = drawn(8, 3, groups, side=1)
+    with InBands(), pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        torch.conv2d(x, weight, None, 2, 0, 1, groups)
+
+
 def test_how_small_a_map_is_depends_on_what_a_call_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A group of a depthwise convolution takes all images, a product each alone."""
     monkeypatch.setattr(module, "FEW", 60)

@@ -304,3 +304,12 @@ def test_tables_are_looked_at_in_files_too(state: State, other: State, tmp_path:
         checkpoint = open_checkpoint(tmp_path / "a.pt", weights=wanted)
         assert all(torch.equal(checkpoint.network.state_dict()[key], value) for key, value in expected.items())
         assert checkpoint.weights == wanted
+
+
+def test_what_an_optimizer_keeps_is_no_average_of_weights() -> None:
+    state = {"stem.weight": torch.ones(3), "head.bias": torch.zeros(2)}
+    moments = {key: torch.full_like(tensor, 7) for key, tensor in state.items()}
+    for content in ({"model": state, "exp_avg": moments}, {"model": state, "optimizer": {"swa": moments}}):
+        with pytest.raises(UserError, match="--weights ema"):
+            find_weights(content, "a.pt", "ema")
+    assert find_weights({"model": state, "ema": moments, "exp_avg": state}, "a.pt", "ema").state.keys() == moments.keys()

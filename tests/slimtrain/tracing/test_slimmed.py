@@ -96,6 +96,26 @@ def test_dropout_drops_in_training_and_not_in_evaluation() -> None:
     assert not torch.equal(slimmable(images(2)), slimmable(images(2)))
 
 
+class Begun(nn.Module):
+    """A recurrent layer that begins with zeros whose type nobody says, and an operator that is told whether it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.head = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros(1, x.shape[0], 8)
+        read = self.rows(x.flatten(1, 2), (state, state))[0].mean(1)
+        logits: torch.Tensor = self.head(torch.native_dropout(read, 0.5, False)[0])
+        return logits
+
+
+def test_zeros_whose_type_nobody_says_are_of_the_network_s() -> None:
+    slimmable = make_slimmable(Begun().eval(), images(2))
+    assert slimmable.double()(images(2).double()).dtype == torch.float64
+    assert slimmable.dense(0.5)(images(2).double()).dtype == torch.float64
+
+
 class Dropping(nn.Module):
     """A recurrent layer that drops between its layers."""
 

@@ -54,10 +54,10 @@ class Body:
         self._room.give_back(self._size)
         self._size = 0
 
-    async def read(self, receive: Receive, length: bytes | None, collected: Sequence[bytes] = ()) -> memoryview:
+    async def read(self, receive: Receive, length: bytes | None, collected: list[bytes] | None = None) -> memoryview:
         """All of it, such that numbers behind its JSON can be read in place. `length` is what its header says; `collected` are
-        parts that no message holds, all of them once the last one comes. Refusal, and starlette's ClientDisconnect where its
-        sender goes before its end."""
+        parts that no message holds, all of them once the last one comes, and are taken from there. Refusal, and starlette's
+        ClientDisconnect where its sender goes before its end."""
         if length is not None and length.isdigit():
             self._check(int(length[:20]))
         task = asyncio.current_task()
@@ -65,7 +65,7 @@ class Body:
         # `asyncio.timeout` does the same, and takes as long as reading a body
         limit = asyncio.get_running_loop().call_later(WITHIN_S, self._give_up, task)
         try:
-            parts = await self._read(receive, collected)
+            parts = await self._read(receive, [] if collected is None else collected)
         except asyncio.CancelledError:
             if not self._given_up or (sys.version_info >= (3, 11) and task.uncancel()):
                 raise
@@ -78,7 +78,7 @@ class Body:
         self._given_up = True
         task.cancel()
 
-    async def _read(self, receive: Receive, collected: Sequence[bytes]) -> list[bytes]:
+    async def _read(self, receive: Receive, collected: list[bytes]) -> list[bytes]:
         parts: list[bytes] = []
         while True:
             message = await receive()
@@ -91,6 +91,7 @@ class Body:
                 self._size += len(part)
                 parts.append(part)
             if whole:
+                collected.clear()  # a connection keeps the list until its next request
                 return parts
 
     def _check(self, size: int) -> None:

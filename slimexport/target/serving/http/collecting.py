@@ -3,7 +3,7 @@
 uvicorn wakes the application for every part that comes, stops reading meanwhile, and copies each part twice. A body that says
 that it is short is collected here as it comes, in the parts that the parser gives, and the application finds them in the
 request's scope once it is woken for the end. What is collected and not yet handed over is bounded; what does not fit, is long,
-or does not say its length, goes uvicorn's way.
+does not say its length, or comes behind a request that is not answered yet, goes uvicorn's way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Collecting(HttpToolsProtocol):
         self._parts: list[bytes] | None = None
 
     def on_headers_complete(self) -> None:
-        size = _length(self.headers) if self.url.endswith(PATH) else 0
+        alone = self.cycle is None or self.cycle.response_complete  # else nobody would read it for long
+        size = _length(self.headers) if alone and self.url.endswith(PATH) else 0
         if 0 < size <= SHORT and self._room.taken + size <= self._room.most:
             self._room.take(size)
             self._size, self._parts = size, []
@@ -45,6 +46,10 @@ class Collecting(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._hand_over()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._hand_over()  # of a request that was answered before its end
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hand_over()

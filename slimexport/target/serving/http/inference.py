@@ -77,7 +77,7 @@ class Inference:
         json_bytes = header_length(headers.get(LENGTH_NAME))
         with Body(self._room, self._limits, json_bytes) as body:
             extension = scope.get("extensions", NOTHING).get(COLLECTED, NOTHING)
-            content = await body.read(receive, headers.get(b"content-length"), extension.get(PARTS, ()))
+            content = await body.read(receive, headers.get(b"content-length"), extension.get(PARTS))
             began = time.perf_counter()
             if (len(content) if json_bytes is None else json_bytes) <= SMALL:
                 asked = self._requests.read(content, json_bytes)

@@ -157,6 +157,40 @@ def test_of_a_network_that_magnifies_little_or_of_the_runtime_that_proved_it_it_
     assert _held_of_many(0.2 * np.ones_like(MANY), own=unknown).status == FAILED
 
 
+class _Alone(_Runner):
+    """What is off is so only where an image is run alone."""
+
+    def __init__(self, off: Array, backend: str = "test") -> None:
+        super().__init__(MANY, backend)
+        self.off = off
+
+    def __call__(self, images: Array) -> Array:
+        outputs = super().__call__(images)
+        return outputs + self.off * SCALE if len(images) == 1 else outputs
+
+
+ODD = replace(CHAOTIC, images=MANY_IMAGES[:59], expected=(Expected("output", MANY[:59]),), moved=(np.full(59, 0.2),))
+
+
+@pytest.mark.parametrize("off", [0.9, np.nan])
+def test_what_is_wrong_in_one_size_of_batch_alone_is_no_rounding(off: float) -> None:
+    """The last of 59 images is in no batch of its own when all are run."""
+    for backend, runtime in (("test", None), (CPU, own_runtime(CPU))):
+        recorded = replace(CHECK, own_tolerance=0.3, own_runtime=runtime)
+        assert held_to_own(_Alone(off * np.eye(8)[0], backend), ODD, INT8, CHECK, recorded).status == FAILED
+
+
+def test_whole_numbers_are_right_or_wrong_and_never_roundings() -> None:
+    class Classes(_Runner):
+        def __call__(self, images: Array) -> dict[str, Array]:  # type: ignore[override]
+            outputs = super().__call__(images)
+            return {"output": outputs, "classes": outputs.argmax(1) + 1}
+
+    expected = (*ODD.expected, Expected("classes", MANY[:59].argmax(1)))
+    own = replace(ODD, expected=expected, moved=(np.full(59, 0.2), np.zeros(59)))
+    assert held_to_own(Classes(MANY), own, INT8, CHECK, replace(CHECK, own_tolerance=0.3)).status == FAILED
+
+
 def test_what_proved_a_file_gives_the_same_again() -> None:
     here = own_runtime(CPU)
     if here is None:

@@ -67,7 +67,9 @@ def test_a_key_that_is_not_there_is_refused_and_the_sets_are_named(finished: Pat
 def test_without_an_average_ema_is_refused(tmp_path: Path) -> None:
     train(detector_config(tmp_path / "run", epochs=1), ALONE)
     for name in (FINISHED, "best.pt", "last.pt"):
-        with pytest.raises(UserError, match=r"--weights ema: it holds no average of its weights\. It holds model\. Give"):
+        with pytest.raises(
+            UserError, match=r"--weights ema: it does not say that it holds an average of its weights\. It holds model\. Give"
+        ):
             held(tmp_path / "run" / name, "ema")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from slimtrain.graph.graph import Value
 from slimtrain.graph.labels.recurrent import STATE
 from slimtrain.graph.recurrence import cells_of, recurrent_weights
 from slimtrain.groups.groups import Groups, find_groups
+from slimtrain.slimmable.program import check_operators
 from slimtrain.tracing.reading import Traced
 from slimtrain.tracing.slimmed import trace
 
@@ -87,3 +90,30 @@ def test_a_projected_state_is_kept_whole_and_its_weights_are_counted() -> None:
     names = {Value(parameter.node): parameter.name for parameter in traced.graph.parameters}
     ends = ("ih", "hh", "hr")
     assert [names[value] for value in recurrent_weights(layer)] == [f"layer.weight_{end}_l0" for end in ends]
+
+
+def test_one_bias_alone_is_kept_whole() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in ((36, 8), (36, 12), (36,)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.gru_cell(x[:, 0], x.new_zeros(len(x), 12), *self.weights)
+
+    traced, groups = found_in(One())
+    (step,) = (node for node in traced.graph.nodes if node.kind == "gru_cell")
+    assert groups.sizes == {}
+    with pytest.raises(ValueError, match="gru_cell with one bias"):
+        cells_of(step)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_layers": True}, {"num_layers": "2"}, {"bidirectional": 1}, {"has_biases": None}, {"batch_first": "no"}]
+)
+def test_a_graph_that_does_not_say_its_layers_is_refused(changes: dict[str, Any]) -> None:
+    traced, _ = found_in(Reads(nn.GRU(6, 12, batch_first=True)))
+    nodes = tuple(replace(n, arguments={**n.arguments, **(changes if n.kind == "gru" else {})}) for n in traced.graph.nodes)
+    check_operators(traced.graph)
+    with pytest.raises(ValueError, match=r"gru\.input does not say"):
+        check_operators(replace(traced.graph, nodes=nodes))

@@ -56,10 +56,29 @@ def remembered(x: Tensor, conv: nn.Module) -> Tensor:
     return state
 
 
+def repeated(x: Tensor) -> Tensor:
+    """Every channel twice, as keys that several queries share are, beside ones that are as many."""
+    n, c, *places = x.shape
+    twice = x[:, :, None].expand(n, c, 2, *places).reshape(n, 2 * c, *places)
+    return (twice * x.new_ones(n, 2 * c, *places)).reshape(n, c, 2, *places).sum(2)
+
+
+def deformed(x: Tensor) -> Tensor:
+    """Two heads of channels in the place of images, each sampled at places of its own."""
+    n, c, h, w = x.shape
+    grid = torch.tanh(torch.stack([x.mean(1), x.amax(1)], -1)).repeat_interleave(2, 0)
+    return F.grid_sample(x.reshape(2 * n, c // 2, h, w), grid, align_corners=False).reshape(n, c, h, w)
+
+
+def looked_up(x: Tensor, table: nn.Module) -> Tensor:
+    """Numbers of rows, spread as a tensor of channels is."""
+    rows = (x.mean((1, 2, 3)) > 0).long()[:, None].expand_as(x[:, :, 0, 0])
+    return x + table(rows).reshape(x.shape[0], -1).mean(1)[:, None, None, None]
+
+
 OPERATORS: dict[str, Between] = {
     "normalized over channels": Between(lambda x: F.normalize(x, dim=1)),
     "spread as another": Between(lambda x: x + x.mean(1, keepdim=True).expand_as(x)),
-    "spread by a number": Between(lambda x: x * x.mean(1, keepdim=True).expand(-1, CHANNELS, -1, -1)),
     "weight norm": Between(lambda x, conv: conv(x), weight_norm(nn.Conv2d(CHANNELS, CHANNELS, 3))),
     "weight norm of inputs": Between(lambda x, conv: conv(x), weight_norm(nn.Conv2d(CHANNELS, CHANNELS, 3), dim=1)),
     "bilinear": Between(
@@ -70,6 +89,7 @@ OPERATORS: dict[str, Between] = {
     "triangle": Between(torch.tril),
     "randomized leaky relu": Between(lambda x, act: act(x), nn.RReLU()),
     "turned": Between(turned),
+    "repeated": Between(repeated),
     "remembered": Between(remembered, nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, padding=1)),
     "ones beside": Between(lambda x: torch.where(x > 0, x, torch.ones_like(x)) * x.new_full(x.shape, 2.0)),
 }
@@ -89,3 +109,39 @@ def test_channels_behind_an_operator_get_narrower_as_the_masked_network_s(name: 
     (result,) = Program.of(sizing, torch.float64).run([images], tensors)
     (expected,) = masked(sizing, [images], tensors)
     assert (result - expected).abs().max() < EXACT * expected.abs().max()
+
+
+class Apart(nn.Module):
+    """The channels of a map read one by one, each as a sequence of its rows."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Conv2d(3, CHANNELS, 1), layer, nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.first(x).reshape(-1, 6, 6)
+        read = self.layer(rows[:, 0]) if isinstance(self.layer, nn.RNNCellBase) else self.layer(rows)[0][:, -1]
+        result: Tensor = self.last(read).reshape(-1, CHANNELS, 4).sum(1)
+        return result
+
+
+KEPT: dict[str, nn.Module] = {
+    "channels are sequences": Apart(nn.LSTM(6, 5, batch_first=True)),
+    "channels are steps' images": Apart(nn.GRUCell(6, 5)),
+    "heads are images": Between(deformed),
+    "rows of a table": Between(looked_up, nn.Embedding(3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_cannot_get_narrower_is_kept_and_computes_what_it_did(name: str) -> None:
+    images = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    module = randomized(KEPT[name])
+    traced = trace(module, images[:2].float())
+    tensors = {key: t.double() if t.is_floating_point() else t for key, t in traced.tensors.items()}
+    groups = find_groups(traced.graph)
+    for channels in (groups.sizes, {key: max(1, slots // 2) for key, slots in groups.sizes.items()}):
+        sizing = Sizing(traced.graph, groups, channels)
+        (result,) = Program.of(sizing, torch.float64).run([images], tensors)
+        (expected,) = masked(sizing, [images], tensors)
+        assert (result - expected).abs().max() <= EXACT * expected.abs().max()

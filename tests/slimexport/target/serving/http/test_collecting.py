@@ -66,9 +66,11 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def serve(play: Callable[[Callable[[], Any], Application, Room], Any], most: int = MOST) -> Application:
+def serve(
+    play: Callable[[Callable[[], Any], Application, Room], Any], most: int = MOST, application: Application | None = None
+) -> Application:
     """What an application got in `play`, which opens connections; at the end nothing is held."""
-    application, room = Application(), Room(most)
+    application, room = application or Application(), Room(most)
     config = uvicorn.Config(application, proxy_headers=False, log_config=None)
     config.load()
 
@@ -167,12 +169,35 @@ def test_a_connection_that_ends_in_the_middle_gives_back_what_it_held() -> None:
     assert (application.read, application.left) == ([], 1)
 
 
-def test_one_request_behind_another_keeps_its_own_body() -> None:
-    """As pipelining clients send them."""
+def test_one_request_behind_another_keeps_its_own_body_and_is_not_collected() -> None:
+    """As pipelining clients send them: nobody would read it, and uvicorn stops reading before it holds much."""
 
     async def play(connect: Any, application: Application, room: Room) -> None:
         connect().data_received(b"".join(head("Content-Length: 2") + body for body in (b"ab", b"cd", b"ef")))
+        assert room.taken == 0
         for _ in range(5):
             await settled()
 
-    assert serve(play).collected == [[b"ab"], [b"cd"], [b"ef"]]
+    application = serve(play)
+    assert application.collected == [[b"ab"], None, None]
+    assert [b"".join(parts) for parts in application.read] == [b"", b"cd", b"ef"]
+
+
+class Refusing(Application):
+    """Answers before it has read anything."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+
+def test_a_body_that_nobody_waits_for_any_more_holds_nothing() -> None:
+    async def play(connect: Any, application: Application, room: Room) -> None:
+        wire = connect()
+        wire.data_received(head("Content-Length: 8", path="/another/infer"))
+        await settled()
+        assert room.taken == 0
+        wire.data_received(b"abc")
+        assert room.taken == 0
+
+    serve(play, application=Refusing())
