@@ -54,6 +54,8 @@ def macs_of(content: bytes) -> int:
             total += math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
         elif node.op_type in ("Gemm", "MatMul"):
             total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+        elif node.op_type in ("LSTM", "GRU", "RNN"):  # [T, N, I], weights of the input and of the state
+            total += shapes[node.input[0]][0] * sum(math.prod(shapes[name]) for name in node.input[1:3])
     return total
 
 
