@@ -175,7 +175,8 @@ class GraphBody(nn.Module):
         parameters = [self.stored(name) for name, weight in self.weights.items() if not weight.depthwise]
         cells = [value for node in self.order.graph.nodes for value in recurrent_weights(node)]
         parameters += [self.stored(self.nodes[value.node]) for value in dict.fromkeys(cells) if value.node in self.nodes]
-        return [parameter for parameter in parameters if isinstance(parameter, nn.Parameter)]
+        by_identity = {id(parameter): parameter for parameter in parameters if isinstance(parameter, nn.Parameter)}
+        return [*by_identity.values()]  # layers may share one
 
     def activate(self, plan: ChannelPlan) -> None:
         first = next(self.parameters(), NO_TENSOR)

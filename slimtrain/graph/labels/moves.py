@@ -298,9 +298,10 @@ def index_select(call: Call) -> list[Labels]:
 
 @rule("embedding")
 def embedding(call: Call) -> list[Labels]:
-    weight = call.labels("weight")
+    """Rows [N, C] by numbers [...] -> [..., C]: there are as many as there are numbers."""
+    weight, indices = call.labels("weight"), call.labels("indices")
     call.run.pin_axis(weight.axes[0], "it is looked up by number")
-    return [Labels.along(call.shape, {len(call.shape) - 1: weight.axes[1]})]
+    return [Labels.along(call.shape, {**dict(enumerate(indices.axes)), len(call.shape) - 1: weight.axes[1]})]
 
 
 @rule("unfold")
