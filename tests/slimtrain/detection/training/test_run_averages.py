@@ -81,7 +81,7 @@ def test_a_calibrated_file_tells_whether_it_holds_an_average(finished: Path, tmp
         assert job.checkpoint.settings["ema"] == 0.5
         write_calibrated(job, tmp_path / f"{wanted}.pt")
     assert torch.equal(held(tmp_path / "ema.pt", "ema")[KEY], held(finished / "last.pt", "ema")[KEY])
-    with pytest.raises(UserError, match="it holds no average"):
+    with pytest.raises(UserError, match="does not say that it holds an average"):
         held(tmp_path / "model.pt", "ema")
 
 
