@@ -152,7 +152,7 @@ class Config:
     warmup_epochs: float = course(0.0, least=0, most=EPOCHS)  # lr rises linearly from 0
     momentum: float = key(0.9, least=0, most=1)
     nesterov: bool = True
-    weight_decay: float = key(1e-4, least=0, most=RATE)  # of ordinary convolutions and linear weights
+    weight_decay: float = key(1e-4, least=0, most=RATE)  # of ordinary convolutions, linear and recurrent weights
     accumulate: int = course(1, least=1, most=BATCH)  # parts that a step's batch is computed in
     ema: float = key(0.0, least=0, most=0.99999999)  # decay per step of averaged weights; 0: none
     seed: int = key(0, least=0, most=2**31 - 1)

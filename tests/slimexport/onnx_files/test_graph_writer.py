@@ -190,6 +190,28 @@ def test_what_has_no_form_is_refused_by_its_place(function: object, operator: st
     assert (result.written, result.checked, result.reason) == (False, False, message)
 
 
+class Projected(nn.Module):
+    """A recurrent layer whose state is projected (arXiv 1402.1128)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(6, 8, batch_first=True, proj_size=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read: Tensor = self.rows(x.flatten(1, 2))[0]
+        return read
+
+
+def test_a_recurrent_layer_that_onnx_does_not_have_is_refused_by_its_name() -> None:
+    for module, words in (
+        (Projected(), r"rows \(.*lstm\.input projects its state"),
+        (Calls(lambda x, w, v, b: torch.gru_cell(x[:, 0, 0], x[:, 0, 0], w, v, b), (18, 6), (18, 6), (18,)), "one bias alone"),
+        (Calls(lambda x: nn.functional.pairwise_distance(x, x * 2, 0)), r"pairwise_distance counts how many differ"),
+    ):
+        with pytest.raises(NoOnnxForm, match=words):
+            write_graph(*traced(randomized(module), (4, 6, 6)))
+
+
 def test_weights_beyond_one_file_are_refused(block: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slimexport.onnx_files.graph_writer.LARGEST_BYTES", 1000)
     with pytest.raises(TooLarge, match="narrower widths"):
