@@ -16,9 +16,8 @@ import numpy as np
 from benchmarks.cells.cell import Array
 from benchmarks.load.book import FAILED, FULL, LATE, Book, Samples
 from benchmarks.load.figures import WidthFacts
-from slimexport.target.serving.answer import Answer
+from slimexport.target.serving.answer import Answer, WidthInfo
 from slimexport.target.serving.errors import Closed, Late, QueueFull
-from slimexport.target.serving.runtime import WidthInfo
 
 LEAD_S = 0.05  # from the start of a run to its first second
 LEAST_DEADLINE_MS = 1e-3  # of a request that is sent after its deadline: the runtime refuses it

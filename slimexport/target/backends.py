@@ -45,7 +45,7 @@ class Backend:
 
 ROWS = (  # the first of a format runs it by default
     Backend(CPU, ONNX, "slimexport.target.runners:open_on_cpu", lacks="slimexport.target.runners:lacks_on_cpu"),
-    Backend(CUDA, ONNX, "slimexport.target.runners:open_on_cuda", tunes=True),
+    Backend(CUDA, ONNX, "slimexport.target.runners:open_on_cuda", lacks="slimexport.target.runners:lacks_on_cuda", tunes=True),
     Backend(OPENVINO, ONNX, "slimexport.target.openvino:open_in_openvino"),
     Backend(TENSORRT, TRT, "slimexport.target.tensorrt.engine:TensorRTRunner"),
     Backend(TENSORRT_RTX, TRT_RTX, "slimexport.target.tensorrt.engine:TensorRTRunner"),

@@ -69,10 +69,11 @@ class Precision:
     `calibrated`: its writer measures activations on images. `weak`: what an engine is built from where TensorRT chooses types
     as flags permit (8.6), `strong`: where types are the file's (10 and later); None where there is no such engine. `shown`:
     whether layers of an engine tell it. `cpu_since`: the first onnxruntime (major, minor) whose CPU computes its files
-    rightly, None for none: such files are verified as their cast twin. `made_for`: of RUNTIMES, those for which its ONNX file
-    is worth taking: what others cannot run, run wrongly or run slower than fp32 is not offered to them. `steady`: how far
-    what its file gives elsewhere may be off what it gave when it was proven, of the scale: at least, and at most, whatever
-    roundings that fall the other way change; (0, 0) where the reference's outputs say it more sharply.
+    rightly, None for none: such files are verified as their cast twin. `on_cuda`: whether its CUDA loads them. `made_for`:
+    of RUNTIMES, those for which its ONNX file is worth taking: what others cannot run, run wrongly or run slower than fp32 is
+    not offered to them. `steady`: how far what its file gives elsewhere may be off what it gave when it was proven, of the
+    scale: at least, and at most, whatever roundings that fall the other way change; (0, 0) where the reference's outputs say
+    it more sharply.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Precision:
     strong: Recipe | None = None
     shown: bool = True
     cpu_since: tuple[int, int] | None = (0, 0)
+    on_cuda: bool = True
     made_for: tuple[str, ...] = ()
     steady: tuple[float, float] = (0.0, 0.0)
 
@@ -160,6 +162,7 @@ PRECISIONS = {
             item_bytes=2,
             strong=Recipe("bf16", ("TF32",)),
             cpu_since=None,
+            on_cuda=False,  # 1.31 has no kernels for average pooling and comparisons, among others
             steady=(1e-2, 1e-1),
             made_for=(TRT_10,),
         ),

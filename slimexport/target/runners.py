@@ -91,6 +91,11 @@ def lacks_on_cpu(precision: str) -> str:
     return "" if runs_on_cpu(precision) else f"this onnxruntime's CPU has no kernels for {precision}, or wrong ones"
 
 
+def lacks_on_cuda(precision: str) -> str:
+    """Why onnxruntime loads no files of `precision` on a GPU, or nothing."""
+    return "" if row_of(precision).on_cuda else f"onnxruntime's CUDA lacks kernels for {precision}"
+
+
 PROVIDERS: dict[str, list[Any]] = {
     CPU: ["CPUExecutionProvider"],
     CUDA: [("CUDAExecutionProvider", {"use_tf32": "0"})],  # fp32 is fp32

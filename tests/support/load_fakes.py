@@ -58,6 +58,9 @@ class FakeRuntime:
             future.set_result(outcome)
         return future
 
+    def infer(self, image: Array, deadline_ms: float | None = None) -> Answer:
+        return self.submit(image, deadline_ms).result()
+
 
 def answer_of(name: str = "0.5", batch: int = 1, queued_ms: float = 1.0, computed_ms: float = 2.0) -> Answer:
     return Answer(np.zeros(3, np.float32), float(name), name, batch, queued_ms, computed_ms)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slimexport.target.manifest import Manifest
-from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState
+from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthInfo, WidthState
 from slimexport.target.serving.policy import Latencies
-from slimexport.target.serving.runtime import WidthInfo
 from tests.support.bundle_helpers import artifact, manifest
 from tests.support.http_serving import CLASSES, NETWORK, SIZE, Array, logits
 

@@ -1,6 +1,7 @@
 """What a request costs beside its network while nothing else is there: one at a time, with pauses, in process and over HTTP.
 
-In process: from before `submit` until `result` is back in the thread that waits, less the time that the run took. Over HTTP:
+In process: from before `submit` until `result` is back in the thread that waits, less the time that the run took; and the same
+of `infer`, which computes on the thread that asks. Over HTTP:
 from before the request is made until its answer is read, by Triton's client with tensors as bytes, less the time that the
 request waited and ran in the server, as its answer says it.
 """
@@ -37,7 +38,13 @@ WIDTHS = "0.25,1.0"
 PAUSE_S = 0.01  # after an answer
 WARM_UP = 50  # requests that are not counted
 DEADLINE_MS = 10_000.0
-LIMITS = {"in_process_p50_ms": 0.15, "in_process_p99_ms": 1.0, "http_p50_ms": 1.5}
+LIMITS = {
+    "infer_p50_ms": 0.15,
+    "infer_p99_ms": 1.0,
+    "in_process_p50_ms": 0.15,
+    "in_process_p99_ms": 1.0,
+    "http_p50_ms": 1.5,
+}
 STOP_S = 30.0
 LISTENS = re.compile(r"http://\S+:\d+")
 
@@ -48,16 +55,11 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         bundle = published_bundle(Path(name), given, WIDTHS)
         with Runtime(bundle) as runtime, widest_of(runtime) as run:
-            in_process, bare = in_process_ms(runtime, run, 2 * seconds)
+            samples = in_process_ms(runtime, run, 3 * seconds)
         with server(bundle) as url:
-            over_http = http_ms(url, seconds)
+            samples["http"] = http_ms(url, seconds)
     figures = {
-        "in_process_p50_ms": float(np.percentile(in_process, 50)),
-        "in_process_p99_ms": float(np.percentile(in_process, 99)),
-        "executor_p50_ms": float(np.percentile(bare, 50)),
-        "executor_p99_ms": float(np.percentile(bare, 99)),
-        "http_p50_ms": float(np.percentile(over_http, 50)),
-        "http_p99_ms": float(np.percentile(over_http, 99)),
+        f"{way}_p{share}_ms": float(np.percentile(taken, share)) for way, taken in samples.items() for share in (50, 99)
     }
     for name, value in figures.items():
         limit = f", expected at most {LIMITS[name]:g}" if name in LIMITS else ""
@@ -68,31 +70,30 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
         "figures": figures,
         "limits": LIMITS,
         "holds": {name: figures[name] <= limit for name, limit in LIMITS.items()},
-        "samples_ms": {
-            name: np.round(taken, 4).tolist()
-            for name, taken in (("in_process", in_process), ("executor", bare), ("http", over_http))
-        },
+        "samples_ms": {way: np.round(taken, 4).tolist() for way, taken in samples.items()},
     }
 
 
-def in_process_ms(runtime: Runtime, run: Callable[[Array], float], seconds: float) -> tuple[Array, Array]:
-    """Milliseconds beside the network, a request each; and in turn with them of the standard library's executor of one thread,
-    which calls `run` (it gives the seconds that the network took): a service in Python is not below it."""
+def in_process_ms(runtime: Runtime, run: Callable[[Array], float], seconds: float) -> dict[str, Array]:
+    """Milliseconds beside the network, a request each, in turn: `in_process` of `submit` and `result`, of `infer`, and of the
+    standard library's executor of one thread, which calls `run` (it gives the seconds that the network took): a service in
+    Python that computes on another thread is not below that."""
     images = images_of(runtime.manifest.input.input_shape, 0)
-    taken: tuple[list[float], list[float]] = ([], [])
+    taken: dict[str, list[float]] = {"in_process": [], "infer": [], "executor": []}
     pace = _Pace(seconds)
     with ThreadPoolExecutor(1) as executor:
-        while pace.goes_on(len(taken[0])):
-            image = images[len(taken[0]) % len(images)]
-            began = time.perf_counter()
-            answer = runtime.submit(image, DEADLINE_MS).result()
-            taken[0].append(1e3 * (time.perf_counter() - began) - answer.computed_ms)
-            time.sleep(PAUSE_S)
-            began = time.perf_counter()
-            computed_s = executor.submit(run, image[None]).result()
-            taken[1].append(1e3 * (time.perf_counter() - began - computed_s))
-            time.sleep(PAUSE_S)
-    return np.array(taken[0][WARM_UP:]), np.array(taken[1][WARM_UP:])
+        ways: dict[str, Callable[[Array], float]] = {
+            "in_process": lambda image: runtime.submit(image, DEADLINE_MS).result().computed_ms,
+            "infer": lambda image: runtime.infer(image, DEADLINE_MS).computed_ms,
+            "executor": lambda image: 1e3 * executor.submit(run, image[None]).result(),
+        }
+        while pace.goes_on(done := len(taken["executor"])):
+            for way, ask in ways.items():
+                began = time.perf_counter()
+                computed_ms = ask(images[done % len(images)])
+                taken[way].append(1e3 * (time.perf_counter() - began) - computed_ms)
+                time.sleep(PAUSE_S)
+    return {way: np.array(ms[WARM_UP:]) for way, ms in taken.items()}
 
 
 @contextmanager

@@ -139,6 +139,10 @@ class Cuda:
         """`nbytes` of the host's memory that the device copies from and to by itself, for a `with` block."""
         return PinnedMemory(self, nbytes)
 
+    def staging(self, shape: tuple[int, ...], number: str = "float32") -> Staging:
+        """An array that is filled and then copied to the device, for a `with` block."""
+        return Staging(self, shape, number)
+
     def stream(self) -> Stream:
         """A stream that does not wait for the default one, for a `with` block."""
         return Stream(self)
@@ -208,6 +212,32 @@ class PinnedMemory(Resource):
         nbytes = int(np.prod(shape)) * np.dtype(number).itemsize
         assert nbytes <= self.nbytes
         return np.ctypeslib.as_array((ctypes.c_byte * nbytes).from_address(self.address)).view(number).reshape(shape)
+
+
+class Staging:
+    """An array of the host that is filled and copied to the device, for a `with` block. It is page-locked where the system
+    gives such memory: the device then copies by itself, several times as fast as from what must be copied before."""
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], number: str = "float32") -> None:
+        self._memory: PinnedMemory | None = None
+        try:
+            self._memory = cuda.pinned_memory(int(np.prod(shape)) * np.dtype(number).itemsize)
+            self.array = self._memory.array(shape, number)
+        except CudaError:  # as where a limit of the system's on locked memory is low
+            cuda.library.cudaGetLastError()  # which the next to ask would take for its own
+            self.array = np.empty(shape, number)
+
+    def close(self) -> None:
+        """Release it; nothing happens the second time."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Stream(Resource):

@@ -4,11 +4,13 @@ expected, and what to do."""
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
+from slimexport.target.serving.requests import Direct, Pending, Request
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.untrusted.quoting import quoted
 
@@ -32,14 +34,20 @@ class Late(Refused):
     """A request that cannot meet its deadline any more, and was not computed."""
 
     @staticmethod
-    def after(waited_s: float, within_s: float) -> Late:
-        """Of one that waited so long, and was due so long after it came."""
+    def after(request: Request, now_s: float) -> Late:
+        """Of one that is refused now."""
+        waited_s, within_s = now_s - request.submitted_s, request.due_s - request.submitted_s
         waited = f"waited {1e3 * waited_s:.1f} of its {1e3 * within_s:g} ms"
         return Late(f"{waited}, and no width ends in the rest. Send fewer, or allow more time.")
 
 
 class QueueFull(Refused):
     """A request that came when as many waited as may."""
+
+    @staticmethod
+    def of(waiting: int, most: int, retry_s: float) -> QueueFull:
+        """Of so many images."""
+        return QueueFull(f"{waiting} images wait, {most} may. Send fewer, or allow more.", retry_s)
 
 
 class Closed(Refused):
@@ -48,6 +56,16 @@ class Closed(Refused):
 
 class RunFailed(BundleError):
     """A run ended in an error, or in no answer within its limit: that of the requests of its batch, and of no others."""
+
+
+def checked_request(image: Array, shape: tuple[int, ...], most: int, within_ms: float, future: Pending | Direct) -> Request:
+    """A request for an image of `shape`, or as many as `most`, that comes now. RequestError."""
+    images, single = checked_images(image, shape)
+    if len(images) > most:
+        raise RequestError(f"{len(images)} images: a run takes {most} at most. Send fewer at once.")
+    within_s = checked_ms(within_ms, "deadline_ms") / 1e3
+    now = time.perf_counter()
+    return Request(images, single, now, now + within_s, future)
 
 
 def checked_images(image: Array, shape: tuple[int, ...]) -> tuple[Array, bool]:

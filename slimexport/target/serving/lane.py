@@ -29,7 +29,7 @@ class Job(NamedTuple):
 class Lane:
     """A thread that takes jobs from `next_job` until that gives None, and hands each to `compute`. `job` is what it is at."""
 
-    def __init__(self, next_job: Callable[[Lane], Job | None], compute: Callable[[Lane, Job], None]) -> None:
+    def __init__(self, next_job: Callable[[Lane], Job | None], compute: Callable[[Lane, Job], object]) -> None:
         self.job: Job | None = None
         self.given_up = False
         self._next_job, self._compute = next_job, compute
@@ -70,6 +70,7 @@ class Lane:
         """It is not waited for any more, not even where the process ends."""
         self.given_up = True
         leave_behind(self._thread)
+        self.wake()  # where another thread hangs in its place
 
     @property
     def is_here(self) -> bool:

@@ -23,6 +23,8 @@ CHECKS = 2  # further runs of a batch whose latency is known; of the smallest on
 OFF = 1.5  # times that a run may be faster or slower than what is known
 LITTLE = 0.02  # of the time that is left: what takes no more is run once more before it counts
 BATCHES = (1, 2, 4, 8, 16, 32)
+PREPARING = 0.9  # of the time that is left may go to first runs
+CHEAPER = 4.0  # times as much as in a large batch an image may cost alone
 
 Compute: TypeAlias = "Callable[[Array], object]"
 Clock = Callable[[], float]  # seconds
@@ -60,18 +62,24 @@ def sample(
     slo_ms: float,
     within_s: float = WITHIN_S,
     clock: Clock = time.perf_counter,
+    some: bool = False,
 ) -> Samples:
     """Milliseconds that runs of `widths` at `batches` took, by label and batch.
 
     Of a width, batches beyond the first that takes longer than `slo_ms` are not run: no policy chooses them. Nor are those
     that would end after `within_s` seconds, were they to cost as much an image as the one before, and as much before their
-    first run as the slowest did. Widths take turns, so that a disturbance hits all of them."""
+    first run as the slowest did. Where to prepare for a batch takes so long that there is not the time for all (`some`), it is
+    those from the smallest to the largest that every width has the time for. Widths take turns, so that a disturbance hits
+    all of them."""
     end = clock() + within_s
-    first_ms = 0.0  # the longest that a first run of a batch took beyond the next
     most = images_of(shape, batches[-1])
     samples: list[dict[int, list[float]]] = [{} for _ in widths]
     slow = [False] * len(widths)
-    for before, batch in zip((None, *batches), batches, strict=False):
+    preparing: list[float] = []  # how much longer a first run of a batch took than the next
+    before, left = None, list(batches)
+    while left:
+        batch = left.pop(0)
+        first_ms = (percentile(preparing, 0.5) if some else max(preparing)) if preparing else 0.0
         for number, ((_, compute), of_width) in enumerate(zip(widths, samples, strict=True)):
             if before is not None:
                 expected_ms = first_ms + 2 * of_width[before][0] * batch / before if before in of_width else 0.0
@@ -79,12 +87,19 @@ def sample(
             if not slow[number]:
                 # plans its memory, on a GPU also loads a session and what cuDNN computes with
                 prepared_ms, ms = (time_run(compute, most[:batch], clock) for _ in range(2))
-                first_ms = max(first_ms, prepared_ms - ms)
+                preparing.append(max(0.0, prepared_ms - ms))
+                first_ms = first_ms if some else max(first_ms, preparing[-1])
                 left_s = end - clock()
                 if ms / 1e3 <= (left_s if ms > slo_ms else LITTLE * left_s):  # the second may be slow, too, and it decides
                     ms = time_run(compute, most[:batch], clock)
                 of_width[batch] = [ms]
                 slow[number] = ms > slo_ms
+        if some and before is None:
+            quickest = min(row[batch][0] for row in samples)
+            left = [size for size in left if size * quickest <= CHEAPER * batch * slo_ms]
+            of_one_s = len(widths) * percentile(preparing, 0.5) / 1e3
+            left = spread_sizes(left, int(PREPARING * (end - clock()) / of_one_s) if of_one_s > 0 else len(left))
+        before = batch
     turns = [
         (compute, batch, times) for (_, compute), row in zip(widths, samples, strict=True) for batch, times in row.items()
     ]
@@ -92,6 +107,14 @@ def sample(
         if clock() + times[0] / 1e3 <= end:
             times.append(time_run(compute, most[:batch], clock))
     return {name: row for (name, _), row in zip(widths, samples, strict=True)}
+
+
+def spread_sizes(sizes: Sequence[int], count: int) -> list[int]:
+    """So many of them, the largest first of all, and what is evenly apart: what waits is filled up to the next."""
+    if count >= len(sizes):
+        return list(sizes)
+    places = np.linspace(-1, len(sizes) - 1, max(count, 0) + 1)[1:]
+    return [sizes[round(place)] for place in places.tolist()]
 
 
 def latencies_of(names: Sequence[str], samples: Samples, batches: Sequence[int], slo_ms: float) -> Latencies:

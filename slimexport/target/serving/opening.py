@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,18 @@ from slimexport.target.errors import BundleError, MissingBackend
 from slimexport.target.limits import Budget
 from slimexport.target.manifest import Artifact, Manifest, artifact_path
 from slimexport.target.runners import Given, OnnxRuntimeRunner, OpenRunner
+from slimexport.target.serving.answer import WidthInfo, WidthState
 from slimexport.target.serving.by_size import BySize
 from slimexport.target.timings.kept import cpu_name
 from slimexport.target.verification import PASSED
 from slimtrain.base.errors import nearest
 from slimtrain.base.text import some
+from slimtrain.base.untrusted.quoting import reason
 
 log = logging.getLogger(__name__)
 
 MOST_IMAGES = 4096  # of a run
+FAILURES = 3  # in a row take a width out
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class OpenFile:
         """Of one array [N, ...], or of several after each other, in one run."""
         if len(images) == 1 and not self.sizes:
             return self._run(images[0])  # as mostly
+        if (together := getattr(self.runner, "together", None)) is not None:  # an engine, which takes every size
+            return self._typed(together(images))
         count = sum(map(len, images))
         size = next((size for size in self.sizes if size >= count), count)
         if size > count:
@@ -51,10 +57,54 @@ class OpenFile:
         return self._run(images[0] if len(images) == 1 else np.concatenate(images))
 
     def _run(self, images: Array) -> Given:
-        given = self.runner(images)
+        return self._typed(self.runner(images))
+
+    def _typed(self, given: Given) -> Given:
         if not self.numbers or not isinstance(given, dict):
             return given
         return {name: rows.astype(self.numbers.get(name, rows.dtype), copy=False) for name, rows in given.items()}
+
+
+class OpenFiles:
+    """The files that `serve`, as latencies count them; those that are `out`, by label, with the reason. A file goes out where
+    a run of it hangs, or FAILURES in a row fail while others are left. Whoever uses it holds the runtime's lock."""
+
+    def __init__(self, files: Sequence[OpenFile]) -> None:
+        self.serve = list(files)
+        self.out: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()  # in a row
+
+    def __bool__(self) -> bool:
+        return bool(self.serve)
+
+    def ran(self, file: OpenFile, width: int) -> bool:
+        """Whether a file that ran is still the one of number `width`: others may have gone out since."""
+        self._failures[file.label] = 0
+        return width < len(self.serve) and self.serve[width] is file
+
+    def failed(self, file: OpenFile, failure: BaseException | None) -> str:
+        """Why it is to go out, or nothing. Ctrl-C is no failure."""
+        if failure is None or isinstance(failure, KeyboardInterrupt):
+            return ""
+        self._failures[file.label] += 1
+        too_often = self._failures[file.label] >= FAILURES and len(self.serve) > 1
+        return f"{FAILURES} runs in a row failed ({reason(failure)})" if too_often else ""
+
+    def take_out(self, width: int, why: str) -> None:
+        file = self.serve.pop(width)
+        self.out[file.label] = why
+        log.error("width %s is taken out: %s", file.label, why)
+
+    def states(self, widths: Sequence[WidthInfo], answered: Mapping[str, int]) -> list[WidthState]:
+        return [WidthState(info.label, info.accuracy, answered[info.label], self.out.get(info.label, "")) for info in widths]
+
+    def none_left(self) -> str:
+        return "no width is left: " + "; ".join(f"{label}: {why}" for label, why in self.out.items())
+
+    def close(self) -> None:
+        files, self.serve = self.serve, []
+        for file in files:
+            file.runner.close()
 
 
 def _first(given: Given, count: int) -> Given:
@@ -66,6 +116,11 @@ def accuracy_of(artifact: Artifact) -> float | None:
     """Its share of right answers, or average precision, where the manifest knows it of this very file."""
     accuracy = artifact.own_accuracy
     return None if accuracy is None else accuracy.share
+
+
+def info_of(file: OpenFile) -> WidthInfo:
+    """What a runtime says of an open width."""
+    return WidthInfo(file.label, file.artifact.width, file.artifact.name, accuracy_of(file.artifact))
 
 
 def label_of(artifact: Artifact, manifest: Manifest) -> str:

@@ -50,6 +50,40 @@ class Pending(Future["Answer"]):
             self.set_exception(error)
 
 
+class Direct:
+    """In the place of a future for a request that is computed on the thread that asks: what it came to, without what others
+    would need who wait for it."""
+
+    on_ran = on_cancel = None
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._error: Exception | None = None
+
+    def begin(self) -> bool:
+        """It cannot be cancelled."""
+        return True
+
+    def done(self) -> bool:
+        return self._answer is not None or self._error is not None
+
+    def answer(self, answer: Answer) -> None:
+        """End it so; one that was given up stays as it is, as after `fail`."""
+        if not self.done():
+            self._answer = answer
+
+    def fail(self, error: Exception) -> None:
+        if not self.done():
+            self._error = error
+
+    def result(self) -> Answer:
+        """Its answer, or its error. It has ended."""
+        if self._answer is None:
+            assert self._error is not None, "it has not ended"
+            raise self._error
+        return self._answer
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """`images` [N, ...] to be computed together by `due_s`, of the clock that `submitted_s` is of. `single`: one image that
@@ -59,7 +93,7 @@ class Request:
     single: bool
     submitted_s: float
     due_s: float
-    future: Pending = field(default_factory=Pending)
+    future: Pending | Direct = field(default_factory=Pending)
     trial: bool = False
     size: int = field(init=False)
 

@@ -10,10 +10,8 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,16 +19,16 @@ from types import TracebackType
 from slimexport.target.arrays import Array
 from slimexport.target.manifest import Manifest, read_manifest
 from slimexport.target.serving import errors
-from slimexport.target.serving.answer import Answer, Event, Snapshot, WidthState, parts
+from slimexport.target.serving.answer import Answer, Event, Snapshot, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed, checked_images, checked_ms
+from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed, checked_ms, checked_request
 from slimexport.target.serving.lane import Job, Lane
 from slimexport.target.serving.measuring import PERCENTILE
-from slimexport.target.serving.opening import OpenFile, accuracy_of
+from slimexport.target.serving.opening import OpenFile, OpenFiles, info_of
 from slimexport.target.serving.policy import DEFAULT, FIXED, Latencies, Policy
-from slimexport.target.serving.requests import Request
-from slimexport.target.serving.scheduling import LATE, REFUSE, Scheduler, policy_of
+from slimexport.target.serving.requests import Direct, Pending, Request
+from slimexport.target.serving.scheduling import LATE, REFUSE, Run, Scheduler, policy_of
 from slimexport.target.serving.starting import Start
 from slimexport.target.serving.watching import OnDisk, Watcher
 from slimtrain.base.errors import UserError
@@ -42,20 +40,9 @@ SLO_MS = 50.0
 QUEUE = 1000
 HANG_S = 10.0  # and at least HANG_FACTOR times what the run should take
 HANG_FACTOR = 20.0
-FAILURES = 3  # in a row take a width out
 JOIN_S, STOPPING_S = 0.25, 2.0
+LEARN_OF = 4  # runs on threads that ask: to wake the lane's, which learns of them, takes as long as all else after a run
 SHUT = "the runtime was closed."
-
-
-@dataclass(frozen=True)
-class WidthInfo:
-    """An open width: its `label`, the `width` of the manifest (or an AutoSlim switch's number, or None), its file's `name`,
-    and its accuracy where the manifest knows one."""
-
-    label: str
-    width: float | None
-    name: str
-    accuracy: float | None
 
 
 class Runtime:
@@ -118,8 +105,7 @@ class Runtime:
         try:
             self._serve(files, latencies, policy, late)
         except BaseException:
-            for file in files:
-                file.runner.close()
+            OpenFiles(files).close()
             raise
 
     def _serve(self, files: list[OpenFile], latencies: Latencies, policy: str | Policy, late: str) -> None:
@@ -127,15 +113,12 @@ class Runtime:
         self._began = time.perf_counter()
         self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), _known(policy, latencies.widths), late)
         self.backend = files[0].runner.backend
-        self.widths = tuple(
-            WidthInfo(file.label, file.artifact.width, file.artifact.name, accuracy_of(file.artifact)) for file in files
-        )
-        self._files = files  # those that serve, as the latencies count them
-        self._out: dict[str, str] = {}
-        self._failures: Counter[str] = Counter()  # in a row
+        self.widths = tuple(map(info_of, files))
+        self._files = OpenFiles(files)
         self._lock = threading.RLock()  # a policy of the user's, which is called while it is held, may look at the runtime
         self._closing = False
         self._books = Books(self._began)
+        self._computed: list[tuple[Run, OpenFile, float]] = []  # and not learned of yet
         self._lane = Lane(self._next_job, self._compute)
         self._watcher = Watcher(self._give_up_what_hangs, self._look_at_disk)
         self._lane.start()
@@ -150,36 +133,60 @@ class Runtime:
 
         Raises RequestError for another shape, type or deadline, QueueFull, and Closed. The future raises Late where the
         request cannot meet its deadline any more, RunFailed where its run came to nothing, Closed where the runtime was."""
-        images, single = checked_images(image, self._shape)
-        within_ms = self._slo_ms if deadline_ms is None else checked_ms(deadline_ms, "deadline_ms")
-        now = time.perf_counter()
-        request = Request(images, single, now, now + within_ms / 1e3)
+        future, within_ms = Pending(), self._slo_ms if deadline_ms is None else deadline_ms
+        request = checked_request(image, self._shape, self._scheduler.latencies.largest, within_ms, future)
         with self._lock:
-            waiting, counts = self._scheduler.waiting, self._books
-            if not single and self._files and request.size > self._scheduler.latencies.largest:
-                raise RequestError(
-                    f"{request.size} images: a run takes {self._scheduler.latencies.largest} at most. Send fewer at once."
-                )
-            counts.count(SUBMITTED)
-            if self._closing or not self._files:
-                counts.count(CLOSED)
-                raise Closed("the runtime is closed." if self._closing else self._none_left())
-            if waiting.images + request.size > self.queue:
-                counts.count(FULL)
-                latencies = self._scheduler.latencies
-                raise QueueFull(
-                    f"{waiting.images} images wait, {self.queue} may. Send fewer, or allow more.",
-                    retry_s=latencies.of_all(0, waiting.images, latencies.largest) / 1e3,
-                )
-            hopeless = self._scheduler.refuses(request, now)
-            if hopeless:
-                counts.late(request, now)
-            else:
-                request.future.on_cancel = partial(self._cancel, waiting.add(request))
-                self._lane.wake()
-        if hopeless:
-            request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
-        return request.future
+            if taken := self._takes(request):
+                self._wait(request, future)
+        if not taken:
+            future.fail(Late.after(request, request.submitted_s))
+        return future
+
+    def infer(self, image: Array, deadline_ms: float | None = None) -> Answer:
+        """The same, its answer awaited, and computed on the thread that asks where nothing else waits or runs: no other thread
+        has to wake up, which takes as long as all else that a request costs. A run that does not come back holds this thread;
+        others are served. Ctrl-C is raised once the run is over. Raises what `submit` and its future would."""
+        within_ms = self._slo_ms if deadline_ms is None else deadline_ms
+        request = checked_request(image, self._shape, self._scheduler.latencies.largest, within_ms, Direct())
+        lane, job = self._lane, None
+        try:
+            with self._lock:
+                lane = self._lane
+                alone = lane.job is None and not self._scheduler.waiting.images
+                if (taken := self._takes(request)) and alone:
+                    run = self._scheduler.alone(request, request.submitted_s)
+                    lane.job = job = Job(run, self._files.serve[run.width], request.submitted_s)
+                elif taken:
+                    request.future = future = Pending()
+                    self._wait(request, future)
+            failure = None if job is None else self._compute(lane, job)
+            if isinstance(failure, KeyboardInterrupt):
+                raise failure
+        finally:
+            if job is not None:
+                self._hand_back(lane, job)
+        if not taken:
+            request.future.fail(Late.after(request, request.submitted_s))
+        return request.future.result()
+
+    def _takes(self, request: Request) -> bool:
+        """Whether a request is to wait; not one that would be late. Closed, QueueFull. The lock is held."""
+        waiting, counts = self._scheduler.waiting, self._books
+        counts.count(SUBMITTED)
+        if self._closing or not self._files:
+            counts.count(CLOSED)
+            raise Closed("the runtime is closed." if self._closing else self._files.none_left())
+        if waiting.images + request.size > self.queue:
+            counts.count(FULL)
+            raise QueueFull.of(waiting.images, self.queue, self._scheduler.empty_in_s())
+        if self._scheduler.refuses(request, request.submitted_s):
+            counts.late(request, request.submitted_s)
+            return False
+        return True
+
+    def _wait(self, request: Request, future: Pending) -> None:
+        future.on_cancel = partial(self._cancel, self._scheduler.waiting.add(request))
+        self._lane.wake()
 
     def _cancel(self, number: int) -> None:
         with self._lock:
@@ -191,27 +198,46 @@ class Runtime:
         """What a lane does next; it waits for something to do. None where there is nothing any more."""
         while True:
             with self._lock:
+                self._learn()
                 if lane.given_up or not self._files:
                     return None
-                now = time.perf_counter()
-                run, late = self._scheduler.next(now)
-                for request in late:
-                    self._books.late(request, now)
-                if run is not None:
-                    lane.job = Job(run, self._files[run.width], now)
-                ended = run is None and not late and self._closing
-            if ended:
-                return None
+                job, late, now = None, (), time.perf_counter()
+                if not (taken := lane.job is not None):  # by a thread that asks: it wakes this one afterwards
+                    run, late = self._scheduler.next(now)
+                    for request in late:
+                        self._books.late(request, now)
+                    if run is not None:
+                        lane.job = job = Job(run, self._files.serve[run.width], now)
+                    elif not late and self._closing:
+                        return None
             for request in late:
-                request.future.fail(Late.after(now - request.submitted_s, request.due_s - request.submitted_s))
-            if run is not None:
-                return lane.job
-            if not late:
+                request.future.fail(Late.after(request, now))
+            if job is not None:
+                return job
+            if taken or not late:
                 lane.wait()
 
-    def _compute(self, lane: Lane, job: Job) -> None:
-        """One run, and its answers. What goes wrong in it is its own requests' error."""
-        run, file = job.run, job.file
+    def _hand_back(self, lane: Lane, job: Job) -> None:
+        """A lane's own thread goes on, after another one ran a job for it, or did not end it."""
+        with self._lock:
+            if lane.job is job:
+                lane.job = None
+                self._books.ran(job.run, FAILED, job.file.label, job.since_s, time.perf_counter())
+            waits = self._scheduler.waiting.images or self._closing or not self._files
+            if waits or job.run.trial or len(self._computed) >= LEARN_OF:
+                lane.wake()
+
+    def _learn(self) -> None:
+        """Count what ran, and let the latencies follow, once the answers are out. The lock is held."""
+        for run, file, computed in self._computed:
+            if self._files.ran(file, run.width):
+                self._scheduler.ran(run, computed)
+        self._computed.clear()
+        self._books.settle()
+
+    def _compute(self, lane: Lane, job: Job) -> BaseException | None:
+        """One run, and its answers, on the lane's thread or another. What goes wrong in it is its own requests' error."""
+        run, file, out = job.run, job.file, ""
         failure: BaseException | None = None
         began = time.perf_counter()
         try:
@@ -223,40 +249,26 @@ class Runtime:
         if (tell := run.requests[0].future.on_ran) is not None:  # whoever waits for the others mostly waits in the same place
             tell()
         with self._lock:
-            lane.job = None
-            given_up = lane.given_up  # its requests were told, and its width is out
+            lane.job, given_up = None, lane.given_up  # then its requests were told, and its width is out
             if not given_up:
                 self._books.ran(run, FAILED if failure else ANSWERED, file.label, began, ended)
-        if given_up:
+                if out := self._files.failed(file, failure):
+                    self._take_out(run.width, out)
+                elif failure is None:
+                    self._computed.append((run, file, computed := 1e3 * (ended - began)))
+        if given_up or out:
             file.runner.close()
-            return
         if failure is not None:
             for request in run.requests:  # an error of its own each: whoever raises it writes into it
                 request.future.fail(RunFailed(f"width {file.label}: the run failed ({reason(failure)})."))
-            self._failed(job, failure)
-            return
-        computed = 1e3 * (ended - began)
+        if given_up or failure is not None:
+            return failure
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
-        if not self._scheduler.waiting.images:
+        if lane.is_here and not self._scheduler.waiting.images:
             lane.linger()
-        with self._lock:  # once the answers are out
-            self._failures[file.label] = 0
-            self._scheduler.ran(run, computed)
-            self._books.settle()
-
-    def _failed(self, job: Job, failure: BaseException) -> None:
-        """Take a width out that fails again and again, while others are left."""
-        with self._lock:
-            label = job.file.label
-            self._failures[label] += 1
-            self._books.settle()
-            out = self._failures[label] >= FAILURES and len(self._files) > 1
-            if out:
-                self._take_out(job.run.width, f"{FAILURES} runs in a row failed ({reason(failure)})")
-        if out:
-            job.file.runner.close()
+        return None
 
     def _give_up_what_hangs(self) -> None:
         """Give up a run that does not come back: its lane, its width, its requests."""
@@ -271,25 +283,19 @@ class Runtime:
             lane.give_up()
             self._take_out(run.width, f"a run of {run.images} did not come back within {limit:.1f} s")
             self._books.ran(run, FAILED, label, job.since_s, now)
-            none_left = not self._files
             other = Lane(self._next_job, self._compute)
             other.start()  # before `close` sees it
             self._lane = other
         for request in run.requests:
-            request.future.fail(RunFailed(f"width {label}: {self._out[label]}. It is out."))
-        if none_left:
-            self._refuse_all(self._none_left())
+            request.future.fail(RunFailed(f"width {label}: {self._files.out[label]}. It is out."))
+        if not self._files:
+            self._refuse_all(self._files.none_left())
 
     def _take_out(self, width: int, why: str) -> None:
         """Serve without a width. The lock is held."""
-        file = self._files.pop(width)
-        self._out[file.label] = why
-        log.error("width %s is taken out: %s", file.label, why)
+        self._files.take_out(width, why)
         if self._files:
             self._scheduler.take_out(width)
-
-    def _none_left(self) -> str:
-        return "no width is left: " + "; ".join(f"{label}: {why}" for label, why in self._out.items())
 
     def _refuse_all(self, why: str) -> None:
         """What waits will not be served."""
@@ -345,10 +351,7 @@ class Runtime:
     def stats(self) -> Snapshot:
         """Counts since it began, and what is now."""
         with self._lock:
-            widths = [
-                WidthState(info.label, info.accuracy, self._books.answers[info.label], self._out.get(info.label, ""))
-                for info in self.widths
-            ]
+            widths = self._files.states(self.widths, self._books.answers)
             return self._books.snapshot(self._scheduler.waiting, widths, self._on_disk.stale, self._scheduler.latencies)
 
     def recent(self, since: int = 0) -> list[Event]:
@@ -378,11 +381,8 @@ class Runtime:
             self._lane.end_soon(STOPPING_S)
             raise
         self._watcher.end()
-        with self._lock:
-            files, self._files = self._files, []
         self._refuse_all(SHUT)  # of a lane that ended before its time
-        for file in files:
-            file.runner.close()
+        self._files.close()
 
     def __enter__(self) -> Runtime:
         return self

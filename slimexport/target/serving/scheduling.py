@@ -101,6 +101,10 @@ class Scheduler:
         quickest = min(latencies.of_all(0, waiting, batch) for batch in latencies.batches)
         return 1e3 * (self.waiting.last_due_s - now_s) < quickest + OVERHEAD_MS
 
+    def empty_in_s(self) -> float:
+        """When the narrowest width has served what waits."""
+        return self.latencies.of_all(0, self.waiting.images, self.latencies.largest) / 1e3
+
     def next(self, now_s: float) -> tuple[Run | None, Sequence[Request]]:
         """The run that is to begin now, None where nothing waits; and the requests that are refused, as they, or others that
         wait behind them, would be late."""
@@ -113,19 +117,30 @@ class Scheduler:
                 late.append(taken)
         if head is None:
             return None, late
-        slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
-        if trial := head.trial and self.hopeless(head, now_s):
-            choice = Choice(0, head.size)
-        elif self.late == SERVE and self.hopeless(head, now_s):
-            choice = self._late_choice()
-        else:
-            choice = self._choose(slack_ms)
-        width = self._for_whole(head, choice, slack_ms) if head.size > choice.batch else choice.width
-        requests = tuple(self.waiting.take(choice.batch))
+        width, batch, slack_ms, trial = self._plan(head, self.waiting.images, now_s)
+        requests = tuple(self.waiting.take(batch))
         if not requests:
             return None, late
         self._refusals, self._ran_s = 0, now_s
         return Run(width, requests, slack_ms, trial), late
+
+    def alone(self, request: Request, now_s: float) -> Run:
+        """The run of a request that is not refused, and that nothing waits beside: `next` of a queue of it alone."""
+        width, _, slack_ms, trial = self._plan(request, request.size, now_s)
+        self._refusals, self._ran_s = 0, now_s
+        return Run(width, (request,), slack_ms, trial)
+
+    def _plan(self, head: Request, waiting: int, now_s: float) -> tuple[int, int, float, bool]:
+        """Width, most images, slack, and whether it is a trial, of the run of `head`, where so many images wait."""
+        slack_ms = 1e3 * (head.due_s - now_s) - OVERHEAD_MS
+        if trial := head.trial and self.hopeless(head, now_s):
+            choice = Choice(0, head.size)
+        elif self.late == SERVE and self.hopeless(head, now_s):
+            choice = self._late_choice(waiting)
+        else:
+            choice = self._choose(waiting, slack_ms)
+        width = self._for_whole(head, choice, slack_ms) if head.size > choice.batch else choice.width
+        return width, choice.batch, slack_ms, trial
 
     def ran(self, run: Run, ms: float) -> None:
         """A run took so long: the latencies follow."""
@@ -142,9 +157,9 @@ class Scheduler:
         latencies = self.latencies
         return next((width for width in range(choice.width, 0, -1) if latencies.of(width, head.size) <= slack_ms), 0)
 
-    def _choose(self, slack_ms: float) -> Choice:
+    def _choose(self, waiting: int, slack_ms: float) -> Choice:
         """The policy's choice, or, where a user's own fails, which is said once, that of `drain`."""
-        latencies, waiting = self.latencies, self.waiting.images
+        latencies = self.latencies
         if isinstance(self._policy, str):  # one of ours
             return self._choose_by(waiting, slack_ms, latencies)
         try:
@@ -158,9 +173,9 @@ class Scheduler:
                 self._complained = True
             return drain(waiting, slack_ms, latencies)
 
-    def _late_choice(self) -> Choice:
+    def _late_choice(self, waiting: int) -> Choice:
         """Of a head that is late whatever is done: the narrowest, with as many as it takes, so that fewer will be."""
-        return Choice(0, min(self.waiting.images, self.latencies.largest))
+        return Choice(0, min(waiting, self.latencies.largest))
 
 
 def policy_of(policy: str | Policy, widths: Sequence[str]) -> Policy:

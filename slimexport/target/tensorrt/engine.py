@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ class TensorRTRunner:
             largest = self.tensors.max_batch
             self.stream = resources.enter_context(self.cuda.stream())
             self.input = resources.enter_context(self._memory(largest, self.tensors.image_shape))
+            self.staging = resources.enter_context(self.cuda.staging((largest, *self.tensors.image_shape)))
             self.outputs = {
                 name: resources.enter_context(self._memory(largest, shape, self.tensors.numbers[name]))
                 for name, shape in self.tensors.outputs.items()
@@ -156,27 +157,36 @@ class TensorRTRunner:
                 raise MissingBackend(f"{self.name}: TensorRT does not run it ({said(collected) or 'it gives no reason'}).")
 
     def __call__(self, images: Array) -> Given:
-        expected = self.tensors.image_shape
-        if images.shape[1:] != expected or not len(images):
-            raise BundleError(f"{self.name}: takes images [N, {', '.join(map(str, expected))}], got {list(images.shape)}.")
-        largest = self.tensors.max_batch
-        parts = [self._run(images[start : start + largest]) for start in range(0, len(images), largest)]
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
-        return alone(arrays)
+        return self.together([images])
 
-    def _run(self, images: Array) -> dict[str, Array]:
-        missing = self.tensors.min_batch - len(images)
-        padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
-        batch = np.ascontiguousarray(padded, np.float32)
+    def together(self, parts: Sequence[Array]) -> Given:
+        """What it gives of several arrays after each other, which are copied once: to where the device copies them from."""
+        expected, largest = self.tensors.image_shape, self.tensors.max_batch
+        for images in parts:
+            if images.shape[1:] != expected or not len(images):
+                raise BundleError(f"{self.name}: takes images [N, {', '.join(map(str, expected))}], got {list(images.shape)}.")
+        if sum(map(len, parts)) <= largest:
+            return alone(self._run(parts))
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        given = [self._run([whole[start : start + largest]]) for start in range(0, len(whole), largest)]
+        return alone({name: np.concatenate([part[name] for part in given]) for name in self.outputs})
+
+    def _run(self, parts: Sequence[Array]) -> dict[str, Array]:
+        staging, count = self.staging.array, 0
+        for images in parts:
+            staging[count : count + len(images)] = images
+            count += len(images)
+        size = max(count, self.tensors.min_batch)
+        staging[count:size] = staging[count - 1]  # fewer than its least
         tensors = self.tensors
-        arrays = {name: np.empty((len(batch), *shape), tensors.numbers[name]) for name, shape in tensors.outputs.items()}
-        self.set_batch(len(batch))
-        self.stream.upload(self.input, batch)
+        arrays = {name: np.empty((size, *shape), tensors.numbers[name]) for name, shape in tensors.outputs.items()}
+        self.set_batch(size)
+        self.stream.upload(self.input, staging[:size])
         self.enqueue()
         for name, memory in self.outputs.items():
             self.stream.download(arrays[name], memory)
         self.stream.synchronize()
-        return {name: array[: len(images)] for name, array in arrays.items()}
+        return {name: array[:count] for name, array in arrays.items()}
 
     def device_memory_bytes(self) -> int:
         """What running the engine takes beside its inputs and outputs."""

@@ -9,9 +9,8 @@ import pytest
 
 from benchmarks.load.book import ANSWERED, FAILED, FULL, LATE, LOST, OUTCOMES
 from benchmarks.load.in_process import LEAD_S, LEAST_DEADLINE_MS, facts_of, images_of, play
-from slimexport.target.serving.answer import Answer
+from slimexport.target.serving.answer import Answer, WidthInfo
 from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
-from slimexport.target.serving.runtime import WidthInfo
 from tests.support.load_fakes import Clock, FakeRuntime, answer_of
 
 IMAGES = images_of((1, 2, 2), 0, 3)

@@ -29,6 +29,8 @@ def test_the_first_of_a_format_runs_it_by_default() -> None:
 def test_what_a_cpu_of_onnxruntime_cannot_run_is_told_and_openvino_runs_all() -> None:
     assert BACKENDS["onnxruntime-cpu"].cannot_run("fp32") == ""
     assert "kernels for bf16" in BACKENDS["onnxruntime-cpu"].cannot_run("bf16")
+    lacking = [precision for precision in PRECISIONS if BACKENDS["onnxruntime-cuda"].cannot_run(precision)]
+    assert lacking == ["bf16"], "an H200 said so of onnxruntime 1.31"
     assert not any(BACKENDS["openvino"].cannot_run(precision) for precision in PRECISIONS)
 
 

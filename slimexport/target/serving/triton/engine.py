@@ -46,6 +46,7 @@ class Engine:
         shapes = {one: tuple(self._engine.get_tensor_shape(one))[1:] for one in names}
         self._shapes = {one: shape for one, shape in shapes.items() if one != self._input}
         self._stream = self._cuda.stream()
+        self._staging = self._cuda.staging(tuple(largest))
         self._memory, self._numbers = {}, {}
         for one in names:
             kind = self._engine.get_tensor_dtype(one)
@@ -60,11 +61,13 @@ class Engine:
                 raise ValueError(f"{name}: TensorRT does not take an address for {one} ({self._said()}).")
 
     def __call__(self, images: Any) -> dict[str, Any]:
-        missing = self._least - len(images)
-        padded = np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
-        batch = np.ascontiguousarray(padded, np.float32)
-        if not self._context.set_input_shape(self._input, batch.shape):
-            raise ValueError(f"{self.name}: does not take {list(batch.shape)}, {self._largest} images at most.")
+        size = max(len(images), self._least)
+        shape = (size, *self._staging.array.shape[1:])
+        if size > self._largest or not self._context.set_input_shape(self._input, shape):
+            raise ValueError(f"{self.name}: does not take {size} images at once, {self._largest} at most.")
+        batch = self._staging.array[:size]
+        batch[: len(images)] = images
+        batch[len(images) :] = images[-1]  # fewer than its least
         arrays = {name: np.empty((len(batch), *shape), self._numbers[name]) for name, shape in self._shapes.items()}
         self._stream.upload(self._memory[self._input], batch)
         if not self._context.execute_async_v3(self._stream.address):
@@ -77,7 +80,7 @@ class Engine:
     def close(self) -> None:
         """Free what it holds: TensorRT's objects go before the memory that they were given."""
         self._context = self._engine = self._runtime = None
-        for memory in self._memory.values():
+        for memory in (*self._memory.values(), self._staging):
             memory.close()
         self._stream.close()
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.studies.serving.soak import MOST_GROWTH_MIB, Answers, Held, grows, growth, held, soak, unaccounted
-from slimexport.target.serving.runtime import Runtime, WidthInfo
+from slimexport.target.serving.answer import WidthInfo
+from slimexport.target.serving.runtime import Runtime
 from tests.support.load_fakes import answer_of, start_quickly
 from tests.support.serving_fakes import SNAPSHOT
 

@@ -178,6 +178,24 @@ def test_page_locked_memory_is_an_array_of_floats() -> None:
     assert library.leaks == []
 
 
+def test_what_is_staged_is_page_locked_where_the_system_allows_it() -> None:
+    library = FakeCudart()
+    cuda = Cuda(library)
+    with cuda.staging((2, 3)) as staging:
+        assert staging.array.shape == (2, 3) and staging.array.dtype == np.float32
+        assert staging.array.ctypes.data in library.host
+        staging.array[:] = 1
+    staging.close()
+    assert library.leaks == [] and not library.host
+    library.failing["cudaMallocHost"] = 2
+    library.calls.clear()
+    with cuda.staging((4,), "float16") as staging:
+        staging.array[:] = [1, 2, 3, 4]
+        assert staging.array.dtype == np.float16 and staging.array.tolist() == [1, 2, 3, 4]
+        assert "cudaGetLastError" in library.calls, "or TensorRT takes the failure for its own"
+    assert "cudaFreeHost" not in library.calls and library.leaks == []
+
+
 # ----------------------------------------------------------------------------------------------------------- graphs
 
 

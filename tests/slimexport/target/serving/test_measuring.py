@@ -14,6 +14,7 @@ from slimexport.target.serving.measuring import (
     measure,
     percentile,
     sample,
+    spread_sizes,
     table,
     time_run,
 )
@@ -113,6 +114,40 @@ def test_what_first_runs_take_counts_against_the_time() -> None:
     assert machine.now_s - 100 <= 5
     assert {name: list(row) for name, row in samples.items()} == {"0.5": [1, 2], "1": [1, 2]}
     assert {len(times) for row in samples.values() for times in row.values()} == {MOST_RUNS}
+
+
+EVERY = (*BATCHES, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("within_s", "sizes"), [(3.0, [1]), (6.5, [1, 32]), (9.0, [1, 8, 32]), (11.0, [1, 4, 8, 32]), (40.0, list(EVERY))]
+)
+def test_where_there_is_no_time_for_all_sizes_it_is_those_that_serve_most(within_s: float, sizes: list[int]) -> None:
+    """What waits is filled up to the next size, so the largest comes first; a cold start of the first width tells nothing of
+    the others. On an H200 one, two were all that there was time for, where they were taken in order."""
+    machine = Machine()
+    cold = Beginner(machine, 2400.0, 1.0)
+    cold.more_ms |= {batch: [1.0, 500.0] for batch in EVERY[1:]}
+    widths = [("0.25", cold), *((name, Beginner(machine, 500.0, 1.0)) for name in ("0.5", "0.75", "1"))]
+    samples = sample(widths, SHAPE, EVERY, slo_ms=50, within_s=within_s, clock=machine.clock, some=True)
+    assert {name: list(row) for name, row in samples.items()} == {name: sizes for name, _ in widths}
+    assert machine.now_s - 100 <= max(within_s, 4.2)
+
+
+def test_sizes_that_no_deadline_leaves_room_for_are_not_prepared() -> None:
+    machine = Machine()
+    beginners = [Beginner(machine, 500.0, 1.0) for _ in range(2)]
+    for beginner in beginners:
+        beginner.ms_per_image = 5.0
+    widths = [("0.5", beginners[0]), ("1", beginners[1])]
+    samples = sample(widths, SHAPE, EVERY, slo_ms=10, within_s=2.6, clock=machine.clock, some=True)
+    assert list(samples["1"]) == [1, 4], "an image takes 5.5 ms, and in a batch a quarter of it at the least"
+
+
+def test_sizes_that_are_chosen_lie_evenly_apart() -> None:
+    assert [spread_sizes(EVERY[1:], count) for count in range(6)] == [
+        [], [32], [8, 32], [4, 8, 32], [2, 8, 16, 32], [2, 4, 8, 16, 32]
+    ]  # fmt: skip
 
 
 def test_what_changes_of_batch_cost_is_no_difference_from_what_was_measured() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,18 @@ def test_batches_are_filled_up_to_one_that_has_run(tmp_path: Path, counts: list[
     np.testing.assert_array_equal(outputs["logits"] if named else outputs, logits(whole, toy.file))
     if named:
         np.testing.assert_array_equal(outputs["sums"], whole.sum((1, 2, 3)))
+
+
+def test_what_takes_several_arrays_gets_them_as_they_came() -> None:
+    """An engine copies each to where the device takes it from; to join them before would be a copy more."""
+
+    class Engine(ToyRunner):
+        def together(self, parts: Sequence[Array]) -> Array:
+            self.came = [id(part) for part in parts]
+            return logits(np.concatenate(parts), self.file)
+
+    engine = Engine(Path("net.plan"))
+    file = OpenFile("0.5", artifact(), engine)
+    given = [images(1), images(2, seed=1)]
+    np.testing.assert_array_equal(file(*given), logits(np.concatenate(given), "net.plan"))
+    assert engine.came == [id(part) for part in given] and engine.runs == []

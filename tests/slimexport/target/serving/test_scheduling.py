@@ -41,6 +41,29 @@ def could_not_be_met(now_s: float, waited: list[Request], asked: Request) -> boo
 @given(
     st.sampled_from(["drain", "slackfit", "fixed:0.25", "fixed:1"]),
     st.sampled_from([REFUSE, SERVE]),
+    st.floats(1e-3, 60.0),
+    st.integers(1, 8),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_request_alone_gets_the_run_that_a_queue_of_it_would(
+    policy: str, late: str, within_ms: float, images: int, trial: bool
+) -> None:
+    queue, alone = scheduler(policy, late), scheduler(policy, late)
+    waits, asks = (request(5.0, 5.0 + within_ms / 1e3, images) for _ in range(2))
+    waits.trial = asks.trial = trial
+    if alone.refuses(asks, 5.0):
+        return
+    queue.waiting.add(waits)
+    run, refused = queue.next(5.0)
+    other = alone.alone(asks, 5.0)
+    assert run is not None and not refused and other.requests == (asks,)
+    assert (run.width, run.images, run.slack_ms, run.trial) == (other.width, other.images, other.slack_ms, other.trial)
+
+
+@given(
+    st.sampled_from(["drain", "slackfit", "fixed:0.25", "fixed:1"]),
+    st.sampled_from([REFUSE, SERVE]),
     st.integers(0, 2**32),
     st.floats(0.2, 6.0),
 )

@@ -302,6 +302,28 @@ def test_sessions_of_sizes_that_nothing_runs_are_closed_at_once(
         assert {(size, runner.closed) for runner in bench.runners for size in runner.runs} == {(1, 0), (4, 0), (8, 1)}
 
 
+def test_a_backend_that_had_no_time_for_all_sizes_begins_with_the_same_again(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To prepare is what takes the time, at every start: what was measured of some sizes is worth keeping."""
+    asked: list[bool] = []
+
+    def sample(widths: Sequence[Any], *rest: object, some: bool = False) -> dict[str, dict[int, list[float]]]:
+        asked.append(some)
+        return {name: {1: [1.0], 8: [2.0]} for name, _ in widths}
+
+    monkeypatch.setattr(starting, "sample", sample)
+    monkeypatch.setattr(starting, "OFF", float("inf"))
+    bundle = toy_bundle(tmp_path / "b")
+    for _ in range(2):
+        with Runtime(bundle, slo_ms=FOREVER_MS, backend=CUDA) as runtime:
+            assert runtime.latencies.batches == (1, 8)
+            assert runtime.submit(images(5)).result(PATIENCE_S).output.shape[0] == 5
+    assert asked == [True]
+    with Runtime(bundle, slo_ms=FOREVER_MS):
+        assert asked == [True, False], "on a CPU a size costs nothing before it runs"
+
+
 def test_the_percentile_is_of_all_samples() -> None:
     assert percentile(TIMES) == sorted(TIMES)[94]
 

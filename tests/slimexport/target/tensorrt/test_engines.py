@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -150,8 +151,18 @@ def test_the_runner_gives_logits_of_any_batch(board: Machine, tmp_path: Path) ->
             assert logits.dtype == np.float32
             np.testing.assert_allclose(logits, logits_of(images[:count], CLASSES), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(runner(images[::2]), runner(np.ascontiguousarray(images[::2])))
+        for parts in ((1, 3), (1,), (2, 4), (6, 1), (3, 5, 7)):  # as requests come, each with its images
+            cuts = np.cumsum((0, *parts)).tolist()
+            together = runner.together([images[start:stop] for start, stop in itertools.pairwise(cuts)])
+            np.testing.assert_allclose(together, logits_of(images[: cuts[-1]], CLASSES), rtol=1e-5, atol=1e-6)
+        kept = runner(images[:4])
+        before = kept.copy()
+        runner(images[4:8])
+        np.testing.assert_array_equal(kept, before, err_msg="an answer is not written over by the next run")
         with pytest.raises(BundleError, match=r"net_x0_5\.plan: takes images \[N, 3, 4, 4\], got \[1, 3, 8, 8\]"):
             runner(np.zeros((1, 3, 8, 8), np.float32))
+        with pytest.raises(BundleError, match=r"takes images \[N, 3, 4, 4\], got \[0, 3, 4, 4\]"):
+            runner.together([images[:1], images[:0]])
         with pytest.raises(BundleError, match="does not take 7 images at once, expected 2 to 6"):
             runner.set_batch(7)
     runner.close()
