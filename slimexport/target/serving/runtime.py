@@ -36,10 +36,8 @@ from slimtrain.base.untrusted.quoting import reason
 
 log = logging.getLogger(__name__)
 
-SLO_MS = 50.0
-QUEUE = 1000
-HANG_S = 10.0  # and at least HANG_FACTOR times what the run should take
-HANG_FACTOR = 20.0
+SLO_MS, QUEUE = 50.0, 1000
+HANG_S, HANG_FACTOR = 10.0, 20.0  # and at least so many times what the run should take
 JOIN_S, STOPPING_S = 0.25, 2.0
 LEARN_OF = 4  # runs on threads that ask: to wake the lane's, which learns of them, takes as long as all else after a run
 SHUT = "the runtime was closed."
@@ -59,9 +57,7 @@ class Runtime:
     should, is given up, and its width taken out, as is one of which three runs in a row fail, while others are left.
 
     What is on disk is read at the start alone: a bundle that is exported again is served once a runtime is opened on it.
-
-    Raises BundleError for what the bundle does not hold or whose SHA-256 is wrong, MissingBackend where nothing runs it, and
-    UserError for values that cannot be.
+    Raises BundleError for what is not there or whose SHA-256 is wrong, MissingBackend where nothing runs it, else UserError.
 
     >>> import numpy, slimexport
     >>> _ = slimexport.export("random:us_mobilenet_v1", widths=[0.25, 0.5], image_size=32, output_dir="mobilenet")
@@ -198,7 +194,6 @@ class Runtime:
         """What a lane does next; it waits for something to do. None where there is nothing any more."""
         while True:
             with self._lock:
-                self._learn()
                 if lane.given_up or not self._files:
                     return None
                 job, late, now = None, (), time.perf_counter()
@@ -208,7 +203,9 @@ class Runtime:
                         self._books.late(request, now)
                     if run is not None:
                         lane.job = job = Job(run, self._files.serve[run.width], now)
-                    elif not late and self._closing:
+                if job is None:
+                    self._learn()  # of what ran on threads that ask
+                    if self._closing and not late and not taken:
                         return None
             for request in late:
                 request.future.fail(Late.after(request, now))
@@ -223,8 +220,8 @@ class Runtime:
             if lane.job is job:
                 lane.job = None
                 self._books.ran(job.run, FAILED, job.file.label, job.since_s, time.perf_counter())
-            waits = self._scheduler.waiting.images or self._closing or not self._files
-            if waits or job.run.trial or len(self._computed) >= LEARN_OF:
+            waits = self._scheduler.waiting.images or self._closing or job.run.trial or not self._files
+            if waits or len(self._computed) >= LEARN_OF:
                 lane.wake()
 
     def _learn(self) -> None:
@@ -266,8 +263,11 @@ class Runtime:
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
             request.future.answer(Answer(output, file.artifact.width, file.label, run.images, queued, computed, late))
-        if lane.is_here and not self._scheduler.waiting.images:
-            lane.linger()
+        if lane.is_here:
+            if not self._scheduler.waiting.images:
+                lane.linger()
+            with self._lock:
+                self._learn()
         return None
 
     def _give_up_what_hangs(self) -> None:
