@@ -61,8 +61,11 @@ class Direct:
         self._error: Exception | None = None
 
     def begin(self) -> bool:
-        """It cannot be cancelled."""
         return True
+
+    def cancel(self) -> bool:
+        """It cannot be: it runs at once."""
+        return False
 
     def done(self) -> bool:
         return self._answer is not None or self._error is not None

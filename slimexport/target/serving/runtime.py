@@ -132,10 +132,8 @@ class Runtime:
         future, within_ms = Pending(), self._slo_ms if deadline_ms is None else deadline_ms
         request = checked_request(image, self._shape, self._scheduler.latencies.largest, within_ms, future)
         with self._lock:
-            if taken := self._takes(request):
+            if self._takes(request):
                 self._wait(request, future)
-        if not taken:
-            future.fail(Late.after(request, request.submitted_s))
         return future
 
     def infer(self, image: Array, deadline_ms: float | None = None) -> Answer:
@@ -161,12 +159,10 @@ class Runtime:
         finally:
             if job is not None:
                 self._hand_back(lane, job)
-        if not taken:
-            request.future.fail(Late.after(request, request.submitted_s))
         return request.future.result()
 
     def _takes(self, request: Request) -> bool:
-        """Whether a request is to wait; not one that would be late. Closed, QueueFull. The lock is held."""
+        """Whether a request is to wait; one that would be late is refused. Closed, QueueFull. The lock is held."""
         waiting, counts = self._scheduler.waiting, self._books
         counts.count(SUBMITTED)
         if self._closing or not self._files:
@@ -177,6 +173,7 @@ class Runtime:
             raise QueueFull.of(waiting.images, self.queue, self._scheduler.empty_in_s())
         if self._scheduler.refuses(request, request.submitted_s):
             counts.late(request, request.submitted_s)
+            request.future.fail(Late.after(request, request.submitted_s))  # nobody has it yet
             return False
         return True
 
@@ -196,7 +193,8 @@ class Runtime:
             with self._lock:
                 if lane.given_up or not self._files:
                     return None
-                job, late, now = None, (), time.perf_counter()
+                job, now = None, time.perf_counter()
+                late: Sequence[Request] = ()
                 if not (taken := lane.job is not None):  # by a thread that asks: it wakes this one afterwards
                     run, late = self._scheduler.next(now)
                     for request in late:

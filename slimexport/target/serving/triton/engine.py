@@ -80,8 +80,9 @@ class Engine:
     def close(self) -> None:
         """Free what it holds: TensorRT's objects go before the memory that they were given."""
         self._context = self._engine = self._runtime = None
-        for memory in (*self._memory.values(), self._staging):
+        for memory in self._memory.values():
             memory.close()
+        self._staging.close()
         self._stream.close()
 
     def _said(self) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimexport.target.serving.requests import Request, Waiting
+from slimexport.target.serving.requests import Direct, Pending, Request, Waiting
 
 DUES = [0.0, 1.0, 2.0, 3.0]
 OPERATIONS = st.one_of(
@@ -85,8 +86,25 @@ def test_a_future_tells_once_that_it_is_cancelled() -> None:
 
 def test_a_future_that_ended_is_ended_no_more() -> None:
     asked = request()
+    assert isinstance(asked.future, Pending)
     asked.future.set_result("mine")  # type: ignore[arg-type]
     assert not asked.future.begin()
     asked.future.fail(ValueError("late"))
     asked.future.answer("other")  # type: ignore[arg-type]
     assert asked.future.result() == "mine"  # type: ignore[comparison-overlap]
+
+
+def test_what_is_computed_where_it_is_asked_ends_once() -> None:
+    for ends_by in ("answer", "fail"):
+        direct, error = Direct(), ValueError("gave up")
+        assert direct.begin() and not direct.cancel() and not direct.done()
+        if ends_by == "fail":
+            direct.fail(error)
+        direct.answer("mine")  # type: ignore[arg-type]
+        direct.fail(ValueError("late"))
+        assert direct.done()
+        if ends_by == "answer":
+            assert direct.result() == "mine"  # type: ignore[comparison-overlap]
+        else:
+            with pytest.raises(ValueError, match="gave up"):
+                direct.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from slimexport.target.serving import runtime as serving
 from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
 from slimexport.target.serving.runtime import Runtime
+from slimexport.target.serving.scheduling import Run
 from tests.support.serving_helpers import (
     FOREVER_MS,
     PATIENCE_S,
@@ -84,7 +86,7 @@ def test_behind_others_it_waits_and_shares_their_run(bundle: Path, bench: Bench)
     with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
         batch = images(3)
         with held(runtime, bench.of("1")):
-            asking = [apart(lambda image=image: runtime.infer(image)) for image in batch]
+            asking = [apart(partial(runtime.infer, image)) for image in batch]
             wait_until(lambda: runtime.stats().waiting == 3)
         for thread, _ in asking:
             thread.join(**WAIT)
@@ -219,7 +221,12 @@ def test_latencies_follow_what_it_computes(bundle: Path, bench: Bench, monkeypat
     with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
         learned: list[float] = []
         ran = runtime._scheduler.ran
-        monkeypatch.setattr(runtime._scheduler, "ran", lambda run, ms: (learned.append(ms), ran(run, ms)))
+
+        def note(run: Run, ms: float) -> None:
+            learned.append(ms)
+            ran(run, ms)
+
+        monkeypatch.setattr(runtime._scheduler, "ran", note)
         took = [runtime.infer(images(1)[0]).computed_ms for _ in range(2 * serving.LEARN_OF)]
         wait_until(lambda: len(learned) == len(took))
         assert learned == took
