@@ -55,6 +55,11 @@ def test_defects_are_tried_and_each_has_an_outcome_on_every_way(precision: str, 
     whole = [row for row in rows if row["defect"] in ("logits times 1000", "one answer for all", "images coupled")]
     assert {row[way] for row in whole for way in WAYS} == {CAUGHT}
     assert list(attempts(victim, precision, 21, 3, tmp_path)) == rows
+    alone = list(attempts(victim, precision, 4, 3, tmp_path, at_export=False))
+    assert [{**row, "change": None} for row in alone] == [
+        {key: None if key == "change" else value for key, value in row.items() if key != AT_EXPORT} for row in rows[:4]
+    ]
+    assert [line[0] for line in summary(alone)] == ["proof", WAYS[AGAIN], WAYS[ELSEWHERE]]
     fixed = [row["defect"] for row in attempts(victim, precision, 60, 3, tmp_path)]
     assert fixed.count("logits plus 1000") == 1, "what is not drawn is tried once"
 
