@@ -20,6 +20,7 @@ from slimexport.detectors.form import AS_TRAINED, Detecting
 from slimexport.detectors.steps import Measuring, check_sources, detected_images, opened_detector, precision_of, source_of
 from slimexport.job import Job
 from slimexport.onnx_files.calibration import Calibration
+from slimexport.onnx_files.layer_proof.inside import with_inside
 from slimexport.onnx_files.methods import usual_images
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.onnx_files.weight_bits import weight_bits
@@ -313,13 +314,15 @@ def _write(
                 if check.passed and (check.layers is not None or (recorded is not None and job.detector is not None)):
                     check, own = job.own_outputs(path, described.precision, logits, check)
                 artifact = replace(described, sha256=digest, verification=check)
+                if verify and check.passed and (own is not None or job.detector is not None):
+                    check, inside = with_inside(path, plan.name, artifact, job.images)
+                    artifact, reference = replace(artifact, verification=check), reference | inside
                 if check.passed:
                     reference |= dict(reference_arrays(logits_key(plan.name), logits))
                     reference |= dict(reference_arrays(more_key(plan.name), job.of_more.get(plan, ())))
                     if job.detector is not None and plan in job.detector.verifying.near:
                         reference |= dict(job.detector.verifying.near[plan].arrays(plan.name))
-                    if own is not None:
-                        reference |= dict(own_arrays(plan.name, described.precision, own))
+                    reference |= {} if own is None else dict(own_arrays(plan.name, described.precision, own))
                     if job.more is not None and (own is not None or plan in job.of_more):
                         reference[MORE_IMAGES] = job.more
                     artifacts.append(artifact)
@@ -331,8 +334,7 @@ def _write(
     if measure is not None:
         runners = [onnx_runner(bundle.path(artifact.file), artifact.precision) for artifact in artifacts]
         by_name = {job.name_of(plan): plan for plan in plans}
-        own_plans, precisions = [by_name[artifact.name] for artifact in artifacts], [a.precision for a in artifacts]
-        accuracies = measure(runners, own_plans, precisions)
+        accuracies = measure(runners, [by_name[a.name] for a in artifacts], [a.precision for a in artifacts])
         artifacts = [replace(a, accuracy=replace(own, sha256=a.sha256)) for a, own in zip(artifacts, accuracies, strict=True)]
     manifest = job.manifest(artifacts, rejected)
     publishable = bool(artifacts) and not (rejected and bundle.output.exists())

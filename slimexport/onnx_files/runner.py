@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from slimexport.onnx_files.graph_writer import INPUT
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
+from slimexport.target.proof.inside import Source
 from slimexport.target.runners import OnnxRuntimeRunner, make_frugal, runs_on_cpu
 from slimtrain.data.images import Images
 
@@ -24,6 +26,13 @@ def onnx_runner(path: Path, precision: str, *, spinning: bool = True, frugal: bo
         return OnnxRuntimeRunner(path, spinning=spinning, frugal=frugal)
     content = cast_twin(onnx.load(path)).SerializeToString()
     return OnnxRuntimeRunner(path, content, TWIN, spinning=spinning, frugal=frugal)
+
+
+def source_in(path: Path, precision: str) -> Source:
+    """What the file at `path`, or its cast twin, is cut out of, without running it."""
+    own = runs_on_cpu(precision)
+    content = path.read_bytes() if own else cast_twin(onnx.load(path)).SerializeToString()
+    return Source(content, INPUT, lambda piece: OnnxRuntimeRunner(path, piece, spinning=False), single=not own)
 
 
 def model_runner(model: onnx.ModelProto) -> OnnxRuntimeRunner:

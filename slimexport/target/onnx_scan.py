@@ -31,8 +31,8 @@ DOMAINS = ("", "ai.onnx", "com.microsoft")  # the last: what runtimes add to ONN
 PLUGINS = (("trt.plugins", "EfficientNMS_TRT"),)  # what TensorRT brings itself: detectors' files may end in it
 
 
-class _Malformed(ValueError):
-    """Bytes are no protobuf of the kind."""
+class Malformed(ValueError):
+    """Bytes are no protobuf of the kind; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ def check_onnx(path: Path) -> OnnxOutline:
     try:
         with open_file(path) as file:
             if not os.fstat(file.fileno()).st_size:
-                raise _Malformed("is empty")
+                raise Malformed("is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Walk(content).model()
+                return Walk(content).model()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({reason(error)}). Copy the bundle again, or export again.") from error
-    except _Malformed as error:
+    except Malformed as error:
         raise BundleError(f"{path}: {error}. The file is damaged, or not one that slimexport wrote: export again.") from error
 
 
-class _Walk:
-    """One walk over a file's bytes. _Malformed."""
+class Walk:
+    """One walk over a file's bytes. Malformed."""
 
-    def __init__(self, content: mmap.mmap) -> None:
+    def __init__(self, content: bytes | mmap.mmap) -> None:
         self.content = content
         self.left = MOST_FIELDS
 
@@ -71,7 +71,7 @@ class _Walk:
         while at < end:
             self.left -= 1
             if self.left < 0:
-                raise _Malformed(f"has more than {MOST_FIELDS:,} fields")
+                raise Malformed(f"has more than {MOST_FIELDS:,} fields")
             key, at = self.varint(at, end)
             wire, value = key & 7, 0
             if wire == VARINT:
@@ -84,9 +84,9 @@ class _Walk:
                 first, at = at, at + FIXED[wire]
                 last = at
             else:
-                raise _Malformed("is no ONNX file")
+                raise Malformed("is no ONNX file")
             if at > end:
-                raise _Malformed("is no whole ONNX file")
+                raise Malformed("is no whole ONNX file")
             yield key >> 3, first, last, value
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
@@ -97,7 +97,7 @@ class _Walk:
             at, shift = at + 1, shift + 7
             if byte < 0x80:
                 return value, at
-        raise _Malformed("is no whole ONNX file")
+        raise Malformed("is no whole ONNX file")
 
     def text(self, begin: int, end: int) -> str:
         return self.content[begin : min(end, begin + 200)].decode("utf-8", "replace")
@@ -107,12 +107,12 @@ class _Walk:
         for number, begin, end, _ in self.fields(0, len(self.content)):
             if number == GRAPH:
                 if outline is not None:
-                    raise _Malformed("holds two graphs")
+                    raise Malformed("holds two graphs")
                 outline = self.graph(begin, end)
             elif number in (FUNCTIONS, TRAINING):
-                raise _Malformed("defines functions of its own, or training steps, which are not run here")
+                raise Malformed("defines functions of its own, or training steps, which are not run here")
         if outline is None:
-            raise _Malformed("is no ONNX file: it holds no graph")
+            raise Malformed("is no ONNX file: it holds no graph")
         return outline
 
     def graph(self, begin: int, end: int) -> OnnxOutline:
@@ -145,7 +145,7 @@ class _Walk:
             elif number == ATTRIBUTE:
                 attributes.append((first, last))
         if domain not in DOMAINS and (domain, operator) not in PLUGINS:
-            raise _Malformed(f"uses the operator {quoted(operator)} of {quoted(domain)}, expected those of ONNX")
+            raise Malformed(f"uses the operator {quoted(operator)} of {quoted(domain)}, expected those of ONNX")
         for place in attributes:
             self.attribute(operator, *place)
         return operator
@@ -157,7 +157,7 @@ class _Walk:
             elif number in (SPARSE_TENSOR, SPARSE_TENSORS):
                 self.sparse(first, last)
             elif number in (SUBGRAPH, SUBGRAPHS):
-                raise _Malformed(
+                raise Malformed(
                     f"has a graph within the operator {quoted(operator)}, which may run for ever, expected none of that kind"
                 )
 
@@ -171,7 +171,7 @@ class _Walk:
         name = ""
         for number, first, last, value in self.fields(begin, end):
             if number == EXTERNAL_DATA or (number == LOCATION and value):
-                raise _Malformed("keeps weights in another file (external data), expected all of them in the one")
+                raise Malformed("keeps weights in another file (external data), expected all of them in the one")
             if number == 8:  # name
                 name = self.text(first, last)
         return name

@@ -7,6 +7,7 @@ number that is theirs, and what their layers really compute in is read from the 
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -63,9 +64,11 @@ def hint_of(precision: str) -> str:
     return HINTS["float32"]
 
 
-def compile_file(path: Path, precision: str, settings: Mapping[str, Any], batch: int | None = None) -> Any:
-    """A file, compiled for the CPU; for a `batch` alone it is faster than for any. BundleError where OpenVINO does not read
-    it, or where it is no network of one input."""
+def compile_file(
+    path: Path, precision: str, settings: Mapping[str, Any], batch: int | None = None, content: bytes | None = None
+) -> Any:
+    """A file, or the `content` that stands in its place, compiled for the CPU; for a `batch` alone it is faster than for any.
+    BundleError where OpenVINO does not read it, or where it is no network of one input."""
     require_openvino()
     try:
         from openvino.frontend import FrontEndManager
@@ -73,7 +76,7 @@ def compile_file(path: Path, precision: str, settings: Mapping[str, Any], batch:
         # ONNX is asked for by name: left to guess, OpenVINO tries all it knows on a damaged file, and each complains
         reader = FrontEndManager().load_by_framework("onnx")
         with library_name(path) as name:
-            model = reader.convert(reader.load(name))
+            model = reader.convert(reader.load(name if content is None else io.BytesIO(content)))
         if batch is not None and len(model.inputs) == 1:
             shape = model.inputs[0].partial_shape
             shape[0] = batch
@@ -105,15 +108,19 @@ def layers_by_number(compiled: Any) -> dict[str, int]:
 
 
 class OpenVINORunner:
-    """An ONNX file in OpenVINO on the CPU, with its default settings but for the numbers, which are the file's. With a
+    """An ONNX file, or what stands in its place (`content`), in OpenVINO on the CPU, with its default settings but for the
+    numbers, which are the file's. With a
     `budget`, loading and the first run of every batch size take no more than it explains."""
 
     backend = OPENVINO
+    stands_in = False
 
-    def __init__(self, path: Path, precision: str, budget: Budget | None = None) -> None:
+    def __init__(self, path: Path, precision: str, budget: Budget | None = None, content: bytes | None = None) -> None:
         self.name = path.name
+        self._of = path, precision, budget
         self._first = FirstRuns(self.name, budget)
-        self.compiled = self._first.load(lambda: compile_file(path, precision, {}))
+        self.compiled = self._first.load(lambda: compile_file(path, precision, {}, content=content))
+        self.input = self.compiled.inputs[0].any_name
         self.outputs = [output.any_name for output in self.compiled.outputs]
         self.request: Any = self.compiled.create_infer_request()
 
@@ -127,6 +134,15 @@ class OpenVINORunner:
         except Exception as error:  # such as images of another size
             raise BundleError(f"{self.name}: OpenVINO does not run it ({reason(error)}).") from error
         return alone(dict(zip(self.outputs, arrays, strict=True)))
+
+    @property
+    def content(self) -> bytes:
+        """What the file holds."""
+        return self._of[0].read_bytes()
+
+    def opened(self, content: bytes) -> OpenVINORunner:
+        """Another network, run as this one is."""
+        return OpenVINORunner(*self._of, content)
 
     def close(self) -> None:
         """Free the network's memory; it cannot run again."""

@@ -33,6 +33,8 @@ IMAGES, MORE_IMAGES = "images", "more_images"
 TOGETHER = 8  # of more images are run at once
 NUMBER_BYTES = 8
 SEED = 2  # that places are drawn with
+INSIDE, MOST_INSIDE = "inside_", 1 << 19  # what a file's layers gave, by these names; numbers of one such array
+OTHERS = {NEAR: MOST_NUMBERS, INSIDE: MOST_INSIDE}  # arrays that are no outputs
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _headers(archive: zipfile.ZipFile, manifest: Manifest) -> dict[str, Header]:
         raise NpyError(f"it has {count:,} images of {images.bytes:,} bytes, expected 1 to {MOST_IMAGES:,} and fewer bytes")
     largest = max(MOST_PLACES, *(reference_bytes(count, [result]) // NUMBER_BYTES for result in results))
     for name, header in headers.items():
-        most_numbers = max(largest, MOST_NUMBERS) if name.startswith(NEAR) else largest
+        most_numbers = max(largest, next((most for start, most in OTHERS.items() if name.startswith(start)), 0))
         if name not in (IMAGES, MORE_IMAGES) and math.prod(header.shape) > most_numbers:
             raise NpyError(f"{quoted(name)} is {quoted(list(header.shape))}, no output of {count} images is as large")
     most = max(MOST_BYTES, images.bytes + max(entries, 1) * reference_bytes(count, results))

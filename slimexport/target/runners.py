@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,23 @@ class OpenRunner(Runner, Protocol):
 
     def close(self) -> None:
         """Free what it holds; it cannot run again."""
+
+
+@runtime_checkable
+class FileRunner(Runner, Protocol):
+    """One that opens other networks as it opened its file: `content` is what it runs, its one input `input`. `stands_in`:
+    that is a file in float32 in the place of one that cannot be run."""
+
+    @property
+    def input(self) -> str: ...
+
+    @property
+    def content(self) -> bytes: ...
+
+    @property
+    def stands_in(self) -> bool: ...
+
+    def opened(self, content: bytes, /) -> OpenRunner: ...
 
 
 def onnxruntime_package() -> str:
@@ -144,6 +161,14 @@ class OnnxRuntimeRunner:
     ) -> None:
         self.backend = backend or device
         self.name = path.name
+        self._path, self._content = path, content
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "budget": budget,
+            "threads": threads,
+            "spinning": spinning,
+            "tuning": tuning,
+        }
         self._first = FirstRuns(self.name, budget)
         onnxruntime = require_onnxruntime()
         self._run_options = onnxruntime.RunOptions  # looking for the module takes longer than a small network does
@@ -189,6 +214,20 @@ class OnnxRuntimeRunner:
             raise
         except Exception as error:  # as above: such as images of another size
             raise BundleError(f"{self.name}: onnxruntime does not run it ({_first_line(error)}).") from error
+
+    @property
+    def content(self) -> bytes:
+        """What is run, as a file has it."""
+        return self._path.read_bytes() if self._content is None else self._content
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether that is not the file itself."""
+        return self._content is not None
+
+    def opened(self, content: bytes) -> OnnxRuntimeRunner:
+        """Another network, run as this one is."""
+        return OnnxRuntimeRunner(self._path, content, self.backend, **self._settings)
 
     def close(self) -> None:
         """Free the session's memory; it cannot run again."""

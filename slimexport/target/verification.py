@@ -47,7 +47,8 @@ class Verification(Record):
     Of a detector so many `detections` were matched one to one, off by `box_error` pixels and `score_error` at most; `ties`
     were decided otherwise by near-equals. Of fewer bits all `detections` of the reference are as far `alike` those of the
     file, 1 where they are the same, and `least_alike` at least; `own_tolerance` and `own_error` are what they may lack of that
-    elsewhere, and do."""
+    elsewhere, and do. So many values `inside` the file, what its layers give one by one of drawn numbers, are held to those
+    of when it was proven; `inside_error` is how far off the worst is, of what is permitted (1: all that is)."""
 
     status: str
     backend: str | None = None
@@ -72,6 +73,8 @@ class Verification(Record):
     own_error: float | None = null_where(lambda check: check.own_tolerance is not None and check.status == FAILED)
     own_shares: OwnShares | None = None
     own_runtime: str | None = None
+    inside: Count | None = None
+    inside_error: float | None = null_where(lambda check: check.inside is not None and check.status == FAILED)
     layers: Count | None = None
     worst_layer: str | None = None
     layer_error: float | None = null_where(lambda check: check.layers is not None)

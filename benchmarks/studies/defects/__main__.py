@@ -1,6 +1,6 @@
 """Whether the proof of an export catches single defects in its files: caught, harmless, missed, of every precision.
 
-    python -m benchmarks.studies.defects [--networks us_mobilenet_v1,...] [--image-size 64] [--defects 1000] [--json r.json]
+    python -m benchmarks.studies.defects [--networks us_mobilenet_v1,...] [--image-size 64] [--defects 1000] [--verify-only]
     python -m benchmarks.studies.defects --ckpt runs/digits/us_mbv1.pt [--width 0.5] [--defects 1000] [--json r.json]
     python -m benchmarks.studies.defects ... --precisions fp16 --json r.json   # hours: add to what r.json has of others
 
@@ -37,7 +37,7 @@ NETWORKS = "us_mobilenet_v1,s_mobilenet_v2,s_resnet50,s_shufflenet"
 def summary(rows: list[dict[str, Any]]) -> list[list[str]]:
     """A row per way of proving and precision."""
     lines = [["proof", "precision", "tried", *OUTCOMES]]
-    for way, title in WAYS.items():
+    for way, title in [(way, title) for way, title in WAYS.items() if rows and way in rows[0]]:
         for precision in dict.fromkeys(row["precision"] for row in rows):
             counts = Counter(row[way] for row in rows if row["precision"] == precision)
             lines.append([title, precision, str(counts.total()), *(str(counts[name]) for name in OUTCOMES)])
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--precisions", default=",".join(FILES), help="of files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="that work at once")
+    parser.add_argument("--verify-only", action="store_true", help="try this alone, which takes a fifth of the time")
     arguments = parse(parser)
     needs(PROGRAM, "torch", "onnx", "onnxruntime")
     with script_messages(PROGRAM, "interrupted, nothing was written."):
@@ -102,7 +103,7 @@ def main() -> None:
         files = chosen(arguments.precisions)
         most = -(-arguments.defects // len(names))
         tasks = [
-            Task(name, arguments.width, size, precision, most, arguments.seed + number)
+            Task(name, arguments.width, size, precision, most, arguments.seed + number, not arguments.verify_only)
             for number, name in enumerate(names)
             for precision in files
         ]
@@ -121,7 +122,8 @@ def _words(arguments: Any) -> list[str]:
         {"ckpt": arguments.ckpt} if arguments.ckpt else {"networks": arguments.networks, "image_size": arguments.image_size}
     )
     given |= {"width": arguments.width, "defects": arguments.defects, "seed": arguments.seed}
-    return words + [f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None]
+    words += [f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value is not None]
+    return [*words, "--verify-only"] if arguments.verify_only else words
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from slimexport.detectors.sources import open_images
 from slimexport.detectors.steps import detected_images
 from slimexport.job import Job
 from slimexport.onnx_files.graph_writer import write_graph
+from slimexport.onnx_files.layer_proof.inside import record_inside
 from slimexport.onnx_files.runner import onnx_runner
 from slimexport.results import results_of
 from slimexport.target.arrays import Array
@@ -72,6 +73,7 @@ class DetectorVictim:
         assert check.passed, f"the right file is not proven right: {check.reason}"
         self.check, self.artifact = check, replace(artifact, verification=check)
         self.near = self.detector.verifying.near[self.plan]
+        self.inside = record_inside(self.path, EXACT, self.job.images)
         self.right = self._on_fresh()
 
     def try_one(self, content: bytes, at_export: bool = True) -> Outcome:
@@ -91,7 +93,7 @@ class DetectorVictim:
     def _again(self) -> str:
         probes = Probes(self.job.images, self.expected, self.detector.entry, self.near)
         try:
-            check = verify_again(Once(onnx_runner(self.path, EXACT)), self.artifact, probes, None)
+            check = verify_again(Once(onnx_runner(self.path, EXACT)), self.artifact, probes, None, None, self.inside)
         except Exception:  # as above
             return BROKEN
         return PASSES if check.passed else CAUGHT

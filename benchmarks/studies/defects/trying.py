@@ -23,8 +23,10 @@ TRIES = 20  # for a place of a defect that is drawn
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def attempts(victim: Victim, precision: str, most: int, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """`most` defects of one file, kinds in turn, none twice: what, where, and what came of it."""
+def attempts(
+    victim: Victim, precision: str, most: int, seed: int, folder: Path, at_export: bool = True
+) -> Iterator[dict[str, Any]]:
+    """`most` defects of one file, kinds in turn, none twice: what, where, and what came of it, also `at_export`."""
     import onnx
 
     from benchmarks.studies.defects.mutations import MUTATIONS
@@ -40,7 +42,7 @@ def attempts(victim: Victim, precision: str, most: int, seed: int, folder: Path)
         kinds.append(name)
         tried += 1
         content, where = defect
-        outcomes, change = _outcomes(victim, precision, content, folder)
+        outcomes, change = _outcomes(victim, precision, content, folder, at_export)
         yield {"precision": precision, "defect": name, "where": where, **outcomes, "change": change}
 
 
@@ -61,13 +63,15 @@ def _drawn(model: Any, name: str, draw: np.random.Generator, seen: set[bytes]) -
     return None
 
 
-def _outcomes(victim: Victim, precision: str, content: bytes, folder: Path) -> tuple[dict[str, str], float | None]:
+def _outcomes(
+    victim: Victim, precision: str, content: bytes, folder: Path, at_export: bool
+) -> tuple[dict[str, str], float | None]:
     """What comes of a file on each way, and how far it changes outputs, if it passes on any."""
-    outcomes = {AT_EXPORT: victim.proof(precision, content, folder)}
+    outcomes = {AT_EXPORT: victim.proof(precision, content, folder)} if at_export else {}
     try:
         runner = victim.runner(precision, content, folder)
     except Exception:  # as in `proof`
-        return dict.fromkeys(WAYS, BROKEN), None
+        return dict.fromkeys([*outcomes, AGAIN, ELSEWHERE], BROKEN), None
     outcomes |= {way: victim.again(runner, precision, way) for way in (AGAIN, ELSEWHERE)}
     change = victim.changes(runner, precision) if PASSES in outcomes.values() else None
     for way, outcome in outcomes.items():
@@ -87,13 +91,15 @@ class Task:
     precision: str
     most: int
     seed: int
+    at_export: bool = True
 
     def rows(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """What came of each defect, and what the file is permitted."""
         victim = _victim(self.network, self.width, self.size)
         name = self.network.removeprefix("random:")
         with tempfile.TemporaryDirectory() as folder:
-            rows = [{"network": name, **row} for row in attempts(victim, self.precision, self.most, self.seed, Path(folder))]
+            tried = attempts(victim, self.precision, self.most, self.seed, Path(folder), self.at_export)
+            rows = [{"network": name, **row} for row in tried]
         tolerances = {way: victim.tolerance(self.precision, way) for way in WAYS}
         return rows, {"network": name, "precision": self.precision, "probes": len(victim.job.images), **tolerances}
 

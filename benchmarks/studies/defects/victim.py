@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from slimexport.target.arrays import Array
+from slimexport.target.inside.recorded import Inside
 from slimexport.target.precision import PRECISIONS
 from slimexport.target.proof.verify import verify_again
 from slimexport.target.reference import Own, Probes
-from slimexport.target.runners import Given, Runner
+from slimexport.target.runners import FileRunner, Given, OpenRunner, Runner
 
 FRESH = 64
 CALIBRATED = 32
@@ -27,10 +28,10 @@ BATCH = 8
 
 
 class Once:
-    """A runner that runs no batch twice."""
+    """A runner that runs no batch twice; pieces of its file it opens as they are."""
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner, self.backend = runner, runner.backend
+    def __init__(self, runner: FileRunner) -> None:
+        self.runner, self.backend, self.input = runner, runner.backend, runner.input
         self.given: dict[tuple[int, bytes], Given] = {}
 
     def __call__(self, images: Array) -> Given:
@@ -38,6 +39,17 @@ class Once:
         if key not in self.given:
             self.given[key] = self.runner(images)
         return self.given[key]
+
+    @property
+    def content(self) -> bytes:
+        return self.runner.content
+
+    @property
+    def stands_in(self) -> bool:
+        return self.runner.stands_in
+
+    def opened(self, content: bytes) -> OpenRunner:
+        return self.runner.opened(content)
 
 
 class Victim:
@@ -85,11 +97,14 @@ class Victim:
         self.files = {artifact.precision: (content, recorded) for artifact, content, recorded in self.job.emit(self.plan)}
         self.artifacts = {artifact.precision: artifact for artifact in self.job.describe(self.plan)}
         self.own: dict[str, Own | None] = {}
+        self.inside: dict[str, Inside | None] = {}
         self.more: Probes | None = None
         self.right: dict[str, Array] = {}  # what the right files give of the fresh images
 
     def proven(self, precision: str, folder: Path) -> bool:
         """Whether the right file is proven, which is what others are then held to."""
+        from slimexport.onnx_files.layer_proof.inside import record_inside
+
         path = folder / "right.onnx"
         content, recorded = self.files[precision]
         path.write_bytes(content)
@@ -97,6 +112,7 @@ class Victim:
         if check.passed and check.layers is not None:
             check, own = self.job.own_outputs(path, precision, self.expected, check)
         self.own[precision] = own
+        self.inside[precision] = None if own is None else record_inside(path, precision, self.job.images)
         if self.job.more is not None and self.plan in self.job.of_more:
             of_more = self.job.of_more[self.plan]
             self.more = Probes(self.job.more[: len(of_more[0].values)].astype(np.float32), of_more)
@@ -118,7 +134,7 @@ class Victim:
         if way == ELSEWHERE:
             artifact = replace(artifact, verification=replace(artifact.verification, own_runtime=None))
         try:
-            check = verify_again(runner, artifact, probes, self.own[precision], self.more)
+            check = verify_again(runner, artifact, probes, self.own[precision], self.more, self.inside[precision])
         except Exception:  # as in `proof`
             return BROKEN
         return PASSES if check.passed else CAUGHT

@@ -6,15 +6,17 @@ difference: that is `unverifiable`, and not passed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from slimexport.target.arrays import Array
 from slimexport.target.backends import BACKENDS, CPU, ONNX
 from slimexport.target.errors import BundleError
-from slimexport.target.manifest import Artifact, Manifest, artifact_path
+from slimexport.target.inside.recorded import Inside, inside_in
+from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, Manifest, artifact_path
 from slimexport.target.precision import EXACT, Difference, Direction, row_of
 from slimexport.target.proof.comparing import (
     Comparison,
@@ -28,12 +30,14 @@ from slimexport.target.proof.comparing import (
 )
 from slimexport.target.proof.detector_verdict import TENSORRT_S, held_to_detections, is_tensorrt_s
 from slimexport.target.proof.differences import worst_differences
+from slimexport.target.proof.inside import held_to_inside, source_of
 from slimexport.target.proof.own_detections import held_to_near_detections, held_to_own_detections, is_weighed
 from slimexport.target.proof.own_outputs import SPREAD_SHARE, held_to_own
 from slimexport.target.proof.running import run_apart, run_on_probes, run_probes
-from slimexport.target.reference import Own, Probes, batches_of, more_probes_of, own_of, probes_of, read_reference
+from slimexport.target.reference import IMAGES, Own, Probes, batches_of, more_probes_of, own_of, probes_of, read_reference
 from slimexport.target.runners import OpenRunner, Runner
 from slimexport.target.verification import FAILED, IN_PART, PASSED, SKIPPED, UNVERIFIABLE, Verification
+from slimtrain.base.untrusted.quoting import quoted
 
 MIN_SPREAD = 1e-2
 MOST_UNREACHED = 0.05
@@ -153,9 +157,9 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     for artifact in manifest.of_format(ONNX):
         probes = probes_of(bundle, manifest, artifact, reference)
         own = own_of(bundle, manifest, artifact, reference)
-        more = more_probes_of(bundle, manifest, artifact, reference)
+        more, inside = more_probes_of(bundle, manifest, artifact, reference), _inside_of(bundle, manifest, artifact, reference)
         try:
-            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, more, backend)
+            check = _verify_onnx(artifact_path(bundle, artifact), artifact, probes, own, more, inside, backend)
         except BundleError as error:  # says nothing of the files after it
             refusals.append(error)
             check = Verification(status=FAILED, reason=str(error))
@@ -167,11 +171,35 @@ def verify_files(bundle: Path, manifest: Manifest, backend: str = CPU) -> list[t
     return results
 
 
+def _inside_of(bundle: Path, manifest: Manifest, artifact: Artifact, reference: Mapping[str, Array]) -> Inside | None:
+    """What a file's layers gave one by one when it was proven; None of one for which the manifest says nothing of it.
+    BundleError where it does, and that is not there."""
+    if (count := artifact.verification.inside) is None:
+        return None
+    try:
+        plan, images = manifest.plan_name(artifact), len(reference[IMAGES])
+        inside = inside_in(reference, plan, artifact.precision, images, artifact.activations)
+    except ValueError as error:
+        raise BundleError(f"{bundle / REFERENCE}: {error}. Copy the bundle again, or export again.") from error
+    if inside is None or len(inside.sketches) != count:
+        raise BundleError(
+            f"{bundle / REFERENCE}: tells of {0 if inside is None else len(inside.sketches):,} values inside "
+            f"{quoted(artifact.file)}, {MANIFEST} of {count:,}. Copy the bundle again, or export again."
+        )
+    return inside
+
+
 def _verify_onnx(
-    path: Path, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None, backend: str
+    path: Path,
+    artifact: Artifact,
+    probes: Probes,
+    own: Own | None,
+    more: Probes | None,
+    inside: Inside | None,
+    backend: str,
 ) -> Verification:
     """One ONNX file's verification, at the tolerance of its precision, or a wider one that the manifest records; and against
-    its `own` outputs, and the network's of `more` images, where the bundle tells them."""
+    its `own` outputs, the network's of `more` images, and what its layers gave (`inside`), where the bundle tells them."""
     precision, row = artifact.precision, BACKENDS[backend]
     if reason := row.cannot_run(precision):  # a twin needs the onnx package, which targets lack
         return Verification(status=SKIPPED, reason=reason)
@@ -179,16 +207,30 @@ def _verify_onnx(
         return Verification(status=SKIPPED, reason=TENSORRT_S)
     runner: OpenRunner = row.open(path, artifact)
     try:
-        return verify_again(runner, artifact, probes, own, more)
+        return verify_again(runner, artifact, probes, own, more, inside)
     finally:
         runner.close()
 
 
 def verify_again(
-    runner: Runner, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None = None
+    runner: Runner,
+    artifact: Artifact,
+    probes: Probes,
+    own: Own | None,
+    more: Probes | None = None,
+    inside: Inside | None = None,
 ) -> Verification:
     """The verification of a file that was proven where it was written: against the reference, at the tolerance that its
-    precision or its manifest has, in fp32 on `more` images too, and against its `own` outputs, where a bundle keeps them."""
+    precision or its manifest has, in fp32 on `more` images too, and against its `own` outputs, and what its layers gave one by
+    one (`inside`), where a bundle keeps them and the runner opens pieces of files."""
+    check = _held_to_outputs(runner, artifact, probes, own, more)
+    source = source_of(runner) if inside is not None and (check.passed or check.status == UNVERIFIABLE) else None
+    if source is None or inside is None:
+        return check
+    return held_to_inside(source, inside, probes.images, row_of(artifact.precision), check)
+
+
+def _held_to_outputs(runner: Runner, artifact: Artifact, probes: Probes, own: Own | None, more: Probes | None) -> Verification:
     recorded = artifact.verification
     check = replace(_held_to_reference(runner, probes, artifact), unexercised=recorded.unexercised, watched=recorded.watched)
     check = in_part(check, recorded.status == IN_PART)

@@ -192,3 +192,14 @@ def test_an_openvino_that_does_not_load_says_why(tmp_path: Path, monkeypatch: py
 def test_an_error_without_words_is_its_type() -> None:
     assert reason(KeyError()) == "KeyError"
     assert reason(RuntimeError("Exception from src/a.cpp:1:\nCheck 'x' failed at b.cpp:2:\nit is so\n\n")) == "it is so"
+
+
+def test_it_opens_other_networks_as_it_opened_its_file(exported: Path) -> None:
+    path = exported / f"{NAME}.fp16.onnx"
+    runner = OpenVINORunner(path, "fp16")
+    assert (runner.input, runner.content, runner.stands_in) == ("input", path.read_bytes(), False)
+    other = runner.opened((exported / f"{NAME}.onnx").read_bytes())
+    expected = OpenVINORunner(exported / f"{NAME}.onnx", "fp16")
+    rows = images(2)
+    np.testing.assert_array_equal(other(rows), expected(rows))
+    assert other.name == path.name, "what is wrong with a piece is wrong with its file"

@@ -13,6 +13,7 @@ from benchmarks.studies.defects.__main__ import chosen, packed, summary, unpacke
 from benchmarks.studies.defects.trying import HARMLESS, MISSED, OUTCOMES, attempts
 from benchmarks.studies.defects.victim import AGAIN, AT_EXPORT, CAUGHT, ELSEWHERE, WAYS, Once, Victim
 from slimexport.target.arrays import Array
+from slimexport.target.runners import OpenRunner
 from slimtrain.base.errors import UserError
 
 
@@ -22,12 +23,15 @@ def victim() -> Victim:
 
 
 class _Counting:
-    backend = "test"
+    backend, input, content, stands_in = "test", "input", b"a file", True
     runs = 0
 
     def __call__(self, images: Array) -> Array:
         self.runs += 1
         return images * 2
+
+    def opened(self, content: bytes) -> OpenRunner:
+        raise AssertionError
 
 
 def test_no_batch_runs_twice() -> None:
@@ -35,7 +39,7 @@ def test_no_batch_runs_twice() -> None:
     once, images = Once(counting), np.arange(6, dtype=np.float32).reshape(3, 2)
     for batch in (images, images[:2], images[1:], images.copy()):
         np.testing.assert_array_equal(once(batch), batch * 2)
-    assert counting.runs == 3
+    assert counting.runs == 3 and (once.content, once.input, once.stands_in) == (b"a file", "input", True)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -51,6 +55,11 @@ def test_defects_are_tried_and_each_has_an_outcome_on_every_way(precision: str, 
     whole = [row for row in rows if row["defect"] in ("logits times 1000", "one answer for all", "images coupled")]
     assert {row[way] for row in whole for way in WAYS} == {CAUGHT}
     assert list(attempts(victim, precision, 21, 3, tmp_path)) == rows
+    alone = list(attempts(victim, precision, 4, 3, tmp_path, at_export=False))
+    assert [{**row, "change": None} for row in alone] == [
+        {key: None if key == "change" else value for key, value in row.items() if key != AT_EXPORT} for row in rows[:4]
+    ]
+    assert [line[0] for line in summary(alone)] == ["proof", WAYS[AGAIN], WAYS[ELSEWHERE]]
     fixed = [row["defect"] for row in attempts(victim, precision, 60, 3, tmp_path)]
     assert fixed.count("logits plus 1000") == 1, "what is not drawn is tried once"
 
