@@ -79,7 +79,7 @@ def _serve(name: str, originals: Path, folder: Path, seconds: int) -> None:
             file, given = place / "b" / kind.file, place / "b"
         else:
             file = given = place / Path(kind.file).name
-        original = (originals / ("bundle" if isinstance(kind, BundleKind) else "") / kind.file).read_bytes()
+        original = (originals / (kind.folder if isinstance(kind, BundleKind) else "") / kind.file).read_bytes()
         file.write_bytes(original)
         kind.judge(Case(given, "whole"))  # what is loaded late is loaded now, and instrumented
     corpus = folder / "corpus"

@@ -68,7 +68,10 @@ def _weights(content: Any) -> dict[str, Any]:
 def _write_bundle(folder: Path) -> None:
     import slimexport
 
-    slimexport.export(str(folder / "own.pt"), widths=[0.125], image_size=PLAN_SIZE, output_dir=folder / "bundle")
+    for precision, name in (("fp32", "bundle"), ("fp16", "bundle_fp16")):
+        slimexport.export(
+            str(folder / "own.pt"), widths=[0.125], image_size=PLAN_SIZE, precisions=[precision], output_dir=folder / name
+        )
 
 
 def _write_run(folder: Path) -> None:

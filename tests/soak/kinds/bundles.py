@@ -20,9 +20,9 @@ from slimtrain.base.files import file_sha256
 from tests.soak.hostile import damaged_bytes, damaged_value, how_often, spelled
 from tests.soak.kinds.kind import Case, WrongResultError
 
-ONNX_FILE = "us_mobilenet_v1_x0_125.onnx"
+ONNX_FILE, FP16_FILE = "us_mobilenet_v1_x0_125.onnx", "us_mobilenet_v1_x0_125.fp16.onnx"
 SIZE, CLASSES = 32, 10
-TOLERANCE = 1e-4  # of fp32 files: largest difference over largest logit
+TOLERANCE, FP16_TOLERANCE = 1e-4, 5e-2  # largest difference over largest logit; the second is the most that fp16 may have
 FRESH = 16
 
 
@@ -42,13 +42,14 @@ class BundleKind(ABC):
 
     name = ""
     file = ""
+    folder, network, tolerance = "bundle", ONNX_FILE, TOLERANCE
 
     def open(self, originals: Path) -> None:
-        self.bundle = originals / "bundle"
+        self.bundle = originals / self.folder
         self.content = (self.bundle / self.file).read_bytes()
         draw = np.random.default_rng(3)
         self.fresh = draw.standard_normal((FRESH, 3, SIZE, SIZE)).astype(np.float32)
-        self.expected = outputs_of(self.bundle / ONNX_FILE, self.fresh)
+        self.expected = outputs_of(self.bundle / self.network, self.fresh)
 
     def damage(self, draw: Random, folder: Path) -> Case:
         place = folder / "b"
@@ -84,7 +85,7 @@ class BundleKind(ABC):
         if not isinstance(outputs, np.ndarray) or outputs.shape != self.expected.shape:
             raise WrongResultError(f"passed, and gives {type(outputs).__name__} {getattr(outputs, 'shape', '')}")
         error = float(np.abs(outputs.astype(np.float64) - self.expected).max() / np.abs(self.expected).max())
-        if not error <= 2 * TOLERANCE:
+        if not error <= 2 * self.tolerance:
             raise WrongResultError(f"passed, and is {error:.3g} off the whole file on other images")
 
     def command(self, case: Case, folder: Path) -> list[str]:
@@ -205,8 +206,15 @@ class ReferenceKind(BundleKind):
         with np.load(case.path / self.file, allow_pickle=False) as archive:
             images, logits = archive["images"], archive["logits_x0_125"]
         outputs = outputs_of(case.path / artifact.file, np.ascontiguousarray(images))
-        if logits.shape != outputs.shape or not np.abs(outputs - logits).max() <= 2 * TOLERANCE * np.abs(logits).max():
+        if logits.shape != outputs.shape or not np.abs(outputs - logits).max() <= 2 * self.tolerance * np.abs(logits).max():
             raise WrongResultError("passed, against logits that are not those of the images")
+
+
+class Fp16ReferenceKind(ReferenceKind):
+    """What a bundle tells of a file of fewer bits beside: what it gave itself, and its layers one by one."""
+
+    name = "reference.npz of fp16"
+    folder, network, tolerance = "bundle_fp16", FP16_FILE, FP16_TOLERANCE
 
 
 class OnnxKind(BundleKind):
@@ -237,3 +245,11 @@ class OnnxKind(BundleKind):
             way(draw, model)
         path.write_bytes(model.SerializeToString())
         return ", ".join(said)
+
+
+class Fp16OnnxKind(OnnxKind):
+    """A file whose layers are run one by one, too."""
+
+    name = "onnx of fp16"
+    file = network = FP16_FILE
+    folder, tolerance = "bundle_fp16", FP16_TOLERANCE

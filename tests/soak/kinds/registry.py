@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.soak.kinds.bundles import ManifestKind, OnnxKind, ReferenceKind
+from tests.soak.kinds.bundles import Fp16OnnxKind, Fp16ReferenceKind, ManifestKind, OnnxKind, ReferenceKind
 from tests.soak.kinds.checkpoints import CheckpointKind, LastKind
 from tests.soak.kinds.detectors import (
     CocoKind,
@@ -23,5 +23,6 @@ _ALL: tuple[Kind, ...] = (
     CheckpointKind("zipped", "zipped.pt.zip", True),
     *(TableKind(), PlanKind(), PictureKind(), TraceKind()),
     *(DetectorCheckpointKind(), CocoKind(), DetectorManifestKind(), DetectorReferenceKind()),
+    *(Fp16ReferenceKind(), Fp16OnnxKind()),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
