@@ -210,7 +210,7 @@ def test_files_of_results_are_joined(tmp_path: Path) -> None:
 
 
 def test_every_kind_says_what_is_right() -> None:
-    assert len(KINDS) == 19
+    assert len(KINDS) == 21
     for kind in KINDS.values():
         assert kind.right and callable(kind.judge)
     assert Case(Path("x"), "bytes").checked is False
