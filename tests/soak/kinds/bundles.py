@@ -156,6 +156,9 @@ ARRAYS = (
 )
 
 
+READ = ("images", "logits_x0_125")
+
+
 class ReferenceKind(BundleKind):
     name = "reference.npz"
     file = "reference.npz"
@@ -203,8 +206,9 @@ class ReferenceKind(BundleKind):
 
     def check(self, case: Case, artifact: Any) -> None:
         super().check(case, artifact)
-        with np.load(case.path / self.file, allow_pickle=False) as archive:
-            images, logits = archive["images"], archive["logits_x0_125"]
+        with zipfile.ZipFile(case.path / self.file) as archive:  # which np.load takes for none where bytes are before it
+            members = (archive.read(name if name in archive.namelist() else f"{name}.npy") for name in READ)
+            images, logits = (np.load(io.BytesIO(member), allow_pickle=False) for member in members)
         outputs = outputs_of(case.path / artifact.file, np.ascontiguousarray(images))
         if logits.shape != outputs.shape or not np.abs(outputs - logits).max() <= 2 * self.tolerance * np.abs(logits).max():
             raise WrongResultError("passed, against logits that are not those of the images")
