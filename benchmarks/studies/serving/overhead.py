@@ -3,7 +3,8 @@
 In process: from before `submit` until `result` is back in the thread that waits, less the time that the run took; and the same
 of `infer`, which computes on the thread that asks. Over HTTP:
 from before the request is made until its answer is read, by Triton's client with tensors as bytes, less the time that the
-request waited and ran in the server, as its answer says it.
+request waited and ran in the server, as its answer says it; and in turn with that the same of a server that does nothing
+(`bare.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 
 from benchmarks.cells.cell import Array
 from benchmarks.load.in_process import images_of
-from benchmarks.load.over_http import model_of, open_client
+from benchmarks.load.over_http import Model, model_of, open_client
 from benchmarks.machine.environment import environment, study_command
 from benchmarks.studies.serving.bundles import published_bundle
 from slimexport.target.manifest import read_manifest
@@ -56,8 +57,8 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
         bundle = published_bundle(Path(name), given, WIDTHS)
         with Runtime(bundle) as runtime, widest_of(runtime) as run:
             samples = in_process_ms(runtime, run, 3 * seconds)
-        with server(bundle) as url:
-            samples["http"] = http_ms(url, seconds)
+        with server(bundle) as url, bare_server(bundle) as bare_url:
+            samples |= http_ms({"http": url, "bare_http": bare_url}, 2 * seconds)
     figures = {
         f"{way}_p{share}_ms": float(np.percentile(taken, share)) for way, taken in samples.items() for share in (50, 99)
     }
@@ -126,39 +127,61 @@ class _Pace:
         return done <= WARM_UP or time.perf_counter() < self.ends
 
 
-def http_ms(url: str, seconds: float) -> Array:
-    """The same of a server's model at `url`."""
-    model = model_of(url)
-    return asyncio.run(_http_ms(url, model.name, model.input, images_of(model.shape, 0), seconds))
+def http_ms(urls: Mapping[str, str], seconds: float) -> dict[str, Array]:
+    """The same of servers' models at `urls`, in turn, by the urls' names."""
+    return asyncio.run(_http_ms({name: (url, model_of(url)) for name, url in urls.items()}, seconds))
 
 
-async def _http_ms(url: str, name: str, tensor: str, images: Sequence[Array], seconds: float) -> Array:
-    from tritonclient.http import InferInput
-
-    client = open_client(url)
-    taken: list[float] = []
+async def _http_ms(models: Mapping[str, tuple[str, Model]], seconds: float) -> dict[str, Array]:
+    clients = {name: open_client(url) for name, (url, _) in models.items()}
+    images = {name: images_of(model.shape, 0) for name, (_, model) in models.items()}
+    taken: dict[str, list[float]] = {name: [] for name in models}
     try:
         pace = _Pace(seconds)
-        while pace.goes_on(len(taken)):
-            image = images[len(taken) % len(images)]
-            began = time.perf_counter()
-            given = InferInput(tensor, [1, *image.shape], "FP32")
-            given.set_data_from_numpy(image[None], binary_data=True)
-            result = await client.infer(name, [given], timeout=round(1e3 * DEADLINE_MS))
-            np.asarray(result.as_numpy(result.get_response()["outputs"][0]["name"]))
-            whole = 1e3 * (time.perf_counter() - began)
-            said = result.get_response()["parameters"]
-            taken.append(whole - float(said["queued_ms"]) - float(said["computed_ms"]))
-            await asyncio.sleep(PAUSE_S)
+        while pace.goes_on(done := min(map(len, taken.values()))):
+            for name, (_, model) in models.items():
+                taken[name].append(await _asked_ms(clients[name], model, images[name][done % len(images[name])]))
+                await asyncio.sleep(PAUSE_S)
     finally:
-        await client.close()
-    return np.array(taken[WARM_UP:])
+        for client in clients.values():
+            await client.close()
+    return {name: np.array(ms[WARM_UP:]) for name, ms in taken.items()}
+
+
+async def _asked_ms(client: Any, model: Model, image: Array) -> float:
+    """One request, beside what the server says that it took."""
+    from tritonclient.http import InferInput
+
+    began = time.perf_counter()
+    given = InferInput(model.input, [1, *image.shape], "FP32")
+    given.set_data_from_numpy(image[None], binary_data=True)
+    result = await client.infer(model.name, [given], timeout=round(1e3 * DEADLINE_MS))
+    np.asarray(result.as_numpy(result.get_response()["outputs"][0]["name"]))
+    whole = 1e3 * (time.perf_counter() - began)
+    said = result.get_response()["parameters"]
+    return whole - float(said["queued_ms"]) - float(said["computed_ms"])
 
 
 @contextmanager
 def server(bundle: Path) -> Iterator[str]:
     """A bundle's `slimexport --serve` in a process of its own: its model's address. CommandError where it does not begin."""
-    words = [sys.executable, "-m", "slimexport", "--bundle", str(bundle), "--serve", "--port", "0"]
+    with _listening("-m", "slimexport", "--bundle", str(bundle), "--serve", "--port", "0") as address:
+        yield f"{address}/v2/models/{read_manifest(bundle).source.network}"
+
+
+@contextmanager
+def bare_server(bundle: Path) -> Iterator[str]:
+    """The same of a server that does nothing, of a model that takes and gives as much."""
+    manifest = read_manifest(bundle)
+    name, shape = manifest.source.network, ",".join(map(str, manifest.input.input_shape))
+    with _listening("-m", "benchmarks.studies.serving.bare", name, shape, str(manifest.results[0].own_shape[0])) as address:
+        yield f"{address}/v2/models/{name}"
+
+
+@contextmanager
+def _listening(*arguments: str) -> Iterator[str]:
+    """A process of this Python's that says where it listens. CommandError where it does not."""
+    words = [sys.executable, *arguments]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         reading: threading.Thread | None = None
@@ -169,10 +192,10 @@ def server(bundle: Path) -> Iterator[str]:
                 if (address := LISTENS.search(line)) is not None:
                     break
             if address is None:
-                raise CommandError(f"slimexport --serve did not begin:\n{''.join(heard).strip()}", process.wait() or 1)
+                raise CommandError(f"{arguments[1]} did not begin to listen:\n{''.join(heard).strip()}", process.wait() or 1)
             reading = threading.Thread(target=process.stdout.read, daemon=True)  # a pipe that nobody reads fills
             reading.start()
-            yield f"{address[0]}/v2/models/{read_manifest(bundle).source.network}"
+            yield address[0]
         finally:
             process.terminate()
             try:

@@ -12,8 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from benchmarks.load.over_http import model_of
 from benchmarks.studies.serving import overhead
-from benchmarks.studies.serving.overhead import WARM_UP, http_ms, in_process_ms, server, widest_of
+from benchmarks.studies.serving.overhead import WARM_UP, bare_server, http_ms, in_process_ms, server, widest_of
+from slimexport.target.manifest import read_manifest
 from slimexport.target.serving.opening import OpenFile
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import CommandError
@@ -50,15 +52,23 @@ def test_figures_are_those_of_the_samples_that_are_kept(
     """The executor's beside the runtime's, in the same time."""
     start_quickly(monkeypatch, tmp_path)
     monkeypatch.setattr(overhead, "server", lambda bundle: nullcontext(f"http://{bundle.name}"))
-    monkeypatch.setattr(overhead, "http_ms", lambda url, seconds: np.array([1.0, 2.0, 4.0]))
+    monkeypatch.setattr(overhead, "bare_server", lambda bundle: nullcontext("http://bare"))
+    asked: list[Any] = []
+
+    def http_ms(urls: dict[str, str], seconds: float) -> dict[str, Any]:
+        asked.append(urls)
+        return {"http": np.array([1.0, 2.0, 4.0]), "bare_http": np.array([0.5, 0.5, 1.0])}
+
+    monkeypatch.setattr(overhead, "http_ms", http_ms)
     result = overhead.overhead(two_widths, 0.2)
     samples, figures = result["samples_ms"], result["figures"]
-    assert set(samples) == {"in_process", "infer", "executor", "http"}
+    assert set(samples) == {"in_process", "infer", "executor", "http", "bare_http"}
     assert len(samples["executor"]) == len(samples["in_process"]) >= 1
     assert set(figures) == {f"{way}_p{share}_ms" for way in samples for share in (50, 99)}
     for way, taken in samples.items():
         assert figures[f"{way}_p50_ms"] == pytest.approx(statistics.median(taken), abs=1e-4)
         assert figures[f"{way}_p50_ms"] <= figures[f"{way}_p99_ms"] <= max(taken) + 1e-4
+    assert asked == [{"http": f"http://{two_widths.name}", "bare_http": "http://bare"}]
     assert figures["http_p50_ms"] == 2.0 and result["holds"]["http_p50_ms"] is False
     assert f"executor_p50_ms: {figures['executor_p50_ms']:.3f}\n" in capsys.readouterr().out, "no limit is set for it"
 
@@ -78,11 +88,29 @@ def test_the_widest_file_is_what_runs_beside_it(two_widths: Path, tmp_path: Path
         assert run(image) > 0 and ran == [runtime.widths[-1].label]
 
 
-def test_a_server_is_asked_one_by_one() -> None:
+def test_servers_are_asked_one_by_one_in_turn() -> None:
     pytest.importorskip("tritonclient.http.aio")
-    with protocol_server(lambda number, header, content: (200, {"queued_ms": 1e6, "computed_ms": 2e6})) as url:
-        taken = http_ms(url, 0.1)
-    assert len(taken) >= 1 and (taken < -2.9e6).all(), "what the server says it took is taken off"
+    order: list[str] = []
+
+    def takes(name: str, queued_ms: float) -> Any:
+        return lambda number, header, content: (order.append(name), (200, {"queued_ms": queued_ms, "computed_ms": 2e6}))[1]
+
+    with protocol_server(takes("a", 1e6)) as one, protocol_server(takes("b", 2e6)) as other:
+        taken = http_ms({"a": one, "b": other}, 0.1)
+    assert len(taken["a"]) == len(taken["b"]) >= 1
+    assert (taken["a"] < -2.9e6).all() and (taken["b"] < -3.9e6).all(), "what the server says it took is taken off"
+    assert order[::2] == ["a"] * (len(order) // 2) and order[1::2] == ["b"] * (len(order) // 2)
+
+
+def test_a_server_that_does_nothing_answers_as_a_model_does(two_widths: Path) -> None:
+    pytest.importorskip("tritonclient.http.aio")
+    with bare_server(two_widths) as url:
+        model = model_of(url)
+        taken = http_ms({"bare": url}, 0.05)
+    manifest = read_manifest(two_widths)
+    assert (model.name, model.shape) == (manifest.source.network, tuple(manifest.input.input_shape))
+    assert model.classes == manifest.results[0].own_shape[0]
+    assert len(taken["bare"]) >= 1 and (taken["bare"] > 0).all()
 
 
 def serving(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -110,6 +138,9 @@ def test_the_address_is_what_the_server_prints(two_widths: Path, tmp_path: Path,
 
 def test_a_server_that_does_not_begin_says_why(two_widths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serving(tmp_path, monkeypatch, "print('no such option')\nsys.exit(2)")
-    with pytest.raises(CommandError, match="did not begin:\nno such option") as raised, server(two_widths):
+    with (
+        pytest.raises(CommandError, match="slimexport did not begin to listen:\nno such") as raised,
+        server(two_widths),
+    ):
         pass
     assert raised.value.exit_code == 2
