@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Message: TypeAlias = MutableMapping[str, Any]
-Application: TypeAlias = Callable[
-    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def application(name: str, shape: Sequence[int], classes: int) -> Application:

@@ -93,7 +93,11 @@ def test_servers_are_asked_one_by_one_in_turn() -> None:
     order: list[str] = []
 
     def takes(name: str, queued_ms: float) -> Any:
-        return lambda number, header, content: (order.append(name), (200, {"queued_ms": queued_ms, "computed_ms": 2e6}))[1]
+        def respond(number: int, header: Any, content: bytes) -> tuple[int, dict[str, float]]:
+            order.append(name)
+            return 200, {"queued_ms": queued_ms, "computed_ms": 2e6}
+
+        return respond
 
     with protocol_server(takes("a", 1e6)) as one, protocol_server(takes("b", 2e6)) as other:
         taken = http_ms({"a": one, "b": other}, 0.1)
