@@ -21,10 +21,11 @@ from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
 from slimexport.target.inside.drawn import off_by
 from slimexport.target.inside.pieces import FLOAT, Piece, Pieces, Place
-from slimexport.target.inside.recorded import KINDS, MOST_SIZES, MOST_VALUES, Inside, Listing, Value, most_numbers
+from slimexport.target.inside.recorded import KINDS, LARGEST, MOST_SIZES, MOST_VALUES, Inside, Listing, Value, inside_in
 from slimexport.target.manifest import Artifact
 from slimexport.target.precision import EXACT, row_of
 from slimexport.target.proof.inside import LEEWAY, LIMITS, Feed, Source, outputs_of, sketches
+from slimexport.target.reference import MOST_INSIDE
 from slimexport.target.verification import Verification
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,17 @@ def with_inside(path: Path, plan: str, artifact: Artifact, images: Array) -> tup
     """The verification of a file that was proven, which tells how many values inside it are recorded, and the entries of
     `reference.npz` that tell them."""
     inside = record_inside(path, artifact.precision, images)
-    if inside is None or inside.listing.numbers > most_numbers(artifact.activations, inside.listing.images):
+    if inside is None:
         return artifact.verification, {}
-    return replace(artifact.verification, inside=len(inside.sketches)), dict(inside.arrays(plan, artifact.precision))
+    arrays = dict(inside.arrays(plan, artifact.precision))
+    try:
+        if (largest := max(array.size for array in arrays.values())) > MOST_INSIDE:
+            raise ValueError(f"it takes {largest:,} numbers, expected at most {MOST_INSIDE:,}")
+        inside_in(arrays, plan, artifact.precision, len(images), artifact.activations)
+    except ValueError as error:  # a bundle that nobody reads is worse than one that tells less
+        log.info("%s: its layers are not recorded one by one (%s)", path.name, error)
+        return artifact.verification, {}
+    return replace(artifact.verification, inside=len(inside.sketches)), arrays
 
 
 def record_inside(path: Path, precision: str, images: Array) -> Inside | None:
@@ -92,7 +101,7 @@ def _listing(model: onnx.ModelProto, source: Source, images: Array) -> Listing |
             middle, spread = _size(given)
             if name in ends:
                 values.append(Value(name=name, shape=given.shape))
-            elif spread > 0:
+            elif 0 < spread <= LARGEST and abs(middle) <= LARGEST:
                 values.append(Value(name=name, shape=given.shape, kind=kinds[name], middle=middle, spread=spread))
     values = [value for value in values if value.place.size and len(value.shape) <= MOST_SIZES]
     return Listing(seed=0, images=len(images), values=tuple(values)) if 1 <= len(values) <= MOST_VALUES else None

@@ -19,19 +19,25 @@ BUCKETS = 64
 MEANS, WEIGHTED = 0, 1  # of a sketch
 MOST_SHARP = 64  # so many times as noise a mean's square counts: what rounds all numbers alike is no noise
 LEAST_SCALE = 1e-2  # of a bucket, next to all of them: what is cut off at 0 is off by roundings of what is not
+FEW = 8  # numbers of a bucket, of which some are near 0 by chance: then all of them are what it is next to
+BLOCK = 1 << 20  # numbers that are drawn at once
 
 
 def drawn(seed: int, name: str, shape: tuple[int, ...]) -> Array:
     """Float32 numbers around 0, whose mean square is 1, at most sqrt(6) large, most small; of a `name`'s own."""
-    raw = np.random.PCG64([seed, zlib.crc32(name.encode())]).random_raw(math.prod(shape))
-    raw = np.asarray(raw, np.uint64).reshape(shape)
-    halves = (raw >> np.uint64(32)) + (raw & np.uint64(0xFFFFFFFF))
-    return ((halves / np.float64(2**32) - 1) * math.sqrt(6)).astype(np.float32)
+    bits, values = np.random.PCG64([seed, zlib.crc32(name.encode())]), np.empty(math.prod(shape), np.float32)
+    for start in range(0, len(values), BLOCK):
+        part = values[start : start + BLOCK]
+        raw = np.asarray(bits.random_raw(len(part)), np.uint64)
+        halves = (raw >> np.uint64(32)) + (raw & np.uint64(0xFFFFFFFF))
+        part[:] = (halves / np.float64(2**32) - 1) * math.sqrt(6)
+    return values.reshape(shape)
 
 
 def sketch(seed: int, name: str, values: Array) -> tuple[Array, Array]:
     """Of values [N, C, ...], or of a row of them: their sums, means and weighted [2, BUCKETS], and how large the numbers of a
-    bucket are, as a root mean square [BUCKETS]. What has fewer channels has zeros. NaN where a number is not finite."""
+    bucket are, as a root mean square [BUCKETS], of one with few numbers no less than those of all. What has fewer channels has
+    zeros. NaN where a number is not finite."""
     rows = values.reshape(1, -1, 1) if values.ndim < 2 else values.reshape(*values.shape[:2], -1)
     images, channels, places = rows.shape
     of_image, of_place = _unit(seed, f"{name}/images", images), _unit(seed, f"{name}/places", places)
@@ -50,7 +56,12 @@ def sketch(seed: int, name: str, values: Array) -> tuple[Array, Array]:
     sizes = np.sqrt(_bucketed(np.square(of_channel)))
     sizes[sizes == 0] = 1
     sketched = np.stack([_bucketed(of_channel * means), _bucketed(of_channel * weighted)]) / sizes
-    return sketched, np.sqrt(_bucketed(np.square(of_channel) * squares / count)) / sizes
+    scales = np.sqrt(_bucketed(np.square(of_channel) * squares / count)) / sizes
+    used = min(channels, BUCKETS)
+    share = max(LEAST_SCALE, min(1.0, FEW / (count * math.ceil(channels / BUCKETS)))) if channels else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        scales[:used] = np.maximum(scales[:used], share * np.sqrt(np.square(scales[:used]).mean())) if used else 0.0
+    return sketched, scales
 
 
 def off_by(given: Array, expected: Array, scales: Array) -> Array:

@@ -23,6 +23,8 @@ from slimtrain.base.untrusted.json_text import JsonError, parse_json
 
 MOST_VALUES = MOST_INSIDE // (2 * BUCKETS)
 MOST_SIZES = 8  # of a shape
+MOST_NUMBERS = 1 << 26  # of one value
+LARGEST = 1e30  # of a value's middle and spread
 COPIES, SPARE = 4, 1 << 20  # numbers of all values: as many as layers give of all images, and some more
 KINDS = {FLOAT: "float32", 10: "float16", 16: "bfloat16"}
 PARTS = SKETCHES, SCALES, MOVED = "sketches", "scales", "moved"
@@ -36,7 +38,7 @@ class Value(Record):
     name: Annotated[str, Within(1, 1000)]
     shape: tuple[Positive, ...]
     kind: Annotated[int, Within(1, 16)] = FLOAT
-    middle: Annotated[float, Within(-1e30, 1e30)] = 0.0
+    middle: Annotated[float, Within(-LARGEST, LARGEST)] = 0.0
     spread: Magnitude | None = None
     compared: bool = True
 
@@ -47,7 +49,10 @@ class Value(Record):
     def numbers(self, seed: int) -> Array:
         """What is given for it, float32."""
         assert self.spread is not None
-        return (drawn(seed, self.name, self.shape) * np.float32(self.spread) + np.float32(self.middle)).astype(np.float32)
+        values = drawn(seed, self.name, self.shape)
+        values *= np.float32(self.spread)
+        values += np.float32(self.middle)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,8 @@ def _check(listing: Listing, images: int, activations: int | None) -> None:
         )
     if many := next((value for value in listing.values if len(value.shape) > MOST_SIZES), None):
         raise EntryError(f"a value of {len(many.shape):,} dimensions, expected at most {MOST_SIZES}")
+    if large := next((value for value in listing.values if value.place.size > MOST_NUMBERS), None):
+        raise EntryError(f"a value of {large.place.size:,} numbers, expected at most {MOST_NUMBERS:,}")
     if other := next((value.kind for value in listing.values if value.kind not in KINDS), None):
         raise EntryError(f"a value of type {other}, expected {', '.join(map(str, KINDS))}")
     if len({value.name for value in listing.values}) < len(listing.values):

@@ -28,11 +28,11 @@ from slimexport.target.verification import FAILED, Verification
 
 log = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 1 << 24  # numbers that a piece is to give
+MOST_AT_ONCE, MOST_TAKEN = 1 << 24, 1 << 27  # numbers that a piece is to give, and may take
 LEEWAY = 4.0  # times what roundings that were tried out moved
 # What sums of a layer may be off by, next to how large its numbers are, by what is multiplied: at least, and at most. In int8
 # at least what one number does that is rounded the other way, of the eight that a channel of small images has.
-LIMITS = {"float32": (1e-3, 2e-2), "float16": (1e-2, 0.1), "bfloat16": (3e-2, 0.3), "int8": (6e-2, 0.3)}
+LIMITS = {"float32": (1e-3, 2e-2), "float16": (1e-2, 0.1), "bfloat16": (6e-2, 0.3), "int8": (6e-2, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def sketches(source: Source, listing: Listing, feeds: Sequence[Feed]) -> list[tu
     at = 0
     for group in _groups(compared):
         piece = pieces.between(places, [value.name for value in group])
+        if (taken := sum(place.size for place in piece.takes)) > MOST_TAKEN:
+            raise BundleError(f"a piece takes {taken:,} numbers, expected at most {MOST_TAKEN:,}")
         runner = source.opened(piece.content)
         numbers = {place.name: given[place.name].numbers(listing.seed) for place in piece.takes if place.name in given}
         try:

@@ -18,6 +18,7 @@ from slimexport.onnx_files.layer_proof.inside import images_of, record_inside, w
 from slimexport.onnx_files.runner import source_in
 from slimexport.onnx_files.typed import TYPES, declare
 from slimexport.target.arrays import Array
+from slimexport.target.inside import recorded
 from slimexport.target.precision import row_of
 from slimexport.target.proof.inside import held_to_inside
 from slimexport.target.verification import PASSED, Verification
@@ -195,8 +196,27 @@ def test_a_verification_tells_how_many_values_there_are(tmp_path: Path, monkeypa
     assert check.inside == 3 and set(arrays) == {
         f"inside_x0_5.fp32.{part}" for part in ("values", "sketches", "scales", "moved")
     }
-    monkeypatch.setattr(module, "most_numbers", lambda activations, images: images * activations // 100)
+    monkeypatch.setattr(recorded, "most_numbers", lambda activations, images: images * activations // 100)
     assert with_inside(path, "x0_5", entry, IMAGES) == (entry.verification, {})
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "MOST_INSIDE", 100)
+    assert with_inside(path, "x0_5", entry, IMAGES) == (entry.verification, {}), "as of thousands of layers with long names"
+
+
+def test_numbers_that_no_list_holds_are_not_given(tmp_path: Path) -> None:
+    """A bundle that tells of such a value could not be read."""
+    weights = DRAW.normal(size=(4, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["input", "large"], ["huge"]),
+        helper.make_node("Conv", ["huge", "small"], ["output"]),
+    ]
+    back = (1e-32 * DRAW.normal(size=(4, 4, 1, 1))).astype(np.float32)
+    tensors = {"large": weights * np.float32(1e32), "small": back}
+    path = _file(tmp_path / "file.onnx", nodes, tensors, {"output": ["N", 4, 6, 6]})
+    check, arrays = with_inside(path, "x0_5", artifact(precision="fp32", activations=300), IMAGES)
+    assert check.inside is None or recorded.inside_in(arrays, "x0_5", "fp32", len(IMAGES), 300) is not None
+    inside = record_inside(path, "fp32", IMAGES)
+    assert inside is None or "huge" not in {value.name for value in inside.listing.given}
 
 
 def test_numbers_that_fewer_bits_hardly_hold_are_not_compared(tmp_path: Path) -> None:

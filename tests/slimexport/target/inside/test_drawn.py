@@ -96,3 +96,21 @@ def test_channels_that_are_small_next_to_others_are_not_measured_by_themselves()
     values[:, 69] = 0  # of the same bucket
     assert off_by(sketch(0, "x", values)[0], sums, scales).max() > 0.1
     assert off_by(other, sums, scales).max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 1, 1), (2, 128), (1, 70, 2, 2)])
+def test_a_bucket_of_few_numbers_that_are_near_zero_is_no_measure(shape: tuple[int, ...]) -> None:
+    """As of a token, or of maps of one place: of 64 some are near 0 by chance, and a rounding of the others is no defect."""
+    draw = np.random.default_rng(3)
+    values = draw.normal(size=shape)
+    values[:, 5] = 1e-5
+    off = values + 2.0**-11 * draw.choice([-1.0, 1.0], size=shape)
+    sums, scales = sketch(0, "layer", values.astype(np.float32))
+    others, _ = sketch(0, "layer", off.astype(np.float32))
+    assert off_by(others, sums, scales).max() < 5e-3
+
+
+def test_what_is_drawn_in_blocks_is_what_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = drawn(3, "x", (7, 11))
+    monkeypatch.setattr("slimexport.target.inside.drawn.BLOCK", 10)
+    np.testing.assert_array_equal(drawn(3, "x", (7, 11)), whole)
