@@ -236,8 +236,10 @@ class Staging:
     def __enter__(self) -> Staging:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.__exit__(kind, error, trace)
 
 
 class Stream(Resource):

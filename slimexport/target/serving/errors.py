@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from slimexport.target.arrays import Array
 from slimexport.target.errors import BundleError
+from slimexport.target.serving.policy import Policy
 from slimexport.target.serving.requests import Direct, Pending, Request
+from slimexport.target.serving.scheduling import policy_of
 from slimtrain.base.errors import ResourceError, UserError
 from slimtrain.base.untrusted.quoting import quoted
 
@@ -104,3 +107,19 @@ def checked_ms(ms: float, what: str) -> float:
     if not 0 < number <= MOST_MS:
         raise RequestError(f"{what} {quoted(ms)}: expected milliseconds above 0, up to an hour.")
     return float(number)
+
+
+def check_thread(what: str, is_here: bool) -> None:
+    """UserError where what waits for a run is called by who would have to end it."""
+    if is_here:
+        by = "by a future's callback or a signal's handler"
+        raise UserError(f"{what} was called on the thread that computes, {by}. Call it from another one.")
+
+
+def checked_policy(policy: str | Policy, widths: Sequence[str]) -> str | Policy:
+    """UserError for a name that is none, or of a width that is not open."""
+    try:
+        policy_of(policy, widths)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return policy

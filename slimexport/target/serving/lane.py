@@ -31,7 +31,8 @@ class Lane:
 
     def __init__(self, next_job: Callable[[Lane], Job | None], compute: Callable[[Lane, Job], object]) -> None:
         self.job: Job | None = None
-        self.given_up = False
+        self.asks: int | None = None  # the thread that is at the job in place of this one
+        self.given_up = self.leaving = False  # the second: the interpreter ends, and no other thread may begin a job
         self._next_job, self._compute = next_job, compute
         self._waits = False
         self._process = os.getpid()
@@ -106,6 +107,6 @@ class Lane:
         not. The lane goes on, for one who closes the runtime later in the same end. A forked process has no such thread."""
         if self.given_up or self._process != os.getpid():
             return
-        end = time.monotonic() + EXIT_S
-        while not (self._waits or self._ended.wait(LOOK_S)) and time.monotonic() < end:
+        self.leaving, end = True, time.monotonic() + EXIT_S
+        while not ((self._waits and self.job is None) or self._ended.wait(LOOK_S)) and time.monotonic() < end:
             pass

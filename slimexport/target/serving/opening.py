@@ -73,27 +73,38 @@ class OpenFiles:
         self.serve = list(files)
         self.out: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row
+        self._too_often: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self.serve)
 
-    def ran(self, file: OpenFile, width: int) -> bool:
-        """Whether a file that ran is still the one of number `width`: others may have gone out since."""
-        self._failures[file.label] = 0
+    def is_at(self, file: OpenFile, width: int) -> bool:
+        """Whether a file is still the one of number `width`: others may have gone out since."""
         return width < len(self.serve) and self.serve[width] is file
 
-    def failed(self, file: OpenFile, failure: BaseException | None) -> str:
-        """Why it is to go out, or nothing. Ctrl-C is no failure."""
-        if failure is None or isinstance(failure, KeyboardInterrupt):
-            return ""
-        self._failures[file.label] += 1
-        too_often = self._failures[file.label] >= FAILURES and len(self.serve) > 1
-        return f"{FAILURES} runs in a row failed ({reason(failure)})" if too_often else ""
+    def ended(self, file: OpenFile, failure: BaseException | None) -> None:
+        """A run of it did. What a signal's handler raises, as Ctrl-C does, is no failure."""
+        if failure is None:
+            self._failures[file.label] = 0
+            self._too_often.pop(file.label, None)
+        elif isinstance(failure, Exception):
+            self._failures[file.label] += 1
+            if self._failures[file.label] >= FAILURES:
+                self._too_often[file.label] = f"{FAILURES} runs in a row failed ({reason(failure)})"
 
-    def take_out(self, width: int, why: str) -> None:
+    def to_go(self) -> tuple[int, str] | None:
+        """A width that failed too often, and why, while others are left. A thread of the runtime's takes it out: Ctrl-C in the
+        midst of that would leave files and latencies of different widths."""
+        if not self._too_often:
+            return None  # as mostly
+        failing = ((number, self._too_often.get(file.label)) for number, file in enumerate(self.serve))
+        return next(((number, why) for number, why in failing if why), None) if len(self.serve) > 1 else None
+
+    def take_out(self, width: int, why: str) -> OpenFile:
         file = self.serve.pop(width)
         self.out[file.label] = why
         log.error("width %s is taken out: %s", file.label, why)
+        return file
 
     def states(self, widths: Sequence[WidthInfo], answered: Mapping[str, int]) -> list[WidthState]:
         return [WidthState(info.label, info.accuracy, answered[info.label], self.out.get(info.label, "")) for info in widths]

@@ -81,10 +81,14 @@ class Direct:
 
     def result(self) -> Answer:
         """Its answer, or its error. It has ended."""
-        if self._answer is None:
-            assert self._error is not None, "it has not ended"
-            raise self._error
-        return self._answer
+        if self._answer is not None:
+            return self._answer
+        error, self._error = self._error, None
+        assert error is not None, "it has not ended"
+        try:
+            raise error
+        finally:
+            del error  # its trace holds this frame, and so the images, until somebody collects
 
 
 @dataclass(eq=False, slots=True)

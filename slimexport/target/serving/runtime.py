@@ -6,12 +6,12 @@ under one lock; nothing is computed and no answer is handed over while that is h
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,19 +22,17 @@ from slimexport.target.serving import errors
 from slimexport.target.serving.answer import Answer, Event, Snapshot, parts
 from slimexport.target.serving.books import ANSWERED, CLOSED, FAILED, FULL, SUBMITTED, Books, as_events
 from slimexport.target.serving.correcting import Corrected
-from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed, checked_ms, checked_request
+from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed, checked_ms, checked_policy, checked_request
 from slimexport.target.serving.lane import Job, Lane
 from slimexport.target.serving.measuring import PERCENTILE
 from slimexport.target.serving.opening import OpenFile, OpenFiles, info_of
 from slimexport.target.serving.policy import DEFAULT, FIXED, Latencies, Policy
 from slimexport.target.serving.requests import Direct, Pending, Request
-from slimexport.target.serving.scheduling import LATE, REFUSE, Run, Scheduler, policy_of
+from slimexport.target.serving.scheduling import LATE, REFUSE, Run, Scheduler
 from slimexport.target.serving.starting import Start
 from slimexport.target.serving.watching import OnDisk, Watcher
 from slimtrain.base.errors import UserError
 from slimtrain.base.untrusted.quoting import reason
-
-log = logging.getLogger(__name__)
 
 SLO_MS, QUEUE = 50.0, 1000
 HANG_S, HANG_FACTOR = 10.0, 20.0  # and at least so many times what the run should take
@@ -43,7 +41,7 @@ LEARN_OF = 4  # runs on threads that ask: to wake the lane's, which learns of th
 SHUT = "the runtime was closed."
 
 
-class Runtime:
+class Runtime(AbstractContextManager["Runtime"]):
     """A bundle as a service in this process, for a `with` block.
 
     `slo_ms`: the deadline of requests that bring none. `widths`: which to hold open; by default five that spread best over
@@ -89,10 +87,9 @@ class Runtime:
         if hang_s is not None and not (hang_s > 0 and math.isfinite(hang_s)):
             raise UserError(f"hang_s {hang_s!r}: expected seconds above 0.")
         if isinstance(policy, str) and not policy.startswith(f"{FIXED}:"):
-            _known(policy, ())  # before anything is opened
-        self._slo_ms = checked_ms(slo_ms, "slo_ms")
+            checked_policy(policy, ())  # before anything is opened
+        self.bundle, self._slo_ms = Path(bundle), checked_ms(slo_ms, "slo_ms")
         self.queue, self.hang_s = queue, HANG_S if hang_s is None else float(hang_s)
-        self.bundle = Path(bundle)
         self._on_disk = OnDisk(self.bundle)
         self.manifest: Manifest = read_manifest(self.bundle)
         self._shape, self._results = tuple(self.manifest.input.input_shape), self.manifest.results
@@ -107,7 +104,7 @@ class Runtime:
     def _serve(self, files: list[OpenFile], latencies: Latencies, policy: str | Policy, late: str) -> None:
         """Begin, with what was opened."""
         self._began = time.perf_counter()
-        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), _known(policy, latencies.widths), late)
+        self._scheduler = Scheduler(Corrected(latencies, PERCENTILE), checked_policy(policy, latencies.widths), late)
         self.backend = files[0].runner.backend
         self.widths = tuple(map(info_of, files))
         self._files = OpenFiles(files)
@@ -116,11 +113,9 @@ class Runtime:
         self._books = Books(self._began)
         self._computed: list[tuple[Run, OpenFile, float]] = []  # and not learned of yet
         self._lane = Lane(self._next_job, self._compute)
-        self._watcher = Watcher(self._give_up_what_hangs, self._look_at_disk)
+        self._watcher = Watcher(self._give_up_what_hangs, self._on_disk.look)
         self._lane.start()
         self._watcher.start()
-
-    # ------------------------------------------------------------------------------------------------------- requests
 
     def submit(self, image: Array, deadline_ms: float | None = None) -> Future[Answer]:
         """The answer to an image [C, H, W] or several [N, C, H, W], float32, normalized as `manifest.input` says, due in
@@ -139,27 +134,34 @@ class Runtime:
     def infer(self, image: Array, deadline_ms: float | None = None) -> Answer:
         """The same, its answer awaited, and computed on the thread that asks where nothing else waits or runs: no other thread
         has to wake up, which takes as long as all else that a request costs. A run that does not come back holds this thread;
-        others are served. Ctrl-C is raised once the run is over. Raises what `submit` and its future would."""
+        others are served. Ctrl-C is raised once the run is over. Raises what `submit` and its future would, UserError where a
+        future's callback calls it."""
         within_ms = self._slo_ms if deadline_ms is None else deadline_ms
         request = checked_request(image, self._shape, self._scheduler.latencies.largest, within_ms, Direct())
-        lane, job = self._lane, None
+        errors.check_thread("infer", (lane := self._lane).is_here)
+        job = failure = None
         try:
             with self._lock:
                 lane = self._lane
-                alone = lane.job is None and not self._scheduler.waiting.images
+                alone = lane.job is None and not self._scheduler.waiting.images and not lane.leaving
                 if (taken := self._takes(request)) and alone:
                     run = self._scheduler.alone(request, request.submitted_s)
-                    lane.job = job = Job(run, self._files.serve[run.width], request.submitted_s)
+                    job = Job(run, self._files.serve[run.width], request.submitted_s)
+                    lane.job, lane.asks = job, threading.get_ident()
                 elif taken:
                     request.future = future = Pending()
                     self._wait(request, future)
             failure = None if job is None else self._compute(lane, job)
-            if isinstance(failure, KeyboardInterrupt):
-                raise failure
         finally:
             if job is not None:
                 self._hand_back(lane, job)
-        return request.future.result()
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
+        try:
+            return request.future.result()
+        except BaseException:  # Ctrl-C, too: nobody waits for it any more
+            request.future.cancel()
+            raise
 
     def _takes(self, request: Request) -> bool:
         """Whether a request is to wait; one that would be late is refused. Closed, QueueFull. The lock is held."""
@@ -185,11 +187,10 @@ class Runtime:
         with self._lock:
             self._scheduler.waiting.cancel(number)
 
-    # --------------------------------------------------------------------------------------------------------- running
-
     def _next_job(self, lane: Lane) -> Job | None:
         """What a lane does next; it waits for something to do. None where there is nothing any more."""
         while True:
+            self._drop_what_fails(lane)
             with self._lock:
                 if lane.given_up or not self._files:
                     return None
@@ -218,21 +219,34 @@ class Runtime:
             if lane.job is job:
                 lane.job = None
                 self._books.ran(job.run, FAILED, job.file.label, job.since_s, time.perf_counter())
-            waits = self._scheduler.waiting.images or self._closing or job.run.trial or not self._files
-            if waits or len(self._computed) >= LEARN_OF:
+            if lane.asks == threading.get_ident():
+                lane.asks = None
+            if self._waits() or job.run.trial or len(self._computed) >= LEARN_OF:
                 lane.wake()
+
+    def _waits(self) -> bool:
+        """Whether there is something for the lane's own thread to do. The lock is held."""
+        return bool(self._scheduler.waiting.images or self._closing or not self._files or self._files.to_go())
+
+    def _drop_what_fails(self, lane: Lane) -> None:
+        """Serve without widths whose runs fail, once none runs."""
+        with self._lock:
+            going = None if lane.job is not None else self._files.to_go()
+            file = None if going is None else self._take_out(*going)
+        if file is not None:
+            file.runner.close()
 
     def _learn(self) -> None:
         """Count what ran, and let the latencies follow, once the answers are out. The lock is held."""
         for run, file, computed in self._computed:
-            if self._files.ran(file, run.width):
+            if self._files.is_at(file, run.width):
                 self._scheduler.ran(run, computed)
         self._computed.clear()
         self._books.settle()
 
     def _compute(self, lane: Lane, job: Job) -> BaseException | None:
         """One run, and its answers, on the lane's thread or another. What goes wrong in it is its own requests' error."""
-        run, file, out = job.run, job.file, ""
+        run, file = job.run, job.file
         failure: BaseException | None = None
         began = time.perf_counter()
         try:
@@ -240,23 +254,26 @@ class Runtime:
             ended = time.perf_counter()
             outputs = parts(given, self._results, [(request.size, request.single) for request in run.requests])
         except BaseException as error:  # whatever a backend raises: the next run is another one's
-            ended, failure = time.perf_counter(), error
+            ended, failure = time.perf_counter(), error.with_traceback(None)  # which holds this frame, and so the images
         if (tell := run.requests[0].future.on_ran) is not None:  # whoever waits for the others mostly waits in the same place
             tell()
         with self._lock:
-            lane.job, given_up = None, lane.given_up  # then its requests were told, and its width is out
-            if not given_up:
+            if not (given_up := lane.given_up):  # then its requests are told, and its width is out
                 self._books.ran(run, FAILED if failure else ANSWERED, file.label, began, ended)
-                if out := self._files.failed(file, failure):
-                    self._take_out(run.width, out)
-                elif failure is None:
+                self._files.ended(file, failure)
+                if failure is None:
                     self._computed.append((run, file, computed := 1e3 * (ended - began)))
-        if given_up or out:
+                else:
+                    self._books.settle()  # or it holds the images
+            lane.job = None
+        if given_up:
             file.runner.close()
-        if failure is not None:
-            for request in run.requests:  # an error of its own each: whoever raises it writes into it
-                request.future.fail(RunFailed(f"width {file.label}: the run failed ({reason(failure)})."))
+            why = f"{self._files.out[file.label]}. It is out."
+        elif failure is not None:
+            why = f"the run failed ({reason(failure)})."
         if given_up or failure is not None:
+            for request in run.requests:  # an error of its own each: whoever raises it writes into it
+                request.future.fail(RunFailed(f"width {file.label}: {why}"))
             return failure
         for request, output in zip(run.requests, outputs, strict=True):
             queued, late = 1e3 * (began - request.submitted_s), ended > request.due_s
@@ -273,6 +290,8 @@ class Runtime:
         with self._lock:
             lane, job = self._lane, self._lane.job
             if job is None:
+                if self._waits():  # a thread that asked was interrupted before it said so
+                    lane.wake()
                 return
             run, label = job.run, job.file.label
             limit = max(self.hang_s, HANG_FACTOR * self._scheduler.latencies.of(run.width, run.images) / 1e3)
@@ -289,11 +308,12 @@ class Runtime:
         if not self._files:
             self._refuse_all(self._files.none_left())
 
-    def _take_out(self, width: int, why: str) -> None:
-        """Serve without a width. The lock is held."""
-        self._files.take_out(width, why)
+    def _take_out(self, width: int, why: str) -> OpenFile:
+        """Serve without a width. The lock is held, by a thread of the runtime's."""
+        file = self._files.take_out(width, why)
         if self._files:
             self._scheduler.take_out(width)
+        return file
 
     def _refuse_all(self, why: str) -> None:
         """What waits will not be served."""
@@ -303,11 +323,6 @@ class Runtime:
                 self._books.count(CLOSED)
         for request in rest:
             request.future.fail(Closed(why))
-
-    def _look_at_disk(self) -> None:
-        before = self._on_disk.stale
-        if self._on_disk.look() and not before:
-            log.warning("%s: was changed. What was opened is served; start again to serve what is there now", self.bundle)
 
     # ------------------------------------------------------------------------------------------------------ what it says
 
@@ -344,7 +359,7 @@ class Runtime:
     @policy.setter
     def policy(self, policy: str | Policy) -> None:
         with self._lock:
-            self._scheduler.policy = _known(policy, self._scheduler.latencies.widths)
+            self._scheduler.policy = checked_policy(policy, self._scheduler.latencies.widths)
 
     def stats(self) -> Snapshot:
         """Counts since it began, and what is now."""
@@ -364,8 +379,7 @@ class Runtime:
         """Take nothing more; serve what waits, or without `drain` refuse it; free what is held. Every future is done then.
         Ctrl-C while it serves what waits ends that: what runs is waited for, or left behind where that takes longer than
         STOPPING_S. UserError where a future's callback calls it: that is the thread that would have to end."""
-        if self._lane.is_here:
-            raise UserError("close was called on the thread that computes, by a future's callback. Call it from another one.")
+        errors.check_thread("close", self._lane.is_here or self._lane.asks == threading.get_ident())
         with self._lock:
             self._closing = True
             self._lane.wake()
@@ -382,17 +396,5 @@ class Runtime:
         self._refuse_all(SHUT)  # of a lane that ended before its time
         self._files.close()
 
-    def __enter__(self) -> Runtime:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _known(policy: str | Policy, widths: Sequence[str]) -> str | Policy:
-    """UserError for a name that is none, or of a width that is not open."""
-    try:
-        policy_of(policy, widths)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return policy

@@ -22,7 +22,7 @@ DISK_EVERY = 4  # looks: what is on disk is looked at once a second
 class Watcher:
     """Calls `look` four times a second, and `look_at_disk` once, until it is ended. Neither ends it by an error."""
 
-    def __init__(self, look: Callable[[], None], look_at_disk: Callable[[], None], every_s: float = EVERY_S) -> None:
+    def __init__(self, look: Callable[[], object], look_at_disk: Callable[[], object], every_s: float = EVERY_S) -> None:
         self._look, self._look_at_disk, self._every_s = look, look_at_disk, every_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="slimexport watches", daemon=True)
@@ -60,8 +60,12 @@ class OnDisk:
     def look(self) -> bool:
         """Whether it is another one now, or gone."""
         if (identity := self._identify()) != self._identity:
-            self._identity = identity
+            before, self._identity = self.stale, identity
             self.stale = self._read() != self._digest
+            if self.stale and not before:
+                log.warning(
+                    "%s: was changed. What was opened is served; start again to serve what is there now", self.path.parent
+                )
         return self.stale
 
     def _identify(self) -> tuple[int, ...] | None:

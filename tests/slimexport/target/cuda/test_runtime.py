@@ -196,6 +196,17 @@ def test_what_is_staged_is_page_locked_where_the_system_allows_it() -> None:
     assert "cudaFreeHost" not in library.calls and library.leaks == []
 
 
+def test_a_failure_within_staging_is_told_before_one_of_its_release() -> None:
+    library = FakeCudart()
+
+    def fail() -> None:
+        library.failing["cudaFreeHost"] = ILLEGAL
+        raise ValueError("the first")
+
+    with pytest.raises(ValueError, match="the first"), Cuda(library).staging((2,)):
+        fail()
+
+
 # ----------------------------------------------------------------------------------------------------------- graphs
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,8 +16,11 @@ import pytest
 
 from slimexport.target.serving import runtime as serving
 from slimexport.target.serving.errors import Closed, Late, QueueFull, RequestError, RunFailed
+from slimexport.target.serving.lane import Lane
+from slimexport.target.serving.requests import Pending
 from slimexport.target.serving.runtime import Runtime
 from slimexport.target.serving.scheduling import Run
+from slimtrain.base.errors import UserError
 from tests.support.serving_helpers import (
     FOREVER_MS,
     PATIENCE_S,
@@ -156,7 +161,7 @@ def test_a_run_that_fails_is_told_and_three_take_the_width_out(bundle: Path, ben
         for _ in range(3):
             with pytest.raises(RunFailed, match=r"width 1: the run failed \(no room\)"):
                 runtime.infer(images(1)[0])
-        assert bench.of("1").closed == 1
+        wait_until(lambda: bench.of("1").closed == 1)
         assert runtime.infer(images(1)[0]).name == "0.5"
         stats = runtime.stats()
     assert (stats.failed, stats.answered) == (3, 1) and "3 runs in a row failed" in stats.widths[2].out
@@ -268,3 +273,132 @@ def test_many_threads_that_ask_and_submit_get_their_own_answers(bundle: Path, be
     for image, answer in zip(batch, answers, strict=True):
         file = f"net_x{answer.name.replace('.', '_')}.onnx"
         np.testing.assert_allclose(answer.output, logits(image[None], file)[0], rtol=1e-5)
+
+
+def test_only_failures_in_a_row_take_a_width_out(bundle: Path, bench: Bench) -> None:
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+        toy, give = bench.of("1"), bench.of("1").give
+        for number in range(9):
+            toy.give = give if number % 2 else lambda batch: 1 / 0
+            if number % 2:
+                assert runtime.infer(images(1)[0]).name == "1"
+            else:
+                with pytest.raises(RunFailed):
+                    runtime.infer(images(1)[0])
+        assert not any(state.out for state in runtime.stats().widths)
+
+
+def test_what_failed_or_was_refused_holds_no_images(bundle: Path, bench: Bench) -> None:
+    held_ones: list[weakref.ref[Any]] = []
+    gc.disable()
+    try:
+        with Runtime(bundle, widths=[1.0], slo_ms=FOREVER_MS) as runtime:
+            bench.of("1").before = lambda batch: 1 / 0
+            for number in range(20):
+                image = images(1, seed=number)[0]
+                held_ones.append(weakref.ref(image))
+                with pytest.raises((RunFailed, Late)):
+                    runtime.infer(image, FOREVER_MS if number % 2 else 1e-6)
+            del image
+            wait_until(lambda: sum(reference() is not None for reference in held_ones) <= 1)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("raised", [SystemExit(7), KeyboardInterrupt()])
+def test_what_a_signal_raises_is_no_failure_of_a_run(bundle: Path, bench: Bench, raised: BaseException) -> None:
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+
+        def leave(batch: Any) -> None:
+            raise raised
+
+        bench.of("1").before = leave
+        for _ in range(4):
+            with pytest.raises(type(raised)):
+                runtime.infer(images(1)[0])
+        assert not any(state.out for state in runtime.stats().widths)
+
+
+def test_what_waits_is_served_though_who_ran_was_interrupted_before_it_said_so(
+    bundle: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+        bench.of("1").before = gate
+        monkeypatch.setattr(runtime, "_hand_back", lambda lane, job: None)
+        thread, came = apart(partial(runtime.infer, images(1)[0]))
+        gate.wait_for_a_run()
+        behind = runtime.submit(images(1)[0])
+        wait_until(lambda: runtime._lane._waits)
+        gate.open()
+        thread.join(**WAIT)
+        assert came[0].name == "1" and behind.result(**WAIT).name == "1"
+
+
+def test_a_callback_cannot_wait_for_what_it_holds_up(bundle: Path, bench: Bench) -> None:
+    came: list[BaseException] = []
+    gate = Gate()
+    with Runtime(bundle, slo_ms=FOREVER_MS) as runtime:
+
+        def call_back(_: object) -> None:
+            try:
+                runtime.infer(images(1)[0])
+            except UserError as error:
+                came.append(error)
+
+        for runner in bench.runners:
+            runner.before = gate
+        future = runtime.submit(images(1)[0])
+        gate.wait_for_a_run()
+        future.add_done_callback(call_back)
+        gate.open()
+        future.result(**WAIT)
+        wait_until(lambda: bool(came))
+    assert "infer was called on the thread that computes" in str(came[0])
+
+
+def test_close_by_a_signals_handler_within_a_run_is_refused(bundle: Path, bench: Bench) -> None:
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+        bench.of("1").before = lambda batch: runtime.close()
+        with pytest.raises(RunFailed, match="close was called on the thread that computes"):
+            runtime.infer(images(1)[0])
+        bench.of("1").before = lambda batch: None
+        assert runtime.infer(images(1)[0]).name == "1"
+
+
+def test_ctrl_c_while_it_waits_takes_the_request_back(bundle: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+
+        def interrupt(self: Pending, timeout: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+        with held(runtime, bench.of("1")), monkeypatch.context() as patched:
+            patched.setattr(Pending, "result", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                runtime.infer(images(1)[0])
+            assert runtime.stats().waiting == 0 and runtime.stats().cancelled == 1
+
+
+def test_an_interpreter_that_ends_lets_no_other_thread_begin(bundle: Path, bench: Bench) -> None:
+    with Runtime(bundle, slo_ms=FOREVER_MS) as runtime:
+        names = threads_of(bench)
+        runtime._lane._let_exit()
+        runtime.infer(images(1)[0])
+    assert names == ["slimexport computes"]
+
+
+def test_a_run_that_comes_back_as_it_is_given_up_is_told_so(bundle: Path, bench: Bench) -> None:
+    with Runtime(bundle, policy="fixed:1", slo_ms=FOREVER_MS) as runtime:
+
+        def give_up(batch: Any) -> None:
+            with runtime._lock:
+                runtime._lane.give_up()
+                runtime._take_out(2, "a run of 1 did not come back within 0.0 s")
+                other = Lane(runtime._next_job, runtime._compute)
+                other.start()
+                runtime._lane = other
+
+        bench.of("1").before = give_up
+        with pytest.raises(RunFailed, match=r"width 1: a run of 1 did not come back within 0\.0 s\. It is out"):
+            runtime.infer(images(1)[0])
+        assert runtime.infer(images(1)[0]).name == "0.5" and bench.of("1").closed == 1

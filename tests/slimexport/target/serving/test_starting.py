@@ -320,8 +320,10 @@ def test_a_backend_that_had_no_time_for_all_sizes_begins_with_the_same_again(
             assert runtime.latencies.batches == (1, 8)
             assert runtime.submit(images(5)).result(PATIENCE_S).output.shape[0] == 5
     assert asked == [True]
+    with Runtime(bundle, slo_ms=60.0, backend=CUDA):
+        assert asked == [True, True], "another deadline leaves room for other sizes"
     with Runtime(bundle, slo_ms=FOREVER_MS):
-        assert asked == [True, False], "on a CPU a size costs nothing before it runs"
+        assert asked == [True, True, False], "on a CPU a size costs nothing before it runs"
 
 
 def test_the_percentile_is_of_all_samples() -> None:
