@@ -109,7 +109,7 @@ def checked_ms(ms: float, what: str) -> float:
     return float(number)
 
 
-def check_thread(what: str, is_here: bool) -> None:
+def check_thread(what: str, is_here: object) -> None:
     """UserError where what waits for a run is called by who would have to end it."""
     if is_here:
         by = "by a future's callback or a signal's handler"

@@ -201,7 +201,7 @@ class Runtime(AbstractContextManager["Runtime"]):
                     for request in late:
                         self._books.late(request, now)
                     if run is not None:
-                        lane.job = job = Job(run, self._files.serve[run.width], now)
+                        lane.job, lane.asks = (job := Job(run, self._files.serve[run.width], now)), None
                 if job is None:
                     self._learn()  # of what ran on threads that ask
                     if self._closing and not late and not taken:
@@ -379,7 +379,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         """Take nothing more; serve what waits, or without `drain` refuse it; free what is held. Every future is done then.
         Ctrl-C while it serves what waits ends that: what runs is waited for, or left behind where that takes longer than
         STOPPING_S. UserError where a future's callback calls it: that is the thread that would have to end."""
-        errors.check_thread("close", self._lane.is_here or self._lane.asks == threading.get_ident())
+        errors.check_thread("close", self._lane.is_here or (self._lane.job and self._lane.asks == threading.get_ident()))
         with self._lock:
             self._closing = True
             self._lane.wake()
