@@ -4,7 +4,7 @@ In process: from before `submit` until `result` is back in the thread that waits
 of `infer`, which computes on the thread that asks. Over HTTP:
 from before the request is made until its answer is read, by Triton's client with tensors as bytes, less the time that the
 request waited and ran in the server, as its answer says it; and in turn with that the same of a server that does nothing
-(`bare.py`).
+(`bare.py`). `http_adds` is how much more that is than in process, the waiting counted in both.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ LIMITS = {
     "in_process_p50_ms": 0.15,
     "in_process_p99_ms": 1.0,
     "http_p50_ms": 1.5,
+    "http_adds_p50_ms": 1.5,
 }
 STOP_S = 30.0
 LISTENS = re.compile(r"http://\S+:\d+")
@@ -58,10 +59,13 @@ def overhead(given: Path | None, seconds: float) -> dict[str, Any]:
         with Runtime(bundle) as runtime, widest_of(runtime) as run:
             samples = in_process_ms(runtime, run, 3 * seconds)
         with server(bundle) as url, bare_server(bundle) as bare_url:
-            samples |= http_ms({"http": url, "bare_http": bare_url}, 2 * seconds)
+            over_http, queued = http_ms({"http": url, "bare_http": bare_url}, 2 * seconds)
+            samples |= over_http
     figures = {
         f"{way}_p{share}_ms": float(np.percentile(taken, share)) for way, taken in samples.items() for share in (50, 99)
     }
+    waited = float(np.percentile(over_http["http"] + queued["http"], 50))
+    figures["http_adds_p50_ms"] = waited - figures["in_process_p50_ms"]
     for name, value in figures.items():
         limit = f", expected at most {LIMITS[name]:g}" if name in LIMITS else ""
         print(f"{name}: {value:.3f}{limit}")
@@ -127,15 +131,15 @@ class _Pace:
         return done <= WARM_UP or time.perf_counter() < self.ends
 
 
-def http_ms(urls: Mapping[str, str], seconds: float) -> dict[str, Array]:
-    """The same of servers' models at `urls`, in turn, by the urls' names."""
+def http_ms(urls: Mapping[str, str], seconds: float) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same of servers' models at `urls`, in turn, by the urls' names; and how long each request waited."""
     return asyncio.run(_http_ms({name: (url, model_of(url)) for name, url in urls.items()}, seconds))
 
 
-async def _http_ms(models: Mapping[str, tuple[str, Model]], seconds: float) -> dict[str, Array]:
+async def _http_ms(models: Mapping[str, tuple[str, Model]], seconds: float) -> tuple[dict[str, Array], dict[str, Array]]:
     clients = {name: open_client(url) for name, (url, _) in models.items()}
     images = {name: images_of(model.shape, 0) for name, (_, model) in models.items()}
-    taken: dict[str, list[float]] = {name: [] for name in models}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     try:
         pace = _Pace(seconds)
         while pace.goes_on(done := min(map(len, taken.values()))):
@@ -145,11 +149,12 @@ async def _http_ms(models: Mapping[str, tuple[str, Model]], seconds: float) -> d
     finally:
         for client in clients.values():
             await client.close()
-    return {name: np.array(ms[WARM_UP:]) for name, ms in taken.items()}
+    both = {name: np.array(ms[WARM_UP:]) for name, ms in taken.items()}
+    return {name: ms[:, 0] for name, ms in both.items()}, {name: ms[:, 1] for name, ms in both.items()}
 
 
-async def _asked_ms(client: Any, model: Model, image: Array) -> float:
-    """One request, beside what the server says that it took."""
+async def _asked_ms(client: Any, model: Model, image: Array) -> tuple[float, float]:
+    """One request, beside what the server says that it waited and ran; and how long it waited."""
     from tritonclient.http import InferInput
 
     began = time.perf_counter()
@@ -159,7 +164,8 @@ async def _asked_ms(client: Any, model: Model, image: Array) -> float:
     np.asarray(result.as_numpy(result.get_response()["outputs"][0]["name"]))
     whole = 1e3 * (time.perf_counter() - began)
     said = result.get_response()["parameters"]
-    return whole - float(said["queued_ms"]) - float(said["computed_ms"])
+    queued = float(said["queued_ms"])
+    return whole - queued - float(said["computed_ms"]), queued
 
 
 @contextmanager

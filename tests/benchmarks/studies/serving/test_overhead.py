@@ -55,16 +55,18 @@ def test_figures_are_those_of_the_samples_that_are_kept(
     monkeypatch.setattr(overhead, "bare_server", lambda bundle: nullcontext("http://bare"))
     asked: list[Any] = []
 
-    def http_ms(urls: dict[str, str], seconds: float) -> dict[str, Any]:
+    def http_ms(urls: dict[str, str], seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
         asked.append(urls)
-        return {"http": np.array([1.0, 2.0, 4.0]), "bare_http": np.array([0.5, 0.5, 1.0])}
+        beside = {"http": np.array([1.0, 2.0, 4.0]), "bare_http": np.array([0.5, 0.5, 1.0])}
+        return beside, {"http": np.array([0.5, 0.25, 0.5]), "bare_http": np.zeros(3)}
 
     monkeypatch.setattr(overhead, "http_ms", http_ms)
     result = overhead.overhead(two_widths, 0.2)
     samples, figures = result["samples_ms"], result["figures"]
     assert set(samples) == {"in_process", "infer", "executor", "http", "bare_http"}
     assert len(samples["executor"]) == len(samples["in_process"]) >= 1
-    assert set(figures) == {f"{way}_p{share}_ms" for way in samples for share in (50, 99)}
+    assert set(figures) - {"http_adds_p50_ms"} == {f"{way}_p{share}_ms" for way in samples for share in (50, 99)}
+    assert figures["http_adds_p50_ms"] == pytest.approx(2.25 - figures["in_process_p50_ms"])
     for way, taken in samples.items():
         assert figures[f"{way}_p50_ms"] == pytest.approx(statistics.median(taken), abs=1e-4)
         assert figures[f"{way}_p50_ms"] <= figures[f"{way}_p99_ms"] <= max(taken) + 1e-4
@@ -100,7 +102,8 @@ def test_servers_are_asked_one_by_one_in_turn() -> None:
         return respond
 
     with protocol_server(takes("a", 1e6)) as one, protocol_server(takes("b", 2e6)) as other:
-        taken = http_ms({"a": one, "b": other}, 0.1)
+        taken, queued = http_ms({"a": one, "b": other}, 0.1)
+    assert set(queued["a"]) == {1e6} and set(queued["b"]) == {2e6}
     assert len(taken["a"]) == len(taken["b"]) >= 1
     assert (taken["a"] < -2.9e6).all() and (taken["b"] < -3.9e6).all(), "what the server says it took is taken off"
     assert order[::2] == ["a"] * (len(order) // 2) and order[1::2] == ["b"] * (len(order) // 2)
@@ -110,7 +113,7 @@ def test_a_server_that_does_nothing_answers_as_a_model_does(two_widths: Path) ->
     pytest.importorskip("tritonclient.http.aio")
     with bare_server(two_widths) as url:
         model = model_of(url)
-        taken = http_ms({"bare": url}, 0.05)
+        taken, _ = http_ms({"bare": url}, 0.05)
     manifest = read_manifest(two_widths)
     assert (model.name, model.shape) == (manifest.source.network, tuple(manifest.input.input_shape))
     assert model.classes == manifest.results[0].own_shape[0]
