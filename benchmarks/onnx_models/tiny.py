@@ -1,7 +1,6 @@
 """The few ONNX models that ceilings are measured with, written without the onnx package, which targets need not have.
 
-ONNX files are protocol buffers: a message is its fields one after the other, each a key (number and kind) and a value, an
-integer or bytes with their length before them. Field numbers are those of `onnx.proto`, models are opset 17, IR version 8.
+ONNX files are protocol buffers. Field numbers are those of `onnx.proto`, models are opset 17, IR version 8.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.cells.cell import Array
+from slimexport.target.inside.protobuf import bytes_field, number_field, text_field
 
 OPSET, IR_VERSION = 17, 8
 FLOAT, UINT8, INT8, INT32, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 10, 16  # TensorProto.DataType
@@ -24,7 +24,6 @@ PRODUCTS = {
 }
 CHAINS = ("float32", "float16")
 CHAIN_SIZE = 8
-_VARINT, _BYTES = 0, 2
 
 
 def product_model(number: str, size: int | None = None) -> bytes:
@@ -62,50 +61,34 @@ def orthogonal() -> Array:
 def _model(nodes: Sequence[bytes], inputs: Sequence[bytes], outputs: Sequence[bytes], tensors: Sequence[bytes] = ()) -> bytes:
     graph = b"".join(
         [
-            *(_bytes(1, node) for node in nodes),
-            _bytes(2, b"ceiling"),
-            *(_bytes(5, tensor) for tensor in tensors),
-            *(_bytes(11, value) for value in inputs),
-            *(_bytes(12, value) for value in outputs),
+            *(bytes_field(1, node) for node in nodes),
+            bytes_field(2, b"ceiling"),
+            *(bytes_field(5, tensor) for tensor in tensors),
+            *(bytes_field(11, value) for value in inputs),
+            *(bytes_field(12, value) for value in outputs),
         ]
     )
-    return _integer(1, IR_VERSION) + _bytes(7, graph) + _bytes(8, _integer(2, OPSET))
+    return number_field(1, IR_VERSION) + bytes_field(7, graph) + bytes_field(8, number_field(2, OPSET))
 
 
 def _node(operator: str, inputs: Sequence[str], output: str) -> bytes:
-    return b"".join([*(_text(1, name) for name in inputs), _text(2, output), _text(3, output), _text(4, operator)])
+    return b"".join(
+        [*(text_field(1, name) for name in inputs), text_field(2, output), text_field(3, output), text_field(4, operator)]
+    )
 
 
 def _value(name: str, element: int, shape: Sequence[int | None]) -> bytes:
     """A graph's input or output; None is the dimension `n`, which is one number throughout."""
-    dimensions = [_text(2, "n") if size is None else _integer(1, size) for size in shape]
-    tensor = _integer(1, element) + _bytes(2, b"".join(_bytes(1, dimension) for dimension in dimensions))
-    return _text(1, name) + _bytes(2, _bytes(1, tensor))
+    dimensions = [text_field(2, "n") if size is None else number_field(1, size) for size in shape]
+    tensor = number_field(1, element) + bytes_field(2, b"".join(bytes_field(1, dimension) for dimension in dimensions))
+    return text_field(1, name) + bytes_field(2, bytes_field(1, tensor))
 
 
 def _tensor(name: str, element: int, values: Array) -> bytes:
-    dims = b"".join(_integer(1, size) for size in values.shape)
-    return dims + _integer(2, element) + _text(8, name) + _bytes(9, values.astype(values.dtype.newbyteorder("<")).tobytes())
-
-
-def _text(number: int, text: str) -> bytes:
-    return _bytes(number, text.encode())
-
-
-def _bytes(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _integer(number: int, value: int) -> bytes:
-    return _varint(number << 3 | _VARINT) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
-    assert value >= 0
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    dims = b"".join(number_field(1, size) for size in values.shape)
+    return (
+        dims
+        + number_field(2, element)
+        + text_field(8, name)
+        + bytes_field(9, values.astype(values.dtype.newbyteorder("<")).tobytes())
+    )

@@ -13,8 +13,9 @@ from slimexport.exporter import export
 from slimexport.target.errors import BundleError
 from slimexport.target.tensorrt.engines import build_engines
 from slimtrain.base.files import file_sha256
+from tests.support.bundle_helpers import edit_manifest
 from tests.support.export_helpers import run_onnx
-from tests.support.trt_helpers import edit_manifest, machine
+from tests.support.trt_helpers import machine
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.bundle_helpers import edit_manifest, edit_reference
 from tests.support.export_helpers import edit_weight, negate_largest, refused, run, tree, write_checkpoint
 from tests.support.outcomes import Outcome
 
@@ -38,20 +39,6 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
 
 def verify(bundle: Path, *more: str) -> Outcome:
     return run("--bundle", bundle, "--verify-only", *more)
-
-
-def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-
-
-def edit_reference(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    with np.load(bundle / "reference.npz") as archive:
-        arrays = dict(archive)
-    change(arrays)
-    np.savez(bundle / "reference.npz", **arrays)
 
 
 def test_an_untouched_bundle_passes_with_a_table_and_is_not_written_to(bundle: Path) -> None:

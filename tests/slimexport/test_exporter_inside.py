@@ -21,6 +21,7 @@ from slimexport.target.inside.recorded import inside_key
 from slimexport.target.verification import Verification
 from slimtrain.base.files import file_sha256
 from slimtrain.data.noise import noise_images
+from tests.support.bundle_helpers import edit_manifest, edit_reference
 from tests.support.export_helpers import edit_weight
 from tests.support.small_checkpoint import SIZE, small_checkpoint
 
@@ -51,20 +52,6 @@ def _elsewhere(manifest: dict[str, Any]) -> None:
     manifest["artifacts"] = [entry for entry in manifest["artifacts"] if entry["precision"] in ("fp32", "fp16")]
     for entry in manifest["artifacts"]:
         entry["verification"].pop("own_runtime", None)
-
-
-def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-
-
-def edit_reference(bundle: Path, change: Callable[[dict[str, Array]], object]) -> None:
-    with np.load(bundle / "reference.npz") as archive:
-        arrays = dict(archive)
-    change(arrays)
-    np.savez(bundle / "reference.npz", **arrays)
 
 
 def forget(bundle: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from slimexport.target.arrays import Array
 from slimexport.target.backends import ONNX, TRT
-from slimexport.target.manifest import MANIFEST, Artifact, Engine, Manifest, Source, dump_manifest
+from slimexport.target.manifest import MANIFEST, REFERENCE, Artifact, Engine, Manifest, Source, dump_manifest
 from slimexport.target.records import to_json
 from slimexport.target.tensorrt.build_settings import BuildSettings
 from slimexport.target.tensors import Input, Output
@@ -125,3 +130,19 @@ def write_manifest(folder: Path, described: Manifest) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).write_text(dump_manifest(described), encoding="utf-8")
     return folder
+
+
+def edit_manifest(bundle: Path, change: Callable[[Any], object]) -> None:
+    """Change what `manifest.json` holds, as JSON, in place."""
+    path = bundle / MANIFEST
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_reference(bundle: Path, change: Callable[[dict[str, Array]], object]) -> None:
+    """Change the arrays of `reference.npz`, by name, in place."""
+    with np.load(bundle / REFERENCE) as archive:
+        arrays = dict(archive)
+    change(arrays)
+    np.savez(bundle / REFERENCE, **arrays)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
+from onnx import helper, numpy_helper
 from torch import nn
 
 from slimexport.onnx_files.graph_writer import write_graph
+from slimexport.target.arrays import Array
 from slimtrain.base.image_size import ImageSize, sides
 from slimtrain.models.channels import ChannelPlan
 from slimtrain.slimmable.graph_dense import stored_tensors
@@ -29,3 +31,21 @@ def plan_onnx(
 ) -> onnx.ModelProto:
     """Of a slimmable network at a plan."""
     return write_graph(network.spec.sizing(plan, image_size), stored_tensors(network, plan), name=name, metadata=metadata)
+
+
+def nodes_onnx(
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, Array],
+    size: int,
+    outputs: Mapping[str, Sequence[int | str]],
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """Of nodes as they are, which take `input`, color images of that size, with stored `tensors`; `outputs`: their shapes."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", 3, size, size])],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(values, name) for name, values in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

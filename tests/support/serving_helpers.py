@@ -23,6 +23,7 @@ from tests.support.onnx_writing import module_onnx
 SIZE, CLASSES = 4, 5
 SHAPE = (3, SIZE, SIZE)
 PATIENCE_S = 60.0  # a test that waits longer has failed
+WAIT = {"timeout": PATIENCE_S}  # for what a thread is waited for with
 FOREVER_MS = 3_000_000.0  # a deadline that no busy machine misses
 
 

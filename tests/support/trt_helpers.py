@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -103,10 +102,3 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-def edit_manifest(bundle: Path, change: Any) -> None:
-    """Change what `manifest.json` holds, as JSON, in place."""
-    content = json.loads((bundle / "manifest.json").read_text())
-    change(content)
-    (bundle / "manifest.json").write_text(json.dumps(content))

@@ -17,6 +17,7 @@ import onnx
 from slimexport.onnx_files.runner import cpu_session, onnx_runner
 from slimexport.onnx_files.typed import cast_twin
 from slimexport.target.arrays import Array
+from slimexport.target.onnx_scan import check_onnx
 from slimexport.target.precision import Precision, row_of
 from slimexport.target.proof.comparing import Pair, compare_all
 from slimexport.target.proof.own_outputs import LEEWAY, Shares, by_images, own_tolerance, shares_of
@@ -80,7 +81,7 @@ def steadiness(path: Path, precision: str, probes: Probes, more: Array) -> Stead
 
 def adds_in_fewer_bits(path: Path, row: Precision) -> bool:
     """Whether a file has recurrent layers in numbers that others than this machine's CPU add up in."""
-    return row.number in ("float16", "bfloat16") and any(node.op_type in RECURRENT for node in onnx.load(path).graph.node)
+    return row.number in ("float16", "bfloat16") and bool(RECURRENT & check_onnx(path).operators)
 
 
 def nearly_the_same(

@@ -13,7 +13,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from slimexport.target.onnx_scan import BYTES, GRAPH, INITIALIZER, INPUT, NAME, NODE, OUTPUT, VARINT, Malformed, Walk
+from slimexport.target.inside.protobuf import bytes_field, number_field, text_field
+from slimexport.target.onnx_scan import GRAPH, INITIALIZER, INPUT, NAME, NODE, OUTPUT, Malformed, Walk
 
 IR_VERSION, OPSETS = 1, 8  # of a model
 GRAPH_NAME = 2
@@ -71,9 +72,9 @@ class Pieces:
             if number == GRAPH:
                 self._read_graph(begin, end)
             elif number == IR_VERSION:
-                self._head.append(_number(number, value))
+                self._head.append(number_field(number, value))
             elif number == OPSETS:
-                self._head.append(_bytes(number, content[begin:end]))
+                self._head.append(bytes_field(number, content[begin:end]))
         self._writers = {name: place for place, node in enumerate(self._nodes) for name in node.writes if name}
 
     def _read_graph(self, begin: int, end: int) -> None:
@@ -96,18 +97,18 @@ class Pieces:
         starts = [name.encode() for name in wanted]
         nodes, stored, taken = self._needed(cut, starts)
         takes = tuple(place for name, place in cut.items() if name in taken)
-        graph = [_text(GRAPH_NAME, "inside"), *_unpacked(takes)]
+        graph = [text_field(GRAPH_NAME, "inside"), *_unpacked(takes)]
         for number in sorted(nodes):
-            graph.append(_bytes(NODE, self._renamed(self._nodes[number], cut)))
+            graph.append(bytes_field(NODE, self._renamed(self._nodes[number], cut)))
         for name in sorted(stored):
             first, last = self._stored[name]
-            graph.append(_bytes(INITIALIZER, self.content[first:last]))
+            graph.append(bytes_field(INITIALIZER, self.content[first:last]))
         for number, name in enumerate(starts):
             seen = f"inside/{number}.seen"
             graph.append(_node("Cast", [_inner(name) if name in cut else name], [seen], "to", FLOAT))
-            graph.append(_bytes(OUTPUT, _value(seen, None)))
-        graph.append(_bytes(INPUT, _value(PACKED, (1, sum(place.size for place in takes)))))
-        return Piece(b"".join([*self._head, _bytes(GRAPH, b"".join(graph))]), takes)
+            graph.append(bytes_field(OUTPUT, _value(seen, None)))
+        graph.append(bytes_field(INPUT, _value(PACKED, (1, sum(place.size for place in takes)))))
+        return Piece(b"".join([*self._head, bytes_field(GRAPH, b"".join(graph))]), takes)
 
     def _needed(self, cut: dict[bytes, Place], starts: Sequence[bytes]) -> tuple[set[int], set[bytes], set[bytes]]:
         """The nodes, stored tensors and given values that what is wanted depends on."""
@@ -142,7 +143,7 @@ class Pieces:
             content = self.content[begin:end]
             if number == WRITES and content in cut:
                 content = _inner(content)
-            parts.append(_bytes(number, content) if end > begin or not value else _number(number, value))
+            parts.append(bytes_field(number, content) if end > begin or not value else number_field(number, value))
         return b"".join(parts)
 
 
@@ -155,37 +156,16 @@ def _unpacked(takes: Sequence[Place]) -> Iterator[bytes]:
     parts = [f"inside/{number}.part" for number in range(len(takes))]
     if parts:
         yield _node("Split", [PACKED, SIZES], parts, "axis", 1)
-        yield _bytes(INITIALIZER, _int64(SIZES, [place.size for place in takes]))
+        yield bytes_field(INITIALIZER, _int64(SIZES, [place.size for place in takes]))
     for number, (part, place) in enumerate(zip(parts, takes, strict=True)):
         shape, single = f"inside/{number}.shape", f"inside/{number}.float"
-        yield _bytes(INITIALIZER, _int64(shape, place.shape))
+        yield bytes_field(INITIALIZER, _int64(shape, place.shape))
         yield _node("Reshape", [part, shape], [place.name if place.kind == FLOAT else single])
         if place.kind != FLOAT:
             yield _node("Cast", [single], [place.name], "to", place.kind)
 
 
-# ---------------------------------------------------------------------------------------------- protobuf, written
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3 | VARINT) + _varint(value)
-
-
-def _bytes(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | BYTES) + _varint(len(content)) + content
-
-
-def _text(field: int, text: str) -> bytes:
-    return _bytes(field, text.encode())
+# ------------------------------------------------------------------------------------------------ parts of ONNX files
 
 
 def _node(
@@ -193,24 +173,30 @@ def _node(
 ) -> bytes:
     """A graph's field of a node, with at most one whole number for an attribute."""
     names = [name.encode() if isinstance(name, str) else name for name in reads]
-    parts = [*(_bytes(READS, name) for name in names), *(_text(WRITES, name) for name in writes), _text(OPERATOR, operator)]
+    parts = [
+        *(bytes_field(READS, name) for name in names),
+        *(text_field(WRITES, name) for name in writes),
+        text_field(OPERATOR, operator),
+    ]
     if attribute is not None:
-        parts.append(_bytes(ATTRIBUTE, _text(1, attribute) + _number(3, value) + _number(20, 2)))  # name, i, type: INT
-    return _bytes(NODE, b"".join(parts))
+        parts.append(
+            bytes_field(ATTRIBUTE, text_field(1, attribute) + number_field(3, value) + number_field(20, 2))
+        )  # name, i, type: INT
+    return bytes_field(NODE, b"".join(parts))
 
 
 def _int64(name: str, values: Sequence[int]) -> bytes:
     """A tensor of one dimension."""
     raw = struct.pack(f"<{len(values)}q", *values)
-    return _number(1, len(values)) + _number(2, INT64) + _text(TENSOR_NAME, name) + _bytes(9, raw)
+    return number_field(1, len(values)) + number_field(2, INT64) + text_field(TENSOR_NAME, name) + bytes_field(9, raw)
 
 
 def _value(name: str, shape: Sequence[int] | None) -> bytes:
     """What a graph says of an input or output: float32, of a `shape` if that is known."""
-    tensor = _number(1, FLOAT)
+    tensor = number_field(1, FLOAT)
     if shape is not None:
-        tensor += _bytes(2, b"".join(_bytes(1, _number(1, size)) for size in shape))
-    return _text(NAME, name) + _bytes(2, _bytes(1, tensor))
+        tensor += bytes_field(2, b"".join(bytes_field(1, number_field(1, size)) for size in shape))
+    return text_field(NAME, name) + bytes_field(2, bytes_field(1, tensor))
 
 
 __all__ = ["FLOAT", "Malformed", "NotThere", "Piece", "Pieces", "Place"]

@@ -33,6 +33,11 @@ class Books:
         """A request that came, or one that ended and is in no event."""
         self.counts[outcome] += 1
 
+    def refuse(self, reason: str) -> None:
+        """A request that came, and was not taken."""
+        self.count(SUBMITTED)
+        self.count(reason)
+
     def ran(self, run: Run, outcome: str, label: str, began_s: float, ended_s: float) -> None:
         """The requests of a run ended. They are counted when somebody asks, or `settle` is called, and no answer waits."""
         self._unsettled.append((run, outcome, label, began_s, ended_s))

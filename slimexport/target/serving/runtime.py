@@ -138,7 +138,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         future's callback calls it."""
         within_ms = self._slo_ms if deadline_ms is None else deadline_ms
         request = checked_request(image, self._shape, self._scheduler.latencies.largest, within_ms, Direct())
-        errors.check_thread("infer", (lane := self._lane).is_here)
+        errors.check_thread("infer", self._lane.is_here)
         job = failure = None
         try:
             with self._lock:
@@ -148,6 +148,7 @@ class Runtime(AbstractContextManager["Runtime"]):
                     run = self._scheduler.alone(request, request.submitted_s)
                     job = Job(run, self._files.serve[run.width], request.submitted_s)
                     lane.job, lane.asks = job, threading.get_ident()
+                    self._books.count(SUBMITTED)  # not before: Ctrl-C may come anywhere here
                 elif taken:
                     request.future = future = Pending()
                     self._wait(request, future)
@@ -166,20 +167,21 @@ class Runtime(AbstractContextManager["Runtime"]):
     def _takes(self, request: Request) -> bool:
         """Whether a request is to wait; one that would be late is refused. Closed, QueueFull. The lock is held."""
         waiting, counts = self._scheduler.waiting, self._books
-        counts.count(SUBMITTED)
         if self._closing or not self._files:
-            counts.count(CLOSED)
+            counts.refuse(CLOSED)
             raise Closed("the runtime is closed." if self._closing else self._files.none_left())
         if waiting.images + request.size > self.queue:
-            counts.count(FULL)
+            counts.refuse(FULL)
             raise QueueFull.of(waiting.images, self.queue, self._scheduler.empty_in_s())
         if self._scheduler.refuses(request, request.submitted_s):
+            counts.count(SUBMITTED)
             counts.late(request, request.submitted_s)
             request.future.fail(Late.after(request, request.submitted_s))  # nobody has it yet
             return False
         return True
 
     def _wait(self, request: Request, future: Pending) -> None:
+        self._books.count(SUBMITTED)
         future.on_cancel = partial(self._cancel, self._scheduler.waiting.add(request))
         self._lane.wake()
 
@@ -246,9 +248,8 @@ class Runtime(AbstractContextManager["Runtime"]):
 
     def _compute(self, lane: Lane, job: Job) -> BaseException | None:
         """One run, and its answers, on the lane's thread or another. What goes wrong in it is its own requests' error."""
-        run, file = job.run, job.file
+        run, file, began = job.run, job.file, time.perf_counter()
         failure: BaseException | None = None
-        began = time.perf_counter()
         try:
             given = file(*[request.images for request in run.requests])
             ended = time.perf_counter()
@@ -266,12 +267,11 @@ class Runtime(AbstractContextManager["Runtime"]):
                 else:
                     self._books.settle()  # or it holds the images
             lane.job = None
+        why = f"the run failed ({reason(failure)})." if failure is not None else ""
         if given_up:
             file.runner.close()
             why = f"{self._files.out[file.label]}. It is out."
-        elif failure is not None:
-            why = f"the run failed ({reason(failure)})."
-        if given_up or failure is not None:
+        if why:
             for request in run.requests:  # an error of its own each: whoever raises it writes into it
                 request.future.fail(RunFailed(f"width {file.label}: {why}"))
             return failure

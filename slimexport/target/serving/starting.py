@@ -172,16 +172,12 @@ class Start:
         return Key(
             files={self._label(artifact): artifact.sha256 for artifact in artifacts},
             backend=backend,
-            version=self._version(artifacts[0], backend),
+            version=version_of(backend, artifacts[0]),
             threads=self.threads,
             device=device_of(backend, artifacts[0]),
             batches=tuple(sizes),
+            deadline_ms=self.slo_ms if BACKENDS[backend].tunes else None,
         )
-
-    def _version(self, artifact: Artifact, backend: str) -> str:
-        """Where not all batches are measured, which ones hangs on the deadline, too."""
-        version = version_of(backend, artifact)
-        return f"{version}, within {self.slo_ms:g} ms" if BACKENDS[backend].tunes else version
 
     # ---------------------------------------------------------------------------------------------------------- widths
 

@@ -38,7 +38,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 @dataclass(frozen=True)
 class Key:
     """What latencies depend on: the networks (SHA-256 of their `files`, by label), the backend with its version, its threads
-    (None: its own choice), the device that runs it, and the batches."""
+    (None: its own choice), the device that runs it, the batches, and where not all of them are measured the deadline, which
+    decides on some."""
 
     files: Mapping[str, str | None]
     backend: str
@@ -46,6 +47,7 @@ class Key:
     threads: int | None
     device: str
     batches: tuple[int, ...]
+    deadline_ms: float | None = None
 
     def as_json(self) -> str:
         """One text for equal keys, whatever the order of files."""

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.onnx_models.tiny import CHAIN_SIZE, PRODUCTS, _varint, chain_model, orthogonal, product_model
+from benchmarks.onnx_models.tiny import CHAIN_SIZE, PRODUCTS, chain_model, orthogonal, product_model
 from tests.support.export_helpers import python
 
 ELEMENTS = {
@@ -52,12 +52,6 @@ def test_a_product_is_byte_for_byte_what_the_onnx_package_writes(number: str, si
     expected.opset_import[0].ClearField("domain")
     assert model == expected
     assert onnx.load_from_string(content).SerializeToString(deterministic=True) == content
-
-
-@pytest.mark.parametrize("value", [0, 1, 127, 128, 129, 300, 16383, 16384, 2**31, 2**40 + 3])
-def test_integers_are_written_as_protocol_buffers_write_them(value: int) -> None:
-    bits = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
-    assert _varint(value) == bytes([bit | 0x80 for bit in bits[:-1]] + bits[-1:])
 
 
 @pytest.mark.parametrize("size", [1, 5, 64])

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import TensorProto, helper, save
 
 from slimexport.onnx_files.layer_proof import inside as module
 from slimexport.onnx_files.layer_proof.inside import images_of, record_inside, with_inside
@@ -23,6 +23,7 @@ from slimexport.target.precision import row_of
 from slimexport.target.proof.inside import held_to_inside
 from slimexport.target.verification import PASSED, Verification
 from tests.support.bundle_helpers import artifact
+from tests.support.onnx_writing import nodes_onnx
 
 DRAW = np.random.default_rng(3)
 IMAGES = DRAW.normal(size=(4, 3, 6, 6)).astype(np.float32)
@@ -31,14 +32,7 @@ IMAGES = DRAW.normal(size=(4, 3, 6, 6)).astype(np.float32)
 def _file(
     path: Path, nodes: Sequence[onnx.NodeProto], tensors: dict[str, Array], outputs: dict[str, Sequence[Any]], opset: int = 17
 ) -> Path:
-    graph = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 6, 6])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(values, name) for name, values in tensors.items()],
-    )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    save(nodes_onnx(nodes, tensors, 6, outputs, opset), path)
     return path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import helper, save
 
 from slimexport.onnx_files.layer_proof.steadiness import steadiness
 from slimexport.onnx_files.runner import onnx_runner
@@ -16,6 +16,7 @@ from slimexport.target.proof.own_outputs import held_to_own
 from slimexport.target.proof.own_runtime import own_runtime
 from slimexport.target.reference import Probes
 from slimexport.target.verification import FAILED, PASSED, Verification
+from tests.support.onnx_writing import nodes_onnx
 
 DRAW = np.random.default_rng(2)
 IMAGES = DRAW.normal(size=(4, 3, 2, 2)).astype(np.float32)
@@ -24,8 +25,7 @@ MORE = DRAW.normal(size=(11, 3, 2, 2)).astype(np.float16).astype(np.float32)
 
 def _file(path: Path, step: float) -> Path:
     """A network that rounds what it sees to multiples of `step`."""
-    weights = numpy_helper.from_array(DRAW.normal(size=(12, 5)).astype(np.float32), "weights")
-    size = numpy_helper.from_array(np.asarray(step, np.float32), "step")
+    tensors = {"weights": DRAW.normal(size=(12, 5)).astype(np.float32), "step": np.asarray(step, np.float32)}
     nodes = [
         helper.make_node("Flatten", ["input"], ["flat"]),
         helper.make_node("Div", ["flat", "step"], ["steps"]),
@@ -33,15 +33,7 @@ def _file(path: Path, step: float) -> Path:
         helper.make_node("Mul", ["rounded", "step"], ["back"]),
         helper.make_node("MatMul", ["back", "weights"], ["output"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "rounds",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 2, 2])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 5])],
-        [weights, size],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    save(model, path)
+    save(nodes_onnx(nodes, tensors, 2, {"output": ["N", 5]}), path)
     return path
 
 
@@ -103,23 +95,15 @@ def test_what_roundings_do_to_probe_images_is_told_of_their_own_scale(tmp_path: 
 
 def _recurrent(path: Path) -> Path:
     """An LSTM, which sees an image as one step."""
-    arrays = {"w": (1, 20, 12), "r": (1, 20, 5)}
-    weights = [numpy_helper.from_array(DRAW.normal(size=shape).astype(np.float32), name) for name, shape in arrays.items()]
-    axis = numpy_helper.from_array(np.array([0], np.int64), "axis")
+    shapes = {"w": (1, 20, 12), "r": (1, 20, 5)}
+    tensors = {name: DRAW.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     nodes = [
         helper.make_node("Flatten", ["input"], ["flat"]),
         helper.make_node("Unsqueeze", ["flat", "axis"], ["steps"]),
         helper.make_node("LSTM", ["steps", "w", "r"], ["", "state"], hidden_size=5),
         helper.make_node("Squeeze", ["state", "axis"], ["output"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "reads",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 2, 2])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 5])],
-        [*weights, axis],
-    )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    save(nodes_onnx(nodes, {**tensors, "axis": np.array([0], np.int64)}, 2, {"output": ["N", 5]}), path)
     return path
 
 

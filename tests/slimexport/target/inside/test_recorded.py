@@ -12,7 +12,7 @@ import pytest
 from slimexport.target.arrays import Array
 from slimexport.target.inside.drawn import BUCKETS
 from slimexport.target.inside.pieces import Place
-from slimexport.target.inside.recorded import Inside, Listing, Value, inside_in, most_numbers
+from slimexport.target.inside.recorded import MOST_NUMBERS, Inside, Listing, Value, inside_in, most_numbers
 
 VALUES = (
     Value(name="conv", shape=(2, 8, 4, 4), kind=10, middle=0.5, spread=2.0),
@@ -108,3 +108,13 @@ def test_values_are_no_larger_than_what_the_manifest_explains() -> None:
     assert _read(arrays, activations=10**6) is not None
     with pytest.raises(ValueError, match="and at most 1,0"):
         _read(arrays, activations=None)
+
+
+def test_no_value_is_larger_than_memory_allows_whatever_the_manifest_explains() -> None:
+    """What is drawn for it is held at once: a bundle of three kilobytes could ask for gigabytes."""
+    arrays = _arrays()
+    _listing(lambda it: it["values"][1].update(shape=[2, MOST_NUMBERS // 2]))(arrays)
+    assert _read(arrays, activations=10**14) is not None
+    _listing(lambda it: it["values"][1].update(shape=[2, MOST_NUMBERS // 2 + 1]))(arrays)
+    with pytest.raises(ValueError, match=r"a value of 67,108,866 numbers, expected at most 67,108,864"):
+        _read(arrays, activations=10**14)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving_helpers import bench
+from tests.support.serving_helpers import bench, toy_bundle
 
 __all__ = ["bench"]
 
@@ -17,3 +17,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Three widths, of files that hold nothing."""
+    return toy_bundle(tmp_path / "b")

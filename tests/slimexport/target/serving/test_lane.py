@@ -8,14 +8,18 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 
 from slimexport.target.serving import lane as module
-from slimexport.target.serving.lane import Lane
+from slimexport.target.serving.lane import Job, Lane
+from slimexport.target.serving.opening import OpenFile
+from slimexport.target.serving.scheduling import Run
 from tests.support import ROOT
+from tests.support.bundle_helpers import artifact
 from tests.support.interrupts import interrupts
-from tests.support.serving_helpers import PATIENCE_S
+from tests.support.serving_helpers import PATIENCE_S, ToyRunner
 
 
 @pytest.fixture
@@ -180,3 +184,16 @@ def test_a_lane_that_ended_is_not_kept() -> None:
     del ended
     gc.collect()
     assert there() is None
+
+
+def test_an_interpreter_that_ends_waits_for_a_job_that_another_thread_is_at(lane: Lane) -> None:
+    """The lane's own thread waits meanwhile: that is not to say that nothing runs."""
+    lane._waits = True
+    lane.job = Job(Run(0, (), 1.0), OpenFile("1", artifact(), ToyRunner(Path("net.onnx"))), 0.0)
+    leaving = threading.Thread(target=lane._let_exit, daemon=True)
+    leaving.start()
+    leaving.join(5 * module.LOOK_S)
+    assert leaving.is_alive() and lane.leaving
+    lane.job = None
+    leaving.join(PATIENCE_S)
+    assert not leaving.is_alive()

@@ -12,7 +12,7 @@ from torch import nn
 from slimexport.target.arrays import Array
 from slimexport.target.backends import CPU, CUDA
 from slimexport.target.runners import OnnxRuntimeRunner
-from slimexport.target.serving.opening import OpenFile, open_file
+from slimexport.target.serving.opening import OpenFile, OpenFiles, open_file
 from tests.support.bundle_helpers import artifact, manifest, with_file
 from tests.support.export_helpers import conv
 from tests.support.onnx_writing import module_onnx
@@ -72,3 +72,12 @@ def test_what_takes_several_arrays_gets_them_as_they_came() -> None:
     given = [images(1), images(2, seed=1)]
     np.testing.assert_array_equal(file(*given), logits(np.concatenate(given), "net.plan"))
     assert engine.came == [id(part) for part in given] and engine.runs == []
+
+
+def test_a_file_has_another_number_once_a_narrower_one_is_out() -> None:
+    files = [OpenFile(label, artifact(), ToyRunner(Path(f"{label}.onnx"))) for label in ("0.25", "0.5", "1")]
+    opened = OpenFiles(files)
+    assert [opened.is_at(file, number) for number, file in enumerate(files)] == [True] * 3
+    assert opened.take_out(0, "it hangs") is files[0] and opened.out == {"0.25": "it hangs"}
+    assert [opened.is_at(file, number) for number, file in enumerate(files)] == [False] * 3, "what they took is another's"
+    assert opened.is_at(files[1], 0) and opened.is_at(files[2], 1)

@@ -24,8 +24,8 @@ from tests.support.export_helpers import run_onnx
 from tests.support.serving_helpers import (
     CLASSES,
     FOREVER_MS,
-    PATIENCE_S,
     SIZE,
+    WAIT,
     Bench,
     held,
     images,
@@ -34,14 +34,6 @@ from tests.support.serving_helpers import (
     toy_bundle,
     wait_until,
 )
-
-WAIT = {"timeout": PATIENCE_S}
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return toy_bundle(tmp_path / "b")
-
 
 # -------------------------------------------------------------------------------------------------------------- answers
 

@@ -11,9 +11,7 @@ from slimexport.target.manifest import read_manifest
 from slimexport.target.serving.errors import RequestError
 from slimexport.target.serving.runtime import Runtime
 from tests.support.exported_detectors import DETECTIONS, assert_alike, given_by, noise
-from tests.support.serving_helpers import FOREVER_MS, PATIENCE_S
-
-WAIT = {"timeout": PATIENCE_S}
+from tests.support.serving_helpers import FOREVER_MS, WAIT
 
 
 @pytest.mark.parametrize("label", ["0.5", "1"])

@@ -25,25 +25,9 @@ from slimexport.target.serving.errors import Closed, Late, QueueFull, RunFailed
 from slimexport.target.serving.runtime import Runtime
 from slimtrain.base.errors import UserError
 from slimtrain.base.process.leaving import left_behind
-from tests.support.serving_helpers import (
-    FOREVER_MS,
-    PATIENCE_S,
-    Bench,
-    Gate,
-    held,
-    images,
-    logits,
-    toy_bundle,
-    wait_until,
-)
+from tests.support.serving_helpers import FOREVER_MS, PATIENCE_S, WAIT, Bench, Gate, held, images, logits, wait_until
 
-WAIT = {"timeout": PATIENCE_S}
 SHORT_S = 1.0  # a run that takes longer hangs, where a test says so
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return toy_bundle(tmp_path / "b")
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from slimexport.target.serving.errors import RunFailed
 from slimexport.target.serving.requests import Pending
 from slimexport.target.serving.runtime import Runtime
 from slimexport.target.serving.scheduling import Run
-from tests.support.serving_helpers import FOREVER_MS, PATIENCE_S, Bench, held, images, toy_bundle, wait_until
-
-WAIT = {"timeout": PATIENCE_S}
+from tests.support.serving_helpers import FOREVER_MS, WAIT, Bench, held, images, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +30,6 @@ def lingers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(lane.Lane, "linger", note)
     return noted
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return toy_bundle(tmp_path / "b")
 
 
 def learned(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[bool]:

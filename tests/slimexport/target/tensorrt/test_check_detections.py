@@ -23,9 +23,10 @@ from slimexport.target.tensorrt.engines import EnginesFailed
 from slimexport.target.tensorrt.verification import verify_engines
 from slimexport.target.tensors import BoxEntry, DetectorEntry
 from slimexport.target.verification import Verification
+from tests.support.bundle_helpers import edit_manifest
 from tests.support.exported_detectors import assert_alike, given_by, noise, write_detector_bundle
 from tests.support.trt_fake import VERSIONS
-from tests.support.trt_helpers import Machine, build, edit_manifest, engines_of, machine
+from tests.support.trt_helpers import Machine, build, engines_of, machine
 
 Defect = Callable[[NDArray[Any], int], NDArray[Any]]
 FIRST = "s_faster_rcnn_x0_5"

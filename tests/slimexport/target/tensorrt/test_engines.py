@@ -25,10 +25,10 @@ from slimexport.target.tensorrt.verification import verify_engines
 from slimexport.target.verification import Verification
 from slimtrain.base.errors import ResourceError
 from slimtrain.base.files import file_sha256
-from tests.support.bundle_helpers import masked, stored_text
+from tests.support.bundle_helpers import edit_manifest, masked, stored_text
 from tests.support.cuda_fake import FakeCudart
 from tests.support.trt_fake import VERSIONS, logits_of, network
-from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, edit_manifest, engines_of, machine, names, write_bundle
+from tests.support.trt_helpers import CLASSES, SIZE, Machine, build, engines_of, machine, names, write_bundle
 
 ALL = ("fp32", "fp16", "int8", "int8-fp16")
 
@@ -155,6 +155,9 @@ def test_the_runner_gives_logits_of_any_batch(board: Machine, tmp_path: Path) ->
             cuts = np.cumsum((0, *parts)).tolist()
             together = runner.together([images[start:stop] for start, stop in itertools.pairwise(cuts)])
             np.testing.assert_allclose(together, logits_of(images[: cuts[-1]], CLASSES), rtol=1e-5, atol=1e-6)
+        runner(images[6:12])
+        runner(images[:1])
+        np.testing.assert_array_equal(runner.staging.array[:2], images[[0, 0]], "not what a run before left there")
         kept = runner(images[:4])
         before = kept.copy()
         runner(images[4:8])

@@ -93,6 +93,8 @@ def test_fewer_images_than_an_engine_takes_are_padded(opened: Open) -> None:
     request = Request(images(3), LONG_US)
     model.execute([request])
     np.testing.assert_allclose(request.result()[1], logits_of(images(3), CLASSES), rtol=1e-5, atol=1e-5)
+    staged = next(width._free.__self__._staging.array for width in model._widths if width.label == request.result()[0])
+    np.testing.assert_array_equal(staged, images(3)[[0, 1, 2, 2]], "not what is left there")
     model.finalize()
 
 
