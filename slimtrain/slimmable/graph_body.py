@@ -64,6 +64,7 @@ class GraphBody(nn.Module):
     def __init__(self, spec: WidthSpec, tensors: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.spec = spec
+        _ = spec.graph.classifies  # remembered before a compiler sees the graph: it would compile anew once that is there
         self.of_nodes = graph_norms(spec.graph, spec.dims)
         held: dict[str, list[GraphNorm]] = {}
         for norm in self.of_nodes.values():
